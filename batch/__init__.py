@@ -1,0 +1,1 @@
+"""Offline: history to features, labels, a trained DeepFM and its Triton repository."""

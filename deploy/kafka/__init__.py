@@ -1,0 +1,1 @@
+"""A Kafka broker (KRaft, one node) from Maven Central, without Docker."""

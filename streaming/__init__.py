@@ -1,0 +1,1 @@
+"""Online: actions in on Kafka, purchase probabilities out."""

@@ -1,0 +1,63 @@
+"""Every error that the scorer raises on purpose.
+
+    ScorerError
+    ├── BadEvent          one message is wrong: it goes to the dead-letter topic, the rest goes on
+    ├── Unavailable       a server does not answer: bounded retries, consumer paused but polling, not ready
+    │   ├── ModelUnavailable
+    │   └── StoreUnavailable
+    ├── ConfigError       refuse to start
+    └── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
+    UnsupportedSQL        (a ValueError, see `streaming.engine`) refuse to deploy
+    BadRow                (a ValueError, see `streaming.engine`) a table refuses a row
+
+Anything else is a defect: the process dies and its state is rebuilt from the log.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactMismatch",
+    "BadEvent",
+    "ConfigError",
+    "ModelUnavailable",
+    "ScorerError",
+    "StoreUnavailable",
+    "Unavailable",
+]
+
+
+class ScorerError(Exception):
+    """The root: catch it at the outermost layer to print a clear message instead of a traceback."""
+
+
+class BadEvent(ScorerError):
+    """One message that cannot be scored.
+
+    Args:
+        stage: the step of the data path that refused it: `decode`, `validate`, `insert`, `features` or `encode`.
+        message: what is wrong, naming the field. The caller adds `topic[partition]@offset`.
+    """
+
+    def __init__(self, stage: str, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+
+
+class Unavailable(ScorerError):
+    """A server that the scorer needs does not answer; trying again later may help."""
+
+
+class ModelUnavailable(Unavailable):
+    """Triton is unreachable, not ready, too slow, or answers with a server-side error."""
+
+
+class StoreUnavailable(Unavailable):
+    """The OpenMLDB cluster is unreachable or answers with a server-side error."""
+
+
+class ConfigError(ScorerError):
+    """The configuration is wrong; the message names file and key."""
+
+
+class ArtifactMismatch(ScorerError):
+    """Two parts that must belong together do not; the message names both and what differs."""
