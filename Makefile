@@ -1,0 +1,49 @@
+# Two commands set up all they need: `make demo` runs the main job, `make test` passes the tests.
+#
+#   make demo [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1]    JD_ENVS=DIR puts the environments elsewhere
+
+SHELL   := /bin/bash
+ENVS    := $(or $(JD_ENVS),.envs)
+PYTHON  := $(ENVS)/scorer/bin/python
+PYTEST  := $(PYTHON) -m pytest
+
+DATA    ?=
+USERS   ?=
+SEED    ?=
+KEEP    ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help environments demo test test-slow lint format bench bench-engine clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+environments:  ## make .envs/: two Python environments and Kafka's jars (skips what is there)
+	@python3 -m deploy.environments
+
+demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
+	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data $(DATA)) $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
+
+test: environments lint  ## every check that CI runs
+	$(PYTEST) -m "not slow"
+
+test-slow: environments  ## the tests that take longer than a minute each
+	$(PYTEST) -m slow
+
+lint: environments  ## ruff and mypy --strict
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: environments  ## let ruff rewrite
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench: environments  ## the pipeline beside a raw transactional echo, and Triton's ceiling
+	$(PYTHON) -m benchmarks.pipeline
+
+bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
+	$(PYTHON) -m benchmarks.engine
+
+clean:  ## remove what the demo made (not the environments)
+	rm -rf build

@@ -1,0 +1,180 @@
+"""Makes what the project runs in: two Python environments and Kafka's jars.
+
+    python3 -m deploy.environments            # makes what is missing, says what it does and how long it took
+
+Two environments, because openmldb pins an importlib-metadata that nvidia-pytriton cannot live with. Only the standard
+library is used here: this file runs on whatever `python3` the machine has. What is made goes to `.envs/`, or to the
+folder that JD_ENVS names; a stamp beside each part holds the hash of what it was made from: a second run skips it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "main", "make"]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# environment -> the files of deploy/requirements that it is made from; the scorer's also holds what checks the code
+ENVIRONMENTS = {"scorer": ("scorer.txt", "test.txt"), "model": ("model.txt",)}
+INSTALL_TIMEOUT_S = 1800
+
+
+class Missing(SystemExit):
+    """Something the machine must bring is not there; the message names the command that installs it."""
+
+
+def folder() -> Path:
+    """Where the environments live: JD_ENVS, by default `.envs` in the repository."""
+    return Path(os.environ.get("JD_ENVS") or REPOSITORY / ".envs").resolve()
+
+
+def interpreter(name: str) -> Path:
+    """The Python of the environment `scorer` or `model`.
+
+    Raises:
+        Missing: it has not been made yet.
+    """
+    path = folder() / name / "bin" / "python"
+    if not path.exists():
+        raise Missing(f"there is no environment at {path.parent.parent}: run `make environments`")
+    return path
+
+
+def kafka_jars() -> Path:
+    """The folder of Kafka's jars."""
+    path = folder() / "kafka" / "libs"
+    if not path.is_dir():
+        raise Missing(f"Kafka's jars are not at {path}: run `make environments`")
+    return path
+
+
+def java() -> str:
+    """The `java` to run Kafka with: version 17 or newer."""
+    found = shutil.which("java")
+    home = os.environ.get("JAVA_HOME")
+    if home and Path(home, "bin", "java").exists():
+        found = str(Path(home, "bin", "java"))
+    if found is None:
+        raise Missing("Java 17 is not on PATH: apt-get install openjdk-17-jre-headless")
+    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    words = told.split('"')
+    major = words[1].split(".")[0] if len(words) > 1 else ""
+    if not major.isdigit() or int(major) < 17:
+        raise Missing(f"{found} is Java {major or told!r}, Kafka 4 needs 17: apt-get install openjdk-17-jre-headless")
+    return found
+
+
+def _python310() -> str:
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [
+        shutil.which("python3.10"),
+        *map(str, sorted(pyenv.glob("versions/3.10.*/bin/python3.10"), reverse=True)),
+    ]
+    for candidate in candidates:
+        # pyenv's shim is on PATH even where it would refuse to run: ask it
+        if (
+            candidate
+            and subprocess.run([candidate, "-c", "import venv, ctypes"], capture_output=True, check=False).returncode
+            == 0
+        ):
+            return candidate
+    raise Missing(
+        "Python 3.10 is neither on PATH nor under pyenv (OneFlow has no wheel for a newer one): "
+        "`pyenv install 3.10` or `apt-get install python3.10 python3.10-venv`"
+    )
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _step(title: str, stamp: Path, digest: str) -> bool:
+    """True where the part must be made; says which."""
+    fresh = stamp.exists() and stamp.read_text() == digest
+    print(f"  {title}: {'is there' if fresh else 'making'}", flush=True)
+    return not fresh
+
+
+def _run(argv: list[str], why: str) -> None:
+    done = subprocess.run(argv, timeout=INSTALL_TIMEOUT_S, check=False)
+    if done.returncode:
+        raise SystemExit(f"{why} failed with status {done.returncode}: {' '.join(argv)}")
+
+
+def _make_environment(name: str) -> None:
+    home = folder() / name
+    files = [REPOSITORY / "deploy" / "requirements" / file for file in ENVIRONMENTS[name]]
+    stamp = folder() / f"{name}.stamp"
+    digest = _digest(*(file.read_bytes() for file in files))
+    if _step(f"{name} environment", stamp, digest):
+        started = time.monotonic()
+        stamp.unlink(missing_ok=True)
+        shutil.rmtree(home, ignore_errors=True)
+        _run([_python310(), "-m", "venv", str(home)], f"making the {name} environment")
+        pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        pins = [word for file in files for word in ("--requirement", str(file))]
+        _run([*pip, "--no-deps", *pins], f"installing {', '.join(file.name for file in files)}")
+        stamp.write_text(digest)
+        print(f"  {name} environment: made in {time.monotonic() - started:.0f} s", flush=True)
+    # The project itself, in place; again where the environments are shared and this is another checkout, or the
+    # commands changed.
+    link = folder() / f"{name}.project"
+    digest = _digest(str(REPOSITORY).encode(), (REPOSITORY / "setup.cfg").read_bytes(), stamp.read_bytes())
+    if not link.exists() or link.read_text() != digest:
+        python = str(home / "bin" / "python")
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)], "installing the project")
+        link.write_text(digest)
+
+
+def _make_kafka() -> None:
+    pom = REPOSITORY / "deploy" / "kafka" / "pom.xml"
+    home = folder() / "kafka"
+    stamp = folder() / "kafka.stamp"
+    digest = _digest(pom.read_bytes())
+    java()
+    if not _step("Kafka's jars", stamp, digest):
+        return
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise Missing("Maven is not on PATH: apt-get install maven")
+    started = time.monotonic()
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(home, ignore_errors=True)
+    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={home / 'libs'}"]
+    _run([maven, "--quiet", "--batch-mode", "--file", str(pom), *goal], "fetching Kafka's jars")
+    stamp.write_text(digest)
+    print(f"  Kafka's jars: fetched in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def make() -> None:
+    """Makes both environments and fetches Kafka's jars, whatever of them is missing or out of date.
+
+    Raises:
+        Missing: Python 3.10, Java 17 or Maven is not on the machine.
+    """
+    folder().mkdir(parents=True, exist_ok=True)
+    print(f"environments in {folder()}", flush=True)
+    with (folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then finds all there
+        for name in ENVIRONMENTS:
+            _make_environment(name)
+        _make_kafka()
+
+
+def main() -> None:
+    make()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,212 @@
+"""One Kafka broker in KRaft mode: broker and controller in one process, its own data folder, ports on loopback.
+
+    python -m deploy.kafka.broker --folder build/kafka --port 9092     # runs until Ctrl-C
+
+Meant for the demo, tests and benchmarks; a production cluster is somebody else's work (docs/operations.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from deploy.environments import java, kafka_jars
+from deploy.process import Process, ProcessFailed, free_ports
+
+__all__ = ["TOPICS", "Broker"]
+
+# A message as large as the scorer's own limit plus headers must fit (a dead letter keeps the bytes as they came).
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+
+TOPICS: Mapping[str, int] = {
+    "user-actions": 2,
+    "users": 1,
+    "products": 1,
+    "comments": 1,
+    "purchase-scores": 2,
+    "user-actions.dlq": 1,
+}
+"""The topics of the data path with their partition counts on one machine."""
+
+READY_TIMEOUT_S = 60.0
+
+
+class Broker:
+    """A broker that keeps its data in `folder` over restarts.
+
+    Args:
+        folder: data, config and log of this broker; made where it is missing.
+        port: the client port; a free one by default.
+        heap_mb: the JVM's heap.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None, heap_mb: int = 512) -> None:
+        self.folder = folder
+        ports = free_ports(2)
+        self.port = port or ports[0]
+        self._controller_port = ports[1]
+        self._heap_mb = heap_mb
+        self.process: Process | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """`bootstrap.servers` for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> Broker:
+        """Formats the data folder the first time, starts the broker and waits until it answers.
+
+        Raises:
+            ProcessFailed: the port is taken, or the broker died; the message carries the end of its log.
+        """
+        if not _is_free(self.port):
+            raise ProcessFailed(f"Kafka cannot listen on 127.0.0.1 port {self.port}: another process does")
+        config = self._write_config()
+        if not (self.folder / "data" / "meta.properties").exists():
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            argv = self._java("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(config))
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ProcessFailed(f"formatting {self.folder / 'data'} failed: {done.stdout}{done.stderr}")
+        self.process = Process("kafka", self._java("kafka.Kafka", str(config)), self.folder / "kafka.log")
+        try:
+            self.process.wait_ready(self._answers, READY_TIMEOUT_S)
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def create_topics(self, topics: Mapping[str, int] = TOPICS, config: Mapping[str, str] | None = None) -> None:
+        """Creates the topics (name → partitions) that are not there yet."""
+        from confluent_kafka import KafkaException  # noqa: PLC0415 - the broker alone runs without the client library
+        from confluent_kafka.admin import AdminClient, NewTopic  # noqa: PLC0415
+
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        there = admin.list_topics(timeout=10).topics
+        new = [
+            NewTopic(name, partitions, 1, config=dict(config or {}))
+            for name, partitions in topics.items()
+            if name not in there
+        ]
+        # `admin` stays referenced until the futures are done: they die with it.
+        for name, future in (admin.create_topics(new) if new else {}).items():
+            try:
+                future.result(30)
+            except KafkaException as error:
+                raise ProcessFailed(f"topic {name} was not created: {error}") from error
+
+    def stop(self) -> None:
+        """Shuts the broker down in order (SIGTERM)."""
+        if self.process is not None:
+            self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL: what a crash of the broker looks like."""
+        if self.process is not None:
+            self.process.kill()
+
+    def __enter__(self) -> Broker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _java(self, *words: str) -> list[str]:
+        log4j = Path(__file__).with_name("log4j2.properties")
+        return [
+            java(), f"-Xmx{self._heap_mb}m", f"-Xms{min(256, self._heap_mb)}m", "-XX:+UseG1GC",
+            "-XX:+ExitOnOutOfMemoryError",            f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{kafka_jars()}/*", *words,
+        ]  # fmt: skip
+
+    def _answers(self) -> bool:
+        """True once the broker serves metadata: an open port alone may refuse the first requests."""
+        from confluent_kafka import KafkaException  # noqa: PLC0415
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+
+        quiet: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": self.bootstrap,
+            "log_level": 0,
+            "socket.connection.setup.timeout.ms": 1000,
+        }
+        try:
+            return bool(AdminClient(quiet, logger=_SILENT).list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
+
+    def _write_config(self) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str((self.folder / "data").resolve()),
+            "auto.create.topics.enable": "false",
+            "message.max.bytes": str(MESSAGE_BYTES_MAX),
+            "replica.fetch.max.bytes": str(MESSAGE_BYTES_MAX),
+            # one node: every internal topic has one replica, and few partitions start faster
+            "offsets.topic.num.partitions": "4",
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            # a broker that comes back after SIGKILL is let in again only when its old session has run out (default 9 s)
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "500",
+            "group.initial.rebalance.delay.ms": "0",
+            "group.coordinator.rebalance.protocols": "classic,consumer",
+        }
+        path = self.folder / "server.properties"
+        path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        return path
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the JVM does: TIME_WAIT is no obstacle
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class _Silent:
+    """A logger for clients that are expected to fail to connect."""
+
+    def log(self, *_: object) -> None:
+        return None
+
+
+_SILENT = _Silent()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run one Kafka broker (KRaft) until Ctrl-C.")
+    parser.add_argument("--folder", type=Path, default=Path("build/kafka"))
+    parser.add_argument("--port", type=int, default=9092)
+    arguments = parser.parse_args()
+    with Broker(arguments.folder, arguments.port) as broker:
+        broker.create_topics()
+        print(f"Kafka at {broker.bootstrap}, pid {os.getpid()}, log {broker.folder / 'kafka.log'}")
+        print(f"topics: {', '.join(TOPICS)}")
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    main()
