@@ -124,10 +124,8 @@ class Broker:
 
     def _java(self, *words: str) -> list[str]:
         log4j = Path(__file__).with_name("log4j2.properties")
-        return [
-            java(), f"-Xmx{self._heap_mb}m", f"-Xms{min(256, self._heap_mb)}m", "-XX:+UseG1GC",
-            "-XX:+ExitOnOutOfMemoryError",            f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{kafka_jars()}/*", *words,
-        ]  # fmt: skip
+        options = [f"-Xmx{self._heap_mb}m", f"-Xms{min(256, self._heap_mb)}m", "-XX:+ExitOnOutOfMemoryError"]
+        return [java(), *options, f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{kafka_jars()}/*", *words]
 
     def _answers(self) -> bool:
         """True once the broker serves metadata: an open port alone may refuse the first requests."""
