@@ -1,7 +1,7 @@
 """A data folder as Kafka messages: what the shop would have sent in a period of it.
 
 The period's actions become messages of `user-actions`, in time order; users, products and comments that were first
-known in it become messages of their topics; what was there before the period is cut out as history for the online tables.
+known in it become messages of their topics; what was there before it is cut out as history for the online tables.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _local_text(times: pa.ChunkedArray) -> list[str]:
 def period(data: Path, start: int, end: int) -> Replay:
     """The messages of `start` ≤ time < `end` (epoch ms).
 
-    Dimension rows have no upper bound: a row that becomes known later than a request is either outside of its windows or,
+    Dimension rows have no upper bound: a row that becomes known after a request is either outside of its windows or,
     as the tutorial's products (dated 2020), joined all the same. An action of a pair's second that was seen before gets
     a request id with a running number: the default id must not name two requests.
     """

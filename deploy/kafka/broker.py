@@ -198,12 +198,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/kafka"))
     parser.add_argument("--port", type=int, default=9092)
     arguments = parser.parse_args()
-    with Broker(arguments.folder, arguments.port) as broker:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), Broker(arguments.folder, arguments.port) as broker:
         broker.create_topics()
         print(f"Kafka at {broker.bootstrap}, pid {os.getpid()}, log {broker.folder / 'kafka.log'}")
         print(f"topics: {', '.join(TOPICS)}")
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        while True:
+            signal.pause()
 
 
 if __name__ == "__main__":

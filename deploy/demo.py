@@ -1,0 +1,300 @@
+"""The whole job, once, on real parts: `make demo`.
+
+    python -m deploy.demo [--data DIR] [--users N] [--seed N] [--keep]
+
+Nine steps: data, offline features, training, evaluation, Triton, history, scorer, traffic, verdict. Each is a command
+that a user can give alone (it is printed); this file gives them in order, starts the servers, and stops all it started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from batch.replay import Replay, cut_history, period
+from deploy.environments import REPOSITORY, interpreter
+from deploy.kafka.broker import Broker
+from deploy.process import Process, ProcessFailed, free_ports
+from deploy.traffic import PACED_PER_S, PACED_SHARE, WINDOW, Shop, Subscriber
+from deploy.triton.server import Triton
+from deploy.verdict import Stream, compare, faults, summarise
+
+__all__ = ["main"]
+
+console = Console(highlight=False)
+
+
+class Failed(Exception):
+    """A step failed; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    data: Path | None
+    users: int
+    seed: int
+    keep: bool
+    work: Path
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Says what begins and, at the end, how long it took."""
+    console.rule(f"[bold]{title}", align="left")
+    started = time.monotonic()
+    yield
+    console.print(f"[dim]{title}: {time.monotonic() - started:.1f} s[/dim]")
+
+
+def run(environment: str, *words: object) -> None:
+    """Runs `jd-intent-batch …` in an environment, its output shown as it comes.
+
+    Raises:
+        Failed: it exited with another status than 0.
+    """
+    argv = [str(interpreter(environment)), "-m", "batch", *map(str, words)]
+    console.print(f"[dim]$ jd-intent-batch {' '.join(map(str, words))}   ({environment} environment)[/dim]")
+    # A session of its own, so that Ctrl-C reaches this process only, which then ends the step and all servers in order.
+    with subprocess.Popen(argv, cwd=REPOSITORY, start_new_session=True) as child:
+        try:
+            status = child.wait()
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    if status:
+        raise Failed(f"`jd-intent-batch {words[0]}` exited with status {status}")
+
+
+def prepare_model(options: Options, data: Path) -> dict[str, Any]:
+    """Steps 3 to 6 up to the artifact; returns the artifact's manifest."""
+    work = options.work
+    with step("2 Offline features: the SQL over every request, as of its own time"):
+        run("scorer", "extract", "--data", data, "--out", work / "features")
+        run("scorer", "prepare", "--features", work / "features", "--data", data, "--out", work / "dataset")
+    with step("3 Training: the OneFlow DeepFM"):
+        run("model", "train", "--dataset", work / "dataset", "--out", work / "checkpoint", "--seed", options.seed)
+    with step("4 Evaluation on the test part, and the Triton repository"):
+        run(
+            "model",
+            "evaluate",
+            "--dataset",
+            work / "dataset",
+            "--checkpoint",
+            work / "checkpoint",
+            "--out",
+            work / "evaluation",
+        )
+        run(
+            "model", "export", "--checkpoint", work / "checkpoint", "--dataset", work / "dataset",
+            "--evaluation", work / "evaluation", "--out", work / "artifact",
+        )  # fmt: skip
+    manifest: dict[str, Any] = json.loads((work / "artifact" / "manifest.json").read_text())
+    return manifest
+
+
+def write_config(options: Options, broker: Broker, triton: Triton, http_port: int) -> Path:
+    """The scorer's configuration, as a user would write it: what differs from the defaults of deploy/scorer.toml."""
+    file = options.work / "scorer.toml"
+    file.write_text(
+        f"""# Written by `make demo`. Every other key has its default: see deploy/scorer.toml.
+[kafka]
+bootstrap_servers = "{broker.bootstrap}"
+instance_id = "demo-1"
+
+[store]
+sql = {json.dumps(str(REPOSITORY / "sql"))}
+history = {json.dumps(str(options.work / "history"))}
+
+[model]
+url = "{triton.grpc_url}"
+artifact = {json.dumps(str(options.work / "artifact"))}
+
+[http]
+port = {http_port}
+"""
+    )
+    return file
+
+
+def answers(url: str) -> bool:
+    """True when the scorer says that it is ready."""
+    import urllib.error  # noqa: PLC0415 - used here only
+    import urllib.request  # noqa: PLC0415
+
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def stream(broker: Broker, replay: Replay) -> Stream:
+    """Replays the period through `user-actions`; a tenth of it paced, poison in between."""
+    shop, subscriber = Shop(broker.bootstrap), Subscriber(broker.bootstrap)
+    flooded = int(len(replay.actions) * (1 - PACED_SHARE))
+    middle = replay.actions[flooded // 2]
+    seconds = shop.replay(replay.actions[: flooded // 2], subscriber, WINDOW)
+    shop.send_poison(middle.key, middle.time)
+    seconds += shop.replay(replay.actions[flooded // 2 : flooded], subscriber, WINDOW)
+    shop.replay(replay.actions[flooded:], subscriber, WINDOW, PACED_PER_S)
+    time.sleep(0.5)  # anything published twice would show now
+    subscriber.close()
+    return Stream(replay, shop, subscriber, seconds, flooded)
+
+
+def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Table:
+    """Probabilities of the streamed requests from the offline side: reqId, label, probability.
+
+    Where the streamed requests are the test part (the generated world), evaluation has them. Where they are not (the
+    tutorial's data has requests for some actions only), they are extracted, encoded and scored offline now.
+    """
+    work = options.work
+    streamed = replay.requests["reqId"]
+    there = pq.read_table(work / "evaluation" / "predictions.parquet")
+    there = there.filter(pc.is_in(there["reqId"], streamed))
+    if there.num_rows == len(streamed):
+        return there
+    parts = work / "streamed"
+    for folder in ("bo_user", "bo_product", "bo_comment", "bo_action", "action"):
+        if (data / folder).is_dir():
+            (parts / "data").mkdir(parents=True, exist_ok=True)
+            (parts / "data" / folder).symlink_to((data / folder).resolve(), target_is_directory=True)
+    requests = parts / "data" / "flattenRequest_clean"
+    requests.mkdir(parents=True)
+    shutil.copy(work / "history" / "flattenRequest_clean" / "history.parquet", requests / "0-history.parquet")
+    pq.write_table(replay.requests, requests / "1-streamed.parquet")
+    run("scorer", "extract", "--data", parts / "data", "--out", parts / "features")
+    run(
+        "scorer", "encode", "--features", parts / "features", "--data", parts / "data", "--out", parts / "dataset",
+        "--encoder", work / "artifact" / "encoder", "--since", replay.actions[0].time,
+    )  # fmt: skip
+    run(
+        "model",
+        "evaluate",
+        "--dataset",
+        parts / "dataset",
+        "--checkpoint",
+        work / "checkpoint",
+        "--out",
+        parts / "evaluation",
+    )
+    return pq.read_table(parts / "evaluation" / "predictions.parquet")
+
+
+def demo(options: Options, stack: contextlib.ExitStack) -> None:
+    """Runs the steps; what it starts is entered into `stack`."""
+    work = options.work
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    with step("1 Kafka and data"):
+        broker = stack.enter_context(Broker(work / "kafka"))
+        broker.create_topics()
+        console.print(f"Kafka at {broker.bootstrap}")
+        data = options.data or work / "data"
+        if options.data is None:
+            run("scorer", "generate", "--users", options.users, "--seed", options.seed, "--out", data)
+    manifest = prepare_model(options, data)
+    with step("5 Triton"):
+        triton = Triton(work / "artifact" / "triton", work / "triton")
+        stack.callback(triton.stop)
+        triton.start()
+        console.print(f"Triton at {triton.grpc_url} (gRPC), model embedding version {manifest['model_version']}")
+    with step("6 Online tables: the history before the test period"):
+        split = json.loads((work / "dataset" / "dataset.json").read_text())["split"]
+        end = pc.max(pq.read_table(work / "dataset" / "test.parquet", columns=["eventTime"])["eventTime"])
+        kept = cut_history(data, work / "history", split["test_from"])
+        console.print(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
+        replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
+        Shop(broker.bootstrap).send(replay.dimensions)
+        console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
+    with step("7 The scorer"):
+        http_port = free_ports(1)[0]
+        config = write_config(options, broker, triton, http_port)
+        argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
+        console.print(f"[dim]$ jd-intent-score run --config {config}[/dim]")
+        scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
+        scorer.wait_ready(lambda: answers(f"http://127.0.0.1:{http_port}/readyz"), 120)
+    with step("8 The test period through user-actions"):
+        result = stream(broker, replay)
+    with step("9 Verdict: streamed beside offline"):
+        verdict = compare(result.subscriber.scores, offline_predictions(options, data, replay), replay.requests)
+    summarise(
+        console, result, verdict,
+        {
+            "model": f"version {manifest['model_version']} in {work / 'artifact'}",
+            "features, dataset": f"{work / 'features'}, {work / 'dataset'}",
+            "logs": f"{scorer.log}, {work / 'kafka' / 'kafka.log'}, {work / 'triton'}",
+        },
+    )  # fmt: skip
+    if found := faults(result, verdict):
+        raise Failed("; ".join(found))
+    if options.keep:
+        wait_for_user(broker, config, http_port)
+    status = scorer.stop()
+    if status:
+        raise Failed(f"the scorer exited with status {status}: {scorer.tail()}")
+
+
+def wait_for_user(broker: Broker, config: Path, http_port: int) -> None:
+    """KEEP=1: leaves all running until Ctrl-C."""
+    console.print(
+        f"\nRunning: Kafka {broker.bootstrap}, metrics http://127.0.0.1:{http_port}/metrics. Ctrl-C stops all."
+    )
+    event = '{"user_id": "200001", "sku_id": "80005", "type": "2", "cate": "8", "br": "214", "model_id": ""}'
+    console.print(
+        f"Send an event of your own:\n  {interpreter('scorer').parent}/jd-intent-score send --config {config} '{event}'"
+    )
+    while True:
+        signal.pause()
+
+
+def interrupt(*_: object) -> None:
+    """The first Ctrl-C ends the demo; more of them must not end its cleaning up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, help="a folder in the tutorial's layout; default: a generated world")
+    parser.add_argument("--users", type=int, default=6000, help="size of the generated world")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="leave all running until Ctrl-C")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "demo", help="where everything is written")
+    words = parser.parse_args()
+    if words.data is not None and not words.data.is_dir():
+        parser.error(f"--data {words.data}: there is no such folder")
+    options = Options(words.data and words.data.resolve(), words.users, words.seed, words.keep, words.work.resolve())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    started = time.monotonic()
+    try:
+        with contextlib.ExitStack() as stack:
+            demo(options, stack)
+    except KeyboardInterrupt:
+        console.print("stopped")
+    except (Failed, ProcessFailed, TimeoutError, OSError) as error:
+        console.print(f"[red]demo failed[/red]: {error}", markup=True)
+        sys.exit(1)
+    console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")
+
+
+if __name__ == "__main__":
+    main()
