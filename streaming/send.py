@@ -1,0 +1,86 @@
+"""One event of your own: sends it to the actions topic and shows what became of it."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+
+from streaming.config import Config
+from streaming.errors import BadEvent, ScorerError
+
+__all__ = ["send"]
+
+METADATA_TIMEOUT_S = 10.0
+
+
+def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
+    """Sends one action and waits for its score as a `read_committed` subscriber does.
+
+    Args:
+        config: says where Kafka is and how the topics are called.
+        text: the action as JSON; without `time` it happens now, without `request_id` it gets a new one.
+
+    Returns:
+        The score's fields.
+
+    Raises:
+        BadEvent: the text is no JSON object with a user_id, or the scorer made a dead letter of it.
+        ScorerError: no answer within `timeout_s` seconds, or Kafka cannot be reached.
+    """
+    try:
+        event = json.loads(text)
+        key = event["user_id"].encode()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadEvent("decode", f"not a JSON object with a text user_id: {error!r}") from error
+    event.setdefault("time", int(time.time() * 1000))
+    request_id = event.setdefault("request_id", f"{uuid.uuid4()}")
+    topics = config.kafka.topics
+    client = config.kafka.client()
+    consumer = Consumer({**client, "group.id": f"send-{uuid.uuid4()}", "isolation.level": "read_committed"})
+    try:
+        # The ends of today: the answer can only come after them.
+        consumer.assign(
+            [
+                TopicPartition(topic, partition, consumer.get_watermark_offsets(TopicPartition(topic, partition))[1])
+                for topic in (topics.scores, topics.dead_letters)
+                for partition in consumer.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic].partitions
+            ]
+        )
+        producer = Producer(client)
+        value = json.dumps(event, ensure_ascii=False).encode()
+        producer.produce(topics.actions, value, key)
+        if producer.flush(timeout_s):
+            raise ScorerError(f"{topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            record = consumer.poll(0.1)
+            if record is not None and (score := _answer(record, topics.scores, request_id, value)) is not None:
+                return score
+    except KafkaException as error:
+        raise ScorerError(f"Kafka at {config.kafka.bootstrap_servers}: {error}") from error
+    finally:
+        consumer.close()
+    raise ScorerError(f"no score for request {request_id} in {timeout_s:.0f} s: is the scorer running?")
+
+
+def _answer(record: Message, scores: str, request_id: str, sent: bytes) -> dict[str, Any] | None:
+    """The score of the request, where `record` is it.
+
+    Raises:
+        BadEvent: `record` is the dead letter of what was sent.
+    """
+    error = record.error()
+    if error is not None:
+        raise KafkaException(error)
+    if record.topic() == scores:
+        score: dict[str, Any] = json.loads(record.value() or b"")
+        return score if score["request_id"] == request_id else None
+    if record.value() == sent:
+        headers: dict[str, Any] = dict(record.headers() or [])
+        stage = headers["__connect.errors.stage"].decode()
+        raise BadEvent(stage, headers["__connect.errors.exception.message"].decode(errors="replace"))
+    return None
