@@ -1,0 +1,128 @@
+"""DeepFM (Guo et al. 2017, arXiv:1703.04247) in OneFlow: first order + pairwise products + a deep network, one logit.
+
+    logit = bias + sum_f w[row_f] + sum_{f<g} <v[row_f], v[row_g]> + MLP(concat_f v[row_f])
+
+Exported beside the model (no import from this project), so that a version carries the code that made it.
+
+On CPU the tables are `nn.Embedding`s. On CUDA they are OneFlow's OneEmbedding, as in the tutorial. The CUDA path was
+NOT run: OneEmbedding aborts the process where there is no CUDA device, and this project was built without one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def _prefer_fast_kernels() -> None:
+    # The OpenBLAS inside OneFlow 0.9.0 does not know newer AMD and Intel processors and falls back to its SSE kernels
+    # ("Barcelona"): 2.3 to 3 times slower matrix products. Haswell names the AVX2 kernels, which all of them can run.
+    try:
+        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return
+    if " avx2 " in flags and " fma " in flags:
+        os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+
+
+# Both are read when OneFlow is loaded. Its warning about the missing CUDA driver is harmless on CPU.
+_prefer_fast_kernels()
+os.environ.setdefault("GLOG_minloglevel", "2")
+
+import numpy as np  # noqa: E402
+import oneflow as flow  # noqa: E402
+from oneflow import nn  # noqa: E402
+
+__all__ = ["DeepFM", "load_weights", "probabilities", "save_weights"]
+
+EMBEDDING_STD = 0.01  # small enough that the pairwise term starts near zero and the bias alone sets the first logits
+
+
+class DeepFM(nn.Module):  # type: ignore[misc]
+    """Logits of rows of categorical ids.
+
+    The obvious spellings of the FM term (slices of one table, sums over axis 1, broadcasts) are 10 times slower on
+    OneFlow's CPU kernels than the matrix product with a constant that sums over fields; hence `field_sum`.
+
+    Args:
+        rows: rows of the embedding tables, the vocabulary's size.
+        fields: ids of a sample.
+        embedding: dimensions of an embedding.
+        layers: widths of the deep network's hidden layers; ReLU and dropout follow each.
+        dropout: share of hidden activations set to zero in training.
+        bias: initial logit; log-odds of the base rate, so that training starts calibrated.
+        cold_rows: the first rows of the table, which start at zero: where no rare id trains one, an unseen id must add
+            nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        rows: int,
+        fields: int,
+        embedding: int,
+        layers: Sequence[int],
+        dropout: float,
+        bias: float = 0.0,
+        cold_rows: int = 0,
+    ) -> None:
+        super().__init__()
+        self.width = fields * embedding
+        self.embedding = nn.Embedding(rows, embedding)
+        self.first_order = nn.Embedding(rows, 1)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        nn.init.zeros_(self.first_order.weight)
+        with flow.no_grad():
+            self.embedding.weight[:cold_rows] = 0.0
+        deep: list[nn.Module] = []
+        widths = [self.width, *layers]
+        for inputs, outputs in itertools.pairwise(widths):
+            deep += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
+        deep.append(nn.Linear(widths[-1], 1))
+        self.deep = nn.Sequential(*deep)
+        nn.init.constant_(self.deep[-1].bias, bias)
+        field_sum = np.tile(np.eye(embedding, dtype=np.float32), (fields, 1))
+        self.register_buffer("field_sum", flow.tensor(field_sum), persistent=False)
+
+    def forward(self, rows: flow.Tensor) -> tuple[flow.Tensor, flow.Tensor]:
+        """int [n, fields] -> logits [n], squared length of each sample's embeddings [n] (for the L2 penalty)."""
+        vectors = self.embedding(rows).reshape(-1, self.width)
+        weights = self.first_order(rows).reshape(rows.shape[0], -1)
+        summed = flow.matmul(vectors, self.field_sum)
+        squares = (vectors * vectors).sum(1)
+        pairwise = 0.5 * ((summed * summed).sum(1) - squares)
+        return self.deep(vectors).squeeze(1) + weights.sum(1) + pairwise, squares
+
+
+def probabilities(model: DeepFM, rows: np.ndarray[Any, Any], batch_size: int = 4096) -> np.ndarray[Any, Any]:
+    """Purchase probabilities (float32 [n]) of rows (int32 [n, fields]); puts the model into evaluation mode."""
+    model.eval()
+    parts = []
+    with flow.no_grad():
+        for start in range(0, len(rows), batch_size):
+            logits, _ = model(flow.tensor(rows[start : start + batch_size]))
+            parts.append(flow.sigmoid(logits).numpy())
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def save_weights(model: DeepFM, folder: Path) -> None:
+    """Writes the layout of the tutorial's serving folder: a text `meta` and the raw values in `out` per parameter.
+
+    It is OneFlow's own (`flow.load` reads it). Written here, because `flow.save` numbers the files by a counter of the
+    process and adds a pickle: equal weights give equal bytes this way, and nothing has to be unpickled.
+    """
+    for name, value in model.state_dict().items():
+        parameter = folder / name
+        parameter.mkdir(parents=True)
+        (parameter / "out").write_bytes(value.numpy().astype("<f4").tobytes())
+        dims = "".join(f"  dim: {size}\n" for size in value.shape)
+        (parameter / "meta").write_text(f"shape {{\n{dims}}}\ndata_type: kFloat\n")
+    (folder / "snapshot_done").touch()  # without it OneFlow takes the folder for half written
+
+
+def load_weights(model: DeepFM, folder: Path) -> None:
+    """Reads what `save_weights` wrote into a model of the same shape."""
+    model.load_state_dict(flow.load(str(folder)))

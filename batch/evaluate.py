@@ -1,0 +1,58 @@
+"""Scores validation and test with a checkpoint: `metrics.json`, `predictions.parquet`.
+
+jd-intent-batch evaluate --dataset DIR --checkpoint DIR
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.dataset import DatasetError, PartName, read_info, read_part
+from batch.metrics import Metrics, measure
+from batch.train import load_checkpoint
+
+__all__ = ["evaluate"]
+
+PARTS: tuple[PartName, ...] = ("val", "test")
+
+
+def evaluate(dataset: Path, checkpoint: Path, out: Path | None = None) -> dict[str, Metrics]:
+    """Metrics of the parts `val` and `test`, each beside the base rate's.
+
+    Writes into `out` (by default the checkpoint's folder) `metrics.json` and `predictions.parquet`: part string,
+    reqId string, probability float32, label int8.
+
+    Raises:
+        DatasetError: a file is missing or wrong, or the checkpoint was trained on other data than `dataset`'s.
+    """
+    from batch.deepfm import probabilities  # noqa: PLC0415  (OneFlow)
+
+    info = read_info(dataset)
+    trained = load_checkpoint(checkpoint)
+    for name in ("data_sha256", "encoder_sha256"):
+        ours, theirs = getattr(trained.shape, name), getattr(info, name)
+        if ours != theirs:
+            raise DatasetError(f"{checkpoint} was trained on {name} {ours}, {dataset} has {theirs}")
+    metrics: dict[str, Metrics] = {}
+    tables: list[pa.Table] = []
+    for name in PARTS:
+        part = read_part(dataset, name)
+        predicted = probabilities(trained.model, trained.vocabulary.lookup(part.ids))
+        metrics[name] = measure(part.labels, predicted, trained.shape.base_rate)
+        columns = {
+            "part": pa.array([name] * part.count),
+            "reqId": part.request_ids,
+            "probability": pa.array(predicted, pa.float32()),
+            "label": pa.array(part.labels.astype(np.int8)),
+        }
+        tables.append(pa.table(columns))
+    target = checkpoint if out is None else out
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2))
+    pq.write_table(pa.concat_tables(tables), target / "predictions.parquet")
+    return metrics

@@ -1,0 +1,148 @@
+"""Packs what training made into one artifact folder, which Triton serves and the scorer reads.
+
+jd-intent-batch export --dataset DIR --checkpoint DIR --artifact DIR [--model-version N]
+
+manifest.json                       version, hashes of SQL, encoder, data and weights, metrics, options
+features.sql                        the one query that made the features
+encoder/                            what makes ids of them
+triton/embedding/config.pbtxt       the model's contract: INT64 [41] in, FP32 [1] out
+triton/embedding/<version>/model/   weights; beside them the vocabulary and the code that runs them
+"""
+
+from __future__ import annotations
+
+import shutil
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batch.dataset import DatasetError, read_info
+from batch.folder import digest, replacing
+from batch.train import Shape, read_shape
+
+__all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest"]
+
+MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that holds config.pbtxt
+BATCH = Path(__file__).resolve().parent
+TRITON = BATCH.parent / "deploy" / "triton"
+CODE = (TRITON / "model.py", BATCH / "deepfm.py", BATCH / "vocabulary.py")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Args:
+        model_version: None for one more than the version that lies in the artifact folder (1 where there is none).
+        instances: processes that run the model in Triton, each with the weights in memory.
+    """
+
+    model_version: int | None = None
+    instances: int = 1
+
+    def __post_init__(self) -> None:
+        if self.model_version is not None and self.model_version < 1:
+            raise ValueError(f"model_version must be 1 or more, not {self.model_version}")
+        if self.instances < 1:
+            raise ValueError(f"instances must be 1 or more, not {self.instances}")
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """`manifest.json`: what belongs together. Hashes are `sha256:…`; `metrics` is evaluation's `metrics.json`."""
+
+    model_version: int
+    sql_sha256: str
+    encoder_sha256: str
+    data_sha256: str
+    weights_sha256: str
+    table_size_array: list[int]
+    options: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def export(
+    dataset: Path, checkpoint: Path, features_sql: Path, artifact: Path, options: ExportOptions | None = None
+) -> Manifest:
+    """Writes the artifact folder; one that is there is replaced as a whole.
+
+    An artifact holds one version: a version and its encoder change together, so an older version beside a newer
+    encoder could only give wrong scores.
+
+    Raises:
+        DatasetError: a file is missing; the checkpoint was trained on another dataset; it was not evaluated; the
+            version is not newer than the one in `artifact`.
+    """
+    options = options or ExportOptions()
+    info, shape = read_info(dataset), read_shape(checkpoint)
+    for name in ("data_sha256", "sql_sha256", "encoder_sha256"):
+        if getattr(shape, name) != getattr(info, name):
+            raise DatasetError(
+                f"{checkpoint} was trained on {name} {getattr(shape, name)}, {dataset} has {getattr(info, name)}"
+            )
+    for path in (features_sql, dataset / "encoder", *CODE):
+        if not path.exists():
+            raise DatasetError(f"{path} does not exist")
+    metrics = checkpoint / "metrics.json"
+    if not metrics.exists():
+        raise DatasetError(f"{metrics} does not exist: run `jd-intent-batch evaluate` first")
+
+    manifest = Manifest(
+        model_version=_version(artifact, options.model_version),
+        sql_sha256=shape.sql_sha256,
+        encoder_sha256=shape.encoder_sha256,
+        data_sha256=shape.data_sha256,
+        weights_sha256=digest(checkpoint / "model"),
+        table_size_array=shape.table_size_array,
+        options=shape.options,
+        metrics=msgspec.json.decode(metrics.read_bytes()),
+    )
+    with replacing(artifact) as folder:
+        shutil.copy(features_sql, folder / "features.sql")
+        shutil.copytree(dataset / "encoder", folder / "encoder")
+        _write_repository(folder / "triton", checkpoint, shape, manifest.model_version, options.instances)
+        (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    return manifest
+
+
+def read_manifest(artifact: Path) -> Manifest:
+    """Reads `manifest.json`.
+
+    Raises:
+        DatasetError: it is missing or wrong.
+    """
+    path = artifact / "manifest.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} does not exist: is {artifact} a folder that `jd-intent-batch export` wrote?"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
+def _version(artifact: Path, asked: int | None) -> int:
+    there = read_manifest(artifact).model_version if (artifact / "manifest.json").exists() else 0
+    if asked is None:
+        return there + 1
+    if asked <= there:
+        raise DatasetError(f"{artifact} holds version {there}; version {asked} would not be newer")
+    return asked
+
+
+def _write_repository(repository: Path, checkpoint: Path, shape: Shape, version: int, instances: int) -> None:
+    model = repository / MODEL_NAME
+    served = model / str(version)
+    served.mkdir(parents=True)
+    config = string.Template((TRITON / "config.pbtxt").read_text())
+    (model / "config.pbtxt").write_text(
+        config.substitute(encoder_sha256=shape.encoder_sha256, instances=str(instances))
+    )
+    for code in CODE:
+        shutil.copy(code, served / code.name)
+    for name in ("config.json", "vocabulary.npz"):
+        shutil.copy(checkpoint / name, served / name)
+    shutil.copytree(checkpoint / "model", served / "model")

@@ -1,0 +1,67 @@
+"""How good probabilities are: AUC, log loss, calibration error, each beside the constant base rate's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import log_loss, roc_auc_score
+
+__all__ = ["BINS", "Metrics", "calibration_error", "measure"]
+
+BINS = 10
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Of one part. `auc` is None where only one class occurs; a constant's AUC is 0.5 by definition.
+
+    Args:
+        calibration_error: expected calibration error over 10 bins of equal count.
+        base_rate: the share of positives in the *training* part, which the base columns predict for every sample.
+    """
+
+    count: int
+    positives: int
+    auc: float | None
+    log_loss: float
+    calibration_error: float
+    base_rate: float
+    base_auc: float
+    base_log_loss: float
+    base_calibration_error: float
+
+
+def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Metrics:
+    """Compares `probabilities` [n] in [0, 1] with `labels` [n] of 0 and 1."""
+    y = labels.astype(np.int8)
+    p = probabilities.astype(np.float64)
+    constant = np.full(len(y), base_rate)
+    both = 0 < int(y.sum()) < len(y)
+    return Metrics(
+        count=len(y),
+        positives=int(y.sum()),
+        auc=float(roc_auc_score(y, p)) if both else None,
+        log_loss=float(log_loss(y, p, labels=[0, 1])),
+        calibration_error=calibration_error(labels, p),
+        base_rate=base_rate,
+        base_auc=0.5,
+        base_log_loss=float(log_loss(y, constant, labels=[0, 1])),
+        base_calibration_error=abs(base_rate - float(y.mean())),
+    )
+
+
+def calibration_error(labels: Floats, probabilities: Floats) -> float:
+    """Expected calibration error: samples sorted by probability, cut into 10 bins of equal count; the mean distance of
+    a bin's mean probability from its share of positives, weighted by the bin's size (Guo et al. 2017, equal-mass bins).
+    """
+    order = np.argsort(probabilities, kind="stable")
+    gaps = [
+        len(part) * abs(float(probabilities[part].mean(dtype=np.float64)) - float(labels[part].mean(dtype=np.float64)))
+        for part in np.array_split(order, BINS)
+        if len(part)
+    ]
+    return sum(gaps) / len(order)

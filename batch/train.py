@@ -1,0 +1,373 @@
+"""Trains the DeepFM on a dataset folder and keeps the best checkpoint.
+
+    jd-intent-batch train --dataset DIR --checkpoint DIR [--preset tutorial]
+
+Adam on everything, embeddings too (dense: the vocabulary drops rare ids, so a step over the tables costs less than the
+gradient of the lookup). Ids of high cardinality are kept from being learnt by heart three ways: a row of its own only
+from `count_min` occurrences on, an L2 penalty on the embeddings of the samples at hand, and early stopping on the
+validation part, which lies later in time. One seed, one result, bit for bit, on the same machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from batch.dataset import FIELDS, DatasetError, Part, read_info, read_part
+from batch.folder import replacing
+from batch.metrics import Metrics, measure
+from batch.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from batch.deepfm import DeepFM
+
+__all__ = [
+    "Checkpoint",
+    "Evaluation",
+    "Shape",
+    "TrainOptions",
+    "TrainResult",
+    "TrainingFailed",
+    "load_checkpoint",
+    "read_shape",
+    "train",
+]
+
+
+class TrainingFailed(RuntimeError):
+    """The loss stopped being a number; the message names the step."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. The defaults suit two CPU cores; `tutorial()` is the tutorial's own setting.
+
+    Args:
+        embedding: dimensions of an id's embedding.
+        layers: widths of the deep network's hidden layers.
+        dropout: share of hidden activations set to zero.
+        learning_rate: of Adam.
+        embedding_l2: weight of the mean squared length of a sample's embeddings in the loss.
+        count_min: an id owns a row from this many occurrences in training on.
+        batch_size: samples of a step.
+        epochs_max: passes over the training part, unless early stopping ends it before.
+        evals_per_epoch: how often the validation part is scored.
+        patience: evaluations without a better validation score before training stops.
+        seed: of initial weights, order of samples and dropout.
+    """
+
+    embedding: int = 16
+    layers: tuple[int, ...] = (256, 128)
+    dropout: float = 0.2
+    learning_rate: float = 0.001
+    embedding_l2: float = 1e-3
+    count_min: int = 2
+    batch_size: int = 1024
+    epochs_max: int = 10
+    evals_per_epoch: int = 2
+    patience: int = 3
+    seed: int = 1
+
+    @classmethod
+    def tutorial(cls) -> TrainOptions:
+        """The tutorial's network and rates: five layers of 1000, dropout 0.2, 0.001, batches of 1000."""
+        return cls(layers=(1000,) * 5, dropout=0.2, learning_rate=0.001, batch_size=1000)
+
+    def __post_init__(self) -> None:
+        positive = (
+            "embedding",
+            "learning_rate",
+            "count_min",
+            "batch_size",
+            "epochs_max",
+            "evals_per_epoch",
+            "patience",
+        )
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+        if self.embedding_l2 < 0:
+            raise ValueError(f"embedding_l2 must not be negative, not {self.embedding_l2}")
+        if not self.layers or any(width < 1 for width in self.layers):
+            raise ValueError(f"layers must be one or more positive widths, not {self.layers}")
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """`config.json` of a checkpoint: what is needed to build the model again, and what it was trained on."""
+
+    fields: int
+    rows: int
+    base_rate: float
+    options: dict[str, Any]
+    table_size_array: list[int]
+    data_sha256: str
+    sql_sha256: str
+    encoder_sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One line of `history.jsonl`."""
+
+    step: int
+    epoch: float
+    loss: float  # mean of the training loss since the evaluation before
+    val_auc: float | None
+    val_log_loss: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training ended with; `val` belongs to the best evaluation, which is the one that was kept."""
+
+    best: Evaluation
+    val: Metrics
+    evaluations: int
+    rows: int
+    seconds: float
+    samples_per_s: float
+    stopped_early: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model, ready to predict."""
+
+    shape: Shape
+    vocabulary: Vocabulary
+    model: DeepFM
+
+
+def train(dataset: Path, checkpoint: Path, options: TrainOptions, console: Console | None = None) -> TrainResult:
+    """Trains on `dataset/train.parquet`, stops by `dataset/val.parquet`, writes the folder `checkpoint`.
+
+    The checkpoint (`model/`, `vocabulary.npz`, `config.json`, `history.jsonl`) is replaced as a whole each time the
+    validation AUC is the best yet; where validation has one class only, the log loss decides, and the console says so.
+
+    Args:
+        console: takes the progress bar and a line per evaluation; None for silence.
+
+    Raises:
+        DatasetError: a file of the dataset is missing or wrong, or training has one class only.
+        TrainingFailed: the loss is not finite. A checkpoint of an earlier evaluation stays.
+    """
+    info = read_info(dataset)
+    training, validation = read_part(dataset, "train"), read_part(dataset, "val")
+    if training.positives in (0, training.count):
+        raise DatasetError(
+            f"{dataset / 'train.parquet'}: column 'label' is {training.labels[0]:.0f} in all {training.count} rows; "
+            "training needs both classes"
+        )
+    say: Callable[[str], None] = (lambda _: None) if console is None else console.print
+    by_auc = 0 < validation.positives < validation.count
+    if not by_auc:
+        say("validation has one class only: its AUC does not exist, early stopping goes by log loss")
+
+    vocabulary = Vocabulary.fit(training.ids, options.count_min)
+    base_rate = training.positives / training.count
+    shape = Shape(
+        fields=FIELDS,
+        rows=vocabulary.size,
+        base_rate=base_rate,
+        options=dataclasses.asdict(options),
+        table_size_array=info.table_size_array,
+        data_sha256=info.data_sha256,
+        sql_sha256=info.sql_sha256,
+        encoder_sha256=info.encoder_sha256,
+    )
+    run = _Run(shape, vocabulary, options, checkpoint, by_auc=by_auc, say=say)
+    return run.fit(training, validation, console)
+
+
+class _Run:
+    def __init__(
+        self,
+        shape: Shape,
+        vocabulary: Vocabulary,
+        options: TrainOptions,
+        checkpoint: Path,
+        *,
+        by_auc: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        # Here and not above: options and errors of this module must be at hand where OneFlow is not installed.
+        # `deepfm` first: it sets what OneFlow reads when it is loaded.
+        from batch import deepfm  # noqa: PLC0415
+
+        # isort: split
+        import oneflow as flow  # noqa: PLC0415
+
+        self.flow, self.deepfm = flow, deepfm
+        self.shape, self.vocabulary, self.options, self.checkpoint = shape, vocabulary, options, checkpoint
+        self.by_auc, self.say = by_auc, say
+        self.history: list[Evaluation] = []
+
+        flow.manual_seed(options.seed)
+        np.random.seed(options.seed)
+        self.model = build(shape, bias=math.log(shape.base_rate / (1 - shape.base_rate)))
+        self.optimizer = flow.optim.Adam(self.model.parameters(), lr=options.learning_rate)
+        self.criterion = flow.nn.BCEWithLogitsLoss()
+
+    def fit(self, training: Part, validation: Part, console: Console | None) -> TrainResult:
+        options = self.options
+        rows, val_rows = self.vocabulary.lookup(training.ids), self.vocabulary.lookup(validation.ids)
+        steps_per_epoch = math.ceil(training.count / options.batch_size)
+        steps_max = steps_per_epoch * options.epochs_max
+        eval_every = max(1, steps_per_epoch // options.evals_per_epoch)
+        order = np.random.default_rng(options.seed)
+        best: tuple[Evaluation, Metrics] | None = None
+        losses: list[float] = []
+        started, trained, waited = time.perf_counter(), 0, 0
+        with _progress(console) as progress:
+            task = progress.add_task("training", total=steps_max, loss=math.nan, auc="")
+            for step in range(1, steps_max + 1):
+                place = (step - 1) % steps_per_epoch
+                if place == 0:
+                    permutation = order.permutation(training.count)
+                chosen = permutation[place * options.batch_size : (place + 1) * options.batch_size]
+                losses.append(self._step(step, rows[chosen], training.labels[chosen]))
+                trained += len(chosen)
+                progress.update(task, advance=1, loss=losses[-1])
+                if step % eval_every and step != steps_max:
+                    continue
+                metrics = measure(
+                    validation.labels, self.deepfm.probabilities(self.model, val_rows), self.shape.base_rate
+                )
+                better = best is None or self._score(metrics) > self._score(best[1])
+                evaluation = Evaluation(
+                    step=step,
+                    epoch=round(step / steps_per_epoch, 2),
+                    loss=float(np.mean(losses)),
+                    val_auc=metrics.auc,
+                    val_log_loss=metrics.log_loss,
+                    best=better,
+                )
+                self.history.append(evaluation)
+                losses.clear()
+                auc = "" if metrics.auc is None else f"val AUC {metrics.auc:.4f}"
+                progress.update(task, auc=auc)
+                self.say(
+                    f"  step {step} (epoch {evaluation.epoch}): loss {evaluation.loss:.4f}, {auc or 'val'}, "
+                    f"log loss {metrics.log_loss:.4f}{' *' if better else ''}"
+                )
+                if better:
+                    best, waited = (evaluation, metrics), 0
+                    self._save()
+                else:
+                    waited += 1
+                    if waited >= options.patience:
+                        break
+        if best is None:
+            raise TrainingFailed("training ended before its first evaluation")
+        self._save_history(self.checkpoint)
+        seconds = time.perf_counter() - started
+        return TrainResult(
+            best=best[0],
+            val=best[1],
+            evaluations=len(self.history),
+            rows=self.shape.rows,
+            seconds=seconds,
+            samples_per_s=trained / seconds,
+            stopped_early=waited >= options.patience,
+        )
+
+    def _step(self, step: int, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
+        self.model.train()
+        logits, squares = self.model(self.flow.tensor(rows))
+        loss = self.criterion(logits, self.flow.tensor(labels))
+        (loss + 0.5 * self.options.embedding_l2 * squares.mean()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        value = float(loss.item())
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"the loss is {value} at step {step}: lower the learning rate ({self.options.learning_rate})"
+            )
+        return value
+
+    def _score(self, metrics: Metrics) -> float:
+        return metrics.auc if self.by_auc and metrics.auc is not None else -metrics.log_loss
+
+    def _save(self) -> None:
+        with replacing(self.checkpoint) as folder:
+            self.deepfm.save_weights(self.model, folder / "model")
+            self.vocabulary.save(folder / "vocabulary.npz")
+            (folder / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(self.shape), indent=2))
+            self._save_history(folder)
+
+    def _save_history(self, folder: Path) -> None:
+        lines = [msgspec.json.encode(evaluation) for evaluation in self.history]
+        (folder / "history.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+
+
+def build(shape: Shape, bias: float = 0.0) -> DeepFM:
+    """An untrained model of that shape."""
+    from batch.deepfm import DeepFM  # noqa: PLC0415
+
+    return DeepFM(
+        rows=shape.rows,
+        fields=shape.fields,
+        embedding=shape.options["embedding"],
+        layers=shape.options["layers"],
+        dropout=shape.options["dropout"],
+        bias=bias,
+        cold_rows=shape.fields,
+    )
+
+
+def read_shape(checkpoint: Path) -> Shape:
+    """Reads `config.json` of a checkpoint.
+
+    Raises:
+        DatasetError: it is missing or wrong.
+    """
+    path = checkpoint / "config.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Shape)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} does not exist: is {checkpoint} a folder that `jd-intent-batch train` wrote?"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads what `train` wrote.
+
+    Raises:
+        DatasetError: the folder is not a checkpoint.
+    """
+    from batch.deepfm import load_weights  # noqa: PLC0415
+
+    shape = read_shape(folder)
+    model = build(shape)
+    load_weights(model, folder / "model")
+    return Checkpoint(shape, Vocabulary.load(folder / "vocabulary.npz"), model)
+
+
+def _progress(console: Console | None) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("{task.fields[auc]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=console is None,
+        transient=True,
+    )
