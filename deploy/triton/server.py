@@ -1,0 +1,245 @@
+"""The real `tritonserver` that lies in the nvidia-pytriton wheel of the model's environment, started and stopped.
+
+    python -m deploy.triton.server --repository build/artifact/triton --folder build/triton     # until Ctrl-C
+
+What the wheel needs to run by itself, found by experiment: the Python backend copied to a folder of our own with the
+stub for this Python beside it; LD_LIBRARY_PATH with the wheel's libraries and the interpreter's (a libpython built by
+pyenv is on no system path); the model environment's `bin` first on PATH, because the stub runs the first `python3`.
+Clients must not inherit that LD_LIBRARY_PATH: the wheel's libcrypto and libcurl would shadow the system's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from deploy.environments import interpreter
+from deploy.process import Process, ProcessFailed, free_ports
+
+__all__ = ["Ports", "Triton"]
+
+MODEL = "embedding"
+SHARED_MEMORY = Path("/dev/shm")
+READY_TIMEOUT_S = 120.0  # importing OneFlow takes 2 s on an idle machine, many times that on a busy one
+STOP_TIMEOUT_S = 20.0  # above --exit-timeout-secs: what is left then hangs
+
+# Where the model environment's packages and its interpreter's library lie: asked of it, not guessed.
+ASK = """
+import json, sys, sysconfig
+print(json.dumps([sysconfig.get_path("purelib"), sysconfig.get_config_var("LIBDIR"), sys.version_info[:2]]))
+"""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where one server listens."""
+
+    grpc: int
+    http: int
+    metrics: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Three ports that were free a moment ago."""
+        return cls(*free_ports(3))
+
+
+class Triton:
+    """One server with the model `embedding` loaded; nothing runs before `start`.
+
+    Args:
+        repository: model repository, e.g. an artifact's `triton/`.
+        folder: for the backend's copy and the log; several servers need a folder each.
+        ports: None for free ones.
+        host: address to listen on.
+    """
+
+    def __init__(self, repository: Path, folder: Path, ports: Ports | None = None, host: str = "127.0.0.1") -> None:
+        self.repository = repository
+        self.folder = folder
+        self.ports = ports or Ports.free()
+        self.host = host
+        self.log = folder / "triton.log"
+        # Triton's stubs make regions with this prefix: what a killed server leaves behind is found by it.
+        self._shared_memory_prefix = f"jd_triton_{os.getpid()}_{self.ports.grpc}_"
+        self._process: Process | None = None
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port`, as tritonclient takes it."""
+        return f"{self.host}:{self.ports.grpc}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{self.host}:{self.ports.http}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{self.host}:{self.ports.metrics}/metrics"
+
+    @property
+    def process(self) -> Process:
+        """The running server.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
+        if self._process is None:
+            raise RuntimeError("Triton was not started")
+        return self._process
+
+    def start(self, timeout_s: float = READY_TIMEOUT_S) -> Triton:
+        """Starts the server and waits until the model answers.
+
+        Raises:
+            ProcessFailed: the repository has no model `embedding`, the model does not load, a port is taken, or
+                `timeout_s` passed; the message carries the end of the log.
+        """
+        config = self.repository / MODEL / "config.pbtxt"
+        if not config.exists():
+            raise ProcessFailed(
+                f"{config} does not exist: {self.repository} is not a repository with the model {MODEL}"
+            )
+        server, environment = self._prepare()
+        argv = [
+            str(server),
+            f"--model-repository={self.repository.resolve()}",
+            f"--backend-directory={self.folder.resolve() / 'backends'}",
+            # Only what was asked for is loaded, and a new version only on request: polling may see half a version.
+            "--model-control-mode=explicit",
+            f"--load-model={MODEL}",
+            "--exit-on-error=true",
+            "--exit-timeout-secs=10",
+            f"--http-address={self.host}",
+            f"--http-port={self.ports.http}",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--metrics-address={self.host}",
+            f"--metrics-port={self.ports.metrics}",
+            "--allow-gpu-metrics=false",
+            "--reuse-http-port=false",
+            "--reuse-grpc-port=false",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+            "--log-info=false",
+        ]
+        self._process = Process("tritonserver", argv, self.log, env=environment)
+        try:
+            self._process.wait_ready(self.ready, timeout_s)
+        except BaseException:  # Ctrl-C too
+            self.kill()
+            raise
+        return self
+
+    def ready(self) -> bool:
+        """Does the model answer?"""
+        try:
+            with urllib.request.urlopen(f"{self.http_url}/v2/models/{MODEL}/ready", timeout=2.0) as response:
+                return bool(response.status == 200)
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def load(self) -> None:
+        """Loads the newest version in the repository; the old one answers until the new one is ready.
+
+        Raises:
+            ProcessFailed: the model does not load. The old version goes on answering.
+        """
+        request = urllib.request.Request(
+            f"{self.http_url}/v2/repository/models/{MODEL}/load", method="POST", data=b"{}"
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=READY_TIMEOUT_S):
+                pass
+        except urllib.error.HTTPError as error:
+            raise ProcessFailed(
+                f"tritonserver does not load {MODEL}: {error.read().decode(errors='replace')}"
+            ) from error
+        except OSError as error:
+            raise ProcessFailed(f"tritonserver at {self.http_url} does not answer: {error}") from error
+
+    def stop(self) -> None:
+        """Lets requests at hand end, then stops; safe in any state."""
+        if self._process is not None:
+            self._process.stop(STOP_TIMEOUT_S)
+            self._clean()
+
+    def kill(self) -> None:
+        """SIGKILL to server and stubs; safe in any state."""
+        if self._process is not None:
+            self._process.kill()
+            self._clean()
+
+    def __enter__(self) -> Triton:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _prepare(self) -> tuple[Path, dict[str, str]]:
+        """Copies the backend into the folder; returns the server's binary and its environment."""
+        python = interpreter("model")
+        told = subprocess.run([str(python), "-c", ASK], check=True, capture_output=True, text=True).stdout
+        packages, libraries, (major, minor) = json.loads(told)
+        wheel = Path(packages) / "pytriton" / "tritonserver"
+        if not wheel.is_dir():
+            raise ProcessFailed(f"{wheel} does not exist: nvidia-pytriton is not installed beside {python}")
+        backend = self.folder / "backends" / "python"
+        shutil.rmtree(backend, ignore_errors=True)
+        shutil.copytree(wheel / "backends" / "python", backend)
+        stub = wheel / "python_backend_stubs" / f"{major}.{minor}" / "triton_python_backend_stub"
+        shutil.copy2(stub, backend / stub.name)
+        environment = dict(os.environ)
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join([str(Path(packages) / "nvidia_pytriton.libs"), libraries])
+        environment["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
+        environment["VIRTUAL_ENV"] = str(python.parent.parent)
+        environment.pop("PYTHONHOME", None)
+        environment.pop("PYTHONPATH", None)
+        return wheel / "bin" / "tritonserver", environment
+
+    def _clean(self) -> None:
+        for region in SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+            with contextlib.suppress(FileNotFoundError):
+                region.unlink()
+
+
+def main() -> None:
+    """Serves a repository until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(description="Serve a model repository with the Triton of the model's environment.")
+    parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="for the backend's copy and the log")
+    parser.add_argument("--grpc-port", type=int, default=8001)
+    parser.add_argument("--http-port", type=int, default=8000)
+    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument("--host", default="127.0.0.1")
+    args = parser.parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    ports = Ports(args.grpc_port, args.http_port, args.metrics_port)
+    with Triton(args.repository, args.folder, ports, args.host) as server:
+        print(
+            f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",
+            flush=True,
+        )
+        while server.process.running() and not stop.wait(1.0):
+            pass
+        if not stop.is_set():
+            raise SystemExit(f"tritonserver exited: {server.process.tail()}")
+
+
+if __name__ == "__main__":
+    main()
