@@ -91,16 +91,18 @@ _DAY_EDGES: Floats = np.concatenate([[0.0], np.cumsum(DAY_RHYTHM) / DAY_RHYTHM.s
 
 def time_of_day(uniform: Floats) -> Floats:
     """Seconds after local midnight, distributed as `DAY_RHYTHM` when `uniform` is uniform on [0, 1)."""
-    return np.interp(uniform, _DAY_EDGES, np.arange(25) * 3600.0)
+    seconds: Floats = np.interp(uniform, _DAY_EDGES, np.arange(25) * 3600.0)
+    return seconds
 
 
 def day_share(seconds: Floats) -> Floats:
     """The share of a day's visits that begin before `seconds` after local midnight: the inverse of `time_of_day`."""
-    return np.interp(seconds, np.arange(25) * 3600.0, _DAY_EDGES)
+    share: Floats = np.interp(seconds, np.arange(25) * 3600.0, _DAY_EDGES)
+    return share
 
 
 def _sigmoid(x: Floats) -> Floats:
-    y: Floats = 1.0 / (1.0 + np.exp(-x))
+    y: Floats = np.asarray(1.0 / (1.0 + np.exp(-x)), np.float64)
     return y
 
 

@@ -1,0 +1,270 @@
+"""`jd-intent-batch`: from history to a model that Triton serves, one command per step.
+
+generate, extract, prepare, encode and parity run in the scorer's environment; train, evaluate and export in the
+model's. Each command imports what it needs when it runs, so that both environments can show all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from streaming.errors import ScorerError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(highlight=False, soft_wrap=True)
+
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder in the tutorial's layout (bo_action/*.parquet, …).")]
+SqlFolder = Annotated[
+    Path | None, typer.Option("--sql", help="Folder of the SQL scripts; default: the project's sql/.")
+]
+DatasetFolder = Annotated[Path, typer.Option("--dataset", help="Folder that `prepare` wrote.")]
+CheckpointFolder = Annotated[Path, typer.Option("--checkpoint", help="Folder that `train` wrote.")]
+
+
+class EncodingName(str, Enum):
+    """How features become ids."""
+
+    typed = "typed"
+    seed = "seed"
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    users: Annotated[int, typer.Option(help="How many; each makes about 55 requests.")] = 6000,
+    seed: Seed = 1,
+    days: Annotated[int, typer.Option(help="Length of the world; the last five days serve the labels only.")] = 70,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a world that lies in --out.")] = False,
+) -> None:
+    """Make a seeded world in the tutorial's schema, with intent to learn and a known ceiling."""
+    from batch.generate import generate as make  # noqa: PLC0415
+
+    started = time.monotonic()
+    world = make(out, users, seed, days, overwrite)
+    seconds = time.monotonic() - started
+    console.print(
+        f"{world.users:,} users, {world.products:,} products, {world.actions:,} actions, {world.requests:,} requests, "
+        f"{world.positives:,} of them positive ({world.positives / max(world.requests, 1):.1%})"
+    )
+    if world.true_auc is None:
+        console.print("AUC of the true probabilities: none, as the requests are all of one class")
+    else:
+        console.print(f"AUC of the true probabilities: {world.true_auc:.4f} (knows the latent intent: a ceiling)")
+    console.print(f"{out}: {seconds:.1f} s, {world.actions / seconds:,.0f} actions/s")
+
+
+@app.command()
+def extract(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Folder for the features.")],
+    sql: SqlFolder = None,
+) -> None:
+    """Run the feature SQL over every request as of its own time."""
+    from batch.extract import SQL_FOLDER  # noqa: PLC0415
+    from batch.extract import extract as run  # noqa: PLC0415
+
+    done = run(data, out, sql or SQL_FOLDER)
+    console.print(
+        "checked " + ", ".join(f"{table} {rows:,}" for table, rows in done.rows.items()) + f": {done.check_s:.1f} s"
+    )
+    rate = done.features / max(done.run_s, 1e-9)
+    console.print(f"{done.features:,} requests x {done.columns} columns: {done.run_s:.1f} s, {rate:,.0f} requests/s")
+
+
+@app.command()
+def prepare(
+    *,
+    features: Annotated[Path, typer.Option(help="Folder that `extract` wrote.")],
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
+    val_fraction: Annotated[float, typer.Option(help="Share of the requests, by time, that validates.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of the requests, the newest, that tests.")] = 0.1,
+    embargo: Annotated[
+        str, typer.Option(help="Leave out requests closer than this to the next part: 0s, 12h, 5d.")
+    ] = "0s",
+    encoding: Annotated[
+        EncodingName, typer.Option(help="typed, or the seed system's: every value hashed.")
+    ] = EncodingName.typed,
+    sql: SqlFolder = None,
+) -> None:
+    """Label, split by time, fit the encoder on the training part, encode."""
+    from batch.extract import SQL_FOLDER  # noqa: PLC0415
+    from batch.prepare import Options  # noqa: PLC0415
+    from batch.prepare import prepare as run  # noqa: PLC0415
+
+    options = Options(val_fraction, test_fraction, _duration_ms(embargo), encoding.value)
+    done = run(features, data, out, options, sql or SQL_FOLDER)
+    for part, count in done.counts.items():
+        console.print(f"{part} samples = {count}")
+    positives = ", ".join(f"{part} {n} ({n / done.counts[part]:.2%})" for part, n in done.positives.items())
+    console.print(f"positives = {positives}, labels from {done.label_source}")
+    console.print("table size array:\n" + ",".join(map(str, done.table_size_array)))
+    if done.unlabelled:
+        console.print(f"note: {done.unlabelled:,} requests have no row in `action` and were left out")
+    if done.horizon_cut:
+        console.print(
+            f"note: {done.horizon_cut:,} requests are less than five days before the last action: "
+            "orders after it are unknown"
+        )
+
+
+@app.command()
+def encode(
+    *,
+    features: Annotated[Path, typer.Option(help="Folder that `extract` wrote.")],
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Dataset folder to write; its only part is `test`.")],
+    encoder: Annotated[Path, typer.Option(help="Encoder folder: an artifact's or a dataset's encoder/.")],
+    since: Annotated[int, typer.Option(help="Take the requests from this time on, epoch ms.")] = 0,
+    sql: SqlFolder = None,
+) -> None:
+    """Label and encode later requests with an encoder that exists."""
+    from batch.extract import SQL_FOLDER  # noqa: PLC0415
+    from batch.prepare import encode_with  # noqa: PLC0415
+    from streaming.encode import Encoder  # noqa: PLC0415
+
+    done = encode_with(features, data, out, Encoder.load(encoder), since_ms=since, sql=sql or SQL_FOLDER)
+    console.print(f"test samples = {done.counts['test']}, positives = {done.positives['test']}")
+
+
+@app.command()
+def train(
+    *,
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option("--out", "--checkpoint", help="Checkpoint folder to write.")],
+    seed: Seed = 1,
+    preset: Annotated[str, typer.Option(help="default, or tutorial: five layers of 1000.")] = "default",
+    embedding: Annotated[int | None, typer.Option(help="Dimensions of an id's embedding.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Widths of the deep network's layers, as in 256,128.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of hidden activations set to zero.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples of a step.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training part at most.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Evaluations without a better one before it stops.")] = None,
+) -> None:
+    """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC."""
+    import dataclasses  # noqa: PLC0415
+
+    from batch.train import TrainingFailed, TrainOptions  # noqa: PLC0415
+    from batch.train import train as run  # noqa: PLC0415
+
+    presets = {"default": TrainOptions, "tutorial": TrainOptions.tutorial}
+    if preset not in presets:
+        raise typer.BadParameter(f"{preset!r} is none of {', '.join(presets)}", param_hint="--preset")
+    given: dict[str, Any] = {
+        "embedding": embedding,
+        "layers": _widths(layers),
+        "dropout": dropout,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "epochs_max": epochs,
+        "patience": patience,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    try:
+        done = run(dataset, out, dataclasses.replace(presets[preset](), seed=seed, **changes), console)
+    except TrainingFailed as error:
+        raise ScorerError(f"training failed: {error}") from error
+    auc = "none" if done.best.val_auc is None else f"{done.best.val_auc:.4f}"
+    console.print(
+        f"best: step {done.best.step}, validation AUC {auc}, log loss {done.best.val_log_loss:.4f}; "
+        f"{done.samples_per_s:,.0f} samples/s, {done.seconds:.0f} s{', stopped early' if done.stopped_early else ''}"
+    )
+
+
+@app.command()
+def evaluate(
+    dataset: DatasetFolder,
+    checkpoint: CheckpointFolder,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for metrics and predictions; default: the checkpoint's.")
+    ] = None,
+) -> None:
+    """Score validation and test: AUC, log loss and calibration error, each beside the base rate's."""
+    from batch.evaluate import evaluate as run  # noqa: PLC0415
+
+    for part, metrics in run(dataset, checkpoint, out).items():
+        console.print(f"{part}: {metrics}")
+
+
+@app.command()
+def export(
+    *,
+    dataset: DatasetFolder,
+    checkpoint: CheckpointFolder,
+    out: Annotated[Path, typer.Option("--out", "--artifact", help="Artifact folder to write.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Folder that `evaluate` wrote; default: the checkpoint's.")
+    ] = None,
+    model_version: Annotated[int | None, typer.Option(help="Default: one more than the one in --out.")] = None,
+    instances: Annotated[int, typer.Option(help="Processes that run the model in Triton.")] = 1,
+    sql: SqlFolder = None,
+) -> None:
+    """Write the artifact: Triton repository, encoder, SQL and a manifest with their hashes."""
+    from batch.export import ExportOptions  # noqa: PLC0415
+    from batch.export import export as run  # noqa: PLC0415
+    from batch.extract import SQL_FOLDER  # noqa: PLC0415
+
+    if evaluation is not None and evaluation.resolve() != checkpoint.resolve():
+        shutil.copy(evaluation / "metrics.json", checkpoint / "metrics.json")  # export takes them from the checkpoint
+    options = ExportOptions(model_version, instances)
+    manifest = run(dataset, checkpoint, (sql or SQL_FOLDER) / "features.sql", out, options)
+    console.print(f"{out}: model version {manifest.model_version}, weights {manifest.weights_sha256}")
+
+
+@app.command()
+def parity(
+    served: Annotated[Path, typer.Option(help="Parquet file or folder: what was served online.")],
+    offline: Annotated[Path, typer.Option(help="Parquet file or folder: the same requests, computed offline.")],
+    encoder: Annotated[Path | None, typer.Option(help="Encoder folder: compares the model's input ids too.")] = None,
+) -> None:
+    """Compare served features and probabilities with the offline ones; exit status 1 when any differs."""
+    from batch.parity import parity as run  # noqa: PLC0415
+    from batch.parity import read  # noqa: PLC0415
+    from streaming.encode import Encoder  # noqa: PLC0415
+
+    report = run(read(served), read(offline), None if encoder is None else Encoder.load(encoder))
+    console.print(report.text(), markup=False)
+    if not report.equal:
+        raise typer.Exit(1)
+
+
+def _duration_ms(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*(s|m|h|d)", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration such as 0s, 30m, 12h or 5d", param_hint="--embargo")
+    return int(match[1]) * {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[match[2]]
+
+
+def _widths(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} are no widths such as 256,128", param_hint="--layers") from None
+
+
+def main() -> None:
+    """The command; what a user can mend ends in one line and status 1, anything else in a traceback."""
+    try:
+        app()
+    except (ScorerError, ValueError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Holds what was served against what is computed offline for the same requests, and reports any difference.
+
+    jd-intent-batch parity --served FILE --offline FILE [--encoder DIR]
+
+Both tables have a request id and features by name and, where they have them, `purchase_probability`. Requests are
+joined by id. With an encoder the ids that the model saw are compared too, by field.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from streaming.encode import Encoder
+
+__all__ = ["Difference", "Report", "parity", "read"]
+
+REQUEST_IDS = ("reqId_1", "reqId", "request_id")
+PROBABILITIES = ("purchase_probability", "probability")
+PROBABILITY_TOLERANCE = 1e-6  # batches of another size add floats in another order
+EXAMPLES = 5
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One request whose column differs: both values as text."""
+
+    request_id: str
+    served: str
+    offline: str
+
+
+class ColumnReport(msgspec.Struct, frozen=True):
+    """One column's differences: how many, and the first ones."""
+
+    column: str
+    count: int
+    first: list[Difference]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What was compared and what differs. `columns` holds the ones with a difference only."""
+
+    requests: int
+    only_served: int
+    only_offline: int
+    repeated_served: int
+    repeated_offline: int
+    compared: list[str]
+    columns: list[ColumnReport]
+
+    @property
+    def equal(self) -> bool:
+        """Whether each request was on both sides, once, with the same values, and something was compared."""
+        lost = self.only_served + self.only_offline + self.repeated_served + self.repeated_offline
+        return not lost and not self.columns and self.requests > 0 and bool(self.compared)
+
+    def text(self) -> str:
+        """The report for a reader."""
+        lines = [f"{self.requests:,} requests on both sides, {len(self.compared)} columns compared"]
+        for count, what in (
+            (self.only_served, "requests were served only"),
+            (self.only_offline, "requests are offline only"),
+            (self.repeated_served, "served rows repeat a request id"),
+            (self.repeated_offline, "offline rows repeat a request id"),
+        ):
+            if count:
+                lines.append(f"{count:,} {what}")
+        for column in self.columns:
+            lines.append(f"{column.column}: {column.count:,} differ")
+            lines += [f"  {one.request_id}: served {one.served}, offline {one.offline}" for one in column.first]
+        if self.equal:
+            lines.append("no difference")
+        return "\n".join(lines)
+
+
+def read(path: Path) -> pa.Table:
+    """A parquet file, or all of a folder.
+
+    Raises:
+        ValueError: not readable, or without a request id.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not readable as parquet: {error}") from error
+    if not any(name in table.column_names for name in REQUEST_IDS):
+        raise ValueError(f"{path}: no request id; one of the columns {', '.join(REQUEST_IDS)} must be there")
+    return table
+
+
+def parity(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None) -> Report:
+    """Compares two tables of the same requests.
+
+    Every column that both have is compared (NULL equals NULL, NaN equals NaN, else exactly; probabilities within
+    `PROBABILITY_TOLERANCE`); with an encoder the ids of every field too. Of a repeated request id the first row counts.
+
+    Raises:
+        ArtifactMismatch: the encoder does not fit a table.
+    """
+    served_ids, offline_ids = _request_ids(served), _request_ids(offline)
+    served_first, offline_first = _firsts(served_ids), _firsts(offline_ids)
+    at = pc.index_in(served_ids.take(served_first), offline_ids.take(offline_first))
+    both = pc.is_valid(at)
+    left = served.take(served_first.filter(both))
+    right = offline.take(offline_first.take(at.filter(both)))
+    names = served_ids.take(served_first).filter(both)
+
+    compared: list[str] = []
+    reports: list[ColumnReport] = []
+
+    def look(column: str, a: pa.Array, b: pa.Array, differs: NDArray[np.bool_]) -> None:
+        compared.append(column)
+        rows = np.flatnonzero(differs)
+        if len(rows):
+            first = [Difference(names[r].as_py(), repr(a[r].as_py()), repr(b[r].as_py())) for r in rows[:EXAMPLES]]
+            reports.append(ColumnReport(column, len(rows), first))
+
+    for column in served.column_names:
+        if column in offline.column_names and column not in (*REQUEST_IDS, *PROBABILITIES):
+            a, b = _comparable(left[column]), _comparable(right[column])
+            look(column, a, b, _differs(a, b))
+    scores = [next((name for name in PROBABILITIES if name in t.column_names), None) for t in (served, offline)]
+    if scores[0] is not None and scores[1] is not None:
+        a, b = (_comparable(t[name]) for t, name in zip((left, right), scores, strict=True))
+        x, y = (v.cast(pa.float64()).to_numpy(zero_copy_only=False) for v in (a, b))
+        look(PROBABILITIES[0], a, b, ~np.isclose(x, y, rtol=0, atol=PROBABILITY_TOLERANCE, equal_nan=True))
+    if encoder is not None:
+        x_ids, y_ids = encoder.encode(left), encoder.encode(right)
+        for number, field in enumerate(encoder.fields):
+            x, y = x_ids[:, number], y_ids[:, number]
+            look(f"id of {field.name}", pa.array(x), pa.array(y), x != y)
+    return Report(
+        requests=len(names),
+        only_served=len(served_first) - len(names),
+        only_offline=len(offline_first) - len(names),
+        repeated_served=served.num_rows - len(served_first),
+        repeated_offline=offline.num_rows - len(offline_first),
+        compared=compared,
+        columns=reports,
+    )
+
+
+def _request_ids(table: pa.Table) -> pa.Array:
+    name = next(name for name in REQUEST_IDS if name in table.column_names)
+    return _comparable(table[name])
+
+
+def _firsts(ids: pa.Array) -> pa.Array:
+    """The first row of each distinct id, in order."""
+    codes = ids.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+    return pa.array(np.sort(np.unique(codes, return_index=True)[1]))
+
+
+def _comparable(column: pa.ChunkedArray) -> pa.Array:
+    """One array; timestamps as epoch ms whatever their unit, strings and numbers as they are."""
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if pa.types.is_timestamp(array.type):
+        return array.cast(pa.timestamp("ms"), safe=False)
+    return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
+
+
+def _differs(a: pa.Array, b: pa.Array) -> NDArray[np.bool_]:
+    if a.type != b.type:
+        return np.ones(len(a), bool)  # another type is another feature, whatever the values
+    nulls: NDArray[np.bool_] = pc.xor(pc.is_null(a), pc.is_null(b)).to_numpy(zero_copy_only=False)
+    unequal = pc.fill_null(pc.not_equal(a, b), False).to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(a.type):
+        both_nan = pc.fill_null(pc.and_(pc.is_nan(a), pc.is_nan(b)), False).to_numpy(zero_copy_only=False)
+        unequal = unequal & ~both_nan
+    differs: NDArray[np.bool_] = nulls | unequal
+    return differs

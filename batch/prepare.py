@@ -1,0 +1,217 @@
+"""Features to a dataset: label, split by time, fit the encoder on the training part, encode.
+
+    jd-intent-batch prepare --features DIR --data DIR --out DATASET
+
+writes the dataset folder that `batch.dataset` describes. `encode` does the last step only, with an encoder that exists,
+for requests that came later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from batch.encode import EVENT_TIME, REQUEST_ID, Encoding, fit
+from batch.extract import SQL_FOLDER, TABLES, BadData, parquet_files
+from batch.folder import digest, replacing
+from batch.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
+from batch.split import by_time
+from streaming.encode import Encoder
+
+__all__ = ["Options", "Prepared", "encode_with", "label", "prepare", "read_features"]
+
+PAIR = "flattenRequest_pair_id_original_24"
+ENCODE_ROWS = 65_536  # rows encoded at once
+SLACK_MS = 3_600_000  # what was recorded ends a little after the last action
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """`dataset.json`, and what is said besides: requests without a label, and such whose label may miss orders."""
+
+    counts: dict[str, int]
+    positives: dict[str, int]
+    table_size_array: list[int]
+    split: dict[str, int]
+    data_sha256: str
+    sql_sha256: str
+    encoder_sha256: str
+    label_source: str
+    unlabelled: int
+    horizon_cut: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to split and encode; see `batch.split.by_time` and `batch.encode.fit`."""
+
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    embargo_ms: int = 0
+    encoding: Encoding = "typed"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Features with labels (int8 [n]) and times (epoch ms [n]); `cut`: requests that look past the last action."""
+
+    features: pa.Table
+    label: NDArray[np.int8]
+    time_ms: NDArray[np.int64]
+    source: str
+    unlabelled: int
+    cut: int
+
+
+def read_features(folder: Path) -> pa.Table:
+    """All feature rows of a folder that `extract` wrote.
+
+    Raises:
+        BadData: no parquet file, an unreadable one, or one without the columns that name a request, its time and pair.
+    """
+    tables = []
+    for file in parquet_files(folder):
+        try:
+            table = pq.read_table(file)
+        except (pa.ArrowException, OSError) as error:
+            raise BadData(f"{file}: not a readable parquet file: {error}") from error
+        for column in (REQUEST_ID, EVENT_TIME, PAIR, LABEL_COLUMN):
+            if column not in table.column_names:
+                raise BadData(f"{file}: no column {column}: these are not the features of `extract`")
+        tables.append(table)
+    features = pa.concat_tables(tables)
+    if not features.num_rows:
+        raise BadData(f"{folder}: no features in it")
+    return features
+
+
+def label(features: pa.Table, data: Path) -> Labelled:
+    """Labels features by the data's `action` table where it brings one, else by the orders in bo_action."""
+    if (data / "action").exists():
+        values, known = recorded(features)
+        if not known.any():
+            raise BadData(f"{data / 'action'}: none of the requests has a row in it, so none has a label")
+        kept = features.filter(pa.array(known))
+        return Labelled(kept, values[known], _epoch_ms(kept[EVENT_TIME]), "action", int((~known).sum()), 0)
+    columns = ["pair_id", "type", "ingestionTime"]
+    actions = pa.concat_tables(pq.read_table(file, columns=columns) for file in parquet_files(data / "bo_action"))
+    requests = pa.table({"pair_id": features[PAIR], "eventTime": features[EVENT_TIME]})
+    time_ms = _epoch_ms(features[EVENT_TIME])
+    last_ms = _epoch_ms(actions["ingestionTime"]).max()
+    cut = int((time_ms + HORIZON_MS > last_ms + SLACK_MS).sum())
+    return Labelled(features, five_day_rule(requests, actions), time_ms, "bo_action", 0, cut)
+
+
+def prepare(features: Path, data: Path, out: Path, options: Options | None = None, sql: Path = SQL_FOLDER) -> Prepared:
+    """Makes the dataset folder `out` and returns what it holds.
+
+    The encoder sees nothing but the training part (with `encoding="seed"`, which learns no values, it counts over all
+    requests, as the tutorial does).
+
+    Raises:
+        BadData: features or data cannot be used. ValueError: a part of the split is empty.
+        ArtifactMismatch: the features are not those of the feature query.
+    """
+    options = options or Options()
+    labelled = label(read_features(features), data)
+    split = by_time(labelled.time_ms, options.val_fraction, options.test_fraction, options.embargo_ms)
+    rows = {"train": split.train, "val": split.val, "test": split.test}
+    seen = labelled.features if options.encoding == "seed" else labelled.features.take(pa.array(split.train))
+    encoder = fit(seen, options.encoding)
+    del seen
+    times = {"val_from": split.val_from_ms, "test_from": split.test_from_ms}
+    return _write(out, encoder, labelled, rows=rows, times=times, sources=(data, sql))
+
+
+def encode_with(
+    features: Path, data: Path, out: Path, encoder: Encoder, *, since_ms: int, sql: Path = SQL_FOLDER
+) -> Prepared:
+    """A dataset of one part, `test`: the requests since `since_ms` (epoch ms), labelled, encoded by a given encoder.
+
+    Raises:
+        BadData: as `prepare`, or no request is that late. ArtifactMismatch: features and encoder do not fit.
+    """
+    labelled = label(read_features(features), data)
+    late = np.flatnonzero(labelled.time_ms >= since_ms)
+    if not len(late):
+        raise BadData(f"{features}: no request since {since_ms} (epoch ms); the last is at {labelled.time_ms.max()}")
+    rows = {"test": late[np.argsort(labelled.time_ms[late], kind="stable")]}
+    times = {"val_from": since_ms, "test_from": since_ms}
+    return _write(out, encoder, labelled, rows=rows, times=times, sources=(data, sql))
+
+
+def _write(
+    out: Path,
+    encoder: Encoder,
+    labelled: Labelled,
+    *,
+    rows: Mapping[str, NDArray[np.int64]],
+    times: dict[str, int],
+    sources: tuple[Path, Path],
+) -> Prepared:
+    data, sql = sources
+    prepared = Prepared(
+        counts={name: len(part) for name, part in rows.items()},
+        positives={name: int(labelled.label[part].sum()) for name, part in rows.items()},
+        table_size_array=encoder.table_sizes,
+        split=times,
+        data_sha256=_data_digest(data),
+        sql_sha256=digest(sql / "features.sql"),
+        encoder_sha256=encoder.digest,
+        label_source=labelled.source,
+        unlabelled=labelled.unlabelled,
+        horizon_cut=labelled.cut,
+    )
+    with replacing(out) as folder:
+        for name, part in rows.items():
+            _write_part(folder / f"{name}.parquet", encoder, labelled, part)
+        encoder.save(folder / "encoder")
+        (folder / "dataset.json").write_bytes(msgspec.json.format(msgspec.json.encode(prepared), indent=1) + b"\n")
+    return prepared
+
+
+def _data_digest(data: Path) -> str:
+    """`sha256:…` of the data folder's tables, of nothing else that lies there."""
+    tables = {table: digest(data / table) for table in TABLES if (data / table).is_dir()}
+    return "sha256:" + hashlib.sha256(msgspec.json.encode(tables)).hexdigest()
+
+
+def _write_part(path: Path, encoder: Encoder, labelled: Labelled, rows: NDArray[np.int64]) -> None:
+    width = len(encoder.fields)
+    schema = pa.schema(
+        {
+            "reqId": pa.string(),
+            "eventTime": pa.timestamp("ms"),
+            "label": pa.int8(),
+            "ids": pa.list_(pa.int64(), width),
+        }
+    )
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(rows), ENCODE_ROWS):
+            some = rows[start : start + ENCODE_ROWS]
+            features = labelled.features.take(pa.array(some))
+            ids = pa.array(encoder.encode(features).ravel())
+            writer.write_table(
+                pa.table(
+                    [
+                        features[REQUEST_ID],
+                        pa.array(labelled.time_ms[some], pa.timestamp("ms")),
+                        labelled.label[some],
+                        pa.FixedSizeListArray.from_arrays(ids, width),
+                    ],
+                    schema=schema,
+                )
+            )
+
+
+def _epoch_ms(times: pa.ChunkedArray) -> NDArray[np.int64]:
+    ms: NDArray[np.int64] = pc.cast(pc.cast(times, pa.timestamp("ms"), safe=False), pa.int64()).to_numpy()
+    return ms
