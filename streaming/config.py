@@ -1,0 +1,290 @@
+"""Configuration: one TOML file, overridden key by key by the environment; unknown keys are errors.
+
+`deploy/scorer.toml` documents every key with its default (a test compares the two). Any key can be set in the
+environment: `JD_INTENT__KAFKA__BOOTSTRAP_SERVERS=broker:9092` overrides `bootstrap_servers` of table `[kafka]`;
+tables of raw librdkafka keys take JSON: `JD_INTENT__KAFKA__LIBRDKAFKA__COMMON='{"debug": "broker"}'`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from streaming.errors import ConfigError
+
+__all__ = [
+    "ENV_PREFIX", "Batch", "Config", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model", "Store",
+    "Topics", "load", "masked",
+]  # fmt: skip
+
+ENV_PREFIX = "JD_INTENT__"
+
+Raw = dict[str, str | bool | int | float]
+Name = Annotated[str, Field(min_length=1, max_length=249)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+# Raw keys that have a key of their own here, or that would break exactly-once; the value says what to do instead.
+_REFUSED = {
+    "acks": "transactions need acknowledgement by all replicas",
+    "auto.commit.enable": "offsets are committed in the scores' transaction only",
+    "auto.offset.reset": "set `start` of [kafka]",
+    "bootstrap.servers": "set `bootstrap_servers` of [kafka]",
+    "client.id": "set `instance_id` of [kafka]",
+    "enable.auto.commit": "offsets are committed in the scores' transaction only",
+    "enable.auto.offset.store": "offsets are committed in the scores' transaction only",
+    "enable.idempotence": "transactions need an idempotent producer",
+    "enable.partition.eof": "the scorer sets it where it needs it",
+    "group.id": "set `group_id` of [kafka]",
+    "group.instance.id": "set `static_membership` of [kafka]",
+    "group.protocol": "set `group_protocol` of [kafka]",
+    "isolation.level": "set `isolation_level` of [kafka]",
+    "metadata.broker.list": "set `bootstrap_servers` of [kafka]",
+    "partition.assignment.strategy": "set `assignor` of [kafka]",
+    "request.required.acks": "transactions need acknowledgement by all replicas",
+    "sasl.mechanism": "set `sasl_mechanism` of [kafka]",
+    "sasl.mechanisms": "set `sasl_mechanism` of [kafka]",
+    "security.protocol": "set `security_protocol` of [kafka]",
+    "transaction.timeout.ms": "set `transaction_timeout_s` of [kafka]",
+    "transactional.id": "set `transactional_id_prefix` and `instance_id` of [kafka]",
+}
+
+_SECRET = re.compile(r"password|secret|token|credential|passphrase|jaas|\.pem$|oauthbearer\.config", re.I)
+_MASK = "**********"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Topics(_Table):
+    """Names of the topics; see docs/architecture.md for what is in them."""
+
+    actions: Name = "user-actions"
+    users: Name = "users"
+    products: Name = "products"
+    comments: Name = "comments"
+    scores: Name = "purchase-scores"
+    dead_letters: Name = "user-actions.dlq"
+
+
+class Librdkafka(_Table):
+    """Raw librdkafka keys, for every client (`common`), or for consumers or producers alone."""
+
+    common: Raw = {}
+    consumer: Raw = {}
+    producer: Raw = {}
+
+    @field_validator("common", "consumer", "producer")
+    @classmethod
+    def _allowed(cls, raw: Raw) -> Raw:
+        for key in raw:
+            if key in _REFUSED:
+                raise ValueError(f"{key} is not allowed here: {_REFUSED[key]}")
+        return raw
+
+
+class Kafka(_Table):
+    bootstrap_servers: str = Field("localhost:9092", min_length=1)
+    group_id: Name = "jd-intent-scorer"
+    instance_id: str = ""
+    transactional_id_prefix: Name = "jd-intent-scorer"
+    static_membership: bool = False
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
+    isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    start: Literal["earliest", "latest"] = "earliest"
+    transaction_timeout_s: Seconds = 30.0
+    give_up_after_s: Seconds = 300.0
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    sasl_password_file: str = ""
+    ssl_key_password: SecretStr = SecretStr("")
+    ssl_key_password_file: str = ""
+    topics: Topics = Topics()
+    librdkafka: Librdkafka = Librdkafka()
+
+    @property
+    def instance(self) -> str:
+        """The name of this process in its group: `instance_id`, or the host's name."""
+        return self.instance_id or socket.gethostname()
+
+    def client(self) -> dict[str, Any]:
+        """librdkafka's settings that every client shares.
+
+        Raises:
+            ConfigError: a password file cannot be read.
+        """
+        settings: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "client.id": self.instance,
+            "security.protocol": self.security_protocol,
+        }
+        secrets = {
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": _secret("kafka.sasl_password", self.sasl_password, self.sasl_password_file),
+            "ssl.key.password": _secret("kafka.ssl_key_password", self.ssl_key_password, self.ssl_key_password_file),
+        }
+        settings.update({key: value for key, value in secrets.items() if value})
+        settings.update(self.librdkafka.common)
+        return settings
+
+
+class Batch(_Table):
+    messages_max: int = Field(2048, ge=1, le=10_000)  # a batch is one inference request; Triton's config takes 10,000
+    linger_ms: int = Field(5, ge=0, le=10_000)
+    poll_ms: int = Field(200, ge=1, le=1_000)
+
+
+class Events(_Table):
+    message_bytes_max: int = Field(65_536, ge=256, le=64 * 1024 * 1024)
+    future_s_max: int = Field(300, ge=0, le=10 * 365 * 86_400)
+
+
+class Store(_Table):
+    kind: Literal["embedded"] = "embedded"
+    sql: str = Field("sql", min_length=1)
+    database: Name = "JD_db"
+    deployment: Name = "demo"
+    history: str = ""
+    history_prefix: str = Field("/root/project/data/JD_data", min_length=1)
+
+
+class Model(_Table):
+    url: str = Field("localhost:8001", min_length=1)
+    name: Name = "embedding"
+    artifact: str = Field("build/artifact", min_length=1)
+    timeout_s: Seconds = 10.0
+    backoff_ms: int = Field(100, ge=1, le=60_000)
+    backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
+    give_up_after_s: Seconds = 900.0
+
+
+class Http(_Table):
+    host: str = "127.0.0.1"
+    port: int = Field(9108, ge=0, le=65_535)
+    stalled_s: Seconds = 60.0
+
+
+class Metrics(_Table):
+    latency_from: Literal["record", "event"] = "record"
+
+
+class Log(_Table):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Config(BaseSettings):
+    """The whole configuration; immutable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    kafka: Kafka = Kafka()
+    batch: Batch = Batch()
+    events: Events = Events()
+    store: Store = Store()
+    model: Model = Model()
+    http: Http = Http()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file (whose content comes as init arguments)."""
+        return env_settings, init_settings
+
+
+def load(file: Path | None) -> Config:
+    """Reads `file` (none: defaults) and the environment.
+
+    Raises:
+        ConfigError: names the file or the environment variable, the key, and what is wrong with it.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomli.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    _check_variables(os.environ)
+    try:
+        return Config(**values)
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}: {error.__cause__}") from error
+    except ValidationError as error:
+        place = "defaults" if file is None else str(file)
+        raise ConfigError("; ".join(_explain(place, e["loc"], e["type"], e["msg"]) for e in error.errors())) from None
+
+
+def masked(config: Config) -> dict[str, Any]:
+    """The effective configuration as plain values, secrets masked, those in raw librdkafka keys too."""
+    return {name: _mask(name, value) for name, value in config.model_dump(mode="json").items()}
+
+
+def _mask(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _mask(key, inner) for key, inner in value.items()}
+    return _MASK if value and _SECRET.search(name) and not name.endswith("_file") else value
+
+
+def _secret(key: str, value: SecretStr, file: str) -> str:
+    if not file:
+        return value.get_secret_value()
+    if value.get_secret_value():
+        raise ConfigError(f"{key} and {key}_file are both set: keep one")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}_file: {file} cannot be read: {error}") from error
+
+
+def _check_variables(environ: Mapping[str, str]) -> None:
+    """pydantic-settings ignores a variable whose table it does not know: that would hide a typing error."""
+    for variable in environ:
+        table, _, _ = variable.removeprefix(ENV_PREFIX).partition("__")
+        if variable.startswith(ENV_PREFIX) and table.lower() not in Config.model_fields:
+            raise ConfigError(f"environment: {variable}: unknown table {table.lower()!r}{_nearest((), table.lower())}")
+
+
+def _explain(file: str, loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    key = ".".join(map(str, loc))
+    variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc)
+    place = f"environment {variable}" if variable in os.environ else file
+    if kind == "extra_forbidden":
+        return f"{place}: {key}: unknown key{_nearest(loc[:-1], str(loc[-1]))}"
+    return f"{place}: {key}: {message.removeprefix('Value error, ')}"
+
+
+def _nearest(table: tuple[int | str, ...], name: str) -> str:
+    """A proposal for an unknown key, from the keys of its table."""
+    fields: Mapping[str, Any] = Config.model_fields
+    for part in table:
+        inner = fields[str(part)].annotation if str(part) in fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ""
+        fields = inner.model_fields
+    found = difflib.get_close_matches(name, fields, n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -1,0 +1,59 @@
+"""A record that cannot be scored → a dead letter: its bytes as they came, and headers that say where and why.
+
+The headers are Kafka Connect's (`__connect.errors.*`), so that its tools read them; the record's own headers stay in
+front of them. A record that is larger than the dead-letter topic takes is cut, and says so: it must not stop the rest.
+"""
+
+from __future__ import annotations
+
+from streaming.errors import BadEvent
+from streaming.event import Record
+from streaming.score import Headers
+
+__all__ = ["dead_letter"]
+
+RECORD_OVERHEAD_BYTES = 512
+"""What a record batch of one adds to keys, values and headers: 61 bytes of batch header, varints per field."""
+
+MESSAGE_CHARS_MAX = 1000
+
+
+def dead_letter(record: Record, error: BadEvent, bytes_max: int) -> tuple[bytes | None, bytes | None, Headers]:
+    """Key, value and headers for the dead-letter topic.
+
+    Args:
+        bytes_max: the largest record batch that the topic takes. Above it the value is cut, then the record's own
+            headers are left out, then the key is cut; headers `jd_intent.truncated.value_bytes`, `.headers`,
+            `.key_bytes` carry what there was.
+    """
+    kind = type(error)
+    why: Headers = [
+        ("__connect.errors.topic", record.topic().encode()),
+        ("__connect.errors.partition", str(record.partition()).encode()),
+        ("__connect.errors.offset", str(record.offset()).encode()),
+        ("__connect.errors.stage", error.stage.encode()),
+        ("__connect.errors.exception.class.name", f"{kind.__module__}.{kind.__qualname__}".encode()),
+        ("__connect.errors.exception.message", str(error)[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")),
+    ]
+    key, value, own = record.key(), record.value(), list(record.headers() or [])
+    room = bytes_max - RECORD_OVERHEAD_BYTES - _size(why)
+    if _length(key) + _length(value) + _size(own) <= room:
+        return key, value, own + why
+    cut: Headers = [("jd_intent.truncated.value_bytes", str(_length(value)).encode())]
+    if _length(key) + _size(own) > room // 2:
+        cut.append(("jd_intent.truncated.headers", str(len(own)).encode()))
+        own = []
+    if key is not None and len(key) > room // 2:
+        cut.append(("jd_intent.truncated.key_bytes", str(len(key)).encode()))
+        key = key[: room // 2]
+    left = room - _length(key) - _size(own) - _size(cut)
+    return key, None if value is None else value[: max(left, 0)], own + why + cut
+
+
+def _length(part: bytes | None) -> int:
+    return 0 if part is None else len(part)
+
+
+def _size(headers: Headers) -> int:
+    # each header: its name, its value, and two varints
+    return sum(len(name.encode()) + _length(value) + 10 for name, value in headers)

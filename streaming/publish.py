@@ -1,0 +1,164 @@
+"""Scores, dead letters and offsets → one Kafka transaction per batch.
+
+`Publisher` is a transactional producer whose errors are sorted into three: what passes is retried in here, what costs
+the transaction becomes `Aborted` (already aborted: the batch can be done again), what costs the producer becomes
+`TransactionFatal` (the process has to go: another instance took its transactional.id, or its epoch is spent).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from streaming.config import Kafka
+from streaming.errors import ConfigError, ScorerError
+from streaming.score import Headers
+from streaming.source import BrokerUnavailable
+
+__all__ = ["Aborted", "Publisher", "TransactionFatal"]
+
+CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
+BATCH_BYTES = 1_000_000  # librdkafka's own batch.size
+MESSAGE_BYTES_FALLBACK = 1_000_000  # where the broker does not tell a topic's limit: Kafka's default is 1,048,588
+
+_log = structlog.stdlib.get_logger("streaming.publish")
+
+
+class Aborted(ScorerError):
+    """The transaction was aborted: nothing of it is visible, and the batch must be read again."""
+
+
+class TransactionFatal(ScorerError):
+    """The producer cannot go on, e.g. it was fenced by a newer instance: exit, and let the supervisor restart."""
+
+
+class Publisher:
+    """A transactional producer.
+
+    Args:
+        beat: called while a call is being retried, so that the process counts as alive.
+
+    Attributes:
+        dead_letter_bytes_max: the largest record that the dead-letter topic takes.
+    """
+
+    def __init__(self, kafka: Kafka, beat: Callable[[], None]) -> None:
+        self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
+        self._patience_s = kafka.give_up_after_s
+        self._beat = beat
+        common = kafka.client()
+        limits = _message_bytes_max(common, (self._scores, self._dead_letters))
+        self.dead_letter_bytes_max = limits[self._dead_letters]
+        self.transactional_id = f"{kafka.transactional_id_prefix}-{kafka.instance}"
+        settings = {
+            **common,
+            "transactional.id": self.transactional_id,
+            "transaction.timeout.ms": int(kafka.transaction_timeout_s * 1000),
+            "message.max.bytes": max(*limits.values(), 1_000_000),
+            # A batch of several records is refused as a whole when it is larger than its topic takes one.
+            "batch.size": min(*limits.values(), BATCH_BYTES),
+            # A batch is flushed by the commit, which does not wait for the linger: this only lets records gather.
+            "linger.ms": 5,
+            # Java's partitioner, so that a user has the same partition here as with any Java producer.
+            "partitioner": "murmur2_random",
+            **kafka.librdkafka.producer,
+        }
+        try:
+            self._producer = Producer(settings, logger=logging.getLogger("librdkafka"))
+        except KafkaException as error:
+            raise ConfigError(f"kafka: librdkafka refuses the producer's settings: {error.args[0].str()}") from error
+
+    def start(self) -> None:
+        """Takes the transactional.id: fences a former holder and ends the transaction that it left open."""
+        self._call("init_transactions", self._producer.init_transactions, CALL_TIMEOUT_S)
+
+    def begin(self) -> None:
+        """Opens the transaction."""
+        self._call("begin_transaction", self._producer.begin_transaction)
+
+    def scores(self, messages: Sequence[tuple[bytes, bytes, Headers]]) -> None:
+        """Adds scores (key, value, headers) to the transaction."""
+        self._produce(self._scores, messages)
+
+    def dead_letters(self, messages: Sequence[tuple[bytes | None, bytes | None, Headers]]) -> None:
+        """Adds dead letters (key, value, headers) to the transaction."""
+        self._produce(self._dead_letters, messages)
+
+    def offsets(self, positions: Mapping[tuple[str, int], int], group_metadata: Any) -> None:
+        """Adds the consumer group's new offsets to the transaction."""
+        offsets = [TopicPartition(*partition, offset) for partition, offset in positions.items()]
+        self._call(
+            "send_offsets_to_transaction",
+            self._producer.send_offsets_to_transaction,
+            offsets,
+            group_metadata,
+            CALL_TIMEOUT_S,
+        )
+
+    def commit(self) -> None:
+        """Makes all of it visible at once."""
+        self._call("commit_transaction", self._producer.commit_transaction, CALL_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Ends an open transaction of this producer, if the broker is there; the next `start` would do it too."""
+        self._producer.purge()
+        self._producer.flush(CALL_TIMEOUT_S)
+
+    def _produce(self, topic: str, messages: Sequence[tuple[bytes | None, bytes | None, Headers]]) -> None:
+        produce = self._producer.produce
+        try:
+            for key, value, headers in messages:
+                while True:
+                    try:
+                        produce(topic, value, key, headers=headers)  # type: ignore[arg-type]  # list is invariant
+                        break
+                    except BufferError:  # librdkafka's queue is full: wait for room
+                        self._beat()
+                        self._producer.poll(0.1)
+        except KafkaException as error:
+            # Refused before it was sent, or the transaction failed in the background: either way it is lost.
+            self._abort()
+            raise Aborted(f"produce to {topic}: {error.args[0].str()}") from error
+
+    def _abort(self) -> None:
+        self._call("abort_transaction", self._producer.abort_transaction, CALL_TIMEOUT_S)
+
+    def _call(self, step: str, call: Callable[..., Any], *arguments: Any) -> None:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                call(*arguments)
+            except KafkaException as raised:
+                error: KafkaError = raised.args[0]
+                if error.txn_requires_abort():
+                    self._abort()
+                    raise Aborted(f"{step}: {error.str()}") from raised
+                if error.fatal() or not error.retriable():
+                    raise TransactionFatal(f"{step}: {error.str()} ({error.name()})") from raised
+                if time.monotonic() > deadline:
+                    silence = f"{step}: no answer for {self._patience_s:.0f} s"
+                    raise BrokerUnavailable(f"{silence}: {error.str()}") from raised
+                _log.warning("transaction call is repeated", step=step, error=error.str())
+                self._beat()
+                time.sleep(0.1)
+            else:
+                return
+
+
+def _message_bytes_max(common: Mapping[str, Any], topics: Sequence[str]) -> dict[str, int]:
+    """`max.message.bytes` of each topic, as its broker says; the default where it does not tell."""
+    admin = AdminClient(dict(common), logger=logging.getLogger("librdkafka"))
+    wanted = {ConfigResource(ConfigResource.Type.TOPIC, topic): topic for topic in topics}
+    limits = dict.fromkeys(topics, MESSAGE_BYTES_FALLBACK)
+    for resource, future in admin.describe_configs(list(wanted), request_timeout=CALL_TIMEOUT_S).items():
+        try:
+            limits[wanted[resource]] = int(future.result()["max.message.bytes"].value)
+        except (KafkaException, KeyError) as error:
+            _log.warning("the broker does not tell max.message.bytes", topic=wanted[resource], error=str(error))
+    return limits

@@ -1,0 +1,479 @@
+"""The input topics: `user-actions` through the consumer group, the dimension topics read whole.
+
+Offsets are never committed here: they travel in the scores' transaction (`streaming.publish`). Positions are kept here,
+advance when a poll hands records out, and go back with `rewind` when a batch is forgotten.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streaming.config import Kafka
+from streaming.errors import ConfigError, ScorerError, Unavailable
+from streaming.event import Record
+from streaming.log import place
+
+__all__ = [
+    "ActionSource", "BrokerUnavailable", "DimensionSource", "OffsetOutOfRange", "Positions", "TopicReader",
+    "check_topics",
+]  # fmt: skip
+
+Positions = dict[tuple[str, int], int]
+"""(topic, partition) → offset of the next record."""
+
+REQUEST_TIMEOUT_S = 5.0  # one request to the broker; retried until `give_up_after_s`, so signals are served in between
+REPLAY_CHUNK = 10_000  # records that a replay hands out at once: large enough to be fast, small enough to keep polling
+
+_log = structlog.stdlib.get_logger("streaming.source")
+_librdkafka = logging.getLogger("librdkafka")
+
+
+class BrokerUnavailable(Unavailable):
+    """Kafka did not answer for `kafka.give_up_after_s`."""
+
+
+class OffsetOutOfRange(ScorerError):
+    """A committed offset lies outside of its topic: records are gone, or the topic was made anew."""
+
+
+class ActionSource:
+    """`user-actions` through a consumer group.
+
+    New partitions come paused and set `grown`: the loop rebuilds the state, then calls `accept`.
+
+    Args:
+        settle: called before partitions are given up, to commit what is in flight.
+        forget: called when partitions were lost already, to drop what is in flight.
+
+    Attributes:
+        positions: the assigned partitions.
+        grown: partitions came since the last `accept`.
+        joined: the group has given an assignment, maybe an empty one.
+        generation: changes whenever partitions come or go.
+    """
+
+    def __init__(self, kafka: Kafka, settle: Callable[[], None], forget: Callable[[], None]) -> None:
+        self.topic = kafka.topics.actions
+        self.positions: Positions = {}
+        self.grown = False
+        self.joined = False
+        self._kafka = kafka
+        self._settle, self._forget = settle, forget
+        self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
+        self._rewind: Positions = {}
+        self.generation = 0
+        self._failure: BaseException | None = None
+        settings = _consumer_settings(kafka)
+        settings["group.protocol"] = kafka.group_protocol
+        if kafka.group_protocol == "classic":
+            settings["partition.assignment.strategy"] = kafka.assignor
+        if kafka.static_membership:
+            settings["group.instance.id"] = kafka.instance
+        self._consumer = _consumer(settings, kafka)
+
+    def subscribe(self) -> None:
+        """Joins the group; partitions come during a later `poll`."""
+        self._consumer.subscribe(
+            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, count: int, wait_s: float, linger_s: float) -> list[Record]:
+        """Up to `count` records in partition order: waits `wait_s` for the first, then `linger_s` for more.
+
+        Raises:
+            OffsetOutOfRange, KafkaException, and whatever `settle` or `forget` raise: they run in here.
+        """
+        self._seek()
+        generation = self.generation
+        records = self._consume(1, wait_s)
+        if records and count > 1:
+            records += self._consume(count - 1, linger_s)
+        if generation != self.generation:
+            # Partitions came or went meanwhile: what was read may be another scorer's by now, or come again.
+            self.rewind(self.positions)
+            return []
+        positions = self.positions
+        for record in records:
+            partition, offset = (self.topic, record.partition()), record.offset()
+            if offset < positions[partition]:
+                raise RuntimeError(f"{place(*partition, offset)} came again: the next offset is {positions[partition]}")
+            positions[partition] = offset + 1
+        return records
+
+    def keep_alive(self, wait_s: float = 0.0) -> None:
+        """Polls while paused, so that the group keeps this member; rebalances happen in here as in `poll`."""
+        if self._consume(1, wait_s):
+            self.rewind(self.positions)
+
+    def pause(self) -> None:
+        """No records until `resume`."""
+        if self.positions:
+            self._consumer.pause([TopicPartition(*partition) for partition in self.positions])
+
+    def resume(self) -> None:
+        """Records flow again, unless partitions came meanwhile: those wait for `accept`."""
+        if self.positions and not self.grown:
+            self._consumer.resume([TopicPartition(*partition) for partition in self.positions])
+
+    def accept(self) -> None:
+        """The state stands for `positions`: records flow."""
+        self.grown = False
+        self.resume()
+
+    def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Reads again from `positions`; of partitions that are not assigned any more nothing."""
+        for partition, offset in positions.items():
+            if partition in self.positions:
+                self.positions[partition] = self._rewind[partition] = offset
+
+    def group_metadata(self) -> Any:
+        """What fences a zombie: member id and generation, for the producer's transaction."""
+        return self._consumer.consumer_group_metadata()
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Records between position and end, per partition, as far as the last fetch knew."""
+        lags = {}
+        for partition, position in self.positions.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+            if high >= 0:
+                lags[partition] = max(0, high - position)
+        return lags
+
+    def replay(self) -> Iterator[tuple[list[Record], int]]:
+        """All records before `positions`, in partition order, in chunks with the number still to come (roughly).
+
+        Ends early when partitions come or go meanwhile: `grown` is set again then, or there is nothing to rebuild.
+        """
+        generation = self.generation
+        targets = dict(self.positions)
+        reader = TopicReader(self._kafka)
+        try:
+            starts = {}
+            for partition, target in targets.items():
+                low, _ = reader.watermarks(partition)
+                if low < target:
+                    starts[partition] = low
+            reader.assign(starts)
+            left = {partition: targets[partition] - low for partition, low in starts.items()}
+            while left and generation == self.generation:
+                records = []
+                for record in reader.read(REPLAY_CHUNK, 0.1):
+                    partition = (record.topic(), record.partition())
+                    if record.offset() < targets[partition]:
+                        records.append(record)
+                        left[partition] = targets[partition] - record.offset() - 1
+                for partition in list(left):
+                    if left[partition] <= 0 or partition in reader.ended or reader.at[partition] >= targets[partition]:
+                        del left[partition]
+                yield records, sum(left.values())
+                self.keep_alive()
+        finally:
+            reader.close()
+
+    def close(self) -> None:
+        """Leaves the group; `settle` runs first for what is in flight."""
+        self._consumer.close()
+
+    def _consume(self, count: int, wait_s: float) -> list[Record]:
+        records = _records(self._consumer.consume(count, wait_s))
+        if self._failure is not None:
+            raise self._failure
+        return records
+
+    def _seek(self) -> None:
+        rewind, self._rewind = self._rewind, {}
+        for (topic, partition), offset in rewind.items():
+            self._consumer.seek(TopicPartition(topic, partition, offset))
+
+    # What a callback raises must not cross librdkafka: it is kept, and raised by the poll that the callback ran in.
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.joined = True
+        self.generation += bool(partitions)
+        try:
+            starts = self._starts(partitions)
+        except (ScorerError, KafkaException) as error:
+            self._failure = error
+            return
+        assigned = [TopicPartition(*partition, offset) for partition, offset in starts.items()]
+        if self._incremental:
+            consumer.incremental_assign(assigned)
+        else:
+            consumer.assign(assigned)
+        if assigned:
+            consumer.pause(assigned)
+            self.positions.update(starts)
+            self.grown = True
+        _log.info("partitions assigned", partitions=[place(*p, offset) for p, offset in starts.items()])
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up(consumer, partitions, self._settle)
+        _log.info("partitions revoked", partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up(consumer, partitions, self._forget)
+        _log.warning("partitions lost", partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
+
+    def _give_up(self, consumer: Consumer, partitions: list[TopicPartition], end: Callable[[], None]) -> None:
+        self.generation += bool(partitions)
+        try:
+            end()
+        except Exception as error:  # see above: raised by the poll
+            self._failure = error
+        for partition in partitions:
+            self.positions.pop((partition.topic, partition.partition), None)
+            self._rewind.pop((partition.topic, partition.partition), None)
+        if self._incremental:
+            consumer.incremental_unassign(partitions)
+        else:
+            self.joined = False
+            consumer.unassign()
+
+    def _starts(self, partitions: Sequence[TopicPartition]) -> Positions:
+        """Where to begin: the group's committed offsets, or `kafka.start` where there is none.
+
+        A committed offset of a transaction that is still open is waited for: a scorer that died in `commit` holds it
+        until the broker aborts it after `transaction_timeout_s`.
+        """
+        if not partitions:
+            return {}
+        patience_s = self._kafka.transaction_timeout_s + self._kafka.give_up_after_s
+        committed = _retry(lambda: self._consumer.committed(list(partitions), timeout=REQUEST_TIMEOUT_S), patience_s)
+        starts: Positions = {}
+        for partition in committed:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+            low, high = _retry(
+                functools.partial(self._consumer.get_watermark_offsets, partition, timeout=REQUEST_TIMEOUT_S),
+                patience_s,
+            )
+            offset = partition.offset
+            if offset < 0:
+                offset = low if self._kafka.start == "earliest" else high
+            elif not low <= offset <= high:
+                at = place(partition.topic, partition.partition, offset)
+                raise OffsetOutOfRange(
+                    f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {low} to {high}: records "
+                    "are gone or the topic was made anew; reset the group's offsets (kafka-consumer-groups.sh "
+                    "--reset-offsets) or choose another kafka.group_id"
+                )
+            starts[partition.topic, partition.partition] = offset
+        return starts
+
+
+class DimensionSource:
+    """The topics of users, products and comments: every scorer reads each of them whole.
+
+    Attributes:
+        positions: the next record of each partition.
+        committed: up to where the group has published the dead letters of these topics.
+    """
+
+    def __init__(self, kafka: Kafka) -> None:
+        self.topics = (kafka.topics.users, kafka.topics.products, kafka.topics.comments)
+        self.positions: Positions = {}
+        self.committed: Positions = {}
+        self._kafka = kafka
+        self._reader: TopicReader | None = None
+
+    def restart(self) -> None:
+        """Reads everything again, from the beginning, and asks the group how far the dead letters are published."""
+        self.close()
+        self._reader = reader = TopicReader(self._kafka)
+        partitions = reader.partitions(self.topics)
+        self.positions = {partition: reader.watermarks(partition)[0] for partition in partitions}
+        self.committed = reader.committed(partitions)
+        reader.assign(self.positions)
+
+    @property
+    def caught_up(self) -> bool:
+        """The end of each partition was seen since `restart`."""
+        return self._reader is not None and self._reader.ended >= self.positions.keys()
+
+    def poll(self, count: int, wait_s: float = 0.0) -> list[Record]:
+        """Up to `count` records, in partition order."""
+        if self._reader is None:
+            return []
+        records = self._reader.read(count, wait_s)
+        for record in records:
+            self.positions[record.topic(), record.partition()] = record.offset() + 1
+        return records
+
+    def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Reads again from `positions`."""
+        if self._reader is not None and positions != self.positions:
+            self.positions = dict(positions)
+            self._reader.assign(self.positions)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class TopicReader:
+    """A consumer that joins no group, for whole topics.
+
+    Attributes:
+        ended: the partitions whose end was seen since `assign`.
+        at: the next record of each partition, as far as it was read.
+    """
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._patience_s = kafka.give_up_after_s
+        self._consumer = _consumer({**_consumer_settings(kafka), "enable.partition.eof": True}, kafka)
+        self.ended: set[tuple[str, int]] = set()
+        self.at: Positions = {}
+
+    def partitions(self, topics: Sequence[str]) -> list[tuple[str, int]]:
+        """All partitions of the topics."""
+        there = _retry(lambda: self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S), self._patience_s).topics
+        return [(topic, partition) for topic in topics for partition in there[topic].partitions]
+
+    def watermarks(self, partition: tuple[str, int]) -> tuple[int, int]:
+        """The first offset that a partition holds, and the next that it will."""
+        target = TopicPartition(*partition)
+        low, high = _retry(
+            lambda: self._consumer.get_watermark_offsets(target, timeout=REQUEST_TIMEOUT_S), self._patience_s
+        )
+        return low, high
+
+    def committed(self, partitions: Sequence[tuple[str, int]]) -> Positions:
+        """What the group `kafka.group_id` has committed; 0 where it has nothing."""
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        found = _retry(lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s)
+        return {(p.topic, p.partition): max(p.offset, 0) for p in found}
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Reads on from `positions`."""
+        self.ended = set()
+        self.at = dict(positions)
+        self._consumer.assign([TopicPartition(*partition, offset) for partition, offset in positions.items()])
+
+    def read(self, count: int, wait_s: float) -> list[Record]:
+        """Up to `count` records; returns when they are there or `wait_s` is over."""
+        records = _records(self._consumer.consume(count, wait_s), self.ended)
+        for record in records:
+            self.at[record.topic(), record.partition()] = record.offset() + 1
+        return records
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def check_topics(kafka: Kafka) -> None:
+    """All topics exist.
+
+    Raises:
+        ConfigError: names the missing topics and their keys.
+        BrokerUnavailable: no broker answers.
+    """
+    consumer = _consumer(_consumer_settings(kafka), kafka)
+    try:
+        there = _retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), kafka.give_up_after_s).topics
+    finally:
+        consumer.close()
+    missing = [f"{name!r} (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items() if name not in there]
+    if missing:
+        raise ConfigError(f"Kafka at {kafka.bootstrap_servers} has no topic {', '.join(missing)}: create it first")
+
+
+def _consumer_settings(kafka: Kafka) -> dict[str, Any]:
+    return {
+        **kafka.client(),
+        "group.id": kafka.group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Offsets are always given; one that the topic does not hold must be an error, never a silent jump.
+        "auto.offset.reset": "error",
+        "isolation.level": kafka.isolation_level,
+        # An event waits for a fetch at most this long (librdkafka: 500); the broker answers at once when there is data.
+        "fetch.wait.max.ms": 100,
+        **kafka.librdkafka.consumer,
+    }
+
+
+def _consumer(settings: dict[str, Any], kafka: Kafka) -> Consumer:
+    try:
+        return Consumer({**settings, "error_cb": _on_error}, logger=_librdkafka)
+    except KafkaException as error:
+        raise ConfigError(f"kafka: librdkafka refuses the consumer's settings: {error.args[0].str()}") from error
+
+
+def _on_error(error: KafkaError) -> None:
+    """What happens to connections; librdkafka mends them by itself."""
+    _log.warning("kafka", error=error.str(), code=error.name())
+
+
+def _records(messages: Sequence[Any], ended: set[tuple[str, int]] | None = None) -> list[Record]:
+    """The records among what a poll gave; ends of partitions go to `ended`, errors that pass are logged.
+
+    Raises:
+        OffsetOutOfRange, KafkaException: an error that does not pass.
+    """
+    records: list[Record] = []
+    for message in messages:
+        error = message.error()
+        if error is None:
+            records.append(cast(Record, message))  # without an error, all its parts are there
+        elif error.code() == KafkaError._PARTITION_EOF:
+            if ended is not None:
+                ended.add((message.topic(), message.partition()))
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise OffsetOutOfRange(f"{message.topic()}[{message.partition()}]: {error.str()}")
+        elif error.fatal() or error.code() in _NOT_PASSING:
+            raise KafkaException(error)
+        else:
+            _log.warning("kafka", error=error.str(), code=error.name())
+    return records
+
+
+_NOT_PASSING = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError._FATAL,
+}
+
+
+def _retry(call: Callable[[], Any], patience_s: float) -> Any:
+    """Calls again while the broker is away or not ready.
+
+    Raises:
+        BrokerUnavailable: for longer than `patience_s`.
+        KafkaException: an error that does not pass.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            kafka_error = error.args[0]
+            if kafka_error.fatal() or not (kafka_error.retriable() or kafka_error.code() in _PASSING):
+                raise
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"Kafka did not answer for {patience_s:.0f} s: {kafka_error.str()}") from error
+            _log.warning("kafka does not answer yet", error=kafka_error.str())
+            time.sleep(0.2)
+
+
+_PASSING = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._TRANSPORT,
+    KafkaError._WAIT_COORD,
+    KafkaError._RESOLVE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
