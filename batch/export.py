@@ -72,8 +72,8 @@ def export(
     encoder could only give wrong scores.
 
     Raises:
-        DatasetError: a file is missing; the checkpoint was trained on another dataset; it was not evaluated; the
-            version is not newer than the one in `artifact`.
+        DatasetError: a file is missing; the checkpoint was trained on another dataset, or that was made by another
+            query; it was not evaluated; the version is not newer than the one in `artifact`.
     """
     options = options or ExportOptions()
     info, shape = read_info(dataset), read_shape(checkpoint)
@@ -85,6 +85,8 @@ def export(
     for path in (features_sql, dataset / "encoder", *CODE):
         if not path.exists():
             raise DatasetError(f"{path} does not exist")
+    if digest(features_sql) != info.sql_sha256:
+        raise DatasetError(f"{features_sql} is not the query that made {dataset}: {info.sql_sha256}")
     metrics = checkpoint / "metrics.json"
     if not metrics.exists():
         raise DatasetError(f"{metrics} does not exist: run `jd-intent-batch evaluate` first")

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batch.folder import digest
 from deploy.environments import interpreter
 from deploy.triton.server import Triton
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+FEATURES_SQL = REPOSITORY / "sql" / "features.sql"
 FIELDS = 41
 TABLE_SIZES = [3] * 30 + [20] * 8 + [100, 400, 5000]
 SAMPLES = {"train": 6000, "val": 1500, "test": 1500}
@@ -64,7 +66,7 @@ def write_dataset(folder: Path, seed: int = 7) -> Path:
         "table_size_array": TABLE_SIZES,
         "split": {"val_from": 1, "test_from": 2},
         "data_sha256": "sha256:data",
-        "sql_sha256": "sha256:sql",
+        "sql_sha256": digest(FEATURES_SQL),
         "encoder_sha256": "sha256:encoder",
     }
     (folder / "dataset.json").write_text(json.dumps(info))
@@ -124,7 +126,7 @@ def tiny_artifact(
         TRAIN_EVALUATE_EXPORT,
         tiny_dataset,
         folder / "checkpoint",
-        REPOSITORY / "sql" / "features.sql",
+        FEATURES_SQL,
         folder / "artifact",
     )
     return folder / "artifact"

@@ -1,0 +1,112 @@
+"""The artifact folder: whole or not at all, and everything in it belongs together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fixtures_model import FEATURES_SQL, TABLE_SIZES
+
+from batch.dataset import DatasetError
+from batch.export import ExportOptions, export, read_manifest
+from batch.folder import digest, replacing
+
+
+def test_the_artifact_is_the_tutorials_repository_and_a_manifest(
+    tiny_artifact: Path, tiny_dataset: Path, tiny_checkpoint: Path
+) -> None:
+    model = tiny_artifact / "triton" / "embedding"
+    served = model / "1"
+    assert (served / "model" / "deep.0.weight" / "out").stat().st_size == 41 * 16 * 32 * 4
+    assert (served / "model" / "deep.0.weight" / "meta").read_text() == (
+        "shape {\n  dim: 32\n  dim: 656\n}\ndata_type: kFloat\n"
+    )
+    config = (model / "config.pbtxt").read_text()
+    for line in ('name: "embedding"', "max_batch_size: 10000", "data_type: TYPE_INT64", "dims: [ 41 ]", "dims: [ 1 ]"):
+        assert line in config
+    assert 'string_value: "sha256:encoder"' in config
+    assert "$" not in config
+
+    manifest = read_manifest(tiny_artifact)
+    assert manifest.model_version == 1
+    assert manifest.sql_sha256 == digest(tiny_artifact / "features.sql") == digest(FEATURES_SQL)
+    assert manifest.encoder_sha256 == "sha256:encoder"
+    assert manifest.data_sha256 == "sha256:data"
+    assert manifest.weights_sha256 == digest(served / "model")
+    assert manifest.table_size_array == TABLE_SIZES
+    assert manifest.options["layers"] == [32, 16]
+    assert manifest.metrics == json.loads((tiny_checkpoint / "metrics.json").read_text())
+    assert digest(tiny_artifact / "encoder") == digest(tiny_dataset / "encoder")
+
+
+def test_versions_count_up(tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "artifact"
+    made = [
+        export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, options).model_version
+        for options in (None, None, ExportOptions(model_version=7), ExportOptions())
+    ]
+    assert made == [1, 2, 7, 8]
+    # A version and its encoder change together: the older versions are gone with the older artifact.
+    assert [path.name for path in (artifact / "triton" / "embedding").iterdir() if path.is_dir()] == ["8"]
+    with pytest.raises(DatasetError, match="holds version 8; version 8 would not be newer"):
+        export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, ExportOptions(model_version=8))
+    assert read_manifest(artifact).model_version == 8
+
+
+def test_instances_are_an_option(tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, tmp_path / "artifact", ExportOptions(instances=2))
+    assert "count: 2" in (tmp_path / "artifact" / "triton" / "embedding" / "config.pbtxt").read_text()
+    with pytest.raises(ValueError, match="instances must be 1 or more"):
+        ExportOptions(instances=0)
+    with pytest.raises(ValueError, match="model_version must be 1 or more"):
+        ExportOptions(model_version=0)
+
+
+def test_what_does_not_belong_together_is_not_exported(
+    tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "artifact"
+    other_sql = tmp_path / "features.sql"
+    other_sql.write_text("SELECT 1;")
+    with pytest.raises(DatasetError, match="is not the query that made"):
+        export(tiny_dataset, tiny_checkpoint, other_sql, artifact)
+
+    other_data = shutil.copytree(tiny_dataset, tmp_path / "dataset")
+    description = json.loads((other_data / "dataset.json").read_text())
+    (other_data / "dataset.json").write_text(json.dumps(description | {"data_sha256": "sha256:other"}))
+    with pytest.raises(DatasetError, match=r"was trained on data_sha256 sha256:data, .* has sha256:other"):
+        export(other_data, tiny_checkpoint, FEATURES_SQL, artifact)
+
+    unmeasured = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    (unmeasured / "metrics.json").unlink()
+    with pytest.raises(DatasetError, match=r"metrics\.json does not exist: run `jd-intent-batch evaluate` first"):
+        export(tiny_dataset, unmeasured, FEATURES_SQL, artifact)
+
+    with pytest.raises(DatasetError, match=r"config\.json does not exist: is .* a folder that `jd-intent-batch train`"):
+        export(tiny_dataset, tmp_path, FEATURES_SQL, artifact)
+    assert not artifact.exists()
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with replacing(folder) as fresh:
+        (fresh / "one").write_text("1")
+    with pytest.raises(FileNotFoundError), replacing(folder) as fresh:
+        (fresh / "two").rename(tmp_path / "nobody" / "two")
+    assert [path.name for path in folder.iterdir()] == ["one"]
+    with replacing(folder) as fresh:
+        (fresh / "three").write_text("3")
+    assert [path.name for path in folder.iterdir()] == ["three"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("1")
+    before = digest(tmp_path / "a")
+    assert digest(shutil.copytree(tmp_path / "a", tmp_path / "b")) == before
+    (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
+    assert digest(tmp_path / "a") != before
+    assert digest(tmp_path / "b" / "x") == "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
