@@ -7,6 +7,7 @@ the transaction becomes `Aborted` (already aborted: the batch can be done again)
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -106,9 +107,10 @@ class Publisher:
         self._call("commit_transaction", self._producer.commit_transaction, CALL_TIMEOUT_S)
 
     def close(self) -> None:
-        """Ends an open transaction of this producer, if the broker is there; the next `start` would do it too."""
-        self._producer.purge()
-        self._producer.flush(CALL_TIMEOUT_S)
+        """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
+        with contextlib.suppress(KafkaException):  # of a producer that is spent already
+            self._producer.purge()
+            self._producer.flush(CALL_TIMEOUT_S)
 
     def _produce(self, topic: str, messages: Sequence[tuple[bytes | None, bytes | None, Headers]]) -> None:
         produce = self._producer.produce

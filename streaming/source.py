@@ -182,10 +182,10 @@ class ActionSource:
         self._consumer.close()
 
     def _consume(self, count: int, wait_s: float) -> list[Record]:
-        records = _records(self._consumer.consume(count, wait_s))
+        messages = self._consumer.consume(count, wait_s)
         if self._failure is not None:
             raise self._failure
-        return records
+        return _records(messages)
 
     def _seek(self) -> None:
         rewind, self._rewind = self._rewind, {}
@@ -201,7 +201,7 @@ class ActionSource:
             starts = self._starts(partitions)
         except (ScorerError, KafkaException) as error:
             self._failure = error
-            return
+            starts = {}
         assigned = [TopicPartition(*partition, offset) for partition, offset in starts.items()]
         if self._incremental:
             consumer.incremental_assign(assigned)

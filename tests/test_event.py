@@ -130,7 +130,7 @@ def test_poison_is_refused_for_its_reason(kind: str) -> None:
 
 @pytest.mark.parametrize("key", [None, b"", b"200002", b"\xff"])
 def test_the_key_must_be_the_user(key: bytes | None) -> None:
-    with pytest.raises(BadEvent, match="the key is .*, user_id is '200001'") as caught:
+    with pytest.raises(BadEvent, match=r"the key is .*, user_id is '200001'") as caught:
         DECODER.decode(action(), key, NOW_MS)
     assert reason(caught.value) == "wrong_key"
 

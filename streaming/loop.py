@@ -1,0 +1,520 @@
+"""The scorer: poll → decode → insert → features → encode → score → publish → commit.
+
+One thread goes round. While Triton works on a batch, the next one is read, and its features are computed; then the
+first is published in one Kafka transaction. At most two batches are under way, and both are forgotten together: the
+rows of a batch whose transaction was aborted are rolled back, with those of the batch after it, and read again.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import structlog
+
+from streaming.config import Config
+from streaming.deadletter import dead_letter
+from streaming.errors import BadEvent, ModelUnavailable
+from streaming.event import (
+    Action,
+    Actions,
+    Record,
+    action_columns,
+    action_decoder,
+    dimension_columns,
+    dimension_decoders,
+    reason,
+)
+from streaming.health import Health
+from streaming.log import place
+from streaming.metrics import Metrics
+from streaming.publish import Aborted, Publisher, TransactionFatal
+from streaming.score import encode_scores
+from streaming.source import ActionSource, DimensionSource, Positions
+from streaming.store import FeatureStore
+
+if TYPE_CHECKING:
+    from streaming.triton import Scores
+
+__all__ = ["Batch", "Scorer"]
+
+ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
+REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
+PROGRESS_S = 2.0  # how often a rebuild says how far it is
+
+_log = structlog.stdlib.get_logger("streaming.loop")
+
+
+class Call(Protocol):
+    """A request that the model is working on."""
+
+    def result(self) -> Scores: ...
+
+
+class Model(Protocol):
+    """The model server, as the loop uses it (`streaming.triton.Model`)."""
+
+    def submit(self, ids: npt.NDArray[np.int64]) -> Call: ...
+    def score(self, ids: npt.NDArray[np.int64]) -> Scores: ...
+
+
+class Encoder(Protocol):
+    """Features → ids (`streaming.encode.Encoder`)."""
+
+    def encode(self, features: pa.Table) -> npt.NDArray[np.int64]: ...
+
+
+@dataclass
+class Batch:
+    """What one poll gave, and what became of it so far.
+
+    Attributes:
+        mark: the store before its rows.
+        starts, dimension_starts: the positions before it was read.
+        ends: the offsets that its transaction commits.
+        records: of the actions to score.
+        dead: the records that cannot be scored, and why.
+        ids: int64 [n, 41].
+    """
+
+    mark: Any
+    starts: Positions
+    dimension_starts: Positions
+    ends: Positions = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+    actions: Actions | None = None
+    dead: list[tuple[Record, BadEvent]] = field(default_factory=list)
+    ids: npt.NDArray[np.int64] | None = None
+    call: Call | None = None
+
+
+class Scorer:
+    """The loop and what it drives.
+
+    Args:
+        source: makes the source of actions from its two callbacks, `settle` and `forget`.
+        stop: set from outside to finish the batches under way, commit and leave.
+        step: called with a step's name after it was done; tests die in it.
+        clock: wall clock, seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        source: Callable[[Callable[[], None], Callable[[], None]], ActionSource],
+        dimensions: DimensionSource,
+        store: FeatureStore,
+        encoder: Encoder,
+        model: Model,
+        publisher: Publisher,
+        metrics: Metrics,
+        health: Health,
+        stop: threading.Event,
+        step: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config, self.metrics, self.health, self.stop = config, metrics, health, stop
+        self.dimensions, self.store, self.encoder, self.model = dimensions, store, encoder, model
+        self.publisher = publisher
+        self.source = source(self.settle, self.forget)
+        self.in_flight: Batch | None = None
+        self._step, self._clock = step, clock
+        self._decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
+        self._dimension_decoders = dimension_decoders(config.events.message_bytes_max, config.events.future_s_max)
+        topics = config.kafka.topics
+        self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
+        self._ce_source = f"/jd-intent-scorer/{topics.actions}".encode()
+        self._newest: dict[int, int] = {}
+        self._aborts = 0
+        self._reported = 0.0
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> None:
+        """Goes round until `stop` is set; then finishes what is in flight, commits and leaves the group.
+
+        Raises:
+            Unavailable: a server stayed away for longer than its `give_up_after_s`.
+            TransactionFatal, OffsetOutOfRange, ArtifactMismatch: going on would be wrong.
+        """
+        self.source.subscribe()
+        try:
+            while not self.stop.is_set():
+                self._report()
+                if self.source.grown:
+                    self.rebuild()
+                    continue
+                following = self.read()  # poll, decode, insert, features, encode: while Triton works
+                pending = self.in_flight
+                scores = self.scores(pending) if pending else None
+                if pending is not self.in_flight:
+                    continue  # its partitions went meanwhile, and `following` was forgotten with it
+                self.in_flight = self.submit(following)
+                if pending:
+                    self.commit(pending, scores)
+            self.settle()
+        except BaseException:
+            self.in_flight = None  # leaving the group settles what is in flight: not after a failure
+            raise
+        finally:
+            self.health.not_ready("assignment", "stopping")
+            self.source.close()
+            self.dimensions.close()
+            self.publisher.close()
+
+    def read(self) -> Batch | None:
+        """Polls and prepares the next batch; none if there was nothing to read."""
+        limits, in_flight, starts = self.config.batch, self.in_flight, dict(self.source.positions)
+        with self.metrics.stage("poll"):
+            # With a batch in flight only what is there already is taken: its scores shall not wait for the next events.
+            wait_s = 0.0 if in_flight else limits.poll_ms / 1000
+            records = self.source.poll(limits.messages_max, wait_s, limits.linger_ms / 1000)
+            if self.in_flight is not in_flight:
+                return None  # a rebalance settled or forgot it
+            batch = Batch(self.store.mark(), starts, dict(self.dimensions.positions))
+            dimension_records = self.dimensions.poll(limits.messages_max) if self.source.positions else []
+        if not records and not dimension_records:
+            return None
+        return self.prepare(batch, records, dimension_records)
+
+    def prepare(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> Batch:
+        """Decodes the records, inserts the rows, computes the features and encodes them."""
+        self.metrics.batch_messages.observe(len(records) + len(dimension_records))
+        with self.metrics.stage("decode"):
+            events, batch.records, batch.dead = self._decoder.decode_all(records)
+            tables, refused = self.decode_dimensions(dimension_records)
+            batch.dead = self.owned(refused) + batch.dead
+        self._step("decode")
+        with self.metrics.stage("features"):
+            features = self.features(batch, tables, events)
+        self._step("features")
+        if features is not None:
+            with self.metrics.stage("encode"):
+                batch.ids = self.encoder.encode(features)
+            self._step("encode")
+        batch.ends = {p: offset for p, offset in self.source.positions.items() if batch.starts.get(p) != offset}
+        if self.owns_dimensions():
+            committed = self.dimensions.committed
+            batch.ends.update({p: o for p, o in self.dimensions.positions.items() if committed.get(p) != o})
+        for topic in {record.topic() for record in dimension_records}:
+            self.metrics.events.labels(topic).inc(sum(record.topic() == topic for record in dimension_records))
+        self.metrics.events.labels(self.source.topic).inc(len(records))
+        return batch
+
+    def submit(self, batch: Batch | None) -> Batch | None:
+        """Hands a batch to Triton; one that changes nothing on Kafka is done already."""
+        if batch is None or not (batch.records or batch.dead):
+            return None
+        if batch.ids is not None:
+            batch.call = self.model.submit(batch.ids)
+        self._step("submit")
+        return batch
+
+    def scores(self, batch: Batch) -> Scores | None:
+        """Waits for the model; while it is away, the consumer is paused, but keeps polling to stay in its group.
+
+        Returns:
+            None: nothing to score, or the batch was forgotten (it is not in flight any more).
+
+        Raises:
+            ModelUnavailable: for longer than `model.give_up_after_s`.
+        """
+        if batch.call is None or batch.ids is None:
+            return None
+        settings = self.config.model
+        try:
+            with self.metrics.stage("score"):
+                return batch.call.result()
+        except ModelUnavailable as error:
+            failure = error
+        self.source.pause()
+        deadline = time.monotonic() + settings.give_up_after_s
+        for wait_s in _backoff(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000):
+            self.health.not_ready("model", str(failure))
+            _log.warning(
+                "the model is away", error=str(failure), again_in_s=round(wait_s, 2), at=_places(batch.records)
+            )
+            if time.monotonic() > deadline:
+                raise ModelUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {failure}") from failure
+            again = time.monotonic() + wait_s
+            while time.monotonic() < again and not self.stop.is_set():
+                self.health.beat()
+                self.source.keep_alive(min(0.1, wait_s))
+                if self.in_flight is not batch:  # given back during a rebalance
+                    self.source.resume()
+                    return None
+            if self.stop.is_set():
+                self.forget()
+                return None
+            self.metrics.model_retries.inc()
+            try:
+                scores = self.model.score(batch.ids)
+                break
+            except ModelUnavailable as error:
+                failure = error
+        self.health.ready("model")
+        self.source.resume()
+        _log.info("the model is back", version=scores.version)
+        return scores
+
+    def commit(self, batch: Batch, scores: Scores | None) -> None:
+        """Publishes a batch exactly once: scores, dead letters and offsets become visible together, or not at all.
+
+        What a death between two steps leaves behind (the process starts again under the same transactional.id):
+            before 1  nothing on Kafka. The rows die with the process: the log makes them anew up to the old offsets.
+            1 → 4     an open transaction that no read_committed subscriber sees. `init_transactions` of the next start
+                      aborts it; without a restart the broker does, after transaction_timeout_s.
+            4 → 5     the same; the group's new offsets are pending in it, and whoever asks for them waits for its end.
+            in 5      the coordinator has written the outcome, and completes it without us, or has not, and aborts. The
+                      next start reads from the committed offsets, which are part of it.
+            5 → 6     all of it is visible, offsets too: nothing is read or published again. Only counters are lost.
+        A zombie (paused, its partitions moved, then awake) fails in 4: its member id and generation are stale.
+        """
+        publisher = self.publisher
+        try:
+            with self.metrics.stage("publish"):
+                # 1. Open a transaction. Nothing was sent before, so nothing has to be undone but our own rows.
+                publisher.begin()
+                self._step("begin")
+                # 2. A score for each action, keyed by its user.
+                if batch.actions is not None and scores is not None:
+                    publisher.scores(
+                        encode_scores(
+                            batch.actions, batch.records, scores.probabilities, scores.version, self._ce_source
+                        )
+                    )
+                self._step("scores")
+                # 3. A dead letter for each record that cannot be scored.
+                limit = publisher.dead_letter_bytes_max
+                publisher.dead_letters([dead_letter(record, error, limit) for record, error in batch.dead])
+                self._step("dead letters")
+                # 4. The offsets behind the batch, in the name of this member of the group, in its present generation.
+                if batch.ends:
+                    publisher.offsets(batch.ends, self.source.group_metadata())
+                self._step("offsets")
+                # 5. All of it, or none.
+                publisher.commit()
+                self._step("commit")
+        except Aborted as error:
+            self.metrics.restarts.inc()
+            self._aborts += 1
+            _log.warning("transaction aborted: the batch is read again", error=str(error), at=_places(batch.records))
+            if self._aborts >= ABORTS_MAX:
+                raise TransactionFatal(f"{ABORTS_MAX} transactions in a row were aborted, the last: {error}") from error
+            self.forget(batch)
+            self.stop.wait(min(5.0, 0.05 * 2**self._aborts) * random.uniform(0.5, 1))
+            return
+        # 6. It counts.
+        self._aborts = 0
+        if self.owns_dimensions():
+            self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
+        self._count(batch, scores)
+
+    # ── going back ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def settle(self) -> None:
+        """Commits what is in flight, before partitions are given up or the process ends; forgets it if that fails."""
+        batch = self.in_flight
+        if batch is None:
+            return
+        try:
+            scores = batch.call.result() if batch.call else None
+        except ModelUnavailable as error:
+            _log.warning("given back unscored: the model is away", error=str(error), at=_places(batch.records))
+            self.forget()
+            return
+        self.in_flight = None
+        self.commit(batch, scores)
+
+    def forget(self, batch: Batch | None = None) -> None:
+        """Undoes `batch` (default: what is in flight) and all that was read after it, to be read again."""
+        batch = batch or self.in_flight
+        self.in_flight = None
+        if batch is None:
+            return
+        self.store.rollback(batch.mark)
+        self.source.rewind(batch.starts)
+        self.dimensions.rewind(batch.dimension_starts)
+
+    def rebuild(self) -> None:
+        """Makes the state for the assigned partitions: history, dimension topics whole, actions up to the positions.
+
+        Returns early, to be called again, when partitions come or go meanwhile.
+        """
+        self.settle()
+        self.health.not_ready("state", "rebuilding")
+        self.metrics.rebuilds.inc()
+        generation, start = self.source.generation, time.monotonic()
+        self.store.reset()
+        self._newest.clear()
+        self.dimensions.restart()
+        progress = _Progress()
+        rows = 0
+        while not self.dimensions.caught_up:
+            batch = Batch(self.store.mark(), dict(self.source.positions), dict(self.dimensions.positions))
+            records = self.dimensions.poll(self.config.batch.messages_max, 0.1)
+            rows += len(records)
+            if self.prepare(batch, [], records).dead:
+                self.commit(batch, None)
+            self.health.beat()
+            self.source.keep_alive()
+            progress.tell("replaying dimension topics", rows=rows)
+            if self.stop.is_set() or generation != self.source.generation:
+                return
+        for records, left in self.source.replay():
+            events, _, _ = self._decoder.decode_all(records)
+            if events:
+                self.store.restore({}, action_columns(events))
+            self.health.beat()
+            rows += len(records)
+            progress.tell("replaying actions", rows=rows, left=left)
+            if self.stop.is_set():
+                return
+        if generation != self.source.generation:
+            return
+        self.source.accept()
+        self.health.ready("state")
+        _log.info(
+            "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
+            partitions=[place(*p, offset) for p, offset in self.source.positions.items()],
+        )  # fmt: skip
+
+    # ── parts of prepare ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def decode_dimensions(self, records: Sequence[Record]) -> tuple[dict[str, pa.Table], list[tuple[Record, BadEvent]]]:
+        """Rows by table, and what is wrong."""
+        tables: dict[str, pa.Table] = {}
+        refused: list[tuple[Record, BadEvent]] = []
+        for topic, table in self._tables.items():
+            mine = [record for record in records if record.topic() == topic]
+            if mine:
+                events, _, bad = self._dimension_decoders[table].decode_all(mine)
+                refused += bad
+                if events:
+                    tables[table] = dimension_columns(table, events)
+        return tables, refused
+
+    def owns_dimensions(self) -> bool:
+        """Every scorer reads the dimension topics; the one that has partition 0 publishes their dead letters."""
+        return (self.source.topic, 0) in self.source.positions
+
+    def owned(self, refused: list[tuple[Record, BadEvent]]) -> list[tuple[Record, BadEvent]]:
+        """Those dead letters of dimension topics that are this scorer's to publish, and were not published yet."""
+        if not self.owns_dimensions():
+            return []
+        committed = self.dimensions.committed
+        return [(r, why) for r, why in refused if r.offset() >= committed.get((r.topic(), r.partition()), 0)]
+
+    def features(self, batch: Batch, tables: Mapping[str, pa.Table], events: Sequence[Action]) -> pa.Table | None:
+        """Inserts the rows and answers the requests; an event that the store refuses becomes a dead letter.
+
+        The store checks what the decoder checks, so a refusal is rare: only then the batch is taken apart.
+        """
+        if not events:
+            self.store.restore(tables, None)
+            return None
+        batch.actions = action_columns(events)
+        try:
+            return self.store.answer(tables, batch.actions)
+        except ValueError as error:
+            _log.warning("the store refuses a row: one by one", error=str(error), at=_places(batch.records))
+        self.store.rollback(batch.mark)
+        self.store.restore(tables, None)
+        answers: list[pa.Table] = []
+        kept: list[Action] = []
+        records: list[Record] = []
+        for event, record in zip(events, batch.records, strict=True):
+            mark = self.store.mark()
+            try:
+                answers.append(self.store.answer({}, action_columns([event])))
+            except ValueError as error:
+                self.store.rollback(mark)
+                batch.dead.append((record, BadEvent("features", str(error))))
+            else:
+                kept.append(event)
+                records.append(record)
+        batch.records = records
+        batch.actions = action_columns(kept) if kept else None
+        return pa.concat_tables(answers) if answers else None
+
+    # ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _count(self, batch: Batch, scores: Scores | None) -> None:
+        metrics = self.metrics
+        for record, error in batch.dead:
+            metrics.dead_letters.labels(record.topic(), reason(error)).inc()
+            _log.warning(
+                "dead letter", at=place(record.topic(), record.partition(), record.offset()),
+                reason=reason(error), error=str(error)[:500],
+            )  # fmt: skip
+        if batch.actions is None or scores is None:
+            return
+        metrics.scores.inc(len(batch.records))
+        metrics.set_version(scores.version)
+        if self.config.metrics.latency_from == "event":
+            since = batch.actions.times
+        else:
+            since = np.array([record.timestamp()[1] for record in batch.records], np.int64)
+        metrics.latency.observe(np.maximum(self._now_ms() - since, 0) / 1000)
+        late = 0
+        partitions = np.array([record.partition() for record in batch.records])
+        for partition in np.unique(partitions).tolist():
+            times = batch.actions.times[partitions == partition]
+            newest = np.maximum.accumulate(np.concatenate([[self._newest.get(partition, 0)], times]))
+            late += int((times < newest[:-1]).sum())
+            self._newest[partition] = int(newest[-1])
+        metrics.late.inc(late)
+
+    def _report(self) -> None:
+        self.health.beat()
+        if time.monotonic() - self._reported < REPORT_S:
+            return
+        self._reported = time.monotonic()
+        if self.source.joined:
+            self.health.ready("assignment")
+            if not self.source.positions:
+                self.health.ready("state")  # more scorers than partitions: this one waits for its turn
+        else:
+            self.health.not_ready("assignment", "waiting for the group")
+        self.metrics.ready.set(not self.health.missing())
+        self.metrics.set_lag(self.source.lag())
+        self.metrics.set_sizes(self.store.sizes())
+
+
+class _Progress:
+    """Says how far something is, at most every `PROGRESS_S`."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def tell(self, what: str, **fields: object) -> None:
+        if time.monotonic() - self._told > PROGRESS_S:
+            self._told = time.monotonic()
+            _log.info(what, **fields)
+
+
+def _backoff(first_s: float, max_s: float) -> Iterator[float]:
+    """Doubling waits with jitter: many scorers must not come back to Triton in step."""
+    wait_s = first_s
+    while True:
+        yield wait_s * random.uniform(0.5, 1)
+        wait_s = min(2 * wait_s, max_s)
+
+
+def _places(records: Sequence[Record]) -> str:
+    """The range of a batch, for messages."""
+    if not records:
+        return "no actions"
+    first, last = (place(r.topic(), r.partition(), r.offset()) for r in (records[0], records[-1]))
+    return f"{first} … {last}"

@@ -1,0 +1,164 @@
+"""`jd-intent-score run`: checks that all parts are there and belong together, then lets the loop go round.
+
+Exit status: 0 told to stop; 1 a defect (the state is rebuilt by the next start); 2 the configuration is wrong;
+3 encoder, model and SQL do not belong together; 4 a server stayed away for longer than its `give_up_after_s`;
+5 Kafka refuses: fenced by a newer instance, offsets out of range, not authorised.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from confluent_kafka import KafkaException
+
+from streaming import log
+from streaming.config import Config, load, masked
+from streaming.encode import Encoder
+from streaming.engine import UnsupportedSQL
+from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable, ScorerError, Unavailable
+from streaming.health import Health, HttpServer
+from streaming.loop import Scorer
+from streaming.metrics import Metrics
+from streaming.publish import Publisher
+from streaming.source import ActionSource, DimensionSource, check_topics
+from streaming.store import EmbeddedStore
+from streaming.triton import Model
+
+__all__ = ["exit_status", "main", "run"]
+
+MODEL_POLL_S = 0.5
+
+_log = structlog.stdlib.get_logger("streaming.run")
+
+
+def main(file: Path | None) -> int:
+    """The command: reads the configuration, runs, and says in one line why it ended.
+
+    Returns:
+        The exit status, see the module.
+    """
+    try:
+        config = load(file)
+        log.configure(config.log)
+        stop = threading.Event()
+        _stop_on_signals(stop)
+        run(config, stop)
+    except (ScorerError, UnsupportedSQL, KafkaException) as error:
+        text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        print(f"jd-intent-score: {type(error).__name__}: {text}", file=sys.stderr)
+        return exit_status(error)
+    return 0
+
+
+def exit_status(error: ScorerError | UnsupportedSQL | KafkaException) -> int:
+    """The status that stands for a failure."""
+    match error:
+        case ConfigError():
+            return 2
+        case ArtifactMismatch() | UnsupportedSQL():
+            return 3
+        case Unavailable():
+            return 4
+    return 5
+
+
+def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lambda _: None) -> None:
+    """Runs a scorer in this thread until `stop` is set.
+
+    Args:
+        step: see `Scorer`.
+
+    Raises:
+        ConfigError, ArtifactMismatch, UnsupportedSQL: it does not start.
+        ScorerError, KafkaException: it cannot go on.
+    """
+    _log.info("starting", pid=os.getpid(), config=masked(config))
+    metrics, health = Metrics(), Health(config.http.stalled_s)
+    with HttpServer(config.http, health, metrics.registry) as server:
+        _log.info("http", host=config.http.host, port=server.port)
+        check_topics(config.kafka)
+        encoder = Encoder.load(Path(config.model.artifact) / "encoder")
+        store = EmbeddedStore(config.store)
+        start = time.monotonic()
+        store.load()
+        _log.info("tables are there", seconds=round(time.monotonic() - start, 2), tables=dict(store.sizes()))
+        encoder.encode(store.schema().empty_table())  # refuses a deployment that lacks its columns
+        model = Model(
+            url=config.model.url,
+            name=config.model.name,
+            timeout_s=config.model.timeout_s,
+            batch_size_max=config.batch.messages_max,
+        )
+        wait_for_model(config, model, encoder, health, stop)
+        publisher = Publisher(config.kafka, health.beat)
+        if stop.is_set():
+            return
+        # Before the group is joined: it ends a transaction that this instance's last run has left open.
+        publisher.start()
+        _log.info("transactions are ready", transactional_id=publisher.transactional_id)
+        scorer = Scorer(
+            config, source=functools.partial(ActionSource, config.kafka), dimensions=DimensionSource(config.kafka),
+            store=store, encoder=encoder, model=model, publisher=publisher, metrics=metrics, health=health, stop=stop,
+            step=step,
+        )  # fmt: skip
+        # What is there now stays: the collector need not walk it again with every batch.
+        gc.collect()
+        gc.freeze()
+        scorer.run()
+    _log.info("stopped")
+
+
+def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Health, stop: threading.Event) -> None:
+    """Waits until the model answers, and checks that it was trained on this encoder's ids.
+
+    Raises:
+        ArtifactMismatch: the model names another encoder, or none.
+        ModelUnavailable: for longer than `model.give_up_after_s`.
+    """
+    deadline = time.monotonic() + config.model.give_up_after_s
+    told = False
+    while not stop.is_set():
+        health.beat()
+        try:
+            if model.ready():
+                break
+            why = f"model {config.model.name!r} at {config.model.url} is not ready"
+        except ModelUnavailable as error:
+            why = str(error)
+        health.not_ready("model", why)
+        if time.monotonic() > deadline:
+            raise ModelUnavailable(f"gave up after {config.model.give_up_after_s:.0f} s: {why}")
+        if not told:
+            _log.warning("waiting for the model", why=why)
+            told = True
+        stop.wait(MODEL_POLL_S)
+    else:
+        return
+    digest = model.encoder_digest()
+    if digest != encoder.digest:
+        raise ArtifactMismatch(
+            f"model {config.model.name!r} at {config.model.url} was trained with encoder {digest}, "
+            f"{Path(config.model.artifact) / 'encoder'} is {encoder.digest}"
+        )
+    health.ready("model")
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """SIGTERM and the first Ctrl-C finish the batches under way; the second Ctrl-C kills."""
+
+    def handle(number: int, _: object) -> None:
+        _log.info("told to stop", signal=signal.Signals(number).name)
+        stop.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)

@@ -1,0 +1,178 @@
+"""The feature store: tables that take rows, and a deployment that answers requests.
+
+`FeatureStore` is what the loop needs; `EmbeddedStore` is the embedded engine in this process, whose state is a function
+of history and the input topics, and so is rebuilt from them and rolled back with an aborted transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from streaming.config import Store
+from streaming.engine import Engine, UnsupportedSQL
+from streaming.errors import ConfigError
+from streaming.event import Action, Actions, action_columns
+
+__all__ = ["EmbeddedStore", "FeatureStore"]
+
+ACTIONS, REQUESTS = "bo_action", "flattenRequest"
+
+_log = structlog.stdlib.get_logger("streaming.store")
+
+
+class FeatureStore(Protocol):
+    """Tables and a deployment, as the loop uses them.
+
+    `dimensions` are rows of bo_user, bo_product and bo_comment, by table; they are inserted before the actions.
+    """
+
+    def load(self) -> None:
+        """Makes the tables, deploys the query, loads history. Everything after it is undone by `reset`."""
+
+    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
+        """Inserts the rows, and answers each action's request as if it had come alone.
+
+        Returns:
+            The deployment's columns, a row per action, in order.
+
+        Raises:
+            ValueError: a row was refused (`BadRow`). What was inserted before it stays: `rollback`.
+        """
+
+    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
+        """Inserts rows that were answered already."""
+
+    def mark(self) -> Any:
+        """The state as it is now, for `rollback`."""
+
+    def rollback(self, mark: Any) -> None:
+        """Forgets every row that came after `mark`."""
+
+    def reset(self) -> None:
+        """Forgets every row but history."""
+
+    def schema(self) -> pa.Schema:
+        """The deployment's output columns."""
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Rows and bytes per table."""
+
+
+class EmbeddedStore:
+    """The embedded engine as a `FeatureStore`.
+
+    Args:
+        settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql and load_online.sql;
+            paths in the scripts that begin with `history_prefix` are read from `history`.
+    """
+
+    def __init__(self, settings: Store) -> None:
+        self._settings = settings
+        self._deployment = settings.deployment
+        self._database = settings.database
+        self._engine = Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
+        self._base: Any = None
+
+    def load(self) -> None:
+        """See `FeatureStore.load`.
+
+        Raises:
+            ConfigError: a script or a history file is missing or wrong.
+            UnsupportedSQL: a script says what the engine cannot run; file, line and construct are named.
+        """
+        self._run("create_tables.sql")
+        self._run("deploy.sql")
+        try:
+            self._engine.schema(self._deployment)
+        except (KeyError, ValueError) as error:
+            script = Path(self._settings.sql) / "deploy.sql"
+            raise ConfigError(f"store.deployment: {script} does not deploy {self._deployment!r}: {error}") from error
+        if self._settings.history:
+            if not Path(self._settings.history).is_dir():
+                raise ConfigError(f"store.history: {self._settings.history} is not a folder")
+            self._run("load_online.sql", self._present)
+        self._base = self._engine.mark()
+        self._warm_up()
+
+    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
+        # Event p inserts its action at 3p, asks at 3p + 1, and is itself inserted at 3p + 2; dimension rows come first.
+        position = 3 * np.arange(len(actions.times), dtype=np.int64)
+        inserts = {self._table(table): rows for table, rows in dimensions.items()}
+        insert_at = {table: np.full(rows.num_rows, -1, np.int64) for table, rows in inserts.items()}
+        inserts |= {self._table(ACTIONS): actions.rows, self._table(REQUESTS): actions.requests}
+        insert_at |= {self._table(ACTIONS): position, self._table(REQUESTS): position + 2}
+        return self._engine.replay(self._deployment, actions.requests, inserts, position + 1, insert_at)
+
+    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
+        for table, rows in dimensions.items():
+            self._engine.insert(self._table(table), rows)
+        if actions is not None:
+            self._engine.insert(self._table(ACTIONS), actions.rows)
+            self._engine.insert(self._table(REQUESTS), actions.requests)
+
+    def request(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Answers request rows without inserting anything, for `jd-intent-score serve`."""
+        return self._engine.request(self._deployment, rows)
+
+    def request_schema(self) -> pa.Schema:
+        """The columns of a request."""
+        return self._engine.request_schema(self._deployment)
+
+    def mark(self) -> Any:
+        return self._engine.mark()
+
+    def rollback(self, mark: Any) -> None:
+        self._engine.rollback(mark)
+
+    def reset(self) -> None:
+        self._engine.rollback(self._base)
+
+    def schema(self) -> pa.Schema:
+        return self._engine.schema(self._deployment)
+
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        return {table: (stats.rows, stats.bytes) for table, stats in self._engine.stats().items()}
+
+    def _table(self, name: str) -> str:
+        return f"{self._database}.{name}"
+
+    def _run(self, name: str, edit: Any = None) -> None:
+        path = Path(self._settings.sql) / name
+        try:
+            script = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"store.sql: {path} cannot be read: {error.strerror}") from error
+        try:
+            self._engine.execute(edit(script) if edit else script)
+        except UnsupportedSQL as error:
+            raise UnsupportedSQL(f"{path}: {error}") from error
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def _present(self, script: str) -> str:
+        """`script` without the LOADs of tables that history has no file of."""
+        prefix = self._settings.history_prefix.rstrip("/")
+
+        def keep(load: re.Match[str]) -> str:
+            pattern = load["path"]
+            if not pattern.startswith(prefix + "/"):
+                return load[0]
+            if any(Path(self._settings.history).glob(pattern[len(prefix) + 1 :])):
+                return load[0]
+            _log.info("history has no file of this table", table=load["table"], path=pattern)
+            return ""
+
+        return re.sub(r"LOAD\s+DATA\s+INFILE\s+'(?P<path>[^']*)'\s+INTO\s+TABLE\s+(?P<table>\w+)[^;]*;", keep, script)
+
+    def _warm_up(self) -> None:
+        """Compiles the engine's kernels before the first event has to wait for them."""
+        event = Action("warm-up", "warm-up", 1, "1", "", "", "")
+        self.answer({}, action_columns([event, event]))
+        self.reset()
