@@ -23,7 +23,7 @@ from batch.dataset import DatasetError, read_info
 from batch.folder import digest, replacing
 from batch.train import Shape, read_shape
 
-__all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest"]
+__all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest", "write_repository"]
 
 MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that holds config.pbtxt
 BATCH = Path(__file__).resolve().parent
@@ -64,9 +64,18 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def export(
-    dataset: Path, checkpoint: Path, features_sql: Path, artifact: Path, options: ExportOptions | None = None
+    dataset: Path,
+    checkpoint: Path,
+    features_sql: Path,
+    artifact: Path,
+    options: ExportOptions | None = None,
+    *,
+    evaluation: Path | None = None,
 ) -> Manifest:
     """Writes the artifact folder; one that is there is replaced as a whole.
+
+    Args:
+        evaluation: the folder that `evaluate` wrote `metrics.json` to, by default the checkpoint's.
 
     An artifact holds one version: a version and its encoder change together, so an older version beside a newer
     encoder could only give wrong scores.
@@ -87,7 +96,7 @@ def export(
             raise DatasetError(f"{path} does not exist")
     if digest(features_sql) != info.sql_sha256:
         raise DatasetError(f"{features_sql} is not the query that made {dataset}: {info.sql_sha256}")
-    metrics = checkpoint / "metrics.json"
+    metrics = (evaluation or checkpoint) / "metrics.json"
     if not metrics.exists():
         raise DatasetError(f"{metrics} does not exist: run `jd-intent-batch evaluate` first")
 
@@ -104,7 +113,7 @@ def export(
     with replacing(artifact) as folder:
         shutil.copy(features_sql, folder / "features.sql")
         shutil.copytree(dataset / "encoder", folder / "encoder")
-        _write_repository(folder / "triton", checkpoint, shape, manifest.model_version, options.instances)
+        write_repository(folder / "triton", checkpoint, shape, manifest.model_version, options.instances)
         (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
     return manifest
 
@@ -135,7 +144,8 @@ def _version(artifact: Path, asked: int | None) -> int:
     return asked
 
 
-def _write_repository(repository: Path, checkpoint: Path, shape: Shape, version: int, instances: int) -> None:
+def write_repository(repository: Path, checkpoint: Path, shape: Shape, version: int, instances: int = 1) -> None:
+    """Writes the model repository that Triton serves: the model `embedding` with one version, made of a checkpoint."""
     model = repository / MODEL_NAME
     served = model / str(version)
     served.mkdir(parents=True)

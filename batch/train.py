@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Evaluation",
+    "Optimisation",
     "Shape",
     "TrainOptions",
     "TrainResult",
     "TrainingFailed",
+    "build",
     "load_checkpoint",
     "read_shape",
+    "save_checkpoint",
     "train",
 ]
 
@@ -72,7 +75,7 @@ class TrainOptions:
     learning_rate: float = 0.001
     embedding_l2: float = 1e-3
     count_min: int = 2
-    batch_size: int = 1024
+    batch_size: int = 2048
     epochs_max: int = 10
     evals_per_epoch: int = 2
     patience: int = 3
@@ -192,6 +195,36 @@ def train(dataset: Path, checkpoint: Path, options: TrainOptions, console: Conso
     return run.fit(training, validation, console)
 
 
+class Optimisation:
+    """The gradient steps of one model: binary cross-entropy plus the L2 penalty, Adam on everything."""
+
+    def __init__(self, model: DeepFM, options: TrainOptions) -> None:
+        import oneflow as flow  # noqa: PLC0415
+
+        self._tensor = flow.tensor
+        self._model = model
+        self._options = options
+        self._adam = flow.optim.Adam(model.parameters(), lr=options.learning_rate)
+        self._criterion = flow.nn.BCEWithLogitsLoss()
+
+    def step(self, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
+        """One step on rows int32 [n, fields] and labels float32 [n]; returns the cross-entropy before it.
+
+        Raises:
+            TrainingFailed: it is not finite.
+        """
+        self._model.train()
+        logits, squares = self._model(self._tensor(rows))
+        loss = self._criterion(logits, self._tensor(labels))
+        (loss + 0.5 * self._options.embedding_l2 * squares.mean()).backward()
+        self._adam.step()
+        self._adam.zero_grad()
+        value = float(loss.item())
+        if not math.isfinite(value):
+            raise TrainingFailed(f"the loss is {value}: lower the learning rate ({self._options.learning_rate})")
+        return value
+
+
 class _Run:
     def __init__(
         self,
@@ -210,7 +243,7 @@ class _Run:
         # isort: split
         import oneflow as flow  # noqa: PLC0415
 
-        self.flow, self.deepfm = flow, deepfm
+        self.deepfm = deepfm
         self.shape, self.vocabulary, self.options, self.checkpoint = shape, vocabulary, options, checkpoint
         self.by_auc, self.say = by_auc, say
         self.history: list[Evaluation] = []
@@ -218,8 +251,7 @@ class _Run:
         flow.manual_seed(options.seed)
         np.random.seed(options.seed)
         self.model = build(shape, bias=math.log(shape.base_rate / (1 - shape.base_rate)))
-        self.optimizer = flow.optim.Adam(self.model.parameters(), lr=options.learning_rate)
-        self.criterion = flow.nn.BCEWithLogitsLoss()
+        self.optimisation = Optimisation(self.model, options)
 
     def fit(self, training: Part, validation: Part, console: Console | None) -> TrainResult:
         options = self.options
@@ -238,7 +270,10 @@ class _Run:
                 if place == 0:
                     permutation = order.permutation(training.count)
                 chosen = permutation[place * options.batch_size : (place + 1) * options.batch_size]
-                losses.append(self._step(step, rows[chosen], training.labels[chosen]))
+                try:
+                    losses.append(self.optimisation.step(rows[chosen], training.labels[chosen]))
+                except TrainingFailed as error:
+                    raise TrainingFailed(f"step {step}: {error}") from None
                 trained += len(chosen)
                 progress.update(task, advance=1, loss=losses[-1])
                 if step % eval_every and step != steps_max:
@@ -284,28 +319,12 @@ class _Run:
             stopped_early=waited >= options.patience,
         )
 
-    def _step(self, step: int, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
-        self.model.train()
-        logits, squares = self.model(self.flow.tensor(rows))
-        loss = self.criterion(logits, self.flow.tensor(labels))
-        (loss + 0.5 * self.options.embedding_l2 * squares.mean()).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        value = float(loss.item())
-        if not math.isfinite(value):
-            raise TrainingFailed(
-                f"the loss is {value} at step {step}: lower the learning rate ({self.options.learning_rate})"
-            )
-        return value
-
     def _score(self, metrics: Metrics) -> float:
         return metrics.auc if self.by_auc and metrics.auc is not None else -metrics.log_loss
 
     def _save(self) -> None:
         with replacing(self.checkpoint) as folder:
-            self.deepfm.save_weights(self.model, folder / "model")
-            self.vocabulary.save(folder / "vocabulary.npz")
-            (folder / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(self.shape), indent=2))
+            save_checkpoint(folder, Checkpoint(self.shape, self.vocabulary, self.model))
             self._save_history(folder)
 
     def _save_history(self, folder: Path) -> None:
@@ -343,6 +362,15 @@ def read_shape(checkpoint: Path) -> Shape:
         ) from None
     except msgspec.DecodeError as error:
         raise DatasetError(f"{path}: {error}") from error
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes weights, vocabulary and shape into an empty folder; equal checkpoints give equal bytes."""
+    from batch.deepfm import save_weights  # noqa: PLC0415
+
+    save_weights(checkpoint.model, folder / "model")
+    checkpoint.vocabulary.save(folder / "vocabulary.npz")
+    (folder / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(checkpoint.shape), indent=2))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
