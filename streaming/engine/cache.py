@@ -1,0 +1,37 @@
+"""Where compiled kernels are kept between processes.
+
+Numba checks only the file of the function that it loads, not those of the functions it calls, so that an edited kernel
+would go on running in its old form inside its callers. A folder per digest of all kernel sources cannot be stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numba
+
+__all__ = ["use_kernel_cache"]
+
+_KERNELS = ("strings", "table", "window", "scalar", "aggregate", "kernels")
+
+
+def use_kernel_cache() -> None:
+    """Points numba at this version's folder; called before any kernel is imported. NUMBA_CACHE_DIR goes before it."""
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
+    digest = hashlib.sha256(numba.__version__.encode())
+    for name in _KERNELS:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "jd-intent-scorer" / f"kernels-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(folder)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"jd-intent-scorer-{os.getuid()}-{digest.hexdigest()[:16]}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+    numba.config.CACHE_DIR = str(folder)

@@ -1,0 +1,353 @@
+"""Typed expressions -> the instructions of the machine (see `machine`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming.engine.machine import CONSTANTS, REQUESTS, Domain, Op, ref
+from streaming.engine.nodes import (
+    Aggregate,
+    Apply,
+    Base,
+    Column,
+    Const,
+    Element,
+    Group,
+    Host,
+    HostAggregate,
+    Joined,
+    Node,
+)
+from streaming.engine.table import Table
+from streaming.engine.types import Type
+
+__all__ = ["HostCall", "Program", "Rows", "emit"]
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An index that a program reads: `windows` says whether its rows are bounded by the request's time."""
+
+    table: Table
+    key: tuple[int, ...]
+    ts: int
+    windows: bool
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A function in Python: for every element of `out`'s domain, or for every segment of `group`'s domain."""
+
+    node: Host | HostAggregate
+    out: int
+    arguments: tuple[int, ...]
+    domain: int = -1
+    frame: int = 0
+
+
+@dataclass
+class Program:
+    """A plan ready to run.
+
+    Attributes:
+        code, extra: the instructions and their lists.
+        constants, constant_nulls: domain 0.
+        domains: int64[d, 6], the table of domains as it is before a run.
+        tables, indexes: what the numbers in the instructions stand for.
+        host: the functions in Python, by number.
+        outputs: the register of each output, in the domain of the requests.
+        sources: the groups of windows, and the indexes of each one's tables.
+    """
+
+    code: Int64
+    extra: Int64
+    constants: Int64
+    constant_nulls: npt.NDArray[np.uint8]
+    domains: Int64
+    tables: list[Table]
+    indexes: list[Rows]
+    host: list[HostCall]
+    outputs: list[int]
+    sources: list[tuple[Group, list[int]]]
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of windows."""
+        return [group for group, _ in self.sources]
+
+
+def emit(outputs: Sequence[Node], strict: bool) -> Program:
+    """The program that computes `outputs`.
+
+    Args:
+        strict: NULL join keys match nothing, as OpenMLDB has it offline.
+    """
+    return _Emitter(outputs, strict).program()
+
+
+@dataclass(frozen=True, eq=False)
+class _Context:
+    """Where an expression is computed: a domain, and whose rows its elements are."""
+
+    domain: int
+    base: Base | None  # the table whose rows the elements are; None: the requests, or all sources of a group
+    source: int
+    group: Group | None
+    parent: _Context | None
+
+
+class _Emitter:
+    def __init__(self, outputs: Sequence[Node], strict: bool) -> None:
+        self.wanted = outputs
+        self.strict = strict
+        self.code: list[tuple[int, ...]] = []
+        self.extra: list[int] = []
+        self.constants: dict[Const, int] = {}
+        self.slots = [0, 0]
+        self.parents = [0, 0]
+        self.tables: list[Table] = []
+        self.indexes: list[Rows] = []
+        self.host: list[HostCall] = []
+        self.done: dict[tuple[int, int, Node | Joined], int] = {}
+        self.requests = _Context(REQUESTS, None, -1, None, None)
+        self.groups: dict[Group, _Context] = {}
+        self.sources: list[tuple[Group, list[int]]] = []
+        self.frequencies: dict[tuple[Group, int, Node, Node | None], list[Aggregate]] = {}
+        for node in outputs:
+            self.note(node)
+
+    def note(self, node: Node) -> None:
+        """Gathers the aggregates that one pass of counting answers together."""
+        if isinstance(node, Aggregate):
+            if isinstance(node.kind, str):
+                together = self.frequencies.setdefault((node.group, node.frame, node.value, node.condition), [])
+                if node not in together:
+                    together.append(node)
+            self.note(node.value)
+            if node.condition is not None:
+                self.note(node.condition)
+        for child in getattr(node, "arguments", ()):
+            self.note(child)
+
+    def program(self) -> Program:
+        outputs = [self.vector(self.node(node, self.requests), self.requests) for node in self.wanted]
+        domains = np.zeros((len(self.slots), len(Domain)), np.int64)
+        domains[:, Domain.SLOTS] = self.slots
+        domains[:, Domain.PARENT] = self.parents
+        return Program(
+            np.array(self.code, np.int64).reshape(-1, 8),
+            np.array(self.extra, np.int64),
+            np.array([c.word for c in self.constants], np.int64),
+            np.array([c.null for c in self.constants], np.uint8),
+            domains,
+            self.tables,
+            self.indexes,
+            self.host,
+            outputs,
+            self.sources,
+        )
+
+    # -- pieces ----------------------------------------------------------------------------------------------------
+
+    def register(self, domain: int) -> int:
+        self.slots[domain] += 1
+        return ref(domain, self.slots[domain] - 1)
+
+    def add(self, op: Op, out: int, *operands: int) -> int:
+        row = (int(op), out, *operands)
+        self.code.append(row + (0,) * (8 - len(row)))
+        return out
+
+    def list(self, *numbers: int) -> int:
+        self.extra += numbers
+        return len(self.extra) - len(numbers)
+
+    def domain(self, parent: int) -> int:
+        self.slots.append(2)  # slot 0: the rows, slot 1: the parent's element
+        self.parents.append(parent)
+        return len(self.slots) - 1
+
+    def table(self, table: Table) -> int:
+        if table not in self.tables:
+            self.tables.append(table)
+        return self.tables.index(table)
+
+    def index(self, rows: Rows) -> int:
+        if rows not in self.indexes:
+            self.indexes.append(rows)
+        return self.indexes.index(rows)
+
+    def vector(self, register: int, context: _Context) -> int:
+        """`register` as a vector of the context's domain: constants are spread out."""
+        if register >> 20 != CONSTANTS:
+            return register
+        return self.add(Op.COPY, self.register(context.domain), register)
+
+    # -- expressions -----------------------------------------------------------------------------------------------
+
+    def node(self, node: Node, context: _Context) -> int:
+        """The register of `node` in `context`."""
+        if isinstance(node, Const):
+            return ref(CONSTANTS, self.constants.setdefault(node, len(self.constants)))
+        key = (context.domain, context.source, node)
+        found = self.done.get(key)
+        if found is None:
+            found = self.done[key] = self.compute(node, context)
+        return found
+
+    def compute(self, node: Node, context: _Context) -> int:
+        if isinstance(node, Column):
+            return self.column(node, context)
+        if isinstance(node, Element):
+            if context is not self.groups.get(node.group):
+                raise TypeError("a window's column outside its window")
+            return self.element(node, context)
+        if isinstance(node, Apply):
+            arguments = [self.node(argument, context) for argument in node.arguments]
+            return self.add(
+                node.op, self.register(context.domain), *arguments, *([0] * (3 - len(arguments))), node.bits
+            )  # fmt: skip
+        if isinstance(node, Host):
+            arguments = [self.node(argument, context) for argument in node.arguments]
+            out = self.register(context.domain)
+            self.host.append(HostCall(node, out, tuple(arguments)))
+            return self.add(Op.HOST, out, len(self.host) - 1)
+        if context is not self.requests:
+            return self.lift(node, context)
+        if isinstance(node, HostAggregate):
+            group = self.group(node.group)
+            arguments = [self.node(argument, group) for argument in node.arguments]
+            out = self.register(context.domain)
+            self.host.append(HostCall(node, out, tuple(arguments), group.domain, node.frame))
+            return self.add(Op.HOST, out, len(self.host) - 1)
+        if isinstance(node.kind, str):
+            return self.frequency(node)
+        group = self.group(node.group)
+        value = self.node(node.value, group)
+        condition = -1 if node.condition is None else self.vector(self.node(node.condition, group), group)
+        number = node.number
+        if node.kind == Op.COUNT:
+            number = int(isinstance(node.value, Const) and not node.value.null)
+        out = self.register(context.domain)
+        return self.add(node.kind, out, group.domain, node.frame, value, condition, number, node.bits)
+
+    def lift(self, node: Node, context: _Context) -> int:
+        """A value of the parent's element, for each of its rows."""
+        if context.parent is None:
+            raise TypeError("no parent to take a value from")
+        value = self.vector(self.node(node, context.parent), context.parent)
+        return self.add(Op.FLAT_PARENT, self.register(context.domain), value)
+
+    def column(self, node: Column, context: _Context) -> int:
+        if node.base is context.base:
+            table = self.table(node.base.table)
+            out = self.register(context.domain)
+            return self.add(Op.FLAT_COLUMN, out, context.source, table, node.position, 1)
+        if context.source >= 0 and context.group is None:  # the candidates of a join: all else is its left side
+            return self.lift(node, context)
+        if node.base.joined is not None:
+            row = self.joined(node.base.joined, context)
+            table = self.table(node.base.table)
+            return self.add(Op.FETCH, self.register(context.domain), row, table, node.position)
+        if context is not self.requests:
+            raise TypeError("a request's column among a window's rows")
+        return self.add(Op.LOAD, self.register(REQUESTS), node.position)
+
+    def joined(self, joined: Joined, context: _Context) -> int:
+        key = (context.domain, context.source, joined)
+        found = self.done.get(key)
+        if found is not None:
+            return found
+        table = joined.base.table
+        pairs: list[int] = []
+        for column, value in joined.key:
+            pairs += [self.node(value, context), int(table.columns[column].type == Type.STRING)]
+        index = self.index(Rows(table, tuple(column for column, _ in joined.key), joined.ts, False))
+        if joined.condition is None:
+            at = self.list(index, len(joined.key), int(self.strict), *pairs)
+            found = self.add(Op.JOIN, self.register(context.domain), at)
+        else:
+            domain = self.domain(context.domain)
+            at = self.list(1, len(joined.key), 0, -1, 0, 0, 0, index, *pairs)
+            self.add(Op.COLLECT, domain, at)
+            candidates = _Context(domain, joined.base, 0, None, context)
+            condition: Node = joined.condition
+            if self.strict:
+                for _, value in joined.key:
+                    known = Apply(Type.BOOL, Op.NOT, (Apply(Type.BOOL, Op.IS_NULL, (value,)),))
+                    condition = Apply(Type.BOOL, Op.AND, (known, condition))
+            test = self.vector(self.node(condition, candidates), candidates)
+            found = self.add(Op.PICK, self.register(context.domain), domain, test)
+        self.done[key] = found
+        return found
+
+    # -- windows ---------------------------------------------------------------------------------------------------
+
+    def group(self, group: Group) -> _Context:
+        """The context of a group's rows, which are collected first."""
+        found = self.groups.get(group)
+        if found is not None:
+            return found
+        pairs: list[int] = []
+        for place in group.key:
+            node = group.own[place]
+            pairs += [self.node(node, self.requests), int(node.type == Type.STRING)]
+        time = -1 if group.time is None else self.node(group.own[group.time], self.requests)
+        sources = []
+        for base, nodes in group.sources:
+            columns = [nodes[place] for place in (*group.key, *([] if group.time is None else [group.time]))]
+            numbers = [column.position for column in columns if isinstance(column, Column)]
+            key = tuple(numbers[: len(group.key)])
+            ts = -1 if group.time is None else numbers[-1]
+            sources.append(self.index(Rows(base.table, key, ts, True)))
+        self.sources.append((group, sources))
+        domain = self.domain(REQUESTS)
+        frames = [number for frame in group.frames for number in map(int, frame)]
+        at = self.list(
+            len(sources), len(group.key), len(group.frames), time, int(group.own_row), int(group.exclude_time),
+            int(group.time is not None), *sources, *pairs, *frames,
+        )  # fmt: skip
+        self.add(Op.COLLECT, domain, at)
+        found = self.groups[group] = _Context(domain, None, -1, group, self.requests)
+        return found
+
+    def element(self, node: Element, context: _Context) -> int:
+        group = node.group
+        own = self.vector(self.node(group.own[node.position], self.requests), self.requests)
+        if len(group.sources) == 1:
+            base, nodes = group.sources[0]
+            value = nodes[node.position]
+            if isinstance(value, Column) and value.base is base:
+                out = self.register(context.domain)
+                return self.add(Op.FLAT, out, own, self.table(base.table), value.position)
+        out = self.register(context.domain)
+        self.add(Op.FLAT_PARENT, out, own, 1)
+        for source, (base, nodes) in enumerate(group.sources):
+            value = nodes[node.position]
+            if isinstance(value, Column) and value.base is base:
+                self.add(Op.FLAT_COLUMN, out, source, self.table(base.table), value.position)
+            else:
+                inner = _Context(context.domain, base, source, group, self.requests)
+                self.add(Op.FLAT_COPY, out, source, self.node(value, inner))
+        return out
+
+    def frequency(self, node: Aggregate) -> int:
+        together = self.frequencies[node.group, node.frame, node.value, node.condition]
+        group = self.group(node.group)
+        value = self.node(node.value, group)
+        condition = -1 if node.condition is None else self.vector(self.node(node.condition, group), group)
+        kinds = {"distinct_count": 0, "top1_ratio": 1, "topn_frequency": 2}
+        results: list[int] = []
+        for one in together:
+            out = self.register(REQUESTS)
+            self.done[REQUESTS, -1, one] = out
+            results += [kinds[str(one.kind)], one.number, out]
+        at = self.list(int(node.value.type == Type.STRING), len(together), *results)
+        self.add(Op.FREQUENCY, results[2], group.domain, node.frame, value, condition, at)
+        return self.done[REQUESTS, -1, node]

@@ -1,0 +1,671 @@
+"""The engine: a catalogue of tables and deployments, and the driver that runs programs over batches of requests.
+
+One thread at a time may use an engine: rows, indexes and the workspace of the kernels are shared and not locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from streaming.engine import files
+from streaming.engine import syntax as s
+from streaming.engine.emit import HostCall, Program, Rows, emit
+from streaming.engine.errors import BadRow, point
+from streaming.engine.kernels import run
+from streaming.engine.machine import Domain, State
+from streaming.engine.nodes import Column as ColumnNode
+from streaming.engine.nodes import HostAggregate
+from streaming.engine.parse import parse, parse_select
+from streaming.engine.plan import Query, constant, plan
+from streaming.engine.rows import Block, encode, pack_rows, to_arrow
+from streaming.engine.strings import Pool
+from streaming.engine.table import NULLS_PER_WORD, Column, Index, Table
+from streaming.engine.types import ARROW, Type, to_python, to_word
+
+__all__ = ["Engine", "Mark", "TableStats"]
+
+Int64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.uint8]
+
+# Requests per run of a program: their registers stay in the cache, and a replay links rows in steps of so many.
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment in an engine's life: how many rows each table had."""
+
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TableStats:
+    """Size of a table: `rows`, and `bytes` allocated for rows and indexes."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass
+class _Deployment:
+    name: str
+    query: Query
+    program: Program
+    table: Table
+    schema: pa.Schema
+    times: tuple[int, ...]  # columns of the request that windows are ordered by
+    where: bool
+    indexes: list[Index]
+    addresses: _Addresses = field(default_factory=lambda: _Addresses())
+
+
+@dataclass
+class _Addresses:
+    version: int = -1
+    tables: Int64 = field(default_factory=lambda: np.empty((0, 3), np.int64))
+    indexes: Int64 = field(default_factory=lambda: np.empty((0, 8), np.int64))
+
+
+class Engine:
+    """OpenMLDB's online feature store in one process.
+
+    Args:
+        paths: prefixes of the paths in LOAD DATA INFILE and INTO OUTFILE, and the folders that stand for them.
+    """
+
+    def __init__(self, paths: Mapping[str, str] | None = None) -> None:
+        self._paths = dict(paths or {})
+        self._pool = Pool()
+        self._databases: set[str] = set()
+        self._database = ""
+        self._tables: dict[tuple[str, str], Table] = {}
+        self._deployments: dict[str, _Deployment] = {}
+        self._mem: Int64 = np.zeros(1 << 16, np.int64)
+        self._nul: Flags = np.zeros(1 << 16, np.uint8)
+        self._scratch: Int64 = np.zeros(1 << 12, np.int64)
+
+    # -- statements ------------------------------------------------------------------------------------------------
+
+    def execute(self, script: str) -> None:
+        """Runs the statements of a script, in order; a SELECT among them is planned (and so checked), not answered.
+
+        Raises:
+            UnsupportedSQL: a statement is wrong or outside the dialect. Those before it have run.
+            BadRow: an INSERT or a file has a row that its table refuses.
+        """
+        for statement in parse(script):
+            self._statement(statement, script)
+
+    def _statement(self, statement: s.Statement, script: str) -> None:
+        if isinstance(statement, s.CreateDatabase):
+            if statement.name in self._databases and not statement.if_not_exists:
+                raise point(script, statement.at, f"database {statement.name} exists already")
+            self._databases.add(statement.name)
+        elif isinstance(statement, s.Use):
+            if statement.name not in self._databases:
+                raise point(script, statement.at, f"unknown database {statement.name}")
+            self._database = statement.name
+        elif isinstance(statement, s.CreateTable):
+            self._create_table(statement, script)
+        elif isinstance(statement, s.CreateIndex):
+            table = self._table(statement.table, script, statement.at)
+            self._declare(table, statement.index, script)
+        elif isinstance(statement, s.Insert):
+            self._insert_values(statement, script)
+        elif isinstance(statement, s.Deploy):
+            self._deploy(statement, script)
+        elif isinstance(statement, s.Drop):
+            self._drop(statement, script)
+        elif isinstance(statement, s.LoadData):
+            self._load(statement, script)
+        elif isinstance(statement, s.Outfile):
+            answer = self._query(statement.select, script)
+            files.write(answer, files.resolve(statement.path, self._paths), statement.options)
+        elif isinstance(statement, s.Select):
+            self._plan(statement, script)
+        # SET: one process has no execution modes, and every job is synchronous
+
+    def _find(self, name: tuple[str, ...]) -> Table | None:
+        database, table = name if len(name) == 2 else (self._database, name[-1])
+        return self._tables.get((database, table))
+
+    def _table(self, name: tuple[str, ...], script: str, at: int) -> Table:
+        table = self._find(name)
+        if table is None:
+            raise point(script, at, f"unknown table {'.'.join(name)}")
+        return table
+
+    def _create_table(self, statement: s.CreateTable, script: str) -> None:
+        if self._find(statement.name) is not None:
+            if statement.if_not_exists:
+                return
+            raise point(script, statement.at, f"table {'.'.join(statement.name)} exists already")
+        database = statement.name[0] if len(statement.name) == 2 else self._database
+        if database and database not in self._databases:
+            raise point(script, statement.at, f"unknown database {database}")
+        columns, seen = [], set()
+        for definition in statement.columns:
+            if definition.name in seen:
+                raise point(script, definition.at, f"column {definition.name} is there twice")
+            seen.add(definition.name)
+            default = None
+            if definition.default is not None and definition.default.value is not None:
+                default = _value(definition.default.value, definition.type, script, definition.at)
+            columns.append(Column(definition.name, definition.type, definition.nullable, default))
+        if not columns:
+            raise point(script, statement.at, "a table without columns")
+        table = Table(database, statement.name[-1], columns)
+        for index in statement.indexes:
+            self._declare(table, index, script)
+        if not statement.indexes:
+            table.declared.append(((0,), -1))  # OpenMLDB's default: the first column, no time
+        self._tables[database, table.name] = table
+
+    def _declare(self, table: Table, index: s.IndexDef, script: str) -> None:
+        names = [*index.key, *([index.ts] if index.ts else [])]
+        for name in names:
+            if name not in table.positions:
+                raise point(script, index.at, f"unknown column {name} in an index of {table.name}")
+        if not index.key:
+            raise point(script, index.at, "an index without KEY")
+        ts = -1
+        if index.ts is not None:
+            ts = table.positions[index.ts]
+            if table.columns[ts].type not in (Type.TIMESTAMP, Type.BIGINT):
+                raise point(script, index.at, f"TS={index.ts} is neither a timestamp nor a bigint")
+        key = tuple(table.positions[name] for name in index.key)
+        table.declared.append((key, ts))
+        if ts >= 0:
+            table.index(tuple(sorted(key)), ts)  # from now on, rows without a time are refused
+
+    def _insert_values(self, statement: s.Insert, script: str) -> None:
+        table = self._table(statement.table, script, statement.at)
+        names = statement.columns or tuple(column.name for column in table.columns)
+        for name in names:
+            if name not in table.positions:
+                raise point(script, statement.at, f"unknown column {name} in {table.name}")
+        rows = []
+        for values in statement.rows:
+            if len(values) != len(names):
+                raise point(script, values[0].at, f"{len(values)} values for {len(names)} columns")
+            row: dict[str, object] = {}
+            for name, expr in zip(names, values, strict=True):
+                if not isinstance(expr, s.Literal):
+                    constant(expr, script, self._pool)
+                    raise TypeError("unreachable")
+                row[name] = _value(expr.value, table.columns[table.positions[name]].type, script, expr.at)
+            rows.append(row)
+        if statement.ignore:
+            raise point(script, statement.at, "unsupported: INSERT OR IGNORE")
+        self._append(table, encode(table.name, table.columns, rows, self._pool))
+
+    def _drop(self, statement: s.Drop, script: str) -> None:
+        name = statement.name[-1]
+        if statement.kind == "table":
+            table = self._find(statement.name)
+            if table is not None:
+                used = [d.name for d in self._deployments.values() if table in d.program.tables or table is d.table]
+                if used:
+                    raise point(script, statement.at, f"table {name} is used by deployment {used[0]}")
+                del self._tables[table.database, table.name]
+            found = table is not None
+        elif statement.kind == "deployment":
+            found = self._deployments.pop(name, None) is not None
+        elif statement.kind == "database":
+            found = name in self._databases
+            if any(database == name for database, _ in self._tables):
+                raise point(script, statement.at, f"database {name} still has tables")
+            self._databases.discard(name)
+        else:
+            raise point(script, statement.at, "unsupported: DROP INDEX")
+        if not found and not statement.if_exists:
+            raise point(script, statement.at, f"unknown {statement.kind} {'.'.join(statement.name)}")
+
+    def _load(self, statement: s.LoadData, script: str) -> None:
+        table = self._table(statement.table, script, statement.at)
+        mode = statement.options.get("mode", "error_if_exists")
+        if mode == "overwrite":
+            table.truncate(0)
+        elif mode == "error_if_exists" and table.count and "mode" in statement.options:
+            raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
+        names = [column.name for column in table.columns]
+        for path, rows in files.read(files.resolve(statement.path, self._paths), names, statement.options):
+            self._append(table, encode(f"{table.name} ({path})", table.columns, rows, self._pool))
+
+    # -- plans -----------------------------------------------------------------------------------------------------
+
+    def _plan(self, select: s.Select, script: str) -> Query:
+        query = plan(select, script, self._find, self._pool)
+        return query
+
+    def _compile(self, name: str, query: Query, strict: bool) -> _Deployment:
+        nodes = [output.node for output in query.outputs]
+        if query.where is not None:
+            nodes.append(query.where)
+        program = emit(nodes, strict)
+        names = [output.name for output in query.outputs]
+        schema = pa.schema([pa.field(n, ARROW[o.node.type]) for n, o in zip(names, query.outputs, strict=True)])
+        main = query.main
+        if main is None:
+            raise ValueError("a query without FROM has no requests")
+        times = {g.own[g.time] for g in program.groups if g.time is not None}
+        columns = tuple(sorted(t.position for t in times if isinstance(t, ColumnNode) and t.base is main))
+        return _Deployment(name, query, program, main.table, schema, columns, query.where is not None, [])
+
+    def _deploy(self, statement: s.Deploy, script: str) -> None:
+        if statement.name in self._deployments:
+            if statement.if_not_exists:
+                return
+            raise point(script, statement.at, f"deployment {statement.name} exists already")
+        query = self._plan(statement.select, script)
+        if query.main is None:
+            raise point(script, statement.at, "unsupported: a deployment without FROM")
+        deployment = self._compile(statement.name, query, strict=False)
+        deployment.indexes = [rows.table.index(rows.key, rows.ts) for rows in deployment.program.indexes]
+        self._deployments[statement.name] = deployment
+
+    def _deployment(self, name: str) -> _Deployment:
+        found = self._deployments.get(name)
+        if found is None:
+            raise KeyError(f"unknown deployment {name}")
+        return found
+
+    def _named(self, table: str) -> Table:
+        found = self._find(tuple(table.split(".")))
+        if found is None:
+            raise BadRow(f"unknown table {table}")
+        return found
+
+    def schema(self, deployment: str) -> pa.Schema:
+        """The columns that a deployment answers with."""
+        return self._deployment(deployment).schema
+
+    def request_schema(self, deployment: str) -> pa.Schema:
+        """The columns of a deployment's request rows."""
+        return _table_schema(self._deployment(deployment).table)
+
+    def table_schema(self, table: str) -> pa.Schema:
+        """The columns of a table."""
+        return _table_schema(self._named(table))
+
+    def stats(self) -> dict[str, TableStats]:
+        """Rows and bytes of every table, by name (`db.name`, or `name` outside a database)."""
+        return {_full_name(table): TableStats(table.count, table.nbytes) for table in self._tables.values()}
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
+        """Adds rows to a table; all of them, or none.
+
+        Args:
+            table: `name` or `db.name`.
+            rows: dicts by column name (what is left out is NULL or its default), or an Arrow table with every column.
+
+        Raises:
+            BadRow: names table, row number and column of what is wrong.
+        """
+        found = self._named(table)
+        self._append(found, encode(found.name, found.columns, rows, self._pool))
+
+    def _append(self, table: Table, block: Block, link: bool = True) -> None:
+        table.append(block[0], block[1], link)
+
+    def mark(self) -> Mark:
+        """This moment, for `rollback`."""
+        return Mark({_full_name(table): table.count for table in self._tables.values()})
+
+    def rollback(self, mark: Mark) -> None:
+        """Forgets every row inserted since `mark`: answers are what they were then."""
+        for table in self._tables.values():
+            table.truncate(mark.counts.get(_full_name(table), 0))
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def request(self, deployment: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> pa.Table:
+        """Answers request rows, each by itself, over what is in the tables now.
+
+        Returns:
+            A row per request row, in order (without those that the deployment's WHERE drops). Request rows are not
+            inserted, and do not see each other.
+
+        Raises:
+            KeyError: no such deployment.
+            BadRow: a value of the wrong type, or a time that is NULL or negative.
+        """
+        found = self._deployment(deployment)
+        mark = self._pool.count
+        try:
+            requests = self._requests(found, rows)
+            return self._answer(found, requests, np.empty((0, len(found.indexes)), np.int64))
+        finally:
+            self._pool.truncate(mark)
+
+    def _requests(self, deployment: _Deployment, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Int64:
+        table = deployment.table
+        block = encode(f"request of {deployment.name}", table.columns, rows, self._pool)
+        packed = pack_rows(table.columns, table.width, block)
+        _check_times(f"request of {deployment.name}", table, packed, deployment.times)
+        return packed
+
+    def replay(
+        self,
+        deployment: str,
+        requests: pa.Table | Sequence[Mapping[str, Any]],
+        inserts: Mapping[str, pa.Table | Sequence[Mapping[str, Any]]],
+        request_at: npt.ArrayLike,
+        insert_at: Mapping[str, npt.ArrayLike],
+    ) -> pa.Table:
+        """Answers requests as if inserts and requests came one by one, in order of their positions.
+
+        Args:
+            requests: n request rows.
+            inserts: rows by table.
+            request_at: int64[n]: request i sees what was there before the call, and every row of `inserts` whose
+                position is less than request_at[i].
+            insert_at: the positions of each table's rows.
+
+        Returns:
+            A row per request, in order. All rows of `inserts` are in their tables afterwards; requests are not.
+
+        Raises:
+            BadRow: nothing was inserted then.
+        """
+        found = self._deployment(deployment)
+        at = np.asarray(request_at, np.int64)
+        blocks: list[tuple[Table, Block, Int64]] = []
+        for name, rows in inserts.items():
+            table = self._named(name)
+            words, flags = encode(table.name, table.columns, rows, self._pool)
+            positions = np.asarray(insert_at[name], np.int64)
+            if len(positions) != len(words[0]):
+                raise ValueError(f"{len(positions)} positions for {len(words[0])} rows of {name}")
+            if len(positions) and (np.diff(positions) < 0).any():
+                order = np.argsort(positions, kind="stable")
+                positions = positions[order]
+                words = [w[order] for w in words]
+                flags = [None if f is None else f[order] for f in flags]
+            blocks.append((table, (words, flags), positions))
+        mark, texts = self.mark(), self._pool.count
+        try:
+            packed = self._requests(found, requests)
+            if len(packed) != len(at):
+                raise ValueError(f"{len(at)} positions for {len(packed)} requests")
+            limits = np.empty((len(at), len(found.indexes)), np.int64)
+            before = {id(table): table.count for table, _, _ in blocks}
+            for table, block, _ in blocks:
+                self._append(table, block, link=False)
+            for i, index in enumerate(found.indexes):
+                limits[:, i] = index.table.count
+                for table, _, positions in blocks:
+                    if table is index.table:
+                        limits[:, i] = before[id(table)] + np.searchsorted(positions, at, "left")
+            order = np.argsort(at, kind="stable")
+            answer = self._answer(found, packed[order], limits[order])
+            for table, _, _ in blocks:
+                table.link()
+        except BaseException:
+            self.rollback(mark)
+            raise
+        finally:
+            self._pool.truncate(texts)
+        if (np.diff(order) < 0).any():
+            answer = answer.take(pa.array(np.argsort(order, kind="stable")))
+        return answer
+
+    def query(self, sql: str) -> pa.Table:
+        """Answers a SELECT offline: a row per row of its main table, as of that row's own time.
+
+        A row sees, of its own table, the rows before it in time (of equal times: inserted before it), and of the other
+        tables of its windows those up to its time; joins see all rows. NULL join keys match nothing, as in OpenMLDB's
+        batch engine.
+        """
+        return self._query(parse_select(sql), sql)
+
+    def _query(self, select: s.Select, script: str) -> pa.Table:
+        query = self._plan(select, script)
+        mark = self._pool.count
+        deployment = self._compile("query", query, strict=True)
+        table = deployment.table
+        try:
+            times = table.rows[: table.count]
+            _check_times(table.name, table, times, deployment.times)
+            order, limits = self._as_of(deployment)
+            answer = self._answer(deployment, table.rows, limits, order)
+        finally:
+            self._pool.truncate(mark)
+        if (np.diff(order) < 0).any():
+            answer = answer.take(pa.array(np.argsort(order, kind="stable")))
+        if query.limit is not None:
+            answer = answer.slice(0, query.limit)
+        return answer
+
+    def _as_of(self, deployment: _Deployment) -> tuple[Int64, Int64]:
+        """The order in which an offline query visits its rows, and what each may see of each index.
+
+        The indexes are the query's own and are linked in order of time as the visit goes on.
+        """
+        table, program = deployment.table, deployment.program
+        n = table.count
+        order = np.arange(n)
+        if deployment.times:
+            order = np.argsort(table.rows[:n, deployment.times[0]], kind="stable")
+        limits = np.empty((n, len(program.indexes)), np.int64)
+        for i, rows in enumerate(program.indexes):
+            source = rows.table
+            if not rows.windows:
+                limits[:, i] = source.count
+                deployment.indexes.append(_temporary(rows))
+                continue
+            times = source.rows[: source.count, rows.ts]
+            _check_times(source.name, source, source.rows[: source.count], (rows.ts,))
+            by_time = np.argsort(times, kind="stable")
+            deployment.indexes.append(Index(source, rows.key, rows.ts, by_time))
+            if source is table and rows.ts in deployment.times:
+                place = np.empty(n, np.int64)
+                place[by_time] = np.arange(n)
+                limits[:, i] = place[order]
+            else:
+                main_time = _main_time(program, i)
+                limits[:, i] = np.searchsorted(times[by_time], table.rows[order, main_time], "right")
+        return order, limits
+
+    def _answer(self, deployment: _Deployment, requests: Int64, limits: Int64, order: Int64 | None = None) -> pa.Table:
+        """Runs the program over `requests` (their rows `order`, where given), a batch at a time."""
+        n = len(requests) if order is None else len(order)
+        batches: list[pa.RecordBatch] = []
+        texts = self._pool.count
+        for first in range(0, n, _BATCH):
+            if order is None:
+                batch = requests[first : first + _BATCH]
+            else:
+                batch = requests[order[first : first + _BATCH]]
+            seen = limits[first : first + _BATCH]
+            if len(seen):
+                for index, limit in zip(deployment.indexes, seen.max(axis=0), strict=True):
+                    index.link(int(limit))
+            batches.append(self._batch(deployment, batch, seen))
+            if n > _BATCH:
+                self._pool.truncate(texts)
+        return pa.Table.from_batches(batches, deployment.schema)
+
+    def _batch(self, deployment: _Deployment, requests: Int64, limits: Int64) -> pa.RecordBatch:
+        program, n = deployment.program, len(requests)
+        domains = program.domains.copy()
+        constants = len(program.constants)
+        domains[0, Domain.LENGTH] = 1
+        domains[1, Domain.LENGTH], domains[1, Domain.BASE] = n, constants
+        top = constants + n * int(domains[1, Domain.SLOTS])
+        if top > len(self._mem):
+            self._room(top)
+        state = np.array([0, 0, 0, top], np.int64)
+        self._mem[:constants] = program.constants
+        self._nul[:constants] = program.constant_nulls
+        self._run(deployment, requests, limits, domains, state)
+        words, nulls = self._mem, self._nul
+        keep: npt.NDArray[np.bool_] | None = None
+        columns = []
+        for output, register in zip(deployment.query.outputs, program.outputs, strict=False):
+            at = int(domains[1, Domain.BASE]) + (register & 0xFFFFF) * n
+            columns.append(to_arrow(output.node.type, words[at : at + n], nulls[at : at + n], self._pool))
+        batch = pa.RecordBatch.from_arrays(columns, schema=deployment.schema)
+        if deployment.where:
+            at = int(domains[1, Domain.BASE]) + (program.outputs[-1] & 0xFFFFF) * n
+            keep = (words[at : at + n] != 0) & (nulls[at : at + n] == 0)
+            batch = batch.filter(pa.array(keep))
+        return batch
+
+    def _room(self, size: int) -> None:
+        size = max(size, 2 * len(self._mem))
+        mem, nul = np.zeros(size, np.int64), np.zeros(size, np.uint8)
+        mem[: len(self._mem)], nul[: len(self._nul)] = self._mem, self._nul
+        self._mem, self._nul = mem, nul
+
+    def _run(self, deployment: _Deployment, requests: Int64, limits: Int64, domains: Int64, state: Int64) -> None:
+        program, pool = deployment.program, self._pool
+        addresses = _addresses(deployment)
+        while True:
+            run(
+                program.code, program.extra, requests, len(deployment.table.columns), domains, self._mem,
+                self._mem.view(np.float64), self._nul, state, addresses.tables, addresses.indexes, limits, self._scratch,
+                pool.arena, pool.ends, pool.slots, pool.meta,
+            )  # fmt: skip
+            want, need = int(state[State.WANT]), int(state[State.NEED])
+            if want == 1:
+                self._room(need)
+            elif want == 2:
+                pool.grow(need)
+            elif want == 3:
+                self._scratch = np.zeros(need, np.int64)
+            elif state[State.PC] == len(program.code):
+                return
+            else:
+                number = int(program.code[state[State.PC], 2])
+                self._host(program.host[number], domains)
+                state[State.PC] += 1
+
+    # -- functions in Python ---------------------------------------------------------------------------------------
+
+    def _values(self, register: int, domains: Int64, kind: Type) -> list[object]:
+        """A register as Python values."""
+        domain, slot = register >> 20, register & 0xFFFFF
+        length = int(domains[domain, Domain.LENGTH])
+        at = int(domains[domain, Domain.BASE]) + slot * length
+        words, nulls = self._mem[at : at + length].tolist(), self._nul[at : at + length].tolist()
+        if kind == Type.STRING:
+            return [None if null else self._pool.text(word) for word, null in zip(words, nulls, strict=True)]
+        if kind == Type.DATE:
+            return [None if null else word for word, null in zip(words, nulls, strict=True)]
+        return [None if null else to_python(kind, word) for word, null in zip(words, nulls, strict=True)]
+
+    def _host(self, call: HostCall, domains: Int64) -> None:
+        node = call.node
+        length = int(domains[call.out >> 20, Domain.LENGTH])
+        arguments = []
+        rows = int(domains[call.domain, Domain.LENGTH]) if isinstance(node, HostAggregate) else length
+        for register, argument in zip(call.arguments, node.arguments, strict=True):
+            values = self._values(register, domains, argument.type)
+            arguments.append(values * rows if register >> 20 == 0 else values)
+        results: list[object]
+        if isinstance(node, HostAggregate):
+            elements = list(zip(*arguments, strict=True))
+            offsets, frames = int(domains[call.domain, Domain.OFFSETS]), int(domains[call.domain, Domain.FRAMES])
+            low = frames + 2 * call.frame * length
+            results = []
+            for i in range(length):
+                begin = int(self._mem[offsets + i])
+                first, last = begin + int(self._mem[low + i]), begin + int(self._mem[low + length + i])
+                results.append(node.function(elements[first:last]))
+        elif node.takes_null:
+            results = [node.function(*values) for values in zip(*arguments, strict=True)]
+        else:
+            results = [
+                None if None in values else node.function(*values) for values in zip(*arguments, strict=True)
+            ]  # fmt: skip
+        at = int(domains[call.out >> 20, Domain.BASE]) + (call.out & 0xFFFFF) * length
+        self._nul[at : at + length] = [value is None for value in results]
+        if node.type == Type.STRING:
+            self._mem[at : at + length] = self._pool.codes(results)  # type: ignore[arg-type]
+        elif node.type == Type.DATE:
+            self._mem[at : at + length] = [value or 0 for value in results]
+        else:
+            self._mem[at : at + length] = [0 if value is None else to_word(node.type, value) for value in results]
+
+
+def _main_time(program: Program, index: int) -> int:
+    """The request's column that bounds the rows of a window's index."""
+    for group, numbers in program.sources:
+        if index in numbers and group.time is not None:
+            node = group.own[group.time]
+            if isinstance(node, ColumnNode):
+                return node.position
+    raise TypeError("an index of no window")
+
+
+def _temporary(rows: Rows) -> Index:
+    existing = rows.table.indexes.get((rows.key, rows.ts))
+    if existing is not None:
+        return existing
+    if rows.ts >= 0:
+        _check_times(rows.table.name, rows.table, rows.table.rows[: rows.table.count], (rows.ts,))
+    return Index(rows.table, rows.key, rows.ts)
+
+
+def _addresses(deployment: _Deployment) -> _Addresses:
+    """Where the arrays of tables and indexes lie now; looked up again when one of them has moved."""
+    addresses, program = deployment.addresses, deployment.program
+    version = sum(index.version for index in deployment.indexes) + sum(table.version for table in program.tables)
+    if version != addresses.version:
+        addresses.tables = np.array(
+            [(t.rows.ctypes.data, t.width, len(t.columns)) for t in program.tables], np.int64
+        ).reshape(-1, 3)
+        addresses.indexes = np.array(
+            [
+                (
+                    x.slots.ctypes.data, len(x.slots), x.keys.ctypes.data, len(x.keys), x.heads.ctypes.data,
+                    x.entries.ctypes.data, x.row_of.ctypes.data if len(x.row_of) else 0, 0,
+                )
+                for x in deployment.indexes
+            ],
+            np.int64,
+        ).reshape(-1, 8)  # fmt: skip
+        addresses.version = version
+    return addresses
+
+
+def _check_times(what: str, table: Table, rows: Int64, columns: Sequence[int]) -> None:
+    for c in columns:
+        flags = rows[:, len(table.columns) + c // NULLS_PER_WORD]
+        bad = (rows[:, c] < 0) | ((flags >> (c % NULLS_PER_WORD)) & 1).astype(bool)
+        if bad.any():
+            row = int(bad.argmax())
+            name = table.columns[c].name
+            raise BadRow(f"{what} row {row} column {name}: a window's time is NULL or negative", row)
+
+
+def _value(value: object, kind: Type, script: str, at: int) -> object:
+    """A literal of INSERT or DEFAULT as a value of the column's type."""
+    if value is None or kind == Type.STRING:
+        if value is not None and not isinstance(value, str):
+            raise point(script, at, f"{value!r} is not a string")
+        return value
+    if kind in (Type.FLOAT, Type.DOUBLE) and isinstance(value, (int, float)):
+        return float(value)
+    try:
+        to_word(kind, value)
+    except (TypeError, OverflowError) as error:
+        raise point(script, at, str(error)) from None
+    return value
+
+
+def _table_schema(table: Table) -> pa.Schema:
+    return pa.schema([pa.field(c.name, ARROW[c.type], c.nullable) for c in table.columns])
+
+
+def _full_name(table: Table) -> str:
+    return f"{table.database}.{table.name}" if table.database else table.name

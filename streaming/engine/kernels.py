@@ -1,0 +1,141 @@
+"""The machine: runs a plan's instructions over one batch. `machine` says what they are and how registers lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from streaming.engine.aggregate import fold, frequency
+from streaming.engine.scalar import apply
+from streaming.engine.window import collect, flat_column, join, row_words
+
+__all__ = ["run"]
+
+Int64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.uint8]
+
+
+@njit(cache=True)
+def _at(doms: Int64, reference: int) -> int:
+    d = reference >> 20
+    return doms[d, 1] + (reference & 0xFFFFF) * doms[d, 0]
+
+
+@njit(cache=True)
+def _vector(reference: int) -> int:
+    return 1 if reference >> 20 else 0
+
+
+@njit(cache=True)
+def run(
+    code: Int64, extra: Int64, requests: Int64, n_columns: int, doms: Int64, mem: Int64, mem_f: Any, nul: Flags,
+    state: Int64, tables: Int64, indexes: Int64, limits: Int64, scratch: Int64, arena: Any, ends: Int64, slots: Int64,
+    meta: Int64,
+) -> None:  # fmt: skip
+    """Runs instructions from state[PC] until the end, a HOST instruction, or want of room (see `State`).
+
+    Every instruction can be run again, so that the caller makes room and calls again.
+
+    Args:
+        code: int64[k, 8], the instructions.
+        requests: int64[n, width], the rows of the batch, laid out as in a table.
+        tables: int64[t, 3], address of the words, width, number of columns.
+        indexes: int64[x, 8], addresses and sizes, see `window`.
+        limits: int64[n, x], entries of each index that request i may see: the first limits[i, x]; or int64[0, x].
+    """
+    pc = state[0]
+    state[1] = 0
+    while pc < len(code):
+        op, out, a, b, c = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]
+        if op == 200:
+            break
+        if op == 2:
+            need = collect(out, a, extra, doms, mem, nul, state, indexes, limits)
+            if need:
+                state[1], state[2] = 1, need
+                break
+            pc += 1
+            continue
+        n = doms[out >> 20, 0]
+        o = _at(doms, out)
+        if op == 0:
+            flag_word, bit = n_columns + a // 62, a % 62
+            for i in range(n):
+                mem[o + i] = requests[i, a]
+                nul[o + i] = (requests[i, flag_word] >> bit) & 1
+        elif op == 1:
+            words, width = row_words(tables, b), tables[b, 1]
+            flag_word, bit = tables[b, 2] + c // 62, c % 62
+            x = _at(doms, a)
+            for i in range(n):
+                if nul[x + i]:
+                    nul[o + i] = 1
+                    mem[o + i] = 0
+                else:
+                    base = (mem[x + i] & 0xFFFFFFFFFF) * width
+                    mem[o + i] = words[base + c]
+                    nul[o + i] = (words[base + flag_word] >> bit) & 1
+        elif op == 3 or op == 4:
+            d = out >> 20
+            x, step = _at(doms, a), _vector(a)
+            rows, owner = doms[d, 1], doms[d, 1] + n
+            only_own = op == 3 or b == 1
+            if op == 3:
+                flat_column(out, -1, row_words(tables, b), tables[b, 1], tables[b, 2], c, 0, doms, mem, nul)
+            for p in range(n):
+                if not only_own or mem[rows + p] < 0:
+                    q = x + step * mem[owner + p]
+                    mem[o + p] = mem[q]
+                    nul[o + p] = nul[q]
+        elif op == 5:
+            alone = code[pc, 5]
+            flat_column(out, a, row_words(tables, b), tables[b, 1], tables[b, 2], c, alone, doms, mem, nul)
+        elif op == 6:
+            x, step = _at(doms, b), _vector(b)
+            rows = doms[out >> 20, 1]
+            for p in range(n):
+                row = mem[rows + p]
+                if row >= 0 and row >> 40 == a:
+                    mem[o + p] = mem[x + step * p]
+                    nul[o + p] = nul[x + step * p]
+        elif op == 7:
+            join(out, a, extra, doms, mem, nul, indexes, limits)
+        elif op == 8:
+            offsets, rows, condition = doms[a, 2], doms[a, 1], _at(doms, b)
+            step = _vector(b)
+            for i in range(n):
+                nul[o + i] = 1
+                mem[o + i] = -1
+                for p in range(mem[offsets + i], mem[offsets + i + 1]):
+                    if mem[condition + step * p] and not nul[condition + step * p]:
+                        mem[o + i] = mem[rows + p]
+                        nul[o + i] = 0
+                        break
+        elif op < 100:
+            d = code[pc, 5]
+            steps = _vector(a) | _vector(b) << 1 | _vector(c) << 2
+            apply(op, n, o, _at(doms, a), _at(doms, b), _at(doms, c), steps, d, mem, mem_f, nul, arena, ends)
+        else:
+            offsets, parent = doms[a, 2], doms[doms[a, 5], 0]
+            lo = doms[a, 3] + 2 * b * parent
+            hi = lo + parent
+            d, e, bits = code[pc, 5], code[pc, 6], code[pc, 7]
+            condition = _at(doms, d) if d >= 0 else -1
+            if op == 113:
+                need = frequency(
+                    parent, offsets, lo, hi, _at(doms, c), _vector(c), condition, e, extra, doms, mem, mem_f, nul,
+                    scratch, arena, ends, slots, meta,
+                )  # fmt: skip
+                if need:
+                    state[1], state[2] = (2, need) if need > 0 else (3, -need)
+                    break
+            else:
+                fold(
+                    op, parent, o, offsets, lo, hi, _at(doms, c), _vector(c), condition, e, bits, mem, mem_f, nul,
+                    arena, ends,
+                )  # fmt: skip
+        pc += 1
+    state[0] = pc

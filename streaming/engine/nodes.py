@@ -1,0 +1,161 @@
+"""Typed expressions, after names were resolved: what `plan` turns into instructions.
+
+Nodes compare by value, so that the same expression is computed once. Tables in a query (`Base`) compare by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from streaming.engine.machine import Op
+from streaming.engine.table import Table
+from streaming.engine.types import Type
+
+__all__ = [
+    "Aggregate",
+    "Apply",
+    "Base",
+    "Column",
+    "Const",
+    "Element",
+    "Group",
+    "Host",
+    "HostAggregate",
+    "Joined",
+    "Node",
+]
+
+
+@dataclass(eq=False)
+class Base:
+    """One table in a query: the request's (`joined` is None and no group has it), a join's or a window's.
+
+    Attributes:
+        joined: how the row of a joined table is found.
+    """
+
+    table: Table
+    joined: Joined | None = None
+
+
+@dataclass(eq=False)
+class Joined:
+    """A LAST JOIN: the newest row of the key for which the condition, if there is one, is true.
+
+    Attributes:
+        base: the joined table.
+        key: (column of the joined table, value it must equal), in order of the columns.
+        ts: number of the column that orders the rows; -1: the last inserted is the newest.
+        condition: over columns of both sides.
+    """
+
+    base: Base
+    key: tuple[tuple[int, Node], ...]
+    ts: int
+    condition: Node | None
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant as a word; strings as their code."""
+
+    type: Type
+    word: int
+    null: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table."""
+
+    type: Type
+    base: Base
+    position: int
+
+
+@dataclass(frozen=True)
+class Element:
+    """A column of a window's rows, the request's own among them."""
+
+    type: Type
+    group: Group
+    position: int
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A scalar instruction. `bits`: width of an integer result, 1 for a float32."""
+
+    type: Type
+    op: Op
+    arguments: tuple[Node, ...]
+    bits: int = 64
+
+
+@dataclass(frozen=True)
+class Host:
+    """A function in Python, of one value per argument; NULL in, NULL out, unless `takes_null`."""
+
+    type: Type
+    function: Callable[..., Any]
+    arguments: tuple[Node, ...]
+    takes_null: bool = False
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """An aggregate by kernel. `kind` is an `Op`, or 'distinct_count', 'top1_ratio' or 'topn_frequency'."""
+
+    type: Type
+    kind: Op | str
+    group: Group
+    frame: int
+    value: Node
+    condition: Node | None
+    number: int = 0
+    bits: int = 64
+
+
+@dataclass(frozen=True)
+class HostAggregate:
+    """An aggregate in Python: `function(rows)` of the window's rows, newest first, each a tuple of the arguments."""
+
+    type: Type
+    function: Callable[..., Any]
+    group: Group
+    frame: int
+    arguments: tuple[Node, ...]
+
+
+@dataclass(eq=False)
+class Group:
+    """The windows over the same rows: the same tables, key, time and exclusions; they differ in their frames.
+
+    Attributes:
+        sources: the tables whose rows are in, each with what column j is there.
+        key: partition columns, as values of the request and as columns of each source.
+        time: the request's time; None: no ORDER BY.
+        frames: (rows, start or -1, end, maxsize).
+        own: what column j of the request's own row is.
+        own_row: whether the request's own row is in.
+        exclude_time: whether other rows of the request's time are out.
+    """
+
+    own: tuple[Node, ...]
+    sources: tuple[tuple[Base, tuple[Node, ...]], ...]
+    key: tuple[int, ...]
+    time: int | None
+    own_row: bool
+    exclude_time: bool
+    frames: list[tuple[bool, int, int, int]] = field(default_factory=list)
+
+    def frame(self, frame: tuple[bool, int, int, int]) -> int:
+        """The number of a frame, which is added where it is new."""
+        if frame not in self.frames:
+            self.frames.append(frame)
+        return self.frames.index(frame)
+
+
+Node = Union[Const, Column, Element, Apply, Host, Aggregate, HostAggregate]

@@ -1,0 +1,238 @@
+"""Kernels of scalar instructions: one loop over a register per instruction, NULL in, NULL out unless said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from streaming.engine.strings import less
+
+__all__ = ["apply"]
+
+Int64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.uint8]
+
+_ZONE_MS = 8 * 3_600_000  # OpenMLDB's dates and times of day are those of UTC+8
+_DAY_MS = 86_400_000
+
+
+@njit(cache=True)
+def _wrap(value: int, bits: int) -> int:
+    if bits == 16:
+        return np.int64(np.int16(value))
+    if bits == 32:
+        return np.int64(np.int32(value))
+    return value
+
+
+@njit(cache=True)
+def _integers(op: int, x: int, y: int, bits: int) -> int:
+    if op == 10:
+        return _wrap(x + y, bits)
+    if op == 11:
+        return _wrap(x - y, bits)
+    if op == 12:
+        return _wrap(x * y, bits)
+    if op == 17:
+        return x & y
+    if op == 18:
+        return x | y
+    if op == 19:
+        return x ^ y
+    if op == 21:
+        return _wrap(x << y, bits)
+    if op == 22:
+        return x >> y
+    if op == 40:
+        return np.int64(x == y)
+    if op == 41:
+        return np.int64(x != y)
+    if op == 42:
+        return np.int64(x < y)
+    if op == 43:
+        return np.int64(x <= y)
+    if op == 51 or op == 50:
+        return np.int64(0)
+    return np.int64((x != 0) != (y != 0))  # XOR
+
+
+@njit(cache=True)
+def _floats(op: int, x: float, y: float) -> float:
+    if op == 30:
+        return x + y
+    if op == 31:
+        return x - y
+    if op == 32:
+        return x * y
+    return x / y
+
+
+@njit(cache=True)
+def _compare(op: int, x: float, y: float) -> bool:
+    if op == 44:
+        return x == y
+    if op == 45:
+        return x != y
+    if op == 46:
+        return x < y
+    return x <= y
+
+
+@njit(cache=True)
+def _time(op: int, ms: int) -> int:
+    if op == 75:
+        return ms * _DAY_MS - _ZONE_MS
+    local = ms + _ZONE_MS
+    if op == 70:
+        return (local // _DAY_MS + 4) % 7 + 1
+    if op == 71:
+        return local // 3_600_000 % 24
+    if op == 72:
+        return local // 60_000 % 60
+    if op == 73:
+        return local // 1_000 % 60
+    return local // _DAY_MS
+
+
+@njit(cache=True, error_model="numpy")
+def apply(
+    op: int, n: int, o: int, a: int, b: int, c: int, steps: int, bits: int, mem: Int64, mem_f: Any, nul: Flags,
+    arena: Any, ends: Int64,
+) -> None:  # fmt: skip
+    """Runs scalar instruction `op` over `n` elements.
+
+    Args:
+        o, a, b, c: where the registers begin in `mem`.
+        steps: bit 0, 1, 2: operand a, b, c is a vector (else a constant).
+        bits: width of an integer result; 1: the result is a float32.
+        mem_f: `mem` as float64.
+    """
+    sa, sb, sc = steps & 1, steps >> 1 & 1, steps >> 2 & 1
+    if op == 9 or op == 60 or op == 16 or op == 38 or op == 37 or op == 36 or op == 15 or op == 35 or op == 20:
+        for i in range(n):
+            x = a + sa * i
+            nul[o + i] = nul[x]
+            if op == 9:
+                mem[o + i] = mem[x]
+            elif op == 60:
+                mem[o + i] = mem[x]
+                nul[o + i] = nul[x] | nul[b + sb * i]
+            elif op == 16:
+                mem[o + i] = _wrap(mem[x], bits)
+            elif op == 38:
+                value = mem_f[x]
+                # out of range: what x86's cvttsd2si gives
+                if value < 9.223372036854775e18 and value > -9.223372036854775e18:
+                    mem[o + i] = _wrap(np.int64(value), bits)
+                else:
+                    mem[o + i] = _wrap(-0x8000000000000000, bits)
+            elif op == 37:
+                value = np.float64(mem[x])
+                mem_f[o + i] = np.float64(np.float32(mem[x])) if bits == 1 else value
+            elif op == 36:
+                mem_f[o + i] = np.float64(np.float32(mem_f[x]))
+            elif op == 15:
+                mem[o + i] = _wrap(-mem[x], bits)
+            elif op == 35:
+                mem_f[o + i] = -mem_f[x]
+            else:
+                mem[o + i] = _wrap(~mem[x], bits)
+    elif (op >= 10 and op <= 22 and op != 13 and op != 14) or (op >= 40 and op <= 43) or op == 52:
+        for i in range(n):
+            x, y = a + sa * i, b + sb * i
+            mem[o + i] = _integers(op, mem[x], mem[y], bits)
+            nul[o + i] = nul[x] | nul[y]
+    elif op == 13 or op == 14:
+        for i in range(n):
+            x, y = a + sa * i, b + sb * i
+            p, q = mem[x], mem[y]
+            if nul[x] or nul[y] or q == 0:  # a division by 0 is NULL
+                nul[o + i] = 1
+                mem[o + i] = 0
+                continue
+            nul[o + i] = 0
+            quotient = -p if q == -1 else np.int64(abs(p) // abs(q))
+            if q != -1 and (p < 0) != (q < 0):
+                quotient = -quotient
+            mem[o + i] = _wrap(quotient if op == 13 else p - quotient * q, bits)  # like C: towards 0
+    elif op >= 30 and op <= 33:
+        for i in range(n):
+            x, y = a + sa * i, b + sb * i
+            nul[o + i] = nul[x] | nul[y]
+            value = _floats(op, mem_f[x], mem_f[y])
+            mem_f[o + i] = np.float64(np.float32(value)) if bits == 1 else value
+            if op == 33 and mem_f[y] == 0.0:  # a division by 0 is NULL
+                nul[o + i] = 1
+    elif op == 34 or op == 39:
+        for i in range(n):
+            x, y = a + sa * i, b + sb * i
+            nul[o + i] = nul[x] | nul[y] | (mem_f[y] == 0.0)
+            if not nul[o + i]:
+                p, q = mem_f[x], mem_f[y]
+                remainder = abs(p) % abs(q)
+                value = -remainder if p < 0 else remainder
+                mem_f[o + i] = np.float64(np.float32(value)) if bits == 1 else value
+    elif op >= 44 and op <= 47:
+        for i in range(n):
+            x, y = a + sa * i, b + sb * i
+            nul[o + i] = nul[x] | nul[y]
+            mem[o + i] = np.int64(_compare(op, mem_f[x], mem_f[y]))
+    elif op == 48 or op == 49:
+        for i in range(n):
+            x, y = a + sa * i, b + sb * i
+            nul[o + i] = nul[x] | nul[y]
+            if not nul[o + i]:
+                below = less(mem[x], mem[y], arena, ends) or (op == 49 and mem[x] == mem[y])
+                mem[o + i] = np.int64(below)
+    elif op == 50 or op == 51:
+        # three-valued: false and NULL = false, true or NULL = true
+        decisive = 0 if op == 50 else 1
+        for i in range(n):
+            x, y = a + sa * i, b + sb * i
+            p, q = np.int64(mem[x] != 0), np.int64(mem[y] != 0)
+            if (not nul[x] and p == decisive) or (not nul[y] and q == decisive):
+                mem[o + i] = decisive
+                nul[o + i] = 0
+            else:
+                mem[o + i] = 1 - decisive
+                nul[o + i] = nul[x] | nul[y]
+    elif op == 53 or op == 58:
+        for i in range(n):
+            x = a + sa * i
+            mem[o + i] = np.int64((mem[x] == 0) == (op == 53))
+            nul[o + i] = nul[x]
+    elif op == 59:
+        for i in range(n):
+            x = a + sa * i
+            mem[o + i] = np.int64(mem_f[x] != 0.0)
+            nul[o + i] = nul[x]
+    elif op == 54:
+        for i in range(n):
+            mem[o + i] = np.int64(nul[a + sa * i])
+            nul[o + i] = 0
+    elif op == 55:
+        for i in range(n):
+            x = a + sa * i
+            if nul[x]:
+                x = b + sb * i
+            mem[o + i] = mem[x]
+            nul[o + i] = nul[x]
+    elif op == 56:
+        for i in range(n):
+            x = a + sa * i
+            y = b + sb * i if mem[x] != 0 and not nul[x] else c + sc * i
+            mem[o + i] = mem[y]
+            nul[o + i] = nul[y]
+    elif op == 57:
+        for i in range(n):
+            x = a + sa * i
+            mem[o + i] = mem[x]
+            nul[o + i] = nul[x] | (mem[x] < mem[b + sb * i]) | (mem[x] > mem[c + sc * i])
+    elif op >= 70 and op <= 75:
+        for i in range(n):
+            x = a + sa * i
+            mem[o + i] = _time(op, mem[x])
+            nul[o + i] = nul[x]

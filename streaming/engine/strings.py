@@ -1,0 +1,245 @@
+"""The string pool: every string of the engine is interned once and is a small integer, its code, from then on.
+
+Codes count up from 0 in order of first sight. Four are fixed, because OpenMLDB builds its index keys as text: a NULL
+key is spelled `!N@U#L$L%` and an empty one `!@#$%`, so that rows with these very texts match them.
+
+Strings of a request are interned like all others and forgotten again after the answer (`truncate`): the newest codes
+leave the open-addressing table in reverse order of arrival, which restores it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+__all__ = ["EMPTY", "EMPTY_KEY", "NULL", "NULL_KEY", "Pool", "intern", "less"]
+
+NULL, EMPTY, NULL_KEY, EMPTY_KEY = 0, 1, 2, 3
+_FIXED = ["", "", "!N@U#L$L%", "!@#$%"]
+
+# Places in `Pool.meta`.
+COUNT, USED = 0, 1
+
+Int64 = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+
+@njit(cache=True)
+def _hash(data: Bytes, start: int, end: int) -> np.uint64:
+    h = np.uint64(0xCBF29CE484222325) ^ np.uint64(end - start)
+    for i in range(start, end):
+        h = (h ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
+    h ^= h >> np.uint64(32)
+    return h * np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(cache=True)
+def intern(data: Bytes, start: int, end: int, arena: Bytes, ends: Int64, slots: Int64, meta: Int64) -> int:
+    """The code of `data[start:end]`, which may lie in the arena itself; -1 where the pool must grow first."""
+    length = end - start
+    if length == 0:
+        return 1  # EMPTY
+    mask = len(slots) - 1
+    slot = np.int64(_hash(data, start, end) & np.uint64(mask))
+    while slots[slot]:
+        code = slots[slot]
+        begin = ends[code - 1]
+        if ends[code] - begin == length:
+            same = True
+            for i in range(length):
+                if arena[begin + i] != data[start + i]:
+                    same = False
+                    break
+            if same:
+                return code
+        slot = (slot + 1) & mask
+    code, used = meta[0], meta[1]
+    if code >= len(ends) or 2 * code >= len(slots) or used + length > len(arena):
+        return -1
+    for i in range(length):
+        arena[used + i] = data[start + i]
+    ends[code] = used + length
+    slots[slot] = code
+    meta[0], meta[1] = code + 1, used + length
+    return code
+
+
+@njit(cache=True)
+def less(a: int, b: int, arena: Bytes, ends: Int64) -> bool:
+    """Whether string `a` stands before string `b`, byte by byte."""
+    if a == b:
+        return False
+    i, j = (ends[a - 1] if a > 0 else 0), (ends[b - 1] if b > 0 else 0)
+    while i < ends[a] and j < ends[b]:
+        if arena[i] != arena[j]:
+            return arena[i] < arena[j]
+        i += 1
+        j += 1
+    return i >= ends[a] and j < ends[b]
+
+
+@njit(cache=True)
+def _intern_many(
+    data: Bytes, offsets: Int64, valid: Bytes, out: Int64, first: int, arena: Bytes, ends: Int64, slots: Int64,
+    meta: Int64,
+) -> int:  # fmt: skip
+    for i in range(first, len(out)):
+        if len(valid) and not valid[i]:
+            out[i] = 0
+            continue
+        code = intern(data, offsets[i], offsets[i + 1], arena, ends, slots, meta)
+        if code < 0:
+            return i
+        out[i] = code
+    return len(out)
+
+
+@njit(cache=True)
+def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
+    mask = len(slots) - 1
+    for code in range(2, count):
+        slot = np.int64(_hash(arena, ends[code - 1], ends[code]) & np.uint64(mask))
+        while slots[slot]:
+            slot = (slot + 1) & mask
+        slots[slot] = code
+
+
+@njit(cache=True)
+def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) -> None:
+    mask = len(slots) - 1
+    for code in range(meta[0] - 1, count - 1, -1):
+        slot = np.int64(_hash(arena, ends[code - 1], ends[code]) & np.uint64(mask))
+        while slots[slot] != code:
+            slot = (slot + 1) & mask
+        slots[slot] = 0
+    meta[0], meta[1] = count, ends[count - 1]
+
+
+@njit(cache=True)
+def _copy(codes: Int64, nulls: Bytes, arena: Bytes, ends: Int64, offsets: npt.NDArray[np.int32], out: Bytes) -> None:
+    at = 0
+    for i in range(len(codes)):
+        offsets[i] = at
+        if not nulls[i]:
+            code = codes[i]
+            for j in range(ends[code - 1] if code else 0, ends[code]):
+                out[at] = arena[j]
+                at += 1
+    offsets[len(codes)] = at
+
+
+class Pool:
+    """The strings of one engine.
+
+    Attributes:
+        arena: uint8[capacity], the bytes of all strings, in order of their codes.
+        ends: int64[capacity], where each string ends (and the next begins).
+        slots: int64[2^k], the hash table: a code, or 0.
+        meta: int64[2], number of strings and bytes used.
+    """
+
+    def __init__(self) -> None:
+        self.arena: Bytes = np.zeros(1 << 16, np.uint8)
+        self.ends: Int64 = np.zeros(1 << 12, np.int64)
+        self.slots: Int64 = np.zeros(1 << 13, np.int64)
+        self.meta: Int64 = np.array([2, 0], np.int64)
+        for text in _FIXED[2:]:
+            self.code(text)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.arena.nbytes + self.ends.nbytes + self.slots.nbytes
+
+    @property
+    def count(self) -> int:
+        """Number of strings."""
+        return int(self.meta[COUNT])
+
+    def grow(self, more_bytes: int = 0) -> None:
+        """Doubles whatever is nearly full. Kernels that answered -1 are called again after it."""
+        count, used = self.meta
+        if 2 * (used + more_bytes) > len(self.arena):
+            arena = np.empty(max(2 * len(self.arena), 2 * int(used + more_bytes)), np.uint8)
+            arena[:used] = self.arena[:used]
+            self.arena = arena
+        if 2 * count > len(self.ends):
+            ends = np.zeros(2 * len(self.ends), np.int64)
+            ends[:count] = self.ends[:count]
+            self.ends = ends
+        if 4 * count > len(self.slots):
+            self.slots = np.zeros(2 * len(self.slots), np.int64)
+            _refill(self.arena, self.ends, self.slots, int(count))
+
+    def truncate(self, count: int) -> None:
+        """Forgets every string whose code is `count` or more."""
+        if count < self.meta[COUNT]:
+            _truncate(self.arena, self.ends, self.slots, self.meta, count)
+
+    def code(self, text: str | bytes) -> int:
+        """The code of one string."""
+        return int(self.codes([text])[0])
+
+    def codes(self, texts: Sequence[str | bytes | None]) -> Int64:
+        """The codes of `texts`; that of None is NULL."""
+        blobs = [b"" if t is None else t.encode() if isinstance(t, str) else t for t in texts]
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(b) for b in blobs], out=offsets[1:])
+        valid = np.fromiter((t is not None for t in texts), np.uint8, len(texts))
+        return self._intern(np.frombuffer(b"".join(blobs), np.uint8), offsets, valid)
+
+    def _intern(self, data: Bytes, offsets: Int64, valid: Bytes) -> Int64:
+        out = np.empty(len(offsets) - 1, np.int64)
+        done = 0
+        while True:
+            done = _intern_many(data, offsets, valid, out, done, self.arena, self.ends, self.slots, self.meta)
+            if done == len(out):
+                return out
+            self.grow(int(offsets[done + 1] - offsets[done]))
+
+    def arrow_codes(self, array: pa.Array) -> Int64:
+        """The codes of a pyarrow string, large_string or dictionary array; that of a null is NULL."""
+        if pa.types.is_dictionary(array.type):
+            inner = self.arrow_codes(array.dictionary)
+            valid = array.is_valid().to_numpy(zero_copy_only=False)
+            indices = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
+            return np.where(valid, inner[indices] if len(inner) else 0, NULL).astype(np.int64)
+        wide = array if pa.types.is_large_string(array.type) else array.cast(pa.large_string())
+        _, offset_buffer, data_buffer = wide.buffers()
+        if len(wide) == 0:
+            return np.empty(0, np.int64)
+        offsets = np.frombuffer(offset_buffer, np.int64)[wide.offset : wide.offset + len(wide) + 1]
+        data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
+        valid = np.empty(0, np.uint8)
+        if wide.null_count:
+            valid = wide.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+        return self._intern(data, offsets, valid)
+
+    def text(self, code: int) -> str:
+        """The string of a code."""
+        start = int(self.ends[code - 1]) if code else 0
+        return self.arena[start : int(self.ends[code])].tobytes().decode("utf-8", "replace")
+
+    def arrow(self, codes: Int64, nulls: Any) -> pa.Array:
+        """A pyarrow string array of `codes`, null where `nulls` is true."""
+        lengths = self.ends[codes] - np.where(codes > 0, self.ends[codes - 1], 0)
+        size = int(lengths[~nulls.astype(bool)].sum())
+        if size >= 1 << 31:
+            raise OverflowError("a column of more than 2 GiB of text does not fit one Arrow array")
+        offsets = np.empty(len(codes) + 1, np.int32)
+        out = np.empty(size, np.uint8)
+        _copy(codes, nulls, self.arena, self.ends, offsets, out)
+        validity = pack(nulls)
+        return pa.Array.from_buffers(pa.string(), len(codes), [validity, pa.py_buffer(offsets), pa.py_buffer(out)])
+
+
+def pack(nulls: Any) -> pa.Buffer | None:
+    """The Arrow validity bitmap of a vector of NULL flags; None where there are none."""
+    if not nulls.any():
+        return None
+    return pa.py_buffer(np.packbits(nulls == 0, bitorder="little"))

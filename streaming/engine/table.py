@@ -1,0 +1,362 @@
+"""Tables: rows of 64-bit words in one array, and indexes that chain the rows of each key, newest first.
+
+A row's number is its place in order of insertion and never changes: "what was there before" is `row < limit`, which
+is all that micro-batches, replays and rollbacks need. A row is `width` words: one per column, then the NULL flags,
+62 columns to a word.
+
+An index has an open-addressing table of keys; each key has a `head`, its newest entry, and each entry the next older
+one. Newest is the greatest time, of equal times the one inserted last. A row in order of time is linked in O(1); late
+rows walk from the head, and a large batch out of order is sorted first, so that each chain is walked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from streaming.engine.errors import BadRow
+from streaming.engine.strings import EMPTY, EMPTY_KEY, NULL_KEY
+from streaming.engine.types import Type
+
+__all__ = ["NULLS_PER_WORD", "Column", "Index", "Table", "find_key", "key_word"]
+
+Int64 = npt.NDArray[np.int64]
+NULLS_PER_WORD = 62
+_SORT_FROM = 256  # rows; smaller batches out of order are cheaper to link one by one
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name as declared, its type, whether NULL may stand in it, the constant of a missing value."""
+
+    name: str
+    type: Type
+    nullable: bool = True
+    default: object = None
+
+
+@njit(cache=True)
+def key_word(word: int, null: bool, text: bool) -> int:
+    """How a value enters a key: OpenMLDB spells NULL and '' as texts of their own (see `strings`)."""
+    if text:
+        if null:
+            return 2  # NULL_KEY
+        return 3 if word == 1 else word  # EMPTY -> EMPTY_KEY
+    return 0 if null else word
+
+
+@njit(cache=True)
+def find_key(probe: Int64, slots: Int64, keys: Int64) -> int:
+    """The slot of `probe` in the table of keys: one that holds it, or the empty one where it belongs."""
+    h = np.uint64(0x9E3779B97F4A7C15)
+    for i in range(len(probe)):
+        h = (h ^ np.uint64(probe[i])) * np.uint64(0xBF58476D1CE4E5B9)
+        h ^= h >> np.uint64(31)
+    mask = len(slots) - 1
+    slot = np.int64(h & np.uint64(mask))
+    width = len(probe)
+    while slots[slot] >= 0:
+        base = slots[slot] * width
+        same = True
+        for i in range(width):
+            if keys[base + i] != probe[i]:
+                same = False
+                break
+        if same:
+            return slot
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit(cache=True)
+def _probe(rows: Int64, row: int, key_columns: Int64, texts: Int64, n_columns: int, probe: Int64) -> None:
+    # the last word of a key says which of its numbers are NULL
+    missing = 0
+    for i in range(len(key_columns)):
+        c = key_columns[i]
+        null = (rows[row, n_columns + c // 62] >> (c % 62)) & 1
+        probe[i] = key_word(rows[row, c], null != 0, texts[i] != 0)
+        if null and not texts[i]:
+            missing |= 1 << i
+    probe[len(key_columns)] = missing
+
+
+@njit(cache=True)
+def _key_ids(
+    rows: Int64, order: Int64, key_columns: Int64, texts: Int64, n_columns: int, slots: Int64, keys: Int64, meta: Int64,
+    out: Int64, first: int,
+) -> int:  # fmt: skip
+    """Key numbers of `order`'s rows; stops where the table of keys is full and says how far it came."""
+    probe = np.empty(len(key_columns) + 1, np.int64)
+    width = len(probe)
+    for i in range(first, len(order)):
+        _probe(rows, order[i], key_columns, texts, n_columns, probe)
+        slot = find_key(probe, slots, keys)
+        if slots[slot] < 0:
+            key = meta[0]
+            if 2 * key >= len(slots) or (key + 1) * width > len(keys):
+                return i
+            keys[key * width : (key + 1) * width] = probe
+            slots[slot] = key
+            meta[0] = key + 1
+        out[i] = slots[slot]
+    return len(order)
+
+
+@njit(cache=True)
+def _link(
+    rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64, heads: Int64, first_entry: int
+) -> None:
+    for i in range(len(order)):
+        entry = first_entry + i
+        ts = rows[order[i], ts_column] if ts_column >= 0 else 0
+        key = ids[i]
+        entries[entry, 1] = ts
+        newer, older = -1, heads[key]
+        while older >= 0 and entries[older, 1] > ts:
+            newer, older = older, entries[older, 0]
+        entries[entry, 0] = older
+        if newer < 0:
+            heads[key] = entry
+        else:
+            entries[newer, 0] = entry
+
+
+@njit(cache=True)
+def _merge(rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64, heads: Int64, first_row: int) -> None:
+    # `order` runs from the newest row to the oldest: each key's chain is walked once, from where its last row went in
+    cursors = np.full(len(heads), -1, np.int64)
+    for i in range(len(order)):
+        row = order[i]
+        ts = rows[row, ts_column]
+        key = ids[row - first_row]
+        entries[row, 1] = ts
+        newer = cursors[key]
+        older = heads[key] if newer < 0 else entries[newer, 0]
+        while older >= 0 and entries[older, 1] > ts:
+            newer, older = older, entries[older, 0]
+        entries[row, 0] = older
+        if newer < 0:
+            heads[key] = row
+        else:
+            entries[newer, 0] = row
+        cursors[key] = row
+
+
+@njit(cache=True)
+def _unlink(ids: Int64, entries: Int64, heads: Int64, first: int, last: int) -> None:
+    for entry in range(last - 1, first - 1, -1):
+        key = ids[entry - first]
+        newer, here = -1, heads[key]
+        while here != entry:
+            newer, here = here, entries[here, 0]
+        if newer < 0:
+            heads[key] = entries[entry, 0]
+        else:
+            entries[newer, 0] = entries[entry, 0]
+
+
+def _grown(array: npt.NDArray[Any], used: int, need: int, fill: int | None = None) -> npt.NDArray[Any]:
+    """A copy of `array` with room for `need` rows, doubled; what is beyond `used` is `fill` or arbitrary."""
+    size = max(2 * len(array), need)
+    grown = np.empty((size, *array.shape[1:]), array.dtype)
+    grown[:used] = array[:used]
+    if fill is not None:
+        grown[used:] = fill
+    return grown
+
+
+class Index:
+    """The rows of one table by key, newest first.
+
+    Args:
+        table: whose rows.
+        key: numbers of the key columns.
+        ts: number of the time column; -1: newest is last inserted.
+
+    Attributes:
+        slots: int64[2^k], the hash table: a key's number, or -1.
+        keys: int64[n * (len(key) + 1)], the keys' words.
+        heads: int64[n], the newest entry of each key, or -1.
+        entries: int64[m, 2], (next older entry or -1, time).
+        row_of: int64[m], the row of each entry; empty where entry and row are the same number.
+        linked: how many entries there are.
+        version: counts how often an array moved.
+    """
+
+    def __init__(self, table: Table, key: Sequence[int], ts: int, order: Int64 | None = None) -> None:
+        self.table = table
+        self.key = tuple(key)
+        self.ts = ts
+        self.key_columns = np.array(key, np.int64)
+        self.texts = np.array([table.columns[c].type == Type.STRING for c in key], np.int64)
+        self.slots: Int64 = np.full(64, -1, np.int64)
+        self.keys: Int64 = np.empty(32 * (len(key) + 1), np.int64)
+        self.heads: Int64 = np.full(32, -1, np.int64)
+        self.meta: Int64 = np.zeros(1, np.int64)
+        self.entries: Int64 = np.empty((64, 2), np.int64)
+        self.row_of: Int64 = np.empty(0, np.int64) if order is None else order
+        self.linked = 0
+        self.version = 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.slots.nbytes + self.keys.nbytes + self.heads.nbytes + self.entries.nbytes
+
+    def _ids(self, order: Int64) -> Int64:
+        ids = np.empty(len(order), np.int64)
+        done = 0
+        table = self.table
+        while True:
+            done = _key_ids(
+                table.rows, order, self.key_columns, self.texts, len(table.columns), self.slots, self.keys, self.meta,
+                ids, done,
+            )  # fmt: skip
+            if done == len(order):
+                return ids
+            self._grow_keys()
+
+    def _grow_keys(self) -> None:
+        count, width = int(self.meta[0]), len(self.key) + 1
+        size = 2 * len(self.heads)
+        self.heads = _grown(self.heads, count, size, -1)
+        self.keys = _grown(self.keys, count * width, size * width)
+        self.slots = np.full(2 * size, -1, np.int64)
+        _refill(self.slots, self.keys, count, width)
+        self.version += 1
+
+    def link(self, end: int) -> None:
+        """Chains every entry before number `end` that is not chained yet."""
+        first = self.linked
+        if end <= first:
+            return
+        if end > len(self.entries):
+            self.entries = _grown(self.entries, first, end)
+            self.version += 1
+        rows = self.table.rows
+        if len(self.row_of):
+            order = self.row_of[first:end]
+            _link(rows, order, self._ids(order), self.ts, self.entries, self.heads, first)
+        else:
+            order = np.arange(first, end)
+            ids = self._ids(order)
+            times = rows[first:end, self.ts] if self.ts >= 0 else None
+            if times is not None and end - first >= _SORT_FROM and bool((np.diff(times) < 0).any()):
+                newest_first = first + np.argsort(times, kind="stable")[::-1]
+                _merge(rows, newest_first, ids, self.ts, self.entries, self.heads, first)
+            else:
+                _link(rows, order, ids, self.ts, self.entries, self.heads, first)
+        self.linked = end
+
+    def unlink(self, end: int) -> None:
+        """Forgets the entries from number `end` on."""
+        if end < self.linked:
+            _unlink(self._ids(np.arange(end, self.linked)), self.entries, self.heads, end, self.linked)
+            self.linked = end
+
+
+@njit(cache=True)
+def _refill(slots: Int64, keys: Int64, count: int, width: int) -> None:
+    for key in range(count):
+        slots[find_key(keys[key * width : (key + 1) * width], slots, keys)] = key
+
+
+class Table:
+    """A table: its columns, its rows, its indexes.
+
+    Attributes:
+        rows: int64[capacity, width]; the first `count` are there.
+        version: counts how often `rows` moved.
+        declared: the indexes that the script declared, in its order; `indexes` has those that deployments made, too.
+    """
+
+    def __init__(self, database: str, name: str, columns: Sequence[Column]) -> None:
+        self.database = database
+        self.name = name
+        self.columns = tuple(columns)
+        self.positions = {column.name: i for i, column in enumerate(columns)}
+        self.width = len(columns) + (len(columns) + NULLS_PER_WORD - 1) // NULLS_PER_WORD
+        self.rows: Int64 = np.empty((64, self.width), np.int64)
+        self.count = 0
+        self.version = 1
+        self.indexes: dict[tuple[tuple[int, ...], int], Index] = {}
+        self.declared: list[tuple[tuple[int, ...], int]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for rows and indexes (the strings are the pool's)."""
+        return self.rows.nbytes + sum(index.nbytes for index in self.indexes.values())
+
+    def index(self, key: Sequence[int], ts: int) -> Index:
+        """The index over these columns, made now where there is none yet."""
+        found = self.indexes.get((tuple(key), ts))
+        if found is None:
+            found = Index(self, key, ts)
+            if ts >= 0:
+                self._check_times(ts, 0, self.count)
+            found.link(self.count)
+            self.indexes[tuple(key), ts] = found
+        return found
+
+    def _check_times(self, ts: int, first: int, end: int) -> None:
+        times = self.rows[first:end, ts]
+        flags = self.rows[first:end, len(self.columns) + ts // NULLS_PER_WORD]
+        bad = (times < 0) | ((flags >> (ts % NULLS_PER_WORD)) & 1).astype(bool)
+        if bad.any():
+            row = int(bad.argmax())
+            name = self.columns[ts].name
+            raise BadRow(f"{self.name} row {row} column {name}: an indexed time is NULL or negative", row)
+
+    def append(self, words: Sequence[Int64], nulls: Sequence[npt.NDArray[np.uint8] | None], link: bool = True) -> None:
+        """Adds rows, given by column.
+
+        Args:
+            words: per column, int64[n].
+            nulls: per column, flags uint8[n], or None where no value is NULL.
+            link: whether the indexes learn of them at once.
+
+        Raises:
+            BadRow: a NULL where none may be, or a NULL or negative indexed time. Nothing was added then.
+        """
+        n = len(words[0])
+        first, end = self.count, self.count + n
+        if end > len(self.rows):
+            self.rows = _grown(self.rows, first, end)
+            self.version += 1
+        block = self.rows[first:end]
+        block[:, len(self.columns) :] = 0
+        for c, column in enumerate(self.columns):
+            block[:, c] = words[c]
+            flags = nulls[c]
+            if flags is not None and flags.any():
+                if not column.nullable:
+                    row = int(flags.argmax())
+                    raise BadRow(f"{self.name} row {row} column {column.name}: NULL in a NOT NULL column", row)
+                block[:, len(self.columns) + c // NULLS_PER_WORD] |= flags.astype(np.int64) << (c % NULLS_PER_WORD)
+        for ts in {ts for _, ts in self.indexes if ts >= 0}:
+            self._check_times(ts, first, end)
+        self.count = end
+        if link:
+            self.link()
+
+    def link(self) -> None:
+        """Makes every row known to every index."""
+        for index in self.indexes.values():
+            index.link(self.count)
+
+    def truncate(self, count: int) -> None:
+        """Forgets the rows from number `count` on."""
+        if count < self.count:
+            for index in self.indexes.values():
+                index.unlink(count)
+            self.count = count
+
+
+if (NULL_KEY, EMPTY_KEY, EMPTY) != (2, 3, 1):
+    raise ImportError("key_word spells these codes as numbers")

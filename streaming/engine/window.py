@@ -1,0 +1,257 @@
+"""Kernels that find rows: the windows of a batch of requests, and the rows that joins match."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+from streaming.engine.table import find_key, key_word
+
+__all__ = ["collect", "flat_column", "join", "row_words"]
+
+Int64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.uint8]
+
+# Columns of the tables of indexes and tables that `execute` fills with addresses.
+SLOTS, SLOTS_SIZE, KEYS, KEYS_SIZE, HEADS, ENTRIES, ROW_OF, LINKED = 0, 1, 2, 3, 4, 5, 6, 7
+ROWS, WIDTH, N_COLUMNS = 0, 1, 2
+
+
+@intrinsic  # type: ignore[misc]
+def _pointer(typingctx: Any, address: Any) -> Any:
+    """The int64 pointer at an address: tables of one plan are few or many, but kernels are compiled once."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.PointerType(ir.IntType(64)))
+
+    return types.CPointer(types.int64)(types.int64), codegen
+
+
+@njit(cache=True)
+def row_words(tables: Int64, table: int) -> Int64:
+    """All words of a table."""
+    return carray(_pointer(tables[table, ROWS]), (1 << 40,), np.int64)
+
+
+@njit(cache=True)
+def _head(index: Int64, probe: Int64) -> int:
+    """The newest entry of a key; -1 where the key is unknown."""
+    slots = carray(_pointer(index[SLOTS]), (index[SLOTS_SIZE],), np.int64)
+    keys = carray(_pointer(index[KEYS]), (index[KEYS_SIZE],), np.int64)
+    slot = find_key(probe, slots, keys)
+    if slots[slot] < 0:
+        return -1
+    heads = carray(_pointer(index[HEADS]), (1 << 40,), np.int64)
+    return heads[slots[slot]]
+
+
+@njit(cache=True)
+def _address(doms: Int64, reference: int) -> int:
+    d = reference >> 20
+    return doms[d, 1] + (reference & 0xFFFFF) * doms[d, 0]
+
+
+@njit(cache=True)
+def _fill_probe(
+    probe: Int64, extra: Int64, at: int, n_keys: int, i: int, doms: Int64, mem: Int64, nul: Flags
+) -> None:  # fmt: skip
+    missing = 0
+    for k in range(n_keys):
+        reference, text = extra[at + 2 * k], extra[at + 2 * k + 1]
+        place = _address(doms, reference) + (i if reference >> 20 else 0)
+        probe[k] = key_word(mem[place], nul[place] != 0, text != 0)
+        if nul[place] and not text:
+            missing |= 1 << k
+    probe[n_keys] = missing
+
+
+@njit(cache=True)
+def collect(
+    out: int, at: int, extra: Int64, doms: Int64, mem: Int64, nul: Flags, state: Int64, indexes: Int64, limits: Int64
+) -> int:  # fmt: skip
+    """Lays out domain `out`: for each parent element its rows, newest first, as far as some frame reaches.
+
+    `extra` from `at`: number of sources, of keys, of frames, register of the time or -1, whether the request's own row
+    is in, whether other rows of its time are out, whether the time bounds the rows; then the sources' index numbers,
+    (register, is text) of the keys, and (is rows, start or -1, end, maxsize) of the frames.
+
+    Returns 0, or the length of `mem` that it needs.
+    """
+    n_sources, n_keys, n_frames, ts_reference = extra[at], extra[at + 1], extra[at + 2], extra[at + 3]
+    own, exclude_time, bounded = extra[at + 4], extra[at + 5], extra[at + 6]
+    sources_at = at + 7
+    keys_at = sources_at + n_sources
+    frames_at = keys_at + 2 * n_keys
+    n = doms[doms[out, 5], 0]
+    offsets, frames = state[3], state[3] + n + 1
+    top = frames + 2 * n_frames * n  # rows go here until the end is known
+    if top + 1024 > len(mem):
+        return top + 1024
+    doms[out, 2], doms[out, 3] = offsets, frames
+    probe = np.empty(n_keys + 1, np.int64)
+    cursor = np.empty(n_sources, np.int64)
+    lo = np.empty(n_frames, np.int64)
+    hi = np.empty(n_frames, np.int64)
+    limited = limits.shape[0] > 0
+    start = top
+    depth2 = doms[doms[out, 5], 5] > 0 and doms[out, 5] > 1
+    for i in range(n):
+        mem[offsets + i] = top - start
+        _fill_probe(probe, extra, keys_at, n_keys, i, doms, mem, nul)
+        ts = 0x7FFFFFFFFFFFFFFF
+        if ts_reference >= 0:
+            ts = mem[_address(doms, ts_reference) + i]
+        request = i
+        if depth2:
+            request = mem[doms[doms[out, 5], 1] + doms[doms[out, 5], 0] + i]
+        for j in range(n_sources):
+            index = extra[sources_at + j]
+            entry = _head(indexes[index], probe)
+            entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+            limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
+            while entry >= 0 and (
+                entry >= limit
+                or (bounded and (entries[2 * entry + 1] > ts or (exclude_time and entries[2 * entry + 1] == ts)))
+            ):
+                entry = entries[2 * entry]
+            cursor[j] = entry
+        for f in range(n_frames):
+            lo[f], hi[f] = -1, -1
+        position = 0
+        row_ts, row = ts, -1
+        first = own != 0
+        while True:
+            source = -1
+            if first:
+                first = False
+                row_ts, row = ts, -1
+            else:
+                # newest of the sources' next entries; of equal times the first source's
+                for j in range(n_sources):
+                    if cursor[j] >= 0:
+                        index = extra[sources_at + j]
+                        entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+                        t = entries[2 * cursor[j] + 1]
+                        if source < 0 or t > row_ts:
+                            source, row_ts = j, t
+                if source < 0:
+                    break
+                index = extra[sources_at + source]
+                entry = cursor[source]
+                row = entry
+                if indexes[index, ROW_OF]:
+                    row = carray(_pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
+                row |= source << 40
+                entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+                limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
+                entry = entries[2 * entry]
+                while entry >= 0 and entry >= limit:
+                    entry = entries[2 * entry]
+                cursor[source] = entry
+            alive = n_frames == 0
+            for f in range(n_frames):
+                if hi[f] >= 0:
+                    continue
+                frame = frames_at + 4 * f
+                begin, end, maxsize = extra[frame + 1], extra[frame + 2], extra[frame + 3]
+                if extra[frame]:
+                    if begin >= 0 and position > begin:
+                        hi[f] = position
+                        continue
+                    if position >= end and lo[f] < 0:
+                        lo[f] = position
+                else:
+                    if begin >= 0 and row_ts < ts - begin:
+                        hi[f] = position
+                        continue
+                    if row_ts <= ts - end:
+                        if lo[f] < 0:
+                            lo[f] = position
+                        if maxsize and position - lo[f] >= maxsize:
+                            hi[f] = position
+                            continue
+                alive = True
+            if not alive:
+                break
+            if top >= len(mem):
+                return 2 * len(mem)
+            mem[top] = row
+            top += 1
+            position += 1
+        for f in range(n_frames):
+            end = hi[f] if hi[f] >= 0 else position
+            mem[frames + 2 * f * n + i] = lo[f] if lo[f] >= 0 else end
+            mem[frames + (2 * f + 1) * n + i] = end
+    m = top - start
+    mem[offsets + n] = m
+    doms[out, 0], doms[out, 1] = m, start
+    end = start + m * doms[out, 4]
+    if end > len(mem):
+        return end
+    owner = start + m
+    for i in range(n):
+        for p in range(mem[offsets + i], mem[offsets + i + 1]):
+            mem[owner + p] = i
+    state[3] = end
+    return 0
+
+
+@njit(cache=True)
+def flat_column(
+    out: int, source: int, words: Int64, width: int, n_columns: int, c: int, alone: int, doms: Int64, mem: Int64,
+    nul: Flags,
+) -> None:  # fmt: skip
+    """Column `c` of the rows of `source` (-1: of whichever source) into register `out` of their domain.
+
+    `alone`: the other elements become NULL instead of staying as they are.
+    """
+    d = out >> 20
+    place, rows, m = _address(doms, out), doms[d, 1], doms[d, 0]
+    flag_word, bit = n_columns + c // 62, c % 62
+    for p in range(m):
+        row = mem[rows + p]
+        if row >= 0 and (source < 0 or row >> 40 == source):
+            base = (row & 0xFFFFFFFFFF) * width
+            mem[place + p] = words[base + c]
+            nul[place + p] = (words[base + flag_word] >> bit) & 1
+        elif alone:
+            mem[place + p] = 0
+            nul[place + p] = 1
+
+
+@njit(cache=True)
+def join(
+    out: int, at: int, extra: Int64, doms: Int64, mem: Int64, nul: Flags, indexes: Int64, limits: Int64
+) -> None:  # fmt: skip
+    """The newest row of each element's key into register `out`; NULL where there is none.
+
+    `extra` from `at`: index number, number of keys, whether NULL keys match nothing, (register, is text) of the keys.
+    """
+    d = out >> 20
+    place, n = _address(doms, out), doms[d, 0]
+    index, n_keys, strict = extra[at], extra[at + 1], extra[at + 2]
+    probe = np.empty(n_keys + 1, np.int64)
+    entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+    for i in range(n):
+        request = i
+        if d > 1:
+            request = mem[doms[d, 1] + n + i]
+        limit = limits[request, index] if limits.shape[0] else 0x7FFFFFFFFFFFFFFF
+        _fill_probe(probe, extra, at + 3, n_keys, i, doms, mem, nul)
+        entry = _head(indexes[index], probe)
+        if strict:
+            for k in range(n_keys):
+                reference = extra[at + 3 + 2 * k]
+                if nul[_address(doms, reference) + (i if reference >> 20 else 0)]:
+                    entry = -1
+        while entry >= limit:
+            entry = entries[2 * entry]
+        mem[place + i] = entry
+        nul[place + i] = entry < 0
+        if entry >= 0 and indexes[index, ROW_OF]:
+            mem[place + i] = carray(_pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
