@@ -15,7 +15,7 @@ import numba
 
 __all__ = ["use_kernel_cache"]
 
-_KERNELS = ("strings", "table", "window", "scalar", "aggregate", "kernels")
+_KERNELS = ("strings", "table", "window", "scalar", "aggregate", "kernels", "arrow")
 
 
 def use_kernel_cache() -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from streaming.engine import files
 from streaming.engine import syntax as s
+from streaming.engine.arrow import Assembler
 from streaming.engine.emit import HostCall, Program, Rows, emit
 from streaming.engine.errors import BadRow, point
 from streaming.engine.kernels import run
@@ -23,9 +24,9 @@ from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.nodes import HostAggregate
 from streaming.engine.parse import parse, parse_select
 from streaming.engine.plan import Query, constant, plan
-from streaming.engine.rows import Block, encode, pack_rows, to_arrow
+from streaming.engine.rows import encode
 from streaming.engine.strings import Pool
-from streaming.engine.table import NULLS_PER_WORD, Column, Index, Table
+from streaming.engine.table import Column, Index, Table, check_times
 from streaming.engine.types import ARROW, Type, to_python, to_word
 
 __all__ = ["Engine", "Mark", "TableStats"]
@@ -58,7 +59,8 @@ class _Deployment:
     query: Query
     program: Program
     table: Table
-    schema: pa.Schema
+    assembler: Assembler
+    registers: Int64  # slots of the outputs
     times: tuple[int, ...]  # columns of the request that windows are ordered by
     where: bool
     indexes: list[Index]
@@ -87,6 +89,7 @@ class Engine:
         self._tables: dict[tuple[str, str], Table] = {}
         self._deployments: dict[str, _Deployment] = {}
         self._mem: Int64 = np.zeros(1 << 16, np.int64)
+        self._mem_f = self._mem.view(np.float64)
         self._nul: Flags = np.zeros(1 << 16, np.uint8)
         self._scratch: Int64 = np.zeros(1 << 12, np.int64)
 
@@ -203,7 +206,7 @@ class Engine:
             rows.append(row)
         if statement.ignore:
             raise point(script, statement.at, "unsupported: INSERT OR IGNORE")
-        self._append(table, encode(table.name, table.columns, rows, self._pool))
+        table.append(encode(table.name, table.columns, rows, self._pool))
 
     def _drop(self, statement: s.Drop, script: str) -> None:
         name = statement.name[-1]
@@ -236,7 +239,7 @@ class Engine:
             raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
         names = [column.name for column in table.columns]
         for path, rows in files.read(files.resolve(statement.path, self._paths), names, statement.options):
-            self._append(table, encode(f"{table.name} ({path})", table.columns, rows, self._pool))
+            table.append(encode(f"{table.name} ({path})", table.columns, rows, self._pool))
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
@@ -249,14 +252,14 @@ class Engine:
         if query.where is not None:
             nodes.append(query.where)
         program = emit(nodes, strict)
-        names = [output.name for output in query.outputs]
-        schema = pa.schema([pa.field(n, ARROW[o.node.type]) for n, o in zip(names, query.outputs, strict=True)])
+        assembler = Assembler([o.name for o in query.outputs], [o.node.type for o in query.outputs])
+        registers = np.array([register & 0xFFFFF for register in program.outputs], np.int64)
         main = query.main
         if main is None:
             raise ValueError("a query without FROM has no requests")
         times = {g.own[g.time] for g in program.groups if g.time is not None}
         columns = tuple(sorted(t.position for t in times if isinstance(t, ColumnNode) and t.base is main))
-        return _Deployment(name, query, program, main.table, schema, columns, query.where is not None, [])
+        return _Deployment(name, query, program, main.table, assembler, registers, columns, query.where is not None, [])
 
     def _deploy(self, statement: s.Deploy, script: str) -> None:
         if statement.name in self._deployments:
@@ -284,7 +287,7 @@ class Engine:
 
     def schema(self, deployment: str) -> pa.Schema:
         """The columns that a deployment answers with."""
-        return self._deployment(deployment).schema
+        return self._deployment(deployment).assembler.schema
 
     def request_schema(self, deployment: str) -> pa.Schema:
         """The columns of a deployment's request rows."""
@@ -311,10 +314,7 @@ class Engine:
             BadRow: names table, row number and column of what is wrong.
         """
         found = self._named(table)
-        self._append(found, encode(found.name, found.columns, rows, self._pool))
-
-    def _append(self, table: Table, block: Block, link: bool = True) -> None:
-        table.append(block[0], block[1], link)
+        found.append(encode(found.name, found.columns, rows, self._pool))
 
     def mark(self) -> Mark:
         """This moment, for `rollback`."""
@@ -348,9 +348,9 @@ class Engine:
 
     def _requests(self, deployment: _Deployment, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Int64:
         table = deployment.table
-        block = encode(f"request of {deployment.name}", table.columns, rows, self._pool)
-        packed = pack_rows(table.columns, table.width, block)
-        _check_times(f"request of {deployment.name}", table, packed, deployment.times)
+        what = f"request of {deployment.name}"
+        packed = encode(what, table.columns, rows, self._pool)
+        check_times(what, table.columns, packed, deployment.times, "a window's time")
         return packed
 
     def replay(
@@ -378,19 +378,17 @@ class Engine:
         """
         found = self._deployment(deployment)
         at = np.asarray(request_at, np.int64)
-        blocks: list[tuple[Table, Block, Int64]] = []
+        blocks: list[tuple[Table, Int64, Int64]] = []
         for name, rows in inserts.items():
             table = self._named(name)
-            words, flags = encode(table.name, table.columns, rows, self._pool)
+            block = encode(table.name, table.columns, rows, self._pool)
             positions = np.asarray(insert_at[name], np.int64)
-            if len(positions) != len(words[0]):
-                raise ValueError(f"{len(positions)} positions for {len(words[0])} rows of {name}")
+            if len(positions) != len(block):
+                raise ValueError(f"{len(positions)} positions for {len(block)} rows of {name}")
             if len(positions) and (np.diff(positions) < 0).any():
                 order = np.argsort(positions, kind="stable")
-                positions = positions[order]
-                words = [w[order] for w in words]
-                flags = [None if f is None else f[order] for f in flags]
-            blocks.append((table, (words, flags), positions))
+                positions, block = positions[order], block[order]
+            blocks.append((table, block, positions))
         mark, texts = self.mark(), self._pool.count
         try:
             packed = self._requests(found, requests)
@@ -399,7 +397,7 @@ class Engine:
             limits = np.empty((len(at), len(found.indexes)), np.int64)
             before = {id(table): table.count for table, _, _ in blocks}
             for table, block, _ in blocks:
-                self._append(table, block, link=False)
+                table.append(block, link=False)
             for i, index in enumerate(found.indexes):
                 limits[:, i] = index.table.count
                 for table, _, positions in blocks:
@@ -433,8 +431,7 @@ class Engine:
         deployment = self._compile("query", query, strict=True)
         table = deployment.table
         try:
-            times = table.rows[: table.count]
-            _check_times(table.name, table, times, deployment.times)
+            check_times(table.name, table.columns, table.rows[: table.count], deployment.times, "a window's time")
             order, limits = self._as_of(deployment)
             answer = self._answer(deployment, table.rows, limits, order)
         finally:
@@ -463,7 +460,7 @@ class Engine:
                 deployment.indexes.append(_temporary(rows))
                 continue
             times = source.rows[: source.count, rows.ts]
-            _check_times(source.name, source, source.rows[: source.count], (rows.ts,))
+            check_times(source.name, source.columns, source.rows[: source.count], [rows.ts], "a window's time")
             by_time = np.argsort(times, kind="stable")
             deployment.indexes.append(Index(source, rows.key, rows.ts, by_time))
             if source is table and rows.ts in deployment.times:
@@ -492,7 +489,7 @@ class Engine:
             batches.append(self._batch(deployment, batch, seen))
             if n > _BATCH:
                 self._pool.truncate(texts)
-        return pa.Table.from_batches(batches, deployment.schema)
+        return pa.Table.from_batches(batches, deployment.assembler.schema)
 
     def _batch(self, deployment: _Deployment, requests: Int64, limits: Int64) -> pa.RecordBatch:
         program, n = deployment.program, len(requests)
@@ -507,24 +504,21 @@ class Engine:
         self._mem[:constants] = program.constants
         self._nul[:constants] = program.constant_nulls
         self._run(deployment, requests, limits, domains, state)
-        words, nulls = self._mem, self._nul
-        keep: npt.NDArray[np.bool_] | None = None
-        columns = []
-        for output, register in zip(deployment.query.outputs, program.outputs, strict=False):
-            at = int(domains[1, Domain.BASE]) + (register & 0xFFFFF) * n
-            columns.append(to_arrow(output.node.type, words[at : at + n], nulls[at : at + n], self._pool))
-        batch = pa.RecordBatch.from_arrays(columns, schema=deployment.schema)
+        places = int(domains[1, Domain.BASE]) + deployment.registers * n
+        outputs = places[:-1] if deployment.where else places
+        batch = deployment.assembler.batch(
+            outputs, n, self._mem, self._mem_f, self._nul, self._pool.arena, self._pool.ends
+        )  # fmt: skip
         if deployment.where:
-            at = int(domains[1, Domain.BASE]) + (program.outputs[-1] & 0xFFFFF) * n
-            keep = (words[at : at + n] != 0) & (nulls[at : at + n] == 0)
-            batch = batch.filter(pa.array(keep))
+            at = int(places[-1])
+            batch = batch.filter(pa.array((self._mem[at : at + n] != 0) & (self._nul[at : at + n] == 0)))
         return batch
 
     def _room(self, size: int) -> None:
         size = max(size, 2 * len(self._mem))
         mem, nul = np.zeros(size, np.int64), np.zeros(size, np.uint8)
         mem[: len(self._mem)], nul[: len(self._nul)] = self._mem, self._nul
-        self._mem, self._nul = mem, nul
+        self._mem, self._nul, self._mem_f = mem, nul, mem.view(np.float64)
 
     def _run(self, deployment: _Deployment, requests: Int64, limits: Int64, domains: Int64, state: Int64) -> None:
         program, pool = deployment.program, self._pool
@@ -532,7 +526,7 @@ class Engine:
         while True:
             run(
                 program.code, program.extra, requests, len(deployment.table.columns), domains, self._mem,
-                self._mem.view(np.float64), self._nul, state, addresses.tables, addresses.indexes, limits, self._scratch,
+                self._mem_f, self._nul, state, addresses.tables, addresses.indexes, limits, self._scratch,
                 pool.arena, pool.ends, pool.slots, pool.meta,
             )  # fmt: skip
             want, need = int(state[State.WANT]), int(state[State.NEED])
@@ -612,7 +606,8 @@ def _temporary(rows: Rows) -> Index:
     if existing is not None:
         return existing
     if rows.ts >= 0:
-        _check_times(rows.table.name, rows.table, rows.table.rows[: rows.table.count], (rows.ts,))
+        table = rows.table
+        check_times(table.name, table.columns, table.rows[: table.count], [rows.ts], "a join's order")
     return Index(rows.table, rows.key, rows.ts)
 
 
@@ -636,16 +631,6 @@ def _addresses(deployment: _Deployment) -> _Addresses:
         ).reshape(-1, 8)  # fmt: skip
         addresses.version = version
     return addresses
-
-
-def _check_times(what: str, table: Table, rows: Int64, columns: Sequence[int]) -> None:
-    for c in columns:
-        flags = rows[:, len(table.columns) + c // NULLS_PER_WORD]
-        bad = (rows[:, c] < 0) | ((flags >> (c % NULLS_PER_WORD)) & 1).astype(bool)
-        if bad.any():
-            row = int(bad.argmax())
-            name = table.columns[c].name
-            raise BadRow(f"{what} row {row} column {name}: a window's time is NULL or negative", row)
 
 
 def _value(value: object, kind: Type, script: str, at: int) -> object:

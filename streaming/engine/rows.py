@@ -10,21 +10,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.errors import BadRow
-from streaming.engine.strings import NULL, Pool, pack
+from streaming.engine.strings import NULL, Pool
 from streaming.engine.table import NULLS_PER_WORD, Column
 from streaming.engine.types import ARROW, Type, to_word
 
-__all__ = ["Block", "encode", "pack_rows", "to_arrow"]
+__all__ = ["encode", "width_of"]
 
 Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
-
-# Columns of rows: their words, and their NULL flags where there are any.
-Block = tuple[list[Int64], list["Flags | None"]]
+_MISSING = object()
 
 
-def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool) -> Block:
-    """The words of `rows`, a list of dicts or a pyarrow.Table (or RecordBatch).
+def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool) -> Int64:
+    """`rows`, a list of dicts or a pyarrow.Table (or RecordBatch), as a table lays them out: int64[n, width].
 
     A dict may leave out columns: they take their default, or NULL. An Arrow table must have every column.
 
@@ -38,52 +35,65 @@ def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool) -> Block
     return _from_dicts(what, columns, rows, pool)
 
 
-def _from_dicts(what: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], pool: Pool) -> Block:
-    names = {column.name for column in columns}
+def width_of(columns: Sequence[Column]) -> int:
+    """Words of a row: one per column, and the NULL flags."""
+    return len(columns) + (len(columns) + NULLS_PER_WORD - 1) // NULLS_PER_WORD
+
+
+def _from_dicts(what: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], pool: Pool) -> Int64:
+    width, n_columns = width_of(columns), len(columns)
+    words: list[int] = []
+    texts: list[bytes] = []
+    targets: list[int] = []
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise BadRow(f"{what} row {i}: a {type(row).__name__} instead of a dict", i)
-        if not row.keys() <= names:
-            unknown = sorted(str(key) for key in row.keys() - names)
-            raise BadRow(f"{what} row {i}: unknown column {unknown[0]}", i)
-    words: list[Int64] = []
-    flags: list[Flags | None] = []
-    for column in columns:
-        values = [row.get(column.name, column.default) for row in rows]
-        missing = np.fromiter((value is None for value in values), np.uint8, len(values))
-        if column.type == Type.STRING:
-            for i, value in enumerate(values):
-                if value is not None and not isinstance(value, str):
+        base, found = len(words), 0
+        flags = [0] * (width - n_columns)
+        for c, column in enumerate(columns):
+            value = row.get(column.name, _MISSING)
+            if value is _MISSING:
+                value = column.default
+            else:
+                found += 1
+            if value is None:
+                flags[c // NULLS_PER_WORD] |= 1 << c % NULLS_PER_WORD
+                words.append(0)
+            elif column.type == Type.STRING:
+                if not isinstance(value, str):
                     raise BadRow(_wrong(what, i, column, f"{value!r} ({type(value).__name__}) is not a string"), i)
-            try:
-                words.append(pool.codes(values))
-            except UnicodeEncodeError as error:
-                raise BadRow(f"{what} column {column.name}: {error.reason} in a string") from None
-        else:
-            numbers = np.zeros(len(values), np.int64)
-            for i, value in enumerate(values):
-                if value is not None:
-                    try:
-                        numbers[i] = to_word(column.type, value)
-                    except (TypeError, OverflowError) as error:
-                        raise BadRow(_wrong(what, i, column, str(error)), i) from None
-            words.append(numbers)
-        flags.append(missing if missing.any() else None)
-    return words, flags
+                try:
+                    texts.append(value.encode())
+                except UnicodeEncodeError as error:
+                    raise BadRow(_wrong(what, i, column, error.reason), i) from None
+                targets.append(base + c)
+                words.append(0)
+            else:
+                try:
+                    words.append(to_word(column.type, value))
+                except (TypeError, OverflowError) as error:
+                    raise BadRow(_wrong(what, i, column, str(error)), i) from None
+        if found != len(row):
+            unknown = sorted(str(key) for key in row.keys() - {column.name for column in columns})
+            raise BadRow(f"{what} row {i}: unknown column {unknown[0]}", i)
+        words += flags
+    packed = np.array(words, np.int64)
+    if texts:
+        packed[targets] = pool.codes(texts)
+    return packed.reshape(-1, width)
 
 
 def _wrong(what: str, row: int, column: Column, why: str) -> str:
     return f"{what} row {row} column {column.name}: {why}"
 
 
-def _from_arrow(what: str, columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: Pool) -> Block:
+def _from_arrow(what: str, columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: Pool) -> Int64:
     names = {column.name for column in columns}
     for name in rows.column_names:
         if name not in names:
             raise BadRow(f"{what}: unknown column {name}")
-    words: list[Int64] = []
-    flags: list[Flags | None] = []
-    for column in columns:
+    packed = np.zeros((rows.num_rows, width_of(columns)), np.int64)
+    for c, column in enumerate(columns):
         if rows.column_names.count(column.name) != 1:
             raise BadRow(f"{what}: column {column.name} is missing or there twice")
         array = rows.column(column.name)
@@ -91,9 +101,11 @@ def _from_arrow(what: str, columns: Sequence[Column], rows: pa.Table | pa.Record
             array = array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
         if isinstance(array, pa.ChunkedArray):  # combine_chunks of some types keeps chunks
             array = pa.concat_arrays(array.chunks)
-        words.append(_words(what, column, array, pool))
-        flags.append(array.is_null().to_numpy(zero_copy_only=False).astype(np.uint8) if array.null_count else None)
-    return words, flags
+        packed[:, c] = _words(what, column, array, pool)
+        if array.null_count:
+            missing = array.is_null().to_numpy(zero_copy_only=False).astype(np.int64)
+            packed[:, len(columns) + c // NULLS_PER_WORD] |= missing << (c % NULLS_PER_WORD)
+    return packed
 
 
 def _words(what: str, column: Column, array: pa.Array, pool: Pool) -> Int64:
@@ -132,34 +144,3 @@ def _words(what: str, column: Column, array: pa.Array, pool: Pool) -> Int64:
         return np.asarray(array.cast(pa.int64()).fill_null(0).to_numpy())
     except pa.ArrowInvalid as error:
         raise BadRow(f"{what} column {column.name}: {error}") from None
-
-
-def pack_rows(columns: Sequence[Column], width: int, block: Block) -> Int64:
-    """Rows as a table lays them out: int64[n, width]."""
-    words, flags = block
-    rows = np.zeros((len(words[0]), width), np.int64)
-    for c in range(len(columns)):
-        rows[:, c] = words[c]
-        missing = flags[c]
-        if missing is not None:
-            rows[:, len(columns) + c // NULLS_PER_WORD] |= missing.astype(np.int64) << (c % NULLS_PER_WORD)
-    return rows
-
-
-def to_arrow(kind: Type, words: Int64, nulls: Flags, pool: Pool) -> pa.Array:
-    """A column of results."""
-    if kind == Type.STRING:
-        return pool.arrow(words, nulls)
-    target = ARROW[kind]
-    if kind in (Type.BOOL, Type.NULL):
-        data = pa.py_buffer(np.packbits(words.astype(bool), bitorder="little"))
-    elif kind == Type.DOUBLE:
-        data = pa.py_buffer(words.copy())
-    elif kind == Type.FLOAT:
-        data = pa.py_buffer(words.view(np.float64).astype(np.float32))
-    else:
-        data = pa.py_buffer(words.astype(_NARROW.get(kind, np.int64)))
-    return pa.Array.from_buffers(target, len(words), [pack(nulls), data])
-
-
-_NARROW: dict[Type, Any] = {Type.SMALLINT: np.int16, Type.INT: np.int32, Type.DATE: np.int32}

@@ -10,7 +10,7 @@ leave the open-addressing table in reverse order of arrival, which restores it e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -120,17 +120,7 @@ def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) 
     meta[0], meta[1] = count, ends[count - 1]
 
 
-@njit(cache=True)
-def _copy(codes: Int64, nulls: Bytes, arena: Bytes, ends: Int64, offsets: npt.NDArray[np.int32], out: Bytes) -> None:
-    at = 0
-    for i in range(len(codes)):
-        offsets[i] = at
-        if not nulls[i]:
-            code = codes[i]
-            for j in range(ends[code - 1] if code else 0, ends[code]):
-                out[at] = arena[j]
-                at += 1
-    offsets[len(codes)] = at
+_ALL_VALID: Bytes = np.empty(0, np.uint8)
 
 
 class Pool:
@@ -188,9 +178,10 @@ class Pool:
     def codes(self, texts: Sequence[str | bytes | None]) -> Int64:
         """The codes of `texts`; that of None is NULL."""
         blobs = [b"" if t is None else t.encode() if isinstance(t, str) else t for t in texts]
-        offsets = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(b) for b in blobs], out=offsets[1:])
-        valid = np.fromiter((t is not None for t in texts), np.uint8, len(texts))
+        offsets = np.array([0, *accumulate(map(len, blobs))], np.int64)
+        valid = _ALL_VALID
+        if None in texts:
+            valid = np.fromiter((t is not None for t in texts), np.uint8, len(texts))
         return self._intern(np.frombuffer(b"".join(blobs), np.uint8), offsets, valid)
 
     def _intern(self, data: Bytes, offsets: Int64, valid: Bytes) -> Int64:
@@ -224,22 +215,3 @@ class Pool:
         """The string of a code."""
         start = int(self.ends[code - 1]) if code else 0
         return self.arena[start : int(self.ends[code])].tobytes().decode("utf-8", "replace")
-
-    def arrow(self, codes: Int64, nulls: Any) -> pa.Array:
-        """A pyarrow string array of `codes`, null where `nulls` is true."""
-        lengths = self.ends[codes] - np.where(codes > 0, self.ends[codes - 1], 0)
-        size = int(lengths[~nulls.astype(bool)].sum())
-        if size >= 1 << 31:
-            raise OverflowError("a column of more than 2 GiB of text does not fit one Arrow array")
-        offsets = np.empty(len(codes) + 1, np.int32)
-        out = np.empty(size, np.uint8)
-        _copy(codes, nulls, self.arena, self.ends, offsets, out)
-        validity = pack(nulls)
-        return pa.Array.from_buffers(pa.string(), len(codes), [validity, pa.py_buffer(offsets), pa.py_buffer(out)])
-
-
-def pack(nulls: Any) -> pa.Buffer | None:
-    """The Arrow validity bitmap of a vector of NULL flags; None where there are none."""
-    if not nulls.any():
-        return None
-    return pa.py_buffer(np.packbits(nulls == 0, bitorder="little"))

@@ -23,7 +23,7 @@ from streaming.engine.errors import BadRow
 from streaming.engine.strings import EMPTY, EMPTY_KEY, NULL_KEY
 from streaming.engine.types import Type
 
-__all__ = ["NULLS_PER_WORD", "Column", "Index", "Table", "find_key", "key_word"]
+__all__ = ["NULLS_PER_WORD", "Column", "Index", "Table", "check_times", "find_key", "key_word"]
 
 Int64 = npt.NDArray[np.int64]
 NULLS_PER_WORD = 62
@@ -161,6 +161,23 @@ def _unlink(ids: Int64, entries: Int64, heads: Int64, first: int, last: int) -> 
             entries[newer, 0] = entries[entry, 0]
 
 
+@njit(cache=True)
+def _bad_time(rows: Int64, columns: Int64, n_columns: int) -> tuple[int, int]:
+    for i in range(len(rows)):
+        for c in columns:
+            if rows[i, c] < 0 or (rows[i, n_columns + c // 62] >> (c % 62)) & 1:
+                return i, c
+    return -1, -1
+
+
+def check_times(what: str, columns: Sequence[Column], rows: Int64, times: Sequence[int] | Int64, role: str) -> None:
+    """Refuses rows in which one of the columns `times` is NULL or negative."""
+    if len(times):
+        row, c = _bad_time(rows, np.asarray(times, np.int64), len(columns))
+        if row >= 0:
+            raise BadRow(f"{what} row {row} column {columns[c].name}: {role} is NULL or negative", row)
+
+
 def _grown(array: npt.NDArray[Any], used: int, need: int, fill: int | None = None) -> npt.NDArray[Any]:
     """A copy of `array` with room for `need` rows, doubled; what is beyond `used` is `fill` or arbitrary."""
     size = max(2 * len(array), need)
@@ -273,6 +290,8 @@ class Table:
     Attributes:
         rows: int64[capacity, width]; the first `count` are there.
         version: counts how often `rows` moved.
+        required: the NOT NULL columns.
+        times: the columns that indexes are ordered by.
         declared: the indexes that the script declared, in its order; `indexes` has those that deployments made, too.
     """
 
@@ -287,6 +306,8 @@ class Table:
         self.version = 1
         self.indexes: dict[tuple[tuple[int, ...], int], Index] = {}
         self.declared: list[tuple[tuple[int, ...], int]] = []
+        self.required = [i for i, column in enumerate(columns) if not column.nullable]
+        self.times: Int64 = np.empty(0, np.int64)
 
     @property
     def nbytes(self) -> int:
@@ -299,48 +320,33 @@ class Table:
         if found is None:
             found = Index(self, key, ts)
             if ts >= 0:
-                self._check_times(ts, 0, self.count)
+                check_times(self.name, self.columns, self.rows[: self.count], [ts], "an indexed time")
+                self.times = np.union1d(self.times, [ts]).astype(np.int64)
             found.link(self.count)
             self.indexes[tuple(key), ts] = found
         return found
 
-    def _check_times(self, ts: int, first: int, end: int) -> None:
-        times = self.rows[first:end, ts]
-        flags = self.rows[first:end, len(self.columns) + ts // NULLS_PER_WORD]
-        bad = (times < 0) | ((flags >> (ts % NULLS_PER_WORD)) & 1).astype(bool)
-        if bad.any():
-            row = int(bad.argmax())
-            name = self.columns[ts].name
-            raise BadRow(f"{self.name} row {row} column {name}: an indexed time is NULL or negative", row)
-
-    def append(self, words: Sequence[Int64], nulls: Sequence[npt.NDArray[np.uint8] | None], link: bool = True) -> None:
-        """Adds rows, given by column.
+    def append(self, rows: Int64, link: bool = True) -> None:
+        """Adds rows.
 
         Args:
-            words: per column, int64[n].
-            nulls: per column, flags uint8[n], or None where no value is NULL.
+            rows: int64[n, width], laid out as the table's.
             link: whether the indexes learn of them at once.
 
         Raises:
             BadRow: a NULL where none may be, or a NULL or negative indexed time. Nothing was added then.
         """
-        n = len(words[0])
-        first, end = self.count, self.count + n
+        first, end = self.count, self.count + len(rows)
+        for c in self.required:
+            missing = (rows[:, len(self.columns) + c // NULLS_PER_WORD] >> (c % NULLS_PER_WORD)) & 1
+            if missing.any():
+                row, name = int(missing.argmax()), self.columns[c].name
+                raise BadRow(f"{self.name} row {row} column {name}: NULL in a NOT NULL column", row)
+        check_times(self.name, self.columns, rows, self.times, "an indexed time")
         if end > len(self.rows):
             self.rows = _grown(self.rows, first, end)
             self.version += 1
-        block = self.rows[first:end]
-        block[:, len(self.columns) :] = 0
-        for c, column in enumerate(self.columns):
-            block[:, c] = words[c]
-            flags = nulls[c]
-            if flags is not None and flags.any():
-                if not column.nullable:
-                    row = int(flags.argmax())
-                    raise BadRow(f"{self.name} row {row} column {column.name}: NULL in a NOT NULL column", row)
-                block[:, len(self.columns) + c // NULLS_PER_WORD] |= flags.astype(np.int64) << (c % NULLS_PER_WORD)
-        for ts in {ts for _, ts in self.indexes if ts >= 0}:
-            self._check_times(ts, first, end)
+        self.rows[first:end] = rows
         self.count = end
         if link:
             self.link()
