@@ -1,0 +1,173 @@
+"""A read-only copy of the scorer's state, for answering requests beside it.
+
+State = f(history, log): the same history is loaded, then the input topics are read from their beginning to the end and
+followed from there, outside of any consumer group: nothing is committed or published, the scorer is not disturbed.
+Records that the scorer would make dead letters of are skipped, by the same rules. Request rows are never inserted.
+
+Rows of one partition keep its order, and rows of one key lie in one partition: windows stand as they do in the scorer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import structlog
+
+from streaming.config import Config
+from streaming.errors import StoreUnavailable
+from streaming.event import (
+    Action,
+    Decoder,
+    Event,
+    Record,
+    action_columns,
+    action_decoder,
+    dimension_columns,
+    dimension_decoders,
+)
+from streaming.log import place
+from streaming.source import TopicReader, check_topics
+from streaming.store import EmbeddedStore
+
+__all__ = ["Follower"]
+
+E = TypeVar("E", bound=Event)
+
+_log = structlog.stdlib.get_logger("streaming.follower")
+
+
+class Follower:
+    """Follows the input topics from a thread of its own; `request` may be called from any thread.
+
+    Args:
+        config: `[kafka]`, `[batch]`, `[events]` and `[store]` are read.
+        store: loaded already.
+
+    Attributes:
+        failure: what ended the thread, if anything did: the state stands still from then on, and the process should go.
+    """
+
+    def __init__(self, config: Config, store: EmbeddedStore) -> None:
+        self.failure: BaseException | None = None
+        self.ended = threading.Event()
+        self._config = config
+        self._store = store
+        # The engine is for one thread at a time: the follower's inserts and the requests take turns.
+        self._turn = threading.Lock()
+        self._stop = threading.Event()
+        self._caught_up = False
+        self._left: int | None = None
+        self._skipped = 0
+        topics = config.kafka.topics
+        self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
+        limits = (config.events.message_bytes_max, config.events.future_s_max)
+        self._actions = action_decoder(*limits)
+        self._dimensions = dimension_decoders(*limits)
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begins to read.
+
+        Raises:
+            ConfigError: a topic does not exist.
+            BrokerUnavailable: no broker answers.
+        """
+        check_topics(self._config.kafka)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def missing(self) -> str | None:
+        """Why the state cannot answer yet; None when it can."""
+        if self.failure is not None:
+            return f"following the topics failed: {self.failure}"
+        if not self._caught_up:
+            left = "the topics' ends are not known yet" if self._left is None else f"{self._left} records to go"
+            return f"the state is being rebuilt: {left}"
+        return None
+
+    def request(self, rows: list[dict[str, Any]]) -> pa.Table:
+        """The deployment's answer, a row per request row; see `Engine.request`.
+
+        Raises:
+            StoreUnavailable: the state is not there (yet).
+            BadRow: the deployment refuses a row.
+        """
+        missing = self.missing()
+        if missing is not None:
+            raise StoreUnavailable(missing)
+        with self._turn:
+            return self._store.request(rows)
+
+    def _run(self) -> None:
+        try:
+            self._follow()
+        except BaseException as error:
+            self.failure = error
+            _log.exception("following the topics failed")
+        finally:
+            self.ended.set()
+
+    def _follow(self) -> None:
+        kafka, batch = self._config.kafka, self._config.batch
+        reader = TopicReader(kafka)
+        try:
+            partitions = reader.partitions((*self._tables, kafka.topics.actions))
+            marks = {partition: reader.watermarks(partition) for partition in partitions}
+            reader.assign({partition: low for partition, (low, _) in marks.items()})
+            while not self._stop.is_set():
+                records = reader.read(batch.messages_max, batch.poll_ms / 1000)
+                if records:
+                    self._apply(records)
+                if not self._caught_up:
+                    # Until its end was seen, a partition has at least what lay between its marks at the start.
+                    self._left = sum(max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended)
+                    self._caught_up = reader.ended >= marks.keys()
+                    if self._caught_up:
+                        _log.info("the state is there", skipped=self._skipped, tables=dict(self._store.sizes()))
+        finally:
+            reader.close()
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        """Inserts what the scorer would insert of these records; dimension rows first, as it does."""
+        dimensions: dict[str, pa.Table] = {}
+        for topic, table in self._tables.items():
+            rows = self._decode(self._dimensions[table], [record for record in records if record.topic() == topic])
+            if rows:
+                dimensions[table] = dimension_columns(table, rows)
+        topic = self._config.kafka.topics.actions
+        actions = self._decode(self._actions, [record for record in records if record.topic() == topic])
+        with self._turn:
+            mark = self._store.mark()
+            try:
+                self._store.restore(dimensions, action_columns(actions) if actions else None)
+            except ValueError:  # the tables refuse a row (seldom: the decoder checks what they check): find it
+                self._store.rollback(mark)
+                self._apply_singly(dimensions, actions)
+
+    def _apply_singly(self, dimensions: Mapping[str, pa.Table], actions: Sequence[Action]) -> None:
+        singles = [({table: rows.slice(at, 1)}, None) for table, rows in dimensions.items() for at in range(len(rows))]
+        for tables, columns in [*singles, *(({}, action_columns([action])) for action in actions)]:
+            mark = self._store.mark()
+            try:
+                self._store.restore(tables, columns)
+            except ValueError as error:
+                self._store.rollback(mark)
+                self._skip(str(error))
+
+    def _decode(self, decoder: Decoder[E], records: Sequence[Record]) -> list[E]:
+        events, _, bad = decoder.decode_all(records)
+        for record, error in bad:
+            self._skip(f"{place(record.topic(), record.partition(), record.offset())}: {error}")
+        return events
+
+    def _skip(self, why: str) -> None:
+        self._skipped += 1
+        _log.debug("skipped: a dead letter of the scorer's", why=why)

@@ -1,0 +1,380 @@
+"""`jd-intent-score serve`: features and probability of one request row over HTTP, as the tutorial's predict server.
+
+    POST /predict   a row of the request table → the deployment's named features, the probability, the model's version
+    GET  /schema    the columns of request and answer, with their OpenMLDB types
+    GET  /docs      the OpenAPI page
+    GET  /healthz   alive · /readyz  state and model are there · /metrics  for Prometheus
+
+The state is a read-only copy (`streaming.follower`); request rows are answered, not inserted. Status codes: 422 names
+the fields that are missing or wrong, 413 a body above BODY_BYTES_MAX, 503 with Retry-After while the state is being
+rebuilt or Triton is away, 500 when Triton serves a model of another encoder.
+"""
+
+import asyncio
+import datetime
+import math
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import structlog
+import uvicorn
+from confluent_kafka import KafkaException
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from streaming import log
+from streaming.config import Config, load
+from streaming.encode import Encoder
+from streaming.engine import BadRow, UnsupportedSQL
+from streaming.errors import ArtifactMismatch, ConfigError, ScorerError, Unavailable
+from streaming.follower import Follower
+from streaming.request_model import request_model, type_name
+from streaming.run import exit_status
+from streaming.store import EmbeddedStore
+from streaming.triton import Model
+
+__all__ = ["BODY_BYTES_MAX", "PredictMetrics", "Predictor", "create_app", "main", "run"]
+
+BODY_BYTES_MAX = 65_536
+RETRY_AFTER_S = 1
+SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+EXAMPLE: dict[str, Any] = {
+    "reqId": "200001_80005_2016-03-31 18:11:20", "eventTime": 1459419080000, "main_id": "", "pair_id": "200001_80005",
+    "user_id": "200001", "sku_id": "80005", "time": 1459419080000, "split_id": 0, "time1": "2016-03-31 18:11:20",
+}  # fmt: skip
+"""The tutorial's request; shown in /docs where the request table has its columns."""
+
+_log = structlog.stdlib.get_logger("streaming.serve")
+
+
+class Column(BaseModel):
+    """A column of the request or of the features, under its SQL name."""
+
+    name: str
+    type: str = Field(description="OpenMLDB's type")
+    nullable: bool
+
+
+class Schema(BaseModel):
+    """What `POST /predict` takes and gives."""
+
+    database: str
+    deployment: str
+    request: list[Column]
+    features: list[Column]
+    encoder: str = Field(description="digest of the encoder that makes the model's ids")
+    ids: list[str] = Field(description="names of the model's 41 inputs, in order")
+
+
+class Prediction(BaseModel):
+    """The answer to one request row."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    features: dict[str, bool | int | float | str | None] = Field(
+        description="the deployment's columns: timestamps in epoch ms, NULL as null, a real that is not finite as text"
+    )
+    ids: dict[str, int] | None = Field(None, description="with ?ids=true: the model's inputs by field; 64 bits each")
+    probability: float = Field(description="that the user orders the product within five days after eventTime")
+    model: str
+    model_version: str
+
+
+class Problem(BaseModel):
+    """Why there is no prediction."""
+
+    detail: str
+
+
+class PredictMetrics:
+    """What `/metrics` shows of the predict server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.requests = Counter(
+            "jd_intent_predict_requests", "Answers of /predict.", ["status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "jd_intent_predict_seconds", "Seconds to answer /predict.", buckets=SECONDS_BUCKETS, registry=self.registry
+        )
+
+
+class Predictor:
+    """State, encoder and model of one deployment, for many threads.
+
+    Args:
+        name: the model's name on Triton.
+    """
+
+    def __init__(self, follower: Follower, encoder: Encoder, model: Model, name: str) -> None:
+        self.follower, self.encoder, self.model, self.name = follower, encoder, model, name
+        self._encoding = threading.Lock()  # an encoder has caches: one thread at a time
+        self._checked: set[str] = set()
+
+    def predict(self, row: dict[str, Any], *, ids: bool) -> Prediction:
+        """Answers one row.
+
+        Raises:
+            Unavailable: the state or the model is not there.
+            BadRow: the deployment refuses the row.
+            ArtifactMismatch: Triton serves a model of another encoder.
+        """
+        features = self.follower.request([row])
+        with self._encoding:
+            encoded = self.encoder.encode(features)
+        scores = self.model.score(encoded)
+        self._check(scores.version)
+        prediction = Prediction(
+            features={name: _json_value(column) for name, column in zip(features.column_names, features, strict=True)},
+            probability=float(scores.probabilities[0]),
+            model=self.name,
+            model_version=scores.version,
+        )
+        if ids:
+            prediction.ids = dict(zip((f.name for f in self.encoder.fields), encoded[0].tolist(), strict=True))
+        return prediction
+
+    def missing(self) -> dict[str, str]:
+        """The parts that are not there, and why; empty: ready."""
+        missing = {}
+        state = self.follower.missing()
+        if state is not None:
+            missing["state"] = state
+        if not self.model.ready():
+            missing["model"] = f"Triton does not serve {self.name}"
+        return missing
+
+    def _check(self, version: str) -> None:
+        if version in self._checked:
+            return
+        digest = self.model.encoder_digest()
+        if digest != self.encoder.digest:
+            raise ArtifactMismatch(
+                f"Triton's {self.name} version {version} was trained with encoder {digest}, this server has "
+                f"{self.encoder.digest}: restart it with the artifact of that model"
+            )
+        self._checked.add(version)
+
+
+def create_app(predictor: Predictor, config: Config, request: pa.Schema, features: pa.Schema) -> FastAPI:
+    """The application over a predictor.
+
+    Args:
+        request, features: the deployment's request and output columns.
+    """
+    example = EXAMPLE if set(request.names) == EXAMPLE.keys() else None
+    Row = request_model("RequestRow", request, example)  # noqa: N806 - it is a class
+    measured = PredictMetrics()
+    app = FastAPI(
+        title="jd-intent-score serve",
+        description="Features and purchase probability of one request row, from the scorer's own tables and model.",
+    )
+    app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
+
+    @app.middleware("http")
+    async def measure(http: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if http.url.path != "/predict":
+            return await call_next(http)
+        start, status = time.perf_counter(), 500
+        try:
+            response = await call_next(http)
+            status = response.status_code
+            return response
+        finally:
+            measured.requests.labels(str(status)).inc()
+            measured.seconds.observe(time.perf_counter() - start)
+
+    @app.exception_handler(RequestValidationError)
+    async def refused(_: Request, error: RequestValidationError) -> Response:
+        # FastAPI's own answer repeats the input, which may be long, secret, or no valid Unicode.
+        detail = [{"loc": part["loc"], "msg": part["msg"], "type": part["type"]} for part in error.errors()]
+        return JSONResponse({"detail": detail}, 422)
+
+    @app.exception_handler(BadRow)
+    async def bad_row(_: Request, error: BadRow) -> Response:
+        return JSONResponse({"detail": [{"loc": ["body"], "msg": str(error), "type": "bad_row"}]}, 422)
+
+    @app.exception_handler(Unavailable)
+    async def unavailable(_: Request, error: Unavailable) -> Response:
+        return JSONResponse({"detail": str(error)}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+    @app.exception_handler(ArtifactMismatch)
+    async def mismatch(_: Request, error: ArtifactMismatch) -> Response:
+        _log.error("model and encoder differ", error=str(error))
+        return JSONResponse({"detail": str(error)}, 500)
+
+    @app.post(
+        "/predict",
+        response_model_exclude_unset=True,
+        responses={
+            413: {"model": Problem, "description": f"the body is larger than {BODY_BYTES_MAX} bytes"},
+            500: {"model": Problem, "description": "Triton serves a model of another encoder"},
+            503: {"model": Problem, "description": "the state is being rebuilt, or Triton is away; see Retry-After"},
+        },
+    )
+    def predict(row: Row, ids: bool = False) -> Prediction:  # type: ignore[valid-type]  # made of the deployment above
+        """Features and probability of one request row. Every column is needed, no other taken, nothing coerced."""
+        return predictor.predict(row.model_dump(by_alias=True), ids=ids)  # type: ignore[attr-defined]
+
+    @app.get("/schema")
+    def schema() -> Schema:
+        """Columns of request and features, in the SQL's names and OpenMLDB's types."""
+        return Schema(
+            database=config.store.database,
+            deployment=config.store.deployment,
+            request=[_column(column, nullable=not pa.types.is_timestamp(column.type)) for column in request],
+            features=[_column(column, nullable=True) for column in features],
+            encoder=predictor.encoder.digest,
+            ids=[field.name for field in predictor.encoder.fields],
+        )
+
+    @app.get("/healthz")
+    def healthz(response: Response) -> dict[str, Any]:
+        """200 while the topics are followed."""
+        failure = predictor.follower.failure
+        response.status_code = 200 if failure is None else 503
+        return {"alive": failure is None, "failure": None if failure is None else str(failure)}
+
+    @app.get("/readyz")
+    def readyz(response: Response) -> dict[str, Any]:
+        """200 when /predict can answer."""
+        missing = predictor.missing()
+        response.status_code = 503 if missing else 200
+        return {"ready": not missing, "missing": missing}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(generate_latest(measured.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class BodyLimit:
+    """ASGI middleware: a body above `bytes_max` is refused while it is read, whatever its headers say."""
+
+    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
+        self._app, self._bytes_max = app, bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._bytes_max:
+                raise HTTPException(413, f"the body is larger than {self._bytes_max} bytes")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def main(file: Path | None, host: str, port: int) -> int:
+    """The command: reads the configuration, serves, and says in one line why it ended.
+
+    Returns:
+        The exit status, as of `streaming.run`.
+    """
+    try:
+        config = load(file)
+        log.configure(config.log)
+        run(config, host, port)
+    except (ScorerError, UnsupportedSQL, KafkaException) as error:
+        text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        print(f"jd-intent-score: {type(error).__name__}: {text}", file=sys.stderr)
+        return exit_status(error)
+    return 0
+
+
+def run(config: Config, host: str, port: int) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes the requests at hand and returns.
+
+    Raises:
+        ConfigError: the port is taken; a script, topic or file is missing or wrong.
+        ArtifactMismatch: the encoder is damaged.
+        ScorerError: following the topics failed; the process should be started again.
+    """
+    with _listen(host, port) as listener:
+        store = EmbeddedStore(config.store)
+        store.load()
+        encoder = Encoder.load(Path(config.model.artifact) / "encoder")
+        model = Model(config.model.url, config.model.name, config.model.timeout_s)
+        follower = Follower(config, store)
+        app = create_app(
+            Predictor(follower, encoder, model, config.model.name), config, store.request_schema(), store.schema()
+        )
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10))
+        follower.start()
+        try:
+            _log.info("serving", url=f"http://{host}:{listener.getsockname()[1]}", docs="/docs")
+            # uvicorn gives a signal that it stopped for back to the handler that was there before: ours ends in order.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: None)
+            asyncio.run(_serve(server, listener, follower))
+        finally:
+            follower.stop()
+    if follower.failure is not None:
+        raise ScorerError(f"following the topics failed: {follower.failure}") from follower.failure
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, follower: Follower) -> None:
+    """Runs the server until it is told to stop, or the follower ends: a state that stands still must not answer."""
+
+    async def watch() -> None:
+        await asyncio.to_thread(follower.ended.wait)
+        server.should_exit = True
+
+    watching = asyncio.create_task(watch())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        follower.stop()
+        await watching
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The listening socket, taken before anything slow begins."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+
+
+def _column(column: pa.Field, *, nullable: bool) -> Column:
+    return Column(name=column.name, type=type_name(column.type), nullable=nullable)
+
+
+def _json_value(column: pa.ChunkedArray) -> bool | int | float | str | None:
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ms")).cast(pa.int64())
+    value = column[0].as_py()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no NaN and no infinity
+    return value  # type: ignore[no-any-return]  # one of OpenMLDB's types
