@@ -37,7 +37,8 @@ from deploy.verdict import Stream, compare, faults, summarise
 
 __all__ = ["main"]
 
-console = Console(highlight=False)
+# In a file or a CI log there is no width to keep to: tables take what they need.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Failed(Exception):
@@ -69,7 +70,9 @@ def run(environment: str, *words: object) -> None:
         Failed: it exited with another status than 0.
     """
     argv = [str(interpreter(environment)), "-m", "batch", *map(str, words)]
-    console.print(f"[dim]$ jd-intent-batch {' '.join(map(str, words))}   ({environment} environment)[/dim]")
+    console.print(
+        f"[dim]$ jd-intent-batch {' '.join(map(str, words))}   ({environment} environment)[/dim]", soft_wrap=True
+    )
     # A session of its own, so that Ctrl-C reaches this process only, which then ends the step and all servers in order.
     with subprocess.Popen(argv, cwd=REPOSITORY, start_new_session=True) as child:
         try:
@@ -227,7 +230,7 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         http_port = free_ports(1)[0]
         config = write_config(options, broker, triton, http_port)
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
-        console.print(f"[dim]$ jd-intent-score run --config {config}[/dim]")
+        console.print(f"[dim]$ jd-intent-score run --config {config}[/dim]", soft_wrap=True)
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
         scorer.wait_ready(lambda: answers(f"http://127.0.0.1:{http_port}/readyz"), 120)
     with step("8 The test period through user-actions"):

@@ -141,7 +141,13 @@ class Shop:
 
     def __init__(self, bootstrap: str) -> None:
         self._producer = Producer(
-            {"bootstrap.servers": bootstrap, "linger.ms": 2, "message.max.bytes": 6_000_000, "enable.idempotence": True}
+            {
+                "bootstrap.servers": bootstrap,
+                "linger.ms": 2,
+                "message.max.bytes": 6_000_000,
+                "enable.idempotence": True,
+                "log_level": 3,  # a broker that has just started is still loading: librdkafka asks again by itself
+            }
         )
         self._count = 0
         self.sent: dict[str, float] = {}
