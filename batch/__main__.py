@@ -43,7 +43,7 @@ class EncodingName(str, Enum):
 @app.command()
 def generate(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    users: Annotated[int, typer.Option(help="How many; each makes about 55 requests.")] = 6000,
+    users: Annotated[int, typer.Option(help="How many; each makes about 40 requests.")] = 6000,
     seed: Seed = 1,
     days: Annotated[int, typer.Option(help="Length of the world; the last five days serve the labels only.")] = 70,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a world that lies in --out.")] = False,
@@ -97,6 +97,9 @@ def prepare(
     encoding: Annotated[
         EncodingName, typer.Option(help="typed, or the seed system's: every value hashed.")
     ] = EncodingName.typed,
+    complete_labels: Annotated[
+        bool, typer.Option("--complete-labels", help="Leave out requests less than five days before the last action.")
+    ] = False,
     sql: SqlFolder = None,
 ) -> None:
     """Label, split by time, fit the encoder on the training part, encode."""
@@ -104,7 +107,7 @@ def prepare(
     from batch.prepare import Options  # noqa: PLC0415
     from batch.prepare import prepare as run  # noqa: PLC0415
 
-    options = Options(val_fraction, test_fraction, _duration_ms(embargo), encoding.value)
+    options = Options(val_fraction, test_fraction, _duration_ms(embargo), complete_labels, encoding.value)
     done = run(features, data, out, options, sql or SQL_FOLDER)
     for part, count in done.counts.items():
         console.print(f"{part} samples = {count}")
@@ -116,7 +119,7 @@ def prepare(
     if done.horizon_cut:
         console.print(
             f"note: {done.horizon_cut:,} requests are less than five days before the last action: "
-            "orders after it are unknown"
+            "orders after it are unknown (--complete-labels leaves them out)"
         )
 
 

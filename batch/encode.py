@@ -2,7 +2,7 @@
 
 Of the query's 42 columns one is the label, and six say nothing about intent: five copies of the request id and the
 event time itself. The other 35 keep their order and their names; six places go to what the event time and the
-frequency lists hold besides: `ADDED`.
+frequency lists hold besides.
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ Encoding: TypeAlias = Literal["typed", "seed"]
 EVENT_TIME = "flattenRequest_eventTime_original_0"
 REQUEST_ID = "reqId_1"
 
-# How often training must see a value to keep its id. Cold users, products and models share the rare id with the rarely
-# seen ones, which train it. A pair's requests share their label, so a pair's own id would be learnt by heart: only
-# pairs that come again and again keep theirs.
-SEEN_MIN = 5
-SEEN_MIN_PAIR = 100
-
-REAL_BINS = 32
-AGE_BINS = 24
+# How often training must see a value for it to keep its id: often enough to hold some orders, at a few per cent. What
+# is rarer shares the rare id, which cold users and products then find trained.
+#
+# Pairs, users and products need more. The requests of a pair share their label, so a model that can tell pairs apart
+# learns the training labels by heart: on a generated world (258,000 training requests) the DeepFM's test AUC was 0.79
+# with a minimum of 5 for all, 0.83 with 150 for users and 50 for products, 0.85 with these. The same holds for fine
+# bins of a user's or product's age: together they are a name.
+SEEN_MIN = 50
+SEEN_MIN_IDENTITY = 300
+AGE_BINS = 8
+REAL_BINS = 16
 INTEGER_EXACT = 32  # integers below have a bin each, from there two bins per doubling
 
 # The seed system's order: the thirteen numbers first, then the twenty-eight others.
@@ -187,9 +190,9 @@ def fit(features: pa.Table, encoding: Encoding = "typed") -> Encoder:
         fields: list[Field] = [Hashed(column, column) for column in SEED_ORDER]
         return _with_sizes(Encoder(fields, nothing, [0] * len(fields)), nothing, features)
     fitting = _Fit(features)
-    fitting.category("flattenRequest_pair_id_original_24", SEEN_MIN_PAIR)
-    fitting.category("flattenRequest_sku_id_original_25")
-    fitting.category("flattenRequest_user_id_original_26")
+    fitting.category("flattenRequest_pair_id_original_24", SEEN_MIN_IDENTITY)
+    fitting.category("flattenRequest_sku_id_original_25", SEEN_MIN_IDENTITY)
+    fitting.category("flattenRequest_user_id_original_26", SEEN_MIN_IDENTITY)
     fitting.integer("flattenRequest_pair_id_window_unique_count_27")
     fitting.real("flattenRequest_pair_id_window_top1_ratio_28")
     fitting.real("flattenRequest_pair_id_window_top1_ratio_29")
@@ -228,5 +231,5 @@ def fit(features: pa.Table, encoding: Encoding = "typed") -> Encoder:
     fitting.add(ListShape("bo_action_type_14d_shape", "bo_action_type_multi_top3frequency_42"))
     fitting.list_top("bo_action_model_id_7d_top1", "bo_action_model_id_multi_top3frequency_18", 1)
     fitting.list_top("bo_action_model_id_7d_top2", "bo_action_model_id_multi_top3frequency_18", 2)
-    fitting.list_top("bo_action_br_10h_top1", "bo_action_br_multi_top3frequency_16", 1)
+    fitting.list_top("bo_action_model_id_7d_top3", "bo_action_model_id_multi_top3frequency_18", 3)
     return fitting.encoder()

@@ -52,7 +52,7 @@ PARTS = ("bo_action", "bo_comment", "bo_product", "bo_user", "flattenRequest_cle
 # for comparing and paying, others for strolling.
 PAGES = ("0", "216", "217", "218", "26", "27", "211", "24", "29", "21", "17", "111", "219", "19", "14")
 PAGE_SHARE: Floats = np.array([23, 10.7, 9.6, 3.2, 3.0, 2.7, 1.4, 0.9, 0.9, 0.8, 0.6, 0.55, 0.4, 0.33, 0.23])
-PAGE_INTENT: Floats = np.array([-0.1, 0.15, -0.15, 0.3, -0.3, 0.45, -0.2, -0.4, 0.35, 0.2, -0.3, 0.4, -0.1, 0.3, 0.6])
+PAGE_INTENT: Floats = np.array([-0.3, 0.2, -0.2, 0.5, -0.4, 0.7, -0.3, -0.5, 0.5, 0.3, -0.4, 0.6, -0.1, 0.4, 0.8])
 
 
 class World(msgspec.Struct, frozen=True):

@@ -144,13 +144,13 @@ class IntentChain:
         shape = (len(self.grid), len(views))
         never = np.full(shape, -np.inf)
         logits = np.empty((*shape, 7))
-        logits[..., LEAVE] = -0.62 - 0.10 * u + 0.3 * cart
-        logits[..., VIEW] = -0.55 + 0.10 * u
-        logits[..., CLICK] = 0.45
-        logits[..., CART] = np.where(cart == 0, -4.3 + 0.75 * u + 0.10 * views, never)
-        logits[..., REMOVE] = np.where(cart == 1, -2.6 - 0.45 * u, never)
+        logits[..., LEAVE] = -0.15 - 0.08 * u + 0.2 * cart
+        logits[..., VIEW] = -0.75 + 0.30 * u
+        logits[..., CLICK] = 0.45 - 0.05 * u
+        logits[..., CART] = np.where(cart == 0, -3.9 + 0.75 * u + 0.10 * views, never)
+        logits[..., REMOVE] = np.where(cart == 1, -2.4 - 0.45 * u, never)
         logits[..., FOLLOW] = np.where(follow == 0, -5.2 + 0.45 * u, never)
-        logits[..., ORDER] = -8.3 + 1.05 * u + 3.6 * cart + 0.9 * follow + 0.16 * views
+        logits[..., ORDER] = -7.5 + 1.0 * u + 3.6 * cart + 0.9 * follow + 0.16 * views
         return logits
 
     @cached_property

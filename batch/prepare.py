@@ -51,24 +51,32 @@ class Prepared(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Options:
-    """How to split and encode; see `batch.split.by_time` and `batch.encode.fit`."""
+    """How to split and encode; see `batch.split.by_time` and `batch.encode.fit`.
+
+    `complete_labels`: leave out requests that look past the last action, whose later orders nobody recorded.
+    """
 
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     embargo_ms: int = 0
+    complete_labels: bool = False
     encoding: Encoding = "typed"
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Features with labels (int8 [n]) and times (epoch ms [n]); `cut`: requests that look past the last action."""
+    """Features with labels (int8 [n]) and times (epoch ms [n]); `cut`: which look past the last action (bool [n])."""
 
     features: pa.Table
     label: NDArray[np.int8]
     time_ms: NDArray[np.int64]
     source: str
     unlabelled: int
-    cut: int
+    cut: NDArray[np.bool_]
+
+    def filter(self, kept: NDArray[np.bool_]) -> Labelled:
+        features = self.features.filter(pa.array(kept))
+        return Labelled(features, self.label[kept], self.time_ms[kept], self.source, self.unlabelled, self.cut[kept])
 
 
 def read_features(folder: Path) -> pa.Table:
@@ -100,13 +108,20 @@ def label(features: pa.Table, data: Path) -> Labelled:
         if not known.any():
             raise BadData(f"{data / 'action'}: none of the requests has a row in it, so none has a label")
         kept = features.filter(pa.array(known))
-        return Labelled(kept, values[known], _epoch_ms(kept[EVENT_TIME]), "action", int((~known).sum()), 0)
+        return Labelled(
+            kept,
+            values[known],
+            _epoch_ms(kept[EVENT_TIME]),
+            "action",
+            int((~known).sum()),
+            np.zeros(kept.num_rows, bool),
+        )
     columns = ["pair_id", "type", "ingestionTime"]
     actions = pa.concat_tables(pq.read_table(file, columns=columns) for file in parquet_files(data / "bo_action"))
     requests = pa.table({"pair_id": features[PAIR], "eventTime": features[EVENT_TIME]})
     time_ms = _epoch_ms(features[EVENT_TIME])
     last_ms = _epoch_ms(actions["ingestionTime"]).max()
-    cut = int((time_ms + HORIZON_MS > last_ms + SLACK_MS).sum())
+    cut = time_ms + HORIZON_MS > last_ms + SLACK_MS
     return Labelled(features, five_day_rule(requests, actions), time_ms, "bo_action", 0, cut)
 
 
@@ -122,6 +137,8 @@ def prepare(features: Path, data: Path, out: Path, options: Options | None = Non
     """
     options = options or Options()
     labelled = label(read_features(features), data)
+    if options.complete_labels:
+        labelled = labelled.filter(~labelled.cut)
     split = by_time(labelled.time_ms, options.val_fraction, options.test_fraction, options.embargo_ms)
     rows = {"train": split.train, "val": split.val, "test": split.test}
     seen = labelled.features if options.encoding == "seed" else labelled.features.take(pa.array(split.train))
@@ -168,7 +185,7 @@ def _write(
         encoder_sha256=encoder.digest,
         label_source=labelled.source,
         unlabelled=labelled.unlabelled,
-        horizon_cut=labelled.cut,
+        horizon_cut=int(labelled.cut.sum()),
     )
     with replacing(out) as folder:
         for name, part in rows.items():

@@ -78,7 +78,7 @@ class Catalogue:
             [np.arange(len(CATEGORIES)), rng.choice(len(CATEGORIES), brands - len(CATEGORIES), p=CATEGORY_SHARE)]
         )
         brand_size = (1.0 + np.arange(brands) // len(CATEGORIES)) ** -0.8
-        brand_quality = rng.normal(0.0, 0.7, brands)
+        brand_quality = rng.normal(0.0, 0.8, brands)
         brand_taste = rng.normal(0.0, 1.0, (brands, TASTES))
         brand = np.concatenate(
             [np.arange(len(CATEGORIES)), rng.choice(brands, size - len(CATEGORIES), p=brand_size / brand_size.sum())]
@@ -99,7 +99,7 @@ class Catalogue:
             brand=spell(rng.permutation(max(1000, brands * 2))[:brands] + 1).take(pa.array(brand)),
             tier=rng.choice(3, size, p=[0.35, 0.35, 0.30]),
             attributes=(rng.choice(3, size, p=[0.08, 0.60, 0.32]), rng.choice(3, size, p=[0.08, 0.40, 0.52])),
-            quality=brand_quality[brand] + rng.normal(0.0, 0.7, size),
+            quality=brand_quality[brand] + rng.normal(0.0, 0.6, size),
             taste=0.7 * brand_taste[brand] + rng.normal(0.0, 0.7, (size, TASTES)),
             popularity=popularity,
             launch_ms=WORLD_START_MS + launched_days * DAY_MS,
@@ -139,9 +139,9 @@ class Catalogue:
         weeks = np.arange(-1, (days + 6) // 7, dtype=np.int64)
         week_ms = WORLD_START_MS + weeks * 7 * DAY_MS
         age_weeks = np.maximum(0.0, (week_ms[None, :] - self.launch_ms[:, None]) / (7 * DAY_MS))
-        total = rng.poisson(np.minimum(self.popularity[:, None] * age_weeks * 0.6, 1e6))
+        total = rng.poisson(np.minimum(self.popularity[:, None] * age_weeks * 2.0, 1e6))
         total = np.maximum.accumulate(total, axis=1)
-        rate = 1.0 / (1.0 + np.exp(3.4 + 0.9 * self.quality[:, None] + rng.normal(0.0, 0.15, total.shape)))
+        rate = 1.0 / (1.0 + np.exp(3.4 + 0.9 * self.quality[:, None] + rng.normal(0.0, 0.1, total.shape)))
         bad = rng.binomial(total, rate)
         commented = (rng.random(size) < 0.9)[:, None] & (week_ms[None, :] >= self.launch_ms[:, None])
         product, week = np.nonzero(commented)
@@ -207,7 +207,7 @@ class Users:
             registered_ms=WORLD_START_MS + registered * DAY_MS,
             arrival_day=arrival,
             sessions_per_day=np.exp(rng.normal(-2.9, 0.8, size)),
-            propensity=0.4 * (level - 2.9) + rng.normal(0.0, 0.6, size),
+            propensity=0.5 * (level - 2.9) + rng.normal(0.0, 0.4, size),
             thrift=np.clip(0.35 * level - 0.3 + 0.3 * (age >= 4) + rng.normal(0.0, 0.5, size), -0.5, 2.5),
             taste=rng.normal(0.0, 1.0, (size, TASTES)),
             category_taste=np.cumsum(weight / weight.sum(axis=1, keepdims=True), axis=1),
@@ -235,9 +235,9 @@ class Users:
         intent: Floats = (
             -0.1
             + 1.0 * self.propensity[user]
-            + 1.0 * catalogue.quality[product]
-            + 0.6 * affinity
+            + 1.1 * catalogue.quality[product]
+            + 0.4 * affinity
             - 0.6 * price
-            + rng.normal(0.0, 0.5, len(user))
+            + rng.normal(0.0, 0.3, len(user))
         )
         return intent
