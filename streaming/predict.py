@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from streaming.errors import ScorerError
@@ -79,25 +78,20 @@ def ask(client: httpx.Client, row: dict[str, Any], *, ids: bool = False) -> dict
 
 def show(answer: dict[str, Any], console: Console) -> None:
     """Prints the features by name, one a line, and the probability."""
-    if not console.is_terminal:
-        console = Console(file=console.file, width=10_000, highlight=False)  # a pipe has no width: never wrap
-    console.print("[bold]features[/bold]")
-    console.print(_grid(answer["features"]))
+    _section(console, "features", answer["features"])
     if "ids" in answer:
-        console.print("[bold]ids[/bold]")
-        console.print(_grid(answer["ids"]))
+        _section(console, "ids", answer["ids"])
     console.print(f"[bold]purchase probability[/bold]  {answer['probability']:.6f}")
     console.print(f"[bold]model[/bold]                 {answer['model']}, version {answer['model_version']}")
 
 
-def _grid(values: dict[str, Any]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+def _section(console: Console, title: str, values: dict[str, Any]) -> None:
+    console.print(f"[bold]{title}[/bold]")
+    width = max(map(len, values), default=0)
     for name, value in values.items():
-        # Text, not markup: a value may hold square brackets. Strings are quoted: '' and 'NULL' are not NULL.
-        grid.add_row(Text(name), Text("NULL" if value is None else repr(value)))
-    return grid
+        # Strings are quoted: '' and 'NULL' are not NULL. Text, not markup: a value may hold square brackets.
+        shown = "NULL" if value is None else repr(value)
+        console.print(Text.assemble((name.ljust(width), "cyan"), "  ", shown), soft_wrap=True)
 
 
 def _call(client: httpx.Client, method: str, path: str, **arguments: Any) -> dict[str, Any]:
