@@ -492,12 +492,12 @@ class _Parser:
         if end is None or (start is not None and start < end):
             self.refuse("a frame whose end lies before its start", here)
         maxsize, instance, row, time = 0, False, False, False
+        if self.accept("maxsize"):
+            maxsize = self.integer("a number of rows")
+            if rows or maxsize == 0:
+                self.refuse("MAXSIZE of a ROWS frame" if rows else "MAXSIZE 0", here)
         while True:
-            if self.accept("maxsize"):
-                maxsize = self.integer("a number of rows")
-                if rows or maxsize == 0:
-                    self.refuse("MAXSIZE of a ROWS frame" if rows else "MAXSIZE 0", here)
-            elif self.accept("instance_not_in_window"):
+            if self.accept("instance_not_in_window"):
                 instance = True
             elif self.accept("exclude", "current_row"):
                 row = True

@@ -10,7 +10,8 @@ from typing import NoReturn
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
 from streaming.engine.errors import point
-from streaming.engine.nodes import Aggregate, Base, Column, Const, Element, Group, Joined, Node
+from streaming.engine.machine import Op
+from streaming.engine.nodes import Aggregate, Apply, Base, Column, Const, Element, Group, Host, Joined, Node
 from streaming.engine.strings import Pool
 from streaming.engine.table import Table
 from streaming.engine.types import Type, is_integer, to_word
@@ -51,6 +52,8 @@ class _Scope:
 class _Frame:
     group: Group
     number: int
+    window: s.Window
+    scope: _Scope
 
 
 def plan(select: s.Select, script: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool) -> Query:
@@ -277,22 +280,35 @@ class _Planner:
             window = scope.windows[reference]
         else:
             window = reference
+        frame = window.frame
+        start, end = -1 if frame.start is None else frame.start, frame.end
+        own_row = True
+        if window.exclude_current_row:
+            # the request's row still takes the first place of a ROWS frame, but none of a MAXSIZE
+            if frame.rows:
+                end = max(end, 1)
+            else:
+                own_row = False
+        group = self.group(window, scope, own_row)
+        number = group.frame((frame.rows, start, end, frame.maxsize))
+        return _Frame(group, number, window, scope)
+
+    def group(self, window: s.Window, scope: _Scope, own_row: bool) -> Group:
+        """The windows over these rows; the same one for every window that differs in its frame only."""
         identity = (
             tuple(_identity(u) for u in window.unions),
             tuple(name.parts for name in window.partition),
             window.order.parts if window.order else None,
             window.instance_not_in_window,
-            window.exclude_current_row,
+            own_row,
             window.exclude_current_time,
         )
-        group = scope.groups.get(identity)
-        if group is None:
-            group = scope.groups[identity] = self.group(window, scope)
-        frame = window.frame
-        start = -1 if frame.start is None else frame.start
-        return _Frame(group, group.frame((frame.rows, start, frame.end, frame.maxsize)))
+        found = scope.groups.get(identity)
+        if found is None:
+            found = scope.groups[identity] = self.rows_of(window, scope, own_row)
+        return found
 
-    def group(self, window: s.Window, scope: _Scope) -> Group:
+    def rows_of(self, window: s.Window, scope: _Scope, own_row: bool) -> Group:
         if self.main is None:
             self.refuse("a window without a table", window.at)
         if not window.partition:
@@ -325,8 +341,7 @@ class _Planner:
                 node = nodes[place]
                 if not isinstance(node, Column) or node.base is not base:
                     self.refuse("PARTITION BY or ORDER BY something that is not a table's column", window.at)
-        row, exclude_time = not window.exclude_current_row, window.exclude_current_time
-        return Group(own, tuple(sources), key, time, row, exclude_time)
+        return Group(own, tuple(sources), key, time, own_row, window.exclude_current_time)
 
     def position(self, name: s.Name, scope: _Scope) -> int:
         found = [i for i, output in enumerate(scope.columns) if _matches(output, name)]
@@ -460,16 +475,32 @@ class _Planner:
                 arguments.append(Const(Type.INT, 1))
             else:
                 node = self.bind(argument, inner, over)
-                if any(isinstance(n, Aggregate) and n.kind != "at" and not _is_at(n) for n in _walk(node)):
+                if any(isinstance(n, Aggregate) and (n.kind != Op.AT or n.number > 0) for n in _walk(node)):
                     self.refuse("an aggregate of an aggregate", argument.at)
                 arguments.append(node)
+        if name in ("at", "lag"):
+            return self.place(name, expr, arguments, over)
         return AGGREGATES[name](over.group, over.number, arguments)
 
+    def place(self, name: str, expr: s.Call, arguments: list[Node], over: _Frame) -> Node:
+        """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row."""
+        group = self.group(over.window, over.scope, own_row=True)
+        moved = [_in_group(argument, group) for argument in arguments]
+        node = AGGREGATES[name](group, 0, moved)
+        if not isinstance(node, Aggregate):
+            raise TypeError(node)
+        if over.window.exclude_current_time and node.number > 0:
+            self.refuse(f"{expr.function}() over a window with EXCLUDE CURRENT_TIME", expr.at)
+        return dataclasses.replace(node, frame=group.frame((True, node.number, 0, 0)))
 
-def _is_at(node: Aggregate) -> bool:
-    from streaming.engine.machine import Op
 
-    return node.kind == Op.AT
+def _in_group(node: Node, group: Group) -> Node:
+    """`node` with the columns of the window's rows taken from `group`, whose columns are the same."""
+    if isinstance(node, Element):
+        return dataclasses.replace(node, group=group)
+    if isinstance(node, (Apply, Host)):
+        return dataclasses.replace(node, arguments=tuple(_in_group(a, group) for a in node.arguments))
+    return node
 
 
 def _walk(node: Node) -> list[Node]:

@@ -1,0 +1,117 @@
+"""What the windows and joins of OpenMLDB mean, as loops over lists: no numba, no indexes, no code of the engine.
+
+A table is a list of rows (dicts) in order of insertion; a row of a window is a dict, too. Everything here follows
+`docs/feature-sql.md` word by word, and nothing is fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over `t` (and `u`, with `union`) by `key` in order of `ts`; times in milliseconds."""
+
+    rows: bool
+    start: int | None
+    end: int
+    maxsize: int = 0
+    union: bool = False
+    instance_not_in_window: bool = False
+    exclude_row: bool = False
+    exclude_time: bool = False
+    key: tuple[str, ...] = ("k",)
+
+    def sql(self) -> str:
+        """The window's specification."""
+        unit = "" if self.rows else "s"
+        scale = 1 if self.rows else 1000
+        start = "unbounded preceding" if self.start is None else f"{self.start // scale}{unit} preceding"
+        return (
+            f"({'union u ' if self.union else ''}partition by {', '.join(self.key)} order by ts "
+            f"{'rows' if self.rows else 'rows_range'} between {start} and {self.end // scale}{unit} preceding"
+            f"{f' maxsize {self.maxsize}' if self.maxsize else ''}"
+            f"{' exclude current_row' if self.exclude_row else ''}"
+            f"{' exclude current_time' if self.exclude_time else ''}"
+            f"{' instance_not_in_window' if self.instance_not_in_window else ''})"
+        )
+
+    def contents(self, request: Row, t: list[Row], u: list[Row]) -> list[Row]:
+        """The window's rows for `request`, newest first."""
+        sources = [[] if self.instance_not_in_window else t, u if self.union else []]
+        found = []
+        for source, table in enumerate(sources):
+            for place, row in enumerate(table):
+                if any(row[k] != request[k] for k in self.key) or row["ts"] > request["ts"]:
+                    continue
+                if self.exclude_time and row["ts"] == request["ts"]:
+                    continue
+                found.append((-row["ts"], source, -place, row))
+        stored = [row for *_, row in sorted(found, key=lambda item: item[:3])]
+        if self.rows:
+            ordered = [request, *stored]
+            last = len(ordered) if self.start is None else self.start + 1
+            return ordered[max(self.end, 1) if self.exclude_row else self.end : last]
+        ordered = stored if self.exclude_row else [request, *stored]
+        near = [row for row in ordered if row["ts"] <= request["ts"] - self.end]
+        inside = [row for row in near if self.start is None or row["ts"] >= request["ts"] - self.start]
+        return inside[: self.maxsize] if self.maxsize else inside
+
+
+ZERO: dict[str, Any] = {"i": 0, "b": 0, "f": 0.0, "d": 0.0, "s": ""}
+
+
+def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
+    """An aggregate of one column; `*_where` ones count rows with i > 1."""
+    if name.endswith("_where"):
+        rows = [row for row in rows if row["i"] is not None and row["i"] > 1]
+        return aggregate(name.removesuffix("_where"), column, rows, number)
+    values = [row[column] for row in rows]
+    known = [value for value in values if value is not None]
+    if name == "count":
+        return len(known)
+    if name == "distinct_count":
+        return len({ZERO[column] if value is None else value for value in values})
+    if name == "first_value":
+        return values[-1] if values else None
+    counts = {value: known.count(value) for value in known}
+    if name == "top1_ratio":
+        return max(counts.values()) / len(known) if known else 0.0
+    if name == "topn_frequency":
+        by_text = (lambda v: v.encode()) if column == "s" else (lambda v: v)
+        best = sorted(counts, key=lambda v: (-counts[v], by_text(v)))[:number]
+        return ",".join([*map(str, best), *["NULL"] * (number - len(best))])
+    if not known:
+        return None
+    if name == "sum":
+        total = {"i": np.int32, "b": np.int64, "f": np.float32, "d": np.float64}[column](0)
+        with np.errstate(over="ignore"):
+            for value in known:
+                total = type(total)(total + type(total)(value))
+        return total.item()
+    if name == "avg":
+        sum_of = 0.0
+        for value in known:
+            sum_of += float(value)
+        return sum_of / len(known)
+    if column == "s":
+        known.sort(key=lambda v: v.encode())
+        return known[0] if name == "min" else known[-1]
+    return min(known) if name == "min" else max(known)
+
+
+def last_join(request: Row, u: list[Row], key: str, ordered: bool, bound: bool) -> Row | None:
+    """The row of `u` that LAST JOIN finds: the last inserted, or the latest; `bound`: not later than the request."""
+    best: Row | None = None
+    for row in u:
+        if row[key] != request[key] or (bound and row["ts"] > request["ts"]):
+            continue
+        if best is None or not ordered or row["ts"] >= best["ts"]:
+            best = row
+    return best

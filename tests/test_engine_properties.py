@@ -1,0 +1,189 @@
+"""The engine against `naive` on random tables and queries, and against itself: offline = replayed, undone = not done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import naive
+from streaming.engine import Engine
+
+COLUMNS = "id string, k string, j int, ts timestamp, i int, b bigint, f float, d double, s string"
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("k", pa.string()), ("j", pa.int32()), ("ts", pa.int64()), ("i", pa.int32()),
+     ("b", pa.int64()), ("f", pa.float32()), ("d", pa.float64()), ("s", pa.string())]
+)  # fmt: skip
+
+texts = st.sampled_from([None, "", "a", "b", "aa", "A", "é", "日本", "10", "9", ",", "NULL"])
+halves = st.integers(-8, 8).map(lambda n: n / 4 + 0.0)
+row_of = st.fixed_dictionaries(
+    {
+        "id": st.just("x"),
+        "k": st.sampled_from([None, "", "a", "b"]),
+        "j": st.sampled_from([None, 0, 1]),
+        "ts": st.integers(0, 12).map(lambda n: n * 500),
+        "i": st.one_of(st.none(), st.integers(-3, 3), st.sampled_from([2**31 - 1, -(2**31)])),
+        "b": st.one_of(st.none(), st.integers(-2, 2), st.sampled_from([2**63 - 1, -(2**63)])),
+        "f": st.one_of(st.none(), halves),
+        "d": st.one_of(st.none(), halves),
+        "s": texts,
+    }
+)
+rows_of = st.lists(row_of, max_size=14)
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> naive.Window:
+    rows = draw(st.booleans())
+    scale = 1 if rows else 1000
+    end = draw(st.integers(0, 3)) * scale
+    start = draw(st.one_of(st.none(), st.integers(0, 4))) if not rows else draw(st.integers(0, 6))
+    union = draw(st.booleans())
+    return naive.Window(
+        rows=rows,
+        start=None if start is None else max(start * scale, end),
+        end=end,
+        maxsize=0 if rows else draw(st.sampled_from([0, 1, 2, 5])),
+        union=union,
+        instance_not_in_window=union and draw(st.booleans()),
+        exclude_row=draw(st.booleans()),
+        exclude_time=draw(st.booleans()),
+        key=draw(st.sampled_from([("k",), ("j",), ("k", "j")])),
+    )
+
+
+FOLDS = ["count", "sum", "avg", "min", "max", "sum_where", "avg_where", "min_where", "max_where", "count_where"]
+COUNTS = ["distinct_count", "top1_ratio", "first_value"]
+calls = st.one_of(
+    st.tuples(st.sampled_from(FOLDS + COUNTS), st.sampled_from(["i", "b", "f", "d"]), st.just(0)),
+    st.tuples(st.sampled_from(["count", "min", "max", *COUNTS]), st.just("s"), st.just(0)),
+    st.tuples(st.just("topn_frequency"), st.sampled_from(["i", "b", "s"]), st.integers(1, 4)),
+)
+features = st.lists(st.tuples(calls, st.integers(0, 2)), min_size=1, max_size=6)
+
+Features = list[tuple[tuple[str, str, int], int]]
+
+
+def select(wanted: Features, specs: list[naive.Window]) -> str:
+    items = []
+    for n, ((name, column, number), w) in enumerate(wanted):
+        more = ", i > 1" if name.endswith("_where") else f", {number}" if name == "topn_frequency" else ""
+        items.append(f"{name}({column}{more}) over w{w % len(specs)} as c{n}")
+    named = ", ".join(f"w{n} as {spec.sql()}" for n, spec in enumerate(specs))
+    return f"select id, {', '.join(items)} from t window {named}"
+
+
+def expected(wanted: Features, specs: list[naive.Window], request: naive.Row, t: Any, u: Any) -> list[Any]:
+    answers = [request["id"]]
+    for (name, column, number), w in wanted:
+        rows = specs[w % len(specs)].contents(request, t, u)
+        answers.append(naive.aggregate(name, column, rows, number))
+    return answers
+
+
+def made(sql: str) -> Engine:
+    engine = Engine()
+    engine.execute(f"create table t({COLUMNS}); create table u({COLUMNS});")
+    engine.execute("deploy d " + sql)
+    return engine
+
+
+def cells(table: pa.Table) -> list[list[Any]]:
+    return [list(row.values()) for row in table.to_pylist()]
+
+
+relaxed = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@relaxed
+@given(t=rows_of, u=rows_of, asked=st.lists(row_of, min_size=1, max_size=3), specs=st.lists(windows(), min_size=1,
+       max_size=3), wanted=features)  # fmt: skip
+def test_requests_are_answered_as_naively(
+    t: list[naive.Row], u: list[naive.Row], asked: list[naive.Row], specs: list[naive.Window], wanted: Features
+) -> None:
+    engine = made(select(wanted, specs))
+    engine.insert("t", t)
+    engine.insert("u", pa.Table.from_pylist(u, SCHEMA))
+    answer = engine.request("d", asked)
+    assert cells(answer) == [expected(wanted, specs, request, t, u) for request in asked]
+    assert engine.request("d", pa.Table.from_pylist(asked, SCHEMA)).equals(answer)
+
+
+@relaxed
+@given(t=rows_of, u=rows_of, late=rows_of, specs=st.lists(windows(), min_size=1, max_size=2), wanted=features,
+       order=st.randoms(use_true_random=False))  # fmt: skip
+def test_replay_is_one_by_one_and_rollback_undoes_it(
+    t: list[naive.Row], u: list[naive.Row], late: list[naive.Row], specs: list[naive.Window], wanted: Features, order: Any
+) -> None:  # fmt: skip
+    engine = made(select(wanted, specs))
+    engine.insert("t", t)
+    engine.insert("u", u)
+    before = engine.request("d", late) if late else None
+    mark = engine.mark()
+    # every row of `late` is asked, then inserted into t or u; some positions are shared
+    into = [order.choice("tu") for _ in late]
+    inserts = {name: [row for row, to in zip(late, into, strict=True) if to == name] for name in "tu"}
+    insert_at = {name: [2 * n + 1 for n, to in enumerate(into) if to == name] for name in "tu"}
+    answer = engine.replay("d", late, inserts, [2 * n for n in range(len(late))], insert_at)
+    now = {"t": list(t), "u": list(u)}
+    wants = []
+    for row, to in zip(late, into, strict=True):
+        wants.append(expected(wanted, specs, row, now["t"], now["u"]))
+        now[to].append(row)
+    assert cells(answer) == wants
+    assert [engine.stats()[name].rows for name in "tu"] == [len(now["t"]), len(now["u"])]
+    after = [expected(wanted, specs, row, now["t"], now["u"]) for row in late]
+    if late:
+        assert cells(engine.request("d", late)) == after
+    engine.rollback(mark)
+    if before is not None:
+        assert engine.request("d", late).equals(before)
+        engine.insert("t", inserts["t"])
+        engine.insert("u", inserts["u"])
+        assert cells(engine.request("d", late)) == after
+
+
+@relaxed
+@given(t=rows_of, u=rows_of, specs=st.lists(windows(), min_size=1, max_size=3), wanted=features)
+def test_offline_query_is_online_replay(
+    t: list[naive.Row], u: list[naive.Row], specs: list[naive.Window], wanted: Features
+) -> None:
+    sql = select(wanted, specs)
+    offline = Engine()
+    offline.execute(f"create table t({COLUMNS}); create table u({COLUMNS});")
+    offline.insert("t", t)
+    offline.insert("u", u)
+    # online, in order of time: at equal times u's rows come before the requests, which see the ones before them
+    asked = sorted(range(len(t)), key=lambda n: t[n]["ts"])
+    given_u = sorted(u, key=lambda row: row["ts"])
+    online = made(sql)
+    position = {n: 100_000 * t[n]["ts"] + 1 + place for place, n in enumerate(asked)}
+    answer = online.replay(
+        "d",
+        [t[n] for n in asked],
+        {"t": [t[n] for n in asked], "u": given_u},
+        [position[n] for n in asked],
+        {"t": [position[n] for n in asked], "u": [100_000 * row["ts"] for row in given_u]},
+    )
+    found = cells(offline.query(sql))
+    assert [found[n] for n in asked] == cells(answer)
+
+
+@relaxed
+@given(t=rows_of, u=rows_of, asked=st.lists(row_of, min_size=1, max_size=3), ordered=st.booleans(), bound=st.booleans(),
+       key=st.sampled_from("kj"))  # fmt: skip
+def test_last_join_finds_the_naive_row(
+    t: list[naive.Row], u: list[naive.Row], asked: list[naive.Row], ordered: bool, bound: bool, key: str
+) -> None:
+    condition = f"t.{key} = u.{key}" + (" and u.ts <= t.ts" if bound else "")
+    engine = made(f"select t.id, u.s, u.i from t last join u {'order by u.ts ' if ordered else ''}on {condition}")
+    engine.insert("u", u)
+    wants = []
+    for request in asked:
+        row = naive.last_join(request, u, key, ordered, bound)
+        wants.append([request["id"], row and row["s"], row and row["i"]])
+    assert cells(engine.request("d", asked)) == wants
+    del t
