@@ -6,6 +6,7 @@ known in it become messages of their topics; what was there before it is cut out
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-__all__ = ["DIMENSIONS", "Message", "Replay", "cut_history", "period"]
+__all__ = ["DIMENSIONS", "Message", "Replay", "cut_history", "period", "streamed_folder"]
 
 TIME_COLUMNS: Mapping[str, str] = {
     "action": "eventTime",
@@ -52,14 +53,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The messages of a period, and the requests that the actions amount to.
+    """The messages of a period, and the rows that the actions amount to.
 
-    `requests` has flattenRequest's columns, a row per action, in the order of `actions`.
+    `rows` and `requests` have the columns of bo_action and flattenRequest, a row per action, in the order of `actions`.
+    `spread` counts the actions whose time was moved to tell them from an earlier one of their user.
     """
 
     dimensions: list[Message]
     actions: list[Message]
+    rows: pa.Table
     requests: pa.Table
+    spread: int
 
 
 def _files(data: Path, folder: str) -> list[str]:
@@ -122,16 +126,26 @@ def period(data: Path, start: int, end: int) -> Replay:
     """The messages of `start` ≤ time < `end` (epoch ms).
 
     Dimension rows have no upper bound: a row that becomes known after a request is either outside of its windows or,
-    as the tutorial's products (dated 2020), joined all the same. An action of a pair's second that was seen before gets
-    a request id with a running number: the default id must not name two requests.
+    as the tutorial's products (dated 2020), joined all the same.
+
+    The tutorial's clock ticks in seconds and a shop's in milliseconds: actions of one user at the same time are spread
+    over the next milliseconds, in the data's order. Without that the order in which they were sent would be known to
+    the stream only, and no offline extraction could see what each of them saw. An action of a pair's second that was
+    seen before gets a request id with a running number: the default id must not name two requests.
     """
     actions = ds.dataset(_files(data, "bo_action")).to_table(
         filter=(ds.field("time") >= start) & (ds.field("time") < end)
     )
     actions = actions.take(pa.array(np.argsort(actions["time"].to_numpy(), kind="stable")))
+    users = [pair.partition("_")[0] for pair in actions["pair_id"].to_pylist()]
+    times, spread = _spread(users, actions["time"].to_pylist())
+    time_column = pa.array(times, pa.int64())
+    moments = time_column.cast(pa.timestamp("ms")).cast(actions.schema.field("ingestionTime").type)
+    for name, column in (("time", time_column), ("ingestionTime", moments)):
+        actions = actions.set_column(actions.column_names.index(name), name, column)
     seen: dict[str, int] = {}
     messages: list[Message] = []
-    columns: dict[str, list[Any]] = {name: [] for name in ("reqId", "pair_id", "user_id", "sku_id", "time", "time1")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("reqId", "user_id", "sku_id", "time1")}
     for row, local in zip(actions.to_pylist(), _local_text(actions["time"]), strict=True):
         pair, time = row["pair_id"], row["time"]
         user, _, sku = pair.partition("_")
@@ -145,21 +159,51 @@ def period(data: Path, start: int, end: int) -> Replay:
         if number > 1:
             value["request_id"] = request_id = f"{default}#{number}"
         messages.append(Message("user-actions", user.encode(), orjson.dumps(value), time, request_id))
-        for name, cell in zip(columns, (request_id, pair, user, sku, time, local), strict=True):
+        for name, cell in zip(columns, (request_id, user, sku, local), strict=True):
             columns[name].append(cell)
     count = len(messages)
-    times = pa.array(columns["time"], pa.int64())
     requests = pa.table(
         {
             "reqId": pa.array(columns["reqId"], pa.string()),
-            "eventTime": times.cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
+            "eventTime": time_column.cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
             "main_id": pa.array([""] * count, pa.string()),
-            "pair_id": pa.array(columns["pair_id"], pa.string()),
+            "pair_id": actions["pair_id"],
             "user_id": pa.array(columns["user_id"], pa.string()),
             "sku_id": pa.array(columns["sku_id"], pa.string()),
-            "time": times,
+            "time": time_column,
             "split_id": pa.array(np.zeros(count, np.int32)),
             "time1": pa.array(columns["time1"], pa.string()),
         }
     )
-    return Replay(list(_dimension_messages(data, start)), messages, requests)
+    return Replay(list(_dimension_messages(data, start)), messages, actions, requests, spread)
+
+
+def streamed_folder(data: Path, history: Path, replay: Replay, out: Path) -> None:
+    """Writes a data folder that holds what the stream saw, for an offline extraction of the streamed requests.
+
+    History's requests and actions, then the period's as they were sent; later actions too, which only labels see.
+    """
+    for folder in TIME_COLUMNS:
+        if folder not in ("flattenRequest_clean", "bo_action") and (data / folder).is_dir():
+            out.mkdir(parents=True, exist_ok=True)
+            (out / folder).symlink_to((data / folder).resolve(), target_is_directory=True)
+    for folder, rows in (("flattenRequest_clean", replay.requests), ("bo_action", replay.rows)):
+        (out / folder).mkdir(parents=True)
+        shutil.copy(history / folder / "history.parquet", out / folder / "0-history.parquet")
+        pq.write_table(rows, out / folder / "1-streamed.parquet")
+    end = pc.max(replay.requests["time"]).as_py()
+    later = ds.dataset(_files(data, "bo_action")).to_table(filter=ds.field("time") > end)
+    pq.write_table(later, out / "bo_action" / "2-later.parquet")
+
+
+def _spread(users: list[str], times: list[int]) -> tuple[list[int], int]:
+    """Times that grow strictly for each user, and how many had to be moved."""
+    last: dict[str, int] = {}
+    moved = 0
+    out = []
+    for user, time in zip(users, times, strict=True):
+        after = max(time, last.get(user, -1) + 1)
+        moved += after != time
+        last[user] = after
+        out.append(after)
+    return out, moved

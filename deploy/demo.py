@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batch.replay import Replay, cut_history, period
+from batch.replay import Replay, cut_history, period, streamed_folder
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker
 from deploy.process import Process, ProcessFailed, free_ports
@@ -165,23 +165,17 @@ def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Tabl
     """Probabilities of the streamed requests from the offline side: reqId, label, probability.
 
     Where the streamed requests are the test part (the generated world), evaluation has them. Where they are not (the
-    tutorial's data has requests for some actions only), they are extracted, encoded and scored offline now.
+    tutorial's data has requests for some actions only, and times in seconds), they are extracted, encoded and scored
+    offline now.
     """
     work = options.work
     streamed = replay.requests["reqId"]
     there = pq.read_table(work / "evaluation" / "predictions.parquet")
     there = there.filter(pc.is_in(there["reqId"], streamed))
-    if there.num_rows == len(streamed):
+    if there.num_rows == len(streamed) and not replay.spread:
         return there
     parts = work / "streamed"
-    for folder in ("bo_user", "bo_product", "bo_comment", "bo_action", "action"):
-        if (data / folder).is_dir():
-            (parts / "data").mkdir(parents=True, exist_ok=True)
-            (parts / "data" / folder).symlink_to((data / folder).resolve(), target_is_directory=True)
-    requests = parts / "data" / "flattenRequest_clean"
-    requests.mkdir(parents=True)
-    shutil.copy(work / "history" / "flattenRequest_clean" / "history.parquet", requests / "0-history.parquet")
-    pq.write_table(replay.requests, requests / "1-streamed.parquet")
+    streamed_folder(data, work / "history", replay, parts / "data")
     run("scorer", "extract", "--data", parts / "data", "--out", parts / "features")
     run(
         "scorer", "encode", "--features", parts / "features", "--data", parts / "data", "--out", parts / "dataset",
@@ -226,6 +220,8 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
         Shop(broker.bootstrap).send(replay.dimensions)
         console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
+        if replay.spread:
+            console.print(f"{replay.spread:,} actions of a user's same second are spread over the next milliseconds")
     with step("7 The scorer"):
         http_port = free_ports(1)[0]
         config = write_config(options, broker, triton, http_port)
@@ -236,7 +232,7 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
     with step("8 The test period through user-actions"):
         result = stream(broker, replay)
     with step("9 Verdict: streamed beside offline"):
-        verdict = compare(result.subscriber.scores, offline_predictions(options, data, replay), replay.requests)
+        verdict = compare(result.subscriber.scores, offline_predictions(options, data, replay))
     summarise(
         console, result, verdict,
         {

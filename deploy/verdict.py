@@ -46,38 +46,25 @@ class Verdict:
     streamed_auc: float
     offline_auc: float
     compared: int
-    twins: int
-    """Requests with another action of their user in the same millisecond: offline sees it, the stream not yet."""
     differing: int
-    """Requests without a twin whose probability differs."""
+    """Requests whose probability differs."""
     difference_max: float
 
 
-def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table, requests: pa.Table) -> Verdict:
+def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> Verdict:
     """Joins by request id and compares probability by probability."""
-    offline = {
-        request_id: (probability, label)
-        for request_id, probability, label in zip(
-            predictions["reqId"].to_pylist(),
-            predictions["probability"].to_pylist(),
-            predictions["label"].to_pylist(),
-            strict=True,
-        )
-    }
-    moments = requests.group_by(["user_id", "time"]).aggregate([("reqId", "list")])
-    twins = {i for ids in moments["reqId_list"].to_pylist() if len(ids) > 1 for i in ids}
-    both = [i for i in scores if i in offline]
-    streamed = np.array([scores[i]["purchase_probability"] for i in both])
-    expected = np.array([offline[i][0] for i in both])
-    labels = np.array([offline[i][1] for i in both])
-    single = np.array([i not in twins for i in both], bool)
-    difference = np.abs(streamed - expected)[single]
+    columns = (predictions[name].to_pylist() for name in ("reqId", "probability", "label"))
+    offline = {request_id: (probability, label) for request_id, probability, label in zip(*columns, strict=True)}
+    both = [request_id for request_id in scores if request_id in offline]
+    streamed = np.array([scores[request_id]["purchase_probability"] for request_id in both])
+    expected = np.array([offline[request_id][0] for request_id in both])
+    labels = np.array([offline[request_id][1] for request_id in both])
+    difference = np.abs(streamed - expected)
     learnable = 0 < labels.sum() < len(labels)
     return Verdict(
         streamed_auc=float(roc_auc_score(labels, streamed)) if learnable else float("nan"),
         offline_auc=float(roc_auc_score(labels, expected)) if learnable else float("nan"),
         compared=len(both),
-        twins=len(both) - int(single.sum()),
         differing=int((difference > PROBABILITY_TOLERANCE).sum()),
         difference_max=float(difference.max(initial=0.0)),
     )
@@ -88,7 +75,6 @@ def summarise(console: Console, result: Stream, verdict: Verdict, places: Mappin
     subscriber, actions = result.subscriber, len(result.replay.actions)
     flood = result.latency_ms(slice(0, result.flooded))
     paced = result.latency_ms(slice(result.flooded, None))
-    singles = verdict.compared - verdict.twins
     rows = {
         "events in": f"{actions + POISON:,} ({actions:,} actions, {POISON} poison messages)",
         "scores out": f"{len(subscriber.scores):,}, {len(subscriber.doubled)} doubled",
@@ -98,14 +84,9 @@ def summarise(console: Console, result: Stream, verdict: Verdict, places: Mappin
         "latency, paced": f"{_percentiles(paced)}, at {PACED_PER_S:,.0f} events/s",
         "AUC streamed": f"{verdict.streamed_auc:.6f}",
         "AUC offline": f"{verdict.offline_auc:.6f}, the same {verdict.compared:,} requests",
-        "same probability": f"{singles - verdict.differing:,} of {singles:,}, "
+        "same probability": f"{verdict.compared - verdict.differing:,} of {verdict.compared:,}, "
         f"largest difference {verdict.difference_max:.1e}",
     }
-    if verdict.twins:
-        rows["not comparable"] = (
-            f"{verdict.twins:,} requests share their millisecond with another action of their user: "
-            "offline sees all of them, the stream only those that came before"
-        )
     rows |= {name: str(place) for name, place in places.items()}
     page = Table(title="What happened", show_header=False, title_justify="left", pad_edge=False)
     page.add_column(style="bold")
