@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from streaming.encode import (
     DAY_MS,
-    NULL_ID,
     Binned,
     Category,
     Encoder,
@@ -161,10 +160,10 @@ class _Fit:
 
     def _keep(self, field: Category | ListTop, seen_min: int) -> None:
         spell = speller(field)
-        texts, counts = pc.value_counts(_column(self._features, field.column)).flatten()
-        ids, at = np.unique([value_id(spell(text)) for text in texts.to_pylist()] or [NULL_ID], return_inverse=True)
-        seen = np.bincount(at, counts.to_numpy() if len(counts) else [0])
-        kept = ids[(seen >= seen_min) & (ids != NULL_ID)].astype(np.int64)
+        texts, counts = pc.value_counts(pc.drop_null(_column(self._features, field.column))).flatten()
+        raw = np.array([value_id(spell(text)) for text in texts.to_pylist()], np.int64)
+        ids, at = np.unique(raw, return_inverse=True)
+        kept = ids[np.bincount(at, counts.to_numpy(), minlength=len(ids)) >= seen_min]
         self.add(msgspec.structs.replace(field, known=(self._kept, self._kept + len(kept))))
         self._vocabulary.append(kept)
         self._kept += len(kept)

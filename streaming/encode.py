@@ -244,15 +244,15 @@ class Encoder:
         return known
 
 
-def speller(field: Category | ListTop | ListShape) -> Callable[[str | None], bytes]:
-    """What makes a field's canonical text of its column's text."""
+def speller(field: Category | ListTop | ListShape) -> Callable[[str], bytes]:
+    """What makes a field's canonical text of its column's text (which is not NULL)."""
     match field:
         case Category():
-            return canonical
+            return str.encode
         case ListTop(place=place):
-            return lambda text: canonical(_named_entry(text, place))
+            return lambda text: _named_entry(text, place).encode()
         case ListShape():
-            return lambda text: canonical(_shape(text))
+            return lambda text: _shape(text).encode()
 
 
 def _digest(fitted: _Fitted) -> str:
@@ -310,23 +310,19 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _named_entry(text: str | None, place: int) -> str | None:
-    if text is None:
-        return None
+def _named_entry(text: str, place: int) -> str:
     named = [entry for entry in text.split(",") if entry not in {"", "NULL"}]
     return named[place - 1] if len(named) >= place else ""
 
 
-def _shape(text: str | None) -> str | None:
-    if text is None:
-        return None
+def _shape(text: str) -> str:
     return "".join({"": "e", "NULL": "n"}.get(entry, "v") for entry in text.split(",")[:3])
 
 
 class _TextLookup:
     """Ids of a text column: a hash per new distinct text, a dictionary look-up per known one."""
 
-    def __init__(self, column: str, spell: Callable[[str | None], bytes], known: Ids | None) -> None:
+    def __init__(self, column: str, spell: Callable[[str], bytes], known: Ids | None) -> None:
         self._column = column
         self._spell = spell
         self._known = known
@@ -334,15 +330,14 @@ class _TextLookup:
 
     def __call__(self, columns: _Columns) -> Ids:
         texts, rows = columns.texts(self._column)
-        cached = self._cache
-        ids = [cached.get(text) for text in texts]
-        if None in ids:
-            self._learn([text for text, known in zip(texts, ids, strict=True) if known is None])
-            ids = [self._cache[text] for text in texts]
-        return np.array(ids, np.int64)[rows]
+        new = [text for text in texts if text not in self._cache and text is not None]
+        if new:
+            self._learn(new)
+        return np.array([self._cache[text] for text in texts], np.int64)[rows]
 
-    def _learn(self, texts: list[str | None]) -> None:
-        ids = np.array([value_id(self._spell(text)) for text in texts], np.int64)
+    def _learn(self, texts: list[str]) -> None:
+        digest, spell = xxhash.xxh64_intdigest, self._spell
+        ids = np.array([digest(spell(text), SEED) for text in texts], np.uint64).view(np.int64)
         if self._known is not None:
             at = np.searchsorted(self._known, ids)
             at[at == len(self._known)] = 0
@@ -350,7 +345,7 @@ class _TextLookup:
             ids = np.where(kept, ids, RARE_ID)
         if len(self._cache) + len(texts) > CACHE_VALUES_MAX:
             self._cache = {None: NULL_ID}
-        self._cache.update(zip(texts, ids.tolist(), strict=True))
+        self._cache.update(zip(texts, ids.tolist(), strict=True))  # NULL is in it from the start
 
 
 class _BinLookup:
