@@ -158,7 +158,7 @@ def stream(broker: Broker, replay: Replay) -> Stream:
     shop.replay(replay.actions[flooded:], subscriber, WINDOW, PACED_PER_S)
     time.sleep(0.5)  # anything published twice would show now
     subscriber.close()
-    return Stream(replay, shop, subscriber, seconds, flooded)
+    return Stream(replay, shop.sent, subscriber, seconds, flooded)  # the shop closes: it must not miss the broker later
 
 
 def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Table:
@@ -257,7 +257,8 @@ def wait_for_user(broker: Broker, config: Path, http_port: int) -> None:
     )
     event = '{"user_id": "200001", "sku_id": "80005", "type": "2", "cate": "8", "br": "214", "model_id": ""}'
     console.print(
-        f"Send an event of your own:\n  {interpreter('scorer').parent}/jd-intent-score send --config {config} '{event}'"
+        f"Send an event of your own:\n  {interpreter('scorer').parent}/jd-intent-score send --config {config} '{event}'",
+        soft_wrap=True,
     )
     while True:
         signal.pause()

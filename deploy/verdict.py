@@ -14,7 +14,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from batch.replay import Replay
-from deploy.traffic import PACED_PER_S, POISON, WINDOW, Shop, Subscriber
+from deploy.traffic import PACED_PER_S, POISON, WINDOW, Subscriber
 
 __all__ = ["Stream", "Verdict", "compare", "faults", "summarise"]
 
@@ -27,14 +27,15 @@ class Stream:
     """What came of the traffic."""
 
     replay: Replay
-    shop: Shop
+    sent: Mapping[str, float]
+    """Request id → when it was sent, monotonic seconds."""
     subscriber: Subscriber
     seconds: float
     flooded: int
 
     def latency_ms(self, part: slice) -> npt.NDArray[np.float64]:
         """Milliseconds from an action's send to the sight of its committed score, over a part of the actions."""
-        sent, received = self.shop.sent, self.subscriber.received
+        sent, received = self.sent, self.subscriber.received
         ids = [action.request_id for action in self.replay.actions[part]]
         return np.array([(received[i] - sent[i]) * 1000 for i in ids if i in received])
 
