@@ -73,7 +73,11 @@ class World(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Interests:
-    """Pairs of one chunk: user (its number in the chunk), product, and the time of the first visit in whole seconds."""
+    """Pairs of one chunk: user (its number in the chunk), product, and the time of the first visit.
+
+    Each of a user's interests has a millisecond of the second to itself, for all its actions: no two actions of a user
+    are at the same time, so stream and offline extraction see them in one order.
+    """
 
     user: Ints
     product: Ints
@@ -198,7 +202,9 @@ def _interests(users: Users, catalogue: Catalogue, days: int, rng: np.random.Gen
     user, product, opened_ms = user[order], product[order], opened_ms[order]
     first = np.ones(len(user), bool)
     first[1:] = (user[1:] != user[:-1]) | (product[1:] != product[:-1])
-    return Interests(user[first], product[first], opened_ms[first] // 1000 * 1000)
+    user, product, opened_ms = user[first], product[first], opened_ms[first]
+    tick = (np.arange(len(user)) - np.searchsorted(user, user)) % 1000
+    return Interests(user, product, opened_ms // 1000 * 1000 + tick)
 
 
 def _act(chain: IntentChain, intent: Floats, opened_ms: Ints, days: int, rng: np.random.Generator) -> Actions:
@@ -238,7 +244,7 @@ def _act(chain: IntentChain, intent: Floats, opened_ms: Ints, days: int, rng: np
         alive &= ~over | (days_off <= gap.shape[-1])
         day = np.where(over, day + days_off, day)
         morning = WORLD_START_MS + day * DAY_MS
-        visit = morning + time_of_day(rng.random(len(c))).astype(np.int64) * 1000
+        visit = morning + time_of_day(rng.random(len(c))).astype(np.int64) * 1000 + opened_ms[interest] % 1000
         now = np.where(over, np.maximum(visit, now + 60_000), now)
         alive &= now < end_ms
         interest, c, s, day, now, starting = (x[alive] for x in (interest, c, s, day, now, over))

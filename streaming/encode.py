@@ -295,7 +295,7 @@ class _Columns:
         else:
             if name not in self._times:
                 column = self.column(name, pa.types.is_timestamp, "a timestamp")
-                self._times[name] = _values(column.cast(pa.timestamp("ms"), safe=False).view(pa.int64()))
+                self._times[name] = _values(_epoch_ms(column))
             return self._times[name]
         return _values(column)
 
@@ -304,6 +304,10 @@ def _values(column: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     if not column.null_count:
         return column.to_numpy(), None
     return pc.fill_null(column, 0).to_numpy(), column.is_null().to_numpy(zero_copy_only=False)
+
+
+def _epoch_ms(column: pa.Array) -> pa.Array:
+    return (column if column.type.unit == "ms" else column.cast(pa.timestamp("ms"), safe=False)).view(pa.int64())
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -390,7 +394,7 @@ class _AsItComes:
     def __call__(self, columns: _Columns) -> Ids:
         column = columns.column(self._column, bool, "")
         if pa.types.is_timestamp(column.type):
-            column = column.cast(pa.timestamp("ms"), safe=False).view(pa.int64())
+            column = _epoch_ms(column)
         encoded = column.dictionary_encode(null_encoding="encode")
         distinct = np.array([value_id(canonical(value)) for value in encoded.dictionary.to_pylist()], np.int64)
         ids: Ids = distinct[encoded.indices.to_numpy()]

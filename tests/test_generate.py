@@ -68,6 +68,9 @@ def test_requests_are_the_actions_before_the_last_five_days(made: tuple[Path, Wo
     assert early["pair_id"].equals(requests["pair_id"])
     assert early["ingestionTime"].equals(requests["eventTime"])
     assert pc.count_distinct(requests["reqId"]).as_py() == requests.num_rows
+    # No user acts twice at one time: the order of a user's actions is never in doubt.
+    user_and_time = pc.binary_join_element_wise(requests["user_id"], requests["time"].cast(pa.string()), " ")
+    assert pc.count_distinct(user_and_time).as_py() == requests.num_rows
     row = requests.slice(1000, 1).to_pylist()[0]
     local = (pa.scalar(row["time"] + 8 * 3_600_000, pa.timestamp("ms")).as_py()).strftime("%Y-%m-%d %H:%M:%S")
     assert row["time1"] == local
