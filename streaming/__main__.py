@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -35,11 +36,57 @@ def run(config: ConfigFile = None) -> None:
     raise typer.Exit(run_scorer(config))
 
 
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9080,
+) -> None:
+    """Answer request rows over HTTP, from the scorer's tables and model: POST /predict, GET /schema, /docs.
+
+    Exit status: as of `run`.
+    """
+    from streaming.serve import main as run_server  # noqa: PLC0415
+
+    raise typer.Exit(run_server(config, host, port))
+
+
+@app.command()
+def predict(  # noqa: PLR0917 - typer calls it
+    words: Annotated[Optional[list[str]], typer.Argument(help="One row: JSON, or column=value words.")] = None,  # noqa: UP045
+    file: Annotated[Optional[Path], typer.Option(help="Or the file it is in: .json, .jsonl or .parquet.")] = None,  # noqa: UP045
+    row: Annotated[int, typer.Option(help="Its number in the file, from 0.", min=0)] = 0,
+    url: Annotated[str, typer.Option(help="Of `jd-intent-score serve`.")] = "http://127.0.0.1:9080",
+    ids: Annotated[bool, typer.Option("--ids", help="Show the encoder's ids, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds.", min=0.1)] = 30.0,
+) -> None:
+    """Ask `serve` about one row of flattenRequest: prints its features and the probability."""
+    from streaming.predict import run as ask  # noqa: PLC0415
+
+    ask(words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s)
+
+
+@app.command()
+def send(
+    event: Annotated[str, typer.Argument(help="One action as JSON; without `time` it happens now.")],
+    config: ConfigFile = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the score.", min=0.1)] = 30.0,
+) -> None:
+    """Send one action through Kafka and wait for its score."""
+    from streaming.config import load  # noqa: PLC0415
+    from streaming.send import send as send_event  # noqa: PLC0415
+
+    print(json.dumps(send_event(load(config), event, timeout_s), ensure_ascii=False))
+
+
 def main() -> None:
     """The console script: failures that have a clear message are printed without a traceback."""
     try:
         app()
-    except ScorerError as error:
+    except (ScorerError, ValueError) as error:
+        if not isinstance(error, ScorerError) and type(error).__name__ not in ("UnsupportedSQL", "BadRow"):
+            raise
         print(f"jd-intent-score: {type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
 

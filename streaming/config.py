@@ -53,6 +53,7 @@ _REFUSED = {
     "sasl.mechanism": "set `sasl_mechanism` of [kafka]",
     "sasl.mechanisms": "set `sasl_mechanism` of [kafka]",
     "security.protocol": "set `security_protocol` of [kafka]",
+    "session.timeout.ms": "set `session_timeout_s` of [kafka]",
     "transaction.timeout.ms": "set `transaction_timeout_s` of [kafka]",
     "transactional.id": "set `transactional_id_prefix` and `instance_id` of [kafka]",
 }
@@ -102,6 +103,7 @@ class Kafka(_Table):
     assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
     isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
     start: Literal["earliest", "latest"] = "earliest"
+    session_timeout_s: Seconds = 10.0
     transaction_timeout_s: Seconds = 30.0
     give_up_after_s: Seconds = 300.0
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

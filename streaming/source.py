@@ -74,6 +74,7 @@ class ActionSource:
         settings["group.protocol"] = kafka.group_protocol
         if kafka.group_protocol == "classic":
             settings["partition.assignment.strategy"] = kafka.assignor
+            settings["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
         if kafka.static_membership:
             settings["group.instance.id"] = kafka.instance
         self._consumer = _consumer(settings, kafka)

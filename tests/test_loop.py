@@ -1,0 +1,194 @@
+"""The loop on a real broker, a real Triton and the real engine: each event is scored once, as if it came alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from fixtures_scorer import PARTITIONS, Shop, Stage, check, loaded_store, poison, running, wait_until
+from prometheus_client import generate_latest
+
+from deploy.kafka.broker import Broker
+from streaming.encode import Encoder
+from streaming.event import Actions
+from streaming.loop import Scorer
+from streaming.publish import Aborted, TransactionFatal
+from streaming.source import OffsetOutOfRange
+
+
+def test_scores_and_dead_letters_come_once_and_exactly(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder
+) -> None:
+    bad = poison(shop.actions[0])
+    half = len(shop.actions) // 2
+    stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+    stage.send([("actions", key, value) for key, value, _ in bad.values()])
+    stage.send([("comments", b"1", b"{}"), ("users", None, None)])
+    stage.send_actions(shop.actions[half:])
+    with running(stage.config(), scorer_encoder) as scorer:
+        found = stage.collect(len(shop.actions), len(bad) + 2)
+        wait_until(lambda: not scorer.health.missing(), "ready")
+        metrics = generate_latest(scorer.metrics.registry).decode()
+    check(found, truth)
+
+    score, headers = found.records[0], dict(found.records[0].headers() or [])
+    value = json.loads(score.value() or b"")
+    action = next(action for action in shop.actions if action["request_id"] == value["request_id"])
+    assert score.key() == action["user_id"].encode()
+    assert value == {
+        "request_id": action["request_id"], "user_id": action["user_id"], "sku_id": action["sku_id"],
+        "event_time": action["time"], "purchase_probability": truth[action["request_id"]], "model_version": "1",
+    }  # fmt: skip
+    assert headers["content-type"] == b"application/json"
+    assert headers["ce_id"] == action["request_id"].encode()
+    assert headers.keys() >= {"ce_specversion", "ce_source", "ce_type", "ce_time", "ce_inputrecord"}
+
+    why = {(key, value): f"streaming.event.{name}".encode() for key, value, name in bad.values()}
+    why |= {(b"1", b"{}"): b"streaming.event.InvalidField", (None, None): b"streaming.event.NullValue"}
+    assert len(found.dead) == len(why)
+    for record in found.dead:
+        headers = dict(record.headers() or [])
+        assert headers["__connect.errors.exception.class.name"] == why[record.key(), record.value()]
+        assert headers["trace"] == b"\x00\xff"
+
+    assert stage.committed() == stage.ends()
+    assert f"jd_intent_scores_total {len(shop.actions)}.0" in metrics
+    assert f'jd_intent_dead_letters_total{{reason="wrong_key",topic="{stage.topics["actions"]}"}} 2.0' in metrics
+    assert f'jd_intent_consumer_lag{{partition="0",topic="{stage.topics["actions"]}"}}' in metrics
+    assert 'jd_intent_model_info{version="1"} 1.0' in metrics
+    assert "jd_intent_event_to_score_seconds_count 800" in metrics
+
+
+def test_aborted_transactions_are_done_again_from_the_same_state(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder
+) -> None:
+    seen: dict[str, int] = {}
+
+    def abort(scorer: Scorer, step: str) -> None:
+        if step in ("begin", "scores", "dead letters", "offsets"):
+            seen[step] = seen.get(step, 0) + 1
+            if seen[step] in (2, 5):
+                scorer.publisher._abort()
+                raise Aborted(f"after {step}, by the test")
+
+    stage.send_shop(shop)
+    stage.send([("actions", b"x", b"{"), ("comments", b"x", b"{")])
+    with running(stage.config(), scorer_encoder, step=abort) as scorer:
+        found = stage.collect(len(shop.actions), 2)
+        wait_until(lambda: scorer.metrics.restarts._value.get() == 8, "8 aborts")
+    check(found, truth)
+    assert len(found.dead) == 2
+    assert len(stage.collect(len(shop.actions), 2, "read_uncommitted").records) > len(shop.actions)
+
+
+def test_a_message_too_large_for_the_dead_letter_topic_is_cut_and_stops_nothing(
+    stage: Stage, broker: Broker, shop: Shop, scorer_encoder: Encoder
+) -> None:
+    stage.topics["dead_letters"] += "-small"
+    broker.create_topics({stage.topics["dead_letters"]: 1}, {"max.message.bytes": "100000"})
+    stage.send([("actions", b"1", b"x" * 5_000_000), *[("actions", b"1", b"y" * 70_000)] * 3])
+    stage.send_actions(shop.actions[:20])
+    with running(stage.config(), scorer_encoder):
+        found = stage.collect(20, 4)
+    sizes = sorted(len(record.value() or b"") for record in found.dead)
+    assert sizes[:3] == [70_000] * 3
+    assert 90_000 < sizes[3] < 100_000
+    cut = next(dict(record.headers() or []) for record in found.dead if len(record.value() or b"") == sizes[3])
+    assert cut["jd_intent.truncated.value_bytes"] == b"5000000"
+
+
+def test_an_event_that_the_store_refuses_is_a_dead_letter_of_its_own(
+    stage: Stage, shop: Shop, scorer_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = loaded_store()
+    answer = store.answer
+
+    def refuse(dimensions: Any, actions: Actions) -> Any:
+        if "request-7" in actions.request_ids:
+            raise ValueError("flattenRequest row 7: no")
+        return answer(dimensions, actions)
+
+    monkeypatch.setattr(store, "answer", refuse)
+    stage.send_actions(shop.actions[:40])
+    with running(stage.config(), scorer_encoder, store):
+        found = stage.collect(39, 1)
+    assert "request-7" not in found.scores
+    assert json.loads(found.dead[0].value() or b"")["request_id"] == "request-7"
+    assert dict(found.dead[0].headers() or [])["__connect.errors.exception.message"] == b"flattenRequest row 7: no"
+
+
+@pytest.mark.parametrize("kafka", [{}, {"assignor": "range"}, {"group_protocol": "consumer"}], ids=str)
+def test_partitions_move_between_scorers_without_a_gap_or_a_double(
+    kafka: dict[str, str], stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder
+) -> None:
+    def config(instance: str) -> Any:
+        return stage.config(
+            kafka={**stage.values["kafka"], **kafka, "instance_id": instance}, batch={"messages_max": 20}
+        )
+
+    third = len(shop.actions) // 3
+    stage.send_shop(Shop(shop.actions[:third], shop.users, shop.products, shop.comments))
+    stage.send([("comments", b"x", b"{")])
+    with running(config("one"), scorer_encoder) as one:
+        wait_until(lambda: one.metrics.scores._value.get() > 0, "first scores")
+        with running(config("two"), scorer_encoder) as two:
+            wait_until(lambda: len(one.source.positions) == len(two.source.positions) == 1, "one partition each")
+            stage.send_actions(shop.actions[third : 2 * third])
+            wait_until(lambda: two.metrics.scores._value.get() > 0, "scores of the second")
+        stage.send_actions(shop.actions[2 * third :])
+        found = stage.collect(len(shop.actions), 1)
+    check(found, truth)
+    assert len(found.dead) == 1
+    assert stage.committed("comments", 1) == stage.ends("comments", 1)
+
+
+def test_more_scorers_than_partitions_idle_and_are_ready(stage: Stage, shop: Shop, scorer_encoder: Encoder) -> None:
+    with running(stage.config(), scorer_encoder) as one:
+        wait_until(lambda: len(one.source.positions) == PARTITIONS and not one.health.missing(), "the first is ready")
+        others = [stage.config(kafka={"instance_id": name}) for name in ("two", "three")]
+        with running(others[0], scorer_encoder) as two, running(others[1], scorer_encoder) as three:
+            scorers = (one, two, three)
+            wait_until(lambda: sorted(len(s.source.positions) for s in scorers) == [0, 1, 1], "one idles")
+            wait_until(lambda: all(not s.health.missing() for s in scorers), "all are ready")
+
+
+def test_a_newer_instance_fences_the_older(stage: Stage, shop: Shop, scorer_encoder: Encoder) -> None:
+    stage.send_actions(shop.actions[:100])
+    with pytest.raises(TransactionFatal), running(stage.config(), scorer_encoder) as older:  # noqa: PT012 - one story
+        wait_until(lambda: not older.health.missing(), "the older is ready")
+        stage.collect(100)
+        with running(stage.config(), scorer_encoder):
+            stage.send_actions(shop.actions[100:])
+            wait_until(older.stop.is_set, "the older gives up")
+            found = stage.collect(len(shop.actions))
+    assert found.doubled == []
+
+
+def test_committed_offsets_outside_of_the_topic_are_refused(
+    stage: Stage, broker: Broker, shop: Shop, scorer_encoder: Encoder, delete_records: Callable[..., None]
+) -> None:
+    stage.send_actions(shop.actions[:50])
+    with running(stage.config(), scorer_encoder):
+        stage.collect(50)
+    stage.send_actions(shop.actions[50:])
+    delete_records(stage.bootstrap, stage.topics["actions"], stage.ends())
+    message = r"has committed actions-\w+\[\d\]@\d+, but the topic holds \d+ to \d+"
+    with pytest.raises(OffsetOutOfRange, match=message), running(stage.config(), scorer_encoder) as scorer:
+        wait_until(scorer.stop.is_set, "the scorer gives up")
+
+
+@pytest.fixture
+def delete_records() -> Callable[[str, str, list[int]], None]:
+    """Deletes the records of a topic before the given offsets, as retention does."""
+    from confluent_kafka.admin import AdminClient
+
+    def delete(bootstrap: str, topic: str, before: list[int]) -> None:
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        wanted = [TopicPartition(topic, number, offset) for number, offset in enumerate(before)]
+        for future in admin.delete_records(wanted).values():
+            future.result(30)
+
+    return delete

@@ -1,0 +1,235 @@
+"""The scorer as a process of its own: killed anywhere, its servers killed, told to stop, started wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_scorer import PARTITIONS, REPOSITORY, Shop, Stage, check, running, wait_until
+
+from deploy.kafka.broker import Broker
+from deploy.process import Process, free_ports
+from deploy.triton.server import Triton
+from streaming.encode import Encoder
+from streaming.engine import UnsupportedSQL
+from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable
+from streaming.run import run
+
+# The same as `jd-intent-score run`, but SIGKILL comes after the n-th time of a step.
+DYING = """
+import os, signal, sys, threading
+from pathlib import Path
+from streaming import log
+from streaming.config import load
+from streaming.run import run
+
+file, step, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+left = [count]
+
+def die(name):
+    if name == step:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+config = load(file)
+log.configure(config.log)
+run(config, threading.Event(), die)
+"""
+
+STEPS = ("decode", "features", "encode", "submit", "begin", "scores", "dead letters", "offsets", "commit")
+
+
+def start(file: Path, folder: Path) -> Process:
+    """`jd-intent-score run --config FILE`."""
+    return Process(
+        "scorer", [sys.executable, "-m", "streaming", "run", "-c", str(file)], folder / "scorer.log", cwd=REPOSITORY
+    )
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Status and body; 0 where nothing listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_killed_after_any_step_each_event_is_scored_once_from_the_right_state(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, tmp_path: Path
+) -> None:
+    # Static membership: a restart need not wait until the group misses the dead.
+    static = {"static_membership": True}
+    file = stage.file(tmp_path, batch={"messages_max": 20}, kafka=static)
+    stage.send_shop(shop)
+    stage.send([("actions", b"x", b"{"), ("comments", b"x", b"{")])
+    for step in STEPS:
+        argv = [sys.executable, "-c", DYING, str(file), step, "3"]
+        with Process(f"dying after {step}", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
+            assert process.popen.wait(60) == -signal.SIGKILL, process.tail()
+    between = stage.committed()
+    assert 0 < sum(between) < sum(stage.ends())
+    with running(stage.config(kafka=static), scorer_encoder):
+        found = stage.collect(len(shop.actions), 2)
+    check(found, truth)
+    assert len(found.dead) == 2
+
+
+def test_killed_mid_stream_and_told_to_stop(stage: Stage, shop: Shop, truth: dict[str, float], tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    file = stage.file(tmp_path, batch={"messages_max": 10}, http={"port": port}, log={"format": "json"})
+    third = len(shop.actions) // 3
+    stage.send_shop(Shop(shop.actions[:third], shop.users, shop.products, shop.comments))
+    with start(file, tmp_path) as process:
+        wait_until(lambda: sum(stage.committed()) > 20, "first commits")
+        process.kill()
+    stage.send_actions(shop.actions[third:])
+    with start(file, tmp_path) as process:
+        process.wait_ready(lambda: get(port, "/readyz")[0] == 200, 60)
+        assert json.loads(get(port, "/healthz")[1])["alive"] is True
+        assert "jd_intent_stage_seconds_bucket" in get(port, "/metrics")[1]
+        assert get(port, "/elsewhere")[0] == 404
+        wait_until(lambda: sum(stage.committed()) > third, "commits after the restart")
+        assert process.stop(20) == 0, process.tail()
+    with start(file, tmp_path) as process:
+        found = stage.collect(len(shop.actions))
+        process.popen.send_signal(signal.SIGINT)
+        assert process.popen.wait(20) == 0, process.tail()
+    check(found, truth)
+    log = (tmp_path / "scorer.log").read_text().splitlines()
+    lines = [json.loads(line) for line in log if line.startswith("{")]  # gRPC's own core writes plain text
+    assert {"starting", "state is ready", "told to stop", "stopped"} <= {line["event"] for line in lines}
+    assert all({"timestamp", "level"} <= line.keys() for line in lines)
+
+
+def test_triton_killed_and_back(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, tmp_path: Path
+) -> None:
+    half = len(shop.actions) // 2
+    with Triton(stage.artifact / "triton", tmp_path / "triton") as triton:
+        stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+        with running(stage.config(model={"url": triton.grpc_url, "timeout_s": 2.0}), scorer_encoder) as scorer:
+            stage.collect(half)
+            triton.kill()
+            stage.send_actions(shop.actions[half:])
+            wait_until(lambda: "model" in scorer.health.missing(), "not ready")
+            before = scorer.metrics.model_retries._value.get()
+            wait_until(lambda: scorer.metrics.model_retries._value.get() > before + 2, "retries")
+            assert len(scorer.source.positions) == PARTITIONS
+            assert scorer.health.alive()
+            triton.start()
+            found = stage.collect(len(shop.actions))
+            wait_until(lambda: not scorer.health.missing(), "ready again")
+    check(found, truth)
+
+
+def test_stopped_while_the_model_is_away_nothing_is_lost(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder
+) -> None:
+    stage.send_shop(shop)
+    nowhere = {"url": f"127.0.0.1:{free_ports(1)[0]}", "timeout_s": 1.0}
+    with running(stage.config(model=nowhere), scorer_encoder) as scorer:
+        wait_until(lambda: "model" in scorer.health.missing(), "not ready")
+    impatient = stage.config(model={**nowhere, "give_up_after_s": 1.0})
+    with pytest.raises(ModelUnavailable, match="gave up after 1 s"), running(impatient, scorer_encoder) as scorer:
+        wait_until(scorer.stop.is_set, "the scorer gives up")
+    assert sum(stage.committed()) == 0
+    with running(stage.config(), scorer_encoder):
+        check(stage.collect(len(shop.actions)), truth)
+
+
+def test_the_broker_killed_and_back(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, tmp_path: Path
+) -> None:
+    half = len(shop.actions) // 2
+    with Broker(tmp_path / "kafka") as broker:
+        stage = Stage(broker.bootstrap, stage.artifact, stage.triton)  # another broker than the session's
+        stage.create_topics(broker)
+        stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+        with running(stage.config(batch={"messages_max": 20}), scorer_encoder) as scorer:
+            wait_until(lambda: scorer.metrics.scores._value.get() > 40, "first scores")
+            broker.kill()
+            broker.start()
+            stage.send_actions(shop.actions[half:])
+            found = stage.collect(len(shop.actions))
+    check(found, truth)
+
+
+def refused(config: Any) -> str:
+    """The message of a start that fails."""
+    with pytest.raises((ConfigError, ArtifactMismatch, UnsupportedSQL)) as caught:
+        run(config, threading.Event())
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def test_a_wrong_start_is_refused_clearly(stage: Stage, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert refused(stage.config(http={"port": port})) == (
+            f"ConfigError: http: cannot listen on 127.0.0.1 port {port}: Address already in use"
+        )
+    topics = {**stage.topics, "users": "nobody", "scores": "nothing"}
+    assert "has no topic 'nobody' (kafka.topics.users), 'nothing' (kafka.topics.scores)" in refused(
+        stage.config(kafka={"topics": topics})
+    )
+    assert refused(stage.config(model={"artifact": str(tmp_path)})).startswith("ArtifactMismatch: ")
+    assert "store.history: /nowhere is not a folder" in refused(stage.config(store={"history": "/nowhere"}))
+    raw = {"common": {"no.such.key": 1}}
+    assert 'No such configuration property: "no.such.key"' in refused(stage.config(kafka={"librdkafka": raw}))
+
+
+def sql_with(folder: Path, name: str, edit: Callable[[str], str]) -> str:
+    """A copy of sql/ with one script changed."""
+    folder.mkdir()
+    for script in (REPOSITORY / "sql").glob("*.sql"):
+        text = script.read_text()
+        (folder / script.name).write_text(edit(text) if script.name == name else text)
+    return str(folder)
+
+
+def test_a_wrong_script_is_refused_by_file_and_place(stage: Stage, tmp_path: Path) -> None:
+    typing_error = sql_with(
+        tmp_path / "a", "create_tables.sql", lambda text: text.replace("pair_id string,", "pair_id strin,", 1)
+    )
+    assert "create_tables.sql" in refused(stage.config(store={"sql": typing_error}))
+    unknown = sql_with(tmp_path / "b", "deploy.sql", lambda text: text.replace("distinct_count(", "distinct_cuont(", 1))
+    message = refused(stage.config(store={"sql": unknown}))
+    assert message.startswith("UnsupportedSQL: ")
+    assert "deploy.sql" in message
+    assert "distinct_cuont" in message
+    other = sql_with(tmp_path / "c", "deploy.sql", lambda text: text.replace("DEPLOY demo", "DEPLOY other"))
+    assert "does not deploy 'demo'" in refused(stage.config(store={"sql": other}))
+    column = "as flattenRequest_pair_id_window_unique_count_27"
+    lacking = sql_with(tmp_path / "d", "deploy.sql", lambda text: text.replace(column, "as renamed", 1))
+    assert "flattenRequest_pair_id_window_unique_count_27" in refused(stage.config(store={"sql": lacking}))
+
+
+def test_a_model_of_another_encoder_is_refused(stage: Stage, shop_answers: Any, tmp_path: Path) -> None:
+    from batch.encode import fit
+
+    fit(shop_answers).save(tmp_path / "encoder")
+    message = refused(stage.config(model={"artifact": str(tmp_path)}))
+    assert message.startswith("ArtifactMismatch: model 'embedding' at")
+    assert message.count("sha256:") == 2
+
+
+def test_the_command_says_in_one_line_why_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text("[kafka]\nbootstrap_server = 'x'\n")
+    with start(file, tmp_path) as process:
+        assert process.popen.wait(60) == 2
+    why = "kafka.bootstrap_server: unknown key (did you mean 'bootstrap_servers'?)"
+    assert (tmp_path / "scorer.log").read_text() == f"jd-intent-score: ConfigError: {file}: {why}\n"
