@@ -233,7 +233,7 @@ class Users:
         affinity = np.einsum("nt,nt->n", self.taste[user], catalogue.taste[product]) / np.sqrt(TASTES)
         price = np.abs(self.thrift[user] - catalogue.tier[product])
         intent: Floats = (
-            -0.1
+            -0.25
             + 1.0 * self.propensity[user]
             + 1.1 * catalogue.quality[product]
             + 0.4 * affinity
