@@ -36,7 +36,8 @@ from batch.export import export
 from batch.train import TrainOptions, train
 
 dataset, checkpoint, features, artifact = map(Path, sys.argv[1:])
-train(dataset, checkpoint, TrainOptions(layers=(32, 16), batch_size=256, epochs_max=4, learning_rate=0.003))
+options = TrainOptions(layers=(32, 16), batch_size=256, epochs_max=4, learning_rate=0.003, count_min=5)
+train(dataset, checkpoint, options)
 evaluate(dataset, checkpoint)
 export(dataset, checkpoint, features, artifact)
 """

@@ -63,7 +63,8 @@ from batch.train import TrainOptions, train
 dataset = Path(sys.argv[1])
 results = []
 for place, folder in enumerate(sys.argv[3:]):
-    options = TrainOptions(layers=(16,), batch_size=256, epochs_max=3, learning_rate=0.003, **json.loads(sys.argv[2]))
+    options = TrainOptions(layers=(16,), batch_size=256, epochs_max=3, learning_rate=0.003, count_min=5)
+    options = dataclasses.replace(options, **json.loads(sys.argv[2]))
     if place == 2:
         options = dataclasses.replace(options, seed=options.seed + 1)
     results.append(dataclasses.asdict(train(dataset, Path(folder), options)))
