@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from streaming.engine.cache import inner
 from streaming.engine.strings import intern, less
 
 __all__ = ["fold", "frequency"]
@@ -16,7 +16,7 @@ Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.uint8]
 
 
-@njit(cache=True)
+@inner
 def fold(
     op: int, n: int, o: int, offsets: int, lo: int, hi: int, value: int, step: int, condition: int, number: int,
     bits: int, mem: Int64, mem_f: Any, nul: Flags, arena: Any, ends: Int64,
@@ -99,7 +99,7 @@ def fold(
             mem_f[o + i] = total_f / count
 
 
-@njit(cache=True)
+@inner
 def _digits(value: int, arena: Any, at: int) -> int:
     """Writes a number in decimal; returns where it ends."""
     if value < 0:
@@ -123,7 +123,7 @@ def _digits(value: int, arena: Any, at: int) -> int:
     return at
 
 
-@njit(cache=True)
+@inner
 def frequency(
     n: int, offsets: int, lo: int, hi: int, value: int, step: int, condition: int, at: int, extra: Int64,
     doms: Int64, mem: Int64, mem_f: Any, nul: Flags, scratch: Int64, arena: Any, ends: Int64, slots: Int64, meta: Int64,
@@ -191,7 +191,7 @@ def frequency(
     return 0
 
 
-@njit(cache=True)
+@inner
 def _top(
     wanted: int, distinct: int, used_at: int, text: int, scratch: Int64, arena: Any, ends: Int64, slots: Int64,
     meta: Int64,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
+from streaming.engine.cache import kernel
 from streaming.engine.types import ARROW, Type
 
 __all__ = ["Assembler"]
@@ -38,7 +38,7 @@ _KINDS = {
 }
 
 
-@njit(cache=True)
+@kernel
 def _body_size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Flags, ends: Int64) -> int:
     """Bytes of the body; -1 where a column of text would not fit Arrow's 32-bit offsets."""
     total = 0
@@ -65,7 +65,7 @@ def _body_size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Flags, ends
     return total
 
 
-@njit(cache=True)
+@kernel
 def _write(
     kinds: Int64, places: Int64, n: int, mem: Int64, mem_f: Any, nul: Flags, arena: Any, ends: Int64, out: Any, start: int,
     nodes: int, buffers: int,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from streaming.engine.aggregate import fold, frequency
+from streaming.engine.cache import inner, kernel
 from streaming.engine.scalar import apply
 from streaming.engine.window import collect, flat_column, join, row_words
 
@@ -18,18 +18,18 @@ Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.uint8]
 
 
-@njit(cache=True)
+@inner
 def _at(doms: Int64, reference: int) -> int:
     d = reference >> 20
     return doms[d, 1] + (reference & 0xFFFFF) * doms[d, 0]
 
 
-@njit(cache=True)
+@inner
 def _vector(reference: int) -> int:
     return 1 if reference >> 20 else 0
 
 
-@njit(cache=True)
+@kernel
 def run(
     code: Int64, extra: Int64, requests: Int64, n_columns: int, doms: Int64, mem: Int64, mem_f: Any, nul: Flags,
     state: Int64, tables: Int64, indexes: Int64, limits: Int64, scratch: Int64, arena: Any, ends: Int64, slots: Int64,
@@ -48,6 +48,7 @@ def run(
     """
     pc = state[0]
     state[1] = 0
+    every, stay = np.int64(-1), np.int64(0)
     while pc < len(code):
         op, out, a, b, c = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]
         if op == 200:
@@ -84,7 +85,7 @@ def run(
             rows, owner = doms[d, 1], doms[d, 1] + n
             only_own = op == 3 or b == 1
             if op == 3:
-                flat_column(out, -1, row_words(tables, b), tables[b, 1], tables[b, 2], c, 0, doms, mem, nul)
+                flat_column(out, every, row_words(tables, b), tables[b, 1], tables[b, 2], c, stay, doms, mem, nul)
             for p in range(n):
                 if not only_own or mem[rows + p] < 0:
                     q = x + step * mem[owner + p]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from streaming.engine.cache import inner
 from streaming.engine.strings import less
 
 __all__ = ["apply"]
@@ -19,7 +19,7 @@ _ZONE_MS = 8 * 3_600_000  # OpenMLDB's dates and times of day are those of UTC+8
 _DAY_MS = 86_400_000
 
 
-@njit(cache=True)
+@inner
 def _wrap(value: int, bits: int) -> int:
     if bits == 16:
         return np.int64(np.int16(value))
@@ -28,7 +28,7 @@ def _wrap(value: int, bits: int) -> int:
     return value
 
 
-@njit(cache=True)
+@inner
 def _integers(op: int, x: int, y: int, bits: int) -> int:
     if op == 10:
         return _wrap(x + y, bits)
@@ -59,7 +59,7 @@ def _integers(op: int, x: int, y: int, bits: int) -> int:
     return np.int64((x != 0) != (y != 0))  # XOR
 
 
-@njit(cache=True)
+@inner
 def _floats(op: int, x: float, y: float) -> float:
     if op == 30:
         return x + y
@@ -70,7 +70,7 @@ def _floats(op: int, x: float, y: float) -> float:
     return x / y
 
 
-@njit(cache=True)
+@inner
 def _compare(op: int, x: float, y: float) -> bool:
     if op == 44:
         return x == y
@@ -81,7 +81,7 @@ def _compare(op: int, x: float, y: float) -> bool:
     return x <= y
 
 
-@njit(cache=True)
+@inner
 def _time(op: int, ms: int) -> int:
     if op == 75:
         return ms * _DAY_MS - _ZONE_MS
@@ -97,7 +97,7 @@ def _time(op: int, ms: int) -> int:
     return local // _DAY_MS
 
 
-@njit(cache=True, error_model="numpy")
+@inner
 def apply(
     op: int, n: int, o: int, a: int, b: int, c: int, steps: int, bits: int, mem: Int64, mem_f: Any, nul: Flags,
     arena: Any, ends: Int64,

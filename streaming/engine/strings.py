@@ -9,13 +9,15 @@ leave the open-addressing table in reverse order of arrival, which restores it e
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
+
+from streaming.engine.cache import inner, kernel
 
 __all__ = ["EMPTY", "EMPTY_KEY", "NULL", "NULL_KEY", "Pool", "intern", "less"]
 
@@ -29,7 +31,7 @@ Int64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 
-@njit(cache=True)
+@inner
 def _hash(data: Bytes, start: int, end: int) -> np.uint64:
     h = np.uint64(0xCBF29CE484222325) ^ np.uint64(end - start)
     for i in range(start, end):
@@ -38,7 +40,7 @@ def _hash(data: Bytes, start: int, end: int) -> np.uint64:
     return h * np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True)
+@inner
 def intern(data: Bytes, start: int, end: int, arena: Bytes, ends: Int64, slots: Int64, meta: Int64) -> int:
     """The code of `data[start:end]`, which may lie in the arena itself; -1 where the pool must grow first."""
     length = end - start
@@ -69,7 +71,7 @@ def intern(data: Bytes, start: int, end: int, arena: Bytes, ends: Int64, slots: 
     return code
 
 
-@njit(cache=True)
+@inner
 def less(a: int, b: int, arena: Bytes, ends: Int64) -> bool:
     """Whether string `a` stands before string `b`, byte by byte."""
     if a == b:
@@ -83,7 +85,7 @@ def less(a: int, b: int, arena: Bytes, ends: Int64) -> bool:
     return i >= ends[a] and j < ends[b]
 
 
-@njit(cache=True)
+@kernel
 def _intern_many(
     data: Bytes, offsets: Int64, valid: Bytes, out: Int64, first: int, arena: Bytes, ends: Int64, slots: Int64,
     meta: Int64,
@@ -99,7 +101,7 @@ def _intern_many(
     return len(out)
 
 
-@njit(cache=True)
+@kernel
 def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
     mask = len(slots) - 1
     for code in range(2, count):
@@ -109,7 +111,7 @@ def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
         slots[slot] = code
 
 
-@njit(cache=True)
+@kernel
 def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) -> None:
     mask = len(slots) - 1
     for code in range(meta[0] - 1, count - 1, -1):
@@ -118,6 +120,11 @@ def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) 
             slot = (slot + 1) & mask
         slots[slot] = 0
     meta[0], meta[1] = count, ends[count - 1]
+
+
+def _view(buffer: pa.Buffer) -> Bytes:
+    """A buffer of Arrow as an array that numba does not take for read-only: kernels are compiled for one kind."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * buffer.size).from_address(buffer.address))
 
 
 _ALL_VALID: Bytes = np.empty(0, np.uint8)
@@ -182,7 +189,7 @@ class Pool:
         valid = _ALL_VALID
         if None in texts:
             valid = np.fromiter((t is not None for t in texts), np.uint8, len(texts))
-        return self._intern(np.frombuffer(b"".join(blobs), np.uint8), offsets, valid)
+        return self._intern(np.frombuffer(bytearray(b"".join(blobs)), np.uint8), offsets, valid)
 
     def _intern(self, data: Bytes, offsets: Int64, valid: Bytes) -> Int64:
         out = np.empty(len(offsets) - 1, np.int64)
@@ -204,8 +211,8 @@ class Pool:
         _, offset_buffer, data_buffer = wide.buffers()
         if len(wide) == 0:
             return np.empty(0, np.int64)
-        offsets = np.frombuffer(offset_buffer, np.int64)[wide.offset : wide.offset + len(wide) + 1]
-        data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
+        offsets = _view(offset_buffer).view(np.int64)[wide.offset : wide.offset + len(wide) + 1]
+        data = _view(data_buffer) if data_buffer else np.empty(0, np.uint8)
         valid = np.empty(0, np.uint8)
         if wide.null_count:
             valid = wide.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from streaming.engine.cache import inner, kernel
 from streaming.engine.errors import BadRow
 from streaming.engine.strings import EMPTY, EMPTY_KEY, NULL_KEY
 from streaming.engine.types import Type
@@ -40,7 +40,7 @@ class Column:
     default: object = None
 
 
-@njit(cache=True)
+@inner
 def key_word(word: int, null: bool, text: bool) -> int:
     """How a value enters a key: OpenMLDB spells NULL and '' as texts of their own (see `strings`)."""
     if text:
@@ -50,7 +50,7 @@ def key_word(word: int, null: bool, text: bool) -> int:
     return 0 if null else word
 
 
-@njit(cache=True)
+@inner
 def find_key(probe: Int64, slots: Int64, keys: Int64) -> int:
     """The slot of `probe` in the table of keys: one that holds it, or the empty one where it belongs."""
     h = np.uint64(0x9E3779B97F4A7C15)
@@ -73,7 +73,7 @@ def find_key(probe: Int64, slots: Int64, keys: Int64) -> int:
     return slot
 
 
-@njit(cache=True)
+@inner
 def _probe(rows: Int64, row: int, key_columns: Int64, texts: Int64, n_columns: int, probe: Int64) -> None:
     # the last word of a key says which of its numbers are NULL
     missing = 0
@@ -86,7 +86,7 @@ def _probe(rows: Int64, row: int, key_columns: Int64, texts: Int64, n_columns: i
     probe[len(key_columns)] = missing
 
 
-@njit(cache=True)
+@kernel
 def _key_ids(
     rows: Int64, order: Int64, key_columns: Int64, texts: Int64, n_columns: int, slots: Int64, keys: Int64, meta: Int64,
     out: Int64, first: int,
@@ -108,7 +108,7 @@ def _key_ids(
     return len(order)
 
 
-@njit(cache=True)
+@kernel
 def _link(
     rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64, heads: Int64, first_entry: int
 ) -> None:
@@ -127,7 +127,7 @@ def _link(
             entries[newer, 0] = entry
 
 
-@njit(cache=True)
+@kernel
 def _merge(rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64, heads: Int64, first_row: int) -> None:
     # `order` runs from the newest row to the oldest: each key's chain is walked once, from where its last row went in
     cursors = np.full(len(heads), -1, np.int64)
@@ -148,7 +148,7 @@ def _merge(rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64
         cursors[key] = row
 
 
-@njit(cache=True)
+@kernel
 def _unlink(ids: Int64, entries: Int64, heads: Int64, first: int, last: int) -> None:
     for entry in range(last - 1, first - 1, -1):
         key = ids[entry - first]
@@ -161,7 +161,7 @@ def _unlink(ids: Int64, entries: Int64, heads: Int64, first: int, last: int) -> 
             entries[newer, 0] = entries[entry, 0]
 
 
-@njit(cache=True)
+@kernel
 def _bad_time(rows: Int64, columns: Int64, n_columns: int) -> tuple[int, int]:
     for i in range(len(rows)):
         for c in columns:
@@ -278,7 +278,7 @@ class Index:
             self.linked = end
 
 
-@njit(cache=True)
+@kernel
 def _refill(slots: Int64, keys: Int64, count: int, width: int) -> None:
     for key in range(count):
         slots[find_key(keys[key * width : (key + 1) * width], slots, keys)] = key

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
+from streaming.engine.cache import inner
 from streaming.engine.table import find_key, key_word
 
 __all__ = ["collect", "flat_column", "join", "row_words"]
@@ -32,13 +33,13 @@ def _pointer(typingctx: Any, address: Any) -> Any:
     return types.CPointer(types.int64)(types.int64), codegen
 
 
-@njit(cache=True)
+@inner
 def row_words(tables: Int64, table: int) -> Int64:
     """All words of a table."""
     return carray(_pointer(tables[table, ROWS]), (1 << 40,), np.int64)
 
 
-@njit(cache=True)
+@inner
 def _head(index: Int64, probe: Int64) -> int:
     """The newest entry of a key; -1 where the key is unknown."""
     slots = carray(_pointer(index[SLOTS]), (index[SLOTS_SIZE],), np.int64)
@@ -50,13 +51,13 @@ def _head(index: Int64, probe: Int64) -> int:
     return heads[slots[slot]]
 
 
-@njit(cache=True)
+@inner
 def _address(doms: Int64, reference: int) -> int:
     d = reference >> 20
     return doms[d, 1] + (reference & 0xFFFFF) * doms[d, 0]
 
 
-@njit(cache=True)
+@inner
 def _fill_probe(
     probe: Int64, extra: Int64, at: int, n_keys: int, i: int, doms: Int64, mem: Int64, nul: Flags
 ) -> None:  # fmt: skip
@@ -70,7 +71,7 @@ def _fill_probe(
     probe[n_keys] = missing
 
 
-@njit(cache=True)
+@inner
 def collect(
     out: int, at: int, extra: Int64, doms: Int64, mem: Int64, nul: Flags, state: Int64, indexes: Int64, limits: Int64
 ) -> int:  # fmt: skip
@@ -201,7 +202,7 @@ def collect(
     return 0
 
 
-@njit(cache=True)
+@inner
 def flat_column(
     out: int, source: int, words: Int64, width: int, n_columns: int, c: int, alone: int, doms: Int64, mem: Int64,
     nul: Flags,
@@ -224,7 +225,7 @@ def flat_column(
             nul[place + p] = 1
 
 
-@njit(cache=True)
+@inner
 def join(
     out: int, at: int, extra: Int64, doms: Int64, mem: Int64, nul: Flags, indexes: Int64, limits: Int64
 ) -> None:  # fmt: skip
