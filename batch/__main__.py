@@ -199,7 +199,14 @@ def evaluate(
     from batch.evaluate import evaluate as run  # noqa: PLC0415
 
     for part, metrics in run(dataset, checkpoint, out).items():
-        console.print(f"{part}: {metrics}")
+        auc = "none (one class only)" if metrics.auc is None else f"{metrics.auc:.4f}"
+        console.print(
+            f"{part}: {metrics.count:,} samples, {metrics.positives:,} positive; each beside the base rate's "
+            f"{metrics.base_rate:.4f}:\n"
+            f"  AUC               {auc} (0.5)\n"
+            f"  log loss          {metrics.log_loss:.4f} ({metrics.base_log_loss:.4f})\n"
+            f"  calibration error {metrics.calibration_error:.4f} ({metrics.base_calibration_error:.4f})"
+        )
 
 
 @app.command()

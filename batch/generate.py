@@ -6,7 +6,8 @@ writes `bo_action/`, `bo_comment/`, `bo_product/`, `bo_user/`, `flattenRequest_c
 (reqId, probability: what `batch.intent` knows about a strictly later order within five days) and `world.json` (what was
 made). Every action is a row of bo_action; every action before the last five days is a request too, so each request's
 label has its whole horizon. Users are made in chunks of `CHUNK_USERS`, each from `SeedSequence([seed, chunk])`, and
-written part by part: memory is bounded by a chunk, the same arguments give the same bytes.
+written part by part: memory holds a chunk and the catalogue (about 150 bytes a product, two products to five users),
+and the same arguments give the same bytes.
 
 The true probability knows what no model sees (the latent intent), so its AUC is a ceiling, not a target.
 """
@@ -46,6 +47,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 CHUNK_USERS = 2_000
+CHUNK_PRODUCTS = 20_000
 PARTS = ("bo_action", "bo_comment", "bo_product", "bo_user", "flattenRequest_clean")
 
 # The pages a click can hit (model_id), their share, and how much more often they are hit with intent: some pages are
@@ -118,7 +120,10 @@ def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool =
     catalogue_rng = np.random.default_rng(np.random.SeedSequence([seed]))
     catalogue = Catalogue.make(max(200, users * 2 // 5), days, catalogue_rng)
     pq.write_table(catalogue.products(), out / "bo_product" / "part-00000.parquet")
-    pq.write_table(catalogue.comments(days, catalogue_rng), out / "bo_comment" / "part-00000.parquet")
+    products = len(catalogue.launch_ms)
+    for chunk, first in enumerate(range(0, products, CHUNK_PRODUCTS)):
+        comments = catalogue.comments(first, min(first + CHUNK_PRODUCTS, products), days, catalogue_rng)
+        pq.write_table(comments, out / "bo_comment" / f"part-{chunk:05d}.parquet")
 
     chain = IntentChain()
     requests_end_ms = WORLD_START_MS + (days - HORIZON_DAYS) * DAY_MS
@@ -150,7 +155,7 @@ def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool =
         seed=seed,
         days=days,
         users=users,
-        products=len(catalogue.launch_ms),
+        products=products,
         actions=n_actions,
         requests=ranking.size,
         positives=ranking.positives,

@@ -94,7 +94,7 @@ class Catalogue:
             weights = popularity[order][of_category]
             share[of_category] = c + np.cumsum(weights) / weights.sum()
         return cls(
-            sku=spell(np.sort(rng.choice(size * 45, size, replace=False)) + 1),
+            sku=spell(np.sort(rng.choice(size * 64, size, replace=False)) + 1),  # so sparse that no permutation is made
             category=category,
             brand=spell(rng.permutation(max(1000, brands * 2))[:brands] + 1).take(pa.array(brand)),
             tier=rng.choice(3, size, p=[0.35, 0.35, 0.30]),
@@ -130,20 +130,21 @@ class Catalogue:
         )
         return table.filter(pa.array(self.listed))
 
-    def comments(self, days: int, rng: np.random.Generator) -> pa.Table:
-        """bo_comment: a row per product and week since its launch; the bad ones' rate falls with quality.
+    def comments(self, first: int, last: int, days: int, rng: np.random.Generator) -> pa.Table:
+        """bo_comment of the products `first` … `last` - 1: a row per product and week since its launch.
 
-        `comment_num` is the tutorial's level: 0 none, 1 one, 2 up to ten, 3 up to fifty, 4 more, counted since launch.
+        The bad ones' rate falls with quality. `comment_num` is the tutorial's level of all comments since launch: 0 none,
+        1 one, 2 up to ten, 3 up to fifty, 4 more.
         """
-        size = len(self.launch_ms)
+        launch_ms, size = self.launch_ms[first:last], last - first
         weeks = np.arange(-1, (days + 6) // 7, dtype=np.int64)
         week_ms = WORLD_START_MS + weeks * 7 * DAY_MS
-        age_weeks = np.maximum(0.0, (week_ms[None, :] - self.launch_ms[:, None]) / (7 * DAY_MS))
-        total = rng.poisson(np.minimum(self.popularity[:, None] * age_weeks * 2.0, 1e6))
+        age_weeks = np.maximum(0.0, (week_ms[None, :] - launch_ms[:, None]) / (7 * DAY_MS))
+        total = rng.poisson(np.minimum(self.popularity[first:last, None] * age_weeks * 2.0, 1e6))
         total = np.maximum.accumulate(total, axis=1)
-        rate = 1.0 / (1.0 + np.exp(3.4 + 0.9 * self.quality[:, None] + rng.normal(0.0, 0.1, total.shape)))
+        rate = 1.0 / (1.0 + np.exp(3.4 + 0.9 * self.quality[first:last, None] + rng.normal(0.0, 0.1, total.shape)))
         bad = rng.binomial(total, rate)
-        commented = (rng.random(size) < 0.9)[:, None] & (week_ms[None, :] >= self.launch_ms[:, None])
+        commented = (rng.random(size) < 0.9)[:, None] & (week_ms[None, :] >= launch_ms[:, None])
         product, week = np.nonzero(commented)
         total, bad = total[product, week], bad[product, week]
         order = np.argsort(week, kind="stable")  # by time
@@ -152,7 +153,7 @@ class Catalogue:
             {
                 "ingestionTime": timestamps(week_ms[week]),
                 "dt": week_ms[week],
-                "sku_id": self.sku.take(pa.array(product)),
+                "sku_id": self.sku.slice(first, size).take(pa.array(product)),
                 "comment_num": pa.array(np.searchsorted([1, 2, 11, 51], total, side="right"), pa.int32()),
                 "has_bad_comment": np.array(["0", "1"])[(bad > 0).astype(np.int64)],
                 "bad_comment_rate": pa.array(np.round(bad / np.maximum(total, 1), 4), pa.float32()),

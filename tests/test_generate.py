@@ -47,6 +47,7 @@ def test_the_same_seed_gives_the_same_bytes_and_chunks_stand_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generate_module, "CHUNK_USERS", 20)
+    monkeypatch.setattr(generate_module, "CHUNK_PRODUCTS", 150)
     generate(tmp_path / "a", users=50, seed=3, days=20)
     generate(tmp_path / "b", users=50, seed=3, days=20)
     generate(tmp_path / "c", users=50, seed=4, days=20)
@@ -55,6 +56,7 @@ def test_the_same_seed_gives_the_same_bytes_and_chunks_stand_alone(
     assert sorted(path.name for path in (tmp_path / "a" / "bo_action").iterdir()) == [
         f"part-0000{i}.parquet" for i in range(3)
     ]
+    assert len(list((tmp_path / "a" / "bo_comment").iterdir())) == 2
     other = digests(tmp_path / "c")
     assert all(first[name] != other[name] for name in first)
 
