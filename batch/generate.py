@@ -5,9 +5,9 @@
 writes `bo_action/`, `bo_comment/`, `bo_product/`, `bo_user/`, `flattenRequest_clean/` (parquet parts), `truth.parquet`
 (reqId, probability: what `batch.intent` knows about a strictly later order within five days) and `world.json` (what was
 made). Every action is a row of bo_action; every action before the last five days is a request too, so each request's
-label has its whole horizon. Users are made in chunks of `CHUNK_USERS`, each from `SeedSequence([seed, chunk])`, and
-written part by part: memory holds a chunk and the catalogue (about 150 bytes a product, two products to five users),
-and the same arguments give the same bytes.
+label has its whole horizon. Users are made in chunks of `CHUNK_USERS`, each from a seed of its own, and written part by
+part: memory holds a chunk and the catalogue (about 150 bytes a product, two products to five users), and the same
+arguments give the same bytes.
 
 The true probability knows what no model sees (the latent intent), so its AUC is a ceiling, not a target.
 """
@@ -117,7 +117,7 @@ def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool =
     if days <= HORIZON_DAYS:
         raise ValueError(f"--days must be more than the labels' horizon of {HORIZON_DAYS} days, not {days}")
     _prepare(out, overwrite)
-    catalogue_rng = np.random.default_rng(np.random.SeedSequence([seed]))
+    catalogue_rng = np.random.default_rng([seed, 0])
     catalogue = Catalogue.make(max(200, users * 2 // 5), days, catalogue_rng)
     pq.write_table(catalogue.products(), out / "bo_product" / "part-00000.parquet")
     products = len(catalogue.launch_ms)
@@ -132,7 +132,7 @@ def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool =
     truth_schema = pa.schema({"reqId": pa.string(), "probability": pa.float64()})
     with pq.ParquetWriter(out / "truth.parquet", truth_schema) as truth:
         for chunk, first in enumerate(range(0, users, CHUNK_USERS)):
-            rng = np.random.default_rng(np.random.SeedSequence([seed, chunk]))
+            rng = np.random.default_rng([seed, 1 + chunk])
             some = Users.make(first, min(CHUNK_USERS, users - first), days, rng)
             pairs = _interests(some, catalogue, days, rng)
             intent = some.intent(pairs.user, pairs.product, catalogue, rng)
@@ -226,7 +226,7 @@ def _act(chain: IntentChain, intent: Floats, opened_ms: Ints, days: int, rng: np
     day = (opened_ms - WORLD_START_MS) // DAY_MS
     now = opened_ms.copy()
     starting = np.ones(len(interest), bool)
-    log: list[tuple[Ints, Ints, Ints, Ints, Floats]] = []
+    log: list[tuple[Ints, Ints, Ints, Ints, Floats]] = [(c[:0], c[:0], c[:0], c[:0], intent[:0])]
     while len(interest):
         odds = np.where(starting[:, None], first[c, s], step[c, s])
         event = np.minimum((rng.random(len(c))[:, None] * odds[:, -1:] >= odds).sum(axis=1), CLICK)

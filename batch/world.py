@@ -133,8 +133,8 @@ class Catalogue:
     def comments(self, first: int, last: int, days: int, rng: np.random.Generator) -> pa.Table:
         """bo_comment of the products `first` … `last` - 1: a row per product and week since its launch.
 
-        The bad ones' rate falls with quality. `comment_num` is the tutorial's level of all comments since launch: 0 none,
-        1 one, 2 up to ten, 3 up to fifty, 4 more.
+        The bad ones' rate falls with quality. `comment_num` is the tutorial's level of all comments since launch: 0
+        none, 1 one, 2 up to ten, 3 up to fifty, 4 more.
         """
         launch_ms, size = self.launch_ms[first:last], last - first
         weeks = np.arange(-1, (days + 6) // 7, dtype=np.int64)
@@ -234,7 +234,7 @@ class Users:
         affinity = np.einsum("nt,nt->n", self.taste[user], catalogue.taste[product]) / np.sqrt(TASTES)
         price = np.abs(self.thrift[user] - catalogue.tier[product])
         intent: Floats = (
-            -0.25
+            -0.4
             + 1.0 * self.propensity[user]
             + 1.1 * catalogue.quality[product]
             + 0.4 * affinity

@@ -146,6 +146,12 @@ def test_some_users_and_products_are_cold(made: tuple[Path, World]) -> None:
         assert pc.any(pc.invert(pc.is_in(late[key], pc.unique(early[key])))).as_py()
 
 
+def test_a_user_who_does_nothing_makes_a_world_all_the_same(tmp_path: Path) -> None:
+    worlds = [generate(tmp_path, users=1, seed=seed, days=6, overwrite=True) for seed in range(6)]
+    assert min(world.actions for world in worlds) == 0
+    assert pq.read_table(tmp_path / "bo_action").num_rows == worlds[-1].actions
+
+
 def test_arguments_out_of_range_and_a_full_folder_are_refused(tmp_path: Path) -> None:
     for users, seed, name in ((0, 1, "--users"), (-3, 1, "--users"), (1, -1, "--seed")):
         with pytest.raises(ValueError, match=name):
