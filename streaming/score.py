@@ -55,15 +55,14 @@ def encode_scores(
     # Milliseconds cast to "YYYY-MM-DD HH:MM:SS.mmm"; RFC 3339 wants T and Z.
     text = pa.array(actions.times, pa.timestamp("ms")).cast(pa.string())
     instants = pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "").cast(pa.binary()).to_pylist()
-    encode = msgspec.json.Encoder().encode
-    columns = zip(
-        actions.request_ids, actions.user_ids, actions.sku_ids, actions.times.tolist(), probabilities.tolist(),
-        instants, records, strict=True,
-    )  # fmt: skip
+    requests, users = actions.request_ids, actions.user_ids
+    columns = zip(requests, users, actions.sku_ids, actions.times.tolist(), probabilities.tolist(), strict=True)
+    # One call for all: JSON has no line break in it, so a line is a value.
+    values = msgspec.json.Encoder().encode_lines([Score(*fields, version) for fields in columns]).split(b"\n")
     return [
         (
             user.encode(),
-            encode(Score(request, user, sku, time, probability, version)),
+            value,
             [
                 *constant,
                 ("ce_id", request.encode()),
@@ -71,5 +70,5 @@ def encode_scores(
                 ("ce_inputrecord", place(record.topic(), record.partition(), record.offset()).encode()),
             ],
         )
-        for request, user, sku, time, probability, instant, record in columns
+        for user, value, request, instant, record in zip(users, values, requests, instants, records, strict=False)
     ]
