@@ -36,6 +36,8 @@ __all__ = ["Follower"]
 
 E = TypeVar("E", bound=Event)
 
+STOP_TIMEOUT_S = 10.0
+
 _log = structlog.stdlib.get_logger("streaming.follower")
 
 
@@ -79,10 +81,11 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Ends the thread; one that waits for a broker is left behind."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_TIMEOUT_S)
+        self.ended.set()
 
     def missing(self) -> str | None:
         """Why the state cannot answer yet; None when it can."""
@@ -127,9 +130,9 @@ class Follower:
                 if records:
                     self._apply(records)
                 if not self._caught_up:
-                    # Until its end was seen, a partition has at least what lay between its marks at the start.
+                    # Up to where the log went at the start; a tail of transaction markers shows as an end only.
                     self._left = sum(max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended)
-                    self._caught_up = reader.ended >= marks.keys()
+                    self._caught_up = self._left == 0
                     if self._caught_up:
                         _log.info("the state is there", skipped=self._skipped, tables=dict(self._store.sizes()))
         finally:
