@@ -83,6 +83,22 @@ except Exception as error:
 """
 
 
+EVALUATE = """
+import dataclasses, json, sys
+from pathlib import Path
+from batch.evaluate import evaluate
+
+results = []
+for dataset, checkpoint, out in [case.split("|") for case in sys.argv[1:]]:
+    try:
+        measured = evaluate(Path(dataset), Path(checkpoint), Path(out) if out else None)
+        results.append({part: dataclasses.asdict(metrics) for part, metrics in measured.items()})
+    except Exception as error:
+        results.append([type(error).__name__, str(error)])
+print(json.dumps(results))
+"""
+
+
 @pytest.fixture
 def dataset(tiny_dataset: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
@@ -132,6 +148,35 @@ def test_predictions_carry_request_and_label(tiny_checkpoint: Path, tiny_dataset
     probabilities = predictions["probability"].to_numpy()
     assert probabilities.dtype == np.float32
     assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+def test_evaluation_takes_later_data_of_the_same_encoder(
+    in_model_environment: InModelEnvironment, tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    def described(name: str, **changes: object) -> Path:
+        folder = shutil.copytree(tiny_dataset, tmp_path / name)
+        description = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps(description | changes))
+        return folder
+
+    later = described("later", data_sha256="sha256:later", counts={"test": 1500})
+    (later / "val.parquet").unlink()
+    encoded_otherwise = described("otherwise", encoder_sha256="sha256:other")
+    nothing = described("nothing", counts={"train": 6000})
+    kept = (tiny_checkpoint / "metrics.json").read_bytes()
+
+    cases = [(later, tmp_path / "out"), (later, ""), (encoded_otherwise, ""), (nothing, ""), (tmp_path, "")]
+    words = [f"{folder}|{tiny_checkpoint}|{out}" for folder, out in cases]
+    measured, unnamed, otherwise, empty, absent = in_model_environment(EVALUATE, *words)
+    assert list(measured) == ["test"]
+    assert measured["test"] == json.loads(kept)["test"]
+    assert pq.read_table(tmp_path / "out" / "predictions.parquet").num_rows == 1500
+    assert unnamed[0] == "DatasetError"
+    assert "name a folder for the results" in unnamed[1]
+    assert "was trained with encoder sha256:encoder" in otherwise[1]
+    assert "counts has neither val nor test" in empty[1]
+    assert "dataset.json does not exist" in absent[1]
+    assert (tiny_checkpoint / "metrics.json").read_bytes() == kept
 
 
 def test_training_stops_when_it_gets_no_better(

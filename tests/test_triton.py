@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
-from fixtures_model import FIELDS
+from fixtures_model import FIELDS, REPOSITORY
 
 from batch.dataset import read_part
-from deploy.process import ProcessFailed, free_ports
+from deploy.process import Process, ProcessFailed, free_ports
 from deploy.triton.server import SHARED_MEMORY, Ports, Triton
 from streaming.errors import ArtifactMismatch, ModelUnavailable
 from streaming.triton import Model
@@ -216,3 +217,21 @@ def test_an_occupied_port_ends_the_start(small_repository: Callable[[str], Path]
         with pytest.raises(ProcessFailed, match=str(taken)):
             server.start()
     assert not server.process.running()
+
+
+def test_the_launcher_serves_until_it_is_told_to_stop(small_repository: Callable[[str], Path], tmp_path: Path) -> None:
+    repository = small_repository("return np.full((len(ids), 1), 0.5, np.float32)")
+    ports = Ports.free()
+    argv = [sys.executable, "-m", "deploy.triton.server", "--repository", str(repository)]
+    argv += ["--folder", str(tmp_path / "triton"), "--grpc-port", str(ports.grpc), "--http-port", str(ports.http)]
+    argv += ["--metrics-port", str(ports.metrics)]
+    with (
+        Process("launcher", argv, tmp_path / "launcher.log", cwd=REPOSITORY) as launcher,
+        Model(f"127.0.0.1:{ports.grpc}") as model,
+    ):
+        launcher.wait_ready(model.ready, START_TIMEOUT_S)
+        assert model.score(some_ids(1)).probabilities.tolist() == [0.5]
+        assert launcher.stop() == 0
+        assert not model.ready()
+    assert f"gRPC 127.0.0.1:{ports.grpc}" in (tmp_path / "launcher.log").read_text()
+    assert not list(SHARED_MEMORY.glob(f"jd_triton_{launcher.pid}_*"))
