@@ -7,7 +7,6 @@ model's. Each command imports what it needs when it runs, so that both environme
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import time
 from enum import Enum
@@ -155,6 +154,8 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of a step.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part at most.")] = None,
+    embedding_l2: Annotated[float | None, typer.Option(help="Weight of the embeddings' length in the loss.")] = None,
+    count_min: Annotated[int | None, typer.Option(help="Occurrences from which on an id owns an embedding.")] = None,
     patience: Annotated[int | None, typer.Option(help="Evaluations without a better one before it stops.")] = None,
 ) -> None:
     """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC."""
@@ -173,6 +174,8 @@ def train(
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "epochs_max": epochs,
+        "embedding_l2": embedding_l2,
+        "count_min": count_min,
         "patience": patience,
     }
     changes = {name: value for name, value in given.items() if value is not None}
@@ -227,10 +230,8 @@ def export(
     from batch.export import export as run  # noqa: PLC0415
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
 
-    if evaluation is not None and evaluation.resolve() != checkpoint.resolve():
-        shutil.copy(evaluation / "metrics.json", checkpoint / "metrics.json")  # export takes them from the checkpoint
     options = ExportOptions(model_version, instances)
-    manifest = run(dataset, checkpoint, (sql or SQL_FOLDER) / "features.sql", out, options)
+    manifest = run(dataset, checkpoint, (sql or SQL_FOLDER) / "features.sql", out, options, evaluation=evaluation)
     console.print(f"{out}: model version {manifest.model_version}, weights {manifest.weights_sha256}")
 
 
