@@ -84,16 +84,16 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
     if name == "top1_ratio":
         return max(counts.values()) / len(known) if known else 0.0
     if name == "topn_frequency":
-        by_text = (lambda v: v.encode()) if column == "s" else (lambda v: v)
-        best = sorted(counts, key=lambda v: (-counts[v], by_text(v)))[:number]
+        best = sorted(counts, key=lambda v: (-counts[v], v.encode() if column == "s" else v))[:number]
         return ",".join([*map(str, best), *["NULL"] * (number - len(best))])
     if not known:
         return None
     if name == "sum":
-        total = {"i": np.int32, "b": np.int64, "f": np.float32, "d": np.float64}[column](0)
+        kind: Any = {"i": np.int32, "b": np.int64, "f": np.float32, "d": np.float64}[column]
+        total = kind(0)
         with np.errstate(over="ignore"):
             for value in known:
-                total = type(total)(total + type(total)(value))
+                total = kind(total + kind(value))
         return total.item()
     if name == "avg":
         sum_of = 0.0

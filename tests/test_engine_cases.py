@@ -71,9 +71,9 @@ def test_tutorial_case(deployed: Engine, case: Case) -> None:
     empty = deployed.mark()
     try:
         if "expect_error" in case:
+            ((table, rows),) = case["tables"].items()
             with pytest.raises(BadRow):
-                for table, rows in case["tables"].items():
-                    deployed.insert(table, rows)
+                deployed.insert(table, rows)
             return
         for table, rows in case["tables"].items():
             deployed.insert(table, rows)

@@ -5,6 +5,8 @@ another as the body of an Arrow IPC message, and the numbers of its header (leng
 into a copy of a header that Arrow itself wrote for this schema; Arrow then reads the message without copying.
 """
 
+# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
+# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
 from __future__ import annotations
 
 import struct
@@ -49,7 +51,7 @@ def _body_size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Flags, ends
             total += (n + 63) // 64 * 8
         elif kind == 1:
             total += (2 * n + 7) // 8 * 8
-        elif kind == 2 or kind == 4:
+        elif kind in (2, 4):
             total += (4 * n + 7) // 8 * 8
         elif kind == 3:
             total += 8 * n
@@ -67,8 +69,8 @@ def _body_size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Flags, ends
 
 @kernel
 def _write(
-    kinds: Int64, places: Int64, n: int, mem: Int64, mem_f: Any, nul: Flags, arena: Any, ends: Int64, out: Any, start: int,
-    nodes: int, buffers: int,
+    kinds: Int64, places: Int64, n: int, mem: Int64, mem_f: Any, nul: Flags, arena: Any, ends: Int64, out: Any,
+    start: int, nodes: int, buffers: int,
 ) -> None:  # fmt: skip
     """Writes the body from byte `start` of `out`, and the header's numbers from words `nodes` and `buffers`."""
     words, out16, out32 = out.view(np.int64), out.view(np.int16), out.view(np.int32)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -17,8 +18,10 @@ __all__ = ["inner", "kernel", "use_kernel_cache"]
 
 # Entry points are called from Python. Inner kernels are called by kernels only: without wrappers they compile faster.
 # A division by 0 is tested for where it may happen.
-kernel = numba.njit(cache=True, error_model="numpy")
-inner = numba.njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+kernel: Any = numba.njit(cache=True, error_model="numpy")
+inner: Any = numba.njit(  # type: ignore[call-overload]
+    cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
 
 _KERNELS = ("strings", "table", "window", "scalar", "aggregate", "kernels", "arrow")
 
@@ -27,7 +30,7 @@ def use_kernel_cache() -> None:
     """Points numba at this version's folder; called before any kernel is imported. NUMBA_CACHE_DIR goes before it."""
     # these loops gather and branch: vectorizing them costs half of the compile time and gains nothing
     if "NUMBA_LOOP_VECTORIZE" not in os.environ:
-        numba.config.LOOP_VECTORIZE = numba.config.SLP_VECTORIZE = 0
+        numba.config.LOOP_VECTORIZE = numba.config.SLP_VECTORIZE = 0  # type: ignore[attr-defined]
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
     digest = hashlib.sha256(numba.__version__.encode())
@@ -42,4 +45,4 @@ def use_kernel_cache() -> None:
     except OSError:
         folder = Path(tempfile.gettempdir()) / f"jd-intent-scorer-{os.getuid()}-{digest.hexdigest()[:16]}"
         folder.mkdir(mode=0o700, exist_ok=True)
-    numba.config.CACHE_DIR = str(folder)
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]

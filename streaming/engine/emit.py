@@ -226,6 +226,8 @@ class _Emitter:
             out = self.register(context.domain)
             self.host.append(HostCall(node, out, tuple(arguments), group.domain, node.frame))
             return self.add(Op.HOST, out, len(self.host) - 1)
+        if not isinstance(node, Aggregate):
+            raise TypeError(node)
         if isinstance(node.kind, str):
             return self.frequency(node)
         group = self.group(node.group)

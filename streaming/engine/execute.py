@@ -5,6 +5,7 @@ One thread at a time may use an engine: rows, indexes and the workspace of the k
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from streaming.engine.rows import encode
 from streaming.engine.strings import Pool
 from streaming.engine.table import Column, Index, Table, check_times
 from streaming.engine.types import ARROW, Type, to_python, to_word
+from streaming.engine.window import EXPIRY
 
 __all__ = ["Engine", "Mark", "TableStats"]
 
@@ -54,6 +56,13 @@ class TableStats:
 
 
 @dataclass
+class _Addresses:
+    version: int = -1
+    tables: Int64 = field(default_factory=lambda: np.empty((0, 3), np.int64))
+    indexes: Int64 = field(default_factory=lambda: np.empty((0, 10), np.int64))
+
+
+@dataclass
 class _Deployment:
     name: str
     query: Query
@@ -64,14 +73,7 @@ class _Deployment:
     times: tuple[int, ...]  # columns of the request that windows are ordered by
     where: bool
     indexes: list[Index]
-    addresses: _Addresses = field(default_factory=lambda: _Addresses())
-
-
-@dataclass
-class _Addresses:
-    version: int = -1
-    tables: Int64 = field(default_factory=lambda: np.empty((0, 3), np.int64))
-    indexes: Int64 = field(default_factory=lambda: np.empty((0, 8), np.int64))
+    addresses: _Addresses = field(default_factory=_Addresses)
 
 
 class Engine:
@@ -184,8 +186,13 @@ class Engine:
                 raise point(script, index.at, f"TS={index.ts} is neither a timestamp nor a bigint")
         key = tuple(table.positions[name] for name in index.key)
         table.declared.append((key, ts))
-        if ts >= 0:
-            table.index(tuple(sorted(key)), ts)  # from now on, rows without a time are refused
+        absolute, latest = index.ttl
+        if absolute and ts < 0:
+            raise point(script, index.at, "unsupported: a TTL in time of an index without TS")
+        if ts >= 0 or latest:  # from now on, rows without a time are refused
+            made = table.index(tuple(sorted(key)), ts)
+            if absolute or latest:
+                made.ttl = (absolute, latest, index.ttl_type == "absandlat")
 
     def _insert_values(self, statement: s.Insert, script: str) -> None:
         table = self._table(statement.table, script, statement.at)
@@ -244,8 +251,7 @@ class Engine:
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def _plan(self, select: s.Select, script: str) -> Query:
-        query = plan(select, script, self._find, self._pool)
-        return query
+        return plan(select, script, self._find, self._pool)
 
     def _compile(self, name: str, query: Query, strict: bool) -> _Deployment:
         nodes = [output.node for output in query.outputs]
@@ -390,10 +396,10 @@ class Engine:
                 positions, block = positions[order], block[order]
             blocks.append((table, block, positions))
         mark, texts = self.mark(), self._pool.count
+        packed = self._requests(found, requests)
+        if len(packed) != len(at):
+            raise ValueError(f"{len(at)} positions for {len(packed)} requests")
         try:
-            packed = self._requests(found, requests)
-            if len(packed) != len(at):
-                raise ValueError(f"{len(at)} positions for {len(packed)} requests")
             limits = np.empty((len(at), len(found.indexes)), np.int64)
             before = {id(table): table.count for table, _, _ in blocks}
             for table, block, _ in blocks:
@@ -449,7 +455,7 @@ class Engine:
         """
         table, program = deployment.table, deployment.program
         n = table.count
-        order = np.arange(n)
+        order: Int64 = np.arange(n)
         if deployment.times:
             order = np.argsort(table.rows[:n, deployment.times[0]], kind="stable")
         limits = np.empty((n, len(program.indexes)), np.int64)
@@ -478,10 +484,8 @@ class Engine:
         batches: list[pa.RecordBatch] = []
         texts = self._pool.count
         for first in range(0, n, _BATCH):
-            if order is None:
-                batch = requests[first : first + _BATCH]
-            else:
-                batch = requests[order[first : first + _BATCH]]
+            chosen = slice(first, first + _BATCH)
+            batch = requests[chosen] if order is None else requests[order[chosen]]
             seen = limits[first : first + _BATCH]
             if len(seen):
                 for index, limit in zip(deployment.indexes, seen.max(axis=0), strict=True):
@@ -586,7 +590,7 @@ class Engine:
         if node.type == Type.STRING:
             self._mem[at : at + length] = self._pool.codes(results)  # type: ignore[arg-type]
         elif node.type == Type.DATE:
-            self._mem[at : at + length] = [value or 0 for value in results]
+            self._mem[at : at + length] = [0 if value is None else int(str(value)) for value in results]
         else:
             self._mem[at : at + length] = [0 if value is None else to_word(node.type, value) for value in results]
 
@@ -603,7 +607,7 @@ def _main_time(program: Program, index: int) -> int:
 
 def _temporary(rows: Rows) -> Index:
     existing = rows.table.indexes.get((rows.key, rows.ts))
-    if existing is not None:
+    if existing is not None and existing.ttl == (0, 0, False):  # offline, nothing expires
         return existing
     if rows.ts >= 0:
         table = rows.table
@@ -623,13 +627,16 @@ def _addresses(deployment: _Deployment) -> _Addresses:
             [
                 (
                     x.slots.ctypes.data, len(x.slots), x.keys.ctypes.data, len(x.keys), x.heads.ctypes.data,
-                    x.entries.ctypes.data, x.row_of.ctypes.data if len(x.row_of) else 0, 0,
+                    x.entries.ctypes.data, x.row_of.ctypes.data if len(x.row_of) else 0, x.ttl[1], 0, x.ttl[2],
                 )
                 for x in deployment.indexes
             ],
             np.int64,
-        ).reshape(-1, 8)  # fmt: skip
+        ).reshape(-1, 10)  # fmt: skip
         addresses.version = version
+    for i, index in enumerate(deployment.indexes):
+        if index.ttl[0]:
+            addresses.indexes[i, EXPIRY] = int(time.time() * 1000) - index.ttl[0]
     return addresses
 
 

@@ -1,7 +1,7 @@
 """What each operator and function means: argument types, result type, and the instruction or Python function.
 
-To add a scalar function, write it for Python values and register it in `SCALARS`; to add an aggregate, write it for
-the rows of a window, newest first, and register it in `WINDOWED`. Kernels are for what is called often.
+To add a scalar function, write it for Python values in `library` and register it there; to add an aggregate, register
+it in `windowed`. Kernels are for what is called often.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from streaming.engine.library import ALIASES, CASTS, FUNCTIONS, NULL_AWARE, VARIADIC
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Apply, Const, Host, Node
 from streaming.engine.types import Type, is_integer, is_number
@@ -17,8 +18,8 @@ from streaming.engine.types import Type, is_integer, is_number
 __all__ = ["Mismatch", "arithmetic", "cast", "compare", "logic", "negate", "same_type", "scalar"]
 
 
-class Mismatch(Exception):  # noqa: N818 -- becomes UnsupportedSQL where its place in the script is known
-    """A function does not take these types."""
+class Mismatch(Exception):
+    """A function does not take these types; becomes UnsupportedSQL where the place in the script is known."""
 
 
 _BITS = {Type.SMALLINT: 16, Type.INT: 32, Type.BIGINT: 64, Type.TIMESTAMP: 64, Type.FLOAT: 1}
@@ -57,7 +58,7 @@ def cast(node: Node, target: Type) -> Node:
         return Const(target, _float_word(_float32(struct.unpack("<d", struct.pack("<q", node.word))[0])))
     whole = is_integer(source) or source in (Type.BOOL, Type.TIMESTAMP)
     if target == Type.BOOL:
-        if whole:
+        if whole or source == Type.BOOL:
             return Apply(target, Op.TRUTH, (node,))
         if is_number(source):
             return Apply(target, Op.FTRUTH, (node,))
@@ -83,14 +84,15 @@ def cast(node: Node, target: Type) -> Node:
             return Apply(target, Op.ROUND32, (node,))
     elif target == Type.DATE and source == Type.TIMESTAMP:
         return Apply(target, Op.DATE_OF, (node,))
-    from streaming.engine import library
-
-    function = library.CASTS.get((source, target))
-    if function is None and target == Type.STRING:
-        function = library.TO_TEXT.get(source)
+    function = CASTS.get((source, target))
     if function is None:
         raise Mismatch(f"a {source} as a {target}")
     return Host(target, function, (node,))
+
+
+def _numeric(kind: Type) -> bool:
+    """Whether arithmetic and comparison take it as a number: a bool is 0 or 1."""
+    return Type.BOOL <= kind <= Type.DOUBLE
 
 
 def promote(a: Node, b: Node) -> tuple[Node, Node, Type]:
@@ -110,32 +112,36 @@ def arithmetic(operator: str, a: Node, b: Node) -> Node:
         a = cast(a, b.type)
     elif b.type == Type.NULL and a.type != Type.NULL:
         b = cast(b, a.type)
-    if operator in ("+", "-") and a.type == Type.TIMESTAMP and is_integer(b.type):
+    moment = {a.type, b.type} & {Type.TIMESTAMP}
+    if (moment and operator == "+") or (operator == "-" and a.type == Type.TIMESTAMP and b.type != Type.TIMESTAMP):
+        if any(node.type not in _MOMENTS for node in (a, b)):
+            raise Mismatch(f"{a.type} {operator} {b.type}")
         total = Apply(Type.BIGINT, _INTEGER_OPS[operator], (a, b), 64)
         return cast(total, Type.TIMESTAMP)
-    if operator == "+" and b.type == Type.TIMESTAMP and is_integer(a.type):
-        return arithmetic(operator, b, a)
-    if not (is_number(a.type) and is_number(b.type)):
+    if not (_numeric(a.type) and _numeric(b.type)):
         raise Mismatch(f"{a.type} {operator} {b.type}")
     if operator == "/":
         return Apply(Type.DOUBLE, Op.FDIV, (cast(a, Type.DOUBLE), cast(b, Type.DOUBLE)))
+    if operator in _BIT_OPS and not (is_integer(a.type) and is_integer(b.type)):
+        raise Mismatch(f"{a.type} {operator} {b.type}")
     a, b, target = promote(a, b)
-    if operator == "div":
-        if not is_integer(target):
+    if target in (Type.FLOAT, Type.DOUBLE):
+        if operator == "div":
             raise Mismatch(f"{a.type} div {b.type}")
-        return Apply(target, Op.IDIV, (a, b), bits(target))
-    if operator in _BIT_OPS:
-        if not is_integer(target):
-            raise Mismatch(f"{a.type} {operator} {b.type}")
-        return Apply(target, _BIT_OPS[operator], (a, b), bits(target))
-    if is_integer(target):
-        op = Op.MOD if operator == "%" else _INTEGER_OPS[operator]
-        return Apply(target, op, (a, b), bits(target))
-    return Apply(target, _FLOAT_OPS[operator], (a, b), bits(target))
+        return Apply(target, _FLOAT_OPS[operator], (a, b), bits(target))
+    op = {"div": Op.IDIV, "%": Op.MOD, **_BIT_OPS, **_INTEGER_OPS}[operator]
+    if target == Type.BOOL:
+        return Apply(Type.BOOL, Op.TRUTH, (Apply(Type.INT, op, (a, b), 32),))
+    return Apply(target, op, (a, b), bits(target))
+
+
+_MOMENTS = (Type.BOOL, Type.SMALLINT, Type.INT, Type.BIGINT, Type.TIMESTAMP)
 
 
 def negate(node: Node) -> Node:
     """`-node`."""
+    if node.type in (Type.BOOL, Type.NULL):
+        return node
     if is_integer(node.type):
         return Apply(node.type, Op.NEG, (node,), bits(node.type))
     if is_number(node.type):
@@ -147,14 +153,13 @@ def compare(operator: str, a: Node, b: Node) -> Node:
     """`a operator b` for = != < <= > >=."""
     if operator in (">", ">="):
         return compare("<" if operator == ">" else "<=", b, a)
-    if a.type == Type.NULL or b.type == Type.NULL:
+    if Type.NULL in (a.type, b.type):
         return Const(Type.BOOL, 0, True)
     if a.type != b.type:
-        if is_number(a.type) and is_number(b.type):
-            # as C++ compares them: a bigint against a float is compared as a float
-            a, b, _ = promote(a, b)
-        elif {a.type, b.type} <= {Type.TIMESTAMP, Type.SMALLINT, Type.INT, Type.BIGINT}:
-            pass
+        if Type.STRING in (a.type, b.type):  # the other side is compared as its text
+            a, b = cast(a, Type.STRING), cast(b, Type.STRING)
+        elif _numeric(a.type) and _numeric(b.type):
+            a, b, _ = promote(a, b)  # as C++ does it: a bigint against a float is compared as a float
         else:
             raise Mismatch(f"{a.type} {operator} {b.type}")
     if a.type in (Type.FLOAT, Type.DOUBLE):
@@ -242,6 +247,25 @@ SCALARS: dict[str, Callable[..., Node]] = {
 }
 
 
+def _library(name: str, arguments: list[Node]) -> Node | None:
+    name = ALIASES.get(name, name)
+    if name in ("concat", "concat_ws"):
+        if not arguments:
+            raise Mismatch("no arguments")
+        return Host(Type.STRING, VARIADIC[name], tuple(cast(node, Type.STRING) for node in arguments))
+    overloads = FUNCTIONS.get(name)
+    if overloads is None:
+        return None
+    for kinds, result, function in overloads:
+        if len(kinds) == len(arguments) and all(
+            node.type in (kind, Type.NULL) or (is_integer(node.type) and kind == Type.BIGINT)
+            for kind, node in zip(kinds, arguments, strict=True)
+        ):
+            typed = tuple(cast(node, kind) for kind, node in zip(kinds, arguments, strict=True))
+            return Host(result, function, typed, name in NULL_AWARE)
+    raise Mismatch(", ".join(str(node.type) for node in arguments) or "no arguments")
+
+
 def scalar(name: str, arguments: list[Node]) -> Node | None:
     """The call of a scalar function; None where there is no such function.
 
@@ -250,9 +274,7 @@ def scalar(name: str, arguments: list[Node]) -> Node | None:
     """
     function: Any = SCALARS.get(name)
     if function is None:
-        from streaming.engine import library
-
-        return library.call(name, arguments)
+        return _library(name, arguments)
     try:
         result: Node = function(*arguments)
     except TypeError:

@@ -1,5 +1,7 @@
 """The machine: runs a plan's instructions over one batch. `machine` says what they are and how registers lie."""
 
+# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
+# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
 from __future__ import annotations
 
 from typing import Any
@@ -43,7 +45,7 @@ def run(
         code: int64[k, 8], the instructions.
         requests: int64[n, width], the rows of the batch, laid out as in a table.
         tables: int64[t, 3], address of the words, width, number of columns.
-        indexes: int64[x, 8], addresses and sizes, see `window`.
+        indexes: int64[x, 10], addresses, sizes and times to live, see `window`.
         limits: int64[n, x], entries of each index that request i may see: the first limits[i, x]; or int64[0, x].
     """
     pc = state[0]
@@ -79,7 +81,7 @@ def run(
                     base = (mem[x + i] & 0xFFFFFFFFFF) * width
                     mem[o + i] = words[base + c]
                     nul[o + i] = (words[base + flag_word] >> bit) & 1
-        elif op == 3 or op == 4:
+        elif op in (3, 4):
             d = out >> 20
             x, step = _at(doms, a), _vector(a)
             rows, owner = doms[d, 1], doms[d, 1] + n

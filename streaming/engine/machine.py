@@ -79,7 +79,6 @@ class Op(IntEnum):
     ROUND32 = 36
     TO_FLOAT = 37
     TO_INT = 38
-    FIDIV = 39
     # comparisons: bool
     EQ = 40
     NE = 41

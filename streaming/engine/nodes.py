@@ -158,4 +158,6 @@ class Group:
         return self.frames.index(frame)
 
 
-Node = Union[Const, Column, Element, Apply, Host, Aggregate, HostAggregate]
+Node = Union[  # noqa: UP007 -- the operator does not take forward references
+    Const, Column, Element, Apply, Host, Aggregate, HostAggregate
+]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NoReturn
 
 from streaming.engine import syntax as s
-from streaming.engine.errors import point
+from streaming.engine.errors import UnsupportedSQL, point
 from streaming.engine.types import Type, from_name
 
 __all__ = ["parse", "parse_select"]
@@ -35,9 +34,9 @@ _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 # Words that end an expression or an alias when they stand bare.
 _RESERVED = frozenset(
-    "select from where group having order by limit window union as on last left right full inner cross join over "
-    "partition rows rows_range range between and or not xor in like ilike rlike is null case when then else end div "
-    "maxsize exclude instance_not_in_window into options escape asc desc true false".split()
+    """select from where group having order by limit window union as on last left right full inner cross join over
+    partition rows rows_range range between and or not xor in like ilike rlike is null case when then else end div
+    maxsize exclude instance_not_in_window into options escape asc desc true false""".split()  # noqa: SIM905
 )
 
 
@@ -118,14 +117,16 @@ class _Parser:
     def expect(self, *words: str) -> None:
         for word in words:
             if not self.accept(word):
-                self.fail(f"expected {word.upper()}")
+                raise self.fail(f"expected {word.upper()}")
 
-    def fail(self, what: str, token: _Token | None = None) -> NoReturn:
+    def fail(self, what: str, token: _Token | None = None) -> UnsupportedSQL:
+        """The syntax error at `token`, or at the next one."""
         found = token or self.token
-        raise point(self.script, found.at, f"syntax error: {what}, found {found.text!r}")
+        return point(self.script, found.at, f"syntax error: {what}, found {found.text!r}")
 
-    def refuse(self, what: str, at: int) -> NoReturn:
-        raise point(self.script, at, f"unsupported: {what}")
+    def refuse(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for a construct that is known and not supported."""
+        return point(self.script, at, f"unsupported: {what}")
 
     def advance(self) -> _Token:
         token = self.token
@@ -140,7 +141,7 @@ class _Parser:
         if token.kind == "word" and token.lower not in _RESERVED and not token.text.startswith("@"):
             self.position += 1
             return token.text
-        self.fail(f"expected {what}")
+        raise self.fail(f"expected {what}")
 
     def qualified(self, what: str = "a name") -> tuple[str, ...]:
         parts = [self.name(what)]
@@ -152,14 +153,14 @@ class _Parser:
         token = self.advance()
         if token.kind != "int":
             self.position -= 1
-            self.fail(f"expected {what}")
+            raise self.fail(f"expected {what}")
         return int(token.text.rstrip("lL"))
 
     def text(self, what: str) -> str:
         token = self.advance()
         if token.kind != "string":
             self.position -= 1
-            self.fail(f"expected {what} in quotes")
+            raise self.fail(f"expected {what} in quotes")
         return _unquote(token.text)
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class _Parser:
         if self.accept("drop"):
             kind = self.token.lower
             if kind not in ("table", "database", "deployment", "index"):
-                self.fail("expected TABLE, DATABASE, DEPLOYMENT or INDEX")
+                raise self.fail("expected TABLE, DATABASE, DEPLOYMENT or INDEX")
             self.advance()
             quiet = self.accept("if", "exists")
             return s.Drop(kind, self.qualified(), quiet, at)
@@ -205,7 +206,7 @@ class _Parser:
             self.expect("into", "table")
             table = self.qualified("a table")
             return s.LoadData(path, table, self.options(), at)
-        self.fail("expected a statement")
+        raise self.fail("expected a statement")
 
     def select_statement(self) -> s.Statement:
         at = self.token.at
@@ -248,7 +249,7 @@ class _Parser:
             elif self.accept("default"):
                 value = self.unary()
                 if not isinstance(value, s.Literal):
-                    self.refuse("a default that is not a constant", value.at)
+                    raise self.refuse("a default that is not a constant", value.at)
                 default = value
             else:
                 return s.ColumnDef(name, kind, nullable, default, at)
@@ -288,14 +289,16 @@ class _Parser:
             elif field == "ttl_type":
                 kind = self.advance().lower
                 if kind not in ("absolute", "latest", "absandlat", "absorlat"):
-                    self.refuse(f"TTL_TYPE={kind}", token.at)
+                    raise self.refuse(f"TTL_TYPE={kind}", token.at)
             else:
-                self.refuse(f"index option {token.text}", token.at)
+                raise self.refuse(f"index option {token.text}", token.at)
             if not self.accept(","):
                 break
         self.expect(")")
         if kind == "latest":
-            absolute, latest = 0, latest or absolute
+            absolute = 0
+        elif kind == "absolute":
+            latest = 0
         return s.IndexDef(key, ts, (absolute, latest), kind, at)
 
     def ttl(self) -> tuple[int, int]:
@@ -312,7 +315,7 @@ class _Parser:
             return int(token.text[:-1]) * _UNITS_MS[token.text[-1].lower()], 0
         if token.kind == "int":
             return int(token.text) * 60_000, int(token.text)
-        self.fail("expected a time to live", token)
+        raise self.fail("expected a time to live", token)
 
     def insert(self, at: int) -> s.Insert:
         ignore = self.accept("or", "ignore")
@@ -358,7 +361,7 @@ class _Parser:
             return token.text
         if token.kind == "word":
             return {"true": True, "false": False}.get(token.lower, token.text)
-        self.fail("expected a value", token)
+        raise self.fail("expected a value", token)
 
     # -- SELECT ----------------------------------------------------------------------------------------------------
 
@@ -370,7 +373,7 @@ class _Parser:
         at = self.token.at
         self.expect("select")
         if self.peek("distinct"):
-            self.refuse("SELECT DISTINCT", self.token.at)
+            raise self.refuse("SELECT DISTINCT", self.token.at)
         items = [self.item()]
         while self.accept(","):
             items.append(self.item())
@@ -379,13 +382,13 @@ class _Parser:
         if self.accept("from"):
             source = self.source()
             if self.peek(","):
-                self.refuse("a comma join", self.token.at)
+                raise self.refuse("a comma join", self.token.at)
             while (join := self.join()) is not None:
                 joins.append(join)
         where = self.expression() if self.accept("where") else None
         for word in ("group", "having", "order"):
             if self.peek(word):
-                self.refuse(f"{word.upper()} BY" if word != "having" else "HAVING", self.token.at)
+                raise self.refuse(f"{word.upper()} BY" if word != "having" else "HAVING", self.token.at)
         windows: list[tuple[str, s.Window]] = []
         if self.accept("window"):
             while True:
@@ -396,7 +399,7 @@ class _Parser:
                     break
         limit = self.integer("a number of rows") if self.accept("limit") else None
         if self.peek("union"):
-            self.refuse("UNION of queries", self.token.at)
+            raise self.refuse("UNION of queries", self.token.at)
         return s.Select(tuple(items), source, tuple(joins), where, tuple(windows), limit, at)
 
     def item(self) -> s.Item:
@@ -433,9 +436,9 @@ class _Parser:
         at = self.token.at
         for kind in ("right", "full", "inner", "cross"):
             if self.peek(kind):
-                self.refuse(f"{kind.upper()} JOIN", at)
+                raise self.refuse(f"{kind.upper()} JOIN", at)
         if self.peek("join"):
-            self.refuse("JOIN (only LAST JOIN)", at)
+            raise self.refuse("JOIN (only LAST JOIN)", at)
         if self.accept("last"):
             kind = "last"
         elif self.accept("left"):
@@ -477,25 +480,25 @@ class _Parser:
             if not descending:
                 self.accept("asc")
             if self.peek(","):
-                self.refuse("ORDER BY several columns in a window", self.token.at)
+                raise self.refuse("ORDER BY several columns in a window", self.token.at)
         here = self.token.at
         if self.accept("rows"):
             rows = True
         elif self.accept("rows_range"):
             rows = False
         else:
-            self.fail("expected ROWS or ROWS_RANGE")
+            raise self.fail("expected ROWS or ROWS_RANGE")
         self.expect("between")
         start = self.bound(rows, near=False)
         self.expect("and")
         end = self.bound(rows, near=True)
         if end is None or (start is not None and start < end):
-            self.refuse("a frame whose end lies before its start", here)
+            raise self.refuse("a frame whose end lies before its start", here)
         maxsize, instance, row, time = 0, False, False, False
         if self.accept("maxsize"):
             maxsize = self.integer("a number of rows")
             if rows or maxsize == 0:
-                self.refuse("MAXSIZE of a ROWS frame" if rows else "MAXSIZE 0", here)
+                raise self.refuse("MAXSIZE of a ROWS frame" if rows else "MAXSIZE 0", here)
         while True:
             if self.accept("instance_not_in_window"):
                 instance = True
@@ -522,11 +525,11 @@ class _Parser:
         elif token.kind == "int":
             distance = int(token.text.rstrip("lL"))
         else:
-            self.fail("expected a bound of a frame", token)
+            raise self.fail("expected a bound of a frame", token)
         opened = self.accept("open")
         if self.peek("following"):
             if distance or opened:
-                self.refuse("FOLLOWING: a request sees no later rows", self.token.at)
+                raise self.refuse("FOLLOWING: a request sees no later rows", self.token.at)
             self.advance()
             return 0
         self.expect("preceding")
@@ -595,7 +598,7 @@ class _Parser:
     def membership(self, left: s.Expr, negated: bool, at: int) -> s.Expr:
         self.expect("(")
         if self.peek("select"):
-            self.refuse("IN (SELECT …)", self.token.at)
+            raise self.refuse("IN (SELECT …)", self.token.at)
         choices = [self.expression()]
         while self.accept(","):
             choices.append(self.expression())
@@ -639,17 +642,17 @@ class _Parser:
             self.advance()
             return self.literal(token)
         if token.kind == "interval":
-            self.fail("a number with a unit stands only in a window frame")
+            raise self.fail("a number with a unit stands only in a window frame")
         if self.accept("("):
             if self.peek("select"):
-                self.refuse("a scalar sub-query", self.token.at)
+                raise self.refuse("a scalar sub-query", self.token.at)
             inner = self.expression()
             self.expect(")")
             return inner
         if self.accept("*"):
             return s.Star(None, token.at)
         if token.kind == "symbol" and token.text == "?":
-            self.refuse("a parameter `?`", token.at)
+            raise self.refuse("a parameter `?`", token.at)
         for word, value in (("null", None), ("true", True), ("false", False)):
             if self.accept(word):
                 return s.Literal(value, Type.NULL if value is None else Type.BOOL, token.at)
@@ -701,7 +704,7 @@ class _Parser:
             self.expect("then")
             whens.append((condition, self.expression()))
         if not whens:
-            self.fail("expected WHEN")
+            raise self.fail("expected WHEN")
         otherwise = self.expression() if self.accept("else") else None
         self.expect("end")
         return s.Case(operand, tuple(whens), otherwise, at)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
-from streaming.engine.errors import point
+from streaming.engine.errors import UnsupportedSQL, point
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Aggregate, Apply, Base, Column, Const, Element, Group, Host, Joined, Node
 from streaming.engine.strings import Pool
@@ -91,8 +90,9 @@ class _Planner:
         self.pool = pool
         self.main: Base | None = None
 
-    def refuse(self, what: str, at: int) -> NoReturn:
-        raise point(self.script, at, f"unsupported: {what}")
+    def refuse(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for a construct that is known and not supported."""
+        return point(self.script, at, f"unsupported: {what}")
 
     def table(self, name: tuple[str, ...], at: int) -> Table:
         found = self.find(name)
@@ -118,7 +118,7 @@ class _Planner:
         where = None
         if select.where is not None:
             if select.windows:
-                self.refuse("WHERE beside windows", select.where.at)
+                raise self.refuse("WHERE beside windows", select.where.at)
             where = self.condition(select.where, scope)
         outputs: list[Output] = []
         for item in select.items:
@@ -131,16 +131,16 @@ class _Planner:
             if self.main is None:
                 self.main = Base(table)
             elif self.main.table is not table:
-                self.refuse("a sub-query over another table than the main one", source.at)
+                raise self.refuse("a sub-query over another table than the main one", source.at)
             return _columns(self.main, source.alias or source.name[-1])
         return self.nested(source)
 
     def nested(self, source: s.SubSelect) -> list[Output]:
         outputs, where = self.select(source.select)
         if where is not None:
-            self.refuse("WHERE in the main sub-query", source.at)
+            raise self.refuse("WHERE in the main sub-query", source.at)
         if source.select.limit is not None:
-            self.refuse("LIMIT in a sub-query", source.at)
+            raise self.refuse("LIMIT in a sub-query", source.at)
         return [dataclasses.replace(output, table=source.alias) for output in outputs]
 
     def leftmost(self, source: s.Source | None) -> Table | None:
@@ -155,7 +155,7 @@ class _Planner:
             return base, _columns(base, source.alias or source.name[-1]), None
         select = source.select
         if select.joins or select.windows or select.limit is not None or select.source is None:
-            self.refuse(f"a sub-query with joins, windows or LIMIT as {what}", source.at)
+            raise self.refuse(f"a sub-query with joins, windows or LIMIT as {what}", source.at)
         base, columns, inner = self.scan(select.source, what)
         scope = _Scope(columns, {}, {})
         where = inner
@@ -184,7 +184,7 @@ class _Planner:
 
     def join(self, join: s.Join, scope: _Scope) -> list[Output]:
         if join.kind != "last":
-            self.refuse(f"{join.kind.upper()} JOIN", join.at)
+            raise self.refuse(f"{join.kind.upper()} JOIN", join.at)
         if (
             isinstance(join.source, s.SubSelect)
             and self.main is not None
@@ -192,7 +192,7 @@ class _Planner:
         ):
             return self.pair(join, join.source, scope)
         if isinstance(join.source, s.TableRef) and self.main and self.find(join.source.name) is self.main.table:
-            self.refuse("LAST JOIN of the main table with itself", join.source.at)
+            raise self.refuse("LAST JOIN of the main table with itself", join.source.at)
         base, columns, where = self.scan(join.source, "the right side of a LAST JOIN")
         both = _Scope(scope.columns + columns, {}, {})
         key: dict[int, Node] = {}
@@ -204,14 +204,14 @@ class _Planner:
             else:
                 rest.append(self.condition(part, both))
         if not key:
-            self.refuse("LAST JOIN without an equality of a column", join.condition.at)
+            raise self.refuse("LAST JOIN without an equality of a column", join.condition.at)
         ts = -1
         if join.order is not None:
             if join.descending:
-                self.refuse("LAST JOIN … ORDER BY … DESC", join.order.at)
+                raise self.refuse("LAST JOIN … ORDER BY … DESC", join.order.at)
             order = self.name(join.order, _Scope(columns, {}, {}))
             if not isinstance(order, Column) or order.type not in (Type.TIMESTAMP, Type.BIGINT):
-                self.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
+                raise self.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
             ts = order.position
         else:
             # no ORDER BY: the order is that of the index by which OpenMLDB finds the key
@@ -266,9 +266,9 @@ class _Planner:
                         here, there = self.lookup(mine, right), self.lookup(other, scope)
                         same = same or (here is not None and here == there and isinstance(here, Column))
             if not same:
-                self.refuse("a join of the main table with itself by something else than a column = itself", part.at)
+                raise self.refuse("a join of the main table with itself by more than a column = itself", part.at)
         if join.order is not None:
-            self.refuse("ORDER BY in a join of the main table with itself", join.order.at)
+            raise self.refuse("ORDER BY in a join of the main table with itself", join.order.at)
         return columns
 
     # -- windows ---------------------------------------------------------------------------------------------------
@@ -310,37 +310,37 @@ class _Planner:
 
     def rows_of(self, window: s.Window, scope: _Scope, own_row: bool) -> Group:
         if self.main is None:
-            self.refuse("a window without a table", window.at)
+            raise self.refuse("a window without a table", window.at)
         if not window.partition:
-            self.refuse("a window without PARTITION BY", window.at)
+            raise self.refuse("a window without PARTITION BY", window.at)
         if window.order is None:
-            self.refuse("a window without ORDER BY", window.at)
+            raise self.refuse("a window without ORDER BY", window.at)
         if window.descending:
-            self.refuse("ORDER BY … DESC in a window", window.order.at)
+            raise self.refuse("ORDER BY … DESC in a window", window.order.at)
         own = tuple(output.node for output in scope.columns)
         key = tuple(self.position(name, scope) for name in window.partition)
         time = self.position(window.order, scope)
         if own[time].type not in (Type.TIMESTAMP, Type.BIGINT):
-            self.refuse(f"ORDER BY a {own[time].type} in a window", window.order.at)
+            raise self.refuse(f"ORDER BY a {own[time].type} in a window", window.order.at)
         for place, name in zip(key, window.partition, strict=True):
             if own[place].type in (Type.FLOAT, Type.DOUBLE):
-                self.refuse(f"PARTITION BY a {own[place].type}", name.at)
+                raise self.refuse(f"PARTITION BY a {own[place].type}", name.at)
         sources: list[tuple[Base, tuple[Node, ...]]] = []
         if not window.instance_not_in_window:
             sources.append((self.main, own))
         for union in window.unions:
             base, columns, where = self.scan(union, "a UNION of a window")
             if where is not None:
-                self.refuse("WHERE in a UNION of a window", union.at)
+                raise self.refuse("WHERE in a UNION of a window", union.at)
             nodes = tuple(output.node for output in columns)
             if [n.type for n in nodes] != [n.type for n in own]:
-                self.refuse("a UNION whose columns are not those of the main table", union.at)
+                raise self.refuse("a UNION whose columns are not those of the main table", union.at)
             sources.append((base, nodes))
         for base, nodes in sources:
             for place in (*key, time):
                 node = nodes[place]
                 if not isinstance(node, Column) or node.base is not base:
-                    self.refuse("PARTITION BY or ORDER BY something that is not a table's column", window.at)
+                    raise self.refuse("PARTITION BY or ORDER BY something that is not a table's column", window.at)
         return Group(own, tuple(sources), key, time, own_row, window.exclude_current_time)
 
     def position(self, name: s.Name, scope: _Scope) -> int:
@@ -368,7 +368,7 @@ class _Planner:
         try:
             return f.truth(node)
         except f.Mismatch as error:
-            self.refuse(str(error), expr.at)
+            raise self.refuse(str(error), expr.at) from None
 
     def bind(self, expr: s.Expr, scope: _Scope, over: _Frame | None = None) -> Node:
         """The typed expression; `over`: the window of the aggregates in it."""
@@ -376,19 +376,19 @@ class _Planner:
             return self._bind(expr, scope, over)
         except f.Mismatch as error:
             what = f"{expr.function}() of " if isinstance(expr, s.Call) else ""
-            self.refuse(f"{what}{error}", expr.at)
+            raise self.refuse(f"{what}{error}", expr.at) from None
 
     def _bind(self, expr: s.Expr, scope: _Scope, over: _Frame | None) -> Node:
         if isinstance(expr, s.Literal):
             try:
                 return _literal(expr, self.pool)
             except OverflowError:
-                self.refuse(f"the number {expr.value}", expr.at)
+                raise self.refuse(f"the number {expr.value}", expr.at) from None
         if isinstance(expr, s.Name):
             return self.name(expr, scope)
         if isinstance(expr, s.Over):
             if over is not None:
-                self.refuse("OVER inside OVER", expr.at)
+                raise self.refuse("OVER inside OVER", expr.at)
             return self.bind(expr.operand, scope, self.window(expr.window, scope, expr.at))
         if isinstance(expr, s.Call):
             name = canonical(expr.function)
@@ -396,7 +396,7 @@ class _Planner:
                 return self.aggregate(name, expr, scope, over)
             found = f.scalar(name, [self.bind(a, scope, over) for a in expr.arguments])
             if found is None:
-                self.refuse(f"function {expr.function}", expr.at)
+                raise self.refuse(f"function {expr.function}", expr.at)
             return found
         if isinstance(expr, s.Cast):
             return f.cast(self.bind(expr.operand, scope, over), expr.type)
@@ -435,11 +435,11 @@ class _Planner:
                 arguments.append(self.bind(expr.escape, scope, over))
             found = f.scalar(f"{expr.kind}_match", arguments)
             if found is None:
-                self.refuse(expr.kind.upper(), expr.at)
+                raise self.refuse(expr.kind.upper(), expr.at)
             return f.invert(found) if expr.negated else found
         if isinstance(expr, s.Case):
             return self.case(expr, scope, over)
-        self.refuse("`*` here", expr.at)
+        raise self.refuse("`*` here", expr.at)
 
     def case(self, expr: s.Case, scope: _Scope, over: _Frame | None) -> Node:
         operand = None if expr.operand is None else self.bind(expr.operand, scope, over)
@@ -458,7 +458,7 @@ class _Planner:
 
     def aggregate(self, name: str, expr: s.Call, scope: _Scope, over: _Frame | None) -> Node:
         if over is None:
-            self.refuse(f"aggregate {expr.function}() without a window", expr.at)
+            raise self.refuse(f"aggregate {expr.function}() without a window", expr.at)
         inner = _Scope(
             [
                 dataclasses.replace(column, node=Element(column.node.type, over.group, i))
@@ -471,12 +471,12 @@ class _Planner:
         for i, argument in enumerate(expr.arguments):
             if isinstance(argument, s.Star):
                 if i > 0 or name not in ("count", "count_where") or argument.table is not None:
-                    self.refuse(f"`*` in {expr.function}()", argument.at)
+                    raise self.refuse(f"`*` in {expr.function}()", argument.at)
                 arguments.append(Const(Type.INT, 1))
             else:
                 node = self.bind(argument, inner, over)
                 if any(isinstance(n, Aggregate) and (n.kind != Op.AT or n.number > 0) for n in _walk(node)):
-                    self.refuse("an aggregate of an aggregate", argument.at)
+                    raise self.refuse("an aggregate of an aggregate", argument.at)
                 arguments.append(node)
         if name in ("at", "lag"):
             return self.place(name, expr, arguments, over)
@@ -490,7 +490,7 @@ class _Planner:
         if not isinstance(node, Aggregate):
             raise TypeError(node)
         if over.window.exclude_current_time and node.number > 0:
-            self.refuse(f"{expr.function}() over a window with EXCLUDE CURRENT_TIME", expr.at)
+            raise self.refuse(f"{expr.function}() over a window with EXCLUDE CURRENT_TIME", expr.at)
         return dataclasses.replace(node, frame=group.frame((True, node.number, 0, 0)))
 
 

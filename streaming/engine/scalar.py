@@ -1,5 +1,7 @@
 """Kernels of scalar instructions: one loop over a register per instruction, NULL in, NULL out unless said."""
 
+# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
+# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
 from __future__ import annotations
 
 from typing import Any
@@ -54,8 +56,6 @@ def _integers(op: int, x: int, y: int, bits: int) -> int:
         return np.int64(x < y)
     if op == 43:
         return np.int64(x <= y)
-    if op == 51 or op == 50:
-        return np.int64(0)
     return np.int64((x != 0) != (y != 0))  # XOR
 
 
@@ -111,7 +111,7 @@ def apply(
         mem_f: `mem` as float64.
     """
     sa, sb, sc = steps & 1, steps >> 1 & 1, steps >> 2 & 1
-    if op == 9 or op == 60 or op == 16 or op == 38 or op == 37 or op == 36 or op == 15 or op == 35 or op == 20:
+    if op in (9, 60, 16, 38, 37, 36, 15, 35, 20):
         for i in range(n):
             x = a + sa * i
             nul[o + i] = nul[x]
@@ -140,17 +140,17 @@ def apply(
                 mem_f[o + i] = -mem_f[x]
             else:
                 mem[o + i] = _wrap(~mem[x], bits)
-    elif (op >= 10 and op <= 22 and op != 13 and op != 14) or (op >= 40 and op <= 43) or op == 52:
+    elif (op >= 10 and op <= 22 and op not in (13, 14)) or (op >= 40 and op <= 43) or op == 52:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
             mem[o + i] = _integers(op, mem[x], mem[y], bits)
             nul[o + i] = nul[x] | nul[y]
-    elif op == 13 or op == 14:
+    elif op in (13, 14):
         for i in range(n):
             x, y = a + sa * i, b + sb * i
             p, q = mem[x], mem[y]
-            if nul[x] or nul[y] or q == 0:  # a division by 0 is NULL
-                nul[o + i] = 1
+            if nul[x] or nul[y] or q == 0:  # of a division by 0, the remainder is 0 and the quotient NULL
+                nul[o + i] = nul[x] | nul[y] | (op == 13)
                 mem[o + i] = 0
                 continue
             nul[o + i] = 0
@@ -164,15 +164,13 @@ def apply(
             nul[o + i] = nul[x] | nul[y]
             value = _floats(op, mem_f[x], mem_f[y])
             mem_f[o + i] = np.float64(np.float32(value)) if bits == 1 else value
-            if op == 33 and mem_f[y] == 0.0:  # a division by 0 is NULL
-                nul[o + i] = 1
-    elif op == 34 or op == 39:
+    elif op == 34:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
-            nul[o + i] = nul[x] | nul[y] | (mem_f[y] == 0.0)
+            nul[o + i] = nul[x] | nul[y]
             if not nul[o + i]:
                 p, q = mem_f[x], mem_f[y]
-                remainder = abs(p) % abs(q)
+                remainder = abs(p) % abs(q) if q != 0.0 else np.nan
                 value = -remainder if p < 0 else remainder
                 mem_f[o + i] = np.float64(np.float32(value)) if bits == 1 else value
     elif op >= 44 and op <= 47:
@@ -180,14 +178,14 @@ def apply(
             x, y = a + sa * i, b + sb * i
             nul[o + i] = nul[x] | nul[y]
             mem[o + i] = np.int64(_compare(op, mem_f[x], mem_f[y]))
-    elif op == 48 or op == 49:
+    elif op in (48, 49):
         for i in range(n):
             x, y = a + sa * i, b + sb * i
             nul[o + i] = nul[x] | nul[y]
             if not nul[o + i]:
                 below = less(mem[x], mem[y], arena, ends) or (op == 49 and mem[x] == mem[y])
                 mem[o + i] = np.int64(below)
-    elif op == 50 or op == 51:
+    elif op in (50, 51):
         # three-valued: false and NULL = false, true or NULL = true
         decisive = 0 if op == 50 else 1
         for i in range(n):
@@ -199,7 +197,7 @@ def apply(
             else:
                 mem[o + i] = 1 - decisive
                 nul[o + i] = nul[x] | nul[y]
-    elif op == 53 or op == 58:
+    elif op in (53, 58):
         for i in range(n):
             x = a + sa * i
             mem[o + i] = np.int64((mem[x] == 0) == (op == 53))

@@ -7,6 +7,8 @@ Strings of a request are interned like all others and forgotten again after the 
 leave the open-addressing table in reverse order of arrival, which restores it exactly.
 """
 
+# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
+# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
 from __future__ import annotations
 
 import ctypes

@@ -8,10 +8,41 @@ from typing import Union
 from streaming.engine.types import Type
 
 __all__ = [
-    "Between", "Binary", "Call", "Case", "Cast", "ColumnDef", "CreateDatabase", "CreateIndex", "CreateTable",
-    "Deploy", "Drop", "Expr", "Frame", "IndexDef", "In", "Insert", "IsNull", "Item", "Join", "Like", "Literal",
-    "LoadData", "Name", "Outfile", "Over", "Select", "Set", "Source", "Star", "Statement", "SubSelect", "TableRef",
-    "Unary", "Use", "Window",
+    "Between",
+    "Binary",
+    "Call",
+    "Case",
+    "Cast",
+    "ColumnDef",
+    "CreateDatabase",
+    "CreateIndex",
+    "CreateTable",
+    "Deploy",
+    "Drop",
+    "Expr",
+    "Frame",
+    "In",
+    "IndexDef",
+    "Insert",
+    "IsNull",
+    "Item",
+    "Join",
+    "Like",
+    "Literal",
+    "LoadData",
+    "Name",
+    "Outfile",
+    "Over",
+    "Select",
+    "Set",
+    "Source",
+    "Star",
+    "Statement",
+    "SubSelect",
+    "TableRef",
+    "Unary",
+    "Use",
+    "Window",
 ]  # fmt: skip
 
 
@@ -138,7 +169,9 @@ class Over:
     at: int
 
 
-Expr = Union[Literal, Name, Star, Unary, Binary, Call, Cast, Case, IsNull, In, Between, Like, Over]
+Expr = Union[  # noqa: UP007 -- the operator does not take forward references
+    Literal, Name, Star, Unary, Binary, Call, Cast, Case, IsNull, In, Between, Like, Over
+]
 
 
 @dataclass(frozen=True)
@@ -191,7 +224,9 @@ class SubSelect:
     at: int
 
 
-Source = Union[TableRef, SubSelect]
+Source = Union[  # noqa: UP007 -- the operator does not take forward references
+    TableRef, SubSelect
+]
 
 
 @dataclass(frozen=True)
@@ -330,6 +365,7 @@ class Outfile:
     at: int
 
 
-Statement = Union[
+Statement = Union[  # noqa: UP007 -- the operator does not take forward references
+
     CreateDatabase, Use, CreateTable, CreateIndex, Insert, Set, Deploy, Drop, LoadData, Outfile, Select
 ]  # fmt: skip

@@ -9,6 +9,8 @@ one. Newest is the greatest time, of equal times the one inserted last. A row in
 rows walk from the head, and a large batch out of order is sorted first, so that each chain is walked once.
 """
 
+# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
+# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -204,6 +206,7 @@ class Index:
         row_of: int64[m], the row of each entry; empty where entry and row are the same number.
         linked: how many entries there are.
         version: counts how often an array moved.
+        ttl: (milliseconds, rows per key, whether both must be over for a row to be gone); 0: no limit.
     """
 
     def __init__(self, table: Table, key: Sequence[int], ts: int, order: Int64 | None = None) -> None:
@@ -220,6 +223,7 @@ class Index:
         self.row_of: Int64 = np.empty(0, np.int64) if order is None else order
         self.linked = 0
         self.version = 1
+        self.ttl = (0, 0, False)
 
     @property
     def nbytes(self) -> int:

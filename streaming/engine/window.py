@@ -1,12 +1,15 @@
 """Kernels that find rows: the windows of a batch of requests, and the rows that joins match."""
 
+# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
+# mypy: disable-error-code="untyped-decorator, no-any-return, return-value, call-arg, unreachable"
+# mypy: disable-error-code="no-untyped-call, attr-defined"
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import carray, types
 from numba.extending import intrinsic
 
@@ -19,11 +22,12 @@ Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.uint8]
 
 # Columns of the tables of indexes and tables that `execute` fills with addresses.
-SLOTS, SLOTS_SIZE, KEYS, KEYS_SIZE, HEADS, ENTRIES, ROW_OF, LINKED = 0, 1, 2, 3, 4, 5, 6, 7
+SLOTS, SLOTS_SIZE, KEYS, KEYS_SIZE, HEADS, ENTRIES, ROW_OF = 0, 1, 2, 3, 4, 5, 6
+LATEST, EXPIRY, BOTH = 7, 8, 9  # time to live: rows per key, the oldest time that lives, whether both must be over
 ROWS, WIDTH, N_COLUMNS = 0, 1, 2
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _pointer(typingctx: Any, address: Any) -> Any:
     """The int64 pointer at an address: tables of one plan are few or many, but kernels are compiled once."""
 
@@ -49,6 +53,20 @@ def _head(index: Int64, probe: Int64) -> int:
         return -1
     heads = carray(_pointer(index[HEADS]), (1 << 40,), np.int64)
     return heads[slots[slot]]
+
+
+@inner
+def _live(index: Int64, entries: Int64, entry: int, limit: int, seen: Int64, source: int) -> int:
+    """`entry` or the next older one that is there: before the limit, and within its time to live; -1: none."""
+    while entry >= limit:
+        entry = entries[2 * entry]
+    if entry >= 0 and (index[LATEST] or index[EXPIRY]):
+        many = index[LATEST] > 0 and seen[source] >= index[LATEST]
+        old = entries[2 * entry + 1] < index[EXPIRY]
+        if (many and old) if index[BOTH] else (many or old):
+            return -1
+        seen[source] += 1
+    return entry
 
 
 @inner
@@ -96,6 +114,7 @@ def collect(
     doms[out, 2], doms[out, 3] = offsets, frames
     probe = np.empty(n_keys + 1, np.int64)
     cursor = np.empty(n_sources, np.int64)
+    seen = np.empty(n_sources, np.int64)
     lo = np.empty(n_frames, np.int64)
     hi = np.empty(n_frames, np.int64)
     limited = limits.shape[0] > 0
@@ -115,11 +134,12 @@ def collect(
             entry = _head(indexes[index], probe)
             entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
             limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
-            while entry >= 0 and (
-                entry >= limit
-                or (bounded and (entries[2 * entry + 1] > ts or (exclude_time and entries[2 * entry + 1] == ts)))
-            ):
-                entry = entries[2 * entry]
+            seen[j] = 0
+            entry = _live(indexes[index], entries, entry, limit, seen, j)
+            if bounded:
+                newest = ts - 1 if exclude_time else ts
+                while entry >= 0 and entries[2 * entry + 1] > newest:
+                    entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, j)
             cursor[j] = entry
         for f in range(n_frames):
             lo[f], hi[f] = -1, -1
@@ -150,10 +170,7 @@ def collect(
                 row |= source << 40
                 entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
                 limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
-                entry = entries[2 * entry]
-                while entry >= 0 and entry >= limit:
-                    entry = entries[2 * entry]
-                cursor[source] = entry
+                cursor[source] = _live(indexes[index], entries, entries[2 * entry], limit, seen, source)
             alive = n_frames == 0
             for f in range(n_frames):
                 if hi[f] >= 0:
@@ -237,6 +254,7 @@ def join(
     place, n = _address(doms, out), doms[d, 0]
     index, n_keys, strict = extra[at], extra[at + 1], extra[at + 2]
     probe = np.empty(n_keys + 1, np.int64)
+    seen = np.zeros(1, np.int64)
     entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
     for i in range(n):
         request = i
@@ -250,8 +268,8 @@ def join(
                 reference = extra[at + 3 + 2 * k]
                 if nul[_address(doms, reference) + (i if reference >> 20 else 0)]:
                     entry = -1
-        while entry >= limit:
-            entry = entries[2 * entry]
+        seen[0] = 0
+        entry = _live(indexes[index], entries, entry, limit, seen, 0)
         mem[place + i] = entry
         nul[place + i] = entry < 0
         if entry >= 0 and indexes[index, ROW_OF]:
