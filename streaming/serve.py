@@ -56,6 +56,7 @@ __all__ = ["BODY_BYTES_MAX", "PredictMetrics", "Predictor", "create_app", "main"
 
 BODY_BYTES_MAX = 65_536
 RETRY_AFTER_S = 1
+CHECK_S = 5.0  # how often Triton is asked, under load, whether its model still belongs to our encoder
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 EXAMPLE: dict[str, Any] = {
@@ -131,7 +132,7 @@ class Predictor:
     def __init__(self, follower: Follower, encoder: Encoder, model: Model, name: str) -> None:
         self.follower, self.encoder, self.model, self.name = follower, encoder, model, name
         self._encoding = threading.Lock()  # an encoder has caches: one thread at a time
-        self._checked: set[str] = set()
+        self._checked = ("", 0.0)  # the version whose encoder was asked for, and when
 
     def predict(self, row: dict[str, Any], *, ids: bool) -> Prediction:
         """Answers one row.
@@ -144,7 +145,11 @@ class Predictor:
         features = self.follower.request([row])
         with self._encoding:
             encoded = self.encoder.encode(features)
-        scores = self.model.score(encoded)
+        try:
+            scores = self.model.score(encoded)
+        except Unavailable:
+            self._checked = ("", 0.0)  # another model may come back under the same version
+            raise
         self._check(scores.version)
         prediction = Prediction(
             features={name: _json_value(column) for name, column in zip(features.column_names, features, strict=True)},
@@ -167,7 +172,8 @@ class Predictor:
         return missing
 
     def _check(self, version: str) -> None:
-        if version in self._checked:
+        checked, at = self._checked
+        if version == checked and time.monotonic() - at < CHECK_S:
             return
         digest = self.model.encoder_digest()
         if digest != self.encoder.digest:
@@ -175,7 +181,7 @@ class Predictor:
                 f"Triton's {self.name} version {version} was trained with encoder {digest}, this server has "
                 f"{self.encoder.digest}: restart it with the artifact of that model"
             )
-        self._checked.add(version)
+        self._checked = (version, time.monotonic())
 
 
 def create_app(predictor: Predictor, config: Config, request: pa.Schema, features: pa.Schema) -> FastAPI:

@@ -354,6 +354,14 @@ def test_a_model_of_another_encoder_is_not_asked_for_an_opinion(
     assert "trained with encoder" in response.json()["detail"]
 
 
+def test_a_model_that_comes_back_is_asked_again(client: httpx.Client, model: Answering) -> None:
+    assert client.post("/predict", json=EXAMPLE).status_code == 200
+    model.away = True
+    assert client.post("/predict", json=EXAMPLE).status_code == 503
+    model.away, model.digest = False, "sha256:another"
+    assert client.post("/predict", json=EXAMPLE).status_code == 500
+
+
 def test_answers_are_counted(client: httpx.Client, model: Answering) -> None:
     def counts() -> dict[str, float]:
         families = text_string_to_metric_families(client.get("/metrics").text)
