@@ -1,8 +1,8 @@
 """The scorer: poll → decode → insert → features → encode → score → publish → commit.
 
-One thread goes round. While Triton works on a batch, the next one is read, and its features are computed; then the
-first is published in one Kafka transaction. At most two batches are under way, and both are forgotten together: the
-rows of a batch whose transaction was aborted are rolled back, with those of the batch after it, and read again.
+One thread goes round: it reads a batch and computes its features, while Triton works on the batch before, and a second
+thread publishes the one before that in a Kafka transaction. Batches stay in order. When a transaction is aborted, the
+rows of its batch are rolled back with those of all batches after it, and all of them are read again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -126,6 +127,8 @@ class Scorer:
         self.publisher = publisher
         self.source = source(self.settle, self.forget)
         self.in_flight: Batch | None = None
+        self.publishing: tuple[Batch, Future[None]] | None = None
+        self._publishing_thread = ThreadPoolExecutor(1, "publish")
         self._step, self._clock = step, clock
         self._decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
         self._dimension_decoders = dimension_decoders(config.events.message_bytes_max, config.events.future_s_max)
@@ -158,8 +161,8 @@ class Scorer:
                 if pending is not self.in_flight:
                     continue  # its partitions went meanwhile, and `following` was forgotten with it
                 self.in_flight = self.submit(following)
-                if pending:
-                    self.commit(pending, scores)
+                if self.published() and pending:
+                    self.publish(pending, scores)
             self.settle()
         except BaseException:
             self.in_flight = None  # leaving the group settles what is in flight: not after a failure
@@ -167,18 +170,19 @@ class Scorer:
         finally:
             self.health.not_ready("assignment", "stopping")
             self.source.close()
+            self._publishing_thread.shutdown()
             self.dimensions.close()
             self.publisher.close()
 
     def read(self) -> Batch | None:
         """Polls and prepares the next batch; none if there was nothing to read."""
-        limits, in_flight, starts = self.config.batch, self.in_flight, dict(self.source.positions)
+        limits, starts = self.config.batch, dict(self.source.positions)
         with self.metrics.stage("poll"):
             # With a batch in flight only what is there already is taken: its scores shall not wait for the next events.
-            wait_s = 0.0 if in_flight else limits.poll_ms / 1000
+            wait_s = 0.0 if self.in_flight else limits.poll_ms / 1000
             records = self.source.poll(limits.messages_max, wait_s, limits.linger_ms / 1000)
-            if self.in_flight is not in_flight:
-                return None  # a rebalance settled or forgot it
+            if not records:
+                starts = dict(self.source.positions)  # a rebalance in there may have moved them
             batch = Batch(self.store.mark(), starts, dict(self.dimensions.positions))
             dimension_records = self.dimensions.poll(limits.messages_max) if self.source.positions else []
         if not records and not dimension_records:
@@ -200,7 +204,8 @@ class Scorer:
             with self.metrics.stage("encode"):
                 batch.ids = self.encoder.encode(features)
             self._step("encode")
-        batch.ends = {p: offset for p, offset in self.source.positions.items() if batch.starts.get(p) != offset}
+        touched = {(self.source.topic, record.partition()) for record in records}
+        batch.ends = {partition: self.source.positions[partition] for partition in touched}
         if self.owns_dimensions():
             committed = self.dimensions.committed
             batch.ends.update({p: o for p, o in self.dimensions.positions.items() if committed.get(p) != o})
@@ -265,7 +270,38 @@ class Scorer:
         _log.info("the model is back", version=scores.version)
         return scores
 
-    def commit(self, batch: Batch, scores: Scores | None) -> None:
+    def publish(self, batch: Batch, scores: Scores | None) -> None:
+        """Has `commit` done by the other thread; `published` tells how it went."""
+        group = self.source.group_metadata()
+        self.publishing = batch, self._publishing_thread.submit(self.commit, batch, scores, group)
+
+    def published(self) -> bool:
+        """Waits for what is being published.
+
+        Returns:
+            False: its transaction was aborted; it was forgotten with all that was read after it.
+        """
+        if self.publishing is None:
+            return True
+        batch, outcome = self.publishing
+        self.publishing = None
+        try:
+            outcome.result()
+        except Aborted as error:
+            self.metrics.restarts.inc()
+            self._aborts += 1
+            _log.warning("transaction aborted: the batch is read again", error=str(error), at=_places(batch.records))
+            if self._aborts >= ABORTS_MAX:
+                raise TransactionFatal(f"{ABORTS_MAX} transactions in a row were aborted, the last: {error}") from error
+            self._undo(batch)
+            self.stop.wait(min(5.0, 0.05 * 2**self._aborts) * random.uniform(0.5, 1))
+            return False
+        self._aborts = 0
+        if self.owns_dimensions():
+            self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
+        return True
+
+    def commit(self, batch: Batch, scores: Scores | None, group: Any) -> None:
         """Publishes a batch exactly once: scores, dead letters and offsets become visible together, or not at all.
 
         What a death between two steps leaves behind (the process starts again under the same transactional.id):
@@ -275,56 +311,47 @@ class Scorer:
             4 → 5     the same; the group's new offsets are pending in it, and whoever asks for them waits for its end.
             in 5      the coordinator has written the outcome, and completes it without us, or has not, and aborts. The
                       next start reads from the committed offsets, which are part of it.
-            5 → 6     all of it is visible, offsets too: nothing is read or published again. Only counters are lost.
+            after 5   all of it is visible, offsets too: nothing is read or published again. Only counters are lost.
         A zombie (paused, its partitions moved, then awake) fails in 4: its member id and generation are stale.
+
+        Args:
+            group: this member of the group in its present generation.
+
+        Raises:
+            Aborted: nothing of it is visible.
         """
         publisher = self.publisher
-        try:
-            with self.metrics.stage("publish"):
-                # 1. Open a transaction. Nothing was sent before, so nothing has to be undone but our own rows.
-                publisher.begin()
-                self._step("begin")
-                # 2. A score for each action, keyed by its user.
-                if batch.actions is not None and scores is not None:
-                    publisher.scores(
-                        encode_scores(
-                            batch.actions, batch.records, scores.probabilities, scores.version, self._ce_source
-                        )
-                    )
-                self._step("scores")
-                # 3. A dead letter for each record that cannot be scored.
-                limit = publisher.dead_letter_bytes_max
-                publisher.dead_letters([dead_letter(record, error, limit) for record, error in batch.dead])
-                self._step("dead letters")
-                # 4. The offsets behind the batch, in the name of this member of the group, in its present generation.
-                if batch.ends:
-                    publisher.offsets(batch.ends, self.source.group_metadata())
-                self._step("offsets")
-                # 5. All of it, or none.
-                publisher.commit()
-                self._step("commit")
-        except Aborted as error:
-            self.metrics.restarts.inc()
-            self._aborts += 1
-            _log.warning("transaction aborted: the batch is read again", error=str(error), at=_places(batch.records))
-            if self._aborts >= ABORTS_MAX:
-                raise TransactionFatal(f"{ABORTS_MAX} transactions in a row were aborted, the last: {error}") from error
-            self.forget(batch)
-            self.stop.wait(min(5.0, 0.05 * 2**self._aborts) * random.uniform(0.5, 1))
-            return
+        with self.metrics.stage("publish"):
+            # 1. Open a transaction. Nothing was sent before, so nothing has to be undone but our own rows.
+            publisher.begin()
+            self._step("begin")
+            # 2. A score for each action, keyed by its user.
+            if batch.actions is not None and scores is not None:
+                publisher.scores(
+                    encode_scores(batch.actions, batch.records, scores.probabilities, scores.version, self._ce_source)
+                )
+            self._step("scores")
+            # 3. A dead letter for each record that cannot be scored.
+            limit = publisher.dead_letter_bytes_max
+            publisher.dead_letters([dead_letter(record, error, limit) for record, error in batch.dead])
+            self._step("dead letters")
+            # 4. The offsets behind the batch, in the name of this member of the group, in its present generation.
+            if batch.ends:
+                publisher.offsets(batch.ends, group)
+            self._step("offsets")
+            # 5. All of it, or none.
+            publisher.commit()
+            self._step("commit")
         # 6. It counts.
-        self._aborts = 0
-        if self.owns_dimensions():
-            self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
         self._count(batch, scores)
 
     # ── going back ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def settle(self) -> None:
-        """Commits what is in flight, before partitions are given up or the process ends; forgets it if that fails."""
-        batch = self.in_flight
-        if batch is None:
+        """Commits what is under way, before partitions are given up or the process ends; forgets it if that fails."""
+        if not self.published() or self.in_flight is None:
             return
+        batch = self.in_flight
         try:
             scores = batch.call.result() if batch.call else None
         except ModelUnavailable as error:
@@ -332,14 +359,16 @@ class Scorer:
             self.forget()
             return
         self.in_flight = None
-        self.commit(batch, scores)
+        self.publish(batch, scores)
+        self.published()
 
-    def forget(self, batch: Batch | None = None) -> None:
-        """Undoes `batch` (default: what is in flight) and all that was read after it, to be read again."""
-        batch = batch or self.in_flight
+    def forget(self) -> None:
+        """Undoes what is in flight, and all that was read after it, to be read again; a commit under way is awaited."""
+        if self.published() and self.in_flight is not None:
+            self._undo(self.in_flight)
+
+    def _undo(self, batch: Batch) -> None:
         self.in_flight = None
-        if batch is None:
-            return
         self.store.rollback(batch.mark)
         self.source.rewind(batch.starts)
         self.dimensions.rewind(batch.dimension_starts)
@@ -363,7 +392,8 @@ class Scorer:
             records = self.dimensions.poll(self.config.batch.messages_max, 0.1)
             rows += len(records)
             if self.prepare(batch, [], records).dead:
-                self.commit(batch, None)
+                self.publish(batch, None)
+                self.published()
             self.health.beat()
             self.source.keep_alive()
             progress.tell("replaying dimension topics", rows=rows)

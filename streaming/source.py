@@ -96,8 +96,9 @@ class ActionSource:
         records = self._consume(1, wait_s)
         if records and count > 1:
             records += self._consume(count - 1, linger_s)
-        if generation != self.generation:
-            # Partitions came or went meanwhile: what was read may be another scorer's by now, or come again.
+        if generation != self.generation or self._rewind:
+            # Partitions came or went, or a batch was forgotten meanwhile: what was read may be another scorer's by now,
+            # or come again.
             self.rewind(self.positions)
             return []
         positions = self.positions

@@ -31,6 +31,7 @@ def test_scores_and_dead_letters_come_once_and_exactly(
     with running(stage.config(), scorer_encoder) as scorer:
         found = stage.collect(len(shop.actions), len(bad) + 2)
         wait_until(lambda: not scorer.health.missing(), "ready")
+        wait_until(lambda: scorer.metrics.scores._value.get() == len(shop.actions), "all are counted")
         metrics = generate_latest(scorer.metrics.registry).decode()
     check(found, truth)
 
