@@ -89,7 +89,10 @@ def prepare_model(options: Options, data: Path) -> dict[str, Any]:
     work = options.work
     with step("2 Offline features: the SQL over every request, as of its own time"):
         run("scorer", "extract", "--data", data, "--out", work / "features")
-        run("scorer", "prepare", "--features", work / "features", "--data", data, "--out", work / "dataset")
+        run(
+            "scorer", "prepare", "--features", work / "features", "--data", data, "--out", work / "dataset",
+            "--complete-labels",
+        )  # fmt: skip
     with step("3 Training: the OneFlow DeepFM"):
         run("model", "train", "--dataset", work / "dataset", "--out", work / "checkpoint", "--seed", options.seed)
     with step("4 Evaluation on the test part, and the Triton repository"):
@@ -256,10 +259,8 @@ def wait_for_user(broker: Broker, config: Path, http_port: int) -> None:
         f"\nRunning: Kafka {broker.bootstrap}, metrics http://127.0.0.1:{http_port}/metrics. Ctrl-C stops all."
     )
     event = '{"user_id": "200001", "sku_id": "80005", "type": "2", "cate": "8", "br": "214", "model_id": ""}'
-    console.print(
-        f"Send an event of your own:\n  {interpreter('scorer').parent}/jd-intent-score send --config {config} '{event}'",
-        soft_wrap=True,
-    )
+    command = interpreter("scorer").parent / "jd-intent-score"
+    console.print(f"Send an event of your own:\n  {command} send --config {config} '{event}'", soft_wrap=True)
     while True:
         signal.pause()
 
