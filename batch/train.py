@@ -47,9 +47,6 @@ __all__ = [
 ]
 
 
-STEPS_PER_EPOCH_MIN = 100  # the tutorial's sample has 11,000 training samples: five steps of 2048 teach nothing
-
-
 class TrainingFailed(RuntimeError):
     """The loss stopped being a number; the message names the step."""
 
@@ -67,7 +64,8 @@ class TrainOptions:
         count_min: an id owns a row from this many occurrences in training on. Requests of one user and product within
             five days share their label: with fewer occurrences, a user's and a product's row together learn the pairs
             by heart (measured on the generated world: test AUC 0.81 with 2, 0.87 with 300).
-        batch_size: samples of a step; fewer where an epoch would have less than STEPS_PER_EPOCH_MIN steps.
+        batch_size: samples of a step; fewer where an epoch would have less than `steps_per_epoch_min` steps.
+        steps_per_epoch_min: the tutorial's sample has 11,000 training samples: five steps of 2048 teach nothing.
         epochs_max: passes over the training part, unless early stopping ends it before.
         evals_per_epoch: how often the validation part is scored.
         patience: evaluations without a better validation score before training stops.
@@ -81,6 +79,7 @@ class TrainOptions:
     embedding_l2: float = 0.1
     count_min: int = 300
     batch_size: int = 2048
+    steps_per_epoch_min: int = 100
     epochs_max: int = 10
     evals_per_epoch: int = 4
     patience: int = 3
@@ -89,7 +88,15 @@ class TrainOptions:
     @classmethod
     def tutorial(cls) -> TrainOptions:
         """The tutorial's setting: five layers of 1000, dropout 0.2, rate 0.001, batches of 1000, a row for every id."""
-        return cls(layers=(1000,) * 5, dropout=0.2, learning_rate=0.001, batch_size=1000, count_min=1, embedding_l2=0.0)
+        return cls(
+            layers=(1000,) * 5,
+            dropout=0.2,
+            learning_rate=0.001,
+            embedding_l2=0.0,
+            count_min=1,
+            batch_size=1000,
+            steps_per_epoch_min=1,
+        )
 
     def __post_init__(self) -> None:
         positive = (
@@ -97,6 +104,7 @@ class TrainOptions:
             "learning_rate",
             "count_min",
             "batch_size",
+            "steps_per_epoch_min",
             "epochs_max",
             "evals_per_epoch",
             "patience",
@@ -261,7 +269,7 @@ class _Run:
     def fit(self, training: Part, validation: Part, console: Console | None) -> TrainResult:
         options = self.options
         rows, val_rows = self.vocabulary.lookup(training.ids), self.vocabulary.lookup(validation.ids)
-        batch_size = min(options.batch_size, math.ceil(training.count / STEPS_PER_EPOCH_MIN))
+        batch_size = min(options.batch_size, math.ceil(training.count / options.steps_per_epoch_min))
         steps_per_epoch = math.ceil(training.count / batch_size)
         steps_max = steps_per_epoch * options.epochs_max
         eval_every = max(1, steps_per_epoch // options.evals_per_epoch)

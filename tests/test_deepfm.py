@@ -222,7 +222,7 @@ def test_validation_with_one_class_goes_by_log_loss(
 def test_the_tutorials_network_is_a_preset() -> None:
     options = TrainOptions.tutorial()
     assert (options.layers, options.dropout, options.learning_rate) == ((1000,) * 5, 0.2, 0.001)
-    assert (options.embedding, options.batch_size) == (16, 1000)
+    assert (options.embedding, options.batch_size, options.steps_per_epoch_min) == (16, 1000, 1)
 
 
 @pytest.mark.parametrize(
