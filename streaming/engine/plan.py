@@ -214,16 +214,25 @@ class _Planner:
                 raise self.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
             ts = order.position
         else:
-            # no ORDER BY: the order is that of the index by which OpenMLDB finds the key
-            for columns_of, time in base.table.declared:
-                if set(columns_of) == set(key):
-                    ts = time
-                    break
+            ts = self.order_of_index(base.table, set(key), join.at)
         condition: Node | None = None
         for part_node in rest:
             condition = part_node if condition is None else f.logic("and", condition, part_node)
         base.joined = Joined(base, tuple(sorted(key.items())), ts, condition)
         return columns
+
+    def order_of_index(self, table: Table, key: set[int], at: int) -> int:
+        """The time column that orders a LAST JOIN without ORDER BY: that of the index by which OpenMLDB finds the key.
+
+        Other equalities than the index's are tested row by row, in the index's order. -1: the last inserted first.
+        """
+        exact = [ts for columns, ts in table.declared if set(columns) == key]
+        if exact:
+            return exact[0]
+        part = {ts for columns, ts in table.declared if set(columns) < key}
+        if len(part) > 1:
+            raise self.refuse("LAST JOIN without ORDER BY where several indexes match a part of the key", at)
+        return part.pop() if part else -1
 
     def equality(
         self, part: s.Expr, scope: _Scope, columns: list[Output], base: Base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from streaming.engine.functions import Mismatch, bits, truth
 from streaming.engine.machine import Op
@@ -136,7 +137,58 @@ def _oldest(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
     return Aggregate(arguments[0].type, Op.OLDEST, group, frame, arguments[0], None)
 
 
+class _ByCategory:
+    """`k1:v1,k2:v2`: an aggregate of each category's values, in order of the categories.
+
+    Rows whose value, category or condition is NULL, or whose condition is false, do not count.
+
+    Args:
+        name: count, sum, min or max.
+        width: bits of the values' type, at which sums wrap.
+        where: whether a condition stands between value and category.
+        number: only so many categories, the greatest first; 0: all, the smallest first.
+    """
+
+    def __init__(self, name: str, width: int, where: bool, number: int) -> None:
+        self.name, self.width, self.where, self.number = name, width, where, number
+
+    def __call__(self, rows: list[tuple[Any, ...]]) -> str:
+        groups: dict[Any, list[int]] = {}
+        for row in rows:
+            if None not in row and (not self.where or row[1]):
+                groups.setdefault(row[-1], []).append(row[0])
+        keys = sorted(groups, key=lambda key: key.encode() if isinstance(key, str) else key, reverse=self.number > 0)
+        if self.number:
+            keys = keys[: self.number]
+        return ",".join(f"{key}:{self.value(groups[key])}" for key in keys)
+
+    def value(self, values: list[int]) -> int:
+        """The aggregate of one category."""
+        if self.name == "sum":
+            half = 1 << (self.width - 1)
+            return (sum(values) + half) % (2 * half) - half
+        if self.name == "count":
+            return len(values)
+        return min(values) if self.name == "min" else max(values)
+
+
+def _by_category(name: str, where: bool, top: bool) -> Builder:
+    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+        _arity(arguments, 2 + where + top)
+        value, category = arguments[0], arguments[1 + where]
+        if not is_integer(value.type) or not (is_integer(category.type) or category.type == Type.STRING):
+            raise Mismatch(f"a {value.type} by a {category.type}")
+        used = [value, *([truth(arguments[1])] if where else []), category]
+        function = _ByCategory(name, bits(value.type), where, _constant(arguments[3], 1) if top else 0)
+        return HostAggregate(Type.STRING, function, group, frame, tuple(used))
+
+    return build
+
+
 AGGREGATES: dict[str, Builder] = {
+    **{f"{name}_cate": _by_category(name, where=False, top=False) for name in _FOLDS if name != "avg"},
+    **{f"{name}_cate_where": _by_category(name, where=True, top=False) for name in _FOLDS if name != "avg"},
+    **{f"top_n_key_{name}_cate_where": _by_category(name, where=True, top=True) for name in _FOLDS if name != "avg"},
     **{name: _plain(name) for name in _FOLDS},
     **{f"{name}_where": _where(name) for name in _FOLDS},
     "distinct_count": _frequency("distinct_count", Type.BIGINT),

@@ -1,0 +1,66 @@
+"""docs/feature-sql.md lists what there is, and what it says is refused is refused, with its place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine.functions import SCALARS
+from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC
+from streaming.engine.windowed import AGGREGATES
+
+DOCS = Path(__file__).parents[1] / "docs" / "feature-sql.md"
+TABLES = """create table t(id string, k string, ts timestamp, i int, f float, s string);
+create table u(id string, k string, ts timestamp, i int, f float, s string);"""
+W = "window w as (partition by k order by ts rows between 2 preceding and current row)"
+
+
+def listed(what: str) -> list[str]:
+    found = re.search(rf"<!-- {what} -->(.*?)<!-- end -->", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    return re.findall(r"`(\w+)`", found[1])
+
+
+def test_every_function_is_listed() -> None:
+    assert listed("scalars") == sorted({*SCALARS, *FUNCTIONS, *ALIASES, *VARIADIC})
+    assert listed("aggregates") == sorted(AGGREGATES)
+
+
+@pytest.mark.parametrize(
+    ("sql", "what", "place"),
+    [
+        ("select id from t group by id", "GROUP BY", "1:18"),
+        ("select id\nfrom t join u on t.k = u.k", "JOIN", "2:8"),
+        ("select distinct id from t", "DISTINCT", "1:8"),
+        ("select t.id from t last join u on t.i < u.i", "without an equality", "1:39"),
+        ("select t.id from t last join t as x on t.k = x.k", "with itself", "1:30"),
+        ("select count(i) from t", "without a window", "1:8"),
+        (f"select sum(s) over w from t {W}", "sum() of a string", "1:8"),
+        (f"select sum(count(i)) over w from t {W}", "aggregate of an aggregate", "1:12"),
+        (f"select median(i) over w from t {W}", "function median", "1:8"),
+        ("select nosuch from t", "unknown column nosuch", "1:8"),
+        ("select id from nosuch", "unknown table nosuch", "1:16"),
+        ("select s + 1 from t", "string + int", "1:10"),
+        ("select ts = 1 from t", "timestamp = int", "1:11"),
+        ("select i & true from t", "int & bool", "1:10"),
+        ("select count(i) over w from t window w as (partition by k rows between 2 preceding and current row)",
+         "without ORDER BY", "1:43"),
+        ("select count(i) over w from t window w as (partition by k order by ts rows_range between 1s preceding and "
+         "current row exclude current_row maxsize 2)", "syntax error", "1:139"),
+        ("select id frm t", "syntax error", "1:15"),
+        ("select 'open from t", "unclosed string", "1:8"),
+        ("select ? from t", "parameter", "1:8"),
+    ],
+)  # fmt: skip
+def test_refusals_name_construct_and_place(sql: str, what: str, place: str) -> None:
+    engine = Engine()
+    engine.execute(TABLES)
+    with pytest.raises(UnsupportedSQL) as error:
+        engine.query(sql)
+    assert what in str(error.value)
+    assert f" at {place}\n" in str(error.value)
+    assert f"{error.value.line}:{error.value.column}" == place
+    assert str(error.value).splitlines()[-1].strip() == "^"
