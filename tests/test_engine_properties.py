@@ -214,3 +214,31 @@ def test_ttl_latest_keeps_the_newest_rows_of_a_key(
         rows = window.contents(request, [row for row in t if any(row is k for k in kept)], [])
         wants.append([request["id"], len(rows), naive.aggregate("sum", "d", rows)])
     assert cells(engine.request("d", asked)) == wants
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    times=st.lists(st.integers(0, 60), min_size=300, max_size=400), cut=st.integers(0, 299), back=st.integers(0, 299)
+)
+def test_bulk_rows_out_of_order_are_linked_as_one_by_one(times: list[int], cut: int, back: int) -> None:
+    rows = [{"id": "x", "k": "ab"[n % 2], "ts": ts, "i": n} for n, ts in enumerate(times)]
+    window = naive.Window(rows=True, start=40, end=0)
+    sql = f"select count(i) over w as n, sum(i) over w as s, at(i, 7) over w as a from t window w as {window.sql()}"
+    bulk, single = made(sql), made(sql)
+    bulk.insert("t", rows[:cut])
+    bulk.insert("t", rows[cut:])
+    for row in rows:
+        single.insert("t", [row])
+    asked = [{"id": "x", "k": k, "ts": ts, "i": 0} for k in "ab" for ts in range(0, 61, 6)]
+    assert bulk.request("d", asked).equals(single.request("d", asked))
+    mark = single.mark()
+    del mark.counts["u"]
+    mark.counts["t"] = back
+    bulk.rollback(mark)
+    fresh = made(sql)
+    fresh.insert("t", rows[:back])
+    assert bulk.request("d", asked).equals(fresh.request("d", asked))
+
+
+def test_a_query_without_from_is_one_row() -> None:
+    assert Engine().query("select 1 + 1 as two, concat('a', 2) as text").to_pylist() == [{"two": 2, "text": "a2"}]

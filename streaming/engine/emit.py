@@ -243,7 +243,7 @@ class _Emitter:
         """A value of the parent's element, for each of its rows."""
         if context.parent is None:
             raise TypeError("no parent to take a value from")
-        value = self.vector(self.node(node, context.parent), context.parent)
+        value = self.node(node, context.parent)
         return self.add(Op.FLAT_PARENT, self.register(context.domain), value)
 
     def column(self, node: Column, context: _Context) -> int:
@@ -321,7 +321,7 @@ class _Emitter:
 
     def element(self, node: Element, context: _Context) -> int:
         group = node.group
-        own = self.vector(self.node(group.own[node.position], self.requests), self.requests)
+        own = self.node(group.own[node.position], self.requests)
         if len(group.sources) == 1:
             base, nodes = group.sources[0]
             value = nodes[node.position]

@@ -5,6 +5,7 @@ One thread at a time may use an engine: rows, indexes and the workspace of the k
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from streaming.engine.emit import HostCall, Program, Rows, emit
 from streaming.engine.errors import BadRow, point
 from streaming.engine.kernels import run
 from streaming.engine.machine import Domain, State
+from streaming.engine.nodes import Base, HostAggregate
 from streaming.engine.nodes import Column as ColumnNode
-from streaming.engine.nodes import HostAggregate
 from streaming.engine.parse import parse, parse_select
 from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
@@ -245,8 +246,13 @@ class Engine:
         elif mode == "error_if_exists" and table.count and "mode" in statement.options:
             raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
         names = [column.name for column in table.columns]
-        for path, rows in files.read(files.resolve(statement.path, self._paths), names, statement.options):
-            table.append(encode(f"{table.name} ({path})", table.columns, rows, self._pool))
+        before = table.count
+        try:
+            for path, rows in files.read(files.resolve(statement.path, self._paths), names, statement.options):
+                table.append(encode(f"{table.name} ({path})", table.columns, rows, self._pool))
+        except BadRow:
+            table.truncate(before)
+            raise
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
@@ -433,6 +439,10 @@ class Engine:
 
     def _query(self, select: s.Select, script: str) -> pa.Table:
         query = self._plan(select, script)
+        if query.main is None:  # no FROM: one row
+            one = Table("", "", [Column("", Type.BOOL)])
+            one.append(np.zeros((1, one.width), np.int64))
+            query = dataclasses.replace(query, main=Base(one))
         mark = self._pool.count
         deployment = self._compile("query", query, strict=True)
         table = deployment.table
@@ -481,6 +491,8 @@ class Engine:
     def _answer(self, deployment: _Deployment, requests: Int64, limits: Int64, order: Int64 | None = None) -> pa.Table:
         """Runs the program over `requests` (their rows `order`, where given), a batch at a time."""
         n = len(requests) if order is None else len(order)
+        if order is None and n <= _BATCH and not len(limits):
+            return pa.Table.from_batches([self._batch(deployment, requests, limits)])
         batches: list[pa.RecordBatch] = []
         texts = self._pool.count
         for first in range(0, n, _BATCH):

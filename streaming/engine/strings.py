@@ -209,15 +209,15 @@ class Pool:
             valid = array.is_valid().to_numpy(zero_copy_only=False)
             indices = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
             return np.where(valid, inner[indices] if len(inner) else 0, NULL).astype(np.int64)
-        wide = array if pa.types.is_large_string(array.type) else array.cast(pa.large_string())
-        _, offset_buffer, data_buffer = wide.buffers()
-        if len(wide) == 0:
+        if len(array) == 0:
             return np.empty(0, np.int64)
-        offsets = _view(offset_buffer).view(np.int64)[wide.offset : wide.offset + len(wide) + 1]
+        _, offset_buffer, data_buffer = array.buffers()
+        kind = np.int64 if pa.types.is_large_string(array.type) else np.int32
+        offsets = np.frombuffer(offset_buffer, kind)[array.offset : array.offset + len(array) + 1].astype(np.int64)
         data = _view(data_buffer) if data_buffer else np.empty(0, np.uint8)
         valid = np.empty(0, np.uint8)
-        if wide.null_count:
-            valid = wide.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+        if array.null_count:
+            valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
         return self._intern(data, offsets, valid)
 
     def text(self, code: int) -> str:
