@@ -78,7 +78,8 @@ def run(environment: str, *words: object) -> None:
         try:
             status = child.wait()
         except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself at the same moment
+                os.killpg(child.pid, signal.SIGKILL)
             raise
     if status:
         raise Failed(f"`jd-intent-batch {words[0]}` exited with status {status}")
@@ -247,20 +248,33 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
     if found := faults(result, verdict):
         raise Failed("; ".join(found))
     if options.keep:
-        wait_for_user(broker, config, http_port)
+        wait_for_user(broker, config, http_port, replay, stack)
     status = scorer.stop()
     if status:
         raise Failed(f"the scorer exited with status {status}: {scorer.tail()}")
 
 
-def wait_for_user(broker: Broker, config: Path, http_port: int) -> None:
-    """KEEP=1: leaves all running until Ctrl-C."""
-    console.print(
-        f"\nRunning: Kafka {broker.bootstrap}, metrics http://127.0.0.1:{http_port}/metrics. Ctrl-C stops all."
-    )
-    event = '{"user_id": "200001", "sku_id": "80005", "type": "2", "cate": "8", "br": "214", "model_id": ""}'
+def wait_for_user(broker: Broker, config: Path, http_port: int, replay: Replay, stack: contextlib.ExitStack) -> None:
+    """KEEP=1: adds the predict server of the tutorial, and leaves all running until Ctrl-C."""
+    port = free_ports(1)[0]
+    argv = [str(interpreter("scorer")), "-m", "streaming", "serve", "--config", str(config), "--port", str(port)]
+    server = stack.enter_context(Process("the predict server", argv, config.with_name("serve.log"), cwd=REPOSITORY))
+    server.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 120)
     command = interpreter("scorer").parent / "jd-intent-score"
-    console.print(f"Send an event of your own:\n  {command} send --config {config} '{event}'", soft_wrap=True)
+    event = json.loads(replay.actions[-1].value)
+    for name in ("time", "request_id"):  # of its own, and now
+        event.pop(name, None)
+    row = replay.requests.slice(len(replay.requests) - 1).drop_columns("eventTime").to_pylist()[0]
+    row["eventTime"] = row["time"]
+    console.print(
+        f"\nRunning until Ctrl-C: Kafka {broker.bootstrap}, metrics http://127.0.0.1:{http_port}/metrics, "
+        f"predict server http://127.0.0.1:{port}/docs\n"
+        f"An event of your own, and its score:\n"
+        f"  {command} send --config {config} '{json.dumps(event)}'\n"
+        f"A request row, its features and its probability, as in the tutorial:\n"
+        f"  {command} predict --url http://127.0.0.1:{port} '{json.dumps(row)}'",
+        soft_wrap=True,
+    )
     while True:
         signal.pause()
 
@@ -290,7 +304,8 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             demo(options, stack)
     except KeyboardInterrupt:
-        console.print("stopped")
+        console.print(f"stopped after {time.monotonic() - started:.0f} s, with everything that was started")
+        return
     except (Failed, ProcessFailed, TimeoutError, OSError) as error:
         console.print(f"[red]demo failed[/red]: {error}", markup=True)
         sys.exit(1)

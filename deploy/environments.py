@@ -67,7 +67,7 @@ def java() -> str:
     words = told.split('"')
     major = words[1].split(".")[0] if len(words) > 1 else ""
     if not major.isdigit() or int(major) < 17:
-        raise Missing(f"{found} is Java {major or told!r}, Kafka 4 needs 17: apt-get install openjdk-17-jre-headless")
+        raise Missing(f"{found} is Java {major or told}, Kafka 4 needs 17: apt-get install openjdk-17-jre-headless")
     return found
 
 
