@@ -66,9 +66,9 @@ class Publisher:
             "batch.size": min(*limits.values(), BATCH_BYTES),
             # A batch is flushed by the commit, which does not wait for the linger: this only lets records gather.
             "linger.ms": 5,
-            # While the broker still writes the last transaction's markers (milliseconds), it refuses the next one's first
-            # request with CONCURRENT_TRANSACTIONS. With librdkafka's 100 ms before a retry every batch would wait that
-            # long. Retries back off exponentially up to retry.backoff.max.ms, so a broker that is away is not hammered.
+            # While the broker still writes the last transaction's markers (milliseconds), it refuses the first request
+            # of the next one with CONCURRENT_TRANSACTIONS. With librdkafka's 100 ms before a retry every batch would
+            # wait that long. Retries back off exponentially: a broker that is away is not hammered.
             "retry.backoff.ms": 2,
             # Java's partitioner, so that a user has the same partition here as with any Java producer.
             "partitioner": "murmur2_random",
