@@ -80,6 +80,8 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
         return len({ZERO[column] if value is None else value for value in values})
     if name == "first_value":
         return values[-1] if values else None
+    if name == "last_value":
+        return values[0] if values else None
     counts = {value: known.count(value) for value in known}
     if name == "top1_ratio":
         return max(counts.values()) / len(known) if known else 0.0

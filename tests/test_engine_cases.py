@@ -163,3 +163,13 @@ def test_tutorial_scripts_run_as_they_stand(tmp_path: Path) -> None:
     written = pyarrow.csv.read_csv(tmp_path / "out" / "1" / "part-00000.csv")  # csv is OpenMLDB's default
     assert (written.num_rows, written.num_columns) == (13_916, 42)
     assert engine.stats()["JD_db.bo_action"].rows == 89_187
+
+
+def test_explain_names_windows_joins_and_indexes() -> None:
+    engine = Engine()
+    engine.execute((CASES / "tutorial_tables.sql").read_text())
+    text = engine.explain((CASES / "tutorial_deploy.sql").read_text())
+    assert "window: one walk over JD_db.bo_action by pair_id\n  range 10h … 0s maxsize 100: bo_action_br_" in text
+    assert "rows 10 … 0: flattenRequest_pair_id_window_unique_count_27" in text
+    assert "last join: JD_db.bo_product by sku_id, the last inserted" in text
+    assert "index: JD_db.flattenRequest (key user_id, ts eventTime)" in text

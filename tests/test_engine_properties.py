@@ -57,7 +57,7 @@ def windows(draw: st.DrawFn) -> naive.Window:
 
 
 FOLDS = ["count", "sum", "avg", "min", "max", "sum_where", "avg_where", "min_where", "max_where", "count_where"]
-COUNTS = ["distinct_count", "top1_ratio", "first_value"]
+COUNTS = ["distinct_count", "top1_ratio", "first_value", "last_value"]
 calls = st.one_of(
     st.tuples(st.sampled_from(FOLDS + COUNTS), st.sampled_from(["i", "b", "f", "d"]), st.just(0)),
     st.tuples(st.sampled_from(["count", "min", "max", *COUNTS]), st.just("s"), st.just(0)),

@@ -20,6 +20,7 @@ from streaming.engine import syntax as s
 from streaming.engine.arrow import Assembler
 from streaming.engine.emit import HostCall, Program, Rows, emit
 from streaming.engine.errors import BadRow, point
+from streaming.engine.explain import explain
 from streaming.engine.kernels import run
 from streaming.engine.machine import Domain, State
 from streaming.engine.nodes import Base, HostAggregate
@@ -39,6 +40,9 @@ Flags = npt.NDArray[np.uint8]
 
 # Requests per run of a program: their registers stay in the cache, and a replay links rows in steps of so many.
 _BATCH = 512
+
+# Strings of requests that may stay in the pool between calls: the same ones come again and again.
+_PASSING = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,9 @@ class _Deployment:
     times: tuple[int, ...]  # columns of the request that windows are ordered by
     where: bool
     indexes: list[Index]
+    no_limits: Int64
     addresses: _Addresses = field(default_factory=_Addresses)
+    layouts: dict[int, tuple[Int64, Int64, int]] = field(default_factory=dict)
 
 
 class Engine:
@@ -95,6 +101,8 @@ class Engine:
         self._mem_f = self._mem.view(np.float64)
         self._nul: Flags = np.zeros(1 << 16, np.uint8)
         self._scratch: Int64 = np.zeros(1 << 12, np.int64)
+        self._state: Int64 = np.zeros(len(State), np.int64)
+        self._lasting: int | None = None  # strings that stay, while the pool holds some of requests, too
 
     # -- statements ------------------------------------------------------------------------------------------------
 
@@ -105,7 +113,9 @@ class Engine:
             UnsupportedSQL: a statement is wrong or outside the dialect. Those before it have run.
             BadRow: an INSERT or a file has a row that its table refuses.
         """
-        for statement in parse(script):
+        statements = parse(script)
+        self._forget()
+        for statement in statements:
             self._statement(statement, script)
 
     def _statement(self, statement: s.Statement, script: str) -> None:
@@ -265,13 +275,15 @@ class Engine:
             nodes.append(query.where)
         program = emit(nodes, strict)
         assembler = Assembler([o.name for o in query.outputs], [o.node.type for o in query.outputs])
+        no_limits = np.empty((0, len(program.indexes)), np.int64)
         registers = np.array([register & 0xFFFFF for register in program.outputs], np.int64)
         main = query.main
         if main is None:
             raise ValueError("a query without FROM has no requests")
         times = {g.own[g.time] for g in program.groups if g.time is not None}
         columns = tuple(sorted(t.position for t in times if isinstance(t, ColumnNode) and t.base is main))
-        return _Deployment(name, query, program, main.table, assembler, registers, columns, query.where is not None, [])
+        where = query.where is not None
+        return _Deployment(name, query, program, main.table, assembler, registers, columns, where, [], no_limits)
 
     def _deploy(self, statement: s.Deploy, script: str) -> None:
         if statement.name in self._deployments:
@@ -309,6 +321,24 @@ class Engine:
         """The columns of a table."""
         return _table_schema(self._named(table))
 
+    def explain(self, sql: str) -> str:
+        """What a SELECT, or the SELECT of a DEPLOY, would do: windows, joins, indexes, and what they share."""
+        selects = [
+            statement.select if isinstance(statement, s.Deploy) else statement
+            for statement in parse(sql)
+            if isinstance(statement, (s.Deploy, s.Select))
+        ]
+        if not selects:
+            raise point(sql, 0, "nothing to explain: no SELECT and no DEPLOY")
+        self._forget()
+        mark = self._pool.count
+        try:
+            queries = [self._plan(select, sql) for select in selects]
+            outputs = [[output.node for output in query.outputs] for query in queries]
+            return "\n\n".join(explain(q, emit(nodes, strict=False)) for q, nodes in zip(queries, outputs, strict=True))
+        finally:
+            self._pool.truncate(mark)
+
     def stats(self) -> dict[str, TableStats]:
         """Rows and bytes of every table, by name (`db.name`, or `name` outside a database)."""
         return {_full_name(table): TableStats(table.count, table.nbytes) for table in self._tables.values()}
@@ -326,6 +356,7 @@ class Engine:
             BadRow: names table, row number and column of what is wrong.
         """
         found = self._named(table)
+        self._forget()
         found.append(encode(found.name, found.columns, rows, self._pool))
 
     def mark(self) -> Mark:
@@ -351,12 +382,17 @@ class Engine:
             BadRow: a value of the wrong type, or a time that is NULL or negative.
         """
         found = self._deployment(deployment)
-        mark = self._pool.count
-        try:
-            requests = self._requests(found, rows)
-            return self._answer(found, requests, np.empty((0, len(found.indexes)), np.int64))
-        finally:
-            self._pool.truncate(mark)
+        if self._lasting is None:
+            self._lasting = self._pool.count
+        elif self._pool.count - self._lasting > _PASSING:
+            self._pool.truncate(self._lasting)
+        return self._answer(found, self._requests(found, rows), found.no_limits)
+
+    def _forget(self) -> None:
+        """Drops the strings that only requests brought, before strings come that stay."""
+        if self._lasting is not None:
+            self._pool.truncate(self._lasting)
+            self._lasting = None
 
     def _requests(self, deployment: _Deployment, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Int64:
         table = deployment.table
@@ -389,6 +425,7 @@ class Engine:
             BadRow: nothing was inserted then.
         """
         found = self._deployment(deployment)
+        self._forget()
         at = np.asarray(request_at, np.int64)
         blocks: list[tuple[Table, Int64, Int64]] = []
         for name, rows in inserts.items():
@@ -438,6 +475,7 @@ class Engine:
         return self._query(parse_select(sql), sql)
 
     def _query(self, select: s.Select, script: str) -> pa.Table:
+        self._forget()
         query = self._plan(select, script)
         if query.main is None:  # no FROM: one row
             one = Table("", "", [Column("", Type.BOOL)])
@@ -503,24 +541,27 @@ class Engine:
                 for index, limit in zip(deployment.indexes, seen.max(axis=0), strict=True):
                     index.link(int(limit))
             batches.append(self._batch(deployment, batch, seen))
-            if n > _BATCH:
+            if n > _BATCH:  # the answers' strings are in the batch; those of all the requests are needed to the end
                 self._pool.truncate(texts)
         return pa.Table.from_batches(batches, deployment.assembler.schema)
 
     def _batch(self, deployment: _Deployment, requests: Int64, limits: Int64) -> pa.RecordBatch:
         program, n = deployment.program, len(requests)
-        domains = program.domains.copy()
-        constants = len(program.constants)
-        domains[0, Domain.LENGTH] = 1
-        domains[1, Domain.LENGTH], domains[1, Domain.BASE] = n, constants
-        top = constants + n * int(domains[1, Domain.SLOTS])
+        layout = deployment.layouts.get(n)
+        if layout is None:
+            layout = deployment.layouts[n] = _layout(program, deployment.registers, n)
+            if len(deployment.layouts) > _BATCH:
+                deployment.layouts.clear()
+        template, places, top = layout
         if top > len(self._mem):
             self._room(top)
-        state = np.array([0, 0, 0, top], np.int64)
+        domains, state = template.copy(), self._state
+        state[:] = 0
+        state[State.TOP] = top
+        constants = len(program.constants)
         self._mem[:constants] = program.constants
         self._nul[:constants] = program.constant_nulls
         self._run(deployment, requests, limits, domains, state)
-        places = int(domains[1, Domain.BASE]) + deployment.registers * n
         outputs = places[:-1] if deployment.where else places
         batch = deployment.assembler.batch(
             outputs, n, self._mem, self._mem_f, self._nul, self._pool.arena, self._pool.ends
@@ -605,6 +646,15 @@ class Engine:
             self._mem[at : at + length] = [0 if value is None else int(str(value)) for value in results]
         else:
             self._mem[at : at + length] = [0 if value is None else to_word(node.type, value) for value in results]
+
+
+def _layout(program: Program, registers: Int64, n: int) -> tuple[Int64, Int64, int]:
+    """Of a batch of n: the table of domains, where the outputs begin, and the first place that is free."""
+    domains = program.domains.copy()
+    constants = len(program.constants)
+    domains[0, Domain.LENGTH] = 1
+    domains[1, Domain.LENGTH], domains[1, Domain.BASE] = n, constants
+    return domains, constants + registers * n, constants + n * int(domains[1, Domain.SLOTS])
 
 
 def _main_time(program: Program, index: int) -> int:

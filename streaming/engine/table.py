@@ -190,6 +190,12 @@ def _grown(array: npt.NDArray[Any], used: int, need: int, fill: int | None = Non
     return grown
 
 
+def _stretch(array: npt.NDArray[Any], need: int) -> None:
+    """Makes room for `need` rows in place: the system moves the pages of a large array instead of copying them."""
+    size = 2 * len(array) if len(array) < 1 << 20 else len(array) + len(array) // 4
+    array.resize((max(size, need), *array.shape[1:]), refcheck=False)
+
+
 class Index:
     """The rows of one table by key, newest first.
 
@@ -258,7 +264,7 @@ class Index:
         if end <= first:
             return
         if end > len(self.entries):
-            self.entries = _grown(self.entries, first, end)
+            _stretch(self.entries, end)
             self.version += 1
         rows = self.table.rows
         if len(self.row_of):
@@ -348,7 +354,7 @@ class Table:
                 raise BadRow(f"{self.name} row {row} column {name}: NULL in a NOT NULL column", row)
         check_times(self.name, self.columns, rows, self.times, "an indexed time")
         if end > len(self.rows):
-            self.rows = _grown(self.rows, first, end)
+            _stretch(self.rows, end)
             self.version += 1
         self.rows[first:end] = rows
         self.count = end

@@ -132,6 +132,11 @@ def _place(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
     return Aggregate(arguments[0].type, Op.AT, group, frame, arguments[0], None, _constant(arguments[1], 0))
 
 
+def _newest(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    _arity(arguments, 1)
+    return Aggregate(arguments[0].type, Op.AT, group, frame, arguments[0], None)
+
+
 def _oldest(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
     _arity(arguments, 1)
     return Aggregate(arguments[0].type, Op.OLDEST, group, frame, arguments[0], None)
@@ -197,4 +202,5 @@ AGGREGATES: dict[str, Builder] = {
     "at": _place,
     "lag": _place,
     "first_value": _oldest,
+    "last_value": _newest,
 }

@@ -1,0 +1,88 @@
+"""What a query does, in words: its tables, joins, windows, what the windows share, and the indexes it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streaming.engine.emit import Program
+from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Joined, Node
+from streaming.engine.plan import Query
+from streaming.engine.table import Table
+
+__all__ = ["explain"]
+
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
+
+
+def explain(query: Query, program: Program) -> str:
+    """The plan of `query` and its `program`, several lines."""
+    lines = [f"main table: {_name(query.main.table) if query.main else 'none'}"]
+    for group in program.groups:
+        lines += _window(group, query)
+    for joined in dict.fromkeys(j for output in query.outputs for j in _joins(output.node)):
+        on = ", ".join(joined.base.table.columns[column].name for column, _ in joined.key)
+        order = "the last inserted" if joined.ts < 0 else f"the latest {joined.base.table.columns[joined.ts].name}"
+        more = ", the first for which the condition holds" if joined.condition is not None else ""
+        lines.append(f"last join: {_name(joined.base.table)} by {on}, {order}{more}")
+    for rows in program.indexes:
+        key = ", ".join(rows.table.columns[c].name for c in rows.key)
+        ts = f", ts {rows.table.columns[rows.ts].name}" if rows.ts >= 0 else ""
+        existing = rows.table.indexes.get((rows.key, rows.ts))
+        ttl = ""
+        if existing is not None and existing.ttl != (0, 0, False):
+            ttl = f", ttl {existing.ttl[0]} ms/{existing.ttl[1]} rows"
+        lines.append(f"index: {_name(rows.table)} (key {key}{ts}{ttl})")
+    lines.append(f"instructions: {len(program.code)}, of which in Python: {len(program.host)}")
+    return "\n".join(lines)
+
+
+def _window(group: Group, query: Query) -> list[str]:
+    nodes = group.sources[0][1] if group.sources else group.own
+    names = [node.base.table.columns[node.position].name for node in (nodes[place] for place in group.key)
+             if isinstance(node, Column)]  # fmt: skip
+    tables = ", ".join(_name(source.table) for source, _ in group.sources) or "no table"
+    flags = "" if group.own_row else ", without the request"
+    flags += ", other rows of its time out" if group.exclude_time else ""
+    lines = [f"window: one walk over {tables} by {', '.join(names)}{flags}"]
+    for number, (rows, start, end, maxsize) in enumerate(group.frames):
+        used = [o.name for o in query.outputs if (group, number) in {(a.group, a.frame) for a in _aggregates(o.node)}]
+        shown = str if rows else _duration
+        frame = f"{'rows' if rows else 'range'} {'unbounded' if start < 0 else shown(start)} … {shown(end)}"
+        lines.append(f"  {frame}{f' maxsize {maxsize}' if maxsize else ''}: {', '.join(used) or '(shared)'}")
+    return lines
+
+
+def _duration(ms: int) -> str:
+    for size, unit in _UNITS:
+        if ms % size == 0 and (ms or unit == "s"):
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
+
+
+def _name(table: Table) -> str:
+    return f"{table.database}.{table.name}" if table.database else table.name
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    for child in getattr(node, "arguments", ()):
+        yield from _walk(child)
+    if isinstance(node, Aggregate):
+        yield from _walk(node.value)
+        if node.condition is not None:
+            yield from _walk(node.condition)
+    if isinstance(node, Element):
+        yield from _walk(node.group.own[node.position])
+
+
+def _aggregates(node: Node) -> Iterator[Aggregate | HostAggregate]:
+    return (n for n in _walk(node) if isinstance(n, (Aggregate, HostAggregate)))
+
+
+def _joins(node: Node) -> Iterator[Joined]:
+    for n in _walk(node):
+        base: Base | None = n.base if isinstance(n, Column) else None
+        if base is not None and base.joined is not None:
+            for _, value in base.joined.key:
+                yield from _joins(value)
+            yield base.joined
