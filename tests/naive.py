@@ -6,7 +6,7 @@ A table is a list of rows (dicts) in order of insertion; a row of a window is a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,10 @@ class Window:
             f"{' exclude current_time' if self.exclude_time else ''}"
             f"{' instance_not_in_window' if self.instance_not_in_window else ''})"
         )
+
+    def back(self, n: int) -> Window:
+        """The window of at(x, n) and lag(x, n): the n rows before the request, and itself."""
+        return replace(self, rows=True, start=n, end=0, maxsize=0, exclude_row=False)
 
     def contents(self, request: Row, t: list[Row], u: list[Row]) -> list[Row]:
         """The window's rows for `request`, newest first."""
@@ -80,6 +84,8 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
         return len({ZERO[column] if value is None else value for value in values})
     if name == "first_value":
         return values[-1] if values else None
+    if name in ("at", "lag"):
+        return values[number] if number < len(values) else None
     if name == "last_value":
         return values[0] if values else None
     counts = {value: known.count(value) for value in known}

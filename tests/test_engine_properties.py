@@ -7,10 +7,11 @@ from typing import Any
 
 import naive
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streaming.engine import Engine
+from streaming.engine import BadRow, Engine
 
 COLUMNS = "id string, k string, j int, ts timestamp, i int, b bigint, f float, d double, s string"
 SCHEMA = pa.schema(
@@ -58,10 +59,12 @@ def windows(draw: st.DrawFn) -> naive.Window:
 
 FOLDS = ["count", "sum", "avg", "min", "max", "sum_where", "avg_where", "min_where", "max_where", "count_where"]
 COUNTS = ["distinct_count", "top1_ratio", "first_value", "last_value"]
+NUMBERED = ("topn_frequency", "at", "lag")
 calls = st.one_of(
     st.tuples(st.sampled_from(FOLDS + COUNTS), st.sampled_from(["i", "b", "f", "d"]), st.just(0)),
     st.tuples(st.sampled_from(["count", "min", "max", *COUNTS]), st.just("s"), st.just(0)),
     st.tuples(st.just("topn_frequency"), st.sampled_from(["i", "b", "s"]), st.integers(1, 4)),
+    st.tuples(st.sampled_from(["at", "lag"]), st.sampled_from(["i", "d", "s"]), st.integers(0, 3)),
 )
 features = st.lists(st.tuples(calls, st.integers(0, 2)), min_size=1, max_size=6)
 
@@ -71,7 +74,7 @@ Features = list[tuple[tuple[str, str, int], int]]
 def select(wanted: Features, specs: list[naive.Window]) -> str:
     items = []
     for n, ((name, column, number), w) in enumerate(wanted):
-        more = ", i > 1" if name.endswith("_where") else f", {number}" if name == "topn_frequency" else ""
+        more = ", i > 1" if name.endswith("_where") else f", {number}" if name in NUMBERED else ""
         items.append(f"{name}({column}{more}) over w{w % len(specs)} as c{n}")
     named = ", ".join(f"w{n} as {spec.sql()}" for n, spec in enumerate(specs))
     return f"select id, {', '.join(items)} from t window {named}"
@@ -80,8 +83,10 @@ def select(wanted: Features, specs: list[naive.Window]) -> str:
 def expected(wanted: Features, specs: list[naive.Window], request: naive.Row, t: Any, u: Any) -> list[Any]:
     answers = [request["id"]]
     for (name, column, number), w in wanted:
-        rows = specs[w % len(specs)].contents(request, t, u)
-        answers.append(naive.aggregate(name, column, rows, number))
+        spec = specs[w % len(specs)]
+        if name in ("at", "lag"):
+            spec = spec.back(number)
+        answers.append(naive.aggregate(name, column, spec.contents(request, t, u), number))
     return answers
 
 
@@ -242,3 +247,18 @@ def test_bulk_rows_out_of_order_are_linked_as_one_by_one(times: list[int], cut: 
 
 def test_a_query_without_from_is_one_row() -> None:
     assert Engine().query("select 1 + 1 as two, concat('a', 2) as text").to_pylist() == [{"two": 2, "text": "a2"}]
+
+
+def test_the_key_and_time_of_requests_that_are_not_in_the_window_may_be_computed() -> None:
+    engine = Engine()
+    engine.execute("create table t(k float, at string, i int); create table u(k int, ts timestamp, i int);")
+    engine.execute(
+        "deploy d select sum(i) over w as s from (select int(k) as k, timestamp(at) as ts, i from t) "
+        "window w as (union (select k, ts, i from u) partition by k order by ts "
+        "rows between 2 preceding and current row instance_not_in_window);"
+    )
+    engine.insert("u", [{"k": 20, "ts": 1590738991000, "i": 31}, {"k": 20, "ts": 1590738999000, "i": 32}])
+    asked = {"k": 20.1, "at": "2020-05-29 15:56:33", "i": 33}
+    assert engine.request("d", [asked]).to_pylist() == [{"s": 64}]
+    with pytest.raises(BadRow, match="time of a window"):
+        engine.request("d", [asked, {**asked, "at": "soon"}])

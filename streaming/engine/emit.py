@@ -63,6 +63,7 @@ class Program:
         host: the functions in Python, by number.
         outputs: the register of each output, in the domain of the requests.
         sources: the groups of windows, and the indexes of each one's tables.
+        times: the registers of window times that are computed, and so can be checked only after a run.
     """
 
     code: Int64
@@ -75,6 +76,7 @@ class Program:
     host: list[HostCall]
     outputs: list[int]
     sources: list[tuple[Group, list[int]]]
+    times: list[int]
 
     @property
     def groups(self) -> list[Group]:
@@ -118,6 +120,7 @@ class _Emitter:
         self.requests = _Context(REQUESTS, None, -1, None, None)
         self.groups: dict[Group, _Context] = {}
         self.sources: list[tuple[Group, list[int]]] = []
+        self.times: list[int] = []
         self.frequencies: dict[tuple[Group, int, Node, Node | None], list[Aggregate]] = {}
         for node in outputs:
             self.note(node)
@@ -151,6 +154,7 @@ class _Emitter:
             self.host,
             outputs,
             self.sources,
+            self.times,
         )
 
     # -- pieces ----------------------------------------------------------------------------------------------------
@@ -300,7 +304,12 @@ class _Emitter:
         for place in group.key:
             node = group.own[place]
             pairs += [self.node(node, self.requests), int(node.type == Type.STRING)]
-        time = -1 if group.time is None else self.node(group.own[group.time], self.requests)
+        time = -1
+        if group.time is not None:
+            time = self.node(group.own[group.time], self.requests)
+            if not isinstance(group.own[group.time], Column):
+                time = self.vector(time, self.requests)
+                self.times.append(time)
         sources = []
         for base, nodes in group.sources:
             columns = [nodes[place] for place in (*group.key, *([] if group.time is None else [group.time]))]

@@ -562,6 +562,12 @@ class Engine:
         self._mem[:constants] = program.constants
         self._nul[:constants] = program.constant_nulls
         self._run(deployment, requests, limits, domains, state)
+        for register in program.times:
+            at = constants + (register & 0xFFFFF) * n
+            bad = (self._nul[at : at + n] != 0) | (self._mem[at : at + n] < 0)
+            if bad.any():
+                row = int(bad.argmax())
+                raise BadRow(f"{deployment.name} row {row}: the computed time of a window is NULL or negative", row)
         outputs = places[:-1] if deployment.where else places
         batch = deployment.assembler.batch(
             outputs, n, self._mem, self._mem_f, self._nul, self._pool.arena, self._pool.ends

@@ -233,6 +233,7 @@ def _time_field(op: Op) -> Callable[[Node], Node]:
 
 
 SCALARS: dict[str, Callable[..., Node]] = {
+    "identity": lambda node: node,
     "isnull": is_null,
     "is_null": is_null,
     "ifnull": if_null,

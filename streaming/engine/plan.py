@@ -488,18 +488,16 @@ class _Planner:
                     raise self.refuse("an aggregate of an aggregate", argument.at)
                 arguments.append(node)
         if name in ("at", "lag"):
-            return self.place(name, expr, arguments, over)
+            return self.place(name, arguments, over)
         return AGGREGATES[name](over.group, over.number, arguments)
 
-    def place(self, name: str, expr: s.Call, arguments: list[Node], over: _Frame) -> Node:
+    def place(self, name: str, arguments: list[Node], over: _Frame) -> Node:
         """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row."""
         group = self.group(over.window, over.scope, own_row=True)
         moved = [_in_group(argument, group) for argument in arguments]
         node = AGGREGATES[name](group, 0, moved)
         if not isinstance(node, Aggregate):
             raise TypeError(node)
-        if over.window.exclude_current_time and node.number > 0:
-            raise self.refuse(f"{expr.function}() over a window with EXCLUDE CURRENT_TIME", expr.at)
         return dataclasses.replace(node, frame=group.frame((True, node.number, 0, 0)))
 
 
