@@ -91,6 +91,11 @@ def evaluate(engine: Engine, expression: str, row: dict[str, Any]) -> tuple[Any,
         ("bigint(-2.9)", -2, pa.int64()),
         ("1 < 2 and not y", False, pa.bool_()),
         ("sqrt(d)", 1.5, pa.float64()),
+        ("abs(i)", 7, pa.int32()),
+        ("floor(-d)", -3.0, pa.float64()),
+        ("pow(d, 2)", 5.0625, pa.float64()),
+        ("log(double(1))", 0.0, pa.float64()),
+        ('s like "Ab\\\\%" escape "\\\\"', True, pa.bool_()),
     ],
 )
 def test_value_and_type(engine: Engine, expression: str, value: Any, kind: pa.DataType) -> None:

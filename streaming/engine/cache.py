@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ inner: Any = numba.njit(  # type: ignore[call-overload]
 _KERNELS = ("strings", "table", "window", "scalar", "aggregate", "kernels", "arrow")
 
 
+_KEEP_S = 30 * 86_400
+
+
 def use_kernel_cache() -> None:
     """Points numba at this version's folder; called before any kernel is imported. NUMBA_CACHE_DIR goes before it."""
     # these loops gather and branch: vectorizing them costs half of the compile time and gains nothing
@@ -39,7 +44,11 @@ def use_kernel_cache() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "jd-intent-scorer" / f"kernels-{digest.hexdigest()[:16]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            for other in folder.parent.glob("kernels-*"):  # of versions that nobody has compiled for a month
+                if time.time() - other.stat().st_mtime > _KEEP_S:
+                    shutil.rmtree(other, ignore_errors=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(folder)
     except OSError:

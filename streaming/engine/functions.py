@@ -259,7 +259,7 @@ def _library(name: str, arguments: list[Node]) -> Node | None:
         return None
     for kinds, result, function in overloads:
         if len(kinds) == len(arguments) and all(
-            node.type in (kind, Type.NULL) or (is_integer(node.type) and kind == Type.BIGINT)
+            node.type in (kind, Type.NULL) or (kind == Type.BIGINT and is_integer(node.type))
             for kind, node in zip(kinds, arguments, strict=True)
         ):
             typed = tuple(cast(node, kind) for kind, node in zip(kinds, arguments, strict=True))

@@ -234,9 +234,14 @@ FUNCTIONS: dict[str, list[Overload]] = {
     **_unary("sin", math.sin),
     **_unary("cos", math.cos),
     **_unary("tan", math.tan),
-    "power": [((Type.DOUBLE, Type.DOUBLE), Type.DOUBLE, _power), ((Type.BIGINT, Type.BIGINT), Type.DOUBLE, _power)],
+    "abs": [((Type.INT,), Type.INT, abs), ((Type.DOUBLE,), Type.DOUBLE, abs)],
+    "floor": [((Type.DOUBLE,), Type.DOUBLE, lambda x: float(math.floor(x)) if math.isfinite(x) else x)],
+    "ceil": [((Type.DOUBLE,), Type.DOUBLE, lambda x: float(math.ceil(x)) if math.isfinite(x) else x)],
+    "power": [((a, b), Type.DOUBLE, _power) for a in (Type.DOUBLE, Type.BIGINT) for b in (Type.DOUBLE, Type.BIGINT)],
 }
 ALIASES = {
+    "ceiling": "ceil",
+    "log": "ln",
     "ucase": "upper",
     "lcase": "lower",
     "substr": "substring",
