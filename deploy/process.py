@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 __all__ = ["Process", "ProcessFailed", "free_ports"]
+
+
+PR_SET_PDEATHSIG = 1
+# Loaded here, because after a fork nothing may be loaded.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class ProcessFailed(RuntimeError):
@@ -26,6 +33,12 @@ def free_ports(count: int) -> list[int]:
         for s in sockets:
             s.bind(("127.0.0.1", 0))
         return [s.getsockname()[1] for s in sockets]
+
+
+def _end_with_parent() -> None:
+    """Runs in the child before exec: a parent that is killed cannot stop what it started; the kernel does (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Process:
@@ -55,6 +68,7 @@ class Process:
             self.popen = subprocess.Popen(
                 list(argv), stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 env=None if env is None else dict(env), cwd=cwd, start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - it takes no lock and loads nothing
             )  # fmt: skip
 
     @property
