@@ -423,8 +423,11 @@ class Engine:
 
         Raises:
             BadRow: nothing was inserted then.
+            ValueError: lengths that differ, or a deployment with a WHERE.
         """
         found = self._deployment(deployment)
+        if found.where:
+            raise ValueError(f"{deployment} has a WHERE: its answers cannot be told apart by position")
         self._forget()
         at = np.asarray(request_at, np.int64)
         blocks: list[tuple[Table, Int64, Int64]] = []
