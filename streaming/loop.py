@@ -11,7 +11,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -128,7 +129,6 @@ class Scorer:
         self.source = source(self.settle, self.forget)
         self.in_flight: Batch | None = None
         self.publishing: tuple[Batch, Future[None]] | None = None
-        self._publishing_thread = ThreadPoolExecutor(1, "publish")
         self._step, self._clock = step, clock
         self._decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
         self._dimension_decoders = dimension_decoders(config.events.message_bytes_max, config.events.future_s_max)
@@ -170,7 +170,6 @@ class Scorer:
         finally:
             self.health.not_ready("assignment", "stopping")
             self.source.close()
-            self._publishing_thread.shutdown()
             self.dimensions.close()
             self.publisher.close()
 
@@ -272,8 +271,19 @@ class Scorer:
 
     def publish(self, batch: Batch, scores: Scores | None) -> None:
         """Has `commit` done by the other thread; `published` tells how it went."""
-        group = self.source.group_metadata()
-        self.publishing = batch, self._publishing_thread.submit(self.commit, batch, scores, group)
+        group, outcome = self.source.group_metadata(), Future[None]()
+
+        def work() -> None:
+            try:
+                self.commit(batch, scores, group)
+            except BaseException as error:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+
+        self.publishing = batch, outcome
+        # A daemon: one that hangs in librdkafka must not keep the process from ending.
+        threading.Thread(target=work, name="publish", daemon=True).start()
 
     def published(self) -> bool:
         """Waits for what is being published.
@@ -286,7 +296,7 @@ class Scorer:
         batch, outcome = self.publishing
         self.publishing = None
         try:
-            outcome.result()
+            self._wait(outcome)
         except Aborted as error:
             self.metrics.restarts.inc()
             self._aborts += 1
@@ -300,6 +310,14 @@ class Scorer:
         if self.owns_dimensions():
             self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
         return True
+
+    def _wait(self, outcome: Future[None]) -> None:
+        while True:
+            try:
+                return outcome.result(1.0)
+            except FutureTimeoutError:
+                if step := self.publisher.hung():
+                    raise TransactionFatal(f"{step} does not return") from None
 
     def commit(self, batch: Batch, scores: Scores | None, group: Any) -> None:
         """Publishes a batch exactly once: scores, dead letters and offsets become visible together, or not at all.

@@ -2,7 +2,7 @@
 
 `Publisher` is a transactional producer whose errors are sorted into three: what passes is retried in here, what costs
 the transaction becomes `Aborted` (already aborted: the batch can be done again), what costs the producer becomes
-`TransactionFatal` (the process has to go: another instance took its transactional.id, or its epoch is spent).
+`TransactionFatal` (the process has to go: another instance took its transactional.id, or it is lost).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from streaming.source import BrokerUnavailable
 __all__ = ["Aborted", "Publisher", "TransactionFatal"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
+HUNG_S = 4 * CALL_TIMEOUT_S  # a call that runs for so long will not return
 BATCH_BYTES = 1_000_000  # librdkafka's own batch.size
 MESSAGE_BYTES_FALLBACK = 1_000_000  # where the broker does not tell a topic's limit: Kafka's default is 1,048,588
 
@@ -53,6 +54,7 @@ class Publisher:
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
         self._patience_s = kafka.give_up_after_s
         self._beat = beat
+        self._running: tuple[str, float] | None = None
         common = kafka.client()
         limits = _message_bytes_max(common, (self._scores, self._dead_letters))
         self.dead_letter_bytes_max = limits[self._dead_letters]
@@ -104,11 +106,21 @@ class Publisher:
             offsets,
             group_metadata,
             CALL_TIMEOUT_S,
+            repeat=False,
         )
 
     def commit(self) -> None:
         """Makes all of it visible at once."""
         self._call("commit_transaction", self._producer.commit_transaction, CALL_TIMEOUT_S)
+
+    def hung(self) -> str | None:
+        """The call that should have timed out long ago, if there is one.
+
+        librdkafka 2.16 may block in `send_offsets_to_transaction` for ever, whatever its timeout, when the broker was
+        killed and came back.
+        """
+        running = self._running
+        return running[0] if running and time.monotonic() - running[1] > HUNG_S else None
 
     def close(self) -> None:
         """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
@@ -135,14 +147,20 @@ class Publisher:
     def _abort(self) -> None:
         self._call("abort_transaction", self._producer.abort_transaction, CALL_TIMEOUT_S)
 
-    def _call(self, step: str, call: Callable[..., Any], *arguments: Any) -> None:
+    def _call(self, step: str, call: Callable[..., Any], *arguments: Any, repeat: bool = True) -> None:
+        """Sorts what a transactional call raises.
+
+        Args:
+            repeat: call again while the broker is away.
+        """
         deadline = time.monotonic() + self._patience_s
         while True:
+            self._running = step, time.monotonic()
             try:
                 call(*arguments)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
-                if error.txn_requires_abort():
+                if error.txn_requires_abort() or (error.retriable() and not repeat and not error.fatal()):
                     self._abort()
                     raise Aborted(f"{step}: {error.str()}") from raised
                 if error.fatal() or not error.retriable():
@@ -155,6 +173,8 @@ class Publisher:
                 time.sleep(0.1)
             else:
                 return
+            finally:
+                self._running = None
 
 
 def _message_bytes_max(common: Mapping[str, Any], topics: Sequence[str]) -> dict[str, int]:

@@ -410,8 +410,8 @@ def _consumer(settings: dict[str, Any], kafka: Kafka) -> Consumer:
 
 
 def _on_error(error: KafkaError) -> None:
-    """What happens to connections; librdkafka mends them by itself."""
-    _log.warning("kafka", error=error.str(), code=error.name())
+    """What happens to connections: librdkafka mends them by itself, and its logger tells them already."""
+    _log.debug("kafka", error=error.str(), code=error.name())
 
 
 def _records(messages: Sequence[Any], ended: set[tuple[str, int]] | None = None) -> list[Record]:
