@@ -1,4 +1,4 @@
-"""Makes what the project runs in: two Python environments and Kafka's jars.
+"""Makes what the project runs in: two Python environments, compiled kernels and Kafka's jars.
 
     python3 -m deploy.environments            # makes what is missing, says what it does and how long it took
 
@@ -154,8 +154,20 @@ def _make_kafka() -> None:
     print(f"  Kafka's jars: fetched in {time.monotonic() - started:.0f} s", flush=True)
 
 
+def _make_kernels() -> None:
+    """Compiles the embedded engine's kernels into their cache: otherwise the first command that needs them does."""
+    stamp = folder() / "kernels.stamp"
+    sources = sorted((REPOSITORY / "streaming" / "engine").glob("*.py"))
+    digest = _digest((folder() / "scorer.stamp").read_bytes(), *(source.read_bytes() for source in sources))
+    if _step("the engine's kernels", stamp, digest):
+        started = time.monotonic()
+        _run([str(interpreter("scorer")), "-m", "streaming.engine.warm"], "compiling the engine's kernels")
+        stamp.write_text(digest)
+        print(f"  the engine's kernels: compiled in {time.monotonic() - started:.0f} s", flush=True)
+
+
 def make() -> None:
-    """Makes both environments and fetches Kafka's jars, whatever of them is missing or out of date.
+    """Makes both environments, compiles kernels and fetches Kafka's jars, whatever of it is missing or out of date.
 
     Raises:
         Missing: Python 3.10, Java 17 or Maven is not on the machine.
@@ -166,6 +178,7 @@ def make() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then finds all there
         for name in ENVIRONMENTS:
             _make_environment(name)
+        _make_kernels()
         _make_kafka()
 
 

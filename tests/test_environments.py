@@ -51,6 +51,7 @@ def test_an_old_java_is_named(bare: Path) -> None:
 def test_missing_maven_is_named_with_its_command(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(bare, "java", "echo 'openjdk version \"17.0.1\"' >&2")
     monkeypatch.setattr(environments, "ENVIRONMENTS", {})
+    monkeypatch.setattr(environments, "_make_kernels", lambda: None)
     with pytest.raises(environments.Missing, match=r"Maven .*apt-get install maven"):
         environments.make()
 
