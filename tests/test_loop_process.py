@@ -107,6 +107,7 @@ def test_killed_mid_stream_and_told_to_stop(stage: Stage, shop: Shop, truth: dic
         assert process.stop(20) == 0, process.tail()
     with start(file, tmp_path) as process:
         found = stage.collect(len(shop.actions))
+        process.wait_ready(lambda: get(port, "/readyz")[0] == 200, 60)
         process.popen.send_signal(signal.SIGINT)
         assert process.popen.wait(20) == 0, process.tail()
     check(found, truth)
