@@ -73,7 +73,7 @@ class Broker:
         config = self._write_config()
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-            argv = self._java("kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(config))
+            argv = self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(config))
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ProcessFailed(f"formatting {self.folder / 'data'} failed: {done.stdout}{done.stderr}")
