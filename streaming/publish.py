@@ -26,6 +26,9 @@ __all__ = ["Aborted", "Publisher", "TransactionFatal"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
 HUNG_S = 4 * CALL_TIMEOUT_S  # a call that runs for so long will not return
+# A broker writes a transaction's markers after it has answered the commit, and refuses the next transaction meanwhile.
+# librdkafka then waits 20 ms: a rest as long as the markers usually take is shorter.
+MARKERS_S = 0.006
 BATCH_BYTES = 1_000_000  # librdkafka's own batch.size
 MESSAGE_BYTES_FALLBACK = 1_000_000  # where the broker does not tell a topic's limit: Kafka's default is 1,048,588
 
@@ -58,6 +61,7 @@ class Publisher:
         common = kafka.client()
         limits = _message_bytes_max(common, (self._scores, self._dead_letters))
         self.dead_letter_bytes_max = limits[self._dead_letters]
+        self._committed = 0.0
         self.transactional_id = f"{kafka.transactional_id_prefix}-{kafka.instance}"
         settings = {
             **common,
@@ -86,7 +90,8 @@ class Publisher:
         self._call("init_transactions", self._producer.init_transactions, CALL_TIMEOUT_S)
 
     def begin(self) -> None:
-        """Opens the transaction."""
+        """Opens the transaction, once the broker has had time to write the last one's markers."""
+        time.sleep(max(0.0, self._committed + MARKERS_S - time.monotonic()))
         self._call("begin_transaction", self._producer.begin_transaction)
 
     def scores(self, messages: Sequence[tuple[bytes, bytes, Headers]]) -> None:
@@ -112,6 +117,7 @@ class Publisher:
     def commit(self) -> None:
         """Makes all of it visible at once."""
         self._call("commit_transaction", self._producer.commit_transaction, CALL_TIMEOUT_S)
+        self._committed = time.monotonic()
 
     def hung(self) -> str | None:
         """The call that should have timed out long ago, if there is one.

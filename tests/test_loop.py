@@ -32,6 +32,8 @@ def test_scores_and_dead_letters_come_once_and_exactly(
         found = stage.collect(len(shop.actions), len(bad) + 2)
         wait_until(lambda: not scorer.health.missing(), "ready")
         wait_until(lambda: scorer.metrics.scores._value.get() == len(shop.actions), "all are counted")
+        # lag is brought up to date once a second
+        wait_until(lambda: b"jd_intent_consumer_lag{" in generate_latest(scorer.metrics.registry), "lag is told")
         metrics = generate_latest(scorer.metrics.registry).decode()
     check(found, truth)
 

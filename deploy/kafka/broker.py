@@ -166,6 +166,8 @@ class Broker:
             "broker.session.timeout.ms": "2000",
             "broker.heartbeat.interval.ms": "500",
             "group.initial.rebalance.delay.ms": "0",
+            # the coordinator gathers offset commits and transaction markers for this long: each batch would wait twice
+            "group.coordinator.append.linger.ms": "0",
             "group.coordinator.rebalance.protocols": "classic,consumer",
         }
         path = self.folder / "server.properties"
