@@ -3,8 +3,12 @@
     ScorerError
     ├── BadEvent          one message is wrong: it goes to the dead-letter topic, the rest goes on
     ├── Unavailable       a server does not answer: bounded retries, consumer paused but polling, not ready
+    │   ├── BrokerUnavailable
     │   ├── ModelUnavailable
     │   └── StoreUnavailable
+    ├── Aborted           one transaction came to nothing: its batch is read and scored again
+    ├── TransactionFatal  the producer is spent: exit, a supervisor starts a new one
+    ├── OffsetOutOfRange  records that should be there are gone: refuse to jump over them
     ├── ConfigError       refuse to start
     └── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     UnsupportedSQL        (a ValueError, see `streaming.engine`) refuse to deploy
@@ -16,12 +20,16 @@ Anything else is a defect: the process dies and its state is rebuilt from the lo
 from __future__ import annotations
 
 __all__ = [
+    "Aborted",
     "ArtifactMismatch",
     "BadEvent",
+    "BrokerUnavailable",
     "ConfigError",
     "ModelUnavailable",
+    "OffsetOutOfRange",
     "ScorerError",
     "StoreUnavailable",
+    "TransactionFatal",
     "Unavailable",
 ]
 
@@ -47,12 +55,28 @@ class Unavailable(ScorerError):
     """A server that the scorer needs does not answer; trying again later may help."""
 
 
+class BrokerUnavailable(Unavailable):
+    """Kafka did not answer for `kafka.give_up_after_s`."""
+
+
 class ModelUnavailable(Unavailable):
     """Triton is unreachable, not ready, too slow, or answers with a server-side error."""
 
 
 class StoreUnavailable(Unavailable):
     """The OpenMLDB cluster is unreachable or answers with a server-side error."""
+
+
+class Aborted(ScorerError):
+    """The transaction was aborted: nothing of it is visible, and the batch must be read again."""
+
+
+class TransactionFatal(ScorerError):
+    """The producer cannot go on, e.g. it was fenced by a newer instance: exit, and let the supervisor restart."""
+
+
+class OffsetOutOfRange(ScorerError):
+    """A committed offset lies outside of its topic: records are gone, or the topic was made anew."""
 
 
 class ConfigError(ScorerError):

@@ -23,7 +23,7 @@ import structlog
 
 from streaming.config import Config
 from streaming.deadletter import dead_letter
-from streaming.errors import BadEvent, ModelUnavailable
+from streaming.errors import Aborted, BadEvent, ModelUnavailable, TransactionFatal
 from streaming.event import (
     Action,
     Actions,
@@ -37,7 +37,7 @@ from streaming.event import (
 from streaming.health import Health
 from streaming.log import place
 from streaming.metrics import Metrics
-from streaming.publish import Aborted, Publisher, TransactionFatal
+from streaming.publish import Publisher
 from streaming.score import encode_scores
 from streaming.source import ActionSource, DimensionSource, Positions
 from streaming.store import FeatureStore

@@ -18,11 +18,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from streaming.config import Kafka
-from streaming.errors import ConfigError, ScorerError
+from streaming.errors import Aborted, BrokerUnavailable, ConfigError, TransactionFatal
 from streaming.score import Headers
-from streaming.source import BrokerUnavailable
 
-__all__ = ["Aborted", "Publisher", "TransactionFatal"]
+__all__ = ["Publisher"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
 HUNG_S = 4 * CALL_TIMEOUT_S  # a call that runs for so long will not return
@@ -33,14 +32,6 @@ BATCH_BYTES = 1_000_000  # librdkafka's own batch.size
 MESSAGE_BYTES_FALLBACK = 1_000_000  # where the broker does not tell a topic's limit: Kafka's default is 1,048,588
 
 _log = structlog.stdlib.get_logger("streaming.publish")
-
-
-class Aborted(ScorerError):
-    """The transaction was aborted: nothing of it is visible, and the batch must be read again."""
-
-
-class TransactionFatal(ScorerError):
-    """The producer cannot go on, e.g. it was fenced by a newer instance: exit, and let the supervisor restart."""
 
 
 class Publisher:

@@ -16,12 +16,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming.config import Kafka
-from streaming.errors import ConfigError, ScorerError, Unavailable
+from streaming.errors import BrokerUnavailable, ConfigError, OffsetOutOfRange, ScorerError
 from streaming.event import Record
 from streaming.log import place
 
 __all__ = [
-    "ActionSource", "BrokerUnavailable", "DimensionSource", "OffsetOutOfRange", "Positions", "TopicReader",
+    "ActionSource", "DimensionSource", "Positions", "TopicReader",
     "check_topics",
 ]  # fmt: skip
 
@@ -33,14 +33,6 @@ REPLAY_CHUNK = 10_000  # records that a replay hands out at once: large enough t
 
 _log = structlog.stdlib.get_logger("streaming.source")
 _librdkafka = logging.getLogger("librdkafka")
-
-
-class BrokerUnavailable(Unavailable):
-    """Kafka did not answer for `kafka.give_up_after_s`."""
-
-
-class OffsetOutOfRange(ScorerError):
-    """A committed offset lies outside of its topic: records are gone, or the topic was made anew."""
 
 
 class ActionSource:

@@ -13,10 +13,9 @@ from prometheus_client import generate_latest
 
 from deploy.kafka.broker import Broker
 from streaming.encode import Encoder
+from streaming.errors import Aborted, OffsetOutOfRange, TransactionFatal
 from streaming.event import Actions
 from streaming.loop import Scorer
-from streaming.publish import Aborted, TransactionFatal
-from streaming.source import OffsetOutOfRange
 
 
 def test_scores_and_dead_letters_come_once_and_exactly(
