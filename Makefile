@@ -22,7 +22,7 @@ environments:  ## make .envs/: two Python environments and Kafka's jars (skips w
 	@python3 -m deploy.environments
 
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
-	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data $(DATA)) $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
+	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
 
 test: environments lint  ## every check that CI runs
 	$(PYTEST) -m "not slow"

@@ -25,13 +25,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from confluent_kafka import KafkaException
 from rich.console import Console
+from rich.markup import escape
 
 from batch.replay import Replay, cut_history, period, streamed_folder
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker
 from deploy.process import Process, ProcessFailed, free_ports
-from deploy.traffic import PACED_PER_S, PACED_SHARE, WINDOW, Shop, Subscriber
+from deploy.traffic import PACED_PER_S, PACED_SHARE, WINDOW, Shop, Subscriber, TrafficError
 from deploy.triton.server import Triton
 from deploy.verdict import Stream, compare, faults, summarise
 
@@ -151,9 +153,18 @@ def answers(url: str) -> bool:
         return False
 
 
-def stream(broker: Broker, replay: Replay) -> Stream:
-    """Replays the period through `user-actions`; a tenth of it paced, poison in between."""
-    shop, subscriber = Shop(broker.bootstrap), Subscriber(broker.bootstrap)
+def stream(broker: Broker, replay: Replay, scorer: Process) -> Stream:
+    """Replays the period through `user-actions`; a tenth of it paced, poison in between.
+
+    Raises:
+        ProcessFailed: the scorer died.
+    """
+
+    def check() -> None:
+        if not scorer.running():
+            raise ProcessFailed(f"the scorer exited with {scorer.popen.returncode}: {scorer.tail()}")
+
+    shop, subscriber = Shop(broker.bootstrap, check), Subscriber(broker.bootstrap)
     flooded = int(len(replay.actions) * (1 - PACED_SHARE))
     middle = replay.actions[flooded // 2]
     seconds = shop.replay(replay.actions[: flooded // 2], subscriber, WINDOW)
@@ -223,9 +234,11 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         console.print(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
         replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
         Shop(broker.bootstrap).send(replay.dimensions)
+        if not replay.actions:
+            raise Failed("the test period has no action to stream")
         console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
         if replay.spread:
-            console.print(f"{replay.spread:,} actions of a user's same second are spread over the next milliseconds")
+            console.print(f"{replay.spread:,} actions of a user's same moment are spread over the next milliseconds")
     with step("7 The scorer"):
         http_port = free_ports(1)[0]
         config = write_config(options, broker, triton, http_port)
@@ -234,7 +247,7 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
         scorer.wait_ready(lambda: answers(f"http://127.0.0.1:{http_port}/readyz"), 120)
     with step("8 The test period through user-actions"):
-        result = stream(broker, replay)
+        result = stream(broker, replay, scorer)
     with step("9 Verdict: streamed beside offline"):
         verdict = compare(result.subscriber.scores, offline_predictions(options, data, replay))
     summarise(
@@ -306,8 +319,8 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print(f"stopped after {time.monotonic() - started:.0f} s, with everything that was started")
         return
-    except (Failed, ProcessFailed, TimeoutError, OSError) as error:
-        console.print(f"[red]demo failed[/red]: {error}", markup=True)
+    except (Failed, ProcessFailed, TrafficError, KafkaException, pa.ArrowException, OSError) as error:
+        console.print(f"[red]demo failed[/red]: {escape(str(error))}")  # a log's brackets are no markup
         sys.exit(1)
     console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")
 

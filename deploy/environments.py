@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,10 +65,10 @@ def java() -> str:
     if found is None:
         raise Missing("Java 17 is not on PATH: apt-get install openjdk-17-jre-headless")
     told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
-    words = told.split('"')
-    major = words[1].split(".")[0] if len(words) > 1 else ""
-    if not major.isdigit() or int(major) < 17:
-        raise Missing(f"{found} is Java {major or told}, Kafka 4 needs 17: apt-get install openjdk-17-jre-headless")
+    major = re.search(r'version "(\d+)', told)
+    if major is None or int(major[1]) < 17:
+        version = told.strip() if major is None else major[1]
+        raise Missing(f"{found} is Java {version}, Kafka 4 needs 17: apt-get install openjdk-17-jre-headless")
     return found
 
 
@@ -78,17 +79,21 @@ def _python310() -> str:
         *map(str, sorted(pyenv.glob("versions/3.10.*/bin/python3.10"), reverse=True)),
     ]
     for candidate in candidates:
-        # pyenv's shim is on PATH even where it would refuse to run: ask it
-        if (
-            candidate
-            and subprocess.run([candidate, "-c", "import venv, ctypes"], capture_output=True, check=False).returncode
-            == 0
-        ):
+        # pyenv's shim is on PATH even where it would refuse to run, and Debian's may lack the makings of a venv: ask
+        ask = [candidate or "", "-c", "import ctypes, ensurepip, venv"]
+        if candidate and subprocess.run(ask, capture_output=True, check=False).returncode == 0:
             return candidate
     raise Missing(
         "Python 3.10 is neither on PATH nor under pyenv (OneFlow has no wheel for a newer one): "
         "`pyenv install 3.10` or `apt-get install python3.10 python3.10-venv`"
     )
+
+
+def _maven() -> str:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise Missing("Maven is not on PATH: apt-get install maven")
+    return maven
 
 
 def _digest(*parts: bytes) -> str:
@@ -139,12 +144,9 @@ def _make_kafka() -> None:
     home = folder() / "kafka"
     stamp = folder() / "kafka.stamp"
     digest = _digest(pom.read_bytes())
-    java()
     if not _step("Kafka's jars", stamp, digest):
         return
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise Missing("Maven is not on PATH: apt-get install maven")
+    maven = _maven()
     started = time.monotonic()
     stamp.unlink(missing_ok=True)
     shutil.rmtree(home, ignore_errors=True)
@@ -176,6 +178,11 @@ def make() -> None:
     print(f"environments in {folder()}", flush=True)
     with (folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then finds all there
+        java()  # what is missing is told before minutes of installing, not after
+        if not (folder() / "kafka.stamp").exists():
+            _maven()
+        if not all((folder() / f"{name}.stamp").exists() for name in ENVIRONMENTS):
+            _python310()
         for name in ENVIRONMENTS:
             _make_environment(name)
         _make_kernels()

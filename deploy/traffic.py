@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from batch.replay import Message
 
-__all__ = ["PACED_PER_S", "PACED_SHARE", "POISON", "WINDOW", "Shop", "Subscriber", "poison"]
+__all__ = ["PACED_PER_S", "PACED_SHARE", "POISON", "WINDOW", "Shop", "Subscriber", "TrafficError", "poison"]
 
 WINDOW = 4000
 """Unanswered events at most while the stream is sent as fast as it is taken."""
@@ -63,6 +63,10 @@ def poison(user: bytes, time_ms: int) -> dict[str, tuple[bytes | None, bytes | N
 
 
 POISON = len(poison(b"", 0))
+
+
+class TrafficError(RuntimeError):
+    """Events cannot be sent, or scores cannot be read."""
 
 
 @dataclass
@@ -137,15 +141,20 @@ class Subscriber:
 
 
 class Shop:
-    """Sends events; `sent` maps request id → when it was handed to the producer (monotonic seconds)."""
+    """Sends events; `sent` maps request id → when it was handed to the producer (monotonic seconds).
 
-    def __init__(self, bootstrap: str) -> None:
+    `check` is called while scores are awaited: it raises when they cannot come any more.
+    """
+
+    def __init__(self, bootstrap: str, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
                 "linger.ms": 2,
                 "message.max.bytes": 6_000_000,
                 "enable.idempotence": True,
+                "partitioner": "murmur2_random",  # as any Java producer: a user has one partition, whoever sends
                 "log_level": 3,  # a broker that has just started is still loading: librdkafka asks again by itself
             }
         )
@@ -196,7 +205,8 @@ class Shop:
         best, since = subscriber.seen(), time.monotonic()
         while (seen := subscriber.seen()) < count:
             if subscriber.failure is not None:
-                raise RuntimeError("the subscriber failed") from subscriber.failure
+                raise TrafficError(f"the subscriber failed: {subscriber.failure}") from subscriber.failure
+            self._check()
             if seen > best:
                 best, since = seen, time.monotonic()
             elif time.monotonic() - since > SILENCE_S_MAX:
@@ -216,4 +226,4 @@ class Shop:
 
 def _delivered(error: KafkaError | None, _: object) -> None:
     if error is not None:
-        raise KafkaException(error)
+        raise TrafficError(f"an event was not taken: {error.str()}")

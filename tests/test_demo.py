@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -42,14 +45,62 @@ def number(page: str, row: str) -> str:
     return match[1].rstrip(",")
 
 
-def test_the_whole_job(tmp_path: Path) -> None:
-    """Every action is scored once, poison ends as dead letters, and streamed equals offline."""
-    demo = start(tmp_path / "work", "--users", "300")
-    page, _ = demo.communicate(timeout=280)
-    assert demo.returncode == 0, page
+def test_the_whole_job_and_what_keep_leaves_running(tmp_path: Path) -> None:
+    """Every action is scored once, poison ends as dead letters, streamed equals offline; then a user's own event."""
+    demo = start(tmp_path / "work", "--users", "300", "--keep")
+    assert demo.stdout is not None
+    page = ""
+    try:
+        while "as in the tutorial:" not in page:
+            line = demo.stdout.readline()
+            assert line, page
+            page += line
+        predict = shlex.split(demo.stdout.readline())
+        send = shlex.split(page.splitlines()[-2])
+        score = json.loads(subprocess.run(send, check=True, capture_output=True, text=True).stdout)
+        told = subprocess.run(predict, check=True, capture_output=True, text=True).stdout
+        demo.send_signal(signal.SIGINT)
+        rest, _ = demo.communicate(timeout=60)
+    finally:
+        demo.kill()
+    assert demo.returncode == 0, page + rest
     actions = int(number(page, "scores out").replace(",", ""))
     assert actions == pq.read_metadata(tmp_path / "work" / "dataset" / "test.parquet").num_rows > 500
     assert number(page, "dead letters") == "12"
+    assert number(page, "AUC streamed") == number(page, "AUC offline")
+    assert f"{actions:,} of {actions:,}" in page
+    assert 0 < score["purchase_probability"] < 1
+    assert score["model_version"] == "1"
+    assert "bo_action_type_multi_top3frequency_42" in told
+    assert re.search(r"purchase probability +0\.\d+", told)
+    assert left_behind(tmp_path) == []
+
+
+def to_minutes(file: Path) -> None:
+    """Cuts the times of a table to whole minutes: the tutorial's clock, which tells seconds, more so."""
+    table = pq.read_table(file)
+    for name in ("time", "ingestionTime", "eventTime"):
+        if name in table.column_names:
+            column = table[name].cast(pa.timestamp("us")).cast(pa.int64()) if name != "time" else table[name]
+            unit = 60_000 if name == "time" else 60_000_000
+            cut = pc.multiply(pc.divide(column, unit), unit).cast(table.schema.field(name).type)
+            table = table.set_column(table.column_names.index(name), name, cut)
+    pq.write_table(table, file)
+
+
+def test_data_with_a_coarse_clock(tmp_path: Path) -> None:
+    """Like the tutorial's: actions of one moment are told apart, and what was streamed is extracted again offline."""
+    data = tmp_path / "data"
+    made = [sys.executable, "-m", "batch", "generate", "--users", "300", "--out", str(data)]
+    subprocess.run(made, cwd=REPOSITORY, check=True, capture_output=True)
+    for folder in ("bo_action", "flattenRequest_clean"):
+        for file in (data / folder).glob("*.parquet"):
+            to_minutes(file)
+    demo = start(tmp_path / "work", "--data", str(data))
+    page, _ = demo.communicate(timeout=280)
+    assert demo.returncode == 0, page
+    assert "of a user's same moment are spread" in page
+    actions = int(number(page, "scores out").replace(",", ""))
     assert number(page, "AUC streamed") == number(page, "AUC offline")
     assert f"{actions:,} of {actions:,}" in page
     assert left_behind(tmp_path) == []

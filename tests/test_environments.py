@@ -26,12 +26,19 @@ def program(folder: Path, name: str, script: str) -> None:
     file.chmod(0o755)
 
 
+JAVA_17 = "echo 'openjdk version \"17-ea\" 2021-09-14' >&2"
+
+
 def test_missing_python_is_named_with_its_command(bare: Path) -> None:
+    program(bare, "java", JAVA_17)
+    program(bare, "mvn", "exit 0")
     with pytest.raises(environments.Missing, match=r"Python 3\.10 .*pyenv install 3\.10"):
         environments.make()
 
 
 def test_a_shim_that_refuses_to_run_is_no_python(bare: Path) -> None:
+    program(bare, "java", JAVA_17)
+    program(bare, "mvn", "exit 0")
     program(bare, "python3.10", "echo 'command not found' >&2; exit 127")
     with pytest.raises(environments.Missing, match=r"Python 3\.10"):
         environments.make()
@@ -39,7 +46,7 @@ def test_a_shim_that_refuses_to_run_is_no_python(bare: Path) -> None:
 
 def test_missing_java_is_named_with_its_command(bare: Path) -> None:
     with pytest.raises(environments.Missing, match=r"Java 17 .*apt-get install openjdk-17"):
-        environments.java()
+        environments.make()
 
 
 def test_an_old_java_is_named(bare: Path) -> None:
@@ -48,10 +55,8 @@ def test_an_old_java_is_named(bare: Path) -> None:
         environments.java()
 
 
-def test_missing_maven_is_named_with_its_command(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(bare, "java", "echo 'openjdk version \"17.0.1\"' >&2")
-    monkeypatch.setattr(environments, "ENVIRONMENTS", {})
-    monkeypatch.setattr(environments, "_make_kernels", lambda: None)
+def test_missing_maven_is_named_with_its_command(bare: Path) -> None:
+    program(bare, "java", JAVA_17)
     with pytest.raises(environments.Missing, match=r"Maven .*apt-get install maven"):
         environments.make()
 
