@@ -1,7 +1,8 @@
 """A record that cannot be scored → a dead letter: its bytes as they came, and headers that say where and why.
 
 The headers are Kafka Connect's (`__connect.errors.*`), so that its tools read them; the record's own headers stay in
-front of them. A record that is larger than the dead-letter topic takes is cut, and says so: it must not stop the rest.
+front of them. A record that is larger than the dead-letter topic takes is cut, and one whose headers no client can read
+goes without them; either says so: it must not stop the rest.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def dead_letter(record: Record, error: BadEvent, bytes_max: int) -> tuple[bytes 
         bytes_max: the largest record batch that the topic takes. Above it the value is cut, then the record's own
             headers are left out, then the key is cut; headers `jd_intent.truncated.value_bytes`, `.headers`,
             `.key_bytes` carry what there was.
+
+    Headers that cannot be read are left out; header `jd_intent.unreadable.headers` says why.
     """
     kind = type(error)
     why: Headers = [
@@ -35,7 +38,13 @@ def dead_letter(record: Record, error: BadEvent, bytes_max: int) -> tuple[bytes 
         ("__connect.errors.exception.class.name", f"{kind.__module__}.{kind.__qualname__}".encode()),
         ("__connect.errors.exception.message", str(error)[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")),
     ]
-    key, value, own = record.key(), record.value(), list(record.headers() or [])
+    key, value = record.key(), record.value()
+    try:
+        own = list(record.headers() or [])
+    except (SystemError, ValueError) as unreadable:  # confluent's for a header whose name is not UTF-8
+        own = []
+        cause = unreadable.__cause__ or unreadable
+        why.append(("jd_intent.unreadable.headers", str(cause)[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")))
     room = bytes_max - RECORD_OVERHEAD_BYTES - _size(why)
     if _length(key) + _length(value) + _size(own) <= room:
         return key, value, own + why

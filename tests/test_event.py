@@ -235,3 +235,23 @@ def test_a_dead_letter_fits_its_topic(key: bytes, headers: Any, gone: dict[str, 
     assert key.startswith(got_key or b"?")
     cut = {name.removeprefix("jd_intent.truncated."): text for name, text in got if name.startswith("jd_intent.")}
     assert cut == gone
+
+
+class Unreadable(Fake):
+    """A record with a header whose name is not UTF-8, as confluent-kafka gives it."""
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        try:
+            b"\xff".decode()
+        except UnicodeDecodeError as error:
+            raise SystemError("<method 'headers'> returned a result with an exception set") from error
+        raise AssertionError
+
+
+def test_headers_that_cannot_be_read_are_left_out_of_the_dead_letter() -> None:
+    record = Unreadable(b"1", b"{")
+    key, value, headers = dead_letter(record, refuse(record), 1_000_000)
+    assert (key, value) == (b"1", b"{")
+    names = dict(headers)
+    assert names["__connect.errors.topic"] == b"user-actions"
+    assert b"can't decode byte 0xff" in (names["jd_intent.unreadable.headers"] or b"")
