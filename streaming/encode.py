@@ -335,6 +335,10 @@ class _TextLookup:
     def __call__(self, columns: _Columns) -> Ids:
         texts, rows = columns.texts(self._column)
         new = [text for text in texts if text not in self._cache and text is not None]
+        if len(self._cache) + len(new) > CACHE_VALUES_MAX:
+            # Anew with all of this call's texts: the ones known before are needed now too.
+            self._cache = {None: NULL_ID}
+            new = [text for text in texts if text is not None]
         if new:
             self._learn(new)
         return np.array([self._cache[text] for text in texts], np.int64)[rows]
@@ -347,8 +351,6 @@ class _TextLookup:
             at[at == len(self._known)] = 0
             kept = (self._known[at] == ids) | (ids == NULL_ID) if len(self._known) else ids == NULL_ID
             ids = np.where(kept, ids, RARE_ID)
-        if len(self._cache) + len(texts) > CACHE_VALUES_MAX:
-            self._cache = {None: NULL_ID}
         self._cache.update(zip(texts, ids.tolist(), strict=True))  # NULL is in it from the start
 
 

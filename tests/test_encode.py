@@ -244,3 +244,13 @@ def test_answers_of_openmldb_are_encoded() -> None:
     sizes = dict(zip(SEED_ORDER, fit(golden, "seed").table_sizes, strict=True))
     assert sizes["reqId_1"] == golden.num_rows
     assert sizes["bo_comment_bad_comment_rate_multi_min_14"] == 1
+
+
+def test_a_full_cache_starts_anew_and_ids_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = features()
+    encoder = fit(table)
+    expected = encoder.encode(table)
+    monkeypatch.setattr("streaming.encode.CACHE_VALUES_MAX", 4)
+    crowded = Encoder(encoder.fields, encoder._vocabulary, encoder.table_sizes)
+    for start, rows in ((0, 3), (1, 5), (2, 2), (0, 400), (4, 1), (0, 400)):
+        assert np.array_equal(crowded.encode(table.slice(start, rows)), expected[start : start + rows])
