@@ -23,7 +23,7 @@ import structlog
 
 from streaming.config import Config
 from streaming.deadletter import dead_letter
-from streaming.errors import Aborted, BadEvent, ModelUnavailable, TransactionFatal
+from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, TransactionFatal
 from streaming.event import (
     Action,
     Actions,
@@ -50,6 +50,7 @@ __all__ = ["Batch", "Scorer"]
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
 PROGRESS_S = 2.0  # how often a rebuild says how far it is
+CHECK_S = 1.0  # how often Triton is asked, under load, whether its model still belongs to our encoder
 
 _log = structlog.stdlib.get_logger("streaming.loop")
 
@@ -65,10 +66,14 @@ class Model(Protocol):
 
     def submit(self, ids: npt.NDArray[np.int64]) -> Call: ...
     def score(self, ids: npt.NDArray[np.int64]) -> Scores: ...
+    def encoder_digest(self) -> str | None: ...
 
 
 class Encoder(Protocol):
     """Features → ids (`streaming.encode.Encoder`)."""
+
+    @property
+    def digest(self) -> str: ...
 
     def encode(self, features: pa.Table) -> npt.NDArray[np.int64]: ...
 
@@ -138,6 +143,7 @@ class Scorer:
         self._newest: dict[int, int] = {}
         self._aborts = 0
         self._reported = 0.0
+        self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,15 +250,17 @@ class Scorer:
 
         Raises:
             ModelUnavailable: for longer than `model.give_up_after_s`.
+            ArtifactMismatch: the model belongs to another encoder.
         """
         if batch.call is None or batch.ids is None:
             return None
         settings = self.config.model
         try:
             with self.metrics.stage("score"):
-                return batch.call.result()
+                return self.own(batch.call.result())
         except ModelUnavailable as error:
             failure = error
+        self._checked = ("", 0.0)  # another model may come back under the same version
         self.source.pause()
         deadline = time.monotonic() + settings.give_up_after_s
         for wait_s in _backoff(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000):
@@ -274,13 +282,34 @@ class Scorer:
                 return None
             self.metrics.model_retries.inc()
             try:
-                scores = self.model.score(batch.ids)
+                scores = self.own(self.model.score(batch.ids))
                 break
             except ModelUnavailable as error:
                 failure = error
         self.health.ready("model")
         self.source.resume()
         _log.info("the model is back", version=scores.version)
+        return scores
+
+    def own(self, scores: Scores) -> Scores:
+        """The scores, if their model was trained on this encoder's ids; Triton may have been given another since.
+
+        Asked again after an outage, for a version that is new, and every `CHECK_S`.
+
+        Raises:
+            ArtifactMismatch: it was not; nothing of these scores may be published.
+            ModelUnavailable: Triton does not tell.
+        """
+        checked, at = self._checked
+        if scores.version == checked and time.monotonic() - at < CHECK_S:
+            return scores
+        digest = self.model.encoder_digest()
+        if digest != self.encoder.digest:
+            raise ArtifactMismatch(
+                f"model {self.config.model.name!r} at {self.config.model.url} version {scores.version} was trained "
+                f"with encoder {digest}, this scorer has {self.encoder.digest}: restart it with that model's artifact"
+            )
+        self._checked = (scores.version, time.monotonic())
         return scores
 
     def publish(self, batch: Batch, scores: Scores | None) -> None:
@@ -385,9 +414,10 @@ class Scorer:
             return
         batch = self.in_flight
         try:
-            scores = batch.call.result() if batch.call else None
+            scores = self.own(batch.call.result()) if batch.call else None
         except ModelUnavailable as error:
             _log.warning("given back unscored: the model is away", error=str(error), at=_places(batch.records))
+            self._checked = ("", 0.0)
             self.forget()
             return
         self.in_flight = None

@@ -13,9 +13,11 @@ from prometheus_client import generate_latest
 
 from deploy.kafka.broker import Broker
 from streaming.encode import Encoder
-from streaming.errors import Aborted, OffsetOutOfRange, TransactionFatal
+from streaming.errors import Aborted, ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, TransactionFatal
 from streaming.event import Actions
+from streaming.health import Health
 from streaming.loop import Scorer
+from streaming.metrics import Metrics
 
 
 def test_scores_and_dead_letters_come_once_and_exactly(
@@ -120,6 +122,36 @@ def test_an_event_that_the_store_refuses_is_a_dead_letter_of_its_own(
     assert "request-7" not in found.scores
     assert json.loads(found.dead[0].value() or b"")["request_id"] == "request-7"
     assert dict(found.dead[0].headers() or [])["__connect.errors.exception.message"] == b"flattenRequest row 7: no"
+
+
+class Away:
+    """A call that Triton went away from."""
+
+    def result(self) -> Any:
+        raise ModelUnavailable("away, by the test")
+
+
+@pytest.mark.parametrize("when", ["later", "after an outage", "while leaving"])
+def test_nothing_is_published_with_a_model_of_another_encoder(
+    when: str, stage: Stage, shop: Shop, scorer_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.loop.CHECK_S", 1e9 if when == "after an outage" else 0.0)
+    seen: list[str] = []
+
+    def swap(scorer: Scorer, step: str) -> None:
+        seen.append(step)
+        if step == "encode" and seen.count(step) == 2:
+            monkeypatch.setattr(scorer.model, "encoder_digest", lambda: "sha256:other")
+            if when == "after an outage":
+                monkeypatch.setattr(scorer.model, "submit", lambda _: Away())
+        if step == "submit" and seen.count(step) == 2 and when == "while leaving":
+            scorer.stop.set()
+
+    stage.send_actions(shop.actions)
+    message = r"version 1 was trained with encoder sha256:other, this scorer has sha256:\w+: restart it"
+    with pytest.raises(ArtifactMismatch, match=message), running(stage.config(), scorer_encoder, step=swap) as scorer:
+        wait_until(scorer.stop.is_set, "the scorer gives up")
+    assert sum(stage.committed()) <= 50  # at most the batch before
 
 
 @pytest.mark.parametrize("kafka", [{}, {"assignor": "range"}, {"group_protocol": "consumer"}], ids=str)
