@@ -23,13 +23,20 @@ class Health:
     """What the loop tells about itself; read by the HTTP server's threads.
 
     Args:
-        stalled_s: a loop that has not called `beat` for so long counts as hung.
+        stalled_s: a loop that has not called `beat` for so long counts as hung. Only from `watch` on: before it history
+            is loaded and servers are awaited, which takes as long as it takes, and a kill would only begin it anew.
     """
 
     def __init__(self, stalled_s: float) -> None:
         self._stalled_s = stalled_s
         self._beat = time.monotonic()
+        self._watched = False
         self._missing: dict[str, str] = dict.fromkeys(PARTS, "starting")
+
+    def watch(self) -> None:
+        """The loop begins to go round: silence means that it hangs."""
+        self.beat()
+        self._watched = True
 
     def beat(self) -> None:
         """The loop goes round."""
@@ -40,7 +47,7 @@ class Health:
         return time.monotonic() - self._beat
 
     def alive(self) -> bool:
-        return self.silent_s() < self._stalled_s
+        return not self._watched or self.silent_s() < self._stalled_s
 
     def ready(self, part: str) -> None:
         """`part` of `PARTS` is there."""

@@ -1,8 +1,10 @@
 """The scorer: poll → decode → insert → features → encode → score → publish → commit.
 
-One thread goes round: it reads a batch and computes its features, while Triton works on the batch before, and a second
-thread publishes the one before that in a Kafka transaction. Batches stay in order. When a transaction is aborted, the
-rows of its batch are rolled back with those of all batches after it, and all of them are read again.
+One thread goes round. Under load (`crowded`: a batch is at least half full) it reads a batch and computes its features
+while Triton works on the batch before, and a second thread publishes the one before that in a Kafka transaction. A
+smaller batch is scored and handed to that thread at once, before more is read. Batches stay in order. When a
+transaction is aborted, the rows of its batch are rolled back with those of all batches after it, and all of them are
+read again.
 """
 
 from __future__ import annotations
@@ -139,6 +141,8 @@ class Scorer:
         self._dimension_decoders = dimension_decoders(config.events.message_bytes_max, config.events.future_s_max)
         topics = config.kafka.topics
         self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
+        # Asked when it is scraped, so that it always says what /readyz does.
+        metrics.ready.set_function(lambda: not health.missing())
         self._ce_source = f"/jd-intent-scorer/{topics.actions}".encode()
         self._newest: dict[int, int] = {}
         self._aborts = 0
@@ -155,13 +159,14 @@ class Scorer:
             TransactionFatal, OffsetOutOfRange, ArtifactMismatch: going on would be wrong.
         """
         self.source.subscribe()
+        self.health.watch()
         try:
             while not self.stop.is_set():
                 self._report()
                 if self.source.grown:
                     self.rebuild()
                     continue
-                following = self.read()  # poll, decode, insert, features, encode: while Triton works
+                following = self.read()  # poll, decode, insert, features, encode: while Triton works, if it does
                 pending = self.in_flight
                 scores = self.scores(pending) if pending else None
                 if pending is not self.in_flight:
@@ -194,7 +199,10 @@ class Scorer:
                 self.publish(batch, scores)
 
     def read(self) -> Batch | None:
-        """Polls and prepares the next batch; none if there was nothing to read."""
+        """Polls and prepares the next batch; none if there was nothing to read.
+
+        While Triton works on a batch in flight, which there is only after a `crowded` one: a smaller one was finished.
+        """
         limits, starts = self.config.batch, dict(self.source.positions)
         with self.metrics.stage("poll"):
             # With a batch in flight only what is there already is taken: its scores shall not wait for the next events.
@@ -272,7 +280,7 @@ class Scorer:
                 raise ModelUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {failure}") from failure
             again = time.monotonic() + wait_s
             while time.monotonic() < again and not self.stop.is_set():
-                self.health.beat()
+                self._report()
                 self.source.keep_alive(min(0.1, wait_s))
                 if self.in_flight is not batch:  # given back during a rebalance
                     self.source.resume()
@@ -456,7 +464,7 @@ class Scorer:
             if self.prepare(batch, [], records).dead:
                 self.publish(batch, None)
                 self.published()
-            self.health.beat()
+            self._report()
             self.source.keep_alive()
             progress.tell("replaying dimension topics", rows=rows)
             if self.stop.is_set() or generation != self.source.generation:
@@ -465,7 +473,7 @@ class Scorer:
             events, _, _ = self._decoder.decode_all(records)
             if events:
                 self.store.restore({}, action_columns(events))
-            self.health.beat()
+            self._report()
             rows += len(records)
             progress.tell("replaying actions", rows=rows, left=left)
             if self.stop.is_set():
@@ -579,7 +587,6 @@ class Scorer:
                 self.health.ready("state")  # more scorers than partitions: this one waits for its turn
         else:
             self.health.not_ready("assignment", "waiting for the group")
-        self.metrics.ready.set(not self.health.missing())
         self.metrics.set_lag(self.source.lag())
         self.metrics.set_sizes(self.store.sizes())
 

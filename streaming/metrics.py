@@ -95,6 +95,7 @@ class Metrics:
         self.ready = Gauge("jd_intent_ready", "1 while /readyz says so.", registry=registry)
         self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self._version = ""
+        self._lagging: set[tuple[str, str]] = set()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -105,9 +106,13 @@ class Metrics:
 
     def set_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
         """Replaces all lags: a partition that went away must not keep its last one."""
-        self.lag.clear()
-        for (topic, partition), lag in lags.items():
-            self.lag.labels(topic, str(partition)).set(lag)
+        labels = {(topic, str(partition)): lag for (topic, partition), lag in lags.items()}
+        for pair, lag in labels.items():
+            self.lag.labels(*pair).set(lag)
+        # Afterwards: a scrape in between must not miss a partition that stays.
+        for pair in self._lagging - labels.keys():
+            self.lag.remove(*pair)
+        self._lagging = set(labels)
 
     def set_sizes(self, sizes: Mapping[str, tuple[int, int]]) -> None:
         """Rows and bytes per table."""

@@ -226,3 +226,20 @@ def delete_records() -> Callable[[str, str, list[int]], None]:
             future.result(30)
 
     return delete
+
+
+def test_a_slow_start_is_alive_and_a_silent_loop_is_not() -> None:
+    health = Health(stalled_s=0.0)
+    health.beat()
+    assert health.alive()
+    health.watch()
+    assert not health.alive()
+
+
+def test_the_lag_of_a_partition_that_went_away_is_not_kept() -> None:
+    metrics = Metrics()
+    metrics.set_lag({("actions", 0): 3, ("actions", 1): 4})
+    metrics.set_lag({("actions", 1): 5})
+    shown = generate_latest(metrics.registry).decode()
+    assert 'jd_intent_consumer_lag{partition="1",topic="actions"} 5.0' in shown
+    assert 'partition="0"' not in shown

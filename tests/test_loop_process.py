@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fixtures_scorer import PARTITIONS, REPOSITORY, Shop, Stage, check, running, wait_until
+from prometheus_client import generate_latest
 
 from deploy.kafka.broker import Broker
 from deploy.process import Process, free_ports
@@ -23,6 +24,7 @@ from deploy.triton.server import Triton
 from streaming.encode import Encoder
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable
+from streaming.loop import Scorer
 from streaming.run import run
 
 # The same as `jd-intent-score run`, but SIGKILL comes after the n-th time of a step.
@@ -67,6 +69,11 @@ def get(port: int, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
     except OSError:
         return 0, ""
+
+
+def shown(scorer: Scorer) -> str:
+    """Its /metrics."""
+    return generate_latest(scorer.metrics.registry).decode()
 
 
 def test_killed_after_any_step_each_event_is_scored_once_from_the_right_state(
@@ -132,9 +139,13 @@ def test_triton_killed_and_back(
             wait_until(lambda: scorer.metrics.model_retries._value.get() > before + 2, "retries")
             assert len(scorer.source.positions) == PARTITIONS
             assert scorer.health.alive()
+            assert "jd_intent_ready 0.0" in shown(scorer)
+            reported = scorer._reported
+            wait_until(lambda: scorer._reported > reported, "lag and sizes are brought up to date")
             triton.start()
             found = stage.collect(len(shop.actions))
             wait_until(lambda: not scorer.health.missing(), "ready again")
+            assert "jd_intent_ready 1.0" in shown(scorer)
     check(found, truth)
 
 
@@ -233,6 +244,7 @@ def test_a_model_of_another_encoder_is_refused(stage: Stage, shop_answers: Any, 
     from batch.encode import fit
 
     fit(shop_answers).save(tmp_path / "encoder")
+    save_sql(tmp_path)
     message = refused(stage.config(model={"artifact": str(tmp_path)}))
     assert message.startswith("ArtifactMismatch: model 'embedding' at")
     assert message.count("sha256:") == 2
