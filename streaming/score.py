@@ -42,7 +42,8 @@ def encode_scores(
 
     Args:
         actions: n actions.
-        records: the n records they came in; header `ce_inputrecord` names them as topic[partition]@offset.
+        records: the n records they came in. Header `ce_id` names them as topic[partition]@offset: with `ce_source` it
+            must name one event only, and request ids may repeat.
         probabilities: float32 [n].
         source: CloudEvents' `ce_source`.
     """
@@ -55,8 +56,8 @@ def encode_scores(
     # Milliseconds cast to "YYYY-MM-DD HH:MM:SS.mmm"; RFC 3339 wants T and Z.
     text = pa.array(actions.times, pa.timestamp("ms")).cast(pa.string())
     instants = pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "").cast(pa.binary()).to_pylist()
-    requests, users = actions.request_ids, actions.user_ids
-    columns = zip(requests, users, actions.sku_ids, actions.times.tolist(), probabilities.tolist(), strict=True)
+    users, times = actions.user_ids, actions.times.tolist()
+    columns = zip(actions.request_ids, users, actions.sku_ids, times, probabilities.tolist(), strict=True)
     # One call for all: JSON has no line break in it, so a line is a value.
     values = msgspec.json.Encoder().encode_lines([Score(*fields, version) for fields in columns]).split(b"\n")
     return [
@@ -65,10 +66,9 @@ def encode_scores(
             value,
             [
                 *constant,
-                ("ce_id", request.encode()),
+                ("ce_id", place(record.topic(), record.partition(), record.offset()).encode()),
                 ("ce_time", instant),
-                ("ce_inputrecord", place(record.topic(), record.partition(), record.offset()).encode()),
             ],
         )
-        for user, value, request, instant, record in zip(users, values, requests, instants, records, strict=False)
+        for user, value, instant, record in zip(users, values, instants, records, strict=False)
     ]
