@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from batch.encode import fit
+from batch.folder import digest
 from batch.generate import generate
 from batch.replay import Message, Replay, period
 from deploy.kafka.broker import Broker
@@ -79,6 +81,8 @@ def constant_artifact(folder: Path, replay: Replay) -> Path:
     actions = [decoder.decode(m.value, m.key, m.time) for m in replay.actions[:FIT_ROWS]]
     encoder = fit(store.answer({}, action_columns(actions)))
     encoder.save(folder / "encoder")
+    sql = Path(shutil.copy(REPOSITORY / "sql" / "features.sql", folder / "features.sql"))
+    (folder / "manifest.json").write_text(json.dumps({"sql_sha256": digest(sql)}))
     model = folder / "triton" / "embedding"
     (model / "1").mkdir(parents=True)
     config = (REPOSITORY / "deploy" / "triton" / "config.pbtxt").read_text()

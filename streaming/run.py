@@ -21,6 +21,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from streaming import log
+from streaming.artifact import check_sql
 from streaming.config import Config, load, masked
 from streaming.encode import Encoder
 from streaming.engine import UnsupportedSQL
@@ -91,6 +92,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         start = time.monotonic()
         store.load()
         _log.info("tables are there", seconds=round(time.monotonic() - start, 2), tables=dict(store.sizes()))
+        check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
         encoder.encode(store.schema().empty_table())  # refuses a deployment that lacks its columns
         model = Model(
             url=config.model.url,

@@ -42,6 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streaming import log
+from streaming.artifact import check_sql
 from streaming.config import Config, load
 from streaming.encode import Encoder
 from streaming.engine import BadRow, UnsupportedSQL
@@ -333,12 +334,13 @@ def run(config: Config, host: str, port: int) -> None:
 
     Raises:
         ConfigError: the port is taken; a script, topic or file is missing or wrong.
-        ArtifactMismatch: the encoder is damaged.
+        ArtifactMismatch: the encoder is damaged; the deployed SQL is not the artifact's.
         ScorerError: following the topics failed; the process should be started again.
     """
     with _listen(host, port) as listener:
         store = EmbeddedStore(config.store)
         store.load()
+        check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         model = Model(config.model.url, config.model.name, config.model.timeout_s)
         follower = Follower(config, store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from batch.encode import fit
+from batch.folder import digest
 from deploy.kafka.broker import Broker
 from deploy.triton.server import Triton
 from streaming.config import Config, Store
@@ -358,11 +360,18 @@ def truth(shop: Shop, shop_answers: pa.Table, scorer_encoder: Encoder) -> dict[s
     return dict(zip((action["request_id"] for action in shop.actions), scores, strict=True))
 
 
+def save_sql(artifact: Path) -> None:
+    """The artifact's query, and of its manifest what says that it is the one."""
+    sql = Path(shutil.copy(REPOSITORY / "sql" / "features.sql", artifact / "features.sql"))
+    (artifact / "manifest.json").write_text(json.dumps({"sql_sha256": digest(sql)}))
+
+
 @pytest.fixture(scope="session")
 def scorer_artifact(scorer_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact folder: the encoder, and a model repository whose answer any test can compute."""
+    """An artifact folder: SQL, encoder, and a model repository whose answer any test can compute."""
     artifact = tmp_path_factory.mktemp("scorer-artifact")
     scorer_encoder.save(artifact / "encoder")
+    save_sql(artifact)
     model = artifact / "triton" / "embedding"
     (model / "1").mkdir(parents=True)
     config = (REPOSITORY / "deploy" / "triton" / "config.pbtxt").read_text()

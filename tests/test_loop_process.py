@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_scorer import PARTITIONS, REPOSITORY, Shop, Stage, check, running, wait_until
+from fixtures_scorer import PARTITIONS, REPOSITORY, Shop, Stage, check, running, save_sql, wait_until
 from prometheus_client import generate_latest
 
 from deploy.kafka.broker import Broker
