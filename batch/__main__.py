@@ -39,6 +39,14 @@ class EncodingName(str, Enum):
     seed = "seed"
 
 
+class LabelName(str, Enum):
+    """Where labels come from."""
+
+    auto = "auto"
+    action = "action"
+    five_day = "five-day"
+
+
 @app.command()
 def generate(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
@@ -130,6 +138,13 @@ def encode(
     out: Annotated[Path, typer.Option(help="Dataset folder to write; its only part is `test`.")],
     encoder: Annotated[Path, typer.Option(help="Encoder folder: an artifact's or a dataset's encoder/.")],
     since: Annotated[int, typer.Option(help="Take the requests from this time on, epoch ms.")] = 0,
+    labels: Annotated[
+        LabelName,
+        typer.Option(
+            help="action: the data's table, without the requests that it lacks; five-day: the orders in bo_action; "
+            "auto: action where there is one."
+        ),
+    ] = LabelName.auto,
     sql: SqlFolder = None,
 ) -> None:
     """Label and encode later requests with an encoder that exists."""
@@ -137,8 +152,14 @@ def encode(
     from batch.prepare import encode_with  # noqa: PLC0415
     from streaming.encode import Encoder  # noqa: PLC0415
 
-    done = encode_with(features, data, out, Encoder.load(encoder), since_ms=since, sql=sql or SQL_FOLDER)
-    console.print(f"test samples = {done.counts['test']}, positives = {done.positives['test']}")
+    done = encode_with(
+        features, data, out, Encoder.load(encoder), since_ms=since, labels=labels.value, sql=sql or SQL_FOLDER
+    )
+    console.print(
+        f"test samples = {done.counts['test']}, positives = {done.positives['test']}, labels from {done.label_source}"
+    )
+    if done.unlabelled:
+        console.print(f"note: {done.unlabelled:,} requests have no row in `action` and were left out")
 
 
 @app.command()

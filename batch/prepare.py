@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -27,7 +28,10 @@ from batch.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
 from batch.split import by_time
 from streaming.encode import Encoder
 
-__all__ = ["Options", "Prepared", "encode_with", "label", "prepare", "read_features"]
+__all__ = ["LabelRule", "Options", "Prepared", "encode_with", "label", "prepare", "read_features"]
+
+LabelRule: TypeAlias = Literal["auto", "action", "five-day"]
+"""Where labels come from: the data's `action` table, the orders in bo_action, or (auto) `action` where there is one."""
 
 PAIR = "flattenRequest_pair_id_original_24"
 ENCODE_ROWS = 65_536  # rows encoded at once
@@ -101,9 +105,16 @@ def read_features(folder: Path) -> pa.Table:
     return features
 
 
-def label(features: pa.Table, data: Path) -> Labelled:
-    """Labels features by the data's `action` table where it brings one, else by the orders in bo_action."""
-    if (data / "action").exists():
+def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
+    """Labels features as `rule` says. The `action` table drops the requests that have no row in it.
+
+    Raises:
+        BadData: the `action` table is asked for and is not there, or has a row for none of the requests.
+    """
+    there = (data / "action").exists()
+    if rule == "action" and not there:
+        raise BadData(f"{data / 'action'}: there is no such folder to take labels from")
+    if rule != "five-day" and there:
         values, known = recorded(features)
         if not known.any():
             raise BadData(f"{data / 'action'}: none of the requests has a row in it, so none has a label")
@@ -149,14 +160,23 @@ def prepare(features: Path, data: Path, out: Path, options: Options | None = Non
 
 
 def encode_with(
-    features: Path, data: Path, out: Path, encoder: Encoder, *, since_ms: int, sql: Path = SQL_FOLDER
+    features: Path,
+    data: Path,
+    out: Path,
+    encoder: Encoder,
+    *,
+    since_ms: int,
+    labels: LabelRule = "auto",
+    sql: Path = SQL_FOLDER,
 ) -> Prepared:
     """A dataset of one part, `test`: the requests since `since_ms` (epoch ms), labelled, encoded by a given encoder.
+
+    With `labels="five-day"` all of them are in it: requests that were streamed have no row in a recorded `action`.
 
     Raises:
         BadData: as `prepare`, or no request is that late. ArtifactMismatch: features and encoder do not fit.
     """
-    labelled = label(read_features(features), data)
+    labelled = label(read_features(features), data, labels)
     late = np.flatnonzero(labelled.time_ms >= since_ms)
     if not len(late):
         raise BadData(f"{features}: no request since {since_ms} (epoch ms); the last is at {labelled.time_ms.max()}")

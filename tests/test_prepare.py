@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,25 @@ def test_later_requests_are_encoded_with_a_given_encoder(tmp_path: Path) -> None
     assert ours.request_ids.to_pylist() == theirs.request_ids.to_pylist()
     with pytest.raises(BadData, match="no request since"):
         encode_with(features, data, tmp_path / "later", encoder, since_ms=since * 2)
+
+
+def test_later_requests_without_a_recorded_label_are_kept_by_the_five_day_rule(tmp_path: Path) -> None:
+    features, data = folders(tmp_path, action=True)
+    encoder = fit(read_features(features))
+    since = START_MS + 360 * HOUR_MS
+    recorded = encode_with(features, data, tmp_path / "auto", encoder, since_ms=since)
+    assert (recorded.label_source, recorded.counts) == ("action", {"test": 20})
+    asked = encode_with(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
+    assert asked == recorded
+    all_of_them = encode_with(features, data, tmp_path / "rule", encoder, since_ms=since, labels="five-day")
+    assert (all_of_them.label_source, all_of_them.unlabelled) == ("bo_action", 0)
+    part = read_part(tmp_path / "rule", "test")
+    rows = numbers(part.request_ids.to_pylist())
+    assert rows == list(range(360, 400))
+    assert part.labels.tolist() == [float(row in {363, 383}) for row in rows]
+    shutil.rmtree(data / "action")
+    with pytest.raises(BadData, match="action: there is no such folder to take labels from"):
+        encode_with(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
 
 
 def test_what_is_not_features_is_refused_and_an_older_dataset_stays(tmp_path: Path) -> None:
