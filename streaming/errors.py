@@ -10,7 +10,8 @@
     ├── TransactionFatal  the producer is spent: exit, a supervisor starts a new one
     ├── OffsetOutOfRange  records that should be there are gone: refuse to jump over them
     ├── ConfigError       refuse to start
-    └── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
+    ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
+    └── Stopped           told to stop while a server was awaited: no failure, the process ends
     UnsupportedSQL        (a ValueError, see `streaming.engine`) refuse to deploy
     BadRow                (a ValueError, see `streaming.engine`) a table refuses a row
 
@@ -28,6 +29,7 @@ __all__ = [
     "ModelUnavailable",
     "OffsetOutOfRange",
     "ScorerError",
+    "Stopped",
     "StoreUnavailable",
     "TransactionFatal",
     "Unavailable",
@@ -85,3 +87,7 @@ class ConfigError(ScorerError):
 
 class ArtifactMismatch(ScorerError):
     """Two parts that must belong together do not; the message names both and what differs."""
+
+
+class Stopped(ScorerError):
+    """Told to stop while a server was awaited. What is under way is left to the next start, which reads it again."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import structlog
 
 from streaming.config import Config
-from streaming.errors import StoreUnavailable
+from streaming.errors import Stopped, StoreUnavailable
 from streaming.event import (
     Action,
     Decoder,
@@ -29,7 +29,7 @@ from streaming.event import (
     dimension_decoders,
 )
 from streaming.log import place
-from streaming.source import TopicReader, check_topics
+from streaming.source import TopicReader, Waiting, check_topics
 from streaming.store import EmbeddedStore
 
 __all__ = ["Follower"]
@@ -77,7 +77,7 @@ class Follower:
             ConfigError: a topic does not exist.
             BrokerUnavailable: no broker answers.
         """
-        check_topics(self._config.kafka)
+        check_topics(self._config.kafka, Waiting(self._stop))
         self._thread.start()
 
     def stop(self) -> None:
@@ -112,6 +112,8 @@ class Follower:
     def _run(self) -> None:
         try:
             self._follow()
+        except Stopped as why:
+            _log.info("stopped while Kafka is away", why=str(why))
         except BaseException as error:
             self.failure = error
             _log.exception("following the topics failed")
@@ -120,7 +122,7 @@ class Follower:
 
     def _follow(self) -> None:
         kafka, batch = self._config.kafka, self._config.batch
-        reader = TopicReader(kafka)
+        reader = TopicReader(kafka, Waiting(self._stop))
         try:
             partitions = reader.partitions((*self._tables, kafka.topics.actions))
             marks = {partition: reader.watermarks(partition) for partition in partitions}

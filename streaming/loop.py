@@ -25,7 +25,7 @@ import structlog
 
 from streaming.config import Config
 from streaming.deadletter import dead_letter
-from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, TransactionFatal
+from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
 from streaming.event import (
     Action,
     Actions,
@@ -52,6 +52,7 @@ __all__ = ["Batch", "Scorer"]
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
 PROGRESS_S = 2.0  # how often a rebuild says how far it is
+STOP_S = 10.0  # for how long a transaction under way is waited for once the process is told to stop
 CHECK_S = 1.0  # how often Triton is asked, under load, whether its model still belongs to our encoder
 
 _log = structlog.stdlib.get_logger("streaming.loop")
@@ -177,6 +178,9 @@ class Scorer:
                 if self.in_flight and not self.crowded(self.in_flight):
                     self.finish(self.in_flight)
             self.settle()
+        except Stopped as why:
+            self.in_flight = None
+            _log.warning("left before all was published: the next start reads it again", why=str(why))
         except BaseException:
             self.in_flight = None  # leaving the group settles what is in flight: not after a failure
             raise
@@ -363,12 +367,16 @@ class Scorer:
         return True
 
     def _wait(self, outcome: Future[None]) -> None:
+        left_s = STOP_S
         while True:
             try:
                 return outcome.result(1.0)
             except FutureTimeoutError:
                 if step := self.publisher.hung():
                     raise TransactionFatal(f"{step} does not return") from None
+                left_s -= self.stop.is_set()  # a second each time
+                if left_s < 0:
+                    raise Stopped(f"a transaction was still under way after {STOP_S:.0f} s") from None
 
     def commit(self, batch: Batch, scores: Scores | None, group: Any) -> None:
         """Publishes a batch exactly once: scores, dead letters and offsets become visible together, or not at all.

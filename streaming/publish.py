@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,12 +19,13 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from streaming.config import Kafka
-from streaming.errors import Aborted, BrokerUnavailable, ConfigError, TransactionFatal
+from streaming.errors import Aborted, BrokerUnavailable, ConfigError, Stopped, TransactionFatal
 from streaming.score import Headers
 
 __all__ = ["Publisher"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
+STOP_S = 5.0  # for how long a call is repeated once the process is told to stop
 HUNG_S = 4 * CALL_TIMEOUT_S  # a call that runs for so long will not return
 # A broker writes a transaction's markers after it has answered the commit, and refuses the next transaction meanwhile.
 # librdkafka then waits 20 ms: a rest as long as the markers usually take is shorter.
@@ -38,16 +40,17 @@ class Publisher:
     """A transactional producer.
 
     Args:
+        stop: once it is set, a call is repeated for `STOP_S` at most.
         beat: called while a call is being retried, so that the process counts as alive.
 
     Attributes:
         dead_letter_bytes_max: the largest record that the dead-letter topic takes.
     """
 
-    def __init__(self, kafka: Kafka, beat: Callable[[], None]) -> None:
+    def __init__(self, kafka: Kafka, stop: threading.Event, beat: Callable[[], None]) -> None:
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
         self._patience_s = kafka.give_up_after_s
-        self._beat = beat
+        self._stop, self._beat = stop, beat
         self._running: tuple[str, float] | None = None
         common = kafka.client()
         limits = _message_bytes_max(common, (self._scores, self._dead_letters))
@@ -149,8 +152,12 @@ class Publisher:
 
         Args:
             repeat: call again while the broker is away.
+
+        Raises:
+            Stopped: told to stop while the broker is away. The next `start` ends the transaction.
         """
         deadline = time.monotonic() + self._patience_s
+        leaving = False
         while True:
             self._running = step, time.monotonic()
             try:
@@ -162,7 +169,11 @@ class Publisher:
                     raise Aborted(f"{step}: {error.str()}") from raised
                 if error.fatal() or not error.retriable():
                     raise TransactionFatal(f"{step}: {error.str()} ({error.name()})") from raised
+                if self._stop.is_set() and not leaving:
+                    leaving, deadline = True, min(deadline, time.monotonic() + STOP_S)
                 if time.monotonic() > deadline:
+                    if leaving:
+                        raise Stopped(f"{step}: {error.str()}") from raised
                     silence = f"{step}: no answer for {self._patience_s:.0f} s"
                     raise BrokerUnavailable(f"{silence}: {error.str()}") from raised
                 _log.warning("transaction call is repeated", step=step, error=error.str())

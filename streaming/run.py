@@ -7,6 +7,7 @@ Exit status: 0 told to stop; 1 a defect (the state is rebuilt by the next start)
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -25,12 +26,12 @@ from streaming.artifact import check_sql
 from streaming.config import Config, load, masked
 from streaming.encode import Encoder
 from streaming.engine import UnsupportedSQL
-from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable, ScorerError, Unavailable
+from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable, ScorerError, Stopped, Unavailable
 from streaming.health import Health, HttpServer
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
-from streaming.source import ActionSource, DimensionSource, check_topics
+from streaming.source import ActionSource, DimensionSource, Waiting, check_topics
 from streaming.store import EmbeddedStore
 from streaming.triton import Model
 
@@ -84,9 +85,14 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
     """
     _log.info("starting", pid=os.getpid(), config=masked(config))
     metrics, health = Metrics(), Health(config.http.stalled_s)
-    with HttpServer(config.http, health, metrics.registry) as server:
+    with (
+        contextlib.suppress(Stopped),
+        HttpServer(config.http, health, metrics.registry) as server,
+        contextlib.ExitStack() as stack,
+    ):
         _log.info("http", host=config.http.host, port=server.port)
-        check_topics(config.kafka)
+        waiting = Waiting(stop, health.beat)
+        check_topics(config.kafka, waiting)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         store = EmbeddedStore(config.store)
         start = time.monotonic()
@@ -100,17 +106,16 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
             timeout_s=config.model.timeout_s,
             batch_size_max=config.batch.messages_max,
         )
+        stack.callback(model.close)
         wait_for_model(config, model, encoder, health, stop)
-        publisher = Publisher(config.kafka, health.beat)
-        if stop.is_set():
-            return
+        publisher = Publisher(config.kafka, stop, health.beat)
         # Before the group is joined: it ends a transaction that this instance's last run has left open.
         publisher.start()
         _log.info("transactions are ready", transactional_id=publisher.transactional_id)
         scorer = Scorer(
-            config, source=functools.partial(ActionSource, config.kafka), dimensions=DimensionSource(config.kafka),
-            store=store, encoder=encoder, model=model, publisher=publisher, metrics=metrics, health=health, stop=stop,
-            step=step,
+            config, source=functools.partial(ActionSource, config.kafka, waiting),
+            dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=encoder, model=model,
+            publisher=publisher, metrics=metrics, health=health, stop=stop, step=step,
         )  # fmt: skip
         # What is there now stays: the collector need not walk it again with every batch.
         gc.collect()
@@ -125,6 +130,7 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
     Raises:
         ArtifactMismatch: the model names another encoder, or none.
         ModelUnavailable: for longer than `model.give_up_after_s`.
+        Stopped: told to stop before it answered.
     """
     deadline = time.monotonic() + config.model.give_up_after_s
     told = False
@@ -132,6 +138,7 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
         health.beat()
         try:
             if model.ready():
+                digest = model.encoder_digest()
                 break
             why = f"model {config.model.name!r} at {config.model.url} is not ready"
         except ModelUnavailable as error:
@@ -144,8 +151,7 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
             told = True
         stop.wait(MODEL_POLL_S)
     else:
-        return
-    digest = model.encoder_digest()
+        raise Stopped("while the model was waited for")
     if digest != encoder.digest:
         raise ArtifactMismatch(
             f"model {config.model.name!r} at {config.model.url} was trained with encoder {digest}, "

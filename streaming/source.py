@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -16,12 +17,12 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming.config import Kafka
-from streaming.errors import BrokerUnavailable, ConfigError, OffsetOutOfRange, ScorerError
+from streaming.errors import BrokerUnavailable, ConfigError, OffsetOutOfRange, ScorerError, Stopped
 from streaming.event import Record
 from streaming.log import place
 
 __all__ = [
-    "ActionSource", "DimensionSource", "Positions", "TopicReader",
+    "ActionSource", "DimensionSource", "Positions", "TopicReader", "Waiting",
     "check_topics",
 ]  # fmt: skip
 
@@ -35,6 +36,42 @@ _log = structlog.stdlib.get_logger("streaming.source")
 _librdkafka = logging.getLogger("librdkafka")
 
 
+class Waiting:
+    """How the broker is waited for.
+
+    Args:
+        stop: once it is set, nothing is called again.
+        beat: called before each attempt, so that the process counts as alive.
+    """
+
+    def __init__(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
+        self._stop, self._beat = stop, beat
+
+    def retry(self, call: Callable[[], Any], patience_s: float) -> Any:
+        """What `call` returns; it is called again while the broker is away or not ready.
+
+        Raises:
+            BrokerUnavailable: for longer than `patience_s`.
+            Stopped: told to stop meanwhile.
+            KafkaException: an error that does not pass.
+        """
+        deadline = time.monotonic() + patience_s
+        while True:
+            self._beat()
+            try:
+                return call()
+            except KafkaException as raised:
+                error = raised.args[0]
+                if error.fatal() or not (error.retriable() or error.code() in _PASSING):
+                    raise
+                if self._stop.is_set():
+                    raise Stopped(f"Kafka does not answer: {error.str()}") from raised
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(f"Kafka did not answer for {patience_s:.0f} s: {error.str()}") from raised
+                _log.warning("kafka does not answer yet", error=error.str())
+                self._stop.wait(0.2)
+
+
 class ActionSource:
     """`user-actions` through a consumer group.
 
@@ -43,6 +80,7 @@ class ActionSource:
     Args:
         settle: called before partitions are given up, to commit what is in flight.
         forget: called when partitions were lost already, to drop what is in flight.
+        waiting: see `Waiting`.
 
     Attributes:
         positions: the assigned partitions.
@@ -51,12 +89,12 @@ class ActionSource:
         generation: changes whenever partitions come or go.
     """
 
-    def __init__(self, kafka: Kafka, settle: Callable[[], None], forget: Callable[[], None]) -> None:
+    def __init__(self, kafka: Kafka, waiting: Waiting, settle: Callable[[], None], forget: Callable[[], None]) -> None:
         self.topic = kafka.topics.actions
         self.positions: Positions = {}
         self.grown = False
         self.joined = False
-        self._kafka = kafka
+        self._kafka, self._waiting = kafka, waiting
         self._settle, self._forget = settle, forget
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
@@ -147,7 +185,7 @@ class ActionSource:
         """
         generation = self.generation
         targets = dict(self.positions)
-        reader = TopicReader(self._kafka)
+        reader = TopicReader(self._kafka, self._waiting)
         try:
             starts = {}
             for partition, target in targets.items():
@@ -239,12 +277,14 @@ class ActionSource:
         if not partitions:
             return {}
         patience_s = self._kafka.transaction_timeout_s + self._kafka.give_up_after_s
-        committed = _retry(lambda: self._consumer.committed(list(partitions), timeout=REQUEST_TIMEOUT_S), patience_s)
+        committed = self._waiting.retry(
+            lambda: self._consumer.committed(list(partitions), timeout=REQUEST_TIMEOUT_S), patience_s
+        )
         starts: Positions = {}
         for partition in committed:
             if partition.error is not None:
                 raise KafkaException(partition.error)
-            low, high = _retry(
+            low, high = self._waiting.retry(
                 functools.partial(self._consumer.get_watermark_offsets, partition, timeout=REQUEST_TIMEOUT_S),
                 patience_s,
             )
@@ -265,22 +305,25 @@ class ActionSource:
 class DimensionSource:
     """The topics of users, products and comments: every scorer reads each of them whole.
 
+    Args:
+        waiting: see `Waiting`.
+
     Attributes:
         positions: the next record of each partition.
         committed: up to where the group has published the dead letters of these topics.
     """
 
-    def __init__(self, kafka: Kafka) -> None:
+    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
         self.topics = (kafka.topics.users, kafka.topics.products, kafka.topics.comments)
         self.positions: Positions = {}
         self.committed: Positions = {}
-        self._kafka = kafka
+        self._kafka, self._waiting = kafka, waiting
         self._reader: TopicReader | None = None
 
     def restart(self) -> None:
         """Reads everything again, from the beginning, and asks the group how far the dead letters are published."""
         self.close()
-        self._reader = reader = TopicReader(self._kafka)
+        self._reader = reader = TopicReader(self._kafka, self._waiting)
         partitions = reader.partitions(self.topics)
         self.positions = {partition: reader.watermarks(partition)[0] for partition in partitions}
         self.committed = reader.committed(partitions)
@@ -315,12 +358,16 @@ class DimensionSource:
 class TopicReader:
     """A consumer that joins no group, for whole topics.
 
+    Args:
+        waiting: see `Waiting`.
+
     Attributes:
         ended: the partitions whose end was seen since `assign`.
         at: the next record of each partition, as far as it was read.
     """
 
-    def __init__(self, kafka: Kafka) -> None:
+    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
+        self._waiting = waiting
         self._patience_s = kafka.give_up_after_s
         self._consumer = _consumer({**_consumer_settings(kafka), "enable.partition.eof": True}, kafka)
         self.ended: set[tuple[str, int]] = set()
@@ -328,21 +375,32 @@ class TopicReader:
 
     def partitions(self, topics: Sequence[str]) -> list[tuple[str, int]]:
         """All partitions of the topics."""
-        there = _retry(lambda: self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S), self._patience_s).topics
+        there = self._waiting.retry(
+            lambda: self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S), self._patience_s
+        ).topics
         return [(topic, partition) for topic in topics for partition in there[topic].partitions]
 
     def watermarks(self, partition: tuple[str, int]) -> tuple[int, int]:
         """The first offset that a partition holds, and the next that it will."""
         target = TopicPartition(*partition)
-        low, high = _retry(
+        low, high = self._waiting.retry(
             lambda: self._consumer.get_watermark_offsets(target, timeout=REQUEST_TIMEOUT_S), self._patience_s
         )
         return low, high
 
     def committed(self, partitions: Sequence[tuple[str, int]]) -> Positions:
-        """What the group `kafka.group_id` has committed; 0 where it has nothing."""
+        """What the group `kafka.group_id` has committed; 0 where it has nothing.
+
+        Raises:
+            KafkaException: the broker does not tell it of a partition.
+        """
         wanted = [TopicPartition(*partition) for partition in partitions]
-        found = _retry(lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s)
+        found = self._waiting.retry(
+            lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s
+        )
+        for partition in found:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
         return {(p.topic, p.partition): max(p.offset, 0) for p in found}
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
@@ -362,16 +420,18 @@ class TopicReader:
         self._consumer.close()
 
 
-def check_topics(kafka: Kafka) -> None:
+def check_topics(kafka: Kafka, waiting: Waiting | None = None) -> None:
     """All topics exist.
 
     Raises:
         ConfigError: names the missing topics and their keys.
         BrokerUnavailable: no broker answers.
+        Stopped: told to stop before one did.
     """
     consumer = _consumer(_consumer_settings(kafka), kafka)
     try:
-        there = _retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), kafka.give_up_after_s).topics
+        waiting = waiting or Waiting(threading.Event())
+        there = waiting.retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), kafka.give_up_after_s).topics
     finally:
         consumer.close()
     missing = [f"{name!r} (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items() if name not in there]
@@ -430,6 +490,13 @@ def _records(messages: Sequence[Any], ended: set[tuple[str, int]] | None = None)
 
 
 _NOT_PASSING = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError._FATAL,
+}
+
+
+_PASSING = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError._FATAL,

@@ -31,7 +31,7 @@ from streaming.health import Health
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
-from streaming.source import ActionSource, DimensionSource
+from streaming.source import ActionSource, DimensionSource, Waiting
 from streaming.store import EmbeddedStore
 from streaming.triton import Model
 
@@ -276,7 +276,9 @@ class Stage:
         """The scorer group's committed offsets; 0 where it has none."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"group-{self.name}"})
         wanted = [TopicPartition(self.topics[topic], number) for number in range(partitions)]
-        offsets = [max(0, partition.offset) for partition in consumer.committed(wanted, timeout=30)]
+        # A broker that is new makes its groups' topic first.
+        found = Waiting(threading.Event()).retry(lambda: consumer.committed(wanted, timeout=30), PATIENCE_S)
+        offsets = [max(0, partition.offset) for partition in found]
         consumer.close()
         return offsets
 
@@ -297,10 +299,12 @@ def running(
 ) -> Iterator[Scorer]:
     """A scorer on a thread of this process; leaving the block stops it. What it raised is raised here."""
     stop, health, model = threading.Event(), Health(60), Model(config.model.url, timeout_s=config.model.timeout_s)
-    publisher = Publisher(config.kafka, health.beat)
+    publisher = Publisher(config.kafka, stop, health.beat)
     publisher.start()
+    waiting = Waiting(stop, health.beat)
     scorer = Scorer(
-        config, source=functools.partial(ActionSource, config.kafka), dimensions=DimensionSource(config.kafka),
+        config, source=functools.partial(ActionSource, config.kafka, waiting),
+        dimensions=DimensionSource(config.kafka, waiting),
         store=store or loaded_store(), encoder=encoder, model=model, publisher=publisher, metrics=Metrics(),
         health=health, stop=stop, step=lambda name: step(scorer, name),
     )  # fmt: skip

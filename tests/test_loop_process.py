@@ -191,6 +191,33 @@ def test_the_broker_killed_and_back(stage: Stage, shop: Shop, truth: dict[str, f
     check(found, truth)
 
 
+def test_told_to_stop_while_no_broker_answers(stage: Stage, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    nowhere = {"bootstrap_servers": f"127.0.0.1:{free_ports(1)[0]}", "give_up_after_s": 600.0}
+    file = stage.file(tmp_path, kafka=nowhere, http={"port": port}, log={"format": "json"})
+    with start(file, tmp_path) as process:
+        process.wait_ready(lambda: get(port, "/healthz")[0] == 200, 60)
+        wait_until(lambda: "kafka does not answer yet" in (tmp_path / "scorer.log").read_text(), "it waits")
+        assert process.stop(60) == 0, process.tail()
+    assert '"event":"stopped"' in process.tail(1).replace(": ", ":")
+
+
+def test_told_to_stop_while_the_broker_is_away(stage: Stage, shop: Shop, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    with Broker(tmp_path / "kafka") as broker:
+        stage = Stage(broker.bootstrap, stage.artifact, stage.triton)  # another broker than the session's
+        stage.create_topics(broker)
+        stage.send_shop(shop)
+        file = stage.file(
+            tmp_path, kafka={"give_up_after_s": 600.0}, batch={"messages_max": 5}, http={"port": port},
+            log={"format": "json"},
+        )  # fmt: skip
+        with start(file, tmp_path) as process:
+            wait_until(lambda: sum(stage.committed()) > 20, "first commits")  # and more are under way
+            broker.kill()
+            assert process.stop(90) == 0, process.tail()
+
+
 def refused(config: Any) -> str:
     """The message of a start that fails."""
     with pytest.raises((ConfigError, ArtifactMismatch, UnsupportedSQL)) as caught:
