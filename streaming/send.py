@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 from streaming.config import Config
-from streaming.errors import BadEvent, ScorerError
+from streaming.errors import BadEvent, ConfigError, ScorerError
 
 __all__ = ["send"]
 
@@ -22,13 +22,14 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
 
     Args:
         config: says where Kafka is and how the topics are called.
-        text: the action as JSON; without `time` it happens now, without `request_id` it gets a new one.
+        text: the action as JSON; without `time` it happens now, without `request_id` (or with null) it gets a new one.
 
     Returns:
         The score's fields.
 
     Raises:
         BadEvent: the text is no JSON object with a user_id, or the scorer made a dead letter of it.
+        ConfigError: a topic does not exist.
         ScorerError: no answer within `timeout_s` seconds, or Kafka cannot be reached.
     """
     try:
@@ -37,20 +38,30 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadEvent("decode", f"not a JSON object with a text user_id: {error!r}") from error
     event.setdefault("time", int(time.time() * 1000))
-    request_id = event.setdefault("request_id", f"{uuid.uuid4()}")
+    if event.get("request_id") is None:  # null is what the scorer takes for none
+        event["request_id"] = f"{uuid.uuid4()}"
+    request_id = event["request_id"]
     topics = config.kafka.topics
     client = config.kafka.client()
     consumer = Consumer({**client, "group.id": f"send-{uuid.uuid4()}", "isolation.level": "read_committed"})
     try:
+        # All topics are asked for: to ask for one by its name could make it.
+        there = consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics
+        for role in ("actions", "scores", "dead_letters"):
+            if (name := getattr(topics, role)) not in there:
+                raise ConfigError(
+                    f"Kafka at {config.kafka.bootstrap_servers} has no topic {name!r} (kafka.topics.{role})"
+                )
         # The ends of today: the answer can only come after them.
         consumer.assign(
             [
                 TopicPartition(topic, partition, consumer.get_watermark_offsets(TopicPartition(topic, partition))[1])
                 for topic in (topics.scores, topics.dead_letters)
-                for partition in consumer.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic].partitions
+                for partition in there[topic].partitions
             ]
         )
-        producer = Producer(client)
+        # The partitioner of Java's clients: a user's events are in one partition whoever sends them.
+        producer = Producer({**client, "partitioner": "murmur2_random"})
         value = json.dumps(event, ensure_ascii=False).encode()
         producer.produce(topics.actions, value, key)
         if producer.flush(timeout_s):
