@@ -10,7 +10,7 @@ Rows of one partition keep its order, and rows of one key lie in one partition: 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,7 +19,6 @@ import structlog
 from streaming.config import Config
 from streaming.errors import Stopped, StoreUnavailable
 from streaming.event import (
-    Action,
     Decoder,
     Event,
     Record,
@@ -30,7 +29,7 @@ from streaming.event import (
 )
 from streaming.log import place
 from streaming.source import TopicReader, Waiting, check_topics
-from streaming.store import EmbeddedStore
+from streaming.store import EmbeddedStore, restore_singly
 
 __all__ = ["Follower"]
 
@@ -155,17 +154,8 @@ class Follower:
                 self._store.restore(dimensions, action_columns(actions) if actions else None)
             except ValueError:  # the tables refuse a row (seldom: the decoder checks what they check): find it
                 self._store.rollback(mark)
-                self._apply_singly(dimensions, actions)
-
-    def _apply_singly(self, dimensions: Mapping[str, pa.Table], actions: Sequence[Action]) -> None:
-        singles = [({table: rows.slice(at, 1)}, None) for table, rows in dimensions.items() for at in range(len(rows))]
-        for tables, columns in [*singles, *(({}, action_columns([action])) for action in actions)]:
-            mark = self._store.mark()
-            try:
-                self._store.restore(tables, columns)
-            except ValueError as error:
-                self._store.rollback(mark)
-                self._skip(str(error))
+                for table, _, error in restore_singly(self._store, dimensions, actions):
+                    self._skip(f"{table}: {error}")
 
     def _decode(self, decoder: Decoder[E], records: Sequence[Record]) -> list[E]:
         events, _, bad = decoder.decode_all(records)

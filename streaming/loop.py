@@ -42,7 +42,7 @@ from streaming.metrics import Metrics
 from streaming.publish import Publisher
 from streaming.score import encode_scores
 from streaming.source import ActionSource, DimensionSource, Positions
-from streaming.store import FeatureStore
+from streaming.store import FeatureStore, restore_singly
 
 if TYPE_CHECKING:
     from streaming.triton import Scores
@@ -225,11 +225,11 @@ class Scorer:
         self.metrics.batch_messages.observe(len(records) + len(dimension_records))
         with self.metrics.stage("decode"):
             events, batch.records, batch.dead = self._decoder.decode_all(records)
-            tables, refused = self.decode_dimensions(dimension_records)
+            tables, rows, refused = self.decode_dimensions(dimension_records)
             batch.dead = self.owned(refused) + batch.dead
         self._step("decode")
         with self.metrics.stage("features"):
-            features = self.features(batch, tables, events)
+            features = self.features(batch, tables, rows, events)
         self._step("features")
         if features is not None:
             with self.metrics.stage("encode"):
@@ -480,7 +480,7 @@ class Scorer:
         for records, left in self.source.replay():
             events, _, _ = self._decoder.decode_all(records)
             if events:
-                self.store.restore({}, action_columns(events))
+                self.replay(events)
             self._report()
             rows += len(records)
             progress.tell("replaying actions", rows=rows, left=left)
@@ -495,20 +495,32 @@ class Scorer:
             partitions=[place(*p, offset) for p, offset in self.source.positions.items()],
         )  # fmt: skip
 
+    def replay(self, events: Sequence[Action]) -> None:
+        """Inserts events that were scored already; those that the store refused then it refuses again: no rows."""
+        mark = self.store.mark()
+        try:
+            self.store.restore({}, action_columns(events))
+        except ValueError:
+            self.store.rollback(mark)
+            restore_singly(self.store, {}, events)
+
     # ── parts of prepare ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def decode_dimensions(self, records: Sequence[Record]) -> tuple[dict[str, pa.Table], list[tuple[Record, BadEvent]]]:
-        """Rows by table, and what is wrong."""
+    def decode_dimensions(
+        self, records: Sequence[Record]
+    ) -> tuple[dict[str, pa.Table], dict[str, list[Record]], list[tuple[Record, BadEvent]]]:
+        """Rows by table, the records that they came in, and what is wrong."""
         tables: dict[str, pa.Table] = {}
+        good: dict[str, list[Record]] = {}
         refused: list[tuple[Record, BadEvent]] = []
         for topic, table in self._tables.items():
             mine = [record for record in records if record.topic() == topic]
             if mine:
-                events, _, bad = self._dimension_decoders[table].decode_all(mine)
+                events, good[table], bad = self._dimension_decoders[table].decode_all(mine)
                 refused += bad
                 if events:
                     tables[table] = dimension_columns(table, events)
-        return tables, refused
+        return tables, good, refused
 
     def owns_dimensions(self) -> bool:
         """Every scorer reads the dimension topics; the one that has partition 0 publishes their dead letters."""
@@ -521,21 +533,32 @@ class Scorer:
         committed = self.dimensions.committed
         return [(r, why) for r, why in refused if r.offset() >= committed.get((r.topic(), r.partition()), 0)]
 
-    def features(self, batch: Batch, tables: Mapping[str, pa.Table], events: Sequence[Action]) -> pa.Table | None:
-        """Inserts the rows and answers the requests; an event that the store refuses becomes a dead letter.
+    def features(
+        self,
+        batch: Batch,
+        tables: Mapping[str, pa.Table],
+        rows: Mapping[str, Sequence[Record]],
+        events: Sequence[Action],
+    ) -> pa.Table | None:
+        """Inserts the rows and answers the requests; a row or event that the store refuses becomes a dead letter.
 
         The store checks what the decoder checks, so a refusal is rare: only then the batch is taken apart.
+
+        Args:
+            rows: the records of `tables`' rows.
         """
-        if not events:
-            self.store.restore(tables, None)
-            return None
-        batch.actions = action_columns(events)
+        batch.actions = action_columns(events) if events else None
         try:
-            return self.store.answer(tables, batch.actions)
+            if batch.actions is not None:
+                return self.store.answer(tables, batch.actions)
+            self.store.restore(tables, None)
         except ValueError as error:
             _log.warning("the store refuses a row: one by one", error=str(error), at=_places(batch.records))
+        else:
+            return None
         self.store.rollback(batch.mark)
-        self.store.restore(tables, None)
+        refused = restore_singly(self.store, tables, [])
+        batch.dead += self.owned([(rows[table][at], BadEvent("insert", str(why))) for table, at, why in refused])
         answers: list[pa.Table] = []
         kept: list[Action] = []
         records: list[Record] = []

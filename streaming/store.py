@@ -20,7 +20,7 @@ from streaming.engine import Engine, UnsupportedSQL
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, action_columns
 
-__all__ = ["EmbeddedStore", "FeatureStore"]
+__all__ = ["EmbeddedStore", "FeatureStore", "restore_singly"]
 
 ACTIONS, REQUESTS = "bo_action", "flattenRequest"
 
@@ -47,7 +47,11 @@ class FeatureStore(Protocol):
         """
 
     def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        """Inserts rows that were answered already."""
+        """Inserts rows that were answered already.
+
+        Raises:
+            ValueError: as `answer`.
+        """
 
     def mark(self) -> Any:
         """The state as it is now, for `rollback`."""
@@ -63,6 +67,31 @@ class FeatureStore(Protocol):
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         """Rows and bytes per table."""
+
+
+def restore_singly(
+    store: FeatureStore, dimensions: Mapping[str, pa.Table], actions: Sequence[Action]
+) -> list[tuple[str, int, ValueError]]:
+    """Inserts rows one by one, for a batch that the store has refused as a whole: all but those that it refuses alone.
+
+    Returns:
+        Of each refused row its table (of an action: bo_action), its number in it, and why.
+    """
+    singles = [
+        (table, at, {table: rows.slice(at, 1)}, None) for table, rows in dimensions.items() for at in range(len(rows))
+    ]
+    refused: list[tuple[str, int, ValueError]] = []
+    for table, at, rows, columns in [
+        *singles,
+        *((ACTIONS, at, {}, action_columns([action])) for at, action in enumerate(actions)),
+    ]:
+        mark = store.mark()
+        try:
+            store.restore(rows, columns)
+        except ValueError as error:
+            store.rollback(mark)
+            refused.append((table, at, error))
+    return refused
 
 
 class EmbeddedStore:

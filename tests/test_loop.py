@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from confluent_kafka import TopicPartition
 from fixtures_scorer import PARTITIONS, Shop, Stage, check, loaded_store, poison, running, wait_until
@@ -107,24 +108,55 @@ def test_a_message_too_large_for_the_dead_letter_topic_is_cut_and_stops_nothing(
     assert cut["jd_intent.truncated.value_bytes"] == b"5000000"
 
 
-def test_an_event_that_the_store_refuses_is_a_dead_letter_of_its_own(
+def test_rows_that_the_store_refuses_are_dead_letters_of_their_own(
     stage: Stage, shop: Shop, scorer_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = loaded_store()
-    answer = store.answer
+    answer, restore = store.answer, store.restore
 
-    def refuse(dimensions: Any, actions: Actions) -> Any:
-        if "request-7" in actions.request_ids:
+    def check_rows(dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
+        if "bo_user" in dimensions and "3" in dimensions["bo_user"]["user_id"].to_pylist():
+            raise ValueError("bo_user: no")
+        if actions is not None and "request-7" in actions.request_ids:
             raise ValueError("flattenRequest row 7: no")
+
+    def refuse_answer(dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
+        check_rows(dimensions, actions)
         return answer(dimensions, actions)
 
-    monkeypatch.setattr(store, "answer", refuse)
-    stage.send_actions(shop.actions[:40])
+    def refuse_restore(dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
+        check_rows(dimensions, actions)
+        restore(dimensions, actions)
+
+    def rows() -> dict[str, int]:
+        return {table.rpartition(".")[2]: count for table, (count, _) in store.sizes().items()}
+
+    monkeypatch.setattr(store, "answer", refuse_answer)
+    monkeypatch.setattr(store, "restore", refuse_restore)
+    stage.send_shop(Shop(shop.actions[:40], shop.users, shop.products, shop.comments))
     with running(stage.config(), scorer_encoder, store):
-        found = stage.collect(39, 1)
+        found = stage.collect(39, 2)
     assert "request-7" not in found.scores
-    assert json.loads(found.dead[0].value() or b"")["request_id"] == "request-7"
-    assert dict(found.dead[0].headers() or [])["__connect.errors.exception.message"] == b"flattenRequest row 7: no"
+    why = {
+        json.loads(dead.value() or b"").get("request_id"): dict(dead.headers() or [])[
+            "__connect.errors.exception.message"
+        ]
+        for dead in found.dead
+    }
+    assert why == {"request-7": b"flattenRequest row 7: no", None: b"bo_user: no"}
+    before = rows()
+    assert before["bo_user"] == len(shop.users) - 1
+    assert before["bo_action"] == before["flattenRequest"] == 39
+
+    with running(stage.config(), scorer_encoder, store) as again:  # the same state comes from the log
+        wait_until(lambda: not again.health.missing(), "ready")
+        assert rows() == before
+        stage.send([("users", b"3", json.dumps({**shop.users[3], "age": "-1"}).encode())])  # comes while it runs
+        stage.send_actions(shop.actions[40:41])
+        found = stage.collect(40, 3)
+    assert found.doubled == []
+    assert len(found.dead) == 3
+    assert rows() == {**before, "bo_action": 40, "flattenRequest": 40}
 
 
 class Away:
