@@ -194,7 +194,7 @@ def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Tabl
     run("scorer", "extract", "--data", parts / "data", "--out", parts / "features")
     run(
         "scorer", "encode", "--features", parts / "features", "--data", parts / "data", "--out", parts / "dataset",
-        "--encoder", work / "artifact" / "encoder", "--since", replay.actions[0].time,
+        "--encoder", work / "artifact" / "encoder", "--since", replay.actions[0].time, "--labels", "five-day",
     )  # fmt: skip
     run(
         "model",
