@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient, MemberDescription
 from fixtures_scorer import PARTITIONS, REPOSITORY, Shop, Stage, check, running, save_sql, wait_until
 from prometheus_client import generate_latest
 
@@ -71,6 +72,13 @@ def get(port: int, path: str) -> tuple[int, str]:
         return 0, ""
 
 
+def members(stage: Stage) -> list[MemberDescription]:
+    """Of the scorers' group, as the broker knows them."""
+    group = f"group-{stage.name}"
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap})  # it must outlive the future
+    return list(admin.describe_consumer_groups([group])[group].result(30).members)
+
+
 def shown(scorer: Scorer) -> str:
     """Its /metrics."""
     return generate_latest(scorer.metrics.registry).decode()
@@ -111,7 +119,9 @@ def test_killed_mid_stream_and_told_to_stop(stage: Stage, shop: Shop, truth: dic
         assert "jd_intent_stage_seconds_bucket" in get(port, "/metrics")[1]
         assert get(port, "/elsewhere")[0] == 404
         wait_until(lambda: sum(stage.committed()) > third, "commits after the restart")
+        assert members(stage)
         assert process.stop(20) == 0, process.tail()
+        assert members(stage) == []  # it has left: nobody waits for its session to time out
     with start(file, tmp_path) as process:
         found = stage.collect(len(shop.actions))
         process.wait_ready(lambda: get(port, "/readyz")[0] == 200, 60)
