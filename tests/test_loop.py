@@ -50,7 +50,7 @@ def test_scores_and_dead_letters_come_once_and_exactly(
     }  # fmt: skip
     assert headers["content-type"] == b"application/json"
     assert headers.keys() >= {"ce_specversion", "ce_source", "ce_type", "ce_time"}
-    ids = {dict(record.headers() or [])["ce_id"] for record in found.records}
+    ids: set[Any] = {dict(record.headers() or [])["ce_id"] for record in found.records}
     assert len(ids) == len(found.records)
     assert all(re.fullmatch(rf"{stage.topics['actions']}\[\d+\]@\d+", ce_id.decode()) for ce_id in ids)
 
