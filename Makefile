@@ -13,7 +13,7 @@ SEED    ?=
 KEEP    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test test-slow lint format bench bench-engine clean
+.PHONY: help environments demo test lint format bench bench-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,10 +25,7 @@ demo: environments  ## the whole job on real parts: history, training, Triton, K
 	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
 
 test: environments lint  ## every check that CI runs
-	$(PYTEST) -m "not slow"
-
-test-slow: environments  ## the tests that take longer than a minute each
-	$(PYTEST) -m slow
+	$(PYTEST)
 
 lint: environments  ## ruff and mypy --strict
 	$(PYTHON) -m ruff check .
