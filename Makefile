@@ -6,6 +6,9 @@ SHELL   := /bin/bash
 ENVS    := $(or $(JD_ENVS),.envs)
 PYTHON  := $(ENVS)/scorer/bin/python
 PYTEST  := $(PYTHON) -m pytest
+# any Python makes the environments (from 3.10, which it finds): the first of these that runs
+PYTHON3  = $(firstword $(foreach p,python3 python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10),\
+                         $(shell $(p) -c pass 2>/dev/null && echo $(p))) python3)
 
 DATA    ?=
 USERS   ?=
@@ -19,7 +22,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 environments:  ## make .envs/: two Python environments and Kafka's jars (skips what is there)
-	@python3 -m deploy.environments
+	@$(PYTHON3) -m deploy.environments
 
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
 	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
