@@ -23,11 +23,9 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from streaming.engine.types import ARROW, NAMES, Type
+from streaming.event import TIME_MS_MAX
 
-__all__ = ["TIME_MS_MAX", "request_model", "type_name"]
-
-TIME_MS_MAX = 253_402_300_799_999
-"""9999-12-31T23:59:59.999Z, the latest time that has a text."""
+__all__ = ["request_model", "type_name"]
 
 FLOAT_MAX = 3.4028234663852886e38
 

@@ -14,6 +14,14 @@ pytest_plugins = ["fixtures_model", "fixtures_scorer"]
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
+def shared(name: str, what: str) -> Path:
+    """A folder beside the repository; skips, saying why, where it is not there."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{what} not at {folder}")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A real Kafka. Tests make topics of their own names on it, so that they do not see each other's records."""
@@ -24,16 +32,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def jd() -> Path:
     """The tutorial's public data, which lies outside the repository."""
-    folder = SHARED / "jd"
-    if not folder.is_dir():
-        pytest.skip(f"the tutorial's data is not at {folder}")
-    return folder
+    return shared("jd", "the tutorial's data is")
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Answers of OpenMLDB's own engines, which lie outside the repository."""
-    folder = SHARED / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"the recorded answers are not at {folder}")
-    return folder
+    return shared("golden", "the recorded answers are")
