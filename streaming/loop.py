@@ -81,6 +81,28 @@ class Encoder(Protocol):
     def encode(self, features: pa.Table) -> npt.NDArray[np.int64]: ...
 
 
+class Outcome(Protocol):
+    """Of work beside the loop: raises what it raised, `concurrent.futures.TimeoutError` while it still runs."""
+
+    def result(self, timeout: float | None = None) -> None: ...
+
+
+def in_thread(work: Callable[[], None]) -> Outcome:
+    """Does `work` on a thread of its own: a daemon, because one that hangs in librdkafka must not keep the process."""
+    outcome = Future[None]()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=run, name="publish", daemon=True).start()
+    return outcome
+
+
 @dataclass
 class Batch:
     """What one poll gave, and what became of it so far.
@@ -112,6 +134,7 @@ class Scorer:
         source: makes the source of actions from its two callbacks, `settle` and `forget`.
         stop: set from outside to finish the batches under way, commit and leave.
         step: called with a step's name after it was done; tests die in it.
+        start: does the publishing beside the loop; the simulator of the tests decides when.
         clock: wall clock, seconds since the epoch.
     """
 
@@ -129,6 +152,7 @@ class Scorer:
         health: Health,
         stop: threading.Event,
         step: Callable[[str], None] = lambda _: None,
+        start: Callable[[Callable[[], None]], Outcome] = in_thread,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config, self.metrics, self.health, self.stop = config, metrics, health, stop
@@ -136,8 +160,8 @@ class Scorer:
         self.publisher = publisher
         self.source = source(self.settle, self.forget)
         self.in_flight: Batch | None = None
-        self.publishing: tuple[Batch, Future[None]] | None = None
-        self._step, self._clock = step, clock
+        self.publishing: tuple[Batch, Outcome] | None = None
+        self._step, self._start, self._clock = step, start, clock
         self._decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
         self._dimension_decoders = dimension_decoders(config.events.message_bytes_max, config.events.future_s_max)
         topics = config.kafka.topics
@@ -326,19 +350,8 @@ class Scorer:
 
     def publish(self, batch: Batch, scores: Scores | None) -> None:
         """Has `commit` done by the other thread; `published` tells how it went."""
-        group, outcome = self.source.group_metadata(), Future[None]()
-
-        def work() -> None:
-            try:
-                self.commit(batch, scores, group)
-            except BaseException as error:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(None)
-
-        self.publishing = batch, outcome
-        # A daemon: one that hangs in librdkafka must not keep the process from ending.
-        threading.Thread(target=work, name="publish", daemon=True).start()
+        group = self.source.group_metadata()
+        self.publishing = batch, self._start(lambda: self.commit(batch, scores, group))
 
     def published(self) -> bool:
         """Waits for what is being published.
@@ -366,7 +379,7 @@ class Scorer:
             self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
         return True
 
-    def _wait(self, outcome: Future[None]) -> None:
+    def _wait(self, outcome: Outcome) -> None:
         left_s = STOP_S
         while True:
             try:

@@ -497,34 +497,6 @@ _NOT_PASSING = {
 
 
 _PASSING = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError._FATAL,
-}
-
-
-def _retry(call: Callable[[], Any], patience_s: float) -> Any:
-    """Calls again while the broker is away or not ready.
-
-    Raises:
-        BrokerUnavailable: for longer than `patience_s`.
-        KafkaException: an error that does not pass.
-    """
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            return call()
-        except KafkaException as error:
-            kafka_error = error.args[0]
-            if kafka_error.fatal() or not (kafka_error.retriable() or kafka_error.code() in _PASSING):
-                raise
-            if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"Kafka did not answer for {patience_s:.0f} s: {kafka_error.str()}") from error
-            _log.warning("kafka does not answer yet", error=kafka_error.str())
-            time.sleep(0.2)
-
-
-_PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
     KafkaError._TIMED_OUT_QUEUE,
