@@ -18,6 +18,8 @@ import pyarrow as pa
 from streaming.engine import files
 from streaming.engine import syntax as s
 from streaming.engine.arrow import Assembler
+from streaming.engine.catalogue import DeploymentInfo, TableInfo, describe
+from streaming.engine.duplicates import absent
 from streaming.engine.emit import HostCall, Program, Rows, emit
 from streaming.engine.errors import BadRow, point
 from streaming.engine.explain import explain
@@ -25,7 +27,7 @@ from streaming.engine.kernels import run
 from streaming.engine.machine import Domain, State
 from streaming.engine.nodes import Base, HostAggregate
 from streaming.engine.nodes import Column as ColumnNode
-from streaming.engine.parse import parse, parse_select
+from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
 from streaming.engine.strings import Pool
@@ -69,7 +71,9 @@ class _Addresses:
 
 @dataclass
 class _Deployment:
+    database: str
     name: str
+    sql: str
     query: Query
     program: Program
     table: Table
@@ -96,7 +100,7 @@ class Engine:
         self._databases: set[str] = set()
         self._database = ""
         self._tables: dict[tuple[str, str], Table] = {}
-        self._deployments: dict[str, _Deployment] = {}
+        self._deployments: dict[tuple[str, str], _Deployment] = {}
         self._mem: Int64 = np.zeros(1 << 16, np.int64)
         self._mem_f = self._mem.view(np.float64)
         self._nul: Flags = np.zeros(1 << 16, np.uint8)
@@ -222,9 +226,8 @@ class Engine:
                     raise TypeError("unreachable")
                 row[name] = _value(expr.value, table.columns[table.positions[name]].type, script, expr.at)
             rows.append(row)
-        if statement.ignore:
-            raise point(script, statement.at, "unsupported: INSERT OR IGNORE")
-        table.append(encode(table.name, table.columns, rows, self._pool))
+        block = encode(table.name, table.columns, rows, self._pool)
+        table.append(absent(table, block) if statement.ignore else block)
 
     def _drop(self, statement: s.Drop, script: str) -> None:
         name = statement.name[-1]
@@ -237,7 +240,8 @@ class Engine:
                 del self._tables[table.database, table.name]
             found = table is not None
         elif statement.kind == "deployment":
-            found = self._deployments.pop(name, None) is not None
+            database = statement.name[0] if len(statement.name) == 2 else self._database
+            found = self._deployments.pop((database, name), None) is not None
         elif statement.kind == "database":
             found = name in self._databases
             if any(database == name for database, _ in self._tables):
@@ -269,7 +273,7 @@ class Engine:
     def _plan(self, select: s.Select, script: str) -> Query:
         return plan(select, script, self._find, self._pool)
 
-    def _compile(self, name: str, query: Query, strict: bool) -> _Deployment:
+    def _compile(self, name: str, query: Query, strict: bool, sql: str = "") -> _Deployment:
         nodes = [output.node for output in query.outputs]
         if query.where is not None:
             nodes.append(query.where)
@@ -283,22 +287,29 @@ class Engine:
         times = {g.own[g.time] for g in program.groups if g.time is not None}
         columns = tuple(sorted(t.position for t in times if isinstance(t, ColumnNode) and t.base is main))
         where = query.where is not None
-        return _Deployment(name, query, program, main.table, assembler, registers, columns, where, [], no_limits)
+        return _Deployment(
+            self._database, name, sql, query, program, main.table, assembler, registers, columns, where, [], no_limits
+        )
 
     def _deploy(self, statement: s.Deploy, script: str) -> None:
-        if statement.name in self._deployments:
+        if (self._database, statement.name) in self._deployments:
             if statement.if_not_exists:
                 return
             raise point(script, statement.at, f"deployment {statement.name} exists already")
         query = self._plan(statement.select, script)
         if query.main is None:
             raise point(script, statement.at, "unsupported: a deployment without FROM")
-        deployment = self._compile(statement.name, query, strict=False)
+        deployment = self._compile(statement.name, query, strict=False, sql=statement_text(script, statement.at))
         deployment.indexes = [rows.table.index(rows.key, rows.ts) for rows in deployment.program.indexes]
-        self._deployments[statement.name] = deployment
+        self._deployments[self._database, statement.name] = deployment
 
     def _deployment(self, name: str) -> _Deployment:
-        found = self._deployments.get(name)
+        """The deployment `name` (of the database in use, or the only one of that name) or `db.name`."""
+        database, _, bare = name.rpartition(".")
+        found = self._deployments.get((database or self._database, bare))
+        if found is None and not database:
+            named = [deployment for deployment in self._deployments.values() if deployment.name == bare]
+            found = named[0] if len(named) == 1 else None
         if found is None:
             raise KeyError(f"unknown deployment {name}")
         return found
@@ -338,6 +349,25 @@ class Engine:
             return "\n\n".join(explain(q, emit(nodes, strict=False)) for q, nodes in zip(queries, outputs, strict=True))
         finally:
             self._pool.truncate(mark)
+
+    def databases(self) -> list[str]:
+        """The databases, sorted."""
+        return sorted(self._databases)
+
+    def tables(self, database: str) -> list[TableInfo]:
+        """The tables of a database, in the order in which they were made."""
+        return [describe(table) for table in self._tables.values() if table.database == database]
+
+    def deployments(self, database: str) -> list[DeploymentInfo]:
+        """The deployments of a database, in the order in which they were made."""
+        return [
+            DeploymentInfo(
+                d.database, d.name, d.sql, d.table.columns,
+                tuple((output.name, output.node.type) for output in d.query.outputs),
+                tuple(sorted({(t.database, t.name) for t in (d.table, *d.program.tables)})),
+            )
+            for d in self._deployments.values() if d.database == database
+        ]  # fmt: skip
 
     def stats(self) -> dict[str, TableStats]:
         """Rows and bytes of every table, by name (`db.name`, or `name` outside a database)."""

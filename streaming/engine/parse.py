@@ -13,7 +13,7 @@ from streaming.engine import syntax as s
 from streaming.engine.errors import UnsupportedSQL, point
 from streaming.engine.types import Type, from_name
 
-__all__ = ["parse", "parse_select"]
+__all__ = ["parse", "parse_select", "statement_text"]
 
 _TOKEN = re.compile(
     r"""
@@ -86,6 +86,16 @@ def parse_select(script: str) -> s.Select:
     if len(statements) != 1 or not isinstance(statements[0], s.Select):
         raise point(script, 0, "expected one SELECT statement")
     return statements[0]
+
+
+def statement_text(script: str, at: int) -> str:
+    """The text of the statement that begins at offset `at`, without its `;` and what follows."""
+    end = at
+    for token in _tokens(script[at:]):
+        if token.text == ";" or token.kind == "end":
+            break
+        end = at + token.at + len(token.text)
+    return script[at:end]
 
 
 class _Parser:
