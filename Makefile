@@ -28,7 +28,7 @@ demo: environments  ## the whole job on real parts: history, training, Triton, K
 	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
 
 test: environments lint  ## every check that CI runs
-	$(PYTEST)
+	$(PYTEST) --numprocesses 2 --dist loadfile
 
 lint: environments  ## ruff and mypy --strict
 	$(PYTHON) -m ruff check .
