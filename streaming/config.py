@@ -22,8 +22,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streaming.errors import ConfigError
 
 __all__ = [
-    "ENV_PREFIX", "Batch", "Config", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model", "Store",
-    "Topics", "load", "masked",
+    "ENV_PREFIX", "Batch", "Config", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model", "OpenMLDB",
+    "Store", "Topics", "load", "masked",
 ]  # fmt: skip
 
 ENV_PREFIX = "JD_INTENT__"
@@ -154,13 +154,39 @@ class Events(_Table):
     future_s_max: int = Field(300, ge=0, le=10 * 365 * 86_400)
 
 
+class OpenMLDB(_Table):
+    """How the SDK reaches a cluster (`zk`), or a standalone server (`host`)."""
+
+    zk: str = ""
+    zk_path: str = Field("/openmldb", pattern="^/.")
+    host: str = ""
+    port: int = Field(6527, ge=1, le=65_535)
+    user: Name = "root"
+    password: SecretStr = SecretStr("")
+    password_file: str = ""
+    timeout_s: Seconds = 20.0
+    calls_in_flight: int = Field(4, ge=1, le=64)
+
+    def secret(self) -> str:
+        """The password.
+
+        Raises:
+            ConfigError: the password file cannot be read.
+        """
+        return _secret("store.openmldb.password", self.password, self.password_file)
+
+
 class Store(_Table):
-    kind: Literal["embedded"] = "embedded"
+    kind: Literal["embedded", "openmldb", "openmldb-rest"] = "embedded"
     sql: str = Field("sql", min_length=1)
     database: Name = "JD_db"
     deployment: Name = "demo"
     history: str = ""
     history_prefix: str = Field("/root/project/data/JD_data", min_length=1)
+    backoff_ms: int = Field(200, ge=1, le=60_000)
+    backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
+    give_up_after_s: Seconds = 300.0
+    openmldb: OpenMLDB = OpenMLDB()
 
 
 class Model(_Table):

@@ -32,7 +32,7 @@ from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
 from streaming.source import ActionSource, DimensionSource, Waiting, check_topics
-from streaming.store import EmbeddedStore
+from streaming.store import open_store
 from streaming.triton import Model
 
 __all__ = ["exit_status", "main", "run"]
@@ -94,7 +94,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         waiting = Waiting(stop, health.beat)
         check_topics(config.kafka, waiting)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
-        store = EmbeddedStore(config.store)
+        store = open_store(config.store)
         start = time.monotonic()
         store.load()
         _log.info("tables are there", seconds=round(time.monotonic() - start, 2), tables=dict(store.sizes()))

@@ -20,7 +20,7 @@ from streaming.engine import Engine, UnsupportedSQL
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, action_columns
 
-__all__ = ["EmbeddedStore", "FeatureStore", "restore_singly"]
+__all__ = ["EmbeddedStore", "FeatureStore", "open_store", "restore_singly"]
 
 ACTIONS, REQUESTS = "bo_action", "flattenRequest"
 
@@ -67,6 +67,17 @@ class FeatureStore(Protocol):
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         """Rows and bytes per table."""
+
+
+def open_store(settings: Store) -> FeatureStore:
+    """The store of `store.kind`.
+
+    Raises:
+        ConfigError: that kind is not there.
+    """
+    if settings.kind != "embedded":
+        raise ConfigError(f"store.kind: {settings.kind!r} is not there yet")
+    return EmbeddedStore(settings)
 
 
 def restore_singly(

@@ -30,6 +30,7 @@ from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
+from streaming.engine.shape import Shape, shape
 from streaming.engine.strings import Pool
 from streaming.engine.table import Column, Index, Table, check_times
 from streaming.engine.types import ARROW, Type, to_python, to_word
@@ -327,6 +328,10 @@ class Engine:
     def request_schema(self, deployment: str) -> pa.Schema:
         """The columns of a deployment's request rows."""
         return _table_schema(self._deployment(deployment).table)
+
+    def shape(self, deployment: str) -> Shape:
+        """Which rows a deployment reads, and what its answers always show."""
+        return shape(self._deployment(deployment).query)
 
     def table_schema(self, table: str) -> pa.Schema:
         """The columns of a table."""

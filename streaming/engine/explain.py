@@ -9,7 +9,7 @@ from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, Host
 from streaming.engine.plan import Query
 from streaming.engine.table import Table
 
-__all__ = ["explain"]
+__all__ = ["explain", "joins", "walk"]
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
@@ -19,7 +19,7 @@ def explain(query: Query, program: Program) -> str:
     lines = [f"main table: {_name(query.main.table) if query.main else 'none'}"]
     for group in program.groups:
         lines += _window(group, query)
-    for joined in dict.fromkeys(j for output in query.outputs for j in _joins(output.node)):
+    for joined in dict.fromkeys(j for output in query.outputs for j in joins(output.node)):
         on = ", ".join(joined.base.table.columns[column].name for column, _ in joined.key)
         order = "the last inserted" if joined.ts < 0 else f"the latest {joined.base.table.columns[joined.ts].name}"
         more = ", the first for which the condition holds" if joined.condition is not None else ""
@@ -63,26 +63,28 @@ def _name(table: Table) -> str:
     return f"{table.database}.{table.name}" if table.database else table.name
 
 
-def _walk(node: Node) -> Iterator[Node]:
+def walk(node: Node) -> Iterator[Node]:
+    """The node and all that it is made of, the request's own values in windows too."""
     yield node
     for child in getattr(node, "arguments", ()):
-        yield from _walk(child)
+        yield from walk(child)
     if isinstance(node, Aggregate):
-        yield from _walk(node.value)
+        yield from walk(node.value)
         if node.condition is not None:
-            yield from _walk(node.condition)
+            yield from walk(node.condition)
     if isinstance(node, Element):
-        yield from _walk(node.group.own[node.position])
+        yield from walk(node.group.own[node.position])
 
 
 def _aggregates(node: Node) -> Iterator[Aggregate | HostAggregate]:
-    return (n for n in _walk(node) if isinstance(n, (Aggregate, HostAggregate)))
+    return (n for n in walk(node) if isinstance(n, (Aggregate, HostAggregate)))
 
 
-def _joins(node: Node) -> Iterator[Joined]:
-    for n in _walk(node):
+def joins(node: Node) -> Iterator[Joined]:
+    """The joins that it reads from, those that find the keys of others first."""
+    for n in walk(node):
         base: Base | None = n.base if isinstance(n, Column) else None
         if base is not None and base.joined is not None:
             for _, value in base.joined.key:
-                yield from _joins(value)
+                yield from joins(value)
             yield base.joined
