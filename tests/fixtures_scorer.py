@@ -370,16 +370,14 @@ def save_sql(artifact: Path) -> None:
     (artifact / "manifest.json").write_text(json.dumps({"sql_sha256": digest(sql)}))
 
 
-@pytest.fixture(scope="session")
-def scorer_artifact(scorer_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact folder: SQL, encoder, and a model repository whose answer any test can compute."""
-    artifact = tmp_path_factory.mktemp("scorer-artifact")
-    scorer_encoder.save(artifact / "encoder")
+def save_artifact(artifact: Path, encoder: Encoder) -> None:
+    """An artifact folder: SQL, encoder, and a model repository whose answer (`probabilities`) any test can compute."""
+    encoder.save(artifact / "encoder")
     save_sql(artifact)
     model = artifact / "triton" / "embedding"
     (model / "1").mkdir(parents=True)
     config = (REPOSITORY / "deploy" / "triton" / "config.pbtxt").read_text()
-    config = config.replace("$instances", "1").replace("$encoder_sha256", scorer_encoder.digest)
+    config = config.replace("$instances", "1").replace("$encoder_sha256", encoder.digest)
     (model / "config.pbtxt").write_text(config)
     (model / "1" / "model.py").write_text(
         "import numpy as np\n"
@@ -391,6 +389,13 @@ def scorer_artifact(scorer_encoder: Encoder, tmp_path_factory: pytest.TempPathFa
         "        inputs = [pb_utils.get_input_tensor_by_name(r, 'INPUT_0').as_numpy() for r in requests]\n"
         "        return [pb_utils.InferenceResponse([pb_utils.Tensor('OUTPUT_0', answer(i))]) for i in inputs]\n"
     )
+
+
+@pytest.fixture(scope="session")
+def scorer_artifact(scorer_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `save_artifact`; do not write into it."""
+    artifact = tmp_path_factory.mktemp("scorer-artifact")
+    save_artifact(artifact, scorer_encoder)
     return artifact
 
 
