@@ -14,9 +14,12 @@ DATA    ?=
 USERS   ?=
 SEED    ?=
 KEEP    ?=
+MINUTES ?= 60
+PER_S   ?= 300
+TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test lint format bench bench-engine clean
+.PHONY: help environments demo test soak lint format bench bench-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +41,9 @@ lint: environments  ## ruff and mypy --strict
 format: environments  ## let ruff rewrite
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+soak: environments  ## an hour of even traffic: memory, handles and latency stay flat (MINUTES, PER_S)
+	$(TOOL) tests/soak.py --minutes $(MINUTES) --per-s $(PER_S)
 
 bench: environments  ## the pipeline beside a raw transactional echo, and Triton's ceiling
 	$(PYTHON) -m benchmarks.pipeline
