@@ -40,6 +40,7 @@ from streaming.health import Health
 from streaming.log import place
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
+from streaming.rebuild import Rebuild
 from streaming.score import encode_scores
 from streaming.source import ActionSource, DimensionSource, Positions
 from streaming.store import FeatureStore, restore_singly
@@ -51,7 +52,6 @@ __all__ = ["Batch", "Scorer"]
 
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
-PROGRESS_S = 2.0  # how often a rebuild says how far it is
 STOP_S = 10.0  # for how long a transaction under way is waited for once the process is told to stop
 CHECK_S = 1.0  # how often Triton is asked, under load, whether its model still belongs to our encoder
 
@@ -159,17 +159,18 @@ class Scorer:
         self.dimensions, self.store, self.encoder, self.model = dimensions, store, encoder, model
         self.publisher = publisher
         self.source = source(self.settle, self.forget)
+        self.rebuild = Rebuild(self)
         self.in_flight: Batch | None = None
         self.publishing: tuple[Batch, Outcome] | None = None
         self._step, self._start, self._clock = step, start, clock
-        self._decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
+        self.decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
         self._dimension_decoders = dimension_decoders(config.events.message_bytes_max, config.events.future_s_max)
         topics = config.kafka.topics
         self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
         # Asked when it is scraped, so that it always says what /readyz does.
         metrics.ready.set_function(lambda: not health.missing())
         self._ce_source = f"/jd-intent-scorer/{topics.actions}".encode()
-        self._newest: dict[int, int] = {}
+        self.newest: dict[int, int] = {}
         self._aborts = 0
         self._reported = 0.0
         self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
@@ -187,9 +188,9 @@ class Scorer:
         self.health.watch()
         try:
             while not self.stop.is_set():
-                self._report()
-                if self.source.grown:
-                    self.rebuild()
+                self.report()
+                if self.source.pending:
+                    self.rebuild.run()
                     continue
                 following = self.read()  # poll, decode, insert, features, encode: while Triton works, if it does
                 pending = self.in_flight
@@ -238,17 +239,22 @@ class Scorer:
             records = self.source.poll(limits.messages_max, wait_s, limits.linger_ms / 1000)
             if not records:
                 starts = dict(self.source.positions)  # a rebalance in there may have moved them
-            batch = Batch(self.store.mark(), starts, dict(self.dimensions.positions))
+            batch = self.batch()
+            batch.starts = starts
             dimension_records = self.dimensions.poll(limits.messages_max) if self.source.positions else []
         if not records and not dimension_records:
             return None
         return self.prepare(batch, records, dimension_records)
 
+    def batch(self) -> Batch:
+        """An empty batch at the present positions."""
+        return Batch(self.store.mark(), dict(self.source.positions), dict(self.dimensions.positions))
+
     def prepare(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> Batch:
         """Decodes the records, inserts the rows, computes the features and encodes them."""
         self.metrics.batch_messages.observe(len(records) + len(dimension_records))
         with self.metrics.stage("decode"):
-            events, batch.records, batch.dead = self._decoder.decode_all(records)
+            events, batch.records, batch.dead = self.decoder.decode_all(records)
             tables, rows, refused = self.decode_dimensions(dimension_records)
             batch.dead = self.owned(refused) + batch.dead
         self._step("decode")
@@ -308,7 +314,7 @@ class Scorer:
                 raise ModelUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {failure}") from failure
             again = time.monotonic() + wait_s
             while time.monotonic() < again and not self.stop.is_set():
-                self._report()
+                self.report()
                 self.source.keep_alive(min(0.1, wait_s))
                 if self.in_flight is not batch:  # given back during a rebalance
                     self.source.resume()
@@ -464,59 +470,6 @@ class Scorer:
         self.source.rewind(batch.starts)
         self.dimensions.rewind(batch.dimension_starts)
 
-    def rebuild(self) -> None:
-        """Makes the state for the assigned partitions: history, dimension topics whole, actions up to the positions.
-
-        Returns early, to be called again, when partitions come or go meanwhile.
-        """
-        self.settle()
-        self.health.not_ready("state", "rebuilding")
-        self.metrics.rebuilds.inc()
-        generation, start = self.source.generation, time.monotonic()
-        self.store.reset()
-        self._newest.clear()
-        self.dimensions.restart()
-        progress = _Progress()
-        rows = 0
-        while not self.dimensions.caught_up:
-            batch = Batch(self.store.mark(), dict(self.source.positions), dict(self.dimensions.positions))
-            records = self.dimensions.poll(self.config.batch.messages_max, 0.1)
-            rows += len(records)
-            if self.prepare(batch, [], records).dead:
-                self.publish(batch, None)
-                self.published()
-            self._report()
-            self.source.keep_alive()
-            progress.tell("replaying dimension topics", rows=rows)
-            if self.stop.is_set() or generation != self.source.generation:
-                return
-        for records, left in self.source.replay():
-            events, _, _ = self._decoder.decode_all(records)
-            if events:
-                self.replay(events)
-            self._report()
-            rows += len(records)
-            progress.tell("replaying actions", rows=rows, left=left)
-            if self.stop.is_set():
-                return
-        if generation != self.source.generation:
-            return
-        self.source.accept()
-        self.health.ready("state")
-        _log.info(
-            "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
-            partitions=[place(*p, offset) for p, offset in self.source.positions.items()],
-        )  # fmt: skip
-
-    def replay(self, events: Sequence[Action]) -> None:
-        """Inserts events that were scored already; those that the store refused then it refuses again: no rows."""
-        mark = self.store.mark()
-        try:
-            self.store.restore({}, action_columns(events))
-        except ValueError:
-            self.store.rollback(mark)
-            restore_singly(self.store, {}, events)
-
     # ── parts of prepare ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def decode_dimensions(
@@ -615,12 +568,13 @@ class Scorer:
         partitions = np.array([record.partition() for record in batch.records])
         for partition in np.unique(partitions).tolist():
             times = batch.actions.times[partitions == partition]
-            newest = np.maximum.accumulate(np.concatenate([[self._newest.get(partition, 0)], times]))
+            newest = np.maximum.accumulate(np.concatenate([[self.newest.get(partition, 0)], times]))
             late += int((times < newest[:-1]).sum())
-            self._newest[partition] = int(newest[-1])
+            self.newest[partition] = int(newest[-1])
         metrics.late.inc(late)
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Says that the loop goes round; once a second lag, sizes and readiness."""
         self.health.beat()
         if time.monotonic() - self._reported < REPORT_S:
             return
@@ -633,18 +587,6 @@ class Scorer:
             self.health.not_ready("assignment", "waiting for the group")
         self.metrics.set_lag(self.source.lag())
         self.metrics.set_sizes(self.store.sizes())
-
-
-class _Progress:
-    """Says how far something is, at most every `PROGRESS_S`."""
-
-    def __init__(self) -> None:
-        self._told = time.monotonic()
-
-    def tell(self, what: str, **fields: object) -> None:
-        if time.monotonic() - self._told > PROGRESS_S:
-            self._told = time.monotonic()
-            _log.info(what, **fields)
 
 
 def _backoff(first_s: float, max_s: float) -> Iterator[float]:

@@ -75,7 +75,8 @@ class Waiting:
 class ActionSource:
     """`user-actions` through a consumer group.
 
-    New partitions come paused and set `grown`: the loop rebuilds the state, then calls `accept`.
+    New partitions come paused and are `pending`: the loop brings their rows into the tables (`streaming.rebuild`), then
+    calls `accept`.
 
     Args:
         settle: called before partitions are given up, to commit what is in flight.
@@ -84,7 +85,9 @@ class ActionSource:
 
     Attributes:
         positions: the assigned partitions.
-        grown: partitions came since the last `accept`.
+        pending: those of them that came since the last `accept`.
+        held: of partitions that do not flow, because they are pending or were given up, the offset that the rows in the
+            tables stand for. A partition that comes back goes on from there.
         joined: the group has given an assignment, maybe an empty one.
         generation: changes whenever partitions come or go.
     """
@@ -92,7 +95,8 @@ class ActionSource:
     def __init__(self, kafka: Kafka, waiting: Waiting, settle: Callable[[], None], forget: Callable[[], None]) -> None:
         self.topic = kafka.topics.actions
         self.positions: Positions = {}
-        self.grown = False
+        self.pending: set[tuple[str, int]] = set()
+        self.held: Positions = {}
         self.joined = False
         self._kafka, self._waiting = kafka, waiting
         self._settle, self._forget = settle, forget
@@ -150,13 +154,16 @@ class ActionSource:
             self._consumer.pause([TopicPartition(*partition) for partition in self.positions])
 
     def resume(self) -> None:
-        """Records flow again, unless partitions came meanwhile: those wait for `accept`."""
-        if self.positions and not self.grown:
-            self._consumer.resume([TopicPartition(*partition) for partition in self.positions])
+        """Records flow again, but for those partitions that wait for `accept`."""
+        flowing = [TopicPartition(*partition) for partition in self.positions if partition not in self.pending]
+        if flowing:
+            self._consumer.resume(flowing)
 
     def accept(self) -> None:
-        """The state stands for `positions`: records flow."""
-        self.grown = False
+        """The tables stand for `positions`: all records flow."""
+        self.pending.clear()
+        for partition in self.positions:
+            self.held.pop(partition, None)
         self.resume()
 
     def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:
@@ -179,32 +186,46 @@ class ActionSource:
         return lags
 
     def replay(self) -> Iterator[tuple[list[Record], int]]:
-        """All records before `positions`, in partition order, in chunks with the number still to come (roughly).
+        """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
 
-        Ends early when partitions come or go meanwhile: `grown` is set again then, or there is nothing to rebuild.
+        A partition of which nothing is held is read from its beginning. `held` moves on when the next chunk is asked
+        for. Ends early when partitions come or go meanwhile: call it again.
+
+        Raises:
+            OffsetOutOfRange: the topic begins behind what is held.
         """
         generation = self.generation
-        targets = dict(self.positions)
+        targets = {partition: self.positions[partition] for partition in self.pending}
         reader = TopicReader(self._kafka, self._waiting)
         try:
             starts = {}
             for partition, target in targets.items():
                 low, _ = reader.watermarks(partition)
-                if low < target:
-                    starts[partition] = low
-            reader.assign(starts)
-            left = {partition: targets[partition] - low for partition, low in starts.items()}
-            while left and generation == self.generation:
+                held = self.held.setdefault(partition, low)
+                if held < low < target:
+                    raise OffsetOutOfRange(
+                        f"the state of {partition[0]}[{partition[1]}] stands at offset {held}, but the topic begins at "
+                        f"{low}: the records between are gone"
+                    )
+                starts[partition] = held
+            left = {partition: targets[partition] - start for partition, start in starts.items()}
+            reader.assign({partition: start for partition, start in starts.items() if left[partition] > 0})
+            while generation == self.generation:
+                for partition in list(left):
+                    if left[partition] <= 0 or partition in reader.ended or reader.at[partition] >= targets[partition]:
+                        self.held[partition] = targets[partition]
+                        del left[partition]
+                if not left:
+                    return
                 records = []
                 for record in reader.read(REPLAY_CHUNK, 0.1):
                     partition = (record.topic(), record.partition())
                     if record.offset() < targets[partition]:
                         records.append(record)
                         left[partition] = targets[partition] - record.offset() - 1
-                for partition in list(left):
-                    if left[partition] <= 0 or partition in reader.ended or reader.at[partition] >= targets[partition]:
-                        del left[partition]
                 yield records, sum(left.values())
+                for record in records:
+                    self.held[record.topic(), record.partition()] = record.offset() + 1
                 self.keep_alive()
         finally:
             reader.close()
@@ -242,7 +263,7 @@ class ActionSource:
         if assigned:
             consumer.pause(assigned)
             self.positions.update(starts)
-            self.grown = True
+            self.pending |= starts.keys()
         _log.info("partitions assigned", partitions=[place(*p, offset) for p, offset in starts.items()])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -259,9 +280,14 @@ class ActionSource:
             end()
         except Exception as error:  # see above: raised by the poll
             self._failure = error
-        for partition in partitions:
-            self.positions.pop((partition.topic, partition.partition), None)
-            self._rewind.pop((partition.topic, partition.partition), None)
+        for given in partitions:
+            partition = (given.topic, given.partition)
+            self._rewind.pop(partition, None)
+            position = self.positions.pop(partition, None)
+            if partition in self.pending:
+                self.pending.remove(partition)  # `held` says how far it had come
+            elif position is not None:
+                self.held[partition] = position
         if self._incremental:
             consumer.incremental_unassign(partitions)
         else:
@@ -320,14 +346,45 @@ class DimensionSource:
         self._kafka, self._waiting = kafka, waiting
         self._reader: TopicReader | None = None
 
-    def restart(self) -> None:
-        """Reads everything again, from the beginning, and asks the group how far the dead letters are published."""
+    def restart(self, held: Mapping[tuple[str, int], int] | None = None) -> None:
+        """Reads everything: from what is `held` in the tables, or from the beginning.
+
+        Raises:
+            OffsetOutOfRange: a topic begins behind what is held, or ends before it.
+        """
         self.close()
         self._reader = reader = TopicReader(self._kafka, self._waiting)
-        partitions = reader.partitions(self.topics)
-        self.positions = {partition: reader.watermarks(partition)[0] for partition in partitions}
-        self.committed = reader.committed(partitions)
+        marks = {partition: reader.watermarks(partition) for partition in reader.partitions(self.topics)}
+        self.positions = {partition: low for partition, (low, _) in marks.items()}
+        for partition, offset in (held or {}).items():
+            low, high = marks.get(partition, (0, 0))
+            if not low <= offset <= high:
+                raise OffsetOutOfRange(
+                    f"the state of {partition[0]}[{partition[1]}] stands at offset {offset}, but the topic holds {low} "
+                    f"to {high}"
+                )
+            self.positions[partition] = offset
+        self.ask_committed()
         reader.assign(self.positions)
+
+    def ask_committed(self) -> None:
+        """Asks the group how far the dead letters of these topics are published."""
+        if self._reader is not None:
+            self.committed = self._reader.committed(list(self.positions))
+
+    def unpublished(self) -> Iterator[list[Record]]:
+        """The records before `positions` that the group has not committed: their dead letters may be missing."""
+        reader = TopicReader(self._kafka, self._waiting)
+        try:
+            targets = {p: offset for p, offset in self.positions.items() if self.committed.get(p, 0) < offset}
+            # What retention has deleted can be read by nobody: its dead letters are lost with it.
+            starts = {p: max(self.committed.get(p, 0), reader.watermarks(p)[0]) for p in targets}
+            reader.assign(starts)
+            while any(reader.at[p] < targets[p] and p not in reader.ended for p in targets):
+                records = reader.read(REPLAY_CHUNK, 0.1)
+                yield [r for r in records if r.offset() < targets[r.topic(), r.partition()]]
+        finally:
+            reader.close()
 
     @property
     def caught_up(self) -> bool:

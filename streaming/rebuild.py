@@ -1,0 +1,145 @@
+"""The embedded state from the log: history, the dimension topics whole, each partition up to its committed offset.
+
+Only what is missing is read: a partition that comes is read from its beginning, one that comes back only from where it
+was given up, and the dimension topics are read once and followed from then on. Rows of a partition that was given up
+stay in the tables: they belong to keys that nobody asks for here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from streaming.event import Action, action_columns
+from streaming.log import place
+from streaming.store import restore_singly
+
+if TYPE_CHECKING:
+    from streaming.loop import Scorer
+
+__all__ = ["Rebuild"]
+
+PROGRESS_S = 2.0  # how often it says how far it is
+
+_log = structlog.stdlib.get_logger("streaming.rebuild")
+
+
+class Rebuild:
+    """Brings the tables up to the positions of the assigned partitions.
+
+    Args:
+        loop: whose state it is.
+    """
+
+    def __init__(self, loop: Scorer) -> None:
+        self._loop = loop
+        self._following = False  # the dimension topics are read from the beginning or from where the tables stand
+        self._told = 0.0
+
+    def run(self) -> None:
+        """Reads what is missing; returns early, to be called again, when partitions come or go meanwhile."""
+        loop, source = self._loop, self._loop.source
+        loop.settle()
+        loop.health.not_ready("state", "rebuilding")
+        loop.metrics.rebuilds.inc()
+        source.pause()
+        self._told = start = time.monotonic()
+        generation = source.generation
+        rows = self._read(generation)
+        if generation == source.generation and not loop.stop.is_set():
+            source.accept()
+            _log.info(
+                "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
+                partitions=[place(*p, offset) for p, offset in source.positions.items()],
+            )  # fmt: skip
+        if not source.pending:
+            loop.health.ready("state")
+        source.resume()
+
+    def _read(self, generation: int) -> int:
+        """How many records it read; it ends early when told to stop, or when `generation` has passed."""
+        loop, source = self._loop, self._loop.source
+        ahead = [p for p in source.pending if source.held.get(p, 0) > source.positions[p]]
+        if ahead:
+            _log.warning(
+                "the group has gone back behind the state: all of it is rebuilt",
+                partitions=[place(*p, source.positions[p]) for p in ahead],
+            )
+            self._following = False
+        if not self._following:
+            self._forget()
+            loop.dimensions.restart()
+            self._following = True
+        if any(number == 0 for _, number in source.pending):
+            self._own_dimensions()
+        rows = 0
+        while not loop.dimensions.caught_up:
+            rows += self._dimensions()
+            self._tell("replaying dimension topics", rows=rows)
+            if loop.stop.is_set() or generation != source.generation:
+                return rows
+        for records, left in source.replay():
+            events, _, _ = loop.decoder.decode_all(records)
+            if events:
+                self._insert(events)
+            loop.report()
+            rows += len(records)
+            self._tell("replaying actions", rows=rows, left=left)
+            if loop.stop.is_set():
+                break
+        return rows
+
+    def _forget(self) -> None:
+        """Forgets all but history."""
+        self._loop.store.reset()
+        self._loop.newest.clear()
+        self._loop.source.held.clear()
+        self._loop.source.pending |= self._loop.source.positions.keys()
+
+    def _dimensions(self) -> int:
+        """Inserts the next rows of the dimension topics and publishes their dead letters; how many it read."""
+        loop = self._loop
+        batch = loop.batch()
+        records = loop.dimensions.poll(loop.config.batch.messages_max, 0.1)
+        if loop.prepare(batch, [], records).dead:
+            loop.publish(batch, None)
+            loop.published()
+        loop.report()
+        loop.source.keep_alive()
+        return len(records)
+
+    def _own_dimensions(self) -> None:
+        """Publishes the dead letters that the former owner of partition 0 has left: its rows are in the tables here."""
+        loop = self._loop
+        loop.dimensions.ask_committed()
+        for records in loop.dimensions.unpublished():
+            published = False
+            while not published and not loop.stop.is_set():
+                batch = loop.prepare(loop.batch(), [], records)
+                loop.store.rollback(batch.mark)
+                if batch.dead:
+                    batch.ends = {(r.topic(), r.partition()): r.offset() + 1 for r in records}
+                    loop.publish(batch, None)
+                published = loop.published()
+            loop.report()
+            loop.source.keep_alive()
+            if loop.stop.is_set():
+                return
+
+    def _insert(self, events: Sequence[Action]) -> None:
+        """Inserts events that were scored already; those that the store refused then it refuses again: no rows."""
+        store = self._loop.store
+        mark = store.mark()
+        try:
+            store.restore({}, action_columns(events))
+        except ValueError:
+            store.rollback(mark)
+            restore_singly(store, {}, events)
+
+    def _tell(self, what: str, **fields: object) -> None:
+        if time.monotonic() - self._told > PROGRESS_S:
+            self._told = time.monotonic()
+            _log.info(what, **fields)
