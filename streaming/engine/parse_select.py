@@ -1,0 +1,183 @@
+"""SELECT: its sources, joins and windows."""
+
+from __future__ import annotations
+
+from streaming.engine import syntax as s
+from streaming.engine.parse_expression import ExpressionParser
+from streaming.engine.tokens import RESERVED, UNITS_MS
+
+__all__ = ["SelectParser"]
+
+
+class SelectParser(ExpressionParser):
+    """Reads a SELECT with all that is in it."""
+
+    def select(self) -> s.Select:
+        if self.accept("("):
+            inner = self.select()
+            self.expect(")")
+            return inner
+        at = self.token.at
+        self.expect("select")
+        if self.peek("distinct"):
+            raise self.refuse("SELECT DISTINCT", self.token.at)
+        items = [self.item()]
+        while self.accept(","):
+            items.append(self.item())
+        source: s.Source | None = None
+        joins: list[s.Join] = []
+        if self.accept("from"):
+            source = self.source()
+            if self.peek(","):
+                raise self.refuse("a comma join", self.token.at)
+            while (join := self.join()) is not None:
+                joins.append(join)
+        where = self.expression() if self.accept("where") else None
+        for word in ("group", "having", "order"):
+            if self.peek(word):
+                raise self.refuse(f"{word.upper()} BY" if word != "having" else "HAVING", self.token.at)
+        windows: list[tuple[str, s.Window]] = []
+        if self.accept("window"):
+            while True:
+                name = self.name("a window")
+                self.expect("as")
+                windows.append((name, self.window()))
+                if not self.accept(","):
+                    break
+        limit = self.integer("a number of rows") if self.accept("limit") else None
+        if self.peek("union"):
+            raise self.refuse("UNION of queries", self.token.at)
+        return s.Select(tuple(items), source, tuple(joins), where, tuple(windows), limit, at)
+
+    def item(self) -> s.Item:
+        at = self.token.at
+        if self.accept("*"):
+            return s.Item(s.Star(None, at), None, "*", at)
+        expr = self.expression()
+        text = self.script[at : self.tokens[self.position - 1].at + len(self.tokens[self.position - 1].text)]
+        alias = None
+        if (
+            self.accept("as")
+            or self.token.kind == "quoted"
+            or (self.token.kind == "word" and self.token.lower not in RESERVED)
+        ):
+            alias = self.name("an alias")
+        return s.Item(expr, alias, text, at)
+
+    def source(self) -> s.Source:
+        at = self.token.at
+        if self.accept("("):
+            select = self.select()
+            self.expect(")")
+            return s.SubSelect(select, self.alias(), at)
+        return s.TableRef(self.qualified("a table"), self.alias(), at)
+
+    def alias(self) -> str | None:
+        if self.accept("as"):
+            return self.name("an alias")
+        if self.token.kind == "quoted" or (self.token.kind == "word" and self.token.lower not in RESERVED):
+            return self.name("an alias")
+        return None
+
+    def join(self) -> s.Join | None:
+        at = self.token.at
+        for kind in ("right", "full", "inner", "cross"):
+            if self.peek(kind):
+                raise self.refuse(f"{kind.upper()} JOIN", at)
+        if self.peek("join"):
+            raise self.refuse("JOIN (only LAST JOIN)", at)
+        if self.accept("last"):
+            kind = "last"
+        elif self.accept("left"):
+            self.accept("outer")
+            kind = "left"
+        else:
+            return None
+        self.expect("join")
+        source = self.source()
+        order, descending = None, False
+        if self.accept("order", "by"):
+            order = s.Name(self.qualified("a column"), self.token.at)
+            descending = self.accept("desc")
+            if not descending:
+                self.accept("asc")
+        self.expect("on")
+        return s.Join(kind, source, order, descending, self.expression(), at)
+
+    def window(self) -> s.Window:
+        at = self.token.at
+        self.expect("(")
+        unions: list[s.Source] = []
+        if self.accept("union"):
+            unions.append(self.source())
+            while self.accept(","):
+                unions.append(self.source())
+        partition: list[s.Name] = []
+        if self.accept("partition", "by"):
+            while True:
+                here = self.token.at
+                partition.append(s.Name(self.qualified("a column"), here))
+                if not self.accept(","):
+                    break
+        order, descending = None, False
+        if self.accept("order", "by"):
+            here = self.token.at
+            order = s.Name(self.qualified("a column"), here)
+            descending = self.accept("desc")
+            if not descending:
+                self.accept("asc")
+            if self.peek(","):
+                raise self.refuse("ORDER BY several columns in a window", self.token.at)
+        here = self.token.at
+        if self.accept("rows"):
+            rows = True
+        elif self.accept("rows_range"):
+            rows = False
+        else:
+            raise self.fail("expected ROWS or ROWS_RANGE")
+        self.expect("between")
+        start = self.bound(rows, near=False)
+        self.expect("and")
+        end = self.bound(rows, near=True)
+        if end is None or (start is not None and start < end):
+            raise self.refuse("a frame whose end lies before its start", here)
+        maxsize, instance, row, time = 0, False, False, False
+        if self.accept("maxsize"):
+            maxsize = self.integer("a number of rows")
+            if rows or maxsize == 0:
+                raise self.refuse("MAXSIZE of a ROWS frame" if rows else "MAXSIZE 0", here)
+        while True:
+            if self.accept("instance_not_in_window"):
+                instance = True
+            elif self.accept("exclude", "current_row"):
+                row = True
+            elif self.accept("exclude", "current_time"):
+                time = True
+            else:
+                break
+        self.expect(")")
+        frame = s.Frame(rows, start, end, maxsize)
+        return s.Window(tuple(unions), tuple(partition), order, descending, frame, instance, row, time, at)
+
+    def bound(self, rows: bool, near: bool) -> int | None:
+        token = self.advance()
+        if token.lower == "unbounded":
+            self.expect("preceding")
+            return None
+        if token.lower == "current":
+            self.expect("row")
+            return 0
+        if token.kind == "interval" and not rows:
+            distance = int(token.text[:-1]) * UNITS_MS[token.text[-1].lower()]
+        elif token.kind == "int":
+            distance = int(token.text.rstrip("lL"))
+        else:
+            raise self.fail("expected a bound of a frame", token)
+        opened = self.accept("open")
+        if self.peek("following"):
+            if distance or opened:
+                raise self.refuse("FOLLOWING: a request sees no later rows", self.token.at)
+            self.advance()
+            return 0
+        self.expect("preceding")
+        return distance + (1 if near else -1) * opened
