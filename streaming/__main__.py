@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | serve | predict | send."""
+"""`jd-intent-score`: run | serve | predict | send | apiserver."""
 
 from __future__ import annotations
 
@@ -78,6 +78,24 @@ def send(
     from streaming.send import send as send_event  # noqa: PLC0415
 
     print(json.dumps(send_event(load(config), event, timeout_s), ensure_ascii=False))
+
+
+@app.command()
+def apiserver(  # noqa: PLR0917 - typer calls it
+    config: ConfigFile = None,
+    sql: Annotated[Optional[Path], typer.Option(help="Folder of create_tables.sql and deploy.sql.")] = None,  # noqa: UP045
+    history: Annotated[Optional[Path], typer.Option(help="Folder that load_online.sql loads from.")] = None,  # noqa: UP045
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9081,
+    empty: Annotated[bool, typer.Option("--empty", help="Run no script: start without a database.")] = False,
+) -> None:
+    """Serve the embedded engine under OpenMLDB's REST interface, to develop against without a cluster.
+
+    Exit status: as of `run`.
+    """
+    from streaming.apiserver import main as run_server  # noqa: PLC0415
+
+    raise typer.Exit(run_server(config, sql, history, host, port, empty=empty))
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ from streaming.run import exit_status
 from streaming.store import EmbeddedStore
 from streaming.triton import Model
 
-__all__ = ["BODY_BYTES_MAX", "PredictMetrics", "Predictor", "create_app", "main", "run"]
+__all__ = ["BODY_BYTES_MAX", "BodyLimit", "PredictMetrics", "Predictor", "create_app", "listening", "main", "run"]
 
 BODY_BYTES_MAX = 65_536
 RETRY_AFTER_S = 1
@@ -337,7 +337,7 @@ def run(config: Config, host: str, port: int) -> None:
         ArtifactMismatch: the encoder is damaged; the deployed SQL is not the artifact's.
         ScorerError: following the topics failed; the process should be started again.
     """
-    with _listen(host, port) as listener:
+    with listening(host, port) as listener:
         store = EmbeddedStore(config.store)
         store.load()
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
@@ -376,7 +376,7 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, follower: Foll
         await watching
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     """The listening socket, taken before anything slow begins."""
     listener = None
     try:

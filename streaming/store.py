@@ -120,6 +120,11 @@ class EmbeddedStore:
         self._engine = Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
         self._base: Any = None
 
+    @property
+    def engine(self) -> Engine:
+        """The engine itself, for a server in front of it."""
+        return self._engine
+
     def load(self) -> None:
         """See `FeatureStore.load`.
 

@@ -102,7 +102,7 @@ def served(store: EmbeddedStore, encoder: Encoder) -> Iterator[tuple[httpx.Clien
     predictor = Predictor(state, encoder, model, "embedding")  # type: ignore[arg-type]  # they answer alike
     app = create_app(predictor, Config(), store.request_schema(), store.schema())
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-    with serve._listen("127.0.0.1", 0) as listener:
+    with serve.listening("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
