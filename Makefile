@@ -14,12 +14,13 @@ DATA    ?=
 USERS   ?=
 SEED    ?=
 KEEP    ?=
+ROWS    ?=
 MINUTES ?= 60
 PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test soak lint format bench bench-engine clean
+.PHONY: help environments demo test soak lint format bench bench-engine soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +51,9 @@ bench: environments  ## the pipeline beside a raw transactional echo, and Triton
 
 bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
 	$(PYTHON) -m benchmarks.engine
+
+soak-engine: environments  ## endless inserts into tables with a time to live: memory must stay (ROWS=N)
+	$(PYTHON) -m benchmarks.memory $(if $(ROWS),--rows $(ROWS))
 
 clean:  ## remove what the demo made (not the environments)
 	rm -rf build

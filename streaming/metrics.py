@@ -87,9 +87,11 @@ class Metrics:
         )
         registry.register(self.latency)
         self.lag = Gauge("jd_intent_consumer_lag", "Records behind the end.", ["topic", "partition"], registry=registry)
-        self.state_rows = Gauge("jd_intent_state_rows", "Rows of the online tables.", ["table"], registry=registry)
+        self.state_rows = Gauge(
+            "jd_intent_state_rows", "Rows of the online tables; strings: texts.", ["table"], registry=registry
+        )
         self.state_bytes = Gauge(
-            "jd_intent_state_bytes", "Bytes of rows and indexes, without the texts.", ["table"], registry=registry
+            "jd_intent_state_bytes", "Bytes of rows and indexes; strings: of all texts.", ["table"], registry=registry
         )
         self.model = Gauge(
             "jd_intent_model_info", "1 for the version that scored last.", ["version"], registry=registry

@@ -66,7 +66,7 @@ class FeatureStore(Protocol):
         """The deployment's output columns."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Rows and bytes per table."""
+        """Rows and bytes per table, and of the texts that all tables share, as `strings`."""
 
 
 def open_store(settings: Store) -> FeatureStore:
@@ -183,7 +183,8 @@ class EmbeddedStore:
         return self._engine.schema(self._deployment)
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        return {table: (stats.rows, stats.bytes) for table, stats in self._engine.stats().items()}
+        stats = {**self._engine.stats(), "strings": self._engine.strings()}
+        return {table: (of.rows, of.bytes) for table, of in stats.items()}
 
     def _table(self, name: str) -> str:
         return f"{self._database}.{name}"

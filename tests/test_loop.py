@@ -129,7 +129,7 @@ def test_rows_that_the_store_refuses_are_dead_letters_of_their_own(
         restore(dimensions, actions)
 
     def rows() -> dict[str, int]:
-        return {table.rpartition(".")[2]: count for table, (count, _) in store.sizes().items()}
+        return {table.rpartition(".")[2]: count for table, (count, _) in store.sizes().items() if table != "strings"}
 
     monkeypatch.setattr(store, "answer", refuse_answer)
     monkeypatch.setattr(store, "restore", refuse_restore)

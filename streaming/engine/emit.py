@@ -58,6 +58,7 @@ class Program:
     Attributes:
         code, extra: the instructions and their lists.
         constants, constant_nulls: domain 0.
+        constant_texts: which of the constants are strings, whose codes change when the pool is cleared of unused ones.
         domains: int64[d, 6], the table of domains as it is before a run.
         tables, indexes: what the numbers in the instructions stand for.
         host: the functions in Python, by number.
@@ -70,6 +71,7 @@ class Program:
     extra: Int64
     constants: Int64
     constant_nulls: npt.NDArray[np.uint8]
+    constant_texts: npt.NDArray[np.bool_]
     domains: Int64
     tables: list[Table]
     indexes: list[Rows]
@@ -148,6 +150,7 @@ class _Emitter:
             np.array(self.extra, np.int64),
             np.array([c.word for c in self.constants], np.int64),
             np.array([c.null for c in self.constants], np.uint8),
+            np.array([c.type == Type.STRING for c in self.constants], np.bool_),
             domains,
             self.tables,
             self.indexes,

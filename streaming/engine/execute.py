@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from streaming.engine import files
+from streaming.engine import files, ttl
 from streaming.engine import syntax as s
 from streaming.engine.arrow import Assembler
 from streaming.engine.catalogue import DeploymentInfo, TableInfo, describe
 from streaming.engine.duplicates import absent
 from streaming.engine.emit import HostCall, Program, Rows, emit
-from streaming.engine.errors import BadRow, point
+from streaming.engine.errors import BadRow, UnsupportedSQL, point
+from streaming.engine.expire import collect_strings, expired, expires, remove
 from streaming.engine.explain import explain
 from streaming.engine.kernels import run
 from streaming.engine.machine import Domain, State
@@ -32,7 +34,7 @@ from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
 from streaming.engine.shape import Shape, shape
 from streaming.engine.strings import Pool
-from streaming.engine.table import Column, Index, Table, check_times
+from streaming.engine.table import FREE_FROM, NO_TTL, Column, Index, Table, check_times
 from streaming.engine.types import ARROW, Type, to_python, to_word
 from streaming.engine.window import EXPIRY
 
@@ -48,9 +50,9 @@ _BATCH = 512
 _PASSING = 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mark:
-    """A moment in an engine's life: how many rows each table had."""
+    """A moment in an engine's life: how many rows each table had, of those that are there still."""
 
     counts: dict[str, int]
 
@@ -107,6 +109,10 @@ class Engine:
         self._nul: Flags = np.zeros(1 << 16, np.uint8)
         self._scratch: Int64 = np.zeros(1 << 12, np.int64)
         self._state: Int64 = np.zeros(len(State), np.int64)
+        self.pinned = 0  # while above 0, no row moves and no string gets another code
+        self._marks: weakref.WeakSet[Mark] = weakref.WeakSet()
+        self._dropped = 0  # words of rows that left since strings were last collected
+        self._strings = 0  # how many strings there were after that
         self._lasting: int | None = None  # strings that stay, while the pool holds some of requests, too
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -122,6 +128,7 @@ class Engine:
         self._forget()
         for statement in statements:
             self._statement(statement, script)
+        self._make_room(self._tables.values())
 
     def _statement(self, statement: s.Statement, script: str) -> None:
         if isinstance(statement, s.CreateDatabase):
@@ -201,14 +208,17 @@ class Engine:
             if table.columns[ts].type not in (Type.TIMESTAMP, Type.BIGINT):
                 raise point(script, index.at, f"TS={index.ts} is neither a timestamp nor a bigint")
         key = tuple(table.positions[name] for name in index.key)
-        table.declared.append((key, ts))
         absolute, latest = index.ttl
+        self._whole(table, key, ts, script, index.at)
+        table.declared.append((key, ts))
         if absolute and ts < 0:
             raise point(script, index.at, "unsupported: a TTL in time of an index without TS")
         if ts >= 0 or latest:  # from now on, rows without a time are refused
             made = table.index(tuple(sorted(key)), ts)
             if absolute or latest:
                 made.ttl = (absolute, latest, index.ttl_type == "absandlat")
+                made.version += 1
+        table.keeps |= not (absolute or latest)
 
     def _insert_values(self, statement: s.Insert, script: str) -> None:
         table = self._table(statement.table, script, statement.at)
@@ -239,6 +249,7 @@ class Engine:
                 if used:
                     raise point(script, statement.at, f"table {name} is used by deployment {used[0]}")
                 del self._tables[table.database, table.name]
+                self._dropped += table.count * table.width
             found = table is not None
         elif statement.kind == "deployment":
             database = statement.name[0] if len(statement.name) == 2 else self._database
@@ -257,6 +268,7 @@ class Engine:
         table = self._table(statement.table, script, statement.at)
         mode = statement.options.get("mode", "error_if_exists")
         if mode == "overwrite":
+            self._dropped += table.count * table.width
             table.truncate(0)
         elif mode == "error_if_exists" and table.count and "mode" in statement.options:
             raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
@@ -301,8 +313,31 @@ class Engine:
         if query.main is None:
             raise point(script, statement.at, "unsupported: a deployment without FROM")
         deployment = self._compile(statement.name, query, strict=False, sql=statement_text(script, statement.at))
+        try:
+            ttls = ttl.derived(deployment.program, statement.options)
+        except ValueError as error:
+            raise point(script, statement.at, str(error)) from None
+        for rows, limit in zip(deployment.program.indexes, ttls, strict=True):
+            existing = rows.table.indexes.get((rows.key, rows.ts))
+            if existing is not None and not existing.derived:
+                continue  # the script said how long its rows live
+            longer = limit if existing is None else ttl.merged(existing.ttl, limit)
+            if existing is None or longer != existing.ttl:
+                self._whole(rows.table, rows.key, rows.ts, script, statement.at)
+            made = rows.table.index(rows.key, rows.ts)
+            made.ttl, made.derived = longer, True
+            made.version += 1
         deployment.indexes = [rows.table.index(rows.key, rows.ts) for rows in deployment.program.indexes]
         self._deployments[self._database, statement.name] = deployment
+
+    def _whole(self, table: Table, key: Sequence[int], ts: int, script: str, at: int) -> None:
+        """Refuses a new index over rows of which some have left."""
+        if table.freed:
+            names = ", ".join(table.columns[c].name for c in (*key, *([ts] if ts >= 0 else [])))
+            raise point(
+                script, at, f"{table.name}: {table.freed} rows whose time to live was over are gone, a new or longer "
+                f"index ({names}) would miss them: make it before rows come",
+            )  # fmt: skip
 
     def _deployment(self, name: str) -> _Deployment:
         """The deployment `name` (of the database in use, or the only one of that name) or `db.name`."""
@@ -378,6 +413,10 @@ class Engine:
         """Rows and bytes of every table, by name (`db.name`, or `name` outside a database)."""
         return {_full_name(table): TableStats(table.count, table.nbytes) for table in self._tables.values()}
 
+    def strings(self) -> TableStats:
+        """How many texts tables and scripts hold, each once, and the bytes allocated for texts."""
+        return TableStats(self._pool.count if self._lasting is None else self._lasting, self._pool.nbytes)
+
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
@@ -393,15 +432,70 @@ class Engine:
         found = self._named(table)
         self._forget()
         found.append(encode(found.name, found.columns, rows, self._pool))
+        self._make_room([found])
 
     def mark(self) -> Mark:
-        """This moment, for `rollback`."""
-        return Mark({_full_name(table): table.count for table in self._tables.values()})
+        """This moment, for `rollback`. As long as the mark is held, every row stays that was alive then."""
+        mark = Mark({_full_name(table): table.count for table in self._tables.values()})
+        self._marks.add(mark)
+        return mark
 
     def rollback(self, mark: Mark) -> None:
         """Forgets every row inserted since `mark`: answers are what they were then."""
         for table in self._tables.values():
-            table.truncate(mark.counts.get(_full_name(table), 0))
+            count = mark.counts.get(_full_name(table), 0)
+            self._dropped += max(0, table.count - count) * table.width
+            table.truncate(count)
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def free(self) -> int:
+        """Gives back the memory of every row and string that no request can see any more; returns the rows freed.
+
+        Inserts do it by themselves when a quarter of a table's rows, or half of the strings, may be freed. Offline,
+        nothing expires: a table loses rows only after a deployment reads it, and no `query` may read it from then on.
+        """
+        self._forget()
+        if self.pinned:
+            return 0
+        freed = sum(self._free_rows(table, 1) for table in self._tables.values())
+        self._collect()
+        return freed
+
+    def _make_room(self, tables: Iterable[Table]) -> None:
+        if self.pinned:
+            return
+        for table in tables:
+            if table.count >= table.free_at:
+                self._free_rows(table, table.count // 4)
+        # many words have left, beside those that are there: each may have been the last one to hold its string
+        grown = self._pool.count > 2 * self._strings + FREE_FROM
+        if grown and self._dropped > sum(table.count * table.width for table in self._tables.values()) // 2:
+            self._collect()
+
+    def _free_rows(self, table: Table, least: int) -> int:
+        """Frees the rows of a table that are past their time to live, if they are so many; returns how many."""
+        freed = 0
+        online = any(rows.table is table for d in self._deployments.values() for rows in d.program.indexes)
+        if online and table.count and expires(table):
+            name = _full_name(table)
+            marks = [(mark, mark.counts.get(name, 0)) for mark in self._marks]
+            gone = expired(table, int(time.time() * 1000), [count for _, count in marks])
+            if least <= int(gone.sum()):
+                for mark, count in marks:
+                    if count:
+                        mark.counts[name] = count - int(gone[:count].sum())
+                before = table.count
+                remove(table, gone)
+                freed = before - table.count
+                self._dropped += freed * table.width
+        table.free_at = table.count + max(table.count // 2, FREE_FROM)
+        return freed
+
+    def _collect(self) -> None:
+        constants = [(d.program.constants, d.program.constant_texts) for d in self._deployments.values()]
+        collect_strings(self._pool, list(self._tables.values()), constants)
+        self._dropped, self._strings = 0, self._pool.count
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -499,6 +593,7 @@ class Engine:
             raise
         finally:
             self._pool.truncate(texts)
+        self._make_room([table for table, _, _ in blocks])
         if (np.diff(order) < 0).any():
             answer = answer.take(pa.array(np.argsort(order, kind="stable")))
         return answer
@@ -522,6 +617,12 @@ class Engine:
         mark = self._pool.count
         deployment = self._compile("query", query, strict=True)
         table = deployment.table
+        for source in [table, *deployment.program.tables, *(rows.table for rows in deployment.program.indexes)]:
+            if source.freed:
+                raise UnsupportedSQL(
+                    f"{source.name}: {source.freed} rows whose time to live was over are gone, and offline nothing "
+                    "expires: query an engine without the deployment that let them go"
+                )
         try:
             check_times(table.name, table.columns, table.rows[: table.count], deployment.times, "a window's time")
             order, limits = self._as_of(deployment)
@@ -713,7 +814,7 @@ def _main_time(program: Program, index: int) -> int:
 
 def _temporary(rows: Rows) -> Index:
     existing = rows.table.indexes.get((rows.key, rows.ts))
-    if existing is not None and existing.ttl == (0, 0, False):  # offline, nothing expires
+    if existing is not None and existing.ttl == NO_TTL:  # offline, nothing expires
         return existing
     if rows.ts >= 0:
         table = rows.table

@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from streaming.engine.cache import inner, kernel
 
-__all__ = ["EMPTY", "EMPTY_KEY", "NULL", "NULL_KEY", "Pool", "intern", "less"]
+__all__ = ["EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "Pool", "intern", "less"]
 
 NULL, EMPTY, NULL_KEY, EMPTY_KEY = 0, 1, 2, 3
-_FIXED = ["", "", "!N@U#L$L%", "!@#$%"]
+FIXED = ["", "", "!N@U#L$L%", "!@#$%"]
 
 # Places in `Pool.meta`.
 COUNT, USED = 0, 1
@@ -147,7 +147,7 @@ class Pool:
         self.ends: Int64 = np.zeros(1 << 12, np.int64)
         self.slots: Int64 = np.zeros(1 << 13, np.int64)
         self.meta: Int64 = np.array([2, 0], np.int64)
-        for text in _FIXED[2:]:
+        for text in FIXED[2:]:
             self.code(text)
 
     @property
@@ -179,6 +179,16 @@ class Pool:
         """Forgets every string whose code is `count` or more."""
         if count < self.meta[COUNT]:
             _truncate(self.arena, self.ends, self.slots, self.meta, count)
+
+    def replace(self, arena: Bytes, ends: Int64, count: int, used: int) -> None:
+        """Takes over `count` strings of `used` bytes; those that were here are gone, and their codes mean others."""
+        self.arena, self.ends = arena, ends
+        self.meta[COUNT], self.meta[USED] = count, used
+        size = 1 << 13
+        while size < 4 * count:
+            size *= 2
+        self.slots = np.zeros(size, np.int64)
+        _refill(arena, ends, self.slots, count)
 
     def code(self, text: str | bytes) -> int:
         """The code of one string."""

@@ -7,6 +7,8 @@ is all that micro-batches, replays and rollbacks need. A row is `width` words: o
 An index has an open-addressing table of keys; each key has a `head`, its newest entry, and each entry the next older
 one. Newest is the greatest time, of equal times the one inserted last. A row in order of time is linked in O(1); late
 rows walk from the head, and a large batch out of order is sorted first, so that each chain is walked once.
+
+Rows whose time to live is over in every index can be freed (`expire`): those behind them move up, in the same order.
 """
 
 # ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
@@ -25,10 +27,23 @@ from streaming.engine.errors import BadRow
 from streaming.engine.strings import EMPTY, EMPTY_KEY, NULL_KEY
 from streaming.engine.types import Type
 
-__all__ = ["NULLS_PER_WORD", "Column", "Index", "Table", "check_times", "find_key", "key_word"]
+__all__ = [
+    "FREE_FROM",
+    "NO_TTL",
+    "NULLS_PER_WORD",
+    "Column",
+    "Index",
+    "Table",
+    "check_times",
+    "find_key",
+    "key_word",
+    "refill",
+]
 
 Int64 = npt.NDArray[np.int64]
 NULLS_PER_WORD = 62
+NO_TTL = (0, 0, False)
+FREE_FROM = 1 << 16  # rows; smaller tables keep what is past its time to live
 _SORT_FROM = 256  # rows; smaller batches out of order are cheaper to link one by one
 
 
@@ -213,6 +228,7 @@ class Index:
         linked: how many entries there are.
         version: counts how often an array moved.
         ttl: (milliseconds, rows per key, whether both must be over for a row to be gone); 0: no limit.
+        derived: whether a deployment made it, and so may lengthen its time to live.
     """
 
     def __init__(self, table: Table, key: Sequence[int], ts: int, order: Int64 | None = None) -> None:
@@ -229,7 +245,8 @@ class Index:
         self.row_of: Int64 = np.empty(0, np.int64) if order is None else order
         self.linked = 0
         self.version = 1
-        self.ttl = (0, 0, False)
+        self.ttl = NO_TTL
+        self.derived = False
 
     @property
     def nbytes(self) -> int:
@@ -255,7 +272,7 @@ class Index:
         self.heads = _grown(self.heads, count, size, -1)
         self.keys = _grown(self.keys, count * width, size * width)
         self.slots = np.full(2 * size, -1, np.int64)
-        _refill(self.slots, self.keys, count, width)
+        refill(self.slots, self.keys, count, width)
         self.version += 1
 
     def link(self, end: int) -> None:
@@ -289,7 +306,8 @@ class Index:
 
 
 @kernel
-def _refill(slots: Int64, keys: Int64, count: int, width: int) -> None:
+def refill(slots: Int64, keys: Int64, count: int, width: int) -> None:
+    """Enters the first `count` keys into `slots`, which is empty (-1)."""
     for key in range(count):
         slots[find_key(keys[key * width : (key + 1) * width], slots, keys)] = key
 
@@ -303,6 +321,9 @@ class Table:
         required: the NOT NULL columns.
         times: the columns that indexes are ordered by.
         declared: the indexes that the script declared, in its order; `indexes` has those that deployments made, too.
+        keeps: whether an index was declared that keeps its rows for ever.
+        freed: how many rows have left for good, because their time to live was over.
+        free_at: at how many rows the engine looks again for rows to free.
     """
 
     def __init__(self, database: str, name: str, columns: Sequence[Column]) -> None:
@@ -318,6 +339,9 @@ class Table:
         self.declared: list[tuple[tuple[int, ...], int]] = []
         self.required = [i for i, column in enumerate(columns) if not column.nullable]
         self.times: Int64 = np.empty(0, np.int64)
+        self.keeps = False
+        self.freed = 0
+        self.free_at = FREE_FROM
 
     @property
     def nbytes(self) -> int:
@@ -335,6 +359,10 @@ class Table:
             found.link(self.count)
             self.indexes[tuple(key), ts] = found
         return found
+
+    def words(self, first: int, end: int) -> Int64:
+        """int64[end - first, width], the words of these rows; a view, until the next insert."""
+        return self.rows[first : min(end, self.count)]
 
     def append(self, rows: Int64, link: bool = True) -> None:
         """Adds rows.
@@ -372,6 +400,8 @@ class Table:
             for index in self.indexes.values():
                 index.unlink(count)
             self.count = count
+            if not count:
+                self.freed = 0
 
 
 if (NULL_KEY, EMPTY_KEY, EMPTY) != (2, 3, 1):

@@ -17,7 +17,7 @@ def warm_up() -> float:
     start = time.perf_counter()
     engine = Engine()
     engine.execute(
-        "create table t(k string, ts timestamp, s string, i int, index(key=k, ts=ts));"
+        "create table t(k string, ts timestamp, s string, i int, index(key=k, ts=ts, ttl=9, ttl_type=latest));"
         "deploy d select topn_frequency(s, 1) over w as a, sum(i) over w as b, i + 1 as c from t "
         "window w as (partition by k order by ts rows between 1 preceding and current row);"
     )
@@ -27,6 +27,10 @@ def warm_up() -> float:
     engine.insert("t", rows[:1])
     engine.request("d", rows[:2])
     engine.rollback(mark)
+    engine.free()
+    engine = Engine()
+    engine.execute("create table t(k string, ts timestamp, i int);")
+    engine.insert("t", [{"k": "a", "ts": n, "i": n} for n in range(2)])
     engine.query(
         "select count(i) over w as a from t "
         "window w as (partition by k order by ts rows between 1 preceding and current row)"
