@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from streaming.apicells import SPELLINGS, Unfit, cell, json_rows, parse, shown
+from streaming.apishow import PARTITIONS, REPLICAS, show
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine import syntax as s
 from streaming.engine.catalogue import DeploymentInfo, TableInfo
@@ -33,14 +34,9 @@ __all__ = ["Answer", "Api"]
 Answer = dict[str, Any]
 
 MODES = ("offsync", "offasync", "online", "onsync")
-PARTITIONS, REPLICAS = 8, 2  # what a cluster of two tablets says of its tables
-JOB_COLUMNS = [
-    "Int32", "String", "String", "Timestamp", "Timestamp", "String", "String", "String", "String", "String", "String",
-    "Int32", "String", "String",
-]  # fmt: skip
 _KINDS = {arrow: kind for kind, arrow in ARROW.items() if kind is not Type.NULL}
-_SHOW = re.compile(r"\s*show\s+(databases|tables|deployments|jobs)\s*;?\s*", re.IGNORECASE)
 
+_INSERT = re.compile(r"\s*insert\b", re.IGNORECASE)
 _NS_FAILED = "ns create procedure failed--ReturnCode[-1]"
 # What the engine says → the server's code and message; the first that matches. {} is all that the engine said.
 _REFUSALS = (
@@ -203,9 +199,12 @@ class Api:
     def query(self, database: str, body: bytes) -> Answer:
         """POST /dbs/{database}: one statement of SQL."""
         sql, finite = _query_request(body)
-        shown_ = _SHOW.fullmatch(sql)
-        if shown_ is not None:
-            return {"data": self._show(shown_[1].lower(), database)}
+        try:
+            answer = show(self._engine, database, sql)
+        except LookupError as error:
+            raise Refused(str(error), 2000) from error
+        if answer is not None:
+            return {"data": {"schema": answer[0], "data": answer[1]}}
         known = database in self._engine.databases()
         try:
             statements = parse_sql(sql)
@@ -221,7 +220,9 @@ class Api:
                 return {"data": self._select(statement, sql, finite)}
             self._engine.execute(sql)
         except UnsupportedSQL as error:
-            raise _refusal(str(error)) from error
+            raise (
+                _insert_refusal(str(error), database, sql) if _INSERT.match(sql) else _refusal(str(error))
+            ) from error
         except BadRow as error:
             raise Refused(f"insert values 1 failed, failed rows peek: {max(error.row, 0)}--{error}", 2000) from error
         except (OSError, pa.ArrowException, ValueError) as error:
@@ -262,19 +263,6 @@ class Api:
             "column_key": keys, "added_column_desc": [], "db": info.database, "partition_key": [],
             "schema_versions": [],
         }  # fmt: skip
-
-    def _show(self, what: str, database: str) -> dict[str, Any]:
-        if what == "jobs":
-            return {"schema": JOB_COLUMNS, "data": []}
-        if what == "deployments":
-            return {
-                "schema": ["String", "String"],
-                "data": [[database, info.name] for info in self._engine.deployments(database)],
-            }
-        names = (
-            self._engine.databases() if what == "databases" else [t.name for t in self._engine.tables(database)]
-        )  # fmt: skip
-        return {"schema": ["String"], "data": [[name] for name in names]}
 
     def _as_openmldb(self, statement: s.Statement, database: str) -> None:
         """Refuses what the engine takes and 0.9.2 does not: a script must not work here and fail there."""
@@ -388,6 +376,18 @@ def _refusal(message: str) -> Refused:
         if re.search(pattern, message):
             return Refused(template.format(message), code)
     return Refused(message, 1000)
+
+
+def _insert_refusal(message: str, database: str, sql: str) -> Refused:
+    unknown = re.match(r"unknown (table|column) (\S+)(?: in (\S+))?", message)
+    if unknown is None:
+        why = f"fail to get sql plan with sql {sql}--" if "syntax error" in message else "fail to parse row--"
+        why += message
+    elif unknown[1] == "table":
+        why = f"{database}-{unknown[2]} not exist"
+    else:
+        why = f"can't find column {unknown[2]} in table {unknown[3]}"
+    return Refused(f"Fail to get insert info--{why}", 2000)
 
 
 def _counts_rows(expr: s.Expr) -> bool:

@@ -23,7 +23,7 @@ from streaming.errors import ConfigError
 
 __all__ = [
     "ENV_PREFIX", "Batch", "Config", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model", "OpenMLDB",
-    "Store", "Topics", "load", "masked",
+    "Rest", "Store", "Topics", "load", "masked",
 ]  # fmt: skip
 
 ENV_PREFIX = "JD_INTENT__"
@@ -176,6 +176,14 @@ class OpenMLDB(_Table):
         return _secret("store.openmldb.password", self.password, self.password_file)
 
 
+class Rest(_Table):
+    """OpenMLDB's API server."""
+
+    url: str = Field("http://localhost:9080", min_length=1)
+    timeout_s: Seconds = 20.0
+    connections: int = Field(4, ge=1, le=64)
+
+
 class Store(_Table):
     kind: Literal["embedded", "openmldb", "openmldb-rest"] = "embedded"
     sql: str = Field("sql", min_length=1)
@@ -187,6 +195,7 @@ class Store(_Table):
     backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
     give_up_after_s: Seconds = 300.0
     openmldb: OpenMLDB = OpenMLDB()
+    rest: Rest = Rest()
 
 
 class Model(_Table):
