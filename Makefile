@@ -15,12 +15,13 @@ USERS   ?=
 SEED    ?=
 KEEP    ?=
 ROWS    ?=
+SEEDS   ?= 2000
 MINUTES ?= 60
 PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test soak lint format bench bench-engine soak-engine clean
+.PHONY: help environments demo test simulate soak lint format bench bench-engine soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,6 +43,9 @@ lint: environments  ## ruff and mypy --strict
 format: environments  ## let ruff rewrite
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+simulate: environments  ## seeded schedules of faults over the real loop, many a minute (SEEDS)
+	$(TOOL) tests/simulator.py --seeds $(SEEDS)
 
 soak: environments  ## an hour of even traffic: memory, handles and latency stay flat (MINUTES, PER_S)
 	$(TOOL) tests/soak.py --minutes $(MINUTES) --per-s $(PER_S)

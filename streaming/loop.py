@@ -241,7 +241,9 @@ class Scorer:
                 starts = dict(self.source.positions)  # a rebalance in there may have moved them
             batch = self.batch()
             batch.starts = starts
-            dimension_records = self.dimensions.poll(limits.messages_max) if self.source.positions else []
+            # Not when partitions came just now: who gets partition 0 must ask first what its former owner published.
+            ready = self.source.positions and not self.source.pending
+            dimension_records = self.dimensions.poll(limits.messages_max) if ready else []
         if not records and not dimension_records:
             return None
         return self.prepare(batch, records, dimension_records)
@@ -269,7 +271,8 @@ class Scorer:
         batch.ends = {partition: self.source.positions[partition] for partition in touched}
         if self.owns_dimensions():
             committed = self.dimensions.committed
-            batch.ends.update({p: o for p, o in self.dimensions.positions.items() if committed.get(p) != o})
+            # Only forward: while a rebuild reads these topics anew, it is behind what the group has published already.
+            batch.ends.update({p: o for p, o in self.dimensions.positions.items() if o > committed.get(p, 0)})
         for topic in {record.topic() for record in dimension_records}:
             self.metrics.events.labels(topic).inc(sum(record.topic() == topic for record in dimension_records))
         self.metrics.events.labels(self.source.topic).inc(len(records))

@@ -74,13 +74,13 @@ class Rebuild:
             loop.dimensions.restart()
             self._following = True
         if any(number == 0 for _, number in source.pending):
-            self._own_dimensions()
+            self._own_dimensions(generation)
         rows = 0
         while not loop.dimensions.caught_up:
-            rows += self._dimensions()
-            self._tell("replaying dimension topics", rows=rows)
             if loop.stop.is_set() or generation != source.generation:
                 return rows
+            rows += self._dimensions()
+            self._tell("replaying dimension topics", rows=rows)
         for records, left in source.replay():
             events, _, _ = loop.decoder.decode_all(records)
             if events:
@@ -111,7 +111,7 @@ class Rebuild:
         loop.source.keep_alive()
         return len(records)
 
-    def _own_dimensions(self) -> None:
+    def _own_dimensions(self, generation: int) -> None:
         """Publishes the dead letters that the former owner of partition 0 has left: its rows are in the tables here."""
         loop = self._loop
         loop.dimensions.ask_committed()
@@ -126,7 +126,7 @@ class Rebuild:
                 published = loop.published()
             loop.report()
             loop.source.keep_alive()
-            if loop.stop.is_set():
+            if loop.stop.is_set() or generation != loop.source.generation:
                 return
 
     def _insert(self, events: Sequence[Action]) -> None:

@@ -1,0 +1,512 @@
+"""Kafka in memory, under the simulator's schedule: logs, transactions, one consumer group, and clients that fail.
+
+`Consumer` and `Producer` stand in for confluent_kafka's under the real `streaming.source` and `streaming.publish`: the
+calls, callbacks and errors are those that librdkafka has. Errors are drawn by the schedule; what a broker must refuse
+(a stale generation, an old epoch, an offset that is pending) it refuses always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+if TYPE_CHECKING:
+    from simulator import Process, World
+
+__all__ = ["Broker", "Consumer", "Entry", "Place", "Producer"]
+
+Place = tuple[str, int]
+
+SESSION_S = 6.0
+TRANSACTION_S = 10.0
+
+
+@dataclass
+class Transaction:
+    """`state`: open, committed or aborted."""
+
+    state: str
+    since: float
+    offsets: dict[Place, int] = field(default_factory=dict)
+
+
+@dataclass
+class Entry:
+    """One record of a log; a message, as far as the scorer looks at it."""
+
+    place: Place
+    at: int
+    record_key: bytes | None
+    record_value: bytes | None
+    record_headers: list[tuple[str, bytes | None]]
+    written_ms: int = 0
+    transaction: Transaction | None = None
+    failure: KafkaError | None = None
+
+    def topic(self) -> str:
+        return self.place[0]
+
+    def partition(self) -> int:
+        return self.place[1]
+
+    def offset(self) -> int:
+        return self.at
+
+    def key(self) -> bytes | None:
+        return self.record_key
+
+    def value(self) -> bytes | None:
+        return self.record_value
+
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        return self.record_headers
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self.written_ms
+
+    def error(self) -> KafkaError | None:
+        return self.failure
+
+
+class Log:
+    """One partition. Offsets may have gaps, as markers of transactions leave them."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.end = 0
+
+    def append(self, entry: Entry) -> None:
+        entry.at = self.end
+        self.entries.append(entry)
+        self.end += 1
+
+    def read(self, position: int, count: int) -> list[Entry]:
+        return [entry for entry in self.entries if entry.at >= position][:count]
+
+
+@dataclass
+class Member:
+    """One member of the group. `generation` is the one it knows; `fresh`: it was told its assignment of it."""
+
+    consumer: Consumer
+    generation: int
+    fresh: bool = False
+
+
+class Broker:
+    """Logs, the transaction coordinator, and the group's coordinator."""
+
+    def __init__(self, world: World, topics: Mapping[str, int], eager: bool) -> None:
+        self.world = world
+        self.eager = eager
+        self.logs: dict[Place, Log] = {(topic, n): Log() for topic, count in topics.items() for n in range(count)}
+        self.committed: dict[Place, int] = {}
+        self.epochs: dict[str, int] = {}
+        self.open: dict[str, Transaction] = {}
+        self.members: dict[str, Member] = {}
+        self.generation = 0
+        self.target: dict[str, set[Place]] = {}
+        self.owners: dict[Place, str] = {}
+        self._names = 0
+
+    # ── transactions ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def expire(self) -> None:
+        """Ends what has timed out: transactions, and members whose process does not run."""
+        now = self.world.now
+        for name, transaction in list(self.open.items()):
+            if now - transaction.since > TRANSACTION_S:
+                self.end_transaction(name, "aborted")
+                self.epochs[name] += 1
+                self.world.tell(f"broker: {name} timed out")
+        for name, member in list(self.members.items()):
+            process = member.consumer.process
+            if (silent := process.silent_since) is not None and now - silent > SESSION_S:
+                self.leave(name)
+                self.world.tell(f"broker: {name} is expelled")
+
+    def init(self, name: str) -> int:
+        """A new epoch for a transactional.id; its open transaction is aborted."""
+        if name in self.open:
+            self.end_transaction(name, "aborted")
+        self.epochs[name] = self.epochs.get(name, 0) + 1
+        return self.epochs[name]
+
+    def end_transaction(self, name: str, state: str) -> None:
+        transaction = self.open.pop(name)
+        transaction.state = state
+        if state == "committed":
+            for place, offset in transaction.offsets.items():
+                if offset < self.committed.get(place, 0):
+                    raise AssertionError(f"{name} commits {place}@{offset} after {self.committed[place]}")
+                self.committed[place] = offset
+        for log in {id(log): log for place, log in self.logs.items() if self._wrote(log, transaction)}.values():
+            log.end += 1  # the marker
+        self.world.tell(f"broker: {name} {state} {transaction.offsets}")
+
+    def fenced(self, name: str, epoch: int) -> bool:
+        return self.epochs[name] != epoch
+
+    def stable(self, place: Place) -> bool:
+        """No open transaction holds an offset of it."""
+        return not any(place in transaction.offsets for transaction in self.open.values())
+
+    @staticmethod
+    def _wrote(log: Log, transaction: Transaction) -> bool:
+        return any(entry.transaction is transaction for entry in reversed(log.entries))
+
+    # ── the group ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def join(self, consumer: Consumer) -> str:
+        self._names += 1
+        name = f"{consumer.process.name}/{self._names}"
+        self.members[name] = Member(consumer, self.generation)
+        self.rebalance()
+        return name
+
+    def leave(self, name: str) -> None:
+        if self.members.pop(name, None):
+            self.owners = {place: owner for place, owner in self.owners.items() if owner != name}
+            self.rebalance()
+
+    def rebalance(self) -> None:
+        """A new generation. Which member gets what is drawn: any assignor's answer may come."""
+        self.generation += 1
+        names = sorted(self.members)
+        self.target = {name: set() for name in names}
+        for place in sorted(place for place in self.logs if place[0] == "actions"):
+            if names:
+                self.target[self.world.random.choice(names)].add(place)
+        for member in self.members.values():
+            member.fresh = False
+        self.world.tell(f"broker: generation {self.generation} {self.target}")
+
+
+class Client:
+    """What both kinds share: the process that they belong to."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.broker = world, world.broker
+        self.process: Process = world.process()
+
+    def call(self, name: str) -> None:
+        """Anything may happen now: others run, time passes, this process dies or freezes."""
+        self.world.point(name)
+        self.broker.expire()
+
+
+def fail(code: int, reason: str, *, fatal: bool = False, retriable: bool = False, abort: bool = False) -> NoReturn:
+    """Raises what librdkafka would."""
+    raise KafkaException(KafkaError(code, reason, fatal=fatal, retriable=retriable, txn_requires_abort=abort))
+
+
+class Consumer(Client):
+    """confluent_kafka.Consumer, as `streaming.source` uses it."""
+
+    def __init__(self, world: World, settings: Mapping[str, Any]) -> None:
+        super().__init__(world)
+        self.eof = bool(settings.get("enable.partition.eof"))
+        self.position: dict[Place, int] = {}
+        self.paused: set[Place] = set()
+        self.name: str | None = None
+        self.owned: set[Place] = set()
+        self._ended: set[Place] = set()
+        self._callbacks: dict[str, Callable[[Any, list[TopicPartition]], None]] = {}
+        self._subscribed = False
+        self._rounds = -1
+
+    def subscribe(self, _: Sequence[str], **callbacks: Any) -> None:
+        self._callbacks, self._subscribed = callbacks, True
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        self.position = {(p.topic, p.partition): p.offset for p in partitions}
+        self.paused, self._ended = set(), set()
+        if self._subscribed:
+            self._own(set(self.position))
+
+    def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
+        self.position |= {(p.topic, p.partition): p.offset for p in partitions}
+        self._own(set(self.position))
+
+    def unassign(self) -> None:
+        self.position = {}
+        self._own(set())
+
+    def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            self.position.pop((partition.topic, partition.partition), None)
+        self._own(set(self.position))
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        self.paused |= {(p.topic, p.partition) for p in partitions}
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        self.paused -= {(p.topic, p.partition) for p in partitions}
+
+    def seek(self, partition: TopicPartition) -> None:
+        place = (partition.topic, partition.partition)
+        if place not in self.position:
+            fail(KafkaError._STATE, f"seek of {place}, which is not assigned")
+        self.position[place] = partition.offset
+
+    def consume(self, count: int, timeout: float) -> list[Entry]:
+        self.call("consume")
+        if self._subscribed:
+            self._serve()
+        found = self._fetch(count)
+        if not found and timeout > 0:
+            self.world.sleep(timeout)
+            found = self._fetch(count)
+        return found
+
+    def committed(self, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self.call("committed")
+        if self.world.luck("broker away"):
+            self.world.sleep(timeout)
+            fail(KafkaError._TIMED_OUT, "committed timed out", retriable=True)
+        places = [(p.topic, p.partition) for p in partitions]
+        if not all(map(self.broker.stable, places)):
+            self.world.sleep(min(1.0, timeout))
+            fail(KafkaError.UNSTABLE_OFFSET_COMMIT, "offsets are pending", retriable=True)
+        return [TopicPartition(*place, self.broker.committed.get(place, -1001)) for place in places]
+
+    def get_watermark_offsets(
+        self, partition: TopicPartition, timeout: float = 0.0, cached: bool = False
+    ) -> tuple[int, int]:
+        if not cached:
+            self.call("watermarks")
+            if self.world.luck("broker away"):
+                self.world.sleep(timeout)
+                fail(KafkaError._TRANSPORT, "watermarks: broker transport failure", retriable=True)
+        return 0, self.broker.logs[partition.topic, partition.partition].end
+
+    def list_topics(self, timeout: float) -> Any:
+        self.call("list_topics")
+        if self.world.luck("broker away"):
+            self.world.sleep(timeout)
+            fail(KafkaError._TRANSPORT, "metadata: broker transport failure", retriable=True)
+        return _Metadata(self.broker)
+
+    def consumer_group_metadata(self) -> tuple[str | None, int]:
+        member = self.broker.members.get(self.name or "")
+        return self.name, member.generation if member else -1
+
+    def close(self) -> None:
+        if not self._subscribed:
+            return  # not a step: Python closes the readers of generators that were dropped, whenever it likes
+        self.call("close")
+        self._subscribed = False
+        if self.owned:
+            name = self.name
+            live = name in self.broker.members
+            self._tell("on_revoke" if live else "on_lost", set(self.owned))
+        if self.name:
+            self.broker.leave(self.name)
+
+    def _own(self, places: set[Place]) -> None:
+        self.owned = places
+        if self.name in self.broker.members:
+            for place, owner in list(self.broker.owners.items()):
+                if owner == self.name and place not in places:
+                    del self.broker.owners[place]
+
+    def _tell(self, callback: str, places: set[Place]) -> None:
+        self.world.tell(f"{self.process.name}: {callback} {sorted(places)}")
+        self._callbacks[callback](self, [TopicPartition(*place) for place in sorted(places)])
+
+    def _serve(self) -> None:
+        """The group's news, one at a time: lost partitions, revoked ones, new ones."""
+        broker = self.broker
+        if self.name is None:
+            self.name = broker.join(self)
+            return
+        member = broker.members.get(self.name)
+        if member is None:
+            if self.owned:
+                self._tell("on_lost", set(self.owned))
+            self.name = broker.join(self)
+            return
+        if member.generation != broker.generation and self.world.random.random() < 0.3:
+            return  # the news is still under way
+        member.generation = broker.generation
+        target = broker.target[self.name]
+        if self.owned - target or (broker.eager and not member.fresh and self.owned):
+            gone = set(self.owned) if broker.eager else self.owned - target
+            self._tell("on_revoke", gone)
+            if self.owned & gone:
+                raise AssertionError(f"{self.process.name} keeps {self.owned & gone}, which the group has taken")
+            return
+        free = {place for place in target - self.owned if broker.owners.get(place, self.name) == self.name}
+        if broker.eager and free != target - self.owned:
+            return  # nobody gets anything before all have given up everything
+        if free or not member.fresh:
+            member.fresh = True
+            broker.owners |= dict.fromkeys(free, self.name)
+            self._tell("on_assign", free)
+
+    def _fetch(self, count: int) -> list[Entry]:
+        random = self.world.random
+        if self._subscribed and self.world.luck("noise"):
+            nowhere = Entry(("actions", 0), 0, None, None, [])
+            nowhere.failure = KafkaError(KafkaError._TRANSPORT, "broker transport failure", retriable=True)
+            return [nowhere]
+        found: list[Entry] = []
+        flowing = [place for place in sorted(self.position) if place not in self.paused]
+        random.shuffle(flowing)
+        for place in flowing:
+            entries = self.broker.logs[place].read(self.position[place], min(count - len(found), random.randint(1, 6)))
+            if entries:
+                self.position[place] = entries[-1].at + 1
+                self._ended.discard(place)
+                found += entries
+            elif self.eof and place not in self._ended and len(found) < count:
+                self._ended.add(place)
+                end = Entry(place, self.broker.logs[place].end, None, None, [])
+                end.failure = KafkaError(KafkaError._PARTITION_EOF, "end of partition")
+                found.append(end)
+        return found
+
+
+class _Metadata:
+    def __init__(self, broker: Broker) -> None:
+        self.topics: dict[str, Any] = {}
+        for topic, partition in broker.logs:
+            self.topics.setdefault(topic, _Topic()).partitions[partition] = None
+
+
+class _Topic:
+    def __init__(self) -> None:
+        self.partitions: dict[int, None] = {}
+
+
+class Producer(Client):
+    """confluent_kafka.Producer with transactions, as `streaming.publish` uses it."""
+
+    def __init__(self, world: World, settings: Mapping[str, Any]) -> None:
+        super().__init__(world)
+        self.name: str = settings["transactional.id"]
+        self.epoch = 0
+        self.buffer: list[Entry] = []
+        self.transaction: Transaction | None = None
+        self._spent = False
+        self._broken = ""
+        self._done = False
+
+    def init_transactions(self, timeout: float) -> None:
+        self.call("init")
+        self._maybe_away("init_transactions", timeout)
+        self.epoch = self.broker.init(self.name)
+        if self.world.luck("lost answer"):
+            self.world.sleep(timeout)
+            fail(KafkaError._TIMED_OUT, "init_transactions timed out, though it was done", retriable=True)
+
+    def begin_transaction(self) -> None:
+        self._check_spent("begin_transaction")
+        self.buffer, self._broken, self._done = [], "", False
+        self.transaction = Transaction("open", self.world.now)
+
+    def produce(
+        self, topic: str, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
+    ) -> None:
+        if self.transaction is None:
+            fail(KafkaError._STATE, "no transaction is open")
+        if self.world.luck("queue full"):
+            raise BufferError("the queue is full")
+        if self.world.luck("abort"):
+            self._broken = "a record was not delivered"
+        if self._broken:
+            fail(KafkaError._STATE, f"produce: {self._broken}", abort=True)
+        self.buffer.append(Entry((topic, 0), 0, key, value, list(headers), 0, self.transaction))
+
+    def send_offsets_to_transaction(
+        self, offsets: Sequence[TopicPartition], group: tuple[str | None, int], timeout: float
+    ) -> None:
+        self.call("send_offsets")
+        self._check_spent("send_offsets")
+        if self.world.luck("hang"):
+            self.world.sleep(1e9)  # librdkafka 2.16 does, see `Publisher.hung`
+        if self._broken or self.world.luck("abort"):
+            self._broken = self._broken or "the coordinator moved"
+            fail(KafkaError._STATE, f"send_offsets: {self._broken}", abort=True)
+        self._maybe_away("send_offsets", timeout)
+        self._flush()
+        name, generation = group
+        if name not in self.broker.members:
+            self._broken = "unknown member"
+            fail(KafkaError.UNKNOWN_MEMBER_ID, "send_offsets: unknown member", abort=True)
+        if generation != self.broker.generation:
+            self._broken = "illegal generation"
+            fail(KafkaError.ILLEGAL_GENERATION, "send_offsets: illegal generation", abort=True)
+        self._open().offsets |= {(p.topic, p.partition): p.offset for p in offsets}
+        if self.world.luck("lost answer"):
+            self.world.sleep(timeout)
+            fail(KafkaError._TIMED_OUT, "send_offsets timed out, though it was done", retriable=True)
+
+    def commit_transaction(self, timeout: float) -> None:
+        self.call("commit")
+        if self._done:
+            return
+        self._check_spent("commit")
+        if self._broken or self.world.luck("abort"):
+            self._broken = self._broken or "a record was not delivered"
+            fail(KafkaError._STATE, f"commit: {self._broken}", abort=True)
+        self._maybe_away("commit", timeout)
+        self._flush()
+        if self.transaction is self.broker.open.get(self.name):
+            self.broker.end_transaction(self.name, "committed")
+        self._done = True
+        if self.world.luck("lost answer"):
+            self.world.sleep(timeout)
+            fail(KafkaError._TIMED_OUT, "commit timed out, though it was done", retriable=True)
+        if self.world.luck("lost producer"):
+            self._spent = True
+            self._check_spent("commit")
+
+    def abort_transaction(self, timeout: float) -> None:
+        self.call("abort")
+        self._check_spent("abort")
+        self._maybe_away("abort", timeout)
+        self.buffer = []
+        if self.transaction is self.broker.open.get(self.name) and self.transaction is not None:
+            self.broker.end_transaction(self.name, "aborted")
+        self.transaction, self._broken = None, ""
+
+    def purge(self) -> None:
+        self.buffer = []
+
+    def flush(self, _: float) -> int:
+        self.call("flush")
+        return 0
+
+    def poll(self, timeout: float) -> int:
+        self.world.sleep(timeout)
+        return 0
+
+    def _maybe_away(self, step: str, timeout: float) -> None:
+        if self.world.luck("broker away"):
+            self.world.sleep(timeout)
+            fail(KafkaError._TIMED_OUT, f"{step} timed out", retriable=True)
+
+    def _check_spent(self, step: str) -> None:
+        if self.world.luck("lost producer"):
+            self._spent = True
+        if self._spent or (self.epoch and self.broker.fenced(self.name, self.epoch)):
+            self._spent = True
+            fail(KafkaError._FENCED, f"{step}: fenced", fatal=True)
+
+    def _flush(self) -> None:
+        for entry in self.buffer:
+            self._open()
+            self.broker.logs[entry.place].append(entry)
+        self.buffer = []
+
+    def _open(self) -> Transaction:
+        if self.transaction is None:
+            raise AssertionError("the transaction was ended")
+        if self.name not in self.broker.open:
+            self.transaction.since = self.world.now
+            self.broker.open[self.name] = self.transaction
+        return self.transaction

@@ -1,0 +1,724 @@
+"""A seeded simulator of scorers that fail: the real loop, source, publisher and engine; Kafka, time and the model not.
+
+    PYTHONPATH=.:tests python tests/simulator.py --seeds 1000 [--first N]       (`make simulate SEEDS=1000`)
+    PYTHONPATH=.:tests python tests/simulator.py --replay 4711                  what happened under a seed, step by step
+
+A schedule is drawn from its seed: which faults it has and how often, what is sent when, who runs when. Every task (a
+scorer's loop, its publishing, the shop, the supervisor) is a greenlet that hands over at every call to Kafka or to the
+model and after every step of the loop, so that a process dies, freezes or loses its partitions between any two of them.
+After a while the faults end; then all must be answered: every event once, in its partition's order, with exactly the
+score that its features have when it is answered alone; every refused record in the dead letters once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import logging
+import random
+import sys
+import time
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import structlog
+import xxhash
+from confluent_kafka import KafkaException
+from fixtures_scorer import REPOSITORY, START_MS, Shop, loaded_store, probabilities
+from greenlet import getcurrent, greenlet
+from simulated_kafka import Broker, Consumer, Entry, Place, Producer
+
+import streaming.loop
+import streaming.publish
+import streaming.source
+from streaming.config import Config
+from streaming.errors import ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, ScorerError
+from streaming.event import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
+from streaming.health import Health
+from streaming.loop import Scorer
+from streaming.metrics import Metrics
+from streaming.publish import Publisher
+from streaming.source import ActionSource, DimensionSource, Waiting
+from streaming.store import EmbeddedStore
+from streaming.triton import Scores
+
+__all__ = ["Violation", "simulate"]
+
+PARTITIONS = 3
+PROCESSES = 2
+ACTIONS = 16
+WORKLOADS = 16  # streams of events, whose truth is computed once each
+TROUBLE_S = 40.0  # simulated; faults end then
+PATIENCE_S = 400.0  # simulated; all must be answered then
+SWITCHES_MAX = 60_000
+TRACE = 100_000  # lines that a violation shows at most
+
+TABLES = {"users": ("bo_user", "user_id"), "products": ("bo_product", "sku_id"), "comments": ("bo_comment", "sku_id")}
+TOPICS = {"actions": PARTITIONS, "users": 1, "products": 1, "comments": 2, "scores": 1, "dead_letters": 1}
+
+FAULTS = {
+    "crash": 0.006,
+    "freeze": 0.006,
+    "rebalance": 0.01,
+    "stop": 0.002,
+    "abort": 0.03,
+    "broker away": 0.02,
+    "lost answer": 0.05,
+    "lost producer": 0.004,
+    "hang": 0.01,
+    "queue full": 0.02,
+    "noise": 0.02,
+    "model away": 0.05,
+    "model slow": 0.05,
+    "model mad": 0.005,
+    "clock jump": 0.01,
+}
+"""How often a fault comes, for each time that it can, in a schedule that has it."""
+
+
+class Violation(AssertionError):
+    """What must never happen has; the message names the seed and ends with what went before."""
+
+
+class Stuck(Violation):
+    """It does not come to an end."""
+
+
+class Killed(BaseException):
+    """SIGKILL: no `finally` of the dead has any effect any more, because every call of it raises this again."""
+
+
+@dataclass(eq=False)
+class Process:
+    """A scorer's process: dies whole."""
+
+    name: str
+    dead: bool = False
+    frozen_until: float = 0.0
+    silent_since: float | None = None
+    """Since when the group has not heard of it."""
+
+
+@dataclass(eq=False)
+class Task:
+    process: Process
+    greenlet: greenlet
+    wake: float = 0.0
+    done: bool = False
+    failure: BaseException | None = None
+
+
+class Flag:
+    """`threading.Event`, in simulated time."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._set = world, False
+        self._waiting: list[Task] = []
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        for task in self._waiting:
+            task.wake = self._world.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._set:
+            self._waiting.append(self._world.task)
+            self._world.sleep(1e9 if timeout is None else timeout)
+            self._waiting.remove(self._world.task)
+        return self._set
+
+
+class Work:
+    """What `Scorer(start=…)` returns: a task of the same process."""
+
+    def __init__(self, world: World, work: Callable[[], None]) -> None:
+        self._world = world
+        self._over = Flag(world)
+        self._task = world.spawn(world.process(), functools.partial(self._do, work))
+        self._error: BaseException | None = None
+
+    def result(self, timeout: float | None = None) -> None:
+        if not self._over.wait(timeout):
+            raise FutureTimeoutError
+        if self._error is not None:
+            raise self._error
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Killed:
+            raise
+        except BaseException as error:
+            self._error = error
+        self._over.set()
+
+
+class World:
+    """Time, chance and who runs.
+
+    Attributes:
+        now: simulated seconds.
+        calm: no more faults.
+        trace: what happened last.
+    """
+
+    def __init__(self, seed: int, faults: bool) -> None:
+        self.random = random.Random(seed)
+        # A schedule has some kinds of faults, and not always equally often: what is rare is not drowned.
+        self._rates = {
+            kind: rate * self.random.choice((1, 1, 3)) for kind, rate in FAULTS.items() if self.random.random() < 0.5
+        }
+        self.calm = not faults
+        self.now = 0.0
+        self.wall_s = 0.0
+        self.counts: dict[str, int] = {}
+        self.trace: deque[str] = deque(maxlen=TRACE)
+        self.switches = 0
+        self._tasks: list[Task] = []
+        self._hub = getcurrent()
+        self.task: Task = cast(Task, None)
+        self.broker = Broker(self, TOPICS, eager=self.random.random() < 0.3)
+
+    def process(self) -> Process:
+        return self.task.process
+
+    def tell(self, what: str) -> None:
+        self.trace.append(f"{self.now:9.3f}  {what}")
+
+    def luck(self, kind: str) -> bool:
+        """Does a fault of this kind come now?"""
+        if self.calm or self.random.random() >= self._rates.get(kind, 0.0):
+            return False
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.tell(f"{self.task.process.name}: {kind}")
+        return True
+
+    def spawn(self, process: Process, work: Callable[[], None]) -> Task:
+        def run() -> None:
+            try:
+                work()
+            except Killed:
+                pass
+            except BaseException as error:
+                task.failure = error
+            task.done = True
+
+        task = Task(process, greenlet(run, self._hub), self.now)
+        self._tasks.append(task)
+        return task
+
+    def sleep(self, seconds: float) -> None:
+        """Lets others run for so long at least."""
+        task = self.task
+        if task.process.dead:
+            raise Killed
+        task.wake = self.now + seconds
+        self._hub.switch()
+        if task.process.dead:
+            raise Killed
+
+    def point(self, name: str) -> None:
+        """A place between two steps of a process."""
+        process = self.process()
+        self.tell(f"{process.name}: {name}")
+        if self.luck("crash"):
+            self.kill(process)
+        if self.luck("freeze"):
+            process.frozen_until = self.now + self.random.choice((0.5, 3.0, 9.0, 25.0))
+            process.silent_since = self.now
+        if self.luck("rebalance"):
+            self.broker.rebalance()
+        if self.luck("clock jump"):
+            self.wall_s += self.random.choice((-86_400.0, 86_400.0, -3.0))
+        self.sleep(self.random.random() * 0.01 if self.random.random() < 0.5 else 0.0)
+
+    def kill(self, process: Process) -> None:
+        process.dead, process.silent_since = True, self.now
+
+    def bury(self, process: Process) -> None:
+        """Ends the tasks of a dead process: each is told so at the call that it waits in."""
+        for task in [task for task in self._tasks if task.process is process and not task.done]:
+            self._switch(task)
+            if not task.done:
+                raise Violation(f"{process.name} is dead and goes on")
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Lets tasks run until `until` holds; a task that failed fails the run."""
+        while not until():
+            self.switches += 1
+            if self.switches > SWITCHES_MAX or self.now > PATIENCE_S:
+                raise Stuck(f"not done after {self.now:.0f} simulated seconds and {self.switches} switches")
+            self._tasks = [task for task in self._tasks if not task.done]
+            ready = [(max(t.wake, t.process.frozen_until), t) for t in self._tasks if not t.process.dead]
+            first = min(wake for wake, _ in ready)
+            self.now = max(self.now, first)
+            task = self.random.choice([task for wake, task in ready if wake <= self.now])
+            if task.process.frozen_until:
+                task.process.frozen_until, task.process.silent_since = 0.0, None
+            self._switch(task)
+            if task.failure is not None:
+                raise task.failure
+
+    def _switch(self, task: Task) -> None:
+        before, self.task = self.task, task
+        task.greenlet.switch()
+        self.task = before
+
+
+class SimulatedTime(types.SimpleNamespace):
+    """What the loop's modules find under the name `time`."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(
+            monotonic=lambda: world.now, perf_counter=lambda: world.now, sleep=world.sleep,
+            time=lambda: START_MS / 1000 + world.now + world.wall_s,
+        )  # fmt: skip
+
+
+class Call:
+    """One request to the model. Its answer is drawn when it is sent."""
+
+    def __init__(self, world: World, ids: npt.NDArray[np.int64], settings: Any) -> None:
+        self._world, self._ids = world, ids
+        self._at = world.now + world.random.random() * 0.02
+        self._error: ScorerError | None = None
+        if world.luck("model away"):
+            self._error = ModelUnavailable("away")
+        elif world.luck("model mad"):
+            self._error = ArtifactMismatch("answers nan in row 0, not a probability")
+        elif world.luck("model slow"):
+            self._at += world.random.choice((1.0, 8.0))
+            if self._at > world.now + settings.timeout_s:
+                self._at, self._error = world.now + settings.timeout_s, ModelUnavailable("no answer in time")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Will `result` not block?"""
+        self._world.sleep(max(0.0, min(timeout_s, self._at - self._world.now)))
+        return self._at <= self._world.now
+
+    def result(self) -> Scores:
+        self._world.point("model answers")
+        self._world.sleep(max(0.0, self._at - self._world.now))
+        if self._error is not None:
+            raise self._error
+        return Scores(probabilities(self._ids), "1")
+
+
+class Model:
+    """The model server: right, slow, away, or mad."""
+
+    def __init__(self, world: World, config: Config, digest: str) -> None:
+        self._world, self._config, self._digest = world, config, digest
+
+    def submit(self, ids: npt.NDArray[np.int64]) -> Call:
+        return Call(self._world, ids.copy(), self._config.model)
+
+    def score(self, ids: npt.NDArray[np.int64]) -> Scores:
+        return self.submit(ids).result()
+
+    def encoder_digest(self) -> str:
+        if self._world.luck("model away"):
+            raise ModelUnavailable("away")
+        return self._digest
+
+
+# ── what is sent, and what must come of it ───────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Workload:
+    """One stream of events. `truth`: place of each good action → key and score; `refused`: place → reason."""
+
+    dimensions: list[Entry]
+    later: list[Entry]
+    """Dimension rows that come while actions do; no feature depends on them."""
+    actions: list[Entry]
+    truth: dict[tuple[Place, int], tuple[bytes, dict[str, Any]]] = field(default_factory=dict)
+    refused: dict[tuple[Place, int], str] = field(default_factory=dict)
+
+
+def _entry(topic: str, partition: int, key: str, value: bytes | None) -> Entry:
+    return Entry((topic, partition), 0, key.encode(), value, [], START_MS + 10**10)
+
+
+def _workload(number: int) -> Workload:
+    """Late, duplicate and equal-time events, poison, and dimension rows of which some are bad."""
+    luck = random.Random(number)
+    shop = Shop.seeded(ACTIONS, 1000 + number)
+    dimensions = [
+        _entry(topic, luck.randrange(TOPICS[topic]), row[TABLES[topic][1]], json.dumps(row).encode())
+        for topic, rows in (
+            ("users", shop.users[:2]), ("products", shop.products[:2]), ("comments", shop.comments[:3]),
+        )
+        for row in rows
+    ]  # fmt: skip
+    dimensions[luck.randrange(len(dimensions))].record_value = b"{"
+    nobody = {**shop.comments[0], "sku_id": "nobody's"}
+    later = [
+        _entry("comments", luck.randrange(2), "nobody's", json.dumps(nobody).encode()),
+        _entry("comments", luck.randrange(2), "nobody's", b'{"sku_id": 1}'),
+        _entry("users", 0, "nobody", None),
+    ]
+    actions: list[Entry] = []
+    for action in shop.actions:
+        user = str(int(action["user_id"]) % 4)
+        row = {**action, "user_id": user, "sku_id": str(int(action["sku_id"]) % 3)}
+        if actions and luck.random() < 0.2:
+            row["time"] = START_MS  # of equal times the order of the log counts
+        entry = _entry("actions", int(user) % PARTITIONS, user, json.dumps(row).encode())
+        actions.append(entry)
+        if luck.random() < 0.1:
+            actions.append(_entry("actions", entry.place[1], user, entry.record_value))  # sent twice
+        if luck.random() < 0.1:
+            bad = luck.choice((b"{", b"", None, b"\xff", json.dumps({**row, "type": "9"}).encode()))
+            actions.append(_entry("actions", entry.place[1], user, bad))
+    return Workload(dimensions, later, actions)
+
+
+class Digest:
+    """An encoder whose ids name the whole row of features: one wrong feature anywhere is another score."""
+
+    digest = "sha256:simulated"
+
+    def encode(self, features: pa.Table) -> npt.NDArray[np.int64]:
+        """int64 [n, 1]."""
+        rows = zip(*(column.to_pylist() for column in features.columns), strict=True)
+        return np.array([xxhash.xxh64_intdigest(repr(row).encode()) >> 1 for row in rows], np.int64)[:, None]
+
+
+class Bench:
+    """What schedules share: engines, which cost a moment to make, the encoder, and workloads with their truth."""
+
+    def __init__(self) -> None:
+        self.stores: list[EmbeddedStore] = []
+        self._workloads: dict[int, tuple[Workload, list[int]]] = {}
+        self._configs: dict[tuple[str, int], Config] = {}
+        self.encoder = Digest()
+
+    def take(self) -> EmbeddedStore:
+        """An engine with empty tables."""
+        if not self.stores:
+            return loaded_store()
+        store = self.stores.pop()
+        store.reset()
+        return store
+
+    def config(self, instance: str, messages_max: int) -> Config:
+        if (instance, messages_max) not in self._configs:
+            self._configs[instance, messages_max] = Config.model_validate(
+                {
+                    "kafka": {
+                        "instance_id": instance, "topics": {topic: topic for topic in TOPICS},
+                        "transaction_timeout_s": 10.0, "give_up_after_s": 30.0, "session_timeout_s": 6.0,
+                    },
+                    "batch": {"messages_max": messages_max, "poll_ms": 1000},
+                    "model": {"timeout_s": 5.0, "give_up_after_s": 40.0},
+                    "store": {"sql": str(REPOSITORY / "sql")},
+                }
+            )  # fmt: skip
+        return self._configs[instance, messages_max]
+
+    def workload(self, number: int) -> tuple[Workload, list[int]]:
+        """The workload, its truth computed one event at a time, and the gaps that its logs have: a bit per action."""
+        if number in self._workloads:
+            return self._workloads[number]
+        workload = _workload(number)
+        luck = random.Random(-number)
+        gaps = [int(luck.random() < 0.1) for _ in workload.actions]
+        store = self.take()
+        ends: dict[Place, int] = {}
+
+        def place(entry: Entry, gap: int = 0) -> tuple[Place, int]:
+            at = ends.get(entry.place, 0)
+            ends[entry.place] = at + 1 + gap
+            return entry.place, at
+
+        decoders = dimension_decoders(65_536, 300)
+        for entry in [*workload.dimensions, *workload.later]:
+            table = TABLES[entry.topic()][0]
+            (good, _, bad), at = decoders[table].decode_all([entry]), place(entry)
+            if bad:
+                workload.refused[at] = reason(bad[0][1])
+            else:
+                store.restore({table: dimension_columns(table, good)}, None)
+        decoder = action_decoder(65_536, 300)
+        for entry, gap in zip(workload.actions, gaps, strict=True):
+            (events, _, bad), at = decoder.decode_all([entry]), place(entry, gap)
+            if bad:
+                workload.refused[at] = reason(bad[0][1])
+                continue
+            event = events[0]
+            ids = self.encoder.encode(store.answer({}, action_columns(events)))
+            workload.truth[at] = (
+                event.user_id.encode(),
+                {
+                    "request_id": event.request_id, "user_id": event.user_id, "sku_id": event.sku_id,
+                    "event_time": event.time, "purchase_probability": float(probabilities(ids)[0]),
+                    "model_version": "1",
+                },
+            )  # fmt: skip
+        self.stores.append(store)
+        self._workloads[number] = workload, gaps
+        return self._workloads[number]
+
+
+@functools.cache
+def bench() -> Bench:
+    return Bench()
+
+
+# ── one schedule ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Schedule:
+    """One seed: the shop, the supervisor and the scorers.
+
+    Args:
+        mutate: changes each scorer before it runs, to see that a wrong one is caught.
+    """
+
+    def __init__(self, seed: int, faults: bool, mutate: Callable[[Scorer], None]) -> None:
+        self.world = World(seed, faults)
+        self.workload, self.gaps = bench().workload(seed % WORKLOADS)
+        self.mutate = mutate
+        self.messages_max = self.world.random.choice((2, 3, 5, 8, 20))
+        self.scorers: dict[str, tuple[Process, Flag, Task, Scorer | None]] = {}
+        self.stores: list[EmbeddedStore] = []
+        self.sent = False
+
+    def run(self) -> None:
+        world = self.world
+        with _simulated(world):
+            self._append(self.workload.dimensions)
+            keeper = Process("world")
+            world.spawn(keeper, self._shop)
+            world.spawn(keeper, self._supervise)
+            try:
+                world.run(lambda: world.calm and self._answered())
+            except Stuck:
+                self._check()  # what is missing says more
+                raise
+            else:
+                self._check()
+            finally:
+                for process, *_ in self.scorers.values():
+                    world.kill(process)
+                    world.bury(process)
+                bench().stores += self.stores
+
+    def _append(self, entries: list[Entry], gaps: Mapping[int, int] = types.MappingProxyType({})) -> None:
+        for number, entry in enumerate(entries):
+            log = self.world.broker.logs[entry.place]
+            log.append(entry)
+            log.end += gaps.get(number, 0)
+
+    def _shop(self) -> None:
+        """Sends the actions in bursts and singly."""
+        world, left = self.world, list(zip(self.workload.actions, self.gaps, strict=True))
+        later = list(self.workload.later)
+        while left or later:
+            count = world.random.choice((1, 2, 6, 12))
+            for entry, gap in left[:count]:
+                self._append([entry], {0: gap})
+            del left[:count]
+            if later and world.random.random() < 0.3:
+                self._append([later.pop(0)])
+            world.sleep(world.random.choice((0.0, 0.01, 0.5, 5.0)))
+        self.sent = True
+
+    def _supervise(self) -> None:
+        """Starts what has ended; ends the trouble."""
+        world = self.world
+        while True:
+            if not world.calm and (world.now > TROUBLE_S or (self.sent and self._answered())):
+                world.calm = True
+                world.tell("no more faults")
+            for number in range(PROCESSES):
+                name = f"scorer-{number}"
+                if name not in self.scorers:
+                    self._start(name)
+                    continue
+                process, stop, task, _ = self.scorers[name]
+                if process.dead:
+                    world.bury(process)
+                elif not task.done:
+                    if world.luck("stop"):
+                        stop.set()
+                    continue
+                else:
+                    world.kill(process)  # its hung threads end with it
+                    world.bury(process)
+                self._start(name)
+            world.sleep(world.random.choice((0.2, 1.0)))
+
+    def _start(self, name: str) -> None:
+        process, stop = Process(name), Flag(self.world)
+        task = self.world.spawn(process, lambda: self._scorer(name, process, stop))
+        self.scorers[name] = process, stop, task, None
+        self.world.tell(f"{name}: starts")
+
+    def _scorer(self, name: str, process: Process, stop: Flag) -> None:
+        """What `streaming.run` does, and how it may end."""
+        config = bench().config(name, self.messages_max)
+        world, health = self.world, Health(60)
+        event: Any = stop
+        store = bench().take()
+        self.stores.append(store)
+        try:
+            waiting = Waiting(event, health.beat)
+            publisher = Publisher(config.kafka, event, health.beat)
+            publisher.start()
+            health.ready("model")
+            scorer = Scorer(
+                config, source=functools.partial(ActionSource, config.kafka, waiting),
+                dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=bench().encoder,
+                model=Model(world, config, bench().encoder.digest), publisher=publisher, metrics=Metrics(),
+                health=health, stop=event, step=world.point, start=lambda work: Work(world, work),
+                clock=lambda: START_MS / 1000 + world.now + world.wall_s,
+            )  # fmt: skip
+            self.mutate(scorer)
+            self.scorers[name] = (*self.scorers[name][:3], scorer)
+            scorer.run()
+        except OffsetOutOfRange:
+            raise
+        except (ScorerError, KafkaException) as error:
+            world.tell(f"{name}: exits: {type(error).__name__}: {error}")
+
+    def _answered(self) -> bool:
+        """Everything that was sent is committed, and whoever is there is at rest."""
+        broker = self.world.broker
+        sent = {place: log.entries[-1].at for place, log in broker.logs.items() if log.entries}
+        wanted = {place for place in sent if place[0] == "actions"}
+        done = all(broker.committed.get(place, 0) > sent[place] for place in wanted)
+        dead = len(self._output("dead_letters"))
+        total = len(self.workload.refused)
+        return done and dead >= total and len(self._output("scores")) >= len(self.workload.truth) and not broker.open
+
+    def _output(self, topic: str) -> list[Entry]:
+        """As a `read_committed` subscriber sees it."""
+        entries = self.world.broker.logs[topic, 0].entries
+        return [e for e in entries if e.transaction is not None and e.transaction.state == "committed"]
+
+    def _check(self) -> None:
+        truth, refused = dict(self.workload.truth), dict(self.workload.refused)
+        newest: dict[str, int] = {}
+        for entry in self._output("scores"):
+            ce_id = cast(bytes, dict(entry.headers())["ce_id"]).decode()
+            where, _, offset = ce_id.partition("@")
+            topic, _, number = where[:-1].partition("[")
+            at = ((topic, int(number)), int(offset))
+            if at not in truth:
+                raise Violation(f"{ce_id} is scored twice, or never was a good event")
+            key, score = truth.pop(at)
+            found = json.loads(entry.value() or b"")
+            if (entry.key(), found) != (key, score):
+                raise Violation(f"{ce_id} is scored {found}, alone it would be {score}")
+            if newest.get(where, -1) > int(offset):
+                raise Violation(f"{ce_id} comes after {where}@{newest[where]}")
+            newest[where] = int(offset)
+        if truth:
+            raise Violation(f"never scored: {sorted(truth)}")
+        for entry in self._output("dead_letters"):
+            headers = {name: (value or b"").decode() for name, value in entry.headers()}
+            place = headers["__connect.errors.topic"], int(headers["__connect.errors.partition"])
+            at = place, int(headers["__connect.errors.offset"])
+            kind = headers["__connect.errors.exception.class.name"].rpartition(".")[2]
+            if at not in refused:
+                raise Violation(f"{at} is among the dead letters twice, or is good")
+            wanted = refused.pop(at)
+            if wanted != kind.replace("Value", "_value").replace("Field", "_field").lower():
+                raise Violation(f"{at} was refused as {kind}, not as {wanted}")
+        if refused:
+            raise Violation(f"not among the dead letters: {sorted(refused)}")
+
+
+@contextmanager
+def _simulated(world: World) -> Iterator[None]:
+    """The loop's modules see the simulated Kafka and the simulated time."""
+    clock = SimulatedTime(world)
+    changes: list[tuple[Any, str, Any]] = [
+        (streaming.source, "Consumer", lambda settings, **_: Consumer(world, settings)),
+        (streaming.publish, "Producer", lambda settings, **_: Producer(world, settings)),
+        (streaming.publish, "_message_bytes_max", lambda _, topics: dict.fromkeys(topics, 1_000_000)),
+    ]
+    for name, module in list(sys.modules.items()):
+        if (
+            name.startswith("streaming.")
+            and not name.startswith("streaming.engine")
+            and vars(module).get("time") is time
+        ):
+            changes.append((module, "time", clock))
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+    state = random.getstate()
+    random.seed(world.random.random())  # the loop's own jitter
+    for module, name, value in changes:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+        random.setstate(state)
+
+
+def simulate(seed: int, *, faults: bool = True, mutate: Callable[[Scorer], None] = lambda _: None) -> World:
+    """Runs one schedule.
+
+    Raises:
+        Violation: names the seed, and how to see it again.
+    """
+    schedule = Schedule(seed, faults, mutate)
+    try:
+        schedule.run()
+    except BaseException as error:
+        trace = "\n".join(schedule.world.trace)
+        command = f"PYTHONPATH=.:tests {sys.executable} tests/simulator.py --replay {seed}"
+        raise Violation(f"{trace}\nseed {seed}: {type(error).__name__}: {error}\nagain: {command}") from error
+    return schedule.world
+
+
+def quiet() -> None:
+    """Schedules fail on purpose, thousands of times: no log of it."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make simulate")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--replay", type=int)
+    words = parser.parse_args()
+    quiet()
+    if words.replay is not None:
+        world = simulate(words.replay)
+        print("\n".join(world.trace))
+        print(f"seed {words.replay}: nothing wrong; faults: {world.counts}")
+        return
+    started, counts = time.monotonic(), dict.fromkeys(FAULTS, 0)
+    bench()
+    for done, seed in enumerate(range(words.first, words.first + words.seeds), start=1):
+        try:
+            world = simulate(seed)
+        except Violation as violation:
+            sys.exit(str(violation))
+        for kind, count in world.counts.items():
+            counts[kind] += count
+        if done % 500 == 0 or done == words.seeds:
+            pace = done / (time.monotonic() - started) * 60
+            print(f"{done:,} schedules, {pace:,.0f} a minute, nothing wrong; faults: {counts}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Schedules of faults over the real loop (`simulator`), and that a wrong loop would not get through them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import simulator
+import structlog
+from simulator import FAULTS, Violation, simulate
+
+from streaming.event import Actions
+from streaming.loop import Batch, Scorer
+
+SCHEDULES = 60
+MUTANT_SCHEDULES = 80  # within so many a wrong loop must be caught; most are by the first few
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = structlog.get_config()
+    simulator.quiet()
+    yield
+    structlog.configure(**before)
+
+
+def test_whatever_fails_each_event_is_scored_once_in_order_from_the_right_state() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(SCHEDULES):
+        seen.update(simulate(seed).counts)
+    assert seen.keys() == FAULTS.keys()  # each kind of fault was met
+
+
+def test_without_faults_nothing_is_restarted() -> None:
+    for seed in range(4):
+        world = simulate(seed, faults=False)
+        assert not world.counts
+        assert not [line for line in world.trace if "exits" in line]
+
+
+def test_a_seed_names_one_schedule() -> None:
+    first, second, other = simulate(7), simulate(7), simulate(8)
+    assert list(first.trace) == list(second.trace)
+    assert list(first.trace) != list(other.trace)
+
+
+def change(target: object, name: str, value: object) -> None:
+    """A method of one object replaced."""
+    setattr(target, name, value)
+
+
+def keeps_rows_of_an_aborted_batch(scorer: Scorer) -> None:
+    def undo(batch: Batch) -> None:
+        scorer.in_flight = None
+        scorer.source.rewind(batch.starts)
+        scorer.dimensions.rewind(batch.dimension_starts)
+
+    change(scorer, "_undo", undo)
+
+
+def does_not_read_an_aborted_batch_again(scorer: Scorer) -> None:
+    change(scorer.source, "rewind", lambda positions: None)
+
+
+def commits_offsets_before_scores(scorer: Scorer) -> None:
+    commit, publisher = scorer.commit, scorer.publisher
+
+    def early(batch: Batch, scores: Any, group: Any) -> None:
+        if batch.ends:
+            publisher.begin()
+            publisher.offsets(batch.ends, group)
+            publisher.commit()
+        commit(dataclasses.replace(batch, ends={}), scores, group)
+
+    change(scorer, "commit", early)
+
+
+def commits_scores_before_offsets(scorer: Scorer) -> None:
+    commit, publisher = scorer.commit, scorer.publisher
+
+    def late(batch: Batch, scores: Any, group: Any) -> None:
+        commit(dataclasses.replace(batch, ends={}), scores, group)
+        if batch.ends:
+            publisher.begin()
+            publisher.offsets(batch.ends, group)
+            publisher.commit()
+
+    change(scorer, "commit", late)
+
+
+def publishes_what_is_not_its_own_any_more(scorer: Scorer) -> None:
+    change(scorer.source, "_settle", lambda: None)
+    change(scorer.source, "_forget", lambda: None)
+
+
+def begins_with_an_empty_state(scorer: Scorer) -> None:
+    change(scorer.source, "replay", lambda: iter(()))
+
+
+def publishes_dead_letters_of_dimensions_though_another_does(scorer: Scorer) -> None:
+    change(scorer, "owns_dimensions", lambda: True)
+
+
+def does_not_ask_what_its_predecessor_published(scorer: Scorer) -> None:
+    change(scorer.dimensions, "ask_committed", lambda: None)
+
+
+def lets_an_event_see_the_later_ones_of_its_batch(scorer: Scorer) -> None:
+    store: Any = scorer.store
+
+    class Hasty:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
+            store.restore(dimensions, actions)
+            return store.request(actions.requests)
+
+    change(scorer, "store", Hasty())
+
+
+def goes_on_when_a_transaction_was_aborted(scorer: Scorer) -> None:
+    change(scorer, "_undo", lambda batch: None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        keeps_rows_of_an_aborted_batch,
+        does_not_read_an_aborted_batch_again,
+        commits_offsets_before_scores,
+        commits_scores_before_offsets,
+        publishes_what_is_not_its_own_any_more,
+        begins_with_an_empty_state,
+        publishes_dead_letters_of_dimensions_though_another_does,
+        does_not_ask_what_its_predecessor_published,
+        lets_an_event_see_the_later_ones_of_its_batch,
+        goes_on_when_a_transaction_was_aborted,
+    ],
+)
+def test_the_simulator_catches_a_loop_that(wrong: Callable[[Scorer], None]) -> None:
+    with pytest.raises(Violation, match=r"seed \d+: .*\nagain: ") as caught:  # noqa: PT012 - the first that fails
+        for seed in range(MUTANT_SCHEDULES):
+            simulate(seed, mutate=wrong)
+    print(str(caught.value).splitlines()[-2])
