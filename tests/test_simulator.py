@@ -16,7 +16,7 @@ from simulator import FAULTS, Violation, simulate
 from streaming.event import Actions
 from streaming.loop import Batch, Scorer
 
-SCHEDULES = 60
+SCHEDULES = 120
 MUTANT_SCHEDULES = 80  # within so many a wrong loop must be caught; most are by the first few
 
 
