@@ -1,7 +1,7 @@
 """`jd-intent-batch`: from history to a model that Triton serves, one command per step.
 
-generate, extract, prepare, encode and parity run in the scorer's environment; train, evaluate and export in the
-model's. Each command imports what it needs when it runs, so that both environments can show all of them.
+generate, extract, load-online, prepare, encode and parity run in the scorer's environment; train, evaluate and export
+in the model's. Each command imports what it needs when it runs, so that both environments can show all of them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,22 @@ DataFolder = Annotated[Path, typer.Option("--data", help="Folder in the tutorial
 SqlFolder = Annotated[
     Path | None, typer.Option("--sql", help="Folder of the SQL scripts; default: the project's sql/.")
 ]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Of a cluster: its [store], see deploy/scorer.toml.")
+]
+NoAction = Annotated[
+    bool, typer.Option("--no-action", help="A cluster's DATA that is not seen from here has no table `action`.")
+]
+JobTimeout = Annotated[float, typer.Option("--timeout", help="Seconds for each job on a cluster.", min=1)]
 DatasetFolder = Annotated[Path, typer.Option("--dataset", help="Folder that `prepare` wrote.")]
 CheckpointFolder = Annotated[Path, typer.Option("--checkpoint", help="Folder that `train` wrote.")]
+
+
+class EngineName(str, Enum):
+    """What computes the features."""
+
+    embedded = "embedded"
+    openmldb = "openmldb"
 
 
 class EncodingName(str, Enum):
@@ -74,20 +88,68 @@ def generate(
 
 @app.command()
 def extract(
-    data: DataFolder,
-    out: Annotated[Path, typer.Option(help="Folder for the features.")],
+    *,
+    data: Annotated[str, typer.Option("--data", help="Folder in the tutorial's layout (bo_action/*.parquet, …).")],
+    out: Annotated[str, typer.Option(help="Folder for the features.")],
     sql: SqlFolder = None,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="embedded: in this process. openmldb: jobs on the cluster of [store]; --data and --out are then paths "
+            "or URIs as its TaskManager sees them."
+        ),
+    ] = EngineName.embedded,
+    config: ConfigFile = None,
+    no_action: NoAction = False,
+    timeout_s: JobTimeout = 4 * 3600.0,
 ) -> None:
     """Run the feature SQL over every request as of its own time."""
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
     from batch.extract import extract as run  # noqa: PLC0415
 
-    done = run(data, out, sql or SQL_FOLDER)
+    if engine is EngineName.openmldb:
+        from batch import offline  # noqa: PLC0415
+        from streaming.config import load  # noqa: PLC0415
+
+        with offline.connect(load(config).store) as cluster:
+            written = offline.extract(
+                cluster, data, out, sql or SQL_FOLDER, action=not no_action, timeout_s=timeout_s, say=_say
+            )
+        seen = f"{out} (not seen from here)"
+        if written.features is not None:
+            seen = f"{written.features:,} requests x {written.columns} columns in {out}"
+        console.print(f"{seen}: {written.jobs} jobs, {written.seconds:.1f} s")
+        return
+    done = run(Path(data), Path(out), sql or SQL_FOLDER)
     console.print(
         "checked " + ", ".join(f"{table} {rows:,}" for table, rows in done.rows.items()) + f": {done.check_s:.1f} s"
     )
     rate = done.features / max(done.run_s, 1e-9)
     console.print(f"{done.features:,} requests x {done.columns} columns: {done.run_s:.1f} s, {rate:,.0f} requests/s")
+
+
+@app.command()
+def load_online(
+    *,
+    data: Annotated[str, typer.Option("--data", help="Path or URI, as the cluster's TaskManager sees it.")],
+    config: ConfigFile = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Load into tables that have rows: what is there already is doubled.")
+    ] = False,
+    sql: SqlFolder = None,
+    no_action: NoAction = False,
+    timeout_s: JobTimeout = 4 * 3600.0,
+) -> None:
+    """Load history into the online tables of the cluster of [store], by LOAD DATA jobs: after `deploy`."""
+    from batch import offline  # noqa: PLC0415
+    from batch.extract import SQL_FOLDER  # noqa: PLC0415
+    from streaming.config import load  # noqa: PLC0415
+
+    with offline.connect(load(config).store) as cluster:
+        rows = offline.load_online(
+            cluster, data, sql or SQL_FOLDER, append=append, action=not no_action, timeout_s=timeout_s, say=_say
+        )  # fmt: skip
+    console.print("rows now: " + ", ".join(f"{table} {count:,}" for table, count in rows.items()))
 
 
 @app.command()
@@ -271,6 +333,10 @@ def parity(
     console.print(report.text(), markup=False)
     if not report.equal:
         raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False)
 
 
 def _duration_ms(text: str) -> int:

@@ -19,7 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-__all__ = ["SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "extract", "parquet_files"]
+__all__ = [
+    "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "extract",
+    "parquet_files", "script_text",
+]  # fmt: skip
 
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
 DATA_PREFIX = "/root/project/data/JD_data"
@@ -189,7 +192,7 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
     from streaming.engine import Engine  # noqa: PLC0415 - compiles; only this command needs it
 
     started = time.monotonic()
-    scripts = [_script(sql / name) for name in SCRIPTS]
+    scripts = [script_text(sql / name) for name in SCRIPTS]
     rows = check(data)
     checked = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -212,7 +215,12 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
     )
 
 
-def _script(path: Path) -> str:
+def script_text(path: Path) -> str:
+    """The text of a script.
+
+    Raises:
+        BadData: it cannot be read.
+    """
     try:
         return path.read_text()
     except OSError as error:

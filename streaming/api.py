@@ -7,8 +7,8 @@ than there:
   dies of the other. So is a date that does not exist, which it takes for another.
 - An INSERT of several rows inserts all of them or none; a call holds one statement (of several, the server runs the
   first).
-- SELECT and LOAD DATA are done when the call returns, in every mode: there are no jobs. SELECT with parameters and
-  procedures are refused.
+- SELECT is answered at once, in every mode; LOAD DATA and INTO OUTFILE are done when the call returns, and are jobs
+  that have ended already. Offline and online tables are the same. SELECT with parameters and procedures are refused.
 - Messages of refused SQL have the server's code and beginning, and then the engine's own words.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from streaming.apicells import SPELLINGS, Unfit, cell, json_rows, parse, shown
+from streaming.apijobs import Jobs
 from streaming.apishow import PARTITIONS, REPLICAS, show
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine import syntax as s
@@ -34,6 +35,7 @@ __all__ = ["Answer", "Api"]
 Answer = dict[str, Any]
 
 MODES = ("offsync", "offasync", "online", "onsync")
+ASYNCHRONOUS = ("offasync", "online")  # a job is answered with its row instead of waited for
 _KINDS = {arrow: kind for kind, arrow in ARROW.items() if kind is not Type.NULL}
 
 _INSERT = re.compile(r"\s*insert\b", re.IGNORECASE)
@@ -76,6 +78,7 @@ class Api:
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine = engine
         self._stamp = int(clock())
+        self._jobs = Jobs(clock)
         self._numbers: dict[tuple[str, str], int] = {}  # tables are numbered as they are seen
 
     def answer(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -198,11 +201,14 @@ class Api:
 
     def query(self, database: str, body: bytes) -> Answer:
         """POST /dbs/{database}: one statement of SQL."""
-        sql, finite = _query_request(body)
+        sql, mode, finite = _query_request(body)
         try:
+            jobs = self._jobs.show(sql)
             answer = show(self._engine, database, sql)
         except LookupError as error:
             raise Refused(str(error), 2000) from error
+        if jobs is not None:
+            return {"data": jobs}
         if answer is not None:
             return {"data": {"schema": answer[0], "data": answer[1]}}
         known = database in self._engine.databases()
@@ -218,6 +224,10 @@ class Api:
                 raise Refused(f"database {database} does not exist", 2000)
             if isinstance(statement, s.Select):
                 return {"data": self._select(statement, sql, finite)}
+            if isinstance(statement, (s.LoadData, s.Outfile)) and mode in ASYNCHRONOUS:
+                online = "Online" if mode == "online" else "Offline"
+                kind = f"Import{online}Data" if isinstance(statement, s.LoadData) else f"Export{online}Data"
+                return {"data": self._jobs.run(kind, sql, lambda: self._engine.execute(sql))}
             self._engine.execute(sql)
         except UnsupportedSQL as error:
             raise (
@@ -324,8 +334,8 @@ def _request_row(info: DeploymentInfo, row: Any, place: int) -> list[Any]:
     return values
 
 
-def _query_request(body: bytes) -> tuple[str, bool]:
-    """(SQL, whether NaN and infinite numbers become null) of a request to run SQL."""
+def _query_request(body: bytes) -> tuple[str, str, bool]:
+    """(SQL, mode, whether NaN and infinite numbers become null) of a request to run SQL."""
 
     def wrong(why: str) -> Refused:
         return Refused(f"Json parse failed, INVALID_ARGUMENT: {why}")
@@ -352,7 +362,7 @@ def _query_request(body: bytes) -> tuple[str, bool]:
         raise Refused(f"Invalid mode {mode.lower()}")
     if parameters:
         raise Refused("parameters are not supported by this stand-in: write the values into the statement", 1000)
-    return sql, finite
+    return sql, mode.lower(), finite
 
 
 def _parameters(request: Mapping[str, Any], wrong: Callable[[str], Refused]) -> list[Any]:

@@ -20,16 +20,12 @@ Rows = tuple[list[str], list[list[Any]]]  # the columns' types and the rows
 
 _SHOW = re.compile(
     r"""\s*show\s+(?:
-        (?P<plain>databases|tables|deployments|jobs) (?:\s+from\s+(?P<source>\w+))?
+        (?P<plain>databases|tables|deployments) (?:\s+from\s+(?P<source>\w+))?
       | (?P<status>table\s+status)
       | (?P<what>create\s+table|deployment)\s+ `?(?:(?P<db>\w+)`?\.`?)? (?P<name>\w+)`?
     )\s*;?\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
-_JOB = [
-    "Int32", "String", "String", "Timestamp", "Timestamp", "String", "String", "String", "String", "String", "String",
-    "Int32", "String", "String",
-]  # fmt: skip
 _DDL_TYPES = {Type.SMALLINT: "smallInt", Type.BIGINT: "bigInt", Type.STRING: "varchar"}
 
 
@@ -64,9 +60,7 @@ def _names(engine: Engine, what: str, database: str) -> Rows:
             return ["String"], [[name] for name in engine.databases()]
         case "tables":
             return ["String"], [[table.name] for table in engine.tables(database)]
-        case "deployments":
-            return ["String", "String"], [[database, deployment.name] for deployment in engine.deployments(database)]
-    return _JOB, []
+    return ["String", "String"], [[database, deployment.name] for deployment in engine.deployments(database)]
 
 
 def _all_tables(engine: Engine) -> list[TableInfo]:

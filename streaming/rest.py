@@ -43,6 +43,8 @@ SLICE_S = 1.0  # how often `beat` is called while the server is waited for
 ERROR_CHARS = 500
 UNKNOWN_CODES = (1202, 1204)  # a table, a column
 
+_SESSION = re.compile(r"\s*(USE|SET)\b", re.IGNORECASE)
+_VARIABLE = re.compile(r"\s*SET\s+@@(\w+)\s*=\s*['\"]?(\w+)", re.IGNORECASE)
 _ESCAPED = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _MISSING = re.compile(r"not exist|not found|can't find col|Fail to find column", re.IGNORECASE)
 # What is missing for a while only: a tablet that comes back knows its tables and deployments again.
@@ -81,6 +83,7 @@ class RestTransport:
             raise ConfigError(f"store.rest.url: {rest.url!r} is no URL such as http://HOST:9080")
         self._database, self._deployment = settings.database, settings.deployment
         self._place = f"/dbs/{quote(settings.database, safe='')}"
+        self._session: dict[str, str] = {}  # variables of SET
         self._beat, self._sleep = beat, sleep
         self._connections = rest.connections
         self._threads = ThreadPoolExecutor(rest.connections, "rest")
@@ -144,19 +147,27 @@ class RestTransport:
     # -- statements ------------------------------------------------------------------------------------------------
 
     def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
-        """Runs one statement online, in `store.database`; rows of a SELECT or SHOW.
+        """Runs one statement in `store.database`, online until a SET @@execute_mode; rows of a SELECT, SHOW or job.
 
         Raises:
             StoreUnavailable: the server did not answer, or with an error.
             ArtifactMismatch: a table or column is not there.
             BadRow: an INSERT has a row that it takes never.
         """
-        if re.match(r"\s*(USE|SET)\b", sql, re.IGNORECASE):
-            return []  # of a session, which a call over HTTP has not: database and mode go with each
-        answer = self._one("POST", self._place, {"mode": "online", "sql": sql}, timeout_s)
+        if _SESSION.match(sql):  # a call over HTTP has no session: database and mode go with each
+            if (variable := _VARIABLE.match(sql)) is not None:
+                self._session[variable[1].lower()] = variable[2].lower()
+            return []
+        answer = self._one("POST", self._place, {"mode": self._mode(), "sql": sql}, timeout_s)
         if answer["code"] != 0:
             raise self._failure(answer, sql[:80])
         return [tuple(row) for row in answer.get("data", {}).get("data", [])]
+
+    def _mode(self) -> str:
+        sync = self._session.get("sync_job") == "true"
+        if self._session.get("execute_mode") == "offline":
+            return "offsync" if sync else "offasync"
+        return "onsync" if sync else "online"
 
     # -- calls -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,232 @@
+"""Offline steps on a cluster: jobs followed to their end; the tutorial's scripts over HTTP against the stand-in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from fixtures_apiserver import ApiServer
+from typer.testing import CliRunner
+
+from batch import jobs, offline
+from batch.__main__ import app
+from batch.extract import SQL_FOLDER, BadData
+from batch.extract import extract as extract_embedded
+from batch.generate import generate
+from batch.jobs import JobFailed
+from streaming.config import Rest, Store
+from streaming.errors import ConfigError, StoreUnavailable
+from streaming.rest import RestTransport
+
+# A row of SHOW JOB, as recorded (SHOW JOBS has these 14 columns) and as OpenMLDB's documentation shows a TaskManager's.
+ROW = (
+    7, "ImportOfflineData", "Submitted", 1685447653000, None, "/tmp/sql-1", "local[*]", "", "", None, None, None, None,
+    "TaskManager",
+)  # fmt: skip
+LOAD = "LOAD DATA INFILE '/d/t/*.parquet' INTO TABLE t OPTIONS(format='parquet', mode='overwrite')"
+
+
+def row(state: str, error: str = "") -> tuple[Any, ...]:
+    return (*ROW[:2], state, *ROW[3:8], error, *ROW[9:])
+
+
+class TaskManager:
+    """A cluster whose one job goes through the given states; an exception among them is raised once.
+
+    Args:
+        hands_on: whether the client gives the job's row when it was submitted.
+    """
+
+    def __init__(self, *states: str | Exception, log: str = "", hands_on: bool = True, error: str = "") -> None:
+        self.states, self.log, self.hands_on, self.error = list(states), log, hands_on, error
+        self.statements: list[str] = []
+        self.submitted = False
+
+    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+        self.statements.append(sql)
+        if sql == "SHOW JOBS":
+            return [row("Submitted")] if self.submitted else []
+        if sql == "SHOW JOB 7":
+            state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+            if isinstance(state, Exception):
+                raise state
+            return [row(state, self.error if state.upper() == "FAILED" else "")]
+        if sql == "SHOW JOBLOG 7":
+            return [(self.log,)]
+        self.submitted = True
+        return [row("Submitted")] if self.hands_on else []
+
+
+class Clock:
+    """Time that passes while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.sleeps = 0.0, list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def follow(cluster: TaskManager, timeout_s: float = 3600.0) -> tuple[jobs.Job, list[str], Clock]:
+    said, clock = list[str](), Clock()
+    return jobs.run(cluster, LOAD, timeout_s, said.append, sleep=clock.sleep, clock=clock), said, clock
+
+
+@pytest.mark.parametrize("hands_on", [True, False])
+def test_a_job_is_followed_until_it_has_finished(hands_on: bool) -> None:
+    cluster = TaskManager("Submitted", *["Running"] * 9, "FINISHED", hands_on=hands_on)
+    job, said, clock = follow(cluster)
+    assert (job.id, job.state) == (7, "FINISHED")
+    assert cluster.statements[1] == LOAD
+    assert said[0] == "job 7 ImportOfflineData: Submitted"
+    assert said[1].startswith("job 7 ImportOfflineData: Running, ")
+    assert len(said) > 3, "a job that goes on is said to go on"
+    assert said[-1].startswith("job 7 ImportOfflineData: FINISHED, ")
+    assert clock.sleeps == sorted(clock.sleeps)
+    assert max(clock.sleeps) == jobs.POLL_S_MAX
+
+
+@pytest.mark.parametrize("state", ["FAILED", "Killed", "LOST"])
+def test_a_job_that_fails_shows_why_and_its_log(state: str) -> None:
+    log = "\n".join(f"line {number}" for number in range(500)) + "\nCaused by: no such file"
+    with pytest.raises(JobFailed) as error:
+        follow(TaskManager("Running", state, log=log, error="exit code 1"))
+    text = str(error.value)
+    assert text.startswith(f"job 7 ImportOfflineData: {state}")
+    assert ("exit code 1" in text) == (state == "FAILED")
+    assert text.endswith("Caused by: no such file")
+    assert "line 100\n" not in text
+    assert "461 lines before, see SHOW JOBLOG 7" in text
+
+
+def test_a_taskmanager_that_is_away_for_a_while_is_asked_again() -> None:
+    lost = [StoreUnavailable("[1501] Fail to get TaskManager client")] * jobs.POLLS_LOST_MAX
+    job, _, _ = follow(TaskManager("Running", *lost, "FINISHED"))
+    assert job.state == "FINISHED"
+    with pytest.raises(StoreUnavailable, match=r"job 7 was last Running; now SHOW JOB fails: \[1501\]"):
+        follow(TaskManager("Running", *lost, lost[0], "FINISHED"))
+
+
+def test_a_job_that_takes_too_long_goes_on_and_is_named() -> None:
+    with pytest.raises(StoreUnavailable, match=r"job 7 is still Running after 60 s .* STOP JOB 7"):
+        follow(TaskManager("Running"), timeout_s=60)
+
+
+def test_a_statement_that_starts_no_job_is_refused() -> None:
+    class Silent(TaskManager):
+        def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+            return []
+
+    with pytest.raises(StoreUnavailable, match="0 new jobs in SHOW JOBS after: LOAD DATA"):
+        follow(Silent("Running"))
+
+
+# ---- the whole way, over HTTP
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "data"
+    generate(folder, 60, 3, 70)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with ApiServer(tmp_path_factory.mktemp("offline"), "--empty") as server:
+        yield server
+
+
+@pytest.fixture
+def config(cluster: ApiServer, tmp_path: Path) -> Path:
+    file = tmp_path / "scorer.toml"
+    file.write_text(f'[store]\nkind = "openmldb-rest"\n[store.rest]\nurl = "{cluster.url}"\n')
+    return file
+
+
+def command(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    return done.output
+
+
+def test_features_of_the_cluster_are_those_of_the_embedded_engine(world: Path, config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features"
+    text = command("extract", "--engine", "openmldb", "--config", str(config), "--data", str(world), "--out", str(out))
+    extract_embedded(world, tmp_path / "embedded")
+    found, expected = pq.read_table(out), pq.read_table(tmp_path / "embedded")
+    assert found.num_rows > 500
+    assert found.equals(expected)
+    assert f"{found.num_rows:,} requests x 42 columns" in text.replace("\n", " ")
+    assert re.search(r"6 jobs, [0-9.]+ s$", text.strip())
+    assert "load_offline.sql: action: not loaded, the data has none" in text
+    assert "load_offline.sql: flattenRequest" in text
+    assert re.search(r"job \d+ ImportOfflineData: FINISHED, \d+ s", text)
+    assert re.search(r"job \d+ ExportOfflineData: FINISHED, \d+ s", text)
+
+
+def test_the_online_load_refuses_to_double_rows(world: Path, config: Path, cluster: ApiServer) -> None:
+    words = ("load-online", "--config", str(config), "--data", str(world))
+    for table in ("action", "flattenRequest", "bo_user", "bo_action", "bo_product", "bo_comment"):
+        cluster.sql("JD_db", f"DROP TABLE {table}")
+    script = (SQL_FOLDER / "create_tables.sql").read_text()
+    for statement in re.findall(r"CREATE [^;]*", script):
+        cluster.run("JD_db", statement)
+    rows = pq.read_table(world / "bo_action").num_rows
+    assert f"bo_action {rows:,}" in command(*words).replace("\n", " ")
+    done = CliRunner().invoke(app, list(words))
+    assert isinstance(done.exception, BadData)
+    assert f"bo_action {rows:,}" in str(done.exception)
+    assert f"bo_action {2 * rows:,}" in command(*words, "--append").replace("\n", " ")
+
+
+def test_a_wrong_file_fails_its_job_and_is_named(cluster: ApiServer, world: Path, tmp_path: Path) -> None:
+    settings = Store(kind="openmldb-rest", rest=Rest(url=cluster.url))
+    with offline.connect(settings) as transport:
+        why = r"ImportOfflineData: FAILED (.|\n)*/nowhere/%s/\*\.parquet: no such file"
+        with pytest.raises(JobFailed, match=why % "action"):
+            offline.extract(transport, "/nowhere", str(tmp_path / "out"))
+        with pytest.raises(JobFailed, match=why % "flattenRequest_clean"):
+            offline.extract(transport, "/nowhere", str(tmp_path / "out"), action=False)
+        with pytest.raises(BadData, match="a quote or backslash"):
+            offline.extract(transport, "/it's", str(tmp_path / "out"))
+        (tmp_path / "half").mkdir()
+        with pytest.raises(BadData, match="there is no such folder"):
+            offline.extract(transport, str(tmp_path / "half"), str(tmp_path / "out"))
+
+
+def test_the_embedded_store_has_no_jobs() -> None:
+    with pytest.raises(ConfigError, match='"openmldb" or "openmldb-rest"'):
+        offline.connect(Store())
+
+
+@pytest.mark.parametrize(
+    ("statements", "mode"),
+    [
+        ((), "online"),
+        (("SET @@execute_mode='offline';",), "offasync"),
+        (("SET @@execute_mode='offline'", "set @@sync_job=true"), "offsync"),
+        (("SET @@sync_job = true", "SET @@execute_mode = 'online'"), "onsync"),
+    ],
+)
+def test_session_variables_go_with_each_call(statements: tuple[str, ...], mode: str) -> None:
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.read().decode())
+        return httpx.Response(200, json={"code": 0, "msg": "ok"})
+
+    with RestTransport(Store(), transport=httpx.MockTransport(handle)) as transport:
+        for statement in statements:
+            transport.execute(statement)
+        transport.execute("SHOW JOBS")
+    assert [f'"mode": "{mode}"' in text for text in seen] == [True]
