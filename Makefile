@@ -16,12 +16,13 @@ SEED    ?=
 KEEP    ?=
 ROWS    ?=
 SEEDS   ?= 2000
+ROUNDS  ?= 30
 MINUTES ?= 60
 PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test simulate soak lint format bench bench-engine soak-engine clean
+.PHONY: help environments demo test simulate chaos soak lint format bench bench-engine soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +47,9 @@ format: environments  ## let ruff rewrite
 
 simulate: environments  ## seeded schedules of faults over the real loop, many a minute (SEEDS)
 	$(TOOL) tests/simulator.py --seeds $(SEEDS)
+
+chaos: environments  ## kills everything in turn on real parts, then recomputes every score (ROUNDS, SEED)
+	$(TOOL) tests/chaos.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 soak: environments  ## an hour of even traffic: memory, handles and latency stay flat (MINUTES, PER_S)
 	$(TOOL) tests/soak.py --minutes $(MINUTES) --per-s $(PER_S)

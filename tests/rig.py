@@ -45,6 +45,7 @@ __all__ = ["Rig", "Scorers", "Subscriber", "Traffic", "Verdict", "pipeline"]
 RESTART_S = 0.5  # a supervisor's pause before it starts a process again
 RECOMPUTE_ROWS = 37  # a batch of the verdict: another size than any batch of the scorers
 STOP_S = 30.0
+LATE_MS = 86_400_000
 POISON_SHARE = 0.01
 COMMENT_SHARE = 0.002
 
@@ -56,15 +57,19 @@ class Failed(Exception):
 class Traffic:
     """A shop that sends `per_s` actions a second, some of them poison, on a thread of its own, until `close`.
 
+    Args:
+        users: among whom actions are drawn.
+        now: events happen when they are sent (some a day before), not in 2016.
+
     Attributes:
         sent: request id → when it was handed to the producer (monotonic seconds); taken out by whoever sees its score.
         actions, poison, comments: how many were sent of each.
     """
 
-    def __init__(self, stage: Stage, per_s: float, seed: int, users: int = 40) -> None:
+    def __init__(self, stage: Stage, per_s: float, seed: int, users: int = 40, now: bool = False) -> None:
         self.sent: dict[str, float] = {}
         self.actions = self.poison = self.comments = 0
-        self._stage, self._per_s, self._users = stage, per_s, users
+        self._stage, self._per_s, self._users, self._now = stage, per_s, users, now
         self._random = np.random.default_rng(seed)
         self._producer = Producer(
             {
@@ -100,6 +105,8 @@ class Traffic:
                 due = int((time.monotonic() - started) * self._per_s)
                 while number < due:
                     event_ms += int(self._random.integers(0, 3)) * 40_000
+                    if self._now:
+                        event_ms = int(time.time() * 1000)
                     self._one(number, event_ms)
                     number += 1
                 self._producer.poll(0.005)
@@ -109,7 +116,7 @@ class Traffic:
     def _one(self, number: int, event_ms: int) -> None:
         random, topics = self._random, self._stage.topics
         user, luck = str(int(random.integers(0, self._users))), random.random()
-        late = int(random.integers(0, 86_400_000)) if random.random() < 0.1 else 0
+        late = int(random.integers(0, LATE_MS)) if random.random() < 0.1 else 0
         request_id = f"r{number}"
         action = {
             "user_id": user, "sku_id": str(int(random.integers(0, 12))), "time": event_ms - late,

@@ -1,0 +1,232 @@
+"""Kills anything, round after round, and holds every score against the input. `make chaos [ROUNDS=30] [SEED=1]`
+
+    PYTHONPATH=.:tests python tests/chaos.py --rounds 30
+
+A real Kafka, a real Triton and three real scorers over two partitions, which a supervisor starts again; a shop that
+sends actions, some of them poison, all the time; a `read_committed` subscriber. A round does one thing of `KINDS`, and
+waits until events that were sent afterwards are scored in each partition. At the end every record of the input topics
+is decoded and answered once more, by a store of its own, and compared with what the subscriber saw of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fixtures_scorer import PARTITIONS
+from rig import Failed, Rig, Scorers, Slot, Subscriber, Traffic, Verdict, pipeline
+
+SCORERS = 3
+PER_S = 150.0
+READY_S = 180.0
+RECOVERY_S_MAX = 120.0
+QUIET_S = (0.5, 3.0)  # between two rounds
+STOP_S_MAX = 30.0
+KAFKA = {"session_timeout_s": 6.0, "transaction_timeout_s": 10.0, "give_up_after_s": 60.0}
+
+
+@dataclass
+class Round:
+    """One thing that was done, and how long until all flowed again."""
+
+    kind: str
+    recovery_s: float
+    stop_s: float | None = None
+    """Of a SIGTERM: until the process had ended."""
+
+
+@dataclass
+class Chaos:
+    """What the rounds need; each method named in `KINDS` does one thing and returns when it is over."""
+
+    rig: Rig
+    scorers: Scorers
+    traffic: Traffic
+    subscriber: Subscriber
+    luck: random.Random
+    stops_s: list[float] = field(default_factory=list)
+
+    def scorer_killed(self) -> None:
+        self.scorers.signal(self._any(), signal.SIGKILL)
+
+    def all_scorers_killed(self) -> None:
+        for slot in self.scorers.running():
+            self.scorers.signal(slot, signal.SIGKILL)
+
+    def scorer_frozen(self) -> None:
+        """Longer than its session now and then: it wakes up as a zombie."""
+        slot = self._any()
+        self.scorers.signal(slot, signal.SIGSTOP)
+        time.sleep(self.luck.choice((1.0, 4.0, 9.0, 14.0)))
+        self.scorers.signal(slot, signal.SIGCONT)
+
+    def scorer_told_to_stop(self) -> None:
+        slot = self._any()
+        popen = slot.process.popen
+        self.scorers.signal(slot, signal.SIGTERM)
+        self.stops_s.append(self.scorers.wait_ended(slot, STOP_S_MAX))
+        if popen.returncode:
+            raise Failed(f"{slot.instance} was told to stop and ended with {popen.returncode}")
+
+    def broker_killed(self) -> None:
+        self.rig.broker.kill()
+        time.sleep(self.luck.choice((0.0, 2.0, 8.0)))
+        self.rig.broker.start()
+
+    def triton_killed(self) -> None:
+        self.rig.triton.kill()
+        time.sleep(self.luck.choice((0.0, 3.0)))
+        self.rig.triton.start()
+
+    def triton_frozen(self) -> None:
+        group = self.rig.triton.process.pid
+        os.killpg(group, signal.SIGSTOP)
+        time.sleep(self.luck.choice((1.0, 5.0, 12.0)))
+        os.killpg(group, signal.SIGCONT)
+
+    def scorer_killed_while_the_broker_is_away(self) -> None:
+        self.rig.broker.kill()
+        self.scorer_killed()
+        time.sleep(1.0)
+        self.rig.broker.start()
+
+    def _any(self) -> Slot:
+        deadline = time.monotonic() + RECOVERY_S_MAX
+        while not (running := self.scorers.running()):
+            if time.monotonic() > deadline:
+                raise Failed("no scorer runs")
+            time.sleep(0.1)
+        return self.luck.choice(running)
+
+    def recovered(self) -> float:
+        """Seconds from now until an event that is sent from now on is scored, in each partition."""
+        now = time.monotonic()
+        while len([at for at in self.subscriber.newest.values() if at >= now]) < PARTITIONS:
+            self.scorers.check()
+            if self.subscriber.failure or self.traffic.failure:
+                raise Failed(f"{self.subscriber.failure or self.traffic.failure}")
+            if time.monotonic() - now > RECOVERY_S_MAX:
+                tails = "\n".join(slot.process.tail(15) for slot in self.scorers.slots)
+                raise Failed(f"no score for {RECOVERY_S_MAX:.0f} s\n{tails}")
+            time.sleep(0.01)
+        return time.monotonic() - now
+
+
+KINDS: dict[str, Callable[[Chaos], None]] = {
+    "scorer SIGKILL": Chaos.scorer_killed,
+    "all scorers SIGKILL": Chaos.all_scorers_killed,
+    "scorer SIGSTOP 1–14 s": Chaos.scorer_frozen,
+    "scorer SIGTERM": Chaos.scorer_told_to_stop,
+    "broker SIGKILL, started again": Chaos.broker_killed,
+    "broker and a scorer SIGKILL": Chaos.scorer_killed_while_the_broker_is_away,
+    "Triton SIGKILL, started again": Chaos.triton_killed,
+    "Triton SIGSTOP 1–12 s": Chaos.triton_frozen,
+}
+
+
+def drawn(luck: random.Random) -> Iterator[str]:
+    """All kinds, in another order each time."""
+    while True:
+        names = list(KINDS)
+        luck.shuffle(names)
+        yield from names
+
+
+def chaos(folder: Path, rounds: int, seed: int) -> tuple[list[Round], Verdict, list[int], list[float]]:
+    """The rounds, the verdict, how scorers ended that were not killed, and how long SIGTERM took."""
+    luck = random.Random(seed)
+    with pipeline(folder) as rig:
+        traffic = Traffic(rig.stage, PER_S, seed)
+        subscriber = Subscriber(rig.stage, traffic)
+        scorers = Scorers(
+            rig.stage, folder, SCORERS, kafka=KAFKA, model={"timeout_s": 3.0, **rig.stage.values["model"]}
+        )
+        deadline = time.monotonic() + READY_S
+        while scorers.ready() < SCORERS:
+            scorers.check()
+            if time.monotonic() > deadline:
+                raise Failed(f"not ready after {READY_S:.0f} s: {scorers.slots[0].process.tail()}")
+            time.sleep(0.2)
+        subscriber.start()
+        traffic.start()
+        made = Chaos(rig, scorers, traffic, subscriber, luck)
+        made.recovered()
+        done: list[Round] = []
+        for number, kind in zip(range(rounds), drawn(luck), strict=False):
+            time.sleep(luck.uniform(*QUIET_S))
+            KINDS[kind](made)
+            done.append(Round(kind, made.recovered()))
+            print(f"{number + 1:3}  {kind:32} flows again after {done[-1].recovery_s:5.1f} s", flush=True)
+        traffic.close()
+        deadline = time.monotonic() + RECOVERY_S_MAX
+        while traffic.sent and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(2.0)  # what is published twice would show now
+        statuses = [status for slot in scorers.slots for status in slot.statuses]
+        ends = scorers.close()
+        subscriber.close()
+        if any(ends):
+            raise Failed(f"told to stop at the end, the scorers ended with {ends}")
+        print("recomputing every score from the input topics", flush=True)
+        return done, rig.judge(subscriber), statuses, made.stops_s
+
+
+def report(rounds: list[Round], verdict: Verdict, statuses: list[int], stops_s: list[float], seconds: float) -> str:
+    """Markdown."""
+    lines = [
+        f"{len(rounds)} rounds in {seconds / 60:.0f} minutes, {SCORERS} scorers, {PARTITIONS} partitions, "
+        f"{PER_S:.0f} events/s.",
+        "",
+        "| what | times | flows again after, median | longest |",
+        "|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        times = sorted(done.recovery_s for done in rounds if done.kind == kind)
+        if times:
+            lines.append(f"| {kind} | {len(times)} | {times[len(times) // 2]:.1f} s | {times[-1]:.1f} s |")
+    by_itself = {status: statuses.count(status) for status in sorted(set(statuses)) if status != -signal.SIGKILL}
+    lines += [
+        "",
+        "| verdict | |",
+        "|---|---|",
+        f"| actions scored and recomputed | {verdict.actions:,} |",
+        f"| dead letters | {verdict.dead:,} |",
+        f"| lost | {len(verdict.lost)} |",
+        f"| doubled | {len(verdict.doubled)} |",
+        f"| wrong | {len(verdict.wrong)} |",
+        f"| out of order | {len(verdict.disordered)} |",
+        f"| SIGTERM under load until the end of the process | {', '.join(f'{s:.1f}' for s in stops_s)} s |",
+        f"| processes that ended by themselves, by exit status | {by_itself or 'none'} |",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make chaos")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
+    words = parser.parse_args()
+    folder = words.folder.resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    rounds, verdict, statuses, stops_s = chaos(folder, words.rounds, words.seed)
+    text = report(rounds, verdict, statuses, stops_s, time.monotonic() - started)
+    (folder / "report.md").write_text(text + "\n")
+    print(text)
+    if not verdict.clean():
+        first = [*verdict.lost[:5], *verdict.doubled[:5], *verdict.wrong[:5], *verdict.disordered[:5]]
+        sys.exit(f"not exactly once: {first}")
+
+
+if __name__ == "__main__":
+    main()
