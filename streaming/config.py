@@ -198,6 +198,11 @@ class Store(_Table):
     rest: Rest = Rest()
 
 
+class ModelBreaker(_Table):
+    failures_max: int = Field(3, ge=1, le=1_000)
+    failing_s_max: Seconds = 5.0
+
+
 class Model(_Table):
     url: str = Field("localhost:8001", min_length=1)
     name: Name = "embedding"
@@ -206,6 +211,7 @@ class Model(_Table):
     backoff_ms: int = Field(100, ge=1, le=60_000)
     backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
     give_up_after_s: Seconds = 900.0
+    breaker: ModelBreaker = ModelBreaker()
 
 
 class Http(_Table):

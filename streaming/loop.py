@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import structlog
 
+from streaming.breaker import Breaker
 from streaming.config import Config
 from streaming.deadletter import dead_letter
 from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
@@ -53,6 +54,8 @@ __all__ = ["Batch", "Scorer"]
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
 STOP_S = 10.0  # for how long a transaction under way is waited for once the process is told to stop
+SLOW_S = 0.2  # a model that takes longer is waited for beside the polls that keep the consumer in its group
+LEAVE_S = 2.0  # for how long the model is waited for before partitions are given up or the process ends
 CHECK_S = 1.0  # how often Triton is asked, under load, whether its model still belongs to our encoder
 
 _log = structlog.stdlib.get_logger("streaming.loop")
@@ -61,6 +64,7 @@ _log = structlog.stdlib.get_logger("streaming.loop")
 class Call(Protocol):
     """A request that the model is working on."""
 
+    def wait(self, timeout_s: float) -> bool: ...
     def result(self) -> Scores: ...
 
 
@@ -68,7 +72,6 @@ class Model(Protocol):
     """The model server, as the loop uses it (`streaming.triton.Model`)."""
 
     def submit(self, ids: npt.NDArray[np.int64]) -> Call: ...
-    def score(self, ids: npt.NDArray[np.int64]) -> Scores: ...
     def encoder_digest(self) -> str | None: ...
 
 
@@ -171,6 +174,11 @@ class Scorer:
         metrics.ready.set_function(lambda: not health.missing())
         self._ce_source = f"/jd-intent-scorer/{topics.actions}".encode()
         self.newest: dict[int, int] = {}
+        self.breaker = Breaker(
+            failures_max=config.model.breaker.failures_max, failing_s_max=config.model.breaker.failing_s_max,
+            wait_s=config.model.backoff_ms / 1000, wait_s_max=config.model.backoff_ms_max / 1000,
+            give_up_after_s=config.model.give_up_after_s, told=metrics.set_breaker, clock=time.monotonic,
+        )  # fmt: skip
         self._aborts = 0
         self._reported = 0.0
         self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
@@ -282,13 +290,13 @@ class Scorer:
         """Hands a batch to Triton; one that changes nothing on Kafka is done already."""
         if batch is None or not (batch.records or batch.dead):
             return None
-        if batch.ids is not None:
+        if batch.ids is not None and self.breaker.state == "closed":
             batch.call = self.model.submit(batch.ids)
         self._step("submit")
         return batch
 
     def scores(self, batch: Batch) -> Scores | None:
-        """Waits for the model; while it is away, the consumer is paused, but keeps polling to stay in its group.
+        """Waits for the model; while it is slow or away, the consumer is paused, but polls, to stay in its group.
 
         Returns:
             None: nothing to score, or the batch was forgotten (it is not in flight any more).
@@ -297,44 +305,74 @@ class Scorer:
             ModelUnavailable: for longer than `model.give_up_after_s`.
             ArtifactMismatch: the model belongs to another encoder.
         """
-        if batch.call is None or batch.ids is None:
+        if batch.ids is None:
             return None
-        settings = self.config.model
-        try:
-            with self.metrics.stage("score"):
-                return self.own(batch.call.result())
-        except ModelUnavailable as error:
-            failure = error
-        self._checked = ("", 0.0)  # another model may come back under the same version
-        self.source.pause()
-        deadline = time.monotonic() + settings.give_up_after_s
-        for wait_s in _backoff(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000):
-            self.health.not_ready("model", str(failure))
-            _log.warning(
-                "the model is away", error=str(failure), again_in_s=round(wait_s, 2), at=_places(batch.records)
-            )
-            if time.monotonic() > deadline:
-                raise ModelUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {failure}") from failure
-            again = time.monotonic() + wait_s
-            while time.monotonic() < again and not self.stop.is_set():
-                self.report()
-                self.source.keep_alive(min(0.1, wait_s))
-                if self.in_flight is not batch:  # given back during a rebalance
-                    self.source.resume()
-                    return None
-            if self.stop.is_set():
-                self.forget()
-                return None
-            self.metrics.model_retries.inc()
-            try:
-                scores = self.own(self.model.score(batch.ids))
-                break
-            except ModelUnavailable as error:
-                failure = error
-        self.health.ready("model")
-        self.source.resume()
-        _log.info("the model is back", version=scores.version)
+        with self.metrics.stage("score"):
+            if batch.call is not None and batch.call.wait(SLOW_S):
+                try:
+                    return self.answered(batch.call)
+                except ModelUnavailable as error:
+                    self.failed(batch, error)
+            self.source.pause()
+            while (scores := self.ask_again(batch)) is None and self.in_flight is batch:
+                pass
+            self.source.resume()
         return scores
+
+    def ask_again(self, batch: Batch) -> Scores | None:
+        """Waits for the call under way, or makes one as soon as the breaker allows it; Kafka is polled meanwhile.
+
+        Returns:
+            None: it failed, or the batch was forgotten.
+        """
+        leave = None
+        while batch.call is None or not batch.call.wait(SLOW_S):
+            self.report()
+            self.source.keep_alive(0.0 if batch.call else min(0.1, self.breaker.wait_s()))
+            if self.in_flight is not batch:  # given back during a rebalance
+                return None
+            if self.stop.is_set():
+                leave = leave or time.monotonic() + LEAVE_S
+                if batch.call is None or time.monotonic() > leave:
+                    self.forget()
+                    return None
+            elif batch.call is None and batch.ids is not None and self.breaker.allows():
+                self.metrics.model_retries.inc()
+                batch.call = self.model.submit(batch.ids)
+        try:
+            return self.answered(batch.call)
+        except ModelUnavailable as error:
+            self.failed(batch, error)
+            return None
+
+    def answered(self, call: Call) -> Scores:
+        """What came, if it may be published.
+
+        Raises:
+            ModelUnavailable, ArtifactMismatch: see `scores`.
+        """
+        scores = self.own(call.result())
+        if self.breaker.state != "closed":
+            _log.info("the model is back", version=scores.version)
+            self.health.ready("model")
+        self.breaker.succeeded()
+        return scores
+
+    def failed(self, batch: Batch, error: ModelUnavailable) -> None:
+        """Takes note of a call that came to nothing.
+
+        Raises:
+            ModelUnavailable: there were too many.
+        """
+        batch.call = None
+        self._checked = ("", 0.0)  # another model may come back under the same version
+        self.breaker.failed(error)
+        _log.warning(
+            "the model does not answer", error=str(error), breaker=self.breaker.state,
+            again_in_s=round(self.breaker.wait_s(), 2), at=_places(batch.records),
+        )  # fmt: skip
+        if self.breaker.state == "open":
+            self.health.not_ready("model", str(error))
 
     def own(self, scores: Scores) -> Scores:
         """The scores, if their model was trained on this encoder's ids; Triton may have been given another since.
@@ -451,13 +489,19 @@ class Scorer:
         if not self.published() or self.in_flight is None:
             return
         batch = self.in_flight
-        try:
-            scores = self.own(batch.call.result()) if batch.call else None
-        except ModelUnavailable as error:
-            _log.warning("given back unscored: the model is away", error=str(error), at=_places(batch.records))
-            self._checked = ("", 0.0)
-            self.forget()
-            return
+        scores = None
+        if batch.ids is not None:
+            error: object = "no answer yet"
+            if batch.call is not None and batch.call.wait(LEAVE_S):
+                try:
+                    scores = self.answered(batch.call)
+                except ModelUnavailable as away:
+                    error = away
+            if scores is None:
+                _log.warning("given back unscored: the model is away", error=str(error), at=_places(batch.records))
+                self._checked = ("", 0.0)
+                self.forget()
+                return
         self.in_flight = None
         self.publish(batch, scores)
         self.published()
@@ -590,14 +634,6 @@ class Scorer:
             self.health.not_ready("assignment", "waiting for the group")
         self.metrics.set_lag(self.source.lag())
         self.metrics.set_sizes(self.store.sizes())
-
-
-def _backoff(first_s: float, max_s: float) -> Iterator[float]:
-    """Doubling waits with jitter: many scorers must not come back to Triton in step."""
-    wait_s = first_s
-    while True:
-        yield wait_s * random.uniform(0.5, 1)
-        wait_s = min(2 * wait_s, max_s)
 
 
 def _places(records: Sequence[Record]) -> str:

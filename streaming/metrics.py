@@ -20,6 +20,8 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streaming.breaker import STATES, State
+
 __all__ = ["STAGES", "LatencyHistogram", "Metrics"]
 
 STAGES = ("poll", "decode", "features", "encode", "score", "publish")
@@ -79,6 +81,17 @@ class Metrics:
             "jd_intent_stage_seconds", "Seconds per batch in each stage.", ["stage"], buckets=STAGE_BUCKETS_S,
             registry=registry,
         )  # fmt: skip
+        self.breaker = Gauge(
+            "jd_intent_model_breaker_state", "1 for the state of the model's circuit breaker.", ["state"],
+            registry=registry,
+        )  # fmt: skip
+        self.breaker_transitions = Counter(
+            "jd_intent_model_breaker_transitions", "Times that the model's circuit breaker came into a state.", ["to"],
+            registry=registry,
+        )  # fmt: skip
+        for state in STATES:
+            self.breaker.labels(state).set(state == "closed")
+            self.breaker_transitions.labels(state)
         self.batch_messages = Histogram(
             "jd_intent_batch_messages", "Records per batch.", buckets=BATCH_BUCKETS, registry=registry
         )
@@ -123,6 +136,12 @@ class Metrics:
         for table, (rows, size) in sizes.items():
             self.state_rows.labels(table).set(rows)
             self.state_bytes.labels(table).set(size)
+
+    def set_breaker(self, state: State) -> None:
+        """The model's circuit breaker came into `state`."""
+        for each in STATES:
+            self.breaker.labels(each).set(each == state)
+        self.breaker_transitions.labels(state).inc()
 
     def set_version(self, version: str) -> None:
         """The model version of the newest scores."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +59,11 @@ class Call:
         self._parts = parts
         self._deadline = deadline
 
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for at most `timeout_s`; true: `result` will not block."""
+        left_s = max(0.0, self._deadline + LATE_S - time.monotonic())
+        return not wait((future for _, future in self._parts), min(timeout_s, left_s)).not_done or left_s <= timeout_s
+
     def result(self) -> Scores:
         """Waits for the answer, at most until the model's timeout has passed since `submit`.
 
@@ -79,7 +84,7 @@ class Call:
 
     def _wait(self, rows: int, future: Future[Any]) -> tuple[npt.NDArray[np.float32], str]:
         try:
-            answer = future.result(max(0.0, self._deadline - time.monotonic()) + LATE_S)
+            answer = future.result(max(0.0, self._deadline + LATE_S - time.monotonic()))
         except InferenceServerException as error:
             raise _translated(self._model, error) from error
         except FutureTimeoutError as error:

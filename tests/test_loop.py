@@ -162,6 +162,9 @@ def test_rows_that_the_store_refuses_are_dead_letters_of_their_own(
 class Away:
     """A call that Triton went away from."""
 
+    def wait(self, timeout_s: float) -> bool:
+        return True
+
     def result(self) -> Any:
         raise ModelUnavailable("away, by the test")
 
