@@ -240,5 +240,5 @@ def _top(
     for u in range(distinct):
         slot = scratch[used_at + u]
         scratch[2 * slot + 1] = abs(scratch[2 * slot + 1])
-    code = intern(arena, start, at, arena, ends, slots, meta)
+    code = intern(arena.ctypes.data + start, at - start, arena, ends, slots, meta)
     return code if code >= 0 else -2 * need

@@ -25,7 +25,7 @@ inner: Any = numba.njit(  # type: ignore[call-overload]
     cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
 
-_KERNELS = ("strings", "table", "window", "scalar", "aggregate", "kernels", "arrow", "expire")
+_KERNELS = ("strings", "table", "window", "scalar", "aggregate", "kernels", "arrow", "arrowrows", "expire", "memory")
 
 
 _KEEP_S = 30 * 86_400

@@ -26,7 +26,7 @@ from streaming.engine.errors import BadRow, UnsupportedSQL, point
 from streaming.engine.expire import collect_strings, expired, expires, remove
 from streaming.engine.explain import explain
 from streaming.engine.kernels import run
-from streaming.engine.machine import Domain, State
+from streaming.engine.machine import Domain, Op, State
 from streaming.engine.nodes import Base, HostAggregate
 from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.parse import parse, parse_select, statement_text
@@ -86,6 +86,7 @@ class _Deployment:
     where: bool
     indexes: list[Index]
     no_limits: Int64
+    unread: frozenset[int]  # texts of the request that the program does not look at
     addresses: _Addresses = field(default_factory=_Addresses)
     layouts: dict[int, tuple[Int64, Int64, int]] = field(default_factory=dict)
 
@@ -300,9 +301,12 @@ class Engine:
         times = {g.own[g.time] for g in program.groups if g.time is not None}
         columns = tuple(sorted(t.position for t in times if isinstance(t, ColumnNode) and t.base is main))
         where = query.where is not None
+        read = {int(column) for op, _, column in program.code[:, :3] if op == Op.LOAD}
+        texts = {c for c, column in enumerate(main.table.columns) if column.type == Type.STRING}
         return _Deployment(
-            self._database, name, sql, query, program, main.table, assembler, registers, columns, where, [], no_limits
-        )
+            self._database, name, sql, query, program, main.table, assembler, registers, columns, where, [], no_limits,
+            frozenset(texts - read),
+        )  # fmt: skip
 
     def _deploy(self, statement: s.Deploy, script: str) -> None:
         if (self._database, statement.name) in self._deployments:
@@ -523,10 +527,14 @@ class Engine:
             self._pool.truncate(self._lasting)
             self._lasting = None
 
-    def _requests(self, deployment: _Deployment, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Int64:
+    def _requests(
+        self, deployment: _Deployment, rows: Sequence[Mapping[str, Any]] | pa.Table, packed: Int64 | None = None
+    ) -> Int64:
+        """The words of request rows, which may be known already, their times checked."""
         table = deployment.table
         what = f"request of {deployment.name}"
-        packed = encode(what, table.columns, rows, self._pool)
+        if packed is None:
+            packed = encode(what, table.columns, rows, self._pool, deployment.unread)
         check_times(what, table.columns, packed, deployment.times, "a window's time")
         return packed
 
@@ -560,9 +568,12 @@ class Engine:
         self._forget()
         at = np.asarray(request_at, np.int64)
         blocks: list[tuple[Table, Int64, Int64]] = []
+        packed: Int64 | None = None
         for name, rows in inserts.items():
             table = self._named(name)
             block = encode(table.name, table.columns, rows, self._pool)
+            if rows is requests and table is found.table:
+                packed = block
             positions = np.asarray(insert_at[name], np.int64)
             if len(positions) != len(block):
                 raise ValueError(f"{len(positions)} positions for {len(block)} rows of {name}")
@@ -571,7 +582,7 @@ class Engine:
                 positions, block = positions[order], block[order]
             blocks.append((table, block, positions))
         mark, texts = self.mark(), self._pool.count
-        packed = self._requests(found, requests)
+        packed = self._requests(found, requests, packed)
         if len(packed) != len(at):
             raise ValueError(f"{len(at)} positions for {len(packed)} requests")
         try:

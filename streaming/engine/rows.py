@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from streaming.engine.arrowrows import words_of
 from streaming.engine.errors import BadRow
 from streaming.engine.strings import NULL, Pool
 from streaming.engine.table import NULLS_PER_WORD, Column
@@ -20,16 +21,20 @@ Int64 = npt.NDArray[np.int64]
 _MISSING = object()
 
 
-def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool) -> Int64:
+def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool, unread: frozenset[int] = frozenset()) -> Int64:
     """`rows`, a list of dicts or a pyarrow.Table (or RecordBatch), as a table lays them out: int64[n, width].
 
     A dict may leave out columns: they take their default, or NULL. An Arrow table must have every column.
+
+    Args:
+        unread: columns whose words nobody will read: of Arrow's, only the type is checked.
 
     Raises:
         BadRow: a value of another type, a number that does not fit, an unknown or missing column.
     """
     if isinstance(rows, (pa.Table, pa.RecordBatch)):
-        return _from_arrow(what, columns, rows, pool)
+        words = words_of(columns, rows, pool, unread)
+        return _from_arrow(what, columns, rows, pool) if words is None else words
     if not isinstance(rows, (list, tuple)):
         raise BadRow(f"{what}: rows are a list of dicts or a pyarrow.Table, not a {type(rows).__name__}")
     return _from_dicts(what, columns, rows, pool)

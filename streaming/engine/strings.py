@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.cache import inner, kernel
+from streaming.engine.memory import load8, load64
 
 __all__ = ["EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "Pool", "intern", "less"]
 
@@ -34,39 +35,55 @@ Bytes = npt.NDArray[np.uint8]
 
 
 @inner
-def _hash(data: Bytes, start: int, end: int) -> np.uint64:
-    h = np.uint64(0xCBF29CE484222325) ^ np.uint64(end - start)
-    for i in range(start, end):
-        h = (h ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
-    h ^= h >> np.uint64(32)
-    return h * np.uint64(0x9E3779B97F4A7C15)
+def _hash(at: int, length: int) -> np.uint64:
+    h = np.uint64(0xCBF29CE484222325) ^ np.uint64(length)
+    for i in range(0, length - 7, 8):
+        h = (h ^ np.uint64(load64(at + i))) * np.uint64(0xBF58476D1CE4E5B9)
+        h ^= h >> np.uint64(29)
+    if length & 7:
+        last = np.int64(0)
+        if length > 8:
+            last = load64(at + length - 8)
+        else:
+            for i in range(length):
+                last = last << 8 | (load8(at + i) & 0xFF)
+        h = (h ^ np.uint64(last)) * np.uint64(0xBF58476D1CE4E5B9)
+        h ^= h >> np.uint64(29)
+    h *= np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(32))
 
 
 @inner
-def intern(data: Bytes, start: int, end: int, arena: Bytes, ends: Int64, slots: Int64, meta: Int64) -> int:
-    """The code of `data[start:end]`, which may lie in the arena itself; -1 where the pool must grow first."""
-    length = end - start
+def _same(a: int, b: int, length: int) -> bool:
+    for i in range(0, length - 7, 8):
+        if load64(a + i) != load64(b + i):
+            return False
+    if length > 8:
+        return load64(a + length - 8) == load64(b + length - 8)
+    for i in range(length & ~7, length):  # noqa: SIM110 - compiled
+        if load8(a + i) != load8(b + i):
+            return False
+    return True
+
+
+@inner
+def intern(at: int, length: int, arena: Bytes, ends: Int64, slots: Int64, meta: Int64) -> int:
+    """The code of `length` bytes at an address, which may lie in the arena; -1 where the pool must grow first."""
     if length == 0:
         return 1  # EMPTY
-    mask = len(slots) - 1
-    slot = np.int64(_hash(data, start, end) & np.uint64(mask))
+    mask, texts = len(slots) - 1, arena.ctypes.data
+    slot = np.int64(_hash(at, length) & np.uint64(mask))
     while slots[slot]:
         code = slots[slot]
         begin = ends[code - 1]
-        if ends[code] - begin == length:
-            same = True
-            for i in range(length):
-                if arena[begin + i] != data[start + i]:
-                    same = False
-                    break
-            if same:
-                return code
+        if ends[code] - begin == length and _same(texts + begin, at, length):
+            return code
         slot = (slot + 1) & mask
     code, used = meta[0], meta[1]
     if code >= len(ends) or 2 * code >= len(slots) or used + length > len(arena):
         return -1
     for i in range(length):
-        arena[used + i] = data[start + i]
+        arena[used + i] = np.uint8(load8(at + i))
     ends[code] = used + length
     slots[slot] = code
     meta[0], meta[1] = code + 1, used + length
@@ -96,7 +113,7 @@ def _intern_many(
         if len(valid) and not valid[i]:
             out[i] = 0
             continue
-        code = intern(data, offsets[i], offsets[i + 1], arena, ends, slots, meta)
+        code = intern(data.ctypes.data + offsets[i], offsets[i + 1] - offsets[i], arena, ends, slots, meta)
         if code < 0:
             return i
         out[i] = code
@@ -107,7 +124,7 @@ def _intern_many(
 def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
     mask = len(slots) - 1
     for code in range(2, count):
-        slot = np.int64(_hash(arena, ends[code - 1], ends[code]) & np.uint64(mask))
+        slot = np.int64(_hash(arena.ctypes.data + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
         while slots[slot]:
             slot = (slot + 1) & mask
         slots[slot] = code
@@ -117,7 +134,7 @@ def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
 def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) -> None:
     mask = len(slots) - 1
     for code in range(meta[0] - 1, count - 1, -1):
-        slot = np.int64(_hash(arena, ends[code - 1], ends[code]) & np.uint64(mask))
+        slot = np.int64(_hash(arena.ctypes.data + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
         while slots[slot] != code:
             slot = (slot + 1) & mask
         slots[slot] = 0

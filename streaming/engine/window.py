@@ -5,15 +5,12 @@
 # mypy: disable-error-code="no-untyped-call, attr-defined"
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 
 from streaming.engine.cache import inner
+from streaming.engine.memory import pointer
 from streaming.engine.table import find_key, key_word
 
 __all__ = ["collect", "flat_column", "join", "row_words"]
@@ -27,31 +24,21 @@ LATEST, EXPIRY, BOTH = 7, 8, 9  # time to live: rows per key, the oldest time th
 ROWS, WIDTH, N_COLUMNS = 0, 1, 2
 
 
-@intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
-    """The int64 pointer at an address: tables of one plan are few or many, but kernels are compiled once."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], ir.PointerType(ir.IntType(64)))
-
-    return types.CPointer(types.int64)(types.int64), codegen
-
-
 @inner
 def row_words(tables: Int64, table: int) -> Int64:
     """All words of a table."""
-    return carray(_pointer(tables[table, ROWS]), (1 << 40,), np.int64)
+    return carray(pointer(tables[table, ROWS]), (1 << 40,), np.int64)
 
 
 @inner
 def _head(index: Int64, probe: Int64) -> int:
     """The newest entry of a key; -1 where the key is unknown."""
-    slots = carray(_pointer(index[SLOTS]), (index[SLOTS_SIZE],), np.int64)
-    keys = carray(_pointer(index[KEYS]), (index[KEYS_SIZE],), np.int64)
+    slots = carray(pointer(index[SLOTS]), (index[SLOTS_SIZE],), np.int64)
+    keys = carray(pointer(index[KEYS]), (index[KEYS_SIZE],), np.int64)
     slot = find_key(probe, slots, keys)
     if slots[slot] < 0:
         return -1
-    heads = carray(_pointer(index[HEADS]), (1 << 40,), np.int64)
+    heads = carray(pointer(index[HEADS]), (1 << 40,), np.int64)
     return heads[slots[slot]]
 
 
@@ -132,7 +119,7 @@ def collect(
         for j in range(n_sources):
             index = extra[sources_at + j]
             entry = _head(indexes[index], probe)
-            entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+            entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
             limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
             seen[j] = 0
             entry = _live(indexes[index], entries, entry, limit, seen, j)
@@ -156,7 +143,7 @@ def collect(
                 for j in range(n_sources):
                     if cursor[j] >= 0:
                         index = extra[sources_at + j]
-                        entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+                        entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
                         t = entries[2 * cursor[j] + 1]
                         if source < 0 or t > row_ts:
                             source, row_ts = j, t
@@ -166,9 +153,9 @@ def collect(
                 entry = cursor[source]
                 row = entry
                 if indexes[index, ROW_OF]:
-                    row = carray(_pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
+                    row = carray(pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
                 row |= source << 40
-                entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+                entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
                 limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
                 cursor[source] = _live(indexes[index], entries, entries[2 * entry], limit, seen, source)
             alive = n_frames == 0
@@ -255,7 +242,7 @@ def join(
     index, n_keys, strict = extra[at], extra[at + 1], extra[at + 2]
     probe = np.empty(n_keys + 1, np.int64)
     seen = np.zeros(1, np.int64)
-    entries = carray(_pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+    entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
     for i in range(n):
         request = i
         if d > 1:
@@ -273,4 +260,4 @@ def join(
         mem[place + i] = entry
         nul[place + i] = entry < 0
         if entry >= 0 and indexes[index, ROW_OF]:
-            mem[place + i] = carray(_pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
+            mem[place + i] = carray(pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
