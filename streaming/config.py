@@ -103,6 +103,7 @@ class Kafka(_Table):
     assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
     isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
     start: Literal["earliest", "latest"] = "earliest"
+    begin_anew: bool = False
     session_timeout_s: Seconds = 10.0
     transaction_timeout_s: Seconds = 30.0
     give_up_after_s: Seconds = 300.0
@@ -203,6 +204,12 @@ class ModelBreaker(_Table):
     failing_s_max: Seconds = 5.0
 
 
+class Snapshots(_Table):
+    folder: str = ""
+    every_s: Seconds = 60.0
+    keep: int = Field(2, ge=1, le=100)
+
+
 class Model(_Table):
     url: str = Field("localhost:8001", min_length=1)
     name: Name = "embedding"
@@ -240,6 +247,7 @@ class Config(BaseSettings):
     batch: Batch = Batch()
     events: Events = Events()
     store: Store = Store()
+    snapshots: Snapshots = Snapshots()
     model: Model = Model()
     http: Http = Http()
     metrics: Metrics = Metrics()

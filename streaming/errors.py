@@ -9,6 +9,8 @@
     ├── Aborted           one transaction came to nothing: its batch is read and scored again
     ├── TransactionFatal  the producer is spent: exit, a supervisor starts a new one
     ├── OffsetOutOfRange  records that should be there are gone: refuse to jump over them
+    ├── BadSnapshot       it is set aside; an older one or the log makes the state
+    ├── FolderTaken       another process has the state folder: exit
     ├── ConfigError       refuse to start
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
@@ -24,8 +26,10 @@ __all__ = [
     "Aborted",
     "ArtifactMismatch",
     "BadEvent",
+    "BadSnapshot",
     "BrokerUnavailable",
     "ConfigError",
+    "FolderTaken",
     "ModelUnavailable",
     "OffsetOutOfRange",
     "ScorerError",
@@ -79,6 +83,22 @@ class TransactionFatal(ScorerError):
 
 class OffsetOutOfRange(ScorerError):
     """A committed offset lies outside of its topic: records are gone, or the topic was made anew."""
+
+
+class BadSnapshot(ScorerError):
+    """A snapshot cannot be used.
+
+    Args:
+        kind: `damaged`, `foreign` (it belongs to something else) or `future` (of a later format).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class FolderTaken(ScorerError):
+    """Another process uses the state folder; the message says which."""
 
 
 class ConfigError(ScorerError):

@@ -28,6 +28,9 @@ __all__ = [
 LOCAL_TIME_MS = 8 * 3_600_000
 """The data's local time is fixed UTC+8: request ids and `time1` are written in it."""
 
+ROWS_VERSION = 1
+"""Raise it whenever the same records make other rows than before: snapshots of older rows are not used then."""
+
 TIME_MS_MAX = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z: later times have no text."""
 

@@ -43,6 +43,7 @@ from streaming.metrics import Metrics
 from streaming.publish import Publisher
 from streaming.rebuild import Rebuild
 from streaming.score import encode_scores
+from streaming.snapshots import Snapshots, Standing
 from streaming.source import ActionSource, DimensionSource, Positions
 from streaming.store import FeatureStore, restore_singly
 
@@ -117,6 +118,7 @@ class Batch:
         records: of the actions to score.
         dead: the records that cannot be scored, and why.
         ids: int64 [n, 41].
+        after: the state behind it.
     """
 
     mark: Any
@@ -128,6 +130,7 @@ class Batch:
     dead: list[tuple[Record, BadEvent]] = field(default_factory=list)
     ids: npt.NDArray[np.int64] | None = None
     call: Call | None = None
+    after: Standing | None = None
 
 
 class Scorer:
@@ -136,6 +139,7 @@ class Scorer:
     Args:
         source: makes the source of actions from its two callbacks, `settle` and `forget`.
         stop: set from outside to finish the batches under way, commit and leave.
+        snapshots, restored: where snapshots are taken, and the state that one has brought.
         step: called with a step's name after it was done; tests die in it.
         start: does the publishing beside the loop; the simulator of the tests decides when.
         clock: wall clock, seconds since the epoch.
@@ -154,6 +158,8 @@ class Scorer:
         metrics: Metrics,
         health: Health,
         stop: threading.Event,
+        snapshots: Snapshots | None = None,
+        restored: Standing | None = None,
         step: Callable[[str], None] = lambda _: None,
         start: Callable[[Callable[[], None]], Outcome] = in_thread,
         clock: Callable[[], float] = time.time,
@@ -162,7 +168,8 @@ class Scorer:
         self.dimensions, self.store, self.encoder, self.model = dimensions, store, encoder, model
         self.publisher = publisher
         self.source = source(self.settle, self.forget)
-        self.rebuild = Rebuild(self)
+        self.snapshots, self.standing = snapshots, restored
+        self.rebuild = Rebuild(self, restored)
         self.in_flight: Batch | None = None
         self.publishing: tuple[Batch, Outcome] | None = None
         self._step, self._start, self._clock = step, start, clock
@@ -173,7 +180,7 @@ class Scorer:
         # Asked when it is scraped, so that it always says what /readyz does.
         metrics.ready.set_function(lambda: not health.missing())
         self._ce_source = f"/jd-intent-scorer/{topics.actions}".encode()
-        self.newest: dict[int, int] = {}
+        self.newest: dict[int, int] = dict(restored.newest) if restored else {}
         self.breaker = Breaker(
             failures_max=config.model.breaker.failures_max, failing_s_max=config.model.breaker.failing_s_max,
             wait_s=config.model.backoff_ms / 1000, wait_s_max=config.model.backoff_ms_max / 1000,
@@ -200,6 +207,8 @@ class Scorer:
                 if self.source.pending:
                     self.rebuild.run()
                     continue
+                if self.snapshots is not None:
+                    self.snapshots.turn(self.standing)
                 following = self.read()  # poll, decode, insert, features, encode: while Triton works, if it does
                 pending = self.in_flight
                 scores = self.scores(pending) if pending else None
@@ -219,6 +228,8 @@ class Scorer:
             raise
         finally:
             self.health.not_ready("assignment", "stopping")
+            if self.snapshots is not None:
+                self.snapshots.abandon()
             self.source.close()
             self.dimensions.close()
             self.publisher.close()
@@ -260,6 +271,10 @@ class Scorer:
         """An empty batch at the present positions."""
         return Batch(self.store.mark(), dict(self.source.positions), dict(self.dimensions.positions))
 
+    def stand(self) -> Standing:
+        """The state as it is now."""
+        return Standing(self.store.mark(), self.source.standing(), dict(self.dimensions.positions), self.newest)
+
     def prepare(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> Batch:
         """Decodes the records, inserts the rows, computes the features and encodes them."""
         self.metrics.batch_messages.observe(len(records) + len(dimension_records))
@@ -277,6 +292,7 @@ class Scorer:
             self._step("encode")
         touched = {(self.source.topic, record.partition()) for record in records}
         batch.ends = {partition: self.source.positions[partition] for partition in touched}
+        batch.after = self.stand()
         if self.owns_dimensions():
             committed = self.dimensions.committed
             # Only forward: while a rebuild reads these topics anew, it is behind what the group has published already.
@@ -422,6 +438,7 @@ class Scorer:
             self.stop.wait(min(5.0, 0.05 * 2**self._aborts) * random.uniform(0.5, 1))
             return False
         self._aborts = 0
+        self.standing = batch.after
         if self.owns_dimensions():
             self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
         return True

@@ -77,6 +77,24 @@ class Metrics:
             "jd_intent_model_retries", "Calls to the model server that were repeated.", registry=registry
         )
         self.rebuilds = Counter("jd_intent_state_rebuilds", "Times the state was rebuilt.", registry=registry)
+        self.replayed = Counter(
+            "jd_intent_state_replayed_actions", "Actions that were read again to rebuild the state.", registry=registry
+        )
+        self.snapshot_time = Gauge(
+            "jd_intent_snapshot_timestamp_seconds", "When the newest snapshot of the state was begun, Unix time.",
+            registry=registry,
+        )  # fmt: skip
+        self.snapshot_bytes = Gauge("jd_intent_snapshot_bytes", "Bytes of the newest snapshot.", registry=registry)
+        self.snapshot_seconds = Gauge(
+            "jd_intent_snapshot_seconds", "Seconds from the newest snapshot's beginning to its end.", registry=registry
+        )
+        self.snapshot_pause = Gauge(
+            "jd_intent_snapshot_pause_seconds", "The longest that the flow waited for the newest snapshot.",
+            registry=registry,
+        )  # fmt: skip
+        self.snapshot_failures = Counter(
+            "jd_intent_snapshot_failures", "Snapshots that could not be written.", registry=registry
+        )
         self.stage_seconds = Histogram(
             "jd_intent_stage_seconds", "Seconds per batch in each stage.", ["stage"], buckets=STAGE_BUCKETS_S,
             registry=registry,

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from streaming.errors import OffsetOutOfRange
 from streaming.event import Action, action_columns
 from streaming.log import place
 from streaming.store import restore_singly
 
 if TYPE_CHECKING:
     from streaming.loop import Scorer
+    from streaming.snapshots import Standing
 
 __all__ = ["Rebuild"]
 
@@ -32,11 +34,15 @@ class Rebuild:
 
     Args:
         loop: whose state it is.
+        restored: what a snapshot has put into the tables; none: history only.
     """
 
-    def __init__(self, loop: Scorer) -> None:
+    def __init__(self, loop: Scorer, restored: Standing | None) -> None:
         self._loop = loop
+        self._restored = restored
         self._following = False  # the dimension topics are read from the beginning or from where the tables stand
+        if restored is not None:
+            loop.source.held.update(restored.actions)
         self._told = 0.0
 
     def run(self) -> None:
@@ -48,9 +54,20 @@ class Rebuild:
         source.pause()
         self._told = start = time.monotonic()
         generation = source.generation
-        rows = self._read(generation)
+        try:
+            rows = self._read(generation)
+        except OffsetOutOfRange as error:
+            if not loop.config.kafka.begin_anew:
+                raise OffsetOutOfRange(
+                    f"{error}; set kafka.begin_anew for one start to make the state from history and what the topics "
+                    "still hold"
+                ) from error
+            _log.warning("begins anew with what the topics hold", why=str(error))
+            self._restored, self._following = None, False
+            rows = self._read(generation)
         if generation == source.generation and not loop.stop.is_set():
             source.accept()
+            loop.standing = loop.stand()
             _log.info(
                 "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
                 partitions=[place(*p, offset) for p, offset in source.positions.items()],
@@ -68,11 +85,9 @@ class Rebuild:
                 "the group has gone back behind the state: all of it is rebuilt",
                 partitions=[place(*p, source.positions[p]) for p in ahead],
             )
-            self._following = False
+            self._restored, self._following = None, False
         if not self._following:
-            self._forget()
-            loop.dimensions.restart()
-            self._following = True
+            self._follow()
         if any(number == 0 for _, number in source.pending):
             self._own_dimensions(generation)
         rows = 0
@@ -87,17 +102,25 @@ class Rebuild:
                 self._insert(events)
             loop.report()
             rows += len(records)
+            loop.metrics.replayed.inc(len(records))
             self._tell("replaying actions", rows=rows, left=left)
             if loop.stop.is_set():
                 break
         return rows
 
-    def _forget(self) -> None:
-        """Forgets all but history."""
-        self._loop.store.reset()
-        self._loop.newest.clear()
-        self._loop.source.held.clear()
-        self._loop.source.pending |= self._loop.source.positions.keys()
+    def _follow(self) -> None:
+        """Begins to read the dimension topics, behind what the tables hold of them."""
+        loop = self._loop
+        if self._restored is None:
+            if loop.snapshots is not None:
+                loop.snapshots.abandon()
+            loop.standing = None
+            loop.store.reset()
+            loop.newest.clear()
+            loop.source.held.clear()
+            loop.source.pending |= loop.source.positions.keys()
+        loop.dimensions.restart(self._restored.dimensions if self._restored else {})
+        self._following = True
 
     def _dimensions(self) -> int:
         """Inserts the next rows of the dimension topics and publishes their dead letters; how many it read."""
@@ -120,6 +143,7 @@ class Rebuild:
             while not published and not loop.stop.is_set():
                 batch = loop.prepare(loop.batch(), [], records)
                 loop.store.rollback(batch.mark)
+                batch.after = loop.stand()
                 if batch.dead:
                     batch.ends = {(r.topic(), r.partition()): r.offset() + 1 for r in records}
                     loop.publish(batch, None)

@@ -2,7 +2,8 @@
 
 Exit status: 0 told to stop; 1 a defect (the state is rebuilt by the next start); 2 the configuration is wrong;
 3 encoder, model and SQL do not belong together; 4 a server stayed away for longer than its `give_up_after_s`;
-5 Kafka refuses: fenced by a newer instance, offsets out of range, not authorised.
+5 Kafka refuses: fenced by a newer instance, offsets out of range, not authorised; or another process
+has the state folder.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from streaming.health import Health, HttpServer
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
+from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource, Waiting, check_topics
 from streaming.store import open_store
 from streaming.triton import Model
@@ -96,7 +98,9 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         store = open_store(config.store)
         start = time.monotonic()
-        store.load()
+        snapshots, restored = load_state(config, store, waiting, metrics)
+        if snapshots is not None:
+            stack.callback(snapshots.close)
         _log.info("tables are there", seconds=round(time.monotonic() - start, 2), tables=dict(store.sizes()))
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
         encoder.encode(store.schema().empty_table())  # refuses a deployment that lacks its columns
@@ -116,6 +120,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
             config, source=functools.partial(ActionSource, config.kafka, waiting),
             dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=encoder, model=model,
             publisher=publisher, metrics=metrics, health=health, stop=stop, step=step,
+            snapshots=snapshots, restored=restored,
         )  # fmt: skip
         # What is there now stays: the collector need not walk it again with every batch.
         gc.collect()

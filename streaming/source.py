@@ -166,6 +166,10 @@ class ActionSource:
             self.held.pop(partition, None)
         self.resume()
 
+    def standing(self) -> Positions:
+        """The offsets that the rows in the tables stand for, of all partitions that have some."""
+        return self.held | {p: offset for p, offset in self.positions.items() if p not in self.pending}
+
     def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Reads again from `positions`; of partitions that are not assigned any more nothing."""
         for partition, offset in positions.items():
@@ -319,11 +323,15 @@ class ActionSource:
                 offset = low if self._kafka.start == "earliest" else high
             elif not low <= offset <= high:
                 at = place(partition.topic, partition.partition, offset)
-                raise OffsetOutOfRange(
-                    f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {low} to {high}: records "
-                    "are gone or the topic was made anew; reset the group's offsets (kafka-consumer-groups.sh "
-                    "--reset-offsets) or choose another kafka.group_id"
-                )
+                why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {low} to {high}"
+                if not self._kafka.begin_anew:
+                    raise OffsetOutOfRange(
+                        f"{why}: records are gone or the topic was made anew; set kafka.begin_anew for one start to go "
+                        "on with what the topic holds, or reset the group's offsets (kafka-consumer-groups.sh "
+                        "--reset-offsets)"
+                    )
+                _log.warning("records are gone: begins anew with what the topic holds", why=why)
+                offset = low
             starts[partition.topic, partition.partition] = offset
         return starts
 

@@ -7,7 +7,7 @@ of history and the input topics, and so is rebuilt from them and rolled back wit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import structlog
 
 from streaming.config import Store
 from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine.snapshot import Capture
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, action_columns
 
@@ -118,7 +119,8 @@ class EmbeddedStore:
         self._deployment = settings.deployment
         self._database = settings.database
         self._engine = Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
-        self._base: Any = None
+        self._empty: Any = None
+        self._base: Any = None  # with history and nothing else
 
     @property
     def engine(self) -> Engine:
@@ -132,6 +134,11 @@ class EmbeddedStore:
             ConfigError: a script or a history file is missing or wrong.
             UnsupportedSQL: a script says what the engine cannot run; file, line and construct are named.
         """
+        self.define()
+        self.load_history()
+
+    def define(self) -> None:
+        """Makes the tables and deploys the query: the first half of `load`."""
         self._run("create_tables.sql")
         self._run("deploy.sql")
         try:
@@ -139,12 +146,35 @@ class EmbeddedStore:
         except (KeyError, ValueError) as error:
             script = Path(self._settings.sql) / "deploy.sql"
             raise ConfigError(f"store.deployment: {script} does not deploy {self._deployment!r}: {error}") from error
+        if self._settings.history and not Path(self._settings.history).is_dir():
+            raise ConfigError(f"store.history: {self._settings.history} is not a folder")
+        self._empty = self._engine.mark()
+        self._warm_up()
+
+    def load_history(self) -> None:
+        """The second half of `load`; left out where the rows come from a snapshot."""
         if self._settings.history:
-            if not Path(self._settings.history).is_dir():
-                raise ConfigError(f"store.history: {self._settings.history} is not a folder")
             self._run("load_online.sql", self._present)
         self._base = self._engine.mark()
-        self._warm_up()
+
+    def clear(self) -> None:
+        """Forgets every row, history too."""
+        self._engine.rollback(self._empty)
+        self._base = None
+
+    def capture(self, mark: Any) -> Capture:
+        """What was there at a mark; see `streaming.engine.snapshot`."""
+        return self._engine.capture(mark)
+
+    def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]]) -> None:
+        """Fills the tables, which must be empty, with what a capture gave; history is in it.
+
+        Raises:
+            BadRow: it is of other tables. What was inserted before stays: `clear`.
+        """
+        restore = self._engine.restore()
+        for part, batch in batches:
+            restore.add(part, batch)
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
         # Event p inserts its action at 3p, asks at 3p + 1, and is itself inserted at 3p + 2; dimension rows come first.
@@ -177,7 +207,11 @@ class EmbeddedStore:
         self._engine.rollback(mark)
 
     def reset(self) -> None:
-        self._engine.rollback(self._base)
+        if self._base is not None:
+            self._engine.rollback(self._base)
+        else:  # the rows came from a snapshot
+            self.clear()
+            self.load_history()
 
     def schema(self) -> pa.Schema:
         return self._engine.schema(self._deployment)
@@ -221,4 +255,4 @@ class EmbeddedStore:
         """Compiles the engine's kernels before the first event has to wait for them."""
         event = Action("warm-up", "warm-up", 1, "1", "", "", "")
         self.answer({}, action_columns([event, event]))
-        self.reset()
+        self._engine.rollback(self._empty)

@@ -31,6 +31,7 @@ from streaming.health import Health
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
+from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource, Waiting
 from streaming.store import EmbeddedStore
 from streaming.triton import Model
@@ -301,12 +302,16 @@ def running(
     stop, health, model = threading.Event(), Health(60), Model(config.model.url, timeout_s=config.model.timeout_s)
     publisher = Publisher(config.kafka, stop, health.beat)
     publisher.start()
-    waiting = Waiting(stop, health.beat)
+    waiting, metrics = Waiting(stop, health.beat), Metrics()
+    snapshots, restored = None, None
+    if config.snapshots.folder:
+        store = EmbeddedStore(config.store)
+        snapshots, restored = load_state(config, store, waiting, metrics)
     scorer = Scorer(
         config, source=functools.partial(ActionSource, config.kafka, waiting),
         dimensions=DimensionSource(config.kafka, waiting),
-        store=store or loaded_store(), encoder=encoder, model=model, publisher=publisher, metrics=Metrics(),
-        health=health, stop=stop, step=lambda name: step(scorer, name),
+        store=store or loaded_store(), encoder=encoder, model=model, publisher=publisher, metrics=metrics,
+        health=health, stop=stop, step=lambda name: step(scorer, name), snapshots=snapshots, restored=restored,
     )  # fmt: skip
     health.ready("model")
     raised: list[BaseException] = []
@@ -326,6 +331,8 @@ def running(
         stop.set()
         thread.join(PATIENCE_S)
         model.close()
+        if snapshots is not None:
+            snapshots.close()
     assert not thread.is_alive()
     if raised:
         raise raised[0]

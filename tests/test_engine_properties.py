@@ -119,6 +119,40 @@ def test_requests_are_answered_as_naively(
 
 
 @relaxed
+@given(t=rows_of, u=rows_of, late=rows_of, asked=st.lists(row_of, min_size=1, max_size=3), specs=st.lists(windows(),
+       min_size=1, max_size=2), wanted=features)  # fmt: skip
+def test_a_capture_holds_its_moment_while_rows_come_and_go(
+    t: list[naive.Row],
+    u: list[naive.Row],
+    late: list[naive.Row],
+    asked: list[naive.Row],
+    specs: list[naive.Window],
+    wanted: Features,
+) -> None:
+    engine = made(select(wanted, specs))
+    engine.insert("t", t)
+    engine.insert("u", u)
+    engine.request("d", [{**asked[0], "s": "of a request that passes"}])
+    mark = engine.mark()
+    engine.insert("u", late)
+    capture = engine.capture(mark)
+    parts = capture.batches()
+    kept = [next(parts)]
+    engine.rollback(mark)
+    engine.insert("t", late)
+    engine.request("d", asked)
+    kept += parts
+    capture.close()
+    copy = made("select id from t")  # other strings have the codes here
+    copy.execute("deploy e " + select(wanted, specs))
+    restore = copy.restore()
+    for part, batch in kept:
+        restore.add(part, batch)
+    assert cells(copy.request("e", asked)) == [expected(wanted, specs, request, t, u) for request in asked]
+    assert [copy.stats()[name].rows for name in "tu"] == [len(t), len(u)]
+
+
+@relaxed
 @given(t=rows_of, u=rows_of, late=rows_of, specs=st.lists(windows(), min_size=1, max_size=2), wanted=features,
        order=st.randoms(use_true_random=False))  # fmt: skip
 def test_replay_is_one_by_one_and_rollback_undoes_it(

@@ -33,6 +33,7 @@ from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
 from streaming.engine.shape import Shape, shape
+from streaming.engine.snapshot import Capture, Restore
 from streaming.engine.strings import Pool
 from streaming.engine.table import FREE_FROM, NO_TTL, Column, Index, Table, check_times
 from streaming.engine.types import ARROW, Type, to_python, to_word
@@ -500,6 +501,16 @@ class Engine:
         constants = [(d.program.constants, d.program.constant_texts) for d in self._deployments.values()]
         collect_strings(self._pool, list(self._tables.values()), constants)
         self._dropped, self._strings = 0, self._pool.count
+
+    def capture(self, mark: Mark) -> Capture:
+        """The rows of `mark`, to be read bit by bit while inserts go on; see `Capture`."""
+        self._forget()
+        return Capture(self, [(_full_name(table), table) for table in self._tables.values()], self._pool, mark)
+
+    def restore(self) -> Restore:
+        """Takes the rows of a capture; see `Restore`."""
+        self._forget()
+        return Restore([(_full_name(table), table) for table in self._tables.values()], self._pool)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,118 @@
+"""Tables → Arrow record batches and back: the rows in order of insertion; indexes are made anew.
+
+A `Capture` holds on to one moment. Rows before it never change, so it needs no copy of them: it makes a batch of rows
+whenever it is asked, between the inserts that go on meanwhile, and the engine frees nothing until it is closed.
+
+Batches have a column of int64 words per column of the table (see `types`), then those of the NULL flags. A string is
+its number in the part STRINGS, which comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from streaming.engine.errors import BadRow
+from streaming.engine.strings import Pool
+from streaming.engine.table import Table
+from streaming.engine.types import Type
+
+if TYPE_CHECKING:
+    from streaming.engine.execute import Engine, Mark
+
+__all__ = ["STRINGS", "Capture", "Restore"]
+
+Int64 = npt.NDArray[np.int64]
+
+STRINGS = ""
+"""The name of the part that holds the strings; every other part is a table's."""
+
+SLICE = 16_384  # rows of a batch: about a millisecond, and small enough to stay in the cache
+_TEXTS = pa.schema([pa.field("text", pa.large_binary(), nullable=False)])
+
+
+class Capture:
+    """The rows that all tables had at a mark. For the engine's own thread, as everything of an engine.
+
+    Args:
+        mark: a moment that is never rolled back behind; the engine's tables must not be dropped meanwhile.
+    """
+
+    def __init__(self, engine: Engine, tables: Sequence[tuple[str, Table]], pool: Pool, mark: Mark) -> None:
+        self._engine, self._tables, self._pool = engine, tables, pool
+        self._counts = {name: mark.counts.get(name, 0) for name, _ in tables}
+        self._texts = pool.count
+        engine.pinned += 1
+        self._open = True
+
+    def schemas(self) -> dict[str, pa.Schema]:
+        """The columns of each part."""
+        return {STRINGS: _TEXTS, **{name: _schema(table) for name, table in self._tables}}
+
+    def batches(self) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """The strings, then each table's rows, some at a time, with the name of their part."""
+        pool = self._pool
+        for first in range(0, self._texts, SLICE):
+            last = min(first + SLICE, self._texts)
+            begin, end = int(pool.ends[first - 1]) if first else 0, int(pool.ends[last - 1])
+            offsets = np.concatenate([[begin], pool.ends[first:last]]) - begin
+            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(pool.arena[begin:end].tobytes())]
+            texts = pa.Array.from_buffers(pa.large_binary(), last - first, buffers)
+            yield STRINGS, pa.RecordBatch.from_arrays([texts], schema=_TEXTS)
+        for name, table in self._tables:
+            schema, count = _schema(table), self._counts[name]
+            for first in range(0, count, SLICE):
+                words = np.ascontiguousarray(table.rows[first : min(first + SLICE, count)].T)
+                yield name, pa.RecordBatch.from_arrays([pa.array(column) for column in words], schema=schema)
+
+    def close(self) -> None:
+        """Lets the engine free again."""
+        if self._open:
+            self._open = False
+            self._engine.pinned -= 1
+
+
+class Restore:
+    """Puts what a `Capture` gave into an engine with the same tables, in the same order: the strings first."""
+
+    def __init__(self, tables: Sequence[tuple[str, Table]], pool: Pool) -> None:
+        self._tables, self._pool = dict(tables), pool
+        self._codes: list[Int64] = []
+        self._code: Int64 = np.empty(0, np.int64)
+
+    def add(self, part: str, batch: pa.RecordBatch) -> None:
+        """The next batch of a part.
+
+        Raises:
+            BadRow: no table of that name, other columns, or a row that the table refuses.
+        """
+        if part == STRINGS:
+            self._codes.append(self._pool.arrow_codes(batch.column(0).cast(pa.large_string())))
+            return
+        if self._codes:
+            self._code, self._codes = np.concatenate([self._code, *self._codes]), []
+        table = self._tables.get(part)
+        if table is None:
+            raise BadRow(f"there is no table {part}")
+        if not batch.schema.equals(_schema(table)):
+            raise BadRow(f"table {part} has other columns")
+        words = np.empty((batch.num_rows, table.width), np.int64)
+        for c in range(table.width):
+            column = batch.column(c).to_numpy()
+            if c < len(table.columns) and table.columns[c].type == Type.STRING:
+                if len(column) and not 0 <= column.min() <= column.max() < len(self._code):
+                    raise BadRow(f"table {part} column {table.columns[c].name}: a string that is not there")
+                column = self._code[column]
+            words[:, c] = column
+        table.append(words)
+
+
+def _schema(table: Table) -> pa.Schema:
+    """Names and types of the columns are in it only to be compared: all are words."""
+    columns = [pa.field(c.name, pa.int64(), False, {"type": str(c.type)}) for c in table.columns]
+    flags = [pa.field(f"(null flags {n})", pa.int64(), False) for n in range(table.width - len(table.columns))]
+    return pa.schema(columns + flags)

@@ -1,0 +1,305 @@
+"""Snapshots of the embedded state: a restart reads the newest, and of the log only what came after it.
+
+A snapshot stands for a moment at which everything before it was committed, and names its offsets. The loop's thread
+makes it bit by bit, between batches and for `TURN_S` at a time; a thread of its own writes. Rows that come meanwhile
+are not in it. What goes wrong with the disk costs the snapshot, never the flow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import structlog
+import xxhash
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from streaming.config import Config
+from streaming.engine.errors import BadRow
+from streaming.engine.snapshot import Capture
+from streaming.errors import BadSnapshot, ConfigError
+from streaming.event import ROWS_VERSION
+from streaming.metrics import Metrics
+from streaming.snapshot_folder import Manifest, Positions, SnapshotFolder, Writing
+from streaming.source import REQUEST_TIMEOUT_S, Waiting
+from streaming.store import EmbeddedStore, FeatureStore
+
+__all__ = ["Snapshots", "Standing", "identity", "load_state"]
+
+TURN_S = 0.02  # for how long the loop makes batches of rows before it goes on with events
+QUEUE_MAX = 32  # batches (of about a megabyte) that wait for the disk
+SHARE = 0.05  # of the loop's time that making snapshots may take: large ones are made less often than `every_s`
+
+_log = structlog.stdlib.get_logger("streaming.snapshots")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A moment of the state: the store's mark, and the offsets that its rows stand for."""
+
+    mark: Any
+    actions: Positions
+    dimensions: Positions
+    newest: Mapping[int, int] = field(default_factory=dict)
+
+
+class Snapshots:
+    """Takes snapshots of a store, and restores the newest that is whole and belongs here.
+
+    Args:
+        identity: see `identity`.
+        clock: wall clock, seconds since the epoch.
+    """
+
+    def __init__(
+        self, config: Config, store: EmbeddedStore, identity: Mapping[str, str], metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        settings = config.snapshots
+        self.folder = SnapshotFolder(Path(settings.folder) / config.kafka.instance, settings.keep)
+        self._store, self._identity, self._metrics, self._clock = store, identity, metrics, clock
+        self._every_s = settings.every_s
+        self._due = time.monotonic() + settings.every_s
+        self._taken: Standing | None = None  # the moment of the last snapshot
+        self._taking: _Taking | None = None
+
+    def restore(self) -> Standing | None:
+        """Fills the store, which must be empty, from the newest snapshot that is good; others are set aside.
+
+        Returns:
+            What the store stands for now; None where there is no good snapshot, and the store is still empty.
+        """
+        for name in self.folder.names():
+            start = time.monotonic()
+            try:
+                manifest = self.folder.manifest(name)
+                self._check_identity(manifest)
+                self.folder.check(name, manifest)
+                self._store.restore_all(self.folder.batches(name, manifest))
+            except (BadSnapshot, BadRow) as error:
+                self._store.clear()
+                self._set_aside(name, error.kind if isinstance(error, BadSnapshot) else "damaged", error)
+                continue
+            _log.info(
+                "snapshot restored", snapshot=str(self.folder.path / name), rows=manifest.rows, bytes=manifest.bytes,
+                seconds=round(time.monotonic() - start, 2), age_s=round(self._clock() - manifest.made_at, 1),
+            )  # fmt: skip
+            self._metrics.snapshot_time.set(manifest.made_at)
+            self._metrics.snapshot_bytes.set(manifest.bytes)
+            return Standing(self._store.mark(), manifest.actions, manifest.dimensions, manifest.newest)
+        return None
+
+    def turn(self, standing: Standing | None) -> None:
+        """Goes on with a snapshot for `TURN_S`, or begins one when it is time.
+
+        Args:
+            standing: the newest moment before which everything is committed; none: nothing to write.
+        """
+        if self._taking is not None:
+            self._go_on(self._taking)
+        elif standing is not None and standing is not self._taken and time.monotonic() > self._due:
+            self._begin(standing)
+
+    def abandon(self) -> None:
+        """Gives up a snapshot that is being made: the store is about to forget rows that are in it, or to end."""
+        if self._taking is not None:
+            self._taking.abandon()
+            self._taking = None
+
+    def close(self) -> None:
+        self.abandon()
+        self.folder.close()
+
+    def _begin(self, standing: Standing) -> None:
+        start = time.perf_counter()
+        manifest = Manifest(self._clock(), self._identity, standing.actions, standing.dimensions, dict(standing.newest))
+        self._taking = _Taking(self.folder, self._store.capture(standing.mark), manifest)
+        self._taken = standing
+        self._taking.spend(time.perf_counter() - start)
+
+    def _go_on(self, taking: _Taking) -> None:
+        taking.go_on()
+        if not taking.ended.is_set():
+            return
+        self._taking = None
+        taking.abandon()
+        now = time.monotonic()
+        self._due = now + max(self._every_s, taking.spent_s / SHARE)
+        if taking.failure is not None or taking.outcome is None:
+            self._metrics.snapshot_failures.inc()
+            _log.warning(
+                "the snapshot could not be written: the older ones stay", error=str(taking.failure),
+                folder=str(self.folder.path), again_in_s=round(self._due - now),
+            )  # fmt: skip
+            return
+        name, manifest = taking.outcome
+        seconds = now - taking.begun
+        self._metrics.snapshot_time.set(manifest.made_at)
+        self._metrics.snapshot_bytes.set(manifest.bytes)
+        self._metrics.snapshot_seconds.set(seconds)
+        self._metrics.snapshot_pause.set(taking.pause_s)
+        _log.info(
+            "snapshot written", snapshot=str(self.folder.path / name), rows=manifest.rows, bytes=manifest.bytes,
+            seconds=round(seconds, 2), longest_pause_ms=round(taking.pause_s * 1000, 1),
+        )  # fmt: skip
+
+    def _check_identity(self, manifest: Manifest) -> None:
+        mine, theirs = self._identity, manifest.identity
+        other = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+        if other:
+            raise BadSnapshot("foreign", f"it was made with another {', another '.join(other)}")
+
+    def _set_aside(self, name: str, kind: str, why: Exception) -> None:
+        path, now_at = self.folder.path / name, ""
+        try:
+            now_at = str(self.folder.set_aside(name, kind))
+        except OSError as error:
+            now_at = f"{path}, which cannot be renamed: {error.strerror}"
+        _log.warning("a snapshot is set aside", snapshot=str(path), kind=kind, why=str(why), now_at=now_at)
+
+
+class _Taking:
+    """A snapshot that is being made: the loop's side of it, and the thread that writes.
+
+    Attributes:
+        ended: the thread is done.
+        outcome: the snapshot's name and manifest, if it came to be.
+        failure: why it did not.
+        spent_s, pause_s: the loop's time that it took in all, and at most at once.
+    """
+
+    def __init__(self, folder: SnapshotFolder, capture: Capture, manifest: Manifest) -> None:
+        self.begun = time.monotonic()
+        self.ended = threading.Event()
+        self.outcome: tuple[str, Manifest] | None = None
+        self.failure: BaseException | None = None
+        self.spent_s = self.pause_s = 0.0
+        self._capture, self._manifest = capture, manifest
+        self._rows: Iterator[tuple[str, pa.RecordBatch]] | None = capture.batches()
+        self._next: tuple[str, pa.RecordBatch] | None = None
+        self._queue: queue.Queue[tuple[str, pa.RecordBatch] | None] = queue.Queue(QUEUE_MAX)
+        self._given_up = False
+        self._thread = threading.Thread(
+            target=self._write, args=(Writing(folder, capture.schemas()),), name="snapshot", daemon=True
+        )
+        self._thread.start()
+
+    def go_on(self) -> None:
+        """Makes batches until `TURN_S` is over, the writer has enough to do, or there are no more."""
+        if self._rows is None:
+            return
+        start = time.perf_counter()
+        while time.perf_counter() - start < TURN_S and not self.ended.is_set() and not self._queue.full():
+            batch = next(self._rows, None)
+            self._queue.put(batch)
+            if batch is None:
+                self._rows = None
+                self._capture.close()
+                break
+        self.spend(time.perf_counter() - start)
+
+    def spend(self, seconds: float) -> None:
+        """Counts time of the loop."""
+        self.spent_s += seconds
+        self.pause_s = max(self.pause_s, seconds)
+
+    def abandon(self) -> None:
+        """Ends the thread, unless it has ended, and lets the engine free rows again."""
+        self._given_up = True
+        self._capture.close()
+        self._rows = None
+        while not self.ended.is_set():  # it may wait for the next batch, or be about to
+            try:
+                self._queue.put_nowait(None)
+            except queue.Full:
+                self._queue.get()
+            self.ended.wait(0.01)
+
+    def _write(self, writing: Writing) -> None:
+        try:
+            writing.open()
+            while (item := self._queue.get()) is not None:
+                writing.add(*item)
+            if not self._given_up:
+                self.outcome = writing.finish(self._manifest)
+        except Exception as error:  # whatever it is, it costs this snapshot only; it is reported and counted
+            self.failure = error
+        finally:
+            if self.outcome is None:
+                writing.abandon()
+            self.ended.set()
+
+
+def load_state(
+    config: Config, store: FeatureStore, waiting: Waiting, metrics: Metrics
+) -> tuple[Snapshots | None, Standing | None]:
+    """Makes the tables and fills them from the newest good snapshot, or else with history.
+
+    Returns:
+        Where snapshots are taken, if they are, and what the one that was used stands for.
+
+    Raises:
+        ConfigError, UnsupportedSQL: see `FeatureStore.load`; or the folder cannot be used.
+        FolderTaken: another process has it.
+    """
+    if not config.snapshots.folder:
+        store.load()
+        return None, None
+    if not isinstance(store, EmbeddedStore):
+        raise ConfigError(f"snapshots.folder: store.kind {config.store.kind!r} keeps its state itself: set it to ''")
+    store.define()
+    snapshots = Snapshots(config, store, identity(config, waiting), metrics)
+    restored = snapshots.restore()
+    if restored is None:
+        store.load_history()
+    return snapshots, restored
+
+
+def identity(config: Config, waiting: Waiting) -> dict[str, str]:
+    """What a snapshot belongs to: the topics' ids, the group, and all that decides which rows come of their records.
+
+    Raises:
+        BrokerUnavailable: Kafka does not tell.
+        OSError: a script or a history file cannot be read.
+    """
+    kafka, store = config.kafka, config.store
+    admin = AdminClient(kafka.client())
+    patience_s = kafka.give_up_after_s
+    cluster = waiting.retry(lambda: admin.list_topics(timeout=REQUEST_TIMEOUT_S), patience_s).cluster_id
+    topics = [kafka.topics.actions, kafka.topics.users, kafka.topics.products, kafka.topics.comments]
+    ids = waiting.retry(
+        lambda: {
+            name: str(asked.result(REQUEST_TIMEOUT_S).topic_id)
+            for name, asked in admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S).items()
+        },
+        patience_s,
+    )
+    found = {"Kafka cluster": str(cluster), "kafka.group_id": kafka.group_id}
+    found |= {f"topic {name}": topic_id for name, topic_id in ids.items()}
+    for script in ("create_tables.sql", "deploy.sql", "load_online.sql"):
+        found[script] = hashlib.sha256((Path(store.sql) / script).read_bytes()).hexdigest()
+    if store.history:
+        found["store.history"] = _history(Path(store.history))
+    found["store.database"] = store.database
+    found["[events]"] = config.events.model_dump_json()
+    found["version of the decoders"] = str(ROWS_VERSION)
+    return found
+
+
+def _history(folder: Path) -> str:
+    """Names and contents of the history files."""
+    digest = xxhash.xxh3_128()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 24):
+                digest.update(chunk)
+    return digest.hexdigest()
