@@ -22,7 +22,7 @@ PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test simulate chaos soak lint format bench bench-engine soak-engine clean
+.PHONY: help environments demo test simulate chaos soak lint format bench bench-engine bench-restart soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold 
 
 soak-engine: environments  ## endless inserts into tables with a time to live: memory must stay (ROWS=N)
 	$(PYTHON) -m benchmarks.memory $(if $(ROWS),--rows $(ROWS))
+
+bench-restart: environments  ## restart with 1 M and 10 M rows of state: from a snapshot, and from the log
+	$(PYTHON) -m benchmarks.restart
 
 clean:  ## remove what the demo made (not the environments)
 	rm -rf build

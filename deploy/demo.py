@@ -130,6 +130,9 @@ instance_id = "demo-1"
 sql = {json.dumps(str(REPOSITORY / "sql"))}
 history = {json.dumps(str(options.work / "history"))}
 
+[snapshots]
+folder = {json.dumps(str(options.work / "state"))}
+
 [model]
 url = "{triton.grpc_url}"
 artifact = {json.dumps(str(options.work / "artifact"))}

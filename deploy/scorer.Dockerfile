@@ -27,8 +27,8 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 # Volumes take over the owner of what lies in their place.
 RUN useradd --system --uid 10001 --create-home jd \
-    && mkdir --parents /data /var/lib/jd-intent /var/cache/numba \
-    && chown jd: /data /var/lib/jd-intent /var/cache/numba
+    && mkdir --parents /data /var/lib/jd-intent /var/lib/jd-intent-state /var/cache/numba \
+    && chown jd: /data /var/lib/jd-intent /var/lib/jd-intent-state /var/cache/numba
 USER jd
 
 EXPOSE 9108 9080

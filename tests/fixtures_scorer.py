@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from batch.encode import fit
 from batch.folder import digest
@@ -419,3 +420,16 @@ def stage(broker: Broker, scorer_artifact: Path, scorer_triton: Triton) -> Stage
     made = Stage(broker.bootstrap, scorer_artifact, scorer_triton.grpc_url)
     made.create_topics(broker)
     return made
+
+
+@pytest.fixture
+def delete_records() -> Callable[[str, str, list[int]], None]:
+    """Deletes the records of a topic before the given offsets, as retention does."""
+
+    def delete(bootstrap: str, topic: str, before: list[int]) -> None:
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        wanted = [TopicPartition(topic, number, offset) for number, offset in enumerate(before)]
+        for future in admin.delete_records(wanted).values():
+            future.result(30)
+
+    return delete

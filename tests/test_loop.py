@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from confluent_kafka import TopicPartition
 from fixtures_scorer import PARTITIONS, Shop, Stage, check, loaded_store, poison, running, wait_until
 from prometheus_client import generate_latest
 
@@ -250,20 +249,6 @@ def test_committed_offsets_outside_of_the_topic_are_refused(
     message = r"has committed actions-\w+\[\d\]@\d+, but the topic holds \d+ to \d+"
     with pytest.raises(OffsetOutOfRange, match=message), running(stage.config(), scorer_encoder) as scorer:
         wait_until(scorer.stop.is_set, "the scorer gives up")
-
-
-@pytest.fixture
-def delete_records() -> Callable[[str, str, list[int]], None]:
-    """Deletes the records of a topic before the given offsets, as retention does."""
-    from confluent_kafka.admin import AdminClient
-
-    def delete(bootstrap: str, topic: str, before: list[int]) -> None:
-        admin = AdminClient({"bootstrap.servers": bootstrap})
-        wanted = [TopicPartition(topic, number, offset) for number, offset in enumerate(before)]
-        for future in admin.delete_records(wanted).values():
-            future.result(30)
-
-    return delete
 
 
 def test_a_slow_start_is_alive_and_a_silent_loop_is_not() -> None:

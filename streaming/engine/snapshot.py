@@ -65,7 +65,7 @@ class Capture:
             yield STRINGS, pa.RecordBatch.from_arrays([texts], schema=_TEXTS)
         for name, table in self._tables:
             schema, count = _schema(table), self._counts[name]
-            for first in range(0, count, SLICE):
+            for first in range(0, max(count, 1), SLICE):  # an empty table has one batch: the schema says more than rows
                 words = np.ascontiguousarray(table.rows[first : min(first + SLICE, count)].T)
                 yield name, pa.RecordBatch.from_arrays([pa.array(column) for column in words], schema=schema)
 
@@ -98,8 +98,9 @@ class Restore:
         table = self._tables.get(part)
         if table is None:
             raise BadRow(f"there is no table {part}")
-        if not batch.schema.equals(_schema(table)):
+        if not _same(batch.schema, _schema(table)):
             raise BadRow(f"table {part} has other columns")
+        table.freed = int(batch.schema.metadata[b"freed"])
         words = np.empty((batch.num_rows, table.width), np.int64)
         for c in range(table.width):
             column = batch.column(c).to_numpy()
@@ -111,8 +112,12 @@ class Restore:
         table.append(words)
 
 
+def _same(one: pa.Schema, other: pa.Schema) -> bool:
+    return len(one) == len(other) and all(a.equals(b, check_metadata=True) for a, b in zip(one, other, strict=True))
+
+
 def _schema(table: Table) -> pa.Schema:
-    """Names and types of the columns are in it only to be compared: all are words."""
+    """Names and types of the columns are in it only to be compared: all are words. `freed` is the table's."""
     columns = [pa.field(c.name, pa.int64(), False, {"type": str(c.type)}) for c in table.columns]
     flags = [pa.field(f"(null flags {n})", pa.int64(), False) for n in range(table.width - len(table.columns))]
-    return pa.schema(columns + flags)
+    return pa.schema(columns + flags, {"freed": str(table.freed)})

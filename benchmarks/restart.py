@@ -1,0 +1,171 @@
+"""Restart with a large state: `python -m benchmarks.restart [--rows N …]` (`make bench-restart`).
+
+A real Kafka and Triton; a topic of actions that were scored already (their offsets are committed), two rows of state
+each. The scorer is started as a process: seconds from its start to the first 200 of /readyz, once from the log alone
+and once, killed, from the snapshot that it has taken meanwhile. Beside it the snapshot's size, the seconds that it
+took, and the longest that the flow waited for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from batch.generate import generate
+from batch.replay import period
+from benchmarks.pipeline import constant_artifact
+from deploy.kafka.broker import Broker
+from deploy.process import Process, free_ports
+from deploy.triton.server import Triton
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARTITIONS = 4
+START_MS = 1_459_419_080_000
+SNAPSHOT = "snapshot written"
+PATIENCE_S = 1_800.0
+
+console = Console(highlight=False)
+
+
+def actions(count: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of actions: users come back about 40 times, one in twenty actions is late."""
+    random = np.random.default_rng(seed)
+    for first in range(0, count, 100_000):
+        n = min(100_000, count - first)
+        users = random.integers(0, max(count // 40, 100), n).tolist()
+        skus = random.integers(0, 30_000, n).tolist()
+        late = np.where(random.random(n) < 0.05, random.integers(0, 3_600_000, n), 0)
+        times = (START_MS + np.arange(first, first + n) * 100 - late).tolist()
+        for user, sku, at in zip(users, skus, times, strict=True):
+            yield (
+                b"%d" % user,
+                b'{"user_id":"%d","sku_id":"%d","time":%d,"type":"1","model_id":"216","cate":"8","br":"545"}'
+                % (user, sku, at),
+            )
+
+
+def fill(broker: Broker, topic: str, group: str, count: int) -> None:
+    """Produces the actions, and commits that they were scored."""
+    producer = Producer(
+        {"bootstrap.servers": broker.bootstrap, "linger.ms": 50, "partitioner": "murmur2_random",
+         "compression.type": "lz4"}
+    )  # fmt: skip
+    for key, value in actions(count):
+        while True:
+            try:
+                producer.produce(topic, value, key)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    if producer.flush(PATIENCE_S):
+        raise SystemExit("the broker did not take the actions")
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group})
+    ends = [TopicPartition(topic, n) for n in range(PARTITIONS)]
+    for end in ends:
+        end.offset = consumer.get_watermark_offsets(end)[1]
+    consumer.commit(offsets=ends, asynchronous=False)
+    consumer.close()
+
+
+def started(argv: list[str], log: Path, port: int) -> tuple[Process, float]:
+    """The scorer, and seconds from its start until it is ready."""
+    begin = time.monotonic()
+    process = Process("the scorer", argv, log, cwd=REPOSITORY).__enter__()
+    try:
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                    return process, time.monotonic() - begin
+            except (urllib.error.URLError, OSError):
+                if not process.running():
+                    raise SystemExit(f"the scorer ended:\n{process.tail()}") from None
+                if time.monotonic() - begin > PATIENCE_S:
+                    raise SystemExit(f"the scorer was not ready after {PATIENCE_S:.0f} s") from None
+                time.sleep(0.02)
+    except BaseException:
+        process.__exit__(None, None, None)
+        raise
+
+
+def measure(broker: Broker, triton: Triton, folder: Path, rows: int) -> tuple[float, float, dict[str, float]]:
+    """Seconds until ready from the log and from the snapshot, and what the log says of the snapshot."""
+    topic, group = f"actions-{rows}", f"restart-{rows}"
+    broker.create_topics({topic: PARTITIONS})
+    fill(broker, topic, group, rows // 2)
+    port, config, log = free_ports(1)[0], folder / f"{rows}.toml", folder / f"{rows}.log"
+    config.write_text(
+        f"""[kafka]
+bootstrap_servers = "{broker.bootstrap}"
+group_id = "{group}"
+instance_id = "one"
+static_membership = true
+[kafka.topics]
+actions = "{topic}"
+[store]
+sql = {json.dumps(str(REPOSITORY / "sql"))}
+[snapshots]
+folder = {json.dumps(str(folder / f"state-{rows}"))}
+every_s = 1.0
+[model]
+url = "{triton.grpc_url}"
+artifact = {json.dumps(str(folder / "artifact"))}
+[http]
+port = {port}
+"""
+    )
+    argv = [sys.executable, "-m", "streaming", "run", "--config", str(config)]
+    process, replayed_s = started(argv, log, port)
+    with process:
+        while SNAPSHOT not in log.read_text():
+            time.sleep(0.1)
+        process.kill()
+    line = next(line for line in log.read_text().splitlines() if SNAPSHOT in line)
+    told = {name: float(json.loads(line)[name]) for name in ("bytes", "rows", "seconds", "longest_pause_ms")}
+    if told["rows"] < rows:
+        raise SystemExit(f"the snapshot has {told['rows']:,.0f} of {rows:,} rows")
+    log.unlink()
+    process, restored_s = started(argv, log, port)
+    with process:
+        if "snapshot restored" not in log.read_text():
+            raise SystemExit(f"it did not start from the snapshot:\n{process.tail()}")
+    return replayed_s, restored_s, told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
+    arguments = parser.parse_args()
+    table = Table(
+        "rows of state", "from the log", "from a snapshot", "ratio", "snapshot", "written in", "longest pause"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate(folder / "data", users=200, seed=1)
+        artifact = constant_artifact(folder / "artifact", period(folder / "data", 0, 2**62))
+        with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton") as triton:
+            broker.create_topics()
+            for rows in arguments.rows:
+                replayed_s, restored_s, told = measure(broker, triton, folder, rows)
+                table.add_row(
+                    f"{rows:,}", f"{replayed_s:.1f} s", f"{restored_s:.1f} s", f"{replayed_s / restored_s:.1f}×",
+                    f"{told['bytes'] / 2**20:,.0f} MiB", f"{told['seconds']:.1f} s",
+                    f"{told['longest_pause_ms']:.0f} ms",
+                )  # fmt: skip
+                console.print(f"{rows:,} rows: {replayed_s:.1f} s from the log, {restored_s:.1f} s from a snapshot")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
