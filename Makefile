@@ -22,7 +22,8 @@ PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments demo test simulate chaos soak lint format bench bench-engine bench-restart soak-engine clean
+.PHONY: help environments spark-environment demo test test-slow simulate chaos soak lint format bench bench-engine \
+        bench-restart soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,11 +31,17 @@ help:  ## this list
 environments:  ## make .envs/: two Python environments and Kafka's jars (skips what is there)
 	@$(PYTHON3) -m deploy.environments
 
+spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engine, for extract --engine spark
+	@$(PYTHON3) -m deploy.environments spark
+
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
 	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
 
 test: environments lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile
+
+test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine
+	$(PYTEST) -m slow --timeout 1800
 
 lint: environments  ## ruff and mypy --strict
 	$(PYTHON) -m ruff check .

@@ -44,6 +44,7 @@ class EngineName(str, Enum):
 
     embedded = "embedded"
     openmldb = "openmldb"
+    spark = "spark"
 
 
 class EncodingName(str, Enum):
@@ -96,17 +97,21 @@ def extract(
         EngineName,
         typer.Option(
             help="embedded: in this process. openmldb: jobs on the cluster of [store]; --data and --out are then paths "
-            "or URIs as its TaskManager sees them."
+            "or URIs as its TaskManager sees them. spark: OpenMLDB's batch engine on Spark (make spark-environment)."
         ),
     ] = EngineName.embedded,
     config: ConfigFile = None,
     no_action: NoAction = False,
     timeout_s: JobTimeout = 4 * 3600.0,
+    master: Annotated[str | None, typer.Option(help="Spark's master URL; default local[2].")] = None,
+    spark_conf: Annotated[list[str] | None, typer.Option(help="An option of Spark, KEY=VALUE; repeatable.")] = None,
 ) -> None:
     """Run the feature SQL over every request as of its own time."""
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
     from batch.extract import extract as run  # noqa: PLC0415
 
+    if engine is not EngineName.spark and (master or spark_conf):
+        raise typer.BadParameter("goes with --engine spark only", param_hint="--master, --spark-conf")
     if engine is EngineName.openmldb:
         from batch import offline  # noqa: PLC0415
         from streaming.config import load  # noqa: PLC0415
@@ -120,7 +125,13 @@ def extract(
             seen = f"{written.features:,} requests x {written.columns} columns in {out}"
         console.print(f"{seen}: {written.jobs} jobs, {written.seconds:.1f} s")
         return
-    done = run(Path(data), Path(out), sql or SQL_FOLDER)
+    if engine is EngineName.spark:
+        from batch import spark  # noqa: PLC0415
+
+        options = _pairs(spark_conf or [])
+        done = spark.extract(Path(data), Path(out), sql or SQL_FOLDER, master or spark.MASTER, options)
+    else:
+        done = run(Path(data), Path(out), sql or SQL_FOLDER)
     console.print(
         "checked " + ", ".join(f"{table} {rows:,}" for table, rows in done.rows.items()) + f": {done.check_s:.1f} s"
     )
@@ -344,6 +355,13 @@ def _duration_ms(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no duration such as 0s, 30m, 12h or 5d", param_hint="--embargo")
     return int(match[1]) * {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[match[2]]
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    wrong = [text for text in texts if not re.match(r"spark\.[^=\s]+=", text)]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r} is not KEY=VALUE with a key of Spark's", param_hint="--spark-conf")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def _widths(text: str | None) -> tuple[int, ...] | None:

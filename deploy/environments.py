@@ -1,6 +1,7 @@
 """Makes what the project runs in: two Python environments, compiled kernels and Kafka's jars.
 
     python3 -m deploy.environments            # makes what is missing, says what it does and how long it took
+    python3 -m deploy.environments spark      # the optional third: Spark with OpenMLDB's batch engine
 
 Two environments, because openmldb pins an importlib-metadata that nvidia-pytriton cannot live with. Only the standard
 library is used here: this file runs on whatever `python3` the machine has. What is made goes to `.envs/`, or to the
@@ -16,14 +17,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from pathlib import Path
 
-__all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "main", "make"]
+__all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "main", "make", "make_spark"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # environment -> the files of deploy/requirements that it is made from; the scorer's also holds what checks the code
 ENVIRONMENTS = {"scorer": ("scorer.txt", "test.txt"), "model": ("model.txt",)}
+SPARK = ("spark.txt",)
+SPARK_JAR = "openmldb-spark.jar"  # in the Spark environment's own folder, where batch/spark.py looks for it
 INSTALL_TIMEOUT_S = 1800
 
 
@@ -113,9 +118,10 @@ def _run(argv: list[str], why: str) -> None:
         raise SystemExit(f"{why} failed with status {done.returncode}: {' '.join(argv)}")
 
 
-def _make_environment(name: str) -> None:
+def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
+    """Makes a virtual environment out of pinned requirements, in place of an older one."""
     home = folder() / name
-    files = [REPOSITORY / "deploy" / "requirements" / file for file in ENVIRONMENTS[name]]
+    files = [REPOSITORY / "deploy" / "requirements" / file for file in requirements]
     stamp = folder() / f"{name}.stamp"
     digest = _digest(*(file.read_bytes() for file in files))
     if _step(f"{name} environment", stamp, digest):
@@ -128,12 +134,16 @@ def _make_environment(name: str) -> None:
         _run([*pip, "--no-deps", *pins], f"installing {', '.join(file.name for file in files)}")
         stamp.write_text(digest)
         print(f"  {name} environment: made in {time.monotonic() - started:.0f} s", flush=True)
-    # The project itself, in place; again where the environments are shared and this is another checkout, or the
-    # commands changed.
+
+
+def _link_project(name: str) -> None:
+    """The project itself, in place; again where environments are shared and this is another checkout, or the commands
+    changed."""
+    stamp = folder() / f"{name}.stamp"
     link = folder() / f"{name}.project"
     digest = _digest(str(REPOSITORY).encode(), (REPOSITORY / "setup.cfg").read_bytes(), stamp.read_bytes())
     if not link.exists() or link.read_text() != digest:
-        python = str(home / "bin" / "python")
+        python = str(folder() / name / "bin" / "python")
         pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)], "installing the project")
         link.write_text(digest)
@@ -154,6 +164,45 @@ def _make_kafka() -> None:
     _run([maven, "--quiet", "--batch-mode", "--file", str(pom), *goal], "fetching Kafka's jars")
     stamp.write_text(digest)
     print(f"  Kafka's jars: fetched in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _make_spark_jar() -> None:
+    """One jar out of Maven's, its native library without debugging symbols where the machine has `strip`.
+
+    486 MB become 70: every Spark executor unpacks the library into its temporary folder.
+    """
+    pom = REPOSITORY / "deploy" / "spark" / "pom.xml"
+    jar = folder() / "spark" / SPARK_JAR
+    stamp = folder() / "spark-jar.stamp"
+    digest = _digest(pom.read_bytes(), (folder() / "spark.stamp").read_bytes())
+    if not _step("OpenMLDB's batch engine for Spark", stamp, digest):
+        return
+    maven = _maven()
+    started = time.monotonic()
+    stamp.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder()) as work:
+        argv = [maven, "--quiet", "--batch-mode", "--file", str(pom), f"-Dout={work}/maven", "package"]
+        _run(argv, "fetching OpenMLDB's batch engine")
+        made = Path(work) / SPARK_JAR
+        _strip_libraries(Path(work) / "maven" / "openmldb-spark-1.jar", made)
+        made.replace(jar)
+    stamp.write_text(digest)
+    print(f"  OpenMLDB's batch engine: {jar.stat().st_size >> 20} MB in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _strip_libraries(source: Path, target: Path) -> None:
+    strip = shutil.which("strip")
+    if strip is None:
+        shutil.copyfile(source, target)
+        return
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            if entry.filename.endswith(".so"):
+                library = old.extract(entry, target.parent)
+                _run([strip, library], "stripping OpenMLDB's library")
+                new.write(library, entry.filename)
+            else:
+                new.writestr(entry, old.read(entry))
 
 
 def _make_kernels() -> None:
@@ -183,14 +232,34 @@ def make() -> None:
             _maven()
         if not all((folder() / f"{name}.stamp").exists() for name in ENVIRONMENTS):
             _python310()
-        for name in ENVIRONMENTS:
-            _make_environment(name)
+        for name, requirements in ENVIRONMENTS.items():
+            _make_environment(name, requirements)
+            _link_project(name)
         _make_kernels()
         _make_kafka()
 
 
+def make_spark() -> None:
+    """Makes the environment of `jd-intent-batch extract --engine spark`; nothing else needs it.
+
+    Raises:
+        Missing: Python 3.10, Java 17 or Maven is not on the machine.
+    """
+    folder().mkdir(parents=True, exist_ok=True)
+    print(f"environments in {folder()}", flush=True)
+    with (folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        java()
+        _make_environment("spark", SPARK)
+        _make_spark_jar()
+
+
 def main() -> None:
-    make()
+    parts = {"": make, "spark": make_spark}
+    asked = " ".join(sys.argv[1:])
+    if asked not in parts:
+        raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, or `spark`")
+    parts[asked]()
 
 
 if __name__ == "__main__":
