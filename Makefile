@@ -17,12 +17,13 @@ KEEP    ?=
 ROWS    ?=
 SEEDS   ?= 2000
 ROUNDS  ?= 30
+INPUTS  ?= 1000000
 MINUTES ?= 60
 PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment demo test test-slow simulate chaos soak lint format bench bench-engine \
+.PHONY: help environments spark-environment demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
         bench-restart soak-engine clean
 
 help:  ## this list
@@ -57,6 +58,9 @@ simulate: environments  ## seeded schedules of faults over the real loop, many a
 
 chaos: environments  ## kills everything in turn on real parts, then recomputes every score (ROUNDS, SEED)
 	$(TOOL) tests/chaos.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+fuzz: environments  ## odd inputs to the decoders and the configuration (INPUTS)
+	$(TOOL) tests/fuzz.py --inputs $(INPUTS)
 
 soak: environments  ## an hour of even traffic: memory, handles and latency stay flat (MINUTES, PER_S)
 	$(TOOL) tests/soak.py --minutes $(MINUTES) --per-s $(PER_S)

@@ -73,7 +73,8 @@ class Chaos:
         popen = slot.process.popen
         self.scorers.signal(slot, signal.SIGTERM)
         self.stops_s.append(self.scorers.wait_ended(slot, STOP_S_MAX))
-        if popen.returncode:
+        # 5: a call that hung in librdkafka since an earlier round's death of the broker was given up while it stopped.
+        if popen.returncode not in (0, 5):
             raise Failed(f"{slot.instance} was told to stop and ended with {popen.returncode}")
 
     def broker_killed(self) -> None:
