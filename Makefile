@@ -41,7 +41,7 @@ demo: environments  ## the whole job on real parts: history, training, Triton, K
 test: environments lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile
 
-test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine
+test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine, long outages
 	$(PYTEST) -m slow --timeout 1800
 
 lint: environments  ## ruff and mypy --strict

@@ -42,7 +42,7 @@ from streaming.event import (
 
 __all__ = ["fuzz"]
 
-PER_EXAMPLE = 50  # messages of one Hypothesis example, whose bookkeeping costs more than they
+PER_EXAMPLE = 400  # messages of one Hypothesis example, whose bookkeeping costs more than they
 
 ODD_NUMBERS = st.one_of(
     st.integers(), st.integers(2**53, 2**80), st.floats(), st.sampled_from([0, -1, START_MS, 2**63, -(2**63), 1e308])
@@ -212,7 +212,7 @@ def fuzz(inputs: int, number: int, tell: Callable[[Counter[str]], None] = lambda
 
         @seed(number)
         @checked
-        @given(st.integers(0, 2**32), st.lists(ODD, min_size=4, max_size=4), NOT_JSON, configurations())
+        @given(st.integers(0, 2**32), st.lists(ODD, min_size=8, max_size=8), NOT_JSON, configurations())
         def feed(chance: int, odd: list[Any], junk: bytes | None, configuration: tuple[bytes, dict[str, str]]) -> None:
             luck = random.Random(chance)
             for _ in range(PER_EXAMPLE - 1):

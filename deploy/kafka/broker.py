@@ -47,14 +47,18 @@ class Broker:
         folder: data, config and log of this broker; made where it is missing.
         port: the client port; a free one by default.
         heap_mb: the JVM's heap.
+        advertised_port: what clients are told to connect to, where something stands in between; default: `port`.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, heap_mb: int = 512) -> None:
+    def __init__(
+        self, folder: Path, port: int | None = None, heap_mb: int = 512, advertised_port: int | None = None
+    ) -> None:
         self.folder = folder
         ports = free_ports(2)
         self.port = port or ports[0]
         self._controller_port = ports[1]
         self._heap_mb = heap_mb
+        self._advertised_port = advertised_port or self.port
         self.process: Process | None = None
 
     @property
@@ -153,7 +157,7 @@ class Broker:
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised_port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str((self.folder / "data").resolve()),
             "auto.create.topics.enable": "false",
