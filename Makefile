@@ -1,6 +1,7 @@
 # Two commands set up all they need: `make demo` runs the main job, `make test` passes the tests.
 #
 #   make demo [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1]    JD_ENVS=DIR puts the environments elsewhere
+#   make demo STORE=openmldb OPENMLDB_ZK=HOST:PORT [OPENMLDB_ZK_PATH=/openmldb]    the same over an OpenMLDB cluster
 
 SHELL   := /bin/bash
 ENVS    := $(or $(JD_ENVS),.envs)
@@ -14,6 +15,8 @@ DATA    ?=
 USERS   ?=
 SEED    ?=
 KEEP    ?=
+STORE   ?= embedded
+OPENMLDB_ZK_PATH ?= /openmldb
 ROWS    ?=
 SEEDS   ?= 2000
 ROUNDS  ?= 30
@@ -35,8 +38,14 @@ environments:  ## make .envs/: two Python environments and Kafka's jars (skips w
 spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engine, for extract --engine spark
 	@$(PYTHON3) -m deploy.environments spark
 
+ifeq ($(STORE),openmldb)
+DEMO_STORE = --zk '$(or $(OPENMLDB_ZK),$(error STORE=openmldb needs OPENMLDB_ZK=HOST:PORT))' --zk-path '$(OPENMLDB_ZK_PATH)'
+else ifneq ($(STORE),embedded)
+$(error STORE is $(STORE): embedded or openmldb)
+endif
+
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
-	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
+	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(DEMO_STORE)
 
 test: environments lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile

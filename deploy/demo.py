@@ -1,6 +1,6 @@
 """The whole job, once, on real parts: `make demo`.
 
-    python -m deploy.demo [--data DIR] [--users N] [--seed N] [--keep]
+    python -m deploy.demo [--data DIR] [--users N] [--seed N] [--keep] [--zk HOST:PORT [--zk-path PATH]]
 
 Nine steps: data, offline features, training, evaluation, Triton, history, scorer, traffic, verdict. Each is a command
 that a user can give alone (it is printed); this file gives them in order, starts the servers, and stops all it started.
@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from batch.replay import Replay, cut_history, period, streamed_folder
+from deploy.cluster import DemoCluster
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker
 from deploy.process import Process, ProcessFailed, free_ports
@@ -54,6 +55,8 @@ class Options:
     seed: int
     keep: bool
     work: Path
+    zk: str
+    zk_path: str
 
 
 @contextlib.contextmanager
@@ -65,16 +68,15 @@ def step(title: str) -> Iterator[None]:
     console.print(f"[dim]{title}: {time.monotonic() - started:.1f} s[/dim]")
 
 
-def run(environment: str, *words: object) -> None:
-    """Runs `jd-intent-batch …` in an environment, its output shown as it comes.
+def run(environment: str, *words: object, module: str = "batch") -> None:
+    """Runs `jd-intent-batch …` (or `jd-intent-score …`) in an environment, its output shown as it comes.
 
     Raises:
         Failed: it exited with another status than 0.
     """
-    argv = [str(interpreter(environment)), "-m", "batch", *map(str, words)]
-    console.print(
-        f"[dim]$ jd-intent-batch {' '.join(map(str, words))}   ({environment} environment)[/dim]", soft_wrap=True
-    )
+    argv = [str(interpreter(environment)), "-m", module, *map(str, words)]
+    command = {"batch": "jd-intent-batch", "streaming": "jd-intent-score"}[module]
+    console.print(f"[dim]$ {command} {' '.join(map(str, words))}   ({environment} environment)[/dim]", soft_wrap=True)
     # A session of its own, so that Ctrl-C reaches this process only, which then ends the step and all servers in order.
     with subprocess.Popen(argv, cwd=REPOSITORY, start_new_session=True) as child:
         try:
@@ -84,7 +86,7 @@ def run(environment: str, *words: object) -> None:
                 os.killpg(child.pid, signal.SIGKILL)
             raise
     if status:
-        raise Failed(f"`jd-intent-batch {words[0]}` exited with status {status}")
+        raise Failed(f"`{command} {words[0]}` exited with status {status}")
 
 
 def prepare_model(options: Options, data: Path) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def prepare_model(options: Options, data: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_config(options: Options, broker: Broker, triton: Triton, http_port: int) -> Path:
+def write_config(options: Options, broker: Broker, triton: Triton, http_port: int, store: str) -> Path:
     """The scorer's configuration, as a user would write it: what differs from the defaults of deploy/scorer.toml."""
     file = options.work / "scorer.toml"
     file.write_text(
@@ -126,13 +128,7 @@ def write_config(options: Options, broker: Broker, triton: Triton, http_port: in
 bootstrap_servers = "{broker.bootstrap}"
 instance_id = "demo-1"
 
-[store]
-sql = {json.dumps(str(REPOSITORY / "sql"))}
-history = {json.dumps(str(options.work / "history"))}
-
-[snapshots]
-folder = {json.dumps(str(options.work / "state"))}
-
+{store}
 [model]
 url = "{triton.grpc_url}"
 artifact = {json.dumps(str(options.work / "artifact"))}
@@ -142,6 +138,14 @@ port = {http_port}
 """
     )
     return file
+
+
+def embedded_tables(work: Path) -> str:
+    """`[store]` of the embedded engine, which loads the history by itself, and where it keeps its state."""
+    return (
+        f"[store]\nsql = {json.dumps(str(REPOSITORY / 'sql'))}\nhistory = {json.dumps(str(work / 'history'))}\n\n"
+        f"[snapshots]\nfolder = {json.dumps(str(work / 'state'))}\n"
+    )
 
 
 def answers(url: str) -> bool:
@@ -242,9 +246,16 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
         if replay.spread:
             console.print(f"{replay.spread:,} actions of a user's same moment are spread over the next milliseconds")
-    with step("7 The scorer"):
         http_port = free_ports(1)[0]
-        config = write_config(options, broker, triton, http_port)
+        if options.zk:
+            cluster = DemoCluster.prepared(options.zk, options.zk_path, REPOSITORY / "sql", work / "sql")
+            config = write_config(options, broker, triton, http_port, cluster.table())
+            stack.callback(cluster.drop, console.print)
+            run("scorer", "deploy", "--config", config, module="streaming")
+            run("scorer", "load", work / "history", "--config", config, module="streaming")
+        else:
+            config = write_config(options, broker, triton, http_port, embedded_tables(work))
+    with step("7 The scorer"):
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
         console.print(f"[dim]$ jd-intent-score run --config {config}[/dim]", soft_wrap=True)
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
@@ -308,11 +319,16 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=6000, help="size of the generated world")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="leave all running until Ctrl-C")
+    parser.add_argument("--zk", default="", metavar="HOST:PORT", help="an OpenMLDB cluster's ZooKeeper: use that store")
+    parser.add_argument("--zk-path", default="/openmldb", help="OpenMLDB's path in it")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "demo", help="where everything is written")
     words = parser.parse_args()
     if words.data is not None and not words.data.is_dir():
         parser.error(f"--data {words.data}: there is no such folder")
-    options = Options(words.data and words.data.resolve(), words.users, words.seed, words.keep, words.work.resolve())
+    options = Options(
+        words.data and words.data.resolve(), words.users, words.seed, words.keep, words.work.resolve(),
+        words.zk, words.zk_path,
+    )  # fmt: skip
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     started = time.monotonic()

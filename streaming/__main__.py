@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | serve | predict | send | apiserver."""
+"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver."""
 
 from __future__ import annotations
 
@@ -34,6 +34,45 @@ def run(config: ConfigFile = None) -> None:
     from streaming.run import main as run_scorer  # noqa: PLC0415 - seconds of imports that other commands do not need
 
     raise typer.Exit(run_scorer(config))
+
+
+@app.command()
+def deploy(
+    config: ConfigFile = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop and make anew what differs: tables with their rows, the deployment.")
+    ] = False,
+    range_bias: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="RANGE_BIAS of the deployment instead of the script's: how much older rows are kept; inf, 7d."
+        ),
+    ] = None,
+    rows_bias: Annotated[Optional[str], typer.Option(help="ROWS_BIAS, the same in rows.")] = None,  # noqa: UP045
+) -> None:
+    """Make database, tables, indexes and deployment of sql/ on the OpenMLDB cluster of [store].
+
+    What is there already is compared; where it differs nothing is changed, unless --replace is given.
+    """
+    from streaming.config import load as load_config  # noqa: PLC0415
+    from streaming.deploy_sql import main as deploy_sql  # noqa: PLC0415
+
+    deploy_sql(load_config(config), replace=replace, range_bias=range_bias, rows_bias=rows_bias)
+
+
+@app.command()
+def load(
+    history: Annotated[Path, typer.Argument(help="Folder of parquet files in the tutorial's layout.")],
+    config: ConfigFile = None,
+) -> None:
+    """Insert a folder of history into the OpenMLDB cluster of [store], row by row: needs no TaskManager.
+
+    Rows that are there already are not inserted again: after an interruption, give the command again.
+    """
+    from streaming.config import load as load_config  # noqa: PLC0415
+    from streaming.history import main as load_history  # noqa: PLC0415
+
+    load_history(load_config(config), history)
 
 
 @app.command()

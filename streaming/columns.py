@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from streaming.engine import BadRow
-from streaming.engine.types import ARROW, from_name
+__all__ = ["arrow_type", "cells", "differences", "milliseconds", "rows_to_table", "schema_of"]
 
-__all__ = ["arrow_type", "cells", "differences", "rows_to_table", "schema_of", "times_checked"]
-
-DATE_MIN = datetime.date(1900, 1, 1)
-"""OpenMLDB holds no earlier date."""
+# The engine has the same table (a test compares them), but whoever imports it waits for a compiler to load.
+_ARROW = {
+    "bool": pa.bool_(), "smallint": pa.int16(), "int16": pa.int16(), "int": pa.int32(), "int32": pa.int32(),
+    "bigint": pa.int64(), "int64": pa.int64(), "float": pa.float32(), "double": pa.float64(),
+    "timestamp": pa.timestamp("ms"), "date": pa.date32(), "string": pa.string(), "varchar": pa.string(),
+}  # fmt: skip
 
 
 def arrow_type(name: str) -> pa.DataType:
@@ -40,10 +40,9 @@ def arrow_type(name: str) -> pa.DataType:
     Raises:
         ValueError: no such type.
     """
-    kind = from_name(name)
-    if kind is None:
+    if name.lower() not in _ARROW:
         raise ValueError(f"unknown column type {name!r}")
-    return ARROW[kind]
+    return _ARROW[name.lower()]
 
 
 def schema_of(columns: Sequence[tuple[str, str]]) -> pa.Schema:
@@ -80,31 +79,8 @@ def rows_to_table(schema: pa.Schema, rows: Sequence[Sequence[Any]]) -> pa.Table:
 
 def cells(rows: pa.Table) -> list[list[Any]]:
     """Arrow rows as a server takes them: timestamps as epoch ms, dates as `datetime.date`, NULL as None."""
-    columns = [_milliseconds(column).to_pylist() for column in rows.columns]
+    columns = [milliseconds(column).to_pylist() for column in rows.columns]
     return [list(row) for row in zip(*columns, strict=True)]
-
-
-def times_checked(what: str, rows: pa.Table, times: Sequence[str]) -> pa.Table:
-    """`rows`, if a server takes their times and dates.
-
-    Args:
-        what: names the table in messages.
-        times: columns that an index is ordered by. A NULL or negative one is refused by the SDK with a message that
-            names another column, and kills the API server.
-
-    Raises:
-        BadRow: names table, row and column.
-    """
-    for name in times:
-        wrong = pc.fill_null(pc.less(_milliseconds(rows[name]), 0), True)
-        _refuse(what, name, wrong, "is NULL or negative, and orders an index")
-    for field in rows.schema:
-        if pa.types.is_date(field.type):
-            early = pc.less(rows[field.name], pa.scalar(DATE_MIN))
-            _refuse(
-                what, field.name, pc.fill_null(early, False), f"is before {DATE_MIN}, the first that OpenMLDB holds"
-            )
-    return rows
 
 
 def differences(expected: pa.Schema, found: pa.Schema) -> list[str]:
@@ -119,15 +95,9 @@ def differences(expected: pa.Schema, found: pa.Schema) -> list[str]:
     return wrong
 
 
-def _milliseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def milliseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Timestamps as the integers that they are in SQL; other columns as they are."""
     return column.cast(pa.timestamp("ms")).cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-
-
-def _refuse(what: str, name: str, wrong: pa.ChunkedArray, why: str) -> None:
-    if pc.any(wrong).as_py():
-        place = wrong.to_pylist().index(True)
-        raise BadRow(f"{what} row {place}: {name} {why}")
 
 
 def _date(cell: Any) -> datetime.date | None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import structlog
 
+from streaming.cluster import ClusterStore
 from streaming.config import Config
 from streaming.errors import Stopped, StoreUnavailable
 from streaming.event import (
@@ -31,13 +32,67 @@ from streaming.log import place
 from streaming.source import TopicReader, Waiting, check_topics
 from streaming.store import EmbeddedStore, restore_singly
 
-__all__ = ["Follower"]
+__all__ = ["Direct", "Follower", "State"]
 
 E = TypeVar("E", bound=Event)
 
 STOP_TIMEOUT_S = 10.0
 
 _log = structlog.stdlib.get_logger("streaming.follower")
+
+
+class State(Protocol):
+    """What answers requests for the predict server.
+
+    Attributes:
+        failure: what ended it, if anything did.
+        ended: set when it will answer no more.
+    """
+
+    failure: BaseException | None
+    ended: threading.Event
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def missing(self) -> str | None: ...
+    def request(self, rows: list[dict[str, Any]]) -> pa.Table: ...
+
+
+class Direct:
+    """A cluster answers by itself, with the rows that the scorer inserts: nothing is followed.
+
+    Args:
+        store: loaded already.
+    """
+
+    def __init__(self, store: ClusterStore) -> None:
+        self.failure: BaseException | None = None
+        self.ended = threading.Event()
+        self._store = store
+        self._turn = threading.Lock()
+        self._away: str | None = None
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def stop(self) -> None:
+        self.ended.set()
+        self._store.close()
+
+    def missing(self) -> str | None:
+        """Why it did not answer the last time it was asked."""
+        return self._away
+
+    def request(self, rows: list[dict[str, Any]]) -> pa.Table:
+        """The deployment's answer; see `Follower.request`."""
+        with self._turn:
+            try:
+                answer = self._store.request(rows)
+            except StoreUnavailable as error:
+                self._away = str(error)
+                raise
+            self._away = None
+            return answer
 
 
 class Follower:

@@ -9,6 +9,7 @@ read again.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -26,6 +27,7 @@ import structlog
 from streaming.breaker import Breaker
 from streaming.config import Config
 from streaming.deadletter import dead_letter
+from streaming.durable import Moved, Patient, Stretches
 from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
 from streaming.event import (
     Action,
@@ -119,6 +121,7 @@ class Batch:
         dead: the records that cannot be scored, and why.
         ids: int64 [n, 41].
         after: the state behind it.
+        committed: its transaction is.
     """
 
     mark: Any
@@ -131,6 +134,7 @@ class Batch:
     ids: npt.NDArray[np.int64] | None = None
     call: Call | None = None
     after: Standing | None = None
+    committed: bool = False
 
 
 class Scorer:
@@ -165,11 +169,13 @@ class Scorer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config, self.metrics, self.health, self.stop = config, metrics, health, stop
-        self.dimensions, self.store, self.encoder, self.model = dimensions, store, encoder, model
+        self.store: FeatureStore = Patient(store, self) if store.durable else store
+        self.dimensions, self.encoder, self.model = dimensions, encoder, model
         self.publisher = publisher
         self.source = source(self.settle, self.forget)
         self.snapshots, self.standing = snapshots, restored
         self.rebuild = Rebuild(self, restored)
+        self.stretches = Stretches(self)
         self.in_flight: Batch | None = None
         self.publishing: tuple[Batch, Outcome] | None = None
         self._step, self._start, self._clock = step, start, clock
@@ -204,8 +210,9 @@ class Scorer:
         try:
             while not self.stop.is_set():
                 self.report()
-                if self.source.pending:
-                    self.rebuild.run()
+                if self.source.pending or self.store.durable:
+                    with contextlib.suppress(Moved):
+                        (self.rebuild.run if self.source.pending else self.stretches.go_round)()
                     continue
                 if self.snapshots is not None:
                     self.snapshots.turn(self.standing)
@@ -220,6 +227,7 @@ class Scorer:
                 if self.in_flight and not self.crowded(self.in_flight):
                     self.finish(self.in_flight)
             self.settle()
+            self.stretches.settle()
         except Stopped as why:
             self.in_flight = None
             _log.warning("left before all was published: the next start reads it again", why=str(why))
@@ -434,11 +442,14 @@ class Scorer:
             _log.warning("transaction aborted: the batch is read again", error=str(error), at=_places(batch.records))
             if self._aborts >= ABORTS_MAX:
                 raise TransactionFatal(f"{ABORTS_MAX} transactions in a row were aborted, the last: {error}") from error
-            self._undo(batch)
+            self.undo(batch)
             self.stop.wait(min(5.0, 0.05 * 2**self._aborts) * random.uniform(0.5, 1))
             return False
         self._aborts = 0
         self.standing = batch.after
+        batch.committed = True
+        if self.store.durable and batch.actions is not None:
+            self.stretches.owe(batch.actions)
         if self.owns_dimensions():
             self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
         return True
@@ -526,9 +537,10 @@ class Scorer:
     def forget(self) -> None:
         """Undoes what is in flight, and all that was read after it, to be read again; a commit under way is awaited."""
         if self.published() and self.in_flight is not None:
-            self._undo(self.in_flight)
+            self.undo(self.in_flight)
 
-    def _undo(self, batch: Batch) -> None:
+    def undo(self, batch: Batch) -> None:
+        """Forgets a batch and all that was read after it; it is read again."""
         self.in_flight = None
         self.store.rollback(batch.mark)
         self.source.rewind(batch.starts)

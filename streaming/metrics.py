@@ -76,6 +76,9 @@ class Metrics:
         self.model_retries = Counter(
             "jd_intent_model_retries", "Calls to the model server that were repeated.", registry=registry
         )
+        self.store_retries = Counter(
+            "jd_intent_store_retries", "Calls to the feature store that were repeated.", registry=registry
+        )
         self.rebuilds = Counter("jd_intent_state_rebuilds", "Times the state was rebuilt.", registry=registry)
         self.replayed = Counter(
             "jd_intent_state_replayed_actions", "Actions that were read again to rebuild the state.", registry=registry

@@ -55,7 +55,7 @@ class Rebuild:
         self._told = start = time.monotonic()
         generation = source.generation
         try:
-            rows = self._read(generation)
+            rows = loop.stretches.repair(generation) if loop.store.durable else self._read(generation)
         except OffsetOutOfRange as error:
             if not loop.config.kafka.begin_anew:
                 raise OffsetOutOfRange(

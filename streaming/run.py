@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from confluent_kafka import KafkaException
@@ -25,9 +26,18 @@ from confluent_kafka import KafkaException
 from streaming import log
 from streaming.artifact import check_sql
 from streaming.config import Config, load, masked
+from streaming.durable import waits
 from streaming.encode import Encoder
 from streaming.engine import UnsupportedSQL
-from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable, ScorerError, Stopped, Unavailable
+from streaming.errors import (
+    ArtifactMismatch,
+    ConfigError,
+    ModelUnavailable,
+    ScorerError,
+    Stopped,
+    StoreUnavailable,
+    Unavailable,
+)
 from streaming.health import Health, HttpServer
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
@@ -40,6 +50,8 @@ from streaming.triton import Model
 __all__ = ["exit_status", "main", "run"]
 
 MODEL_POLL_S = 0.5
+
+T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("streaming.run")
 
@@ -96,9 +108,10 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         waiting = Waiting(stop, health.beat)
         check_topics(config.kafka, waiting)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
-        store = open_store(config.store)
+        store = open_store(config.store, health.beat)
+        stack.callback(store.close)
         start = time.monotonic()
-        snapshots, restored = load_state(config, store, waiting, metrics)
+        snapshots, restored = wait_for_store(config, lambda: load_state(config, store, waiting, metrics), health, stop)
         if snapshots is not None:
             stack.callback(snapshots.close)
         _log.info("tables are there", seconds=round(time.monotonic() - start, 2), tables=dict(store.sizes()))
@@ -127,6 +140,33 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         gc.freeze()
         scorer.run()
     _log.info("stopped")
+
+
+def wait_for_store(config: Config, load_store: Callable[[], T], health: Health, stop: threading.Event) -> T:
+    """Loads the store; a cluster that is not there is waited for.
+
+    Raises:
+        StoreUnavailable: for longer than `store.give_up_after_s`.
+        ArtifactMismatch, ConfigError, UnsupportedSQL: it has not what is asked of it.
+        Stopped: told to stop before it was there.
+    """
+    settings = config.store
+    deadline = time.monotonic() + settings.give_up_after_s
+    for wait_s in waits(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000):
+        health.beat()
+        try:
+            loaded = load_store()
+        except StoreUnavailable as error:
+            health.not_ready("store", str(error))
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {error}") from error
+            _log.warning("waiting for the store", why=str(error), again_in_s=round(wait_s, 2))
+        else:
+            health.ready("store")
+            return loaded
+        if stop.wait(wait_s):
+            break
+    raise Stopped("while the store was waited for")
 
 
 def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Health, stop: threading.Event) -> None:

@@ -43,14 +43,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streaming import log
 from streaming.artifact import check_sql
+from streaming.cluster import ClusterStore
 from streaming.config import Config, load
 from streaming.encode import Encoder
 from streaming.engine import BadRow, UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, ScorerError, Unavailable
-from streaming.follower import Follower
+from streaming.follower import Direct, Follower, State
 from streaming.request_model import request_model, type_name
 from streaming.run import exit_status
-from streaming.store import EmbeddedStore
+from streaming.store import open_store
 from streaming.triton import Model
 
 __all__ = ["BODY_BYTES_MAX", "BodyLimit", "PredictMetrics", "Predictor", "create_app", "listening", "main", "run"]
@@ -130,7 +131,7 @@ class Predictor:
         name: the model's name on Triton.
     """
 
-    def __init__(self, follower: Follower, encoder: Encoder, model: Model, name: str) -> None:
+    def __init__(self, follower: State, encoder: Encoder, model: Model, name: str) -> None:
         self.follower, self.encoder, self.model, self.name = follower, encoder, model, name
         self._encoding = threading.Lock()  # an encoder has caches: one thread at a time
         self._checked = ("", 0.0)  # the version whose encoder was asked for, and when
@@ -338,12 +339,12 @@ def run(config: Config, host: str, port: int) -> None:
         ScorerError: following the topics failed; the process should be started again.
     """
     with listening(host, port) as listener:
-        store = EmbeddedStore(config.store)
+        store = open_store(config.store)
         store.load()
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         model = Model(config.model.url, config.model.name, config.model.timeout_s)
-        follower = Follower(config, store)
+        follower: State = Direct(store) if isinstance(store, ClusterStore) else Follower(config, store)
         app = create_app(
             Predictor(follower, encoder, model, config.model.name), config, store.request_schema(), store.schema()
         )
@@ -361,7 +362,7 @@ def run(config: Config, host: str, port: int) -> None:
         raise ScorerError(f"following the topics failed: {follower.failure}") from follower.failure
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, follower: Follower) -> None:
+async def _serve(server: uvicorn.Server, listener: socket.socket, follower: State) -> None:
     """Runs the server until it is told to stop, or the follower ends: a state that stands still must not answer."""
 
     async def watch() -> None:

@@ -189,10 +189,11 @@ class ActionSource:
                 lags[partition] = max(0, high - position)
         return lags
 
-    def replay(self) -> Iterator[tuple[list[Record], int]]:
+    def replay(self, tail: int | None = None) -> Iterator[tuple[list[Record], int]]:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
 
-        A partition of which nothing is held is read from its beginning. `held` moves on when the next chunk is asked
+        A partition of which nothing is held is read from its beginning; with `tail`, each from so many offsets before
+        its position, whatever is held. `held` moves on when the next chunk is asked
         for. Ends early when partitions come or go meanwhile: call it again.
 
         Raises:
@@ -205,6 +206,8 @@ class ActionSource:
             starts = {}
             for partition, target in targets.items():
                 low, _ = reader.watermarks(partition)
+                if tail is not None:
+                    self.held[partition] = max(low, target - tail)
                 held = self.held.setdefault(partition, low)
                 if held < low < target:
                     raise OffsetOutOfRange(

@@ -7,7 +7,7 @@ of history and the input topics, and so is rebuilt from them and rolled back wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +15,17 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
+from streaming.cluster import ClusterStore
 from streaming.config import Store
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.snapshot import Capture
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, action_columns
+from streaming.openmldb import Client, connect_options
+from streaming.rest import RestTransport
+from streaming.waves import Places
 
-__all__ = ["EmbeddedStore", "FeatureStore", "open_store", "restore_singly"]
+__all__ = ["EmbeddedStore", "FeatureStore", "open_cluster", "open_store", "restore_singly"]
 
 ACTIONS, REQUESTS = "bo_action", "flattenRequest"
 
@@ -32,7 +36,14 @@ class FeatureStore(Protocol):
     """Tables and a deployment, as the loop uses them.
 
     `dimensions` are rows of bo_user, bo_product and bo_comment, by table; they are inserted before the actions.
+
+    Attributes:
+        durable: rows stay when the process goes (`streaming.cluster`): the loop rolls nothing back and replays nothing,
+            and an event that comes again changes nothing. Every method may raise `StoreUnavailable` then.
     """
+
+    @property
+    def durable(self) -> bool: ...
 
     def load(self) -> None:
         """Makes the tables, deploys the query, loads history. Everything after it is undone by `reset`."""
@@ -46,6 +57,12 @@ class FeatureStore(Protocol):
         Raises:
             ValueError: a row was refused (`BadRow`). What was inserted before it stays: `rollback`.
         """
+
+    def accept(self, actions: Actions) -> None:
+        """The scores of what was answered are committed. Inserts what a durable store has held back until now."""
+
+    def waves(self, actions: Actions, lanes: Sequence[int] | None = None) -> list[Places]:
+        """The events in waves of which each can be answered in one go; see `streaming.waves.levels`."""
 
     def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
         """Inserts rows that were answered already.
@@ -67,18 +84,39 @@ class FeatureStore(Protocol):
         """The deployment's output columns."""
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Rows and bytes per table, and of the texts that all tables share, as `strings`."""
+        """Rows and bytes of each table that is held here, and of the texts that all of them share, as `strings`."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""
 
 
-def open_store(settings: Store) -> FeatureStore:
-    """The store of `store.kind`.
+def open_store(settings: Store, beat: Callable[[], None] = lambda: None) -> EmbeddedStore | ClusterStore:
+    """The store of `store.kind`; `load` it.
+
+    Args:
+        beat: called at least once a second or two while a cluster is waited for.
 
     Raises:
-        ConfigError: that kind is not there.
+        ConfigError: a setting or a script is missing or wrong.
+        UnsupportedSQL: a script says what the engine cannot plan.
     """
-    if settings.kind != "embedded":
-        raise ConfigError(f"store.kind: {settings.kind!r} is not there yet")
-    return EmbeddedStore(settings)
+    if settings.kind == "embedded":
+        return EmbeddedStore(settings)
+    return ClusterStore(settings, open_cluster(settings, beat))
+
+
+def open_cluster(settings: Store, beat: Callable[[], None] = lambda: None) -> Client | RestTransport:
+    """The calls of the cluster of `store.kind`; nothing is connected yet.
+
+    Raises:
+        ConfigError: `store.kind` is "embedded", or a setting is missing or wrong.
+    """
+    match settings.kind:
+        case "openmldb":
+            return Client(connect_options(settings), settings.deployment, beat)
+        case "openmldb-rest":
+            return RestTransport(settings, beat)
+    raise ConfigError('store.kind is "embedded", whose tables are made at every start: set "openmldb"')
 
 
 def restore_singly(
@@ -113,6 +151,8 @@ class EmbeddedStore:
         settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql and load_online.sql;
             paths in the scripts that begin with `history_prefix` are read from `history`.
     """
+
+    durable = False
 
     def __init__(self, settings: Store) -> None:
         self._settings = settings
@@ -185,6 +225,13 @@ class EmbeddedStore:
         insert_at |= {self._table(ACTIONS): position, self._table(REQUESTS): position + 2}
         return self._engine.replay(self._deployment, actions.requests, inserts, position + 1, insert_at)
 
+    def accept(self, actions: Actions) -> None:
+        """Nothing: `answer` has inserted all."""
+
+    def waves(self, actions: Actions, lanes: Sequence[int] | None = None) -> list[Places]:
+        """One: `answer` keeps the order of the events by itself."""
+        return [np.arange(len(actions.times), dtype=np.int64)]
+
     def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
         for table, rows in dimensions.items():
             self._engine.insert(self._table(table), rows)
@@ -219,6 +266,9 @@ class EmbeddedStore:
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         stats = {**self._engine.stats(), "strings": self._engine.strings()}
         return {table: (of.rows, of.bytes) for table, of in stats.items()}
+
+    def close(self) -> None:
+        """Nothing: the tables go with the process."""
 
     def _table(self, name: str) -> str:
         return f"{self._database}.{name}"

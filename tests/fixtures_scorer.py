@@ -34,7 +34,7 @@ from streaming.metrics import Metrics
 from streaming.publish import Publisher
 from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource, Waiting
-from streaming.store import EmbeddedStore
+from streaming.store import EmbeddedStore, FeatureStore
 from streaming.triton import Model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -188,6 +188,11 @@ class Stage:
             "log": {"format": "console"},
         }  # fmt: skip
 
+    @staticmethod
+    def store_settings(**changes: Any) -> Store:
+        """A store over the SDK."""
+        return Store(**{"kind": "openmldb", "sql": str(REPOSITORY / "sql"), "openmldb": {"zk": "zk:2181"}, **changes})
+
     def create_topics(self, broker: Broker) -> None:
         """On a broker."""
         two = ("actions", "scores")
@@ -297,7 +302,7 @@ Step = Callable[[Scorer, str], None]
 
 @contextmanager
 def running(
-    config: Config, encoder: Encoder, store: EmbeddedStore | None = None, step: Step = lambda *_: None
+    config: Config, encoder: Encoder, store: FeatureStore | None = None, step: Step = lambda *_: None
 ) -> Iterator[Scorer]:
     """A scorer on a thread of this process; leaving the block stops it. What it raised is raised here."""
     stop, health, model = threading.Event(), Health(60), Model(config.model.url, timeout_s=config.model.timeout_s)

@@ -8,11 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streaming.columns import arrow_type, cells, differences, rows_to_table, schema_of, times_checked
+from streaming.cluster import times_checked
+from streaming.columns import arrow_type, cells, differences, rows_to_table, schema_of
 from streaming.engine import BadRow
+from streaming.engine.types import ARROW, NAMES, Type
 
 COLUMNS = [
     ("bo", "Bool"), ("si", "int16"), ("i", "Int32"), ("b", "bigInt"), ("f", "float"), ("d", "Double"),
@@ -32,7 +34,8 @@ ROW = st.tuples(
 NULLABLE = ROW.flatmap(lambda row: st.tuples(*(st.one_of(st.none(), st.just(cell)) for cell in row)))
 
 
-@given(st.lists(NULLABLE, max_size=5))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(NULLABLE, max_size=3))
 def test_cells_come_back_as_they_were(rows: list[tuple[Any, ...]]) -> None:
     spelled = [[str(cell) if isinstance(cell, datetime.date) else cell for cell in row] for row in rows]
     table = rows_to_table(SCHEMA, spelled)
@@ -62,6 +65,10 @@ def test_a_cell_of_another_type_is_an_error(kind: str, cell: object) -> None:
 def test_a_row_of_another_length_is_an_error() -> None:
     with pytest.raises(ValueError, match="a row has 1 cells, the schema 9 columns"):
         rows_to_table(SCHEMA, [[True]])
+
+
+def test_types_are_those_of_the_engine() -> None:
+    assert {kind: arrow_type(NAMES[kind]) for kind in Type if kind} == {k: v for k, v in ARROW.items() if k}
 
 
 def test_unknown_types_are_errors() -> None:
