@@ -205,6 +205,35 @@ def _strip_libraries(source: Path, target: Path) -> None:
                 new.writestr(entry, old.read(entry))
 
 
+def _make_oracle() -> None:
+    """OpenMLDB's engine for tests and benchmarks: its library unpacked, Oracle.java compiled where there is a javac."""
+    source = REPOSITORY / "deploy" / "openmldb" / "Oracle.java"
+    home = folder() / "spark"
+    stamp = folder() / "spark-oracle.stamp"
+    digest = _digest(source.read_bytes(), (folder() / "spark-jar.stamp").read_bytes())
+    if not _step("OpenMLDB's engine in process", stamp, digest):
+        return
+    javac = Path(shutil.which("javac") or Path(java()).with_name("javac"))
+    if not javac.exists():
+        print("  no javac: tests and benchmarks do without OpenMLDB's engine (apt-get install openjdk-17-jdk-headless)")
+        return
+    stamp.unlink(missing_ok=True)
+    with zipfile.ZipFile(home / SPARK_JAR) as jar:
+        jar.extract("libhybridse_jsdk_core.so", home / "native")
+    gson = next(home.glob("lib/python*/site-packages/pyspark/jars/gson-*.jar"))
+    argv = [
+        str(javac),
+        "-proc:none",
+        "-nowarn",
+        "-XDignore.symbol.file",
+        "-XDsuppressNotes",
+        "-d",
+        str(home / "oracle"),
+    ]
+    _run([*argv, "-cp", f"{home / SPARK_JAR}:{gson}", str(source)], "compiling Oracle.java")
+    stamp.write_text(digest)
+
+
 def _make_kernels() -> None:
     """Compiles the embedded engine's kernels into their cache: otherwise the first command that needs them does."""
     stamp = folder() / "kernels.stamp"
@@ -252,6 +281,7 @@ def make_spark() -> None:
         java()
         _make_environment("spark", SPARK)
         _make_spark_jar()
+        _make_oracle()
 
 
 def main() -> None:
