@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver."""
+"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver | sql | explain."""
 
 from __future__ import annotations
 
@@ -135,6 +135,47 @@ def apiserver(  # noqa: PLR0917 - typer calls it
     from streaming.apiserver import main as run_server  # noqa: PLC0415
 
     raise typer.Exit(run_server(config, sql, history, host, port, empty=empty))
+
+
+@app.command()
+def sql(
+    scripts: Annotated[Optional[list[Path]], typer.Argument(help="Scripts to run; none: a prompt, or stdin.")] = None,  # noqa: UP045
+    maps: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--map", help="PREFIX=FOLDER: where the scripts' paths that begin with PREFIX lie here."),
+    ] = None,
+    execute: Annotated[Optional[str], typer.Option("--execute", "-e", help="Statements to run after them.")] = None,  # noqa: UP045
+    csv: Annotated[bool, typer.Option("--csv", help="Print results as csv, all rows.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Go on with a prompt.")] = False,
+) -> None:
+    """Run feature SQL on an embedded engine: scripts, or a prompt.
+
+    Exit status: 2 after an error, whose line and column are named.
+    """
+    from streaming.shell import run as run_shell  # noqa: PLC0415
+
+    raise typer.Exit(run_shell(scripts or (), maps or (), execute, csv, interactive))
+
+
+@app.command()
+def explain(
+    script: Annotated[Path, typer.Argument(help="A SELECT, or a script with DEPLOY.")],
+    tables: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Script that makes the tables; by default create_tables.sql beside it."),
+    ] = None,
+) -> None:
+    """Print the plan of a query: windows, joins, indexes, times to live, and what the windows share."""
+    from streaming.engine import BadRow, Engine  # noqa: PLC0415
+
+    made = tables or script.with_name("create_tables.sql")
+    try:
+        engine = Engine()
+        if tables or made.is_file():
+            engine.execute(made.read_text(encoding="utf-8"))
+        print(engine.explain(script.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BadRow(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
 def main() -> None:

@@ -379,21 +379,20 @@ class Engine:
 
     def explain(self, sql: str) -> str:
         """What a SELECT, or the SELECT of a DEPLOY, would do: windows, joins, indexes, and what they share."""
-        selects = [
-            statement.select if isinstance(statement, s.Deploy) else statement
-            for statement in parse(sql)
-            if isinstance(statement, (s.Deploy, s.Select))
-        ]
-        if not selects:
+        found = [statement for statement in parse(sql) if isinstance(statement, (s.Deploy, s.Select))]
+        if not found:
             raise point(sql, 0, "nothing to explain: no SELECT and no DEPLOY")
         self._forget()
-        mark = self._pool.count
+        mark, plans = self._pool.count, []
         try:
-            queries = [self._plan(select, sql) for select in selects]
-            outputs = [[output.node for output in query.outputs] for query in queries]
-            return "\n\n".join(explain(q, emit(nodes, strict=False)) for q, nodes in zip(queries, outputs, strict=True))
+            for statement in found:
+                deploy = statement if isinstance(statement, s.Deploy) else None
+                query = self._plan(statement.select if isinstance(statement, s.Deploy) else statement, sql)
+                program = emit([output.node for output in query.outputs], strict=False)
+                plans.append(explain(query, program, ttl.derived(program, deploy.options if deploy else {})))
         finally:
             self._pool.truncate(mark)
+        return "\n\n".join(plans)
 
     def databases(self) -> list[str]:
         """The databases, sorted."""

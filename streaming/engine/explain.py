@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from streaming.engine.emit import Program
 from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Joined, Node
 from streaming.engine.plan import Query
 from streaming.engine.table import Table
+from streaming.engine.ttl import Ttl
 
 __all__ = ["explain", "joins", "walk"]
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
 
-def explain(query: Query, program: Program) -> str:
-    """The plan of `query` and its `program`, several lines."""
+def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
+    """The plan of `query` and its `program`, several lines.
+
+    Args:
+        ttls: how long the rows of each of its indexes would live, where they are not there yet.
+    """
     lines = [f"main table: {_name(query.main.table) if query.main else 'none'}"]
     for group in program.groups:
         lines += _window(group, query)
@@ -24,14 +29,13 @@ def explain(query: Query, program: Program) -> str:
         order = "the last inserted" if joined.ts < 0 else f"the latest {joined.base.table.columns[joined.ts].name}"
         more = ", the first for which the condition holds" if joined.condition is not None else ""
         lines.append(f"last join: {_name(joined.base.table)} by {on}, {order}{more}")
-    for rows in program.indexes:
+    for rows, ttl in zip(program.indexes, ttls, strict=True):
         key = ", ".join(rows.table.columns[c].name for c in rows.key)
         ts = f", ts {rows.table.columns[rows.ts].name}" if rows.ts >= 0 else ""
         existing = rows.table.indexes.get((rows.key, rows.ts))
-        ttl = ""
-        if existing is not None and existing.ttl != (0, 0, False):
-            ttl = f", ttl {existing.ttl[0]} ms/{existing.ttl[1]} rows"
-        lines.append(f"index: {_name(rows.table)} (key {key}{ts}{ttl})")
+        made = "is there" if existing is not None else "made by DEPLOY"
+        lives = _lives(ttl if existing is None else existing.ttl)
+        lines.append(f"index: {_name(rows.table)} (key {key}{ts}), {made}, rows live {lives}")
     lines.append(f"instructions: {len(program.code)}, of which in Python: {len(program.host)}")
     return "\n".join(lines)
 
@@ -49,7 +53,23 @@ def _window(group: Group, query: Query) -> list[str]:
         shown = str if rows else _duration
         frame = f"{'rows' if rows else 'range'} {'unbounded' if start < 0 else shown(start)} … {shown(end)}"
         lines.append(f"  {frame}{f' maxsize {maxsize}' if maxsize else ''}: {', '.join(used) or '(shared)'}")
+        counted: dict[tuple[Node, Node | None], list[str]] = {}
+        for output in query.outputs:
+            for a in _aggregates(output.node):
+                if isinstance(a, Aggregate) and isinstance(a.kind, str) and (a.group, a.frame) == (group, number):
+                    together = counted.setdefault((a.value, a.condition), [])
+                    if output.name not in together:
+                        together.append(output.name)
+        lines += [f"    one count for {' and '.join(names)}" for names in counted.values() if len(names) > 1]
     return lines
+
+
+def _lives(ttl: Ttl) -> str:
+    ms, rows, both = ttl
+    span, most = f"{_duration(ms)} by the wall clock", f"as the newest {rows} of their key"
+    if ms and rows:
+        return f"{span} {'or' if both else 'and'} {most}"
+    return span if ms else most if rows else "for ever"
 
 
 def _duration(ms: int) -> str:

@@ -9,7 +9,7 @@ from functools import reduce
 from streaming.engine.emit import Program
 from streaming.engine.table import NO_TTL
 
-__all__ = ["derived", "merged"]
+__all__ = ["Ttl", "derived", "merged"]
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
