@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from streaming.errors import ScorerError
+from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
 
 __all__ = ["app", "main"]
 
@@ -53,6 +53,7 @@ def deploy(
     """Make database, tables, indexes and deployment of sql/ on the OpenMLDB cluster of [store].
 
     What is there already is compared; where it differs nothing is changed, unless --replace is given.
+    Exit status: 2 configuration, 3 something else is there, 4 the cluster does not answer.
     """
     from streaming.config import load as load_config  # noqa: PLC0415
     from streaming.deploy_sql import main as deploy_sql  # noqa: PLC0415
@@ -186,7 +187,7 @@ def main() -> None:
         if not isinstance(error, ScorerError) and type(error).__name__ not in ("UnsupportedSQL", "BadRow"):
             raise
         print(f"jd-intent-score: {type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(4 if isinstance(error, Unavailable) else 3 if isinstance(error, ArtifactMismatch) else 2)
 
 
 if __name__ == "__main__":

@@ -241,7 +241,10 @@ class _Trust:
     def __enter__(self) -> None:
         if self._store._doubtful:
             self._store._transport.probe()
-            self._store.load()
+            try:
+                self._store.load()
+            except ArtifactMismatch as error:  # a cluster that comes back, or is deployed to, may have it in a moment
+                raise StoreUnavailable(str(error)) from error
             self._store._doubtful = False
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

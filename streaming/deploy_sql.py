@@ -19,7 +19,7 @@ import pyarrow as pa
 from streaming.columns import differences, schema_of
 from streaming.config import Config, Store
 from streaming.engine import Engine, UnsupportedSQL
-from streaming.errors import ArtifactMismatch, ConfigError
+from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.openmldb import deployment_schemas
 from streaming.store import open_cluster
 
@@ -130,7 +130,7 @@ def deploy(
     cluster.execute(f"USE {database}")
     cluster.execute("SET @@execute_mode='online'")
     there = {row[0] for row in cluster.execute("SHOW TABLES")}
-    deployed = name in [row[1] for row in cluster.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+    deployed = name in _deployments(cluster, database)
     wrong = {
         table: found for table in scripts.tables if table in there and (found := _table_wrong(cluster, scripts, table))
     }
@@ -255,6 +255,15 @@ def _deployment_wrong(cluster: Cluster, scripts: Scripts, name: str) -> list[str
     ]
     part = same_sql(scripts.deployment, shown_sql(shown))
     return wrong + ([part] if part else [])
+
+
+def _deployments(cluster: Cluster, database: str) -> list[str]:
+    try:
+        return [row[1] for row in cluster.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+    except StoreUnavailable as error:
+        if "not found" in str(error):  # a database that never had one
+            return []
+        raise
 
 
 def _filled(cluster: Cluster, table: str) -> bool:

@@ -386,6 +386,13 @@ class Cluster:
         self.calls.clear()
         self.inserts.clear()
 
+    def wipe(self) -> None:
+        """A new cluster, with the old connections."""
+        self.engine = type(self.engine)()
+        for made in (self.databases, self.tables, self.deployments):
+            made.clear()
+        self.clear()
+
     def close(self) -> None:
         self._listener.close()
         self.disconnect()

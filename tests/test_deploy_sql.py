@@ -24,17 +24,24 @@ from streaming.openmldb import Client, connect_options
 SQL = REPOSITORY / "sql"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Client]]:
+    """One cluster and one client for all tests."""
+    options = connect_options(Stage.store_settings(), "fake_openmldb:cluster_sdk")
+    with running_cluster(tmp_path_factory.mktemp("openmldb")) as cluster, Client(options, "demo") as client:
+        yield cluster, client
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(made: tuple[Cluster, Client]) -> Cluster:
     """Without any database."""
-    with running_cluster(tmp_path) as made:
-        yield made
+    made[0].wipe()
+    return made[0]
 
 
 @pytest.fixture
-def client(cluster: Cluster) -> Iterator[Client]:
-    with Client(connect_options(Stage.store_settings(), "fake_openmldb:cluster_sdk"), "demo") as made:
-        yield made
+def client(made: tuple[Cluster, Client], cluster: Cluster) -> Client:
+    return made[1]
 
 
 def scripts(folder: Path = SQL, **biases: str) -> Scripts:
