@@ -183,6 +183,8 @@ class Client:
             return value
         if name == "connect":
             self._kill()
+            if kind == "refused":
+                raise ConfigError(value)
         if kind == "failed":
             raise StoreUnavailable(value)
         if kind == "refused":

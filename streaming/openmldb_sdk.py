@@ -306,4 +306,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # The module by its own name: classes of `__main__` are others than those that messages and `Options.sdk` name.
+    importlib.import_module("streaming.openmldb_sdk").main()

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from streaming.openmldb_sdk import KINDS, Sdk
+from streaming.openmldb_sdk import KINDS, Refused, Sdk
 
 Columns = list[tuple[str, str]]
 """(name, the SDK's name of the type)."""
@@ -332,6 +332,11 @@ class Remote:
 def cluster_sdk() -> Sdk:
     """`Options.sdk` of tests: an SDK whose router talks to the `Cluster` at $FAKE_OPENMLDB."""
     return Sdk(lambda **keywords: connection(Remote(os.environ[ADDRESS]), **keywords), fake_native())
+
+
+def no_sdk() -> Sdk:
+    """`Options.sdk` where the SDK is not installed."""
+    raise Refused("OpenMLDB's SDK does not load: no")
 
 
 @dataclass

@@ -320,6 +320,13 @@ def test_the_predict_server_asks_the_cluster_itself(
     assert direct.missing() is None
 
 
+def test_without_the_sdk_the_configuration_is_wrong() -> None:
+    with Client(connect_options(settings(), "fake_openmldb:no_sdk")) as client:
+        with pytest.raises(ConfigError, match="OpenMLDB's SDK does not load"):
+            client.schemas()
+        assert client.pid is None
+
+
 def test_the_settings_name_one_server(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set `zk` .* or `host`"):
         connect_options(Store(kind="openmldb"))
