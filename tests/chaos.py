@@ -30,6 +30,7 @@ READY_S = 180.0
 RECOVERY_S_MAX = 120.0
 QUIET_S = (0.5, 3.0)  # between two rounds
 STOP_S_MAX = 30.0
+SNAPSHOT_S = 5.0
 KAFKA = {"session_timeout_s": 6.0, "transaction_timeout_s": 10.0, "give_up_after_s": 60.0}
 
 
@@ -69,7 +70,7 @@ class Chaos:
         self.scorers.signal(slot, signal.SIGCONT)
 
     def scorer_told_to_stop(self) -> None:
-        slot = self._any()
+        slot = self._any(answering=True)  # not one that is so young that it has no handler yet
         popen = slot.process.popen
         self.scorers.signal(slot, signal.SIGTERM)
         self.stops_s.append(self.scorers.wait_ended(slot, STOP_S_MAX))
@@ -99,9 +100,9 @@ class Chaos:
         time.sleep(1.0)
         self.rig.broker.start()
 
-    def _any(self) -> Slot:
+    def _any(self, answering: bool = False) -> Slot:
         deadline = time.monotonic() + RECOVERY_S_MAX
-        while not (running := self.scorers.running()):
+        while not (running := [s for s in self.scorers.running() if not answering or s.answers("/healthz")]):
             if time.monotonic() > deadline:
                 raise Failed("no scorer runs")
             time.sleep(0.1)
@@ -141,15 +142,20 @@ def drawn(luck: random.Random) -> Iterator[str]:
         yield from names
 
 
-def chaos(folder: Path, rounds: int, seed: int) -> tuple[list[Round], Verdict, list[int], list[float]]:
+def chaos(folder: Path, rounds: int, seed: int, minutes: float) -> tuple[list[Round], Verdict, list[int], list[float]]:
     """The rounds, the verdict, how scorers ended that were not killed, and how long SIGTERM took."""
     luck = random.Random(seed)
     with pipeline(folder) as rig:
         traffic = Traffic(rig.stage, PER_S, seed)
         subscriber = Subscriber(rig.stage, traffic)
         scorers = Scorers(
-            rig.stage, folder, SCORERS, kafka=KAFKA, model={"timeout_s": 3.0, **rig.stage.values["model"]}
-        )
+            rig.stage,
+            folder,
+            SCORERS,
+            kafka=KAFKA,
+            snapshots={"every_s": 5.0},
+            model={"timeout_s": 3.0, **rig.stage.values["model"]},
+        )  # fmt: skip
         deadline = time.monotonic() + READY_S
         while scorers.ready() < SCORERS:
             scorers.check()
@@ -161,7 +167,10 @@ def chaos(folder: Path, rounds: int, seed: int) -> tuple[list[Round], Verdict, l
         made = Chaos(rig, scorers, traffic, subscriber, luck)
         made.recovered()
         done: list[Round] = []
+        end = time.monotonic() + minutes * 60
         for number, kind in zip(range(rounds), drawn(luck), strict=False):
+            if time.monotonic() > end:
+                break
             time.sleep(luck.uniform(*QUIET_S))
             KINDS[kind](made)
             done.append(Round(kind, made.recovered()))
@@ -213,6 +222,7 @@ def report(rounds: list[Round], verdict: Verdict, statuses: list[int], stops_s: 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no round after so long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
     words = parser.parse_args()
@@ -220,7 +230,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.monotonic()
-    rounds, verdict, statuses, stops_s = chaos(folder, words.rounds, words.seed)
+    rounds, verdict, statuses, stops_s = chaos(folder, words.rounds, words.seed, words.minutes)
     text = report(rounds, verdict, statuses, stops_s, time.monotonic() - started)
     (folder / "report.md").write_text(text + "\n")
     print(text)

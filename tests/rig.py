@@ -253,6 +253,14 @@ class Slot:
     statuses: list[int] = field(default_factory=list)
     """How its processes ended."""
 
+    def answers(self, path: str) -> bool:
+        """Does it say yes to `/readyz` or `/healthz`?"""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # HTTPError is one
+            return False
+
 
 class Scorers:
     """Scorer processes; `tend` starts those again that ended, as a supervisor does, from a thread of its own.
@@ -282,7 +290,7 @@ class Scorers:
 
     def ready(self) -> int:
         """How many say that they are ready."""
-        return sum(_status(slot.port, "/readyz") == 200 for slot in self.slots)
+        return sum(slot.answers("/readyz") for slot in self.slots)
 
     def running(self) -> list[Slot]:
         """Those that run and are not SIGSTOPped."""
@@ -341,14 +349,6 @@ class Scorers:
                     self.failure = f"{slot.instance} ended with status {status}: {slot.process.tail(60)}"
                 with self._lock:
                     slot.process, slot.stopped = self._start(slot.instance, slot.file), False
-
-
-def _status(port: int, path: str) -> int:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
-            return int(answer.status)
-    except OSError:  # HTTPError is one
-        return 0
 
 
 @dataclass

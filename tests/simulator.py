@@ -6,8 +6,9 @@
 A schedule is drawn from its seed: which faults it has and how often, what is sent when, who runs when. Every task (a
 scorer's loop, its publishing, the shop, the supervisor) is a greenlet that hands over at every call to Kafka or to the
 model and after every step of the loop, so that a process dies, freezes or loses its partitions between any two of them.
-After a while the faults end; then all must be answered: every event once, in its partition's order, with exactly the
-score that its features have when it is answered alone; every refused record in the dead letters once.
+Half of the schedules take snapshots all the time. After a while the faults end; then all must be answered: every event
+once, in its partition's order, with exactly the score that its features have when it is answered alone; every refused
+record in the dead letters once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import logging
 import random
 import sys
+import threading
 import time
 import types
 from collections import deque
@@ -25,6 +27,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -37,8 +41,8 @@ from fixtures_scorer import REPOSITORY, START_MS, Shop, loaded_store, probabilit
 from greenlet import getcurrent, greenlet
 from simulated_kafka import Broker, Consumer, Entry, Place, Producer
 
-import streaming.loop
 import streaming.publish
+import streaming.snapshots
 import streaming.source
 from streaming.config import Config
 from streaming.errors import ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, ScorerError
@@ -47,6 +51,8 @@ from streaming.health import Health
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
+from streaming.snapshot_folder import Writing
+from streaming.snapshots import Snapshots
 from streaming.source import ActionSource, DimensionSource, Waiting
 from streaming.store import EmbeddedStore
 from streaming.triton import Scores
@@ -60,6 +66,7 @@ WORKLOADS = 16  # streams of events, whose truth is computed once each
 TROUBLE_S = 40.0  # simulated; faults end then
 PATIENCE_S = 400.0  # simulated; all must be answered then
 SWITCHES_MAX = 60_000
+MEMORY = Path("/dev/shm")  # snapshots of a schedule live there: the disk is not what is tested
 TRACE = 100_000  # lines that a violation shows at most
 
 TABLES = {"users": ("bo_user", "user_id"), "products": ("bo_product", "sku_id"), "comments": ("bo_comment", "sku_id")}
@@ -81,6 +88,7 @@ FAULTS = {
     "model slow": 0.05,
     "model mad": 0.005,
     "clock jump": 0.01,
+    "snapshot fails": 0.1,
 }
 """How often a fault comes, for each time that it can, in a schedule that has it."""
 
@@ -106,6 +114,7 @@ class Process:
     frozen_until: float = 0.0
     silent_since: float | None = None
     """Since when the group has not heard of it."""
+    snapshots: Snapshots | None = None
 
 
 @dataclass(eq=False)
@@ -253,6 +262,11 @@ class World:
             self._switch(task)
             if not task.done:
                 raise Violation(f"{process.name} is dead and goes on")
+        if process.snapshots is not None:
+            if process.snapshots._taking is not None:
+                process.snapshots._taking._capture.close()  # the engine is another schedule's next
+            process.snapshots.folder.close()  # as the system does: its lock is free
+            process.snapshots = None
 
     def run(self, until: Callable[[], bool]) -> None:
         """Lets tasks run until `until` holds; a task that failed fails the run."""
@@ -277,13 +291,37 @@ class World:
         self.task = before
 
 
+class Writers:
+    """Queues and threads of snapshots: what the loop hands over is written as soon as it has handed over all of it."""
+
+    def __init__(self) -> None:
+        self._newest: deque[Any] = deque()
+        self._works: dict[int, Callable[[], None]] = {}
+
+    def queue(self, _: int) -> types.SimpleNamespace:
+        """The queue of the thread that is made next."""
+        items: deque[Any] = deque()
+        self._newest = items
+
+        def put(item: Any) -> None:
+            items.append(item)
+            if item is None:
+                self._works[id(items)]()
+
+        return types.SimpleNamespace(put=put, put_nowait=put, get=items.popleft, full=lambda: False)
+
+    def thread(self, target: Callable[..., None], args: tuple[Any, ...], **_: Any) -> types.SimpleNamespace:
+        self._works[id(self._newest)] = functools.partial(target, *args)
+        return types.SimpleNamespace(start=lambda: None)
+
+
 class SimulatedTime(types.SimpleNamespace):
     """What the loop's modules find under the name `time`."""
 
     def __init__(self, world: World) -> None:
         super().__init__(
             monotonic=lambda: world.now, perf_counter=lambda: world.now, sleep=world.sleep,
-            time=lambda: START_MS / 1000 + world.now + world.wall_s,
+            time=lambda: START_MS / 1000 + world.now + world.wall_s, strftime=time.strftime, gmtime=time.gmtime,
         )  # fmt: skip
 
 
@@ -426,6 +464,7 @@ class Bench:
                     "batch": {"messages_max": messages_max, "poll_ms": 1000},
                     "model": {"timeout_s": 5.0, "give_up_after_s": 40.0},
                     "store": {"sql": str(REPOSITORY / "sql")},
+                    "snapshots": {"every_s": 0.5},
                 }
             )  # fmt: skip
         return self._configs[instance, messages_max]
@@ -497,6 +536,10 @@ class Schedule:
         self.scorers: dict[str, tuple[Process, Flag, Task, Scorer | None]] = {}
         self.stores: list[EmbeddedStore] = []
         self.sent = False
+        # Half of the schedules take snapshots, far more often than anybody would.
+        snapshots = self.world.random.random() < 0.5
+        self._folder = TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) if snapshots else None
+        self.folder = Path(self._folder.name) if self._folder else None
 
     def run(self) -> None:
         world = self.world
@@ -516,6 +559,11 @@ class Schedule:
                 for process, *_ in self.scorers.values():
                     world.kill(process)
                     world.bury(process)
+                if self._folder is not None:
+                    self._folder.cleanup()
+                for store in self.stores:
+                    store.clear()
+                    store.load_history()
                 bench().stores += self.stores
 
     def _append(self, entries: list[Entry], gaps: Mapping[int, int] = types.MappingProxyType({})) -> None:
@@ -581,11 +629,22 @@ class Schedule:
             publisher = Publisher(config.kafka, event, health.beat)
             publisher.start()
             health.ready("model")
+            metrics, snapshots, restored = Metrics(), None, None
+            if self.folder is not None:
+                store.clear()
+                folder = config.snapshots.model_copy(update={"folder": str(self.folder)})
+                config = config.model_copy(update={"snapshots": folder})
+                snapshots = process.snapshots = Snapshots(config, store, {"simulated": "yes"}, metrics)
+                restored = snapshots.restore()
+                world.tell(f"{name}: restored {restored and (restored.actions, restored.dimensions)}")
+                if restored is None:
+                    store.load_history()
             scorer = Scorer(
                 config, source=functools.partial(ActionSource, config.kafka, waiting),
                 dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=bench().encoder,
-                model=Model(world, config, bench().encoder.digest), publisher=publisher, metrics=Metrics(),
-                health=health, stop=event, step=world.point, start=lambda work: Work(world, work),
+                model=Model(world, config, bench().encoder.digest), publisher=publisher, metrics=metrics,
+                health=health, stop=event, snapshots=snapshots, restored=restored, step=world.point,
+                start=lambda work: Work(world, work),
                 clock=lambda: START_MS / 1000 + world.now + world.wall_s,
             )  # fmt: skip
             self.mutate(scorer)
@@ -647,10 +706,35 @@ class Schedule:
 @contextmanager
 def _simulated(world: World) -> Iterator[None]:
     """The loop's modules see the simulated Kafka and the simulated time."""
-    clock = SimulatedTime(world)
+    clock, writers = SimulatedTime(world), Writers()
+
+    def disk(call: Callable[..., Any]) -> Callable[..., Any]:
+        """A call that writes: the process may die before it, or the disk be full."""
+
+        def write(*arguments: Any) -> Any:
+            world.point("snapshot")
+            if world.luck("snapshot fails"):
+                raise OSError(28, "No space left on device")
+            return call(*arguments)
+
+        return write
+
+    def abandon(writing: Writing) -> None:
+        if not world.process().dead:
+            abandoned(writing)
+        else:  # the dead remove nothing: the next start finds what they left
+            for file in writing._files.values():
+                file.close()
+
+    abandoned = Writing.abandon
     changes: list[tuple[Any, str, Any]] = [
         (streaming.source, "Consumer", lambda settings, **_: Consumer(world, settings)),
         (streaming.publish, "Producer", lambda settings, **_: Producer(world, settings)),
+        (streaming.snapshots, "threading", types.SimpleNamespace(Thread=writers.thread, Event=threading.Event)),
+        (streaming.snapshots, "queue", types.SimpleNamespace(Queue=writers.queue)),
+        (Writing, "add", disk(Writing.add)),
+        (Writing, "finish", disk(Writing.finish)),
+        (Writing, "abandon", abandon),
         (streaming.publish, "_message_bytes_max", lambda _, topics: dict.fromkeys(topics, 1_000_000)),
     ]
     for name, module in list(sys.modules.items()):
