@@ -142,7 +142,7 @@ def takes_snapshots_that_name_an_earlier_offset(scorer: Scorer) -> None:
     change(scorer.snapshots, "turn", early)
 
 
-FIRST = {publishes_what_is_not_its_own_any_more: 90}
+FIRST: dict[Callable[[Scorer], None], int] = {publishes_what_is_not_its_own_any_more: 90}
 """Where to begin with a fault that few schedules bring to light."""
 
 
