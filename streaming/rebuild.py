@@ -86,7 +86,9 @@ class Rebuild:
                 partitions=[place(*p, source.positions[p]) for p in ahead],
             )
             self._restored, self._following = None, False
-        if not self._following:
+        if self._following:
+            loop.dimensions.look_again()
+        else:
             self._follow()
         if any(number == 0 for _, number in source.pending):
             self._own_dimensions(generation)

@@ -378,6 +378,11 @@ class DimensionSource:
         self.ask_committed()
         reader.assign(self.positions)
 
+    def look_again(self) -> None:
+        """Is not `caught_up` until the ends are seen again: rows may have come while nobody read."""
+        if self._reader is not None:
+            self._reader.assign(self.positions)
+
     def ask_committed(self) -> None:
         """Asks the group how far the dead letters of these topics are published."""
         if self._reader is not None:
@@ -399,7 +404,7 @@ class DimensionSource:
 
     @property
     def caught_up(self) -> bool:
-        """The end of each partition was seen since `restart`."""
+        """The end of each partition was seen since `restart` or `look_again`."""
         return self._reader is not None and self._reader.ended >= self.positions.keys()
 
     def poll(self, count: int, wait_s: float = 0.0) -> list[Record]:

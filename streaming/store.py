@@ -206,13 +206,16 @@ class EmbeddedStore:
         """What was there at a mark; see `streaming.engine.snapshot`."""
         return self._engine.capture(mark)
 
-    def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]]) -> None:
+    def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]], strings: int) -> None:
         """Fills the tables, which must be empty, with what a capture gave; history is in it.
+
+        Args:
+            strings: how many strings there are in it.
 
         Raises:
             BadRow: it is of other tables. What was inserted before stays: `clear`.
         """
-        restore = self._engine.restore()
+        restore = self._engine.restore(strings)
         for part, batch in batches:
             restore.add(part, batch)
 

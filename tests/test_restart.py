@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from streaming.config import Config
 from streaming.encode import Encoder
 from streaming.errors import FolderTaken, OffsetOutOfRange
 from streaming.loop import Scorer
+from streaming.source import DimensionSource, Waiting
 
 
 def replayed(scorer: Scorer) -> int:
@@ -168,3 +170,30 @@ def test_a_snapshot_that_the_topic_does_not_reach_back_to_is_refused_unless_told
     with running(anew, scorer_encoder) as one:
         wait_until(lambda: not one.health.missing(), "ready")
         assert replayed(one) == 2 * PARTITIONS
+
+
+def test_dimension_rows_that_came_while_nobody_read_are_read_before_it_goes_on(stage: Stage, shop: Shop) -> None:
+    def comments(first: int, last: int) -> list[tuple[str, bytes | None, bytes | None]]:
+        return [("comments", b"1", b"%d" % n) for n in range(first, last)]
+
+    def read() -> int:
+        found = 0
+        while not dimensions.caught_up:
+            found += len(dimensions.poll(100, 0.1))
+        return found
+
+    stage.send(comments(0, 10))
+    dimensions = DimensionSource(stage.config().kafka, Waiting(threading.Event()))
+    dimensions.restart()
+    assert read() == 10
+    stage.send(comments(10, 15))
+    dimensions.look_again()
+    assert read() == 5
+    dimensions.look_again()
+    assert read() == 0
+    stage.send(comments(15, 18))
+    dimensions.restart({(stage.topics["comments"], 0): 12})  # as a snapshot says
+    assert read() == 6
+    with pytest.raises(OffsetOutOfRange, match=r"stands at offset 19, but the topic holds 0 to 18"):
+        dimensions.restart({(stage.topics["comments"], 0): 19})
+    dimensions.close()

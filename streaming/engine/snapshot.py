@@ -77,10 +77,15 @@ class Capture:
 
 
 class Restore:
-    """Puts what a `Capture` gave into an engine with the same tables, in the same order: the strings first."""
+    """Puts what a `Capture` gave into an engine with the same tables, in the same order: the strings first.
 
-    def __init__(self, tables: Sequence[tuple[str, Table]], pool: Pool) -> None:
+    Args:
+        strings: how many strings there will be.
+    """
+
+    def __init__(self, tables: Sequence[tuple[str, Table]], pool: Pool, strings: int) -> None:
         self._tables, self._pool = dict(tables), pool
+        pool.reserve(strings)
         self._codes: list[Int64] = []
         self._code: Int64 = np.empty(0, np.int64)
 

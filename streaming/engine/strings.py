@@ -192,6 +192,20 @@ class Pool:
             self.slots = np.zeros(2 * len(self.slots), np.int64)
             _refill(self.arena, self.ends, self.slots, int(count))
 
+    def reserve(self, more: int) -> None:
+        """Makes room for so many more strings at once: the hash table is then made once, not at each doubling."""
+        count = self.count
+        if count + more >= len(self.ends):
+            ends = np.zeros(count + more + 1, np.int64)
+            ends[:count] = self.ends[:count]
+            self.ends = ends
+        size = len(self.slots)
+        while size <= 2 * (count + more):
+            size *= 2
+        if size > len(self.slots):
+            self.slots = np.zeros(size, np.int64)
+            _refill(self.arena, self.ends, self.slots, count)
+
     def truncate(self, count: int) -> None:
         """Forgets every string whose code is `count` or more."""
         if count < self.meta[COUNT]:
