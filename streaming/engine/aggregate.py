@@ -177,6 +177,8 @@ def frequency(
                 mem[o] = distinct + (1 if missing and not zero else 0)
             elif kind == 1:
                 mem_f[o] = most / total if total else 0.0
+            elif first == end:
+                mem[o] = 1  # of no rows at all '' (its code is 1), not n times NULL
             else:
                 code = _top(wanted, distinct, used_at, text, scratch, arena, ends, slots, meta)
                 if code < 0:

@@ -798,8 +798,6 @@ class Engine:
                 begin = int(self._mem[offsets + i])
                 first, last = begin + int(self._mem[low + i]), begin + int(self._mem[low + length + i])
                 results.append(node.function(elements[first:last]))
-        elif node.takes_null:
-            results = [node.function(*values) for values in zip(*arguments, strict=True)]
         else:
             results = [
                 None if None in values else node.function(*values) for values in zip(*arguments, strict=True)
@@ -810,6 +808,12 @@ class Engine:
             self._mem[at : at + length] = self._pool.codes(results)  # type: ignore[arg-type]
         elif node.type == Type.DATE:
             self._mem[at : at + length] = [0 if value is None else int(str(value)) for value in results]
+        elif node.type in (Type.FLOAT, Type.DOUBLE):
+            numbers = np.array([0.0 if value is None else value for value in results], np.float64)
+            if node.type == Type.FLOAT:
+                with np.errstate(over="ignore"):  # what is too large is infinite, as in C
+                    numbers = numbers.astype(np.float32).astype(np.float64)
+            self._mem_f[at : at + length] = numbers
         else:
             self._mem[at : at + length] = [0 if value is None else to_word(node.type, value) for value in results]
 

@@ -1,7 +1,8 @@
 """What each operator and function means: argument types, result type, and the instruction or Python function.
 
-To add a scalar function, write it for Python values in `library` and register it there; to add an aggregate, register
-it in `windowed`. Kernels are for what is called often.
+The rules of types are OpenMLDB's own, as its compiler applies them (`tests/cases/signatures.jsonl` has its verdicts).
+To add a scalar function, write it for Python values in a module of `library` and register it there; to add an
+aggregate, register it in `windowed`. Kernels are for what is called often.
 """
 
 from __future__ import annotations
@@ -10,12 +11,31 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from streaming.engine.library import ALIASES, CASTS, FUNCTIONS, NULL_AWARE, VARIADIC
+from streaming.engine.library import ALIASES, CASTS, FUNCTIONS, VARIADIC
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Apply, Const, Host, Node
+from streaming.engine.strings import EMPTY
 from streaming.engine.types import Type, is_integer, is_number
 
-__all__ = ["Mismatch", "arithmetic", "cast", "compare", "logic", "negate", "same_type", "scalar"]
+__all__ = [
+    "SCALARS",
+    "Mismatch",
+    "arithmetic",
+    "bits",
+    "cast",
+    "choose",
+    "compare",
+    "complement",
+    "condition",
+    "invert",
+    "is_null",
+    "logic",
+    "negate",
+    "null",
+    "same_type",
+    "scalar",
+    "truth",
+]
 
 
 class Mismatch(Exception):
@@ -47,7 +67,7 @@ def cast(node: Node, target: Type) -> Node:
     if source == target:
         return node
     if source == Type.NULL:
-        return Const(target, 0, True)
+        return null(target)
     if isinstance(node, Const) and is_integer(source) and not node.null:
         if is_integer(target) and -(1 << bits(target) - 1) <= node.word < 1 << bits(target) - 1:
             return Const(target, node.word)
@@ -56,6 +76,8 @@ def cast(node: Node, target: Type) -> Node:
             return Const(target, _float_word(_float32(value) if target == Type.FLOAT else value))
     if isinstance(node, Const) and source == Type.DOUBLE and target == Type.FLOAT and not node.null:
         return Const(target, _float_word(_float32(struct.unpack("<d", struct.pack("<q", node.word))[0])))
+    if source == Type.DATE and (target == Type.BOOL or is_number(target)):
+        return null(target)  # OpenMLDB compiles it, and answers so
     whole = is_integer(source) or source in (Type.BOOL, Type.TIMESTAMP)
     if target == Type.BOOL:
         if whole or source == Type.BOOL:
@@ -101,23 +123,45 @@ def promote(a: Node, b: Node) -> tuple[Node, Node, Type]:
     return cast(a, target), cast(b, target), target
 
 
-_INTEGER_OPS = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL}
+_INTEGER_OPS = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "div": Op.IDIV, "%": Op.MOD}
 _FLOAT_OPS = {"+": Op.FADD, "-": Op.FSUB, "*": Op.FMUL, "%": Op.FMOD}
 _BIT_OPS = {"&": Op.BIT_AND, "|": Op.BIT_OR, "^": Op.BIT_XOR}
+# of one bit: a sum and a difference are an exclusive or
+_BOOL_OPS = {"+": Op.XOR, "-": Op.XOR, "*": Op.BIT_AND, "div": Op.IDIV, "%": Op.MOD}
+
+
+def null(kind: Type) -> Const:
+    """NULL, typed."""
+    return Const(kind, 0, True)
+
+
+def _arithmetic_of_null(operator: str, a: Node, b: Node) -> Node:
+    """One side is the word NULL: the result is NULL, of the type that the other side gives it."""
+    other = b.type if a.type == Type.NULL else a.type
+    takes = is_integer(other) if operator in _BIT_OPS else _numeric(other)
+    if operator in ("+", "-"):
+        takes = takes or other == Type.TIMESTAMP
+    if operator == "/" and takes:
+        return null(Type.DOUBLE)
+    if other == Type.NULL and operator != "/":
+        return null(Type.BOOL)
+    if not takes or (operator == "div" and other in (Type.FLOAT, Type.DOUBLE)):
+        raise Mismatch(f"{a.type} {operator} {b.type}")
+    return null(other)
 
 
 def arithmetic(operator: str, a: Node, b: Node) -> Node:
     """`a operator b` for + - * / div % & | ^."""
-    if a.type == Type.NULL and b.type != Type.NULL:
-        a = cast(a, b.type)
-    elif b.type == Type.NULL and a.type != Type.NULL:
-        b = cast(b, a.type)
+    if Type.NULL in (a.type, b.type):
+        return _arithmetic_of_null(operator, a, b)
     moment = {a.type, b.type} & {Type.TIMESTAMP}
     if (moment and operator == "+") or (operator == "-" and a.type == Type.TIMESTAMP and b.type != Type.TIMESTAMP):
         if any(node.type not in _MOMENTS for node in (a, b)):
             raise Mismatch(f"{a.type} {operator} {b.type}")
-        total = Apply(Type.BIGINT, _INTEGER_OPS[operator], (a, b), 64)
-        return cast(total, Type.TIMESTAMP)
+        if operator == "-" and b.type != Type.BOOL:
+            b = negate(b)  # in its own width: the least int stays what it is
+            operator = "+"
+        return Apply(Type.TIMESTAMP, _INTEGER_OPS[operator], (a, b), 64)
     if not (_numeric(a.type) and _numeric(b.type)):
         raise Mismatch(f"{a.type} {operator} {b.type}")
     if operator == "/":
@@ -129,10 +173,9 @@ def arithmetic(operator: str, a: Node, b: Node) -> Node:
         if operator == "div":
             raise Mismatch(f"{a.type} div {b.type}")
         return Apply(target, _FLOAT_OPS[operator], (a, b), bits(target))
-    op = {"div": Op.IDIV, "%": Op.MOD, **_BIT_OPS, **_INTEGER_OPS}[operator]
     if target == Type.BOOL:
-        return Apply(Type.BOOL, Op.TRUTH, (Apply(Type.INT, op, (a, b), 32),))
-    return Apply(target, op, (a, b), bits(target))
+        return Apply(Type.BOOL, _BOOL_OPS[operator], (a, b))
+    return Apply(target, {**_BIT_OPS, **_INTEGER_OPS}[operator], (a, b), bits(target))
 
 
 _MOMENTS = (Type.BOOL, Type.SMALLINT, Type.INT, Type.BIGINT, Type.TIMESTAMP)
@@ -154,7 +197,7 @@ def compare(operator: str, a: Node, b: Node) -> Node:
     if operator in (">", ">="):
         return compare("<" if operator == ">" else "<=", b, a)
     if Type.NULL in (a.type, b.type):
-        return Const(Type.BOOL, 0, True)
+        return null(Type.BOOL)
     if a.type != b.type:
         if Type.STRING in (a.type, b.type):  # the other side is compared as its text
             a, b = cast(a, Type.STRING), cast(b, Type.STRING)
@@ -172,40 +215,69 @@ def compare(operator: str, a: Node, b: Node) -> Node:
 
 
 def truth(node: Node) -> Node:
-    """`node` as a condition."""
+    """`node` as an operand of and, or, xor, not."""
     if node.type == Type.BOOL:
         return node
-    if node.type == Type.NULL or is_number(node.type):
+    if node.type == Type.STRING:  # every text but the empty one, even 'false'
+        return compare("!=", node, Const(Type.STRING, EMPTY))
+    if node.type == Type.DATE:
+        return Apply(Type.BOOL, Op.SAME_NULL, (Const(Type.BOOL, 1), node))
+    if node.type == Type.TIMESTAMP or is_number(node.type):
         return cast(node, Type.BOOL)
     raise Mismatch(f"a {node.type} as a condition")
 
 
+def condition(node: Node) -> Node:
+    """`node` where only a bool may stand: WHERE, ON, CASE WHEN, the condition of an aggregate."""
+    if node.type != Type.BOOL:
+        raise Mismatch(f"a {node.type} as a condition")
+    return node
+
+
 def logic(operator: str, a: Node, b: Node) -> Node:
-    """`a operator b` for and, or, xor."""
-    op = {"and": Op.AND, "or": Op.OR, "xor": Op.XOR}[operator]
-    return Apply(Type.BOOL, op, (truth(a), truth(b)))
+    """`a operator b` for and, or, xor of bools."""
+    return Apply(Type.BOOL, {"and": Op.AND, "or": Op.OR, "xor": Op.XOR}[operator], (a, b))
 
 
 def invert(node: Node) -> Node:
-    """`not node`."""
-    return Apply(Type.BOOL, Op.NOT, (truth(node),))
+    """`not node` of a bool."""
+    return Apply(Type.BOOL, Op.NOT, (node,))
+
+
+def common_type(kinds: set[Type]) -> Type:
+    """The type of CASE, IFNULL … whose branches have these types.
+
+    Raises:
+        Mismatch: all are the word NULL.
+    """
+    kinds = kinds - {Type.NULL}
+    if not kinds:
+        raise Mismatch("nothing but NULL")
+    target = max(kinds)
+    if len(kinds) == 1:
+        return target
+    if all(_numeric(kind) for kind in kinds):
+        return Type.DOUBLE if target == Type.FLOAT and Type.BIGINT in kinds else target
+    if all(kind in _MOMENTS for kind in kinds):
+        return Type.TIMESTAMP
+    return Type.STRING
 
 
 def same_type(nodes: list[Node]) -> list[Node]:
-    """The branches of a CASE, IFNULL … as one type: all the same, NULLs apart, or numbers, which are widened."""
-    kinds = {node.type for node in nodes} - {Type.NULL}
-    if not kinds:
-        return nodes
-    if len(kinds) == 1 or all(is_number(kind) for kind in kinds):
-        target = max(kinds)
-        return [cast(node, target) for node in nodes]
-    raise Mismatch("branches of the types " + ", ".join(sorted(str(kind) for kind in kinds)))
+    """The branches of a CASE, IFNULL … as one type; what has none in common becomes text.
+
+    They are joined two by two from the last, as the CASE is nested.
+    """
+    target = nodes[-1].type
+    for node in reversed(nodes[:-1]):
+        target = common_type({target, node.type})
+    return [cast(node, target) for node in nodes]
 
 
-def choose(condition: Node, yes: Node, no: Node) -> Node:
-    """`if(condition, yes, no)`."""
+def choose(test: Node, yes: Node, no: Node) -> Node:
+    """`case when test then yes else no end`."""
     yes, no = same_type([yes, no])
-    return Apply(yes.type, Op.SELECT, (truth(condition), yes, no))
+    return Apply(yes.type, Op.SELECT, (condition(test), yes, no))
 
 
 def is_null(node: Node) -> Node:
@@ -219,10 +291,41 @@ def if_null(node: Node, otherwise: Node) -> Node:
     return Apply(node.type, Op.IF_NULL, (node, otherwise))
 
 
+def _extreme(operator: str) -> Callable[[Node, Node], Node]:
+    """minimum() and maximum(): of two equal ones, and where one is NULL, the second."""
+
+    def build(a: Node, b: Node) -> Node:
+        return choose(compare(operator, a, b), a, b)
+
+    return build
+
+
+def _logarithm(*arguments: Node) -> Node:
+    """log(x), and log(base, x) of whatever can be a double."""
+    if len(arguments) == 1:
+        return scalar("ln", list(arguments))  # type: ignore[return-value]
+    base, x = arguments
+    if not _numeric(base.type):
+        raise Mismatch(f"{base.type}, {x.type}")
+    below, above = (scalar("ln", [cast(node, Type.DOUBLE)]) for node in (base, x))
+    return arithmetic("/", above, below)  # type: ignore[arg-type]
+
+
+def _positive_remainder(a: Node, b: Node) -> Node:
+    """pmod(): the remainder, with the divisor added where it is negative."""
+    remainder = arithmetic("%", a, b)
+    if Type.NULL in (a.type, b.type):
+        if a.type == b.type:
+            raise Mismatch("NULL, NULL")
+        return remainder
+    negative = compare("<", remainder, Const(Type.INT, 0))
+    return choose(negative, arithmetic("%", arithmetic("+", remainder, b), b), remainder)
+
+
 def _time_field(op: Op) -> Callable[[Node], Node]:
     def field(node: Node) -> Node:
-        if is_integer(node.type):
-            node = cast(node, Type.TIMESTAMP)
+        if node.type == Type.BIGINT:
+            node = Apply(Type.TIMESTAMP, Op.COPY, (node,))  # negative ones, too, which a cast would make NULL
         if node.type == Type.DATE and op == Op.DAY_OF_WEEK:
             node = Apply(Type.TIMESTAMP, Op.TIMESTAMP_OF, (node,))
         if node.type != Type.TIMESTAMP:
@@ -233,14 +336,15 @@ def _time_field(op: Op) -> Callable[[Node], Node]:
 
 
 SCALARS: dict[str, Callable[..., Node]] = {
+    "add": lambda a, b: arithmetic("+", a, b),
     "identity": lambda node: node,
-    "isnull": is_null,
     "is_null": is_null,
-    "ifnull": if_null,
     "if_null": if_null,
-    "nvl": if_null,
+    "log": _logarithm,
+    "pmod": _positive_remainder,
     "nvl2": lambda a, b, c: choose(is_null(a), c, b),
-    "if": choose,
+    "minimum": _extreme("<"),
+    "maximum": _extreme(">"),
     "dayofweek": _time_field(Op.DAY_OF_WEEK),
     "hour": _time_field(Op.HOUR),
     "minute": _time_field(Op.MINUTE),
@@ -248,23 +352,23 @@ SCALARS: dict[str, Callable[..., Node]] = {
 }
 
 
+def _concat(name: str, arguments: list[Node]) -> Node:
+    """concat and concat_ws take values of every type, as their texts; NULL only as a separator."""
+    values = arguments[name == "concat_ws" :]
+    if not values or any(node.type == Type.NULL for node in values):
+        raise Mismatch("NULL" if values else "no values")
+    return Host(Type.STRING, VARIADIC[name], tuple(cast(node, Type.STRING) for node in arguments))
+
+
 def _library(name: str, arguments: list[Node]) -> Node | None:
-    name = ALIASES.get(name, name)
-    if name in ("concat", "concat_ws"):
-        if not arguments:
-            raise Mismatch("no arguments")
-        return Host(Type.STRING, VARIADIC[name], tuple(cast(node, Type.STRING) for node in arguments))
     overloads = FUNCTIONS.get(name)
     if overloads is None:
         return None
-    for kinds, result, function in overloads:
-        if len(kinds) == len(arguments) and all(
-            node.type in (kind, Type.NULL) or (kind == Type.BIGINT and is_integer(node.type))
-            for kind, node in zip(kinds, arguments, strict=True)
-        ):
-            typed = tuple(cast(node, kind) for kind, node in zip(kinds, arguments, strict=True))
-            return Host(result, function, typed, name in NULL_AWARE)
-    raise Mismatch(", ".join(str(node.type) for node in arguments) or "no arguments")
+    kinds = tuple(node.type for node in arguments)
+    for overload in overloads:
+        if overload.kinds == kinds:
+            return Host(overload.result, overload.function, tuple(arguments))
+    raise Mismatch(", ".join(map(str, kinds)) or "no arguments")
 
 
 def scalar(name: str, arguments: list[Node]) -> Node | None:
@@ -273,6 +377,9 @@ def scalar(name: str, arguments: list[Node]) -> Node | None:
     Raises:
         Mismatch: it does not take these arguments.
     """
+    name = ALIASES.get(name, name)
+    if name in VARIADIC:
+        return _concat(name, arguments)
     function: Any = SCALARS.get(name)
     if function is None:
         return _library(name, arguments)
@@ -285,6 +392,8 @@ def scalar(name: str, arguments: list[Node]) -> Node | None:
 
 def complement(node: Node) -> Node:
     """`~node`."""
+    if node.type == Type.NULL:
+        return null(Type.BOOL)
     if not is_integer(node.type):
         raise Mismatch(f"~{node.type}")
     return Apply(node.type, Op.BIT_NOT, (node,), bits(node.type))

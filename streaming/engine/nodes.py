@@ -96,12 +96,11 @@ class Apply:
 
 @dataclass(frozen=True)
 class Host:
-    """A function in Python, of one value per argument; NULL in, NULL out, unless `takes_null`."""
+    """A function in Python, of one value per argument; NULL in, NULL out."""
 
     type: Type
     function: Callable[..., Any]
     arguments: tuple[Node, ...]
-    takes_null: bool = False
 
 
 @dataclass(frozen=True)

@@ -375,7 +375,7 @@ class _Planner:
     def condition(self, expr: s.Expr, scope: _Scope) -> Node:
         node = self.bind(expr, scope)
         try:
-            return f.truth(node)
+            return f.condition(node)
         except f.Mismatch as error:
             raise self.refuse(str(error), expr.at) from None
 
@@ -412,14 +412,14 @@ class _Planner:
         if isinstance(expr, s.Unary):
             operand = self.bind(expr.operand, scope, over)
             if expr.operator == "not":
-                return f.invert(operand)
+                return f.invert(f.truth(operand))
             if expr.operator == "-":
                 return f.negate(operand)
             return f.complement(operand)
         if isinstance(expr, s.Binary):
             left, right = self.bind(expr.left, scope, over), self.bind(expr.right, scope, over)
             if expr.operator in ("and", "or", "xor"):
-                return f.logic(expr.operator, left, right)
+                return f.logic(expr.operator, f.truth(left), f.truth(right))
             if expr.operator in ("=", "!=", "<", "<=", ">", ">="):
                 return f.compare(expr.operator, left, right)
             return f.arithmetic(expr.operator, left, right)
@@ -442,7 +442,7 @@ class _Planner:
             arguments = [self.bind(expr.operand, scope, over), self.bind(expr.pattern, scope, over)]
             if expr.escape is not None:
                 arguments.append(self.bind(expr.escape, scope, over))
-            found = f.scalar(f"{expr.kind}_match", arguments)
+            found = f.scalar("regexp_like" if expr.kind == "rlike" else f"{expr.kind}_match", arguments)
             if found is None:
                 raise self.refuse(expr.kind.upper(), expr.at)
             return f.invert(found) if expr.negated else found
@@ -455,7 +455,7 @@ class _Planner:
         tests: list[Node] = []
         for when, _ in expr.whens:
             test = self.bind(when, scope, over)
-            tests.append(f.truth(test) if operand is None else f.compare("=", operand, test))
+            tests.append(f.condition(test) if operand is None else f.compare("=", operand, test))
         branches = [self.bind(then, scope, over) for _, then in expr.whens]
         null = Const(Type.NULL, 0, True)
         branches.append(null if expr.otherwise is None else self.bind(expr.otherwise, scope, over))

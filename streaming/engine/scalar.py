@@ -88,12 +88,13 @@ def _time(op: int, ms: int) -> int:
     local = ms + _ZONE_MS
     if op == 70:
         return (local // _DAY_MS + 4) % 7 + 1
+    # C cuts towards 0, before 1970 too; minutes and seconds are the same in every zone of whole hours
     if op == 71:
-        return local // 3_600_000 % 24
+        return local // 3_600_000 % 24 if local >= 0 else -(-local // 3_600_000 % 24)
     if op == 72:
-        return local // 60_000 % 60
+        return ms // 60_000 % 60 if ms >= 0 else -(-ms // 60_000 % 60)
     if op == 73:
-        return local // 1_000 % 60
+        return ms // 1_000 % 60 if ms >= 0 else -(-ms // 1_000 % 60)
     return local // _DAY_MS
 
 
@@ -124,11 +125,12 @@ def apply(
                 mem[o + i] = _wrap(mem[x], bits)
             elif op == 38:
                 value = mem_f[x]
-                # out of range: what x86's cvttsd2si gives
-                if value < 9.223372036854775e18 and value > -9.223372036854775e18:
+                # out of range: what x86's cvttsd2si gives, which narrows to 32 bits at least
+                edge = 9.223372036854775e18 if bits == 64 else 2147483648.0
+                if value < edge and value > (-edge if bits == 64 else -2147483649.0):
                     mem[o + i] = _wrap(np.int64(value), bits)
                 else:
-                    mem[o + i] = _wrap(-0x8000000000000000, bits)
+                    mem[o + i] = -0x8000000000000000 if bits == 64 else _wrap(-0x80000000, bits)
             elif op == 37:
                 value = np.float64(mem[x])
                 mem_f[o + i] = np.float64(np.float32(mem[x])) if bits == 1 else value
@@ -149,8 +151,8 @@ def apply(
         for i in range(n):
             x, y = a + sa * i, b + sb * i
             p, q = mem[x], mem[y]
-            if nul[x] or nul[y] or q == 0:  # of a division by 0, the remainder is 0 and the quotient NULL
-                nul[o + i] = nul[x] | nul[y] | (op == 13)
+            if nul[x] or nul[y] or q == 0:
+                nul[o + i] = 1
                 mem[o + i] = 0
                 continue
             nul[o + i] = 0
@@ -161,16 +163,16 @@ def apply(
     elif op >= 30 and op <= 33:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
-            nul[o + i] = nul[x] | nul[y]
-            value = _floats(op, mem_f[x], mem_f[y])
+            nul[o + i] = nul[x] | nul[y] | (op == 33 and mem_f[y] == 0.0)
+            value = _floats(op, mem_f[x], mem_f[y]) if not nul[o + i] else 0.0
             mem_f[o + i] = np.float64(np.float32(value)) if bits == 1 else value
     elif op == 34:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
-            nul[o + i] = nul[x] | nul[y]
+            nul[o + i] = nul[x] | nul[y] | (mem_f[y] == 0.0)
             if not nul[o + i]:
                 p, q = mem_f[x], mem_f[y]
-                remainder = abs(p) % abs(q) if q != 0.0 else np.nan
+                remainder = abs(p) % abs(q)
                 value = -remainder if p < 0 else remainder
                 mem_f[o + i] = np.float64(np.float32(value)) if bits == 1 else value
     elif op >= 44 and op <= 47:

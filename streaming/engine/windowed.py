@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streaming.engine.functions import Mismatch, bits, truth
+from streaming.engine.functions import Mismatch, bits, condition
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Aggregate, Const, Group, HostAggregate, Node
 from streaming.engine.types import Type, is_integer, is_number
@@ -90,7 +90,7 @@ def _plain(name: str) -> Builder:
 def _where(name: str) -> Builder:
     def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 2)
-        return _FOLDS[name](group, frame, arguments[:1], truth(arguments[1]))
+        return _FOLDS[name](group, frame, arguments[:1], condition(arguments[1]))
 
     return build
 
@@ -183,7 +183,7 @@ def _by_category(name: str, where: bool, top: bool) -> Builder:
         value, category = arguments[0], arguments[1 + where]
         if not is_integer(value.type) or not (is_integer(category.type) or category.type == Type.STRING):
             raise Mismatch(f"a {value.type} by a {category.type}")
-        used = [value, *([truth(arguments[1])] if where else []), category]
+        used = [value, *([condition(arguments[1])] if where else []), category]
         function = _ByCategory(name, bits(value.type), where, _constant(arguments[3], 1) if top else 0)
         return HostAggregate(Type.STRING, function, group, frame, tuple(used))
 

@@ -1,0 +1,163 @@
+"""Functions of numbers: C's math library, called as it is, and OpenMLDB's own rounding."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from streaming.engine.library.overload import INTEGERS, NUMBERS, Overload, each
+from streaming.engine.types import Type
+
+__all__ = ["FUNCTIONS", "round_half_away"]
+
+# Python's math raises where C answers NaN or infinity, and has no functions of floats, which differ in the last bit
+_LIBRARY = ctypes.CDLL(ctypes.util.find_library("m"))
+_WIDTHS = tuple(zip(INTEGERS, (16, 32, 64), strict=True))
+_OF_REALS = (Type.BOOL, Type.FLOAT, Type.DOUBLE)
+
+
+def _c(name: str, arguments: int = 1) -> tuple[Callable[..., float], Callable[..., float]]:
+    """C's function of doubles, and that of floats."""
+    of_doubles, of_floats = getattr(_LIBRARY, name), getattr(_LIBRARY, name + "f")
+    of_doubles.argtypes, of_doubles.restype = [ctypes.c_double] * arguments, ctypes.c_double
+    of_floats.argtypes, of_floats.restype = [ctypes.c_float] * arguments, ctypes.c_float
+    return lambda *x: float(of_doubles(*x)), lambda *x: float(of_floats(*x))  # nodes compare and hash functions
+
+
+def _real(name: str, *, of_bool: bool = False) -> list[Overload]:
+    """C's function: a float of a float, a double of every other number; `of_bool`: of a bool, too."""
+    of_doubles, of_floats = _c(name)
+    others = (*INTEGERS, Type.DOUBLE, *([Type.BOOL] if of_bool else []))
+    return [*each(others, Type.DOUBLE, of_doubles), *each([Type.FLOAT], Type.FLOAT, of_floats)]
+
+
+def _pair(name: str) -> list[Overload]:
+    """C's function of two: a float of two floats, a double of any other two numbers."""
+    of_doubles, of_floats = _c(name, 2)
+    kinds = (Type.BOOL, *NUMBERS)
+    return [
+        Overload((a, b), Type.FLOAT, of_floats)
+        if a == b == Type.FLOAT
+        else Overload((a, b), Type.DOUBLE, of_doubles)
+        for a in kinds
+        for b in kinds
+    ]  # fmt: skip
+
+
+_COS, _COSF = _c("cos")
+_SIN, _SINF = _c("sin")
+
+
+def _cotangent(x: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.float64(_COS(x)) / np.float64(_SIN(x)))
+
+
+def _cotangent_of_float(x: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.float32(_COSF(x)) / np.float32(_SINF(x)))
+
+
+def _degrees(x: float) -> float:
+    return float(np.longdouble(x) * (np.longdouble(180) / np.longdouble("3.141592653589793238463")))
+
+
+def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
+    """floor, ceil or trunc of a double, which may be infinite or NaN, and keeps the sign of a zero."""
+    return lambda x: math.copysign(float(function(x)), x) if math.isfinite(x) else x
+
+
+def round_half_away(x: float) -> float:
+    """The nearest whole number, halves away from zero."""
+    if not math.isfinite(x):
+        return x
+    whole = math.trunc(x)
+    if abs(x - whole) >= 0.5:
+        whole += 1 if x > 0 else -1
+    return math.copysign(float(whole), x)
+
+
+def _round_real(x: float, digits: float) -> float:
+    """To so many decimals, by scaling up and down again; of a negative number of decimals: to tens, hundreds …"""
+    if not math.isfinite(x):
+        return x
+    scale = 10.0 ** min(abs(int(digits)), 300)
+    return round_half_away(x * scale) / scale if digits >= 0 else round_half_away(x / scale) * scale
+
+
+def _round_integer(bits: int) -> Callable[[int, float], int]:
+    """As doubles are rounded; what does not fit is the least number of 32 or 64 bits, as x86 converts it."""
+    edge = 63 if bits == 64 else 31
+
+    def call(x: int, digits: float) -> int:
+        rounded = _round_real(float(x), digits)
+        fits = -(2.0**edge) <= rounded < 2.0**edge
+        return _wrap(bits, int(rounded) if fits else -(1 << edge))
+
+    return call
+
+
+def _wrap(bits: int, value: int) -> int:
+    half = 1 << (bits - 1)
+    return (value + half) % (2 * half) - half
+
+
+def _rounds() -> list[Overload]:
+    found = []
+    for digits in (Type.BOOL, *NUMBERS):
+        found += [Overload((kind, digits), kind, _round_integer(bits)) for kind, bits in _WIDTHS]
+        found += [Overload((kind, digits), kind, _round_real) for kind in (Type.FLOAT, Type.DOUBLE)]
+    return found
+
+
+def _increment(bits: int) -> Callable[[int], int]:
+    return lambda x: _wrap(bits, x + 1)
+
+
+FUNCTIONS: dict[str, list[Overload]] = {
+    "abs": [
+        *each([Type.SMALLINT], Type.INT, abs),
+        *each([Type.INT], Type.INT, lambda x: _wrap(32, abs(x))),
+        *each([Type.BIGINT], Type.BIGINT, lambda x: _wrap(64, abs(x))),
+        *each(_OF_REALS, Type.DOUBLE, lambda x: abs(float(x))),
+    ],
+    "floor": [*each(INTEGERS, Type.BIGINT, int), *each(_OF_REALS, Type.DOUBLE, _whole(math.floor))],
+    "ceil": [*each(INTEGERS, Type.BIGINT, int), *each(_OF_REALS, Type.DOUBLE, _whole(math.ceil))],
+    "truncate": [
+        *each([Type.SMALLINT, Type.INT], Type.INT, int),
+        *each([Type.BIGINT], Type.BIGINT, int),
+        *each(_OF_REALS, Type.DOUBLE, _whole(math.trunc)),
+    ],
+    "round": [
+        *(Overload((kind,), kind, int) for kind in INTEGERS),
+        *(Overload((kind,), kind, round_half_away) for kind in (Type.FLOAT, Type.DOUBLE)),
+        *_rounds(),
+    ],
+    "inc": [
+        *(Overload((kind,), kind, _increment(bits)) for kind, bits in _WIDTHS),
+        *(Overload((kind,), kind, lambda x: x + 1) for kind in (Type.FLOAT, Type.DOUBLE)),
+    ],
+    "sqrt": _real("sqrt"),
+    "exp": _real("exp"),
+    "ln": _real("log", of_bool=True),
+    "log2": _real("log2", of_bool=True),
+    "log10": _real("log10", of_bool=True),
+    "sin": _real("sin"),
+    "cos": _real("cos"),
+    "tan": _real("tan"),
+    "cot": [
+        *each((*INTEGERS, Type.DOUBLE), Type.DOUBLE, _cotangent),
+        *each([Type.FLOAT], Type.FLOAT, _cotangent_of_float),
+    ],
+    "asin": _real("asin"),
+    "acos": _real("acos"),
+    "atan": [*_real("atan"), *_pair("atan2")],
+    "atan2": _pair("atan2"),
+    "power": _pair("pow"),
+    "degrees": each([Type.DOUBLE], Type.DOUBLE, _degrees),
+    "radians": each(NUMBERS, Type.DOUBLE, lambda x: x * math.pi / 180),
+}
