@@ -75,6 +75,8 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
     """An aggregate of one column; `*_where` ones count rows with i > 1."""
     if name.endswith("_where"):
         rows = [row for row in rows if row["i"] is not None and row["i"] > 1]
+        if name in ("sum_where", "avg_where"):  # to OpenMLDB a value of 0 is a false one
+            rows = [row for row in rows if row[column] != 0]
         return aggregate(name.removesuffix("_where"), column, rows, number)
     values = [row[column] for row in rows]
     known = [value for value in values if value is not None]
@@ -92,6 +94,8 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
     if name == "top1_ratio":
         return max(counts.values()) / len(known) if known else 0.0
     if name == "topn_frequency":
+        if not rows:
+            return ""
         best = sorted(counts, key=lambda v: (-counts[v], v.encode() if column == "s" else v))[:number]
         return ",".join([*map(str, best), *["NULL"] * (number - len(best))])
     if not known:

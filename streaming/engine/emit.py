@@ -20,6 +20,7 @@ from streaming.engine.nodes import (
     Host,
     HostAggregate,
     Joined,
+    Missing,
     Node,
 )
 from streaming.engine.table import Table
@@ -211,6 +212,14 @@ class _Emitter:
     def compute(self, node: Node, context: _Context) -> int:
         if isinstance(node, Column):
             return self.column(node, context)
+        if isinstance(node, Missing):
+            if node.base is context.base:  # a candidate is there
+                return self.node(Const(Type.BOOL, 0), context)
+            if node.base.joined is None:
+                raise TypeError("a table that is not joined")
+            if context.source >= 0 and context.group is None and not _joined_to(node.base, context.base):
+                return self.lift(node, context)
+            return self.add(Op.IS_NULL, self.register(context.domain), self.joined(node.base.joined, context))
         if isinstance(node, Element):
             if context is not self.groups.get(node.group):
                 raise TypeError("a window's column outside its window")
@@ -258,7 +267,8 @@ class _Emitter:
             table = self.table(node.base.table)
             out = self.register(context.domain)
             return self.add(Op.FLAT_COLUMN, out, context.source, table, node.position, 1)
-        if context.source >= 0 and context.group is None:  # the candidates of a join: all else is its left side
+        candidates = context.source >= 0 and context.group is None
+        if candidates and not _joined_to(node.base, context.base):  # all else is the join's left side
             return self.lift(node, context)
         if node.base.joined is not None:
             row = self.joined(node.base.joined, context)
@@ -313,12 +323,14 @@ class _Emitter:
             if not isinstance(group.own[group.time], Column):
                 time = self.vector(time, self.requests)
                 self.times.append(time)
-        sources = []
+        sources: list[int] = []
         for base, nodes in group.sources:
             columns = [nodes[place] for place in (*group.key, *([] if group.time is None else [group.time]))]
             numbers = [column.position for column in columns if isinstance(column, Column)]
             key = tuple(numbers[: len(group.key)])
             ts = -1 if group.time is None else numbers[-1]
+            if group.time is None:
+                ts = group.orders[len(sources)]
             sources.append(self.index(Rows(base.table, key, ts, True)))
         self.sources.append((group, sources))
         domain = self.domain(REQUESTS)
@@ -365,3 +377,11 @@ class _Emitter:
         at = self.list(int(node.value.type == Type.STRING), len(together), *results)
         self.add(Op.FREQUENCY, results[2], group.domain, node.frame, value, condition, at)
         return self.done[REQUESTS, -1, node]
+
+
+def _joined_to(base: Base, root: Base | None) -> bool:
+    """Whether `base` is joined to the rows of `root`, or to a table that is."""
+    above = base.to
+    while above is not None and above is not root:
+        above = above.to
+    return above is not None

@@ -637,6 +637,9 @@ class Engine:
             query = dataclasses.replace(query, main=Base(one))
         mark = self._pool.count
         deployment = self._compile("query", query, strict=True)
+        if any(group.time is None for group in deployment.program.groups):
+            at = next((window.at for _, window in select.windows if window.order is None), select.at)
+            raise point(script, at, "unsupported: offline, a window without ORDER BY")
         table = deployment.table
         for source in [table, *deployment.program.tables, *(rows.table for rows in deployment.program.indexes)]:
             if source.freed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from streaming.engine.emit import Program
-from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Joined, Node
+from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Joined, Missing, Node
 from streaming.engine.plan import Query
 from streaming.engine.table import Table
 from streaming.engine.ttl import Ttl
@@ -103,7 +103,7 @@ def _aggregates(node: Node) -> Iterator[Aggregate | HostAggregate]:
 def joins(node: Node) -> Iterator[Joined]:
     """The joins that it reads from, those that find the keys of others first."""
     for n in walk(node):
-        base: Base | None = n.base if isinstance(n, Column) else None
+        base: Base | None = n.base if isinstance(n, (Column, Missing)) else None
         if base is not None and base.joined is not None:
             for _, value in base.joined.key:
                 yield from joins(value)

@@ -22,6 +22,7 @@ __all__ = [
     "Mismatch",
     "arithmetic",
     "bits",
+    "both",
     "cast",
     "choose",
     "compare",
@@ -141,7 +142,7 @@ def _arithmetic_of_null(operator: str, a: Node, b: Node) -> Node:
     takes = is_integer(other) if operator in _BIT_OPS else _numeric(other)
     if operator in ("+", "-"):
         takes = takes or other == Type.TIMESTAMP
-    if operator == "/" and takes:
+    if operator == "/" and (takes or a.type == Type.TIMESTAMP):
         return null(Type.DOUBLE)
     if other == Type.NULL and operator != "/":
         return null(Type.BOOL)
@@ -152,6 +153,8 @@ def _arithmetic_of_null(operator: str, a: Node, b: Node) -> Node:
 
 def arithmetic(operator: str, a: Node, b: Node) -> Node:
     """`a operator b` for + - * / div % & | ^."""
+    if operator not in _BIT_OPS and operator not in _INTEGER_OPS and operator != "/":
+        raise Mismatch(f"operator {operator}")
     if Type.NULL in (a.type, b.type):
         return _arithmetic_of_null(operator, a, b)
     moment = {a.type, b.type} & {Type.TIMESTAMP}
@@ -237,6 +240,11 @@ def condition(node: Node) -> Node:
 def logic(operator: str, a: Node, b: Node) -> Node:
     """`a operator b` for and, or, xor of bools."""
     return Apply(Type.BOOL, {"and": Op.AND, "or": Op.OR, "xor": Op.XOR}[operator], (a, b))
+
+
+def both(a: Node | None, b: Node) -> Node:
+    """The conjunction of two conditions, of which the first may be missing."""
+    return b if a is None else logic("and", a, b)
 
 
 def invert(node: Node) -> Node:

@@ -24,6 +24,7 @@ __all__ = [
     "Host",
     "HostAggregate",
     "Joined",
+    "Missing",
     "Node",
 ]
 
@@ -34,10 +35,12 @@ class Base:
 
     Attributes:
         joined: how the row of a joined table is found.
+        to: the table to whose rows it is joined; None: to the request's.
     """
 
     table: Table
     joined: Joined | None = None
+    to: Base | None = None
 
 
 @dataclass(eq=False)
@@ -73,6 +76,14 @@ class Column:
     type: Type
     base: Base
     position: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Whether a join found no row."""
+
+    type: Type
+    base: Base
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,7 @@ class Group:
         sources: the tables whose rows are in, each with what column j is there.
         key: partition columns, as values of the request and as columns of each source.
         time: the request's time; None: no ORDER BY.
+        orders: without ORDER BY, the columns that order each source's rows; -1: as they were inserted.
         frames: (rows, start or -1, end, maxsize).
         own: what column j of the request's own row is.
         own_row: whether the request's own row is in.
@@ -148,6 +160,7 @@ class Group:
     time: int | None
     own_row: bool
     exclude_time: bool
+    orders: tuple[int, ...] = ()
     frames: list[tuple[bool, int, int, int]] = field(default_factory=list)
 
     def frame(self, frame: tuple[bool, int, int, int]) -> int:
@@ -158,5 +171,5 @@ class Group:
 
 
 Node = Union[  # noqa: UP007 -- the operator does not take forward references
-    Const, Column, Element, Apply, Host, Aggregate, HostAggregate
+    Const, Column, Missing, Element, Apply, Host, Aggregate, HostAggregate
 ]

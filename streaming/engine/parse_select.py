@@ -97,7 +97,8 @@ class SelectParser(ExpressionParser):
         source = self.source()
         order, descending = None, False
         if self.accept("order", "by"):
-            order = s.Name(self.qualified("a column"), self.token.at)
+            here = self.token.at
+            order = s.Name(self.qualified("a column"), here)
             descending = self.accept("desc")
             if not descending:
                 self.accept("asc")

@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streaming.engine.functions import Mismatch, bits, condition
+from streaming.engine.bycategory import ByCategory
+from streaming.engine.functions import Mismatch, bits, cast, condition, logic
+from streaming.engine.library.overload import INTEGERS, NUMBERS
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Aggregate, Const, Group, HostAggregate, Node
+from streaming.engine.statistic import (
+    average_weighted,
+    drawdown,
+    entropy,
+    first_known,
+    greatest,
+    last_known,
+    median,
+    nth_where,
+    spread,
+    top_floats,
+)
 from streaming.engine.types import Type, is_integer, is_number
 
 __all__ = ["AGGREGATES", "canonical"]
@@ -34,15 +48,27 @@ def _constant(node: Node, low: int) -> int:
     return node.word
 
 
+_ANY = tuple(kind for kind in Type if kind != Type.NULL)
+_ORDERED = tuple(kind for kind in _ANY if kind != Type.BOOL)
+_CATEGORIES = (*INTEGERS, Type.TIMESTAMP, Type.DATE, Type.STRING)
+_COUNTS = (Type.INT, Type.BIGINT)
+
+
+def _one_of(node: Node, kinds: Sequence[Type]) -> None:
+    if node.type not in kinds:
+        raise Mismatch(f"a {node.type}")
+
+
 def _count(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
+    _one_of(arguments[0], _ANY)
     return Aggregate(Type.BIGINT, Op.COUNT, group, frame, arguments[0], condition)
 
 
 def _sum(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
     kind = arguments[0].type
-    if not is_number(kind):
+    if not is_number(kind) and (kind != Type.TIMESTAMP or condition is not None):
         raise Mismatch(f"a {kind}")
-    op = Op.SUM if is_integer(kind) else Op.FSUM
+    op = Op.FSUM if kind in (Type.FLOAT, Type.DOUBLE) else Op.SUM
     return Aggregate(kind, op, group, frame, arguments[0], condition, bits=bits(kind))
 
 
@@ -57,6 +83,8 @@ def _avg(group: Group, frame: int, arguments: Sequence[Node], condition: Node | 
 def _extreme(whole: Op, real: Op, text: Op) -> Callable[[Group, int, Sequence[Node], Node | None], Node]:
     def build(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
         kind = arguments[0].type
+        if condition is not None:
+            _one_of(arguments[0], NUMBERS)
         if is_integer(kind) or kind in (Type.TIMESTAMP, Type.DATE):
             op = whole
         elif is_number(kind):
@@ -90,7 +118,10 @@ def _plain(name: str) -> Builder:
 def _where(name: str) -> Builder:
     def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 2)
-        return _FOLDS[name](group, frame, arguments[:1], condition(arguments[1]))
+        test = condition(arguments[1])
+        if name in ("sum", "avg") and is_number(arguments[0].type):
+            test = logic("and", cast(arguments[0], Type.BOOL), test)  # to OpenMLDB a value of 0 is a false one
+        return _FOLDS[name](group, frame, arguments[:1], test)
 
     return build
 
@@ -99,108 +130,113 @@ def _frequency(kind: str, result: Type) -> Builder:
     def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 2 if kind == "topn_frequency" else 1)
         value, number = arguments[0], 0
-        if value.type in (Type.NULL, Type.BOOL):
-            raise Mismatch(f"a {value.type}")
+        _one_of(value, _ANY if kind == "distinct_count" else _ORDERED)
         if kind == "topn_frequency":
+            if arguments[1].type != Type.INT:
+                raise Mismatch(f"a number of type {arguments[1].type}")
             number = _constant(arguments[1], 1)
-            if value.type in (Type.FLOAT, Type.DOUBLE):
-                return HostAggregate(result, _TopFloats(number), group, frame, (value,))
             if not is_integer(value.type) and value.type != Type.STRING:
-                raise Mismatch(f"a {value.type}")
+                return HostAggregate(result, top_floats(number, value.type), group, frame, (value,))
         return Aggregate(result, kind, group, frame, value, None, number)
 
     return build
 
 
-class _TopFloats:
-    """topn_frequency of floats, whose text C++ makes by %f."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __call__(self, rows: list[tuple[float | None, ...]]) -> str:
-        counts: dict[float, int] = {}
-        for (value,) in rows:
-            if value is not None:
-                counts[value] = counts.get(value, 0) + 1
-        best = sorted(counts, key=lambda value: (-counts[value], value))[: self.number]
-        return ",".join([f"{value:f}" for value in best] + ["NULL"] * (self.number - len(best)))
-
-
 def _place(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
     _arity(arguments, 2)
+    _one_of(arguments[0], _ANY)
     return Aggregate(arguments[0].type, Op.AT, group, frame, arguments[0], None, _constant(arguments[1], 0))
 
 
-def _newest(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
-    _arity(arguments, 1)
-    return Aggregate(arguments[0].type, Op.AT, group, frame, arguments[0], None)
+def _end(op: Op, known: Callable[[list[tuple[Any, ...]]], Any]) -> Builder:
+    """The value of the newest or the oldest row; with `true` behind it, of those where it is not NULL."""
 
-
-def _oldest(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
-    _arity(arguments, 1)
-    return Aggregate(arguments[0].type, Op.OLDEST, group, frame, arguments[0], None)
-
-
-class _ByCategory:
-    """`k1:v1,k2:v2`: an aggregate of each category's values, in order of the categories.
-
-    Rows whose value, category or condition is NULL, or whose condition is false, do not count.
-
-    Args:
-        name: count, sum, min or max.
-        width: bits of the values' type, at which sums wrap.
-        where: whether a condition stands between value and category.
-        number: only so many categories, the greatest first; 0: all, the smallest first.
-    """
-
-    def __init__(self, name: str, width: int, where: bool, number: int) -> None:
-        self.name, self.width, self.where, self.number = name, width, where, number
-
-    def __call__(self, rows: list[tuple[Any, ...]]) -> str:
-        groups: dict[Any, list[int]] = {}
-        for row in rows:
-            if None not in row and (not self.where or row[1]):
-                groups.setdefault(row[-1], []).append(row[0])
-        keys = sorted(groups, key=lambda key: key.encode() if isinstance(key, str) else key, reverse=self.number > 0)
-        if self.number:
-            keys = keys[: self.number]
-        return ",".join(f"{key}:{self.value(groups[key])}" for key in keys)
-
-    def value(self, values: list[int]) -> int:
-        """The aggregate of one category."""
-        if self.name == "sum":
-            half = 1 << (self.width - 1)
-            return (sum(values) + half) % (2 * half) - half
-        if self.name == "count":
-            return len(values)
-        return min(values) if self.name == "min" else max(values)
-
-
-def _by_category(name: str, where: bool, top: bool) -> Builder:
     def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
-        _arity(arguments, 2 + where + top)
-        value, category = arguments[0], arguments[1 + where]
-        if not is_integer(value.type) or not (is_integer(category.type) or category.type == Type.STRING):
-            raise Mismatch(f"a {value.type} by a {category.type}")
-        used = [value, *([condition(arguments[1])] if where else []), category]
-        function = _ByCategory(name, bits(value.type), where, _constant(arguments[3], 1) if top else 0)
-        return HostAggregate(Type.STRING, function, group, frame, tuple(used))
+        _one_of(arguments[0], _ANY)
+        if len(arguments) > 1:
+            _arity(arguments, 2)
+            skip = arguments[1]
+            if not isinstance(skip, Const) or skip.type != Type.BOOL:
+                raise Mismatch("a second argument that is not true or false")
+            if skip.word:
+                return HostAggregate(arguments[0].type, known, group, frame, (arguments[0],))
+        return Aggregate(arguments[0].type, op, group, frame, arguments[0], None)
 
     return build
 
 
+def _in_python(
+    function: Callable[[list[tuple[Any, ...]]], Any], kinds: Sequence[Type], *more: Sequence[Type], same: bool = False
+) -> Builder:
+    """An aggregate of values of `kinds`, a double, or, with `same`, of its first argument's type.
+
+    Args:
+        more: the types that each further argument may have.
+    """
+
+    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+        _arity(arguments, 1 + len(more))
+        for argument, allowed in zip(arguments, (kinds, *more), strict=True):
+            _one_of(argument, allowed)
+        result = arguments[0].type if same else Type.DOUBLE
+        return HostAggregate(result, function, group, frame, tuple(arguments))
+
+    return build
+
+
+def _top(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    _arity(arguments, 2)
+    _one_of(arguments[0], _ORDERED)
+    _one_of(arguments[1], _COUNTS)
+    function = greatest(arguments[0].type, _constant(arguments[1], 1))
+    return HostAggregate(Type.STRING, function, group, frame, (arguments[0],))
+
+
+def _by_category(name: str, where: bool, top: str | None = None) -> Builder:
+    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+        _arity(arguments, 2 + where + (top is not None))
+        value, category = arguments[0], arguments[1 + where]
+        _one_of(value, _ANY if name in ("count", "ratio") else NUMBERS)
+        _one_of(category, _CATEGORIES)
+        number = 0
+        if top is not None:
+            _one_of(arguments[3], _COUNTS)
+            number = _constant(arguments[3], -(1 << 31))
+        used = (value, *([condition(arguments[1])] if where else []), category)
+        function = ByCategory(name, value.type, category.type, where, top, number)
+        return HostAggregate(Type.STRING, function, group, frame, used)
+
+    return build
+
+
+_SAMPLE_DEVIATION = _in_python(spread(sample=True, root=True), NUMBERS)
+_SAMPLE_VARIANCE = _in_python(spread(sample=True, root=False), NUMBERS)
+
 AGGREGATES: dict[str, Builder] = {
-    **{f"{name}_cate": _by_category(name, where=False, top=False) for name in _FOLDS if name != "avg"},
-    **{f"{name}_cate_where": _by_category(name, where=True, top=False) for name in _FOLDS if name != "avg"},
-    **{f"top_n_key_{name}_cate_where": _by_category(name, where=True, top=True) for name in _FOLDS if name != "avg"},
     **{name: _plain(name) for name in _FOLDS},
     **{f"{name}_where": _where(name) for name in _FOLDS},
+    **{f"{name}_cate": _by_category(name, where=False) for name in _FOLDS},
+    **{f"{name}_cate_where": _by_category(name, where=True) for name in _FOLDS},
+    **{f"top_n_{top}_{name}_cate_where": _by_category(name, True, top) for name in _FOLDS for top in ("key", "value")},
+    **{f"top_n_{top}_ratio_cate": _by_category("ratio", True, top) for top in ("key", "value")},
+    "at": _place,
     "distinct_count": _frequency("distinct_count", Type.BIGINT),
+    "drawdown": _in_python(drawdown, NUMBERS),
+    "entropy": _in_python(entropy, _ANY),
+    "ew_avg": _in_python(average_weighted, NUMBERS, (Type.DOUBLE,)),
+    "first_value": _end(Op.OLDEST, first_known),
+    "lag": _place,
+    "last_value": _end(Op.AT, last_known),
+    "median": _in_python(median, NUMBERS),
+    "nth_value_where": _in_python(nth_where, _ANY, INTEGERS, (Type.BOOL,), same=True),
+    "std": _SAMPLE_DEVIATION,
+    "stddev": _SAMPLE_DEVIATION,
+    "stddev_pop": _in_python(spread(sample=False, root=True), NUMBERS),
+    "stddev_samp": _SAMPLE_DEVIATION,
+    "top": _top,
     "top1_ratio": _frequency("top1_ratio", Type.DOUBLE),
     "topn_frequency": _frequency("topn_frequency", Type.STRING),
-    "at": _place,
-    "lag": _place,
-    "first_value": _oldest,
-    "last_value": _newest,
+    "var_pop": _in_python(spread(sample=False, root=False), NUMBERS),
+    "var_samp": _SAMPLE_VARIANCE,
+    "variance": _SAMPLE_VARIANCE,
 }

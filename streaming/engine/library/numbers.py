@@ -62,10 +62,6 @@ def _cotangent_of_float(x: float) -> float:
         return float(np.float32(_COSF(x)) / np.float32(_SINF(x)))
 
 
-def _degrees(x: float) -> float:
-    return float(np.longdouble(x) * (np.longdouble(180) / np.longdouble("3.141592653589793238463")))
-
-
 def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
     """floor, ceil or trunc of a double, which may be infinite or NaN, and keeps the sign of a zero."""
     return lambda x: math.copysign(float(function(x)), x) if math.isfinite(x) else x
@@ -158,6 +154,6 @@ FUNCTIONS: dict[str, list[Overload]] = {
     "atan": [*_real("atan"), *_pair("atan2")],
     "atan2": _pair("atan2"),
     "power": _pair("pow"),
-    "degrees": each([Type.DOUBLE], Type.DOUBLE, _degrees),
-    "radians": each(NUMBERS, Type.DOUBLE, lambda x: x * math.pi / 180),
+    "degrees": each([Type.DOUBLE], Type.DOUBLE, lambda x: x * (180 / math.pi)),
+    "radians": each(NUMBERS, Type.DOUBLE, lambda x: x / 180 * math.pi),
 }

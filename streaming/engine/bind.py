@@ -1,0 +1,209 @@
+"""Expressions: names resolved, types checked, operators and functions turned into nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from streaming.engine import functions as f
+from streaming.engine import syntax as s
+from streaming.engine.errors import UnsupportedSQL, point
+from streaming.engine.machine import Op
+from streaming.engine.nodes import Aggregate, Apply, Base, Const, Element, Group, Host, Node
+from streaming.engine.scope import Frame, Scope, matches, walk
+from streaming.engine.strings import Pool
+from streaming.engine.table import Table
+from streaming.engine.types import Type, to_word
+from streaming.engine.windowed import AGGREGATES, canonical
+
+__all__ = ["Binder", "literal"]
+
+
+def literal(literal: s.Literal, pool: Pool) -> Const:
+    if literal.value is None:
+        return Const(Type.NULL, 0, True)
+    if isinstance(literal.value, str):
+        return Const(Type.STRING, pool.code(literal.value))
+    return Const(literal.type, to_word(literal.type, literal.value))
+
+
+class Binder:
+    """Binds the expressions of one SELECT, whose text is `script`."""
+
+    def __init__(self, script: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool) -> None:
+        self.script = script
+        self.find = find
+        self.pool = pool
+        self.main: Base | None = None
+        self.windowed = False  # whether there is a window
+
+    def refuse(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for a construct that is known and not supported."""
+        return point(self.script, at, f"unsupported: {what}")
+
+    def table(self, name: tuple[str, ...], at: int) -> Table:
+        found = self.find(name)
+        if found is None:
+            raise point(self.script, at, f"unknown table {'.'.join(name)}")
+        return found
+
+    def window(self, reference: str | s.Window, scope: Scope, at: int) -> Frame:
+        """The frame that OVER names."""
+        raise NotImplementedError
+
+    def group(self, window: s.Window, scope: Scope, own_row: bool) -> Group:
+        """The windows over a window's rows."""
+        raise NotImplementedError
+
+    def lookup(self, name: s.Name, scope: Scope) -> Node | None:
+        found = {output.node for output in scope.columns if matches(output, name)}
+        if len(found) > 1:
+            raise point(self.script, name.at, f"ambiguous column {'.'.join(name.parts)}")
+        return found.pop() if found else None
+
+    def name(self, name: s.Name, scope: Scope) -> Node:
+        node = self.lookup(name, scope)
+        if node is None:
+            raise point(self.script, name.at, f"unknown column {'.'.join(name.parts)}")
+        return node
+
+    def condition(self, expr: s.Expr, scope: Scope) -> Node:
+        node = self.bind(expr, scope)
+        try:
+            return f.condition(node)
+        except f.Mismatch as error:
+            raise self.refuse(str(error), expr.at) from None
+
+    def bind(self, expr: s.Expr, scope: Scope, over: Frame | None = None) -> Node:
+        """The typed expression; `over`: the window of the aggregates in it."""
+        try:
+            return self._bind(expr, scope, over)
+        except f.Mismatch as error:
+            what = f"{expr.function}() of " if isinstance(expr, s.Call) else ""
+            raise self.refuse(f"{what}{error}", expr.at) from None
+
+    def _bind(self, expr: s.Expr, scope: Scope, over: Frame | None) -> Node:
+        if isinstance(expr, s.Literal):
+            try:
+                return literal(expr, self.pool)
+            except OverflowError:
+                raise self.refuse(f"the number {expr.value}", expr.at) from None
+        if isinstance(expr, s.Name):
+            return self.name(expr, scope)
+        if isinstance(expr, s.Over):
+            if over is not None:
+                raise self.refuse("OVER inside OVER", expr.at)
+            return self.bind(expr.operand, scope, self.window(expr.window, scope, expr.at))
+        if isinstance(expr, s.Call):
+            name = canonical(expr.function)
+            if name in AGGREGATES:
+                return self.aggregate(name, expr, scope, over)
+            found = f.scalar(name, [self.bind(a, scope, over) for a in expr.arguments])
+            if found is None:
+                raise self.refuse(f"function {expr.function}", expr.at)
+            return found
+        if isinstance(expr, s.Cast):
+            return f.cast(self.bind(expr.operand, scope, over), expr.type)
+        if isinstance(expr, s.Unary):
+            operand = self.bind(expr.operand, scope, over)
+            if expr.operator == "not":
+                return f.invert(f.truth(operand))
+            if expr.operator == "-":
+                return f.negate(operand)
+            return f.complement(operand)
+        if isinstance(expr, s.Binary):
+            left, right = self.bind(expr.left, scope, over), self.bind(expr.right, scope, over)
+            if expr.operator in ("and", "or", "xor"):
+                return f.logic(expr.operator, f.truth(left), f.truth(right))
+            if expr.operator in ("=", "!=", "<", "<=", ">", ">="):
+                return f.compare(expr.operator, left, right)
+            return f.arithmetic(expr.operator, left, right)
+        if isinstance(expr, s.IsNull):
+            node = f.is_null(self.bind(expr.operand, scope, over))
+            return f.invert(node) if expr.negated else node
+        if isinstance(expr, s.Between):
+            operand = self.bind(expr.operand, scope, over)
+            low, high = self.bind(expr.low, scope, over), self.bind(expr.high, scope, over)
+            node = f.logic("and", f.compare(">=", operand, low), f.compare("<=", operand, high))
+            return f.invert(node) if expr.negated else node
+        if isinstance(expr, s.In):
+            operand = self.bind(expr.operand, scope, over)
+            tests = [f.compare("=", operand, self.bind(choice, scope, over)) for choice in expr.choices]
+            node = tests[0]
+            for test in tests[1:]:
+                node = f.logic("or", node, test)
+            return f.invert(node) if expr.negated else node
+        if isinstance(expr, s.Like):
+            arguments = [self.bind(expr.operand, scope, over), self.bind(expr.pattern, scope, over)]
+            if expr.escape is not None:
+                arguments.append(self.bind(expr.escape, scope, over))
+            found = f.scalar("regexp_like" if expr.kind == "rlike" else f"{expr.kind}_match", arguments)
+            if found is None:
+                raise self.refuse(expr.kind.upper(), expr.at)
+            return f.invert(found) if expr.negated else found
+        if isinstance(expr, s.Case):
+            return self.case(expr, scope, over)
+        raise self.refuse("`*` here", expr.at)
+
+    def case(self, expr: s.Case, scope: Scope, over: Frame | None) -> Node:
+        operand = None if expr.operand is None else self.bind(expr.operand, scope, over)
+        tests: list[Node] = []
+        for when, _ in expr.whens:
+            test = self.bind(when, scope, over)
+            tests.append(f.condition(test) if operand is None else f.compare("=", operand, test))
+        branches = [self.bind(then, scope, over) for _, then in expr.whens]
+        null = Const(Type.NULL, 0, True)
+        branches.append(null if expr.otherwise is None else self.bind(expr.otherwise, scope, over))
+        branches = f.same_type(branches)
+        node = branches[-1]
+        for test, branch in zip(reversed(tests), reversed(branches[:-1]), strict=True):
+            node = f.choose(test, branch, node)
+        return node
+
+    def aggregate(self, name: str, expr: s.Call, scope: Scope, over: Frame | None) -> Node:
+        if over is None:
+            raise self.refuse(f"aggregate {expr.function}() without a window", expr.at)
+        inner = Scope(
+            [
+                dataclasses.replace(column, node=Element(column.node.type, over.group, i))
+                for i, column in enumerate(scope.columns)
+            ],
+            {},
+            {},
+        )
+        arguments: list[Node] = []
+        for i, argument in enumerate(expr.arguments):
+            if isinstance(argument, s.Star):
+                if i > 0 or name not in ("count", "count_where") or argument.table is not None:
+                    raise self.refuse(f"`*` in {expr.function}()", argument.at)
+                arguments.append(Const(Type.INT, 1))
+            else:
+                node = self.bind(argument, inner, over)
+                if any(isinstance(n, Aggregate) and (n.kind != Op.AT or n.number > 0) for n in walk(node)):
+                    raise self.refuse("an aggregate of an aggregate", argument.at)
+                arguments.append(node)
+        if not isinstance(expr.arguments[0] if expr.arguments else None, s.Star) and not any(
+            isinstance(n, Element) for argument in arguments for n in walk(argument)
+        ):
+            raise f.Mismatch("no column")
+        if name in ("at", "lag"):
+            return self.place(name, arguments, over)
+        return AGGREGATES[name](over.group, over.number, arguments)
+
+    def place(self, name: str, arguments: list[Node], over: Frame) -> Node:
+        """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row."""
+        group = self.group(over.window, over.scope, own_row=True)
+        moved = [_in_group(argument, group) for argument in arguments]
+        node = AGGREGATES[name](group, 0, moved)
+        if not isinstance(node, Aggregate):
+            raise TypeError(node)
+        return dataclasses.replace(node, frame=group.frame((True, node.number, 0, 0)))
+
+
+def _in_group(node: Node, group: Group) -> Node:
+    """`node` with the columns of the window's rows taken from `group`, whose columns are the same."""
+    if isinstance(node, Element):
+        return dataclasses.replace(node, group=group)
+    if isinstance(node, (Apply, Host)):
+        return dataclasses.replace(node, arguments=tuple(_in_group(a, group) for a in node.arguments))
+    return node

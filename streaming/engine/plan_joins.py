@@ -1,0 +1,116 @@
+"""LAST JOIN: by which key, in which order and on which conditions its row is found."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from streaming.engine import functions as f
+from streaming.engine import syntax as s
+from streaming.engine.machine import Op
+from streaming.engine.nodes import Apply, Base, Column, Joined, Missing, Node
+from streaming.engine.plan_windows import WindowPlanner
+from streaming.engine.scope import Output, Scope, children, columns_of, conjuncts
+from streaming.engine.table import Table
+from streaming.engine.types import Type, is_integer
+
+__all__ = ["JoinPlanner"]
+
+
+class JoinPlanner(WindowPlanner):
+    """Binds joins, too."""
+
+    def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
+        """A sub-query over the request, and the condition on it."""
+        raise NotImplementedError
+
+    def leftmost(self, source: s.Source | None) -> Table | None:
+        """The table that a source begins with."""
+        while isinstance(source, s.SubSelect):
+            source = source.select.source
+        return None if source is None else self.table(source.name, source.at)
+
+    def join(self, join: s.Join, scope: Scope, left: Base | None = None) -> list[Output]:
+        """The columns of a joined table; `left`: the table of the sub-query that the join is in."""
+        if join.kind != "last":
+            raise self.refuse(f"{join.kind.upper()} JOIN", join.at)
+        if self.main is not None and self.leftmost(join.source) is self.main.table:
+            if left is not None:
+                raise self.refuse("a join of the main table in a joined sub-query", join.source.at)
+            return self.pair(join, scope)
+        base, columns, where = self.scan(join.source, "the right side of a LAST JOIN")
+        base.to = left
+        both = Scope(scope.columns + columns, {}, {})
+        key: dict[int, Node] = {}
+        rest: list[Node] = [] if where is None else [where]
+        for part in conjuncts(join.condition):
+            pair = self.equality(part, scope, columns, base)
+            if pair is not None and pair[0] not in key:
+                key[pair[0]] = pair[1]
+            else:
+                rest.append(self.condition(part, both))
+        if not key:
+            raise self.refuse("LAST JOIN without an equality of a column, which no index answers", join.condition.at)
+        ts = -1
+        if join.order is not None:
+            if join.descending:
+                raise self.refuse("LAST JOIN … ORDER BY … DESC", join.order.at)
+            order = self.name(join.order, Scope(columns, {}, {}))
+            if not isinstance(order, Column) or order.type not in (Type.TIMESTAMP, Type.BIGINT):
+                raise self.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
+            ts = order.position
+        else:
+            ts = self.order_of_index(base.table, set(key), join.at)
+        condition: Node | None = None
+        for test in rest:
+            condition = f.both(condition, test)
+        base.joined = Joined(base, tuple(sorted(key.items())), ts, condition)
+        return [dataclasses.replace(column, node=self.or_null(column.node, base)) for column in columns]
+
+    def or_null(self, node: Node, base: Base) -> Node:
+        """A column of the right side, which is NULL where there is no row: also if it is computed or a constant."""
+        if isinstance(node, Column) and node.base is base:
+            return node
+        return Apply(node.type, Op.SELECT, (Missing(Type.BOOL, base), f.null(node.type), node), f.bits(node.type))
+
+    def equality(
+        self, part: s.Expr, scope: Scope, columns: list[Output], base: Base
+    ) -> tuple[int, Node] | None:  # fmt: skip
+        """(column of the joined table, value) of a condition `column = value`; None for any other condition."""
+        if not isinstance(part, s.Binary) or part.operator != "=":
+            return None
+        right = Scope(columns, {}, {})
+        for mine, other in ((part.left, part.right), (part.right, part.left)):
+            if not isinstance(mine, s.Name):
+                continue
+            here = self.lookup(mine, right)
+            if here is None or (len(mine.parts) == 1 and self.lookup(mine, scope) is not None):
+                continue
+            if not isinstance(here, Column) or here.base is not base or not self.known(other, scope):
+                continue
+            value = self.bind(other, scope)
+            if here.type in (Type.FLOAT, Type.DOUBLE):
+                continue
+            if value.type == here.type or (is_integer(value.type) and is_integer(here.type)):
+                return here.position, value
+            if here.type == Type.STRING and is_integer(value.type):  # an index has texts for keys
+                return here.position, f.cast(value, Type.STRING)
+        return None
+
+    def known(self, expr: s.Expr, scope: Scope) -> bool:
+        """Whether every name in `expr` is one of the scope's."""
+        if isinstance(expr, s.Name):
+            return self.lookup(expr, scope) is not None
+        return all(self.known(child, scope) for child in children(expr))
+
+    def pair(self, join: s.Join, scope: Scope) -> list[Output]:
+        """A join of the request's table with itself: OpenMLDB pairs the request with itself, whatever the condition."""
+        if join.order is not None:
+            raise self.refuse("ORDER BY in a join of the main table with itself", join.order.at)
+        if isinstance(join.source, s.SubSelect):
+            columns, where = self.nested(join.source)
+            if where is not None:
+                raise self.refuse("WHERE in a join of the main table with itself", join.source.at)
+        elif self.main is not None:
+            columns = columns_of(self.main, join.source.alias or join.source.name[-1])
+        self.condition(join.condition, Scope(scope.columns + columns, {}, {}))
+        return columns

@@ -1,0 +1,120 @@
+"""Windows: which rows of which tables are in them, and which windows share them."""
+
+from __future__ import annotations
+
+from streaming.engine import syntax as s
+from streaming.engine.bind import Binder
+from streaming.engine.errors import point
+from streaming.engine.nodes import Base, Column, Group, Node
+from streaming.engine.scope import Frame, Output, Scope, identity, matches
+from streaming.engine.table import Table
+from streaming.engine.types import Type
+
+__all__ = ["WindowPlanner"]
+
+
+class WindowPlanner(Binder):
+    """Binds windows, too."""
+
+    def scan(self, source: s.Source, what: str) -> tuple[Base, list[Output], Node | None]:
+        """A stored table, or a sub-query over one."""
+        raise NotImplementedError
+
+    def order_of_index(self, table: Table, key: set[int], at: int) -> int:
+        """The time column that orders rows without ORDER BY: that of the index by which OpenMLDB finds the key.
+
+        Other equalities than the index's are tested row by row, in the index's order. -1: the last inserted first.
+        """
+        exact = [ts for columns, ts in table.declared if set(columns) == key]
+        if exact:
+            return exact[0]
+        part = {ts for columns, ts in table.declared if set(columns) < key}
+        if len(part) > 1:
+            raise self.refuse("a join or window without ORDER BY where several indexes match a part of the key", at)
+        return part.pop() if part else -1
+
+    def window(self, reference: str | s.Window, scope: Scope, at: int) -> Frame:
+        if isinstance(reference, str):
+            if reference not in scope.windows:
+                raise point(self.script, at, f"unknown window {reference}")
+            window = scope.windows[reference]
+        else:
+            window = reference
+        self.windowed = True
+        frame = window.frame
+        if window.order is None:
+            if not frame.rows and (frame.start is not None or frame.end):
+                raise self.refuse("ROWS_RANGE with a bound, without ORDER BY", window.at)
+            if window.exclude_current_time:
+                raise self.refuse("EXCLUDE CURRENT_TIME without ORDER BY", window.at)
+        start, end = -1 if frame.start is None else frame.start, frame.end
+        own_row = True
+        if window.exclude_current_row:
+            # the request's row still takes the first place of a ROWS frame, but none of a MAXSIZE
+            if frame.rows:
+                end = max(end, 1)
+            else:
+                own_row = False
+        group = self.group(window, scope, own_row)
+        number = group.frame((frame.rows, start, end, frame.maxsize))
+        return Frame(group, number, window, scope)
+
+    def group(self, window: s.Window, scope: Scope, own_row: bool) -> Group:
+        """The windows over these rows; the same one for every window that differs in its frame only."""
+        likeness = (
+            tuple(identity(u) for u in window.unions),
+            tuple(name.parts for name in window.partition),
+            window.order.parts if window.order else None,
+            window.instance_not_in_window,
+            own_row,
+            window.exclude_current_time,
+        )
+        found = scope.groups.get(likeness)
+        if found is None:
+            found = scope.groups[likeness] = self.rows_of(window, scope, own_row)
+        return found
+
+    def rows_of(self, window: s.Window, scope: Scope, own_row: bool) -> Group:
+        if self.main is None:
+            raise self.refuse("a window without a table", window.at)
+        if not window.partition:
+            raise self.refuse("a window without PARTITION BY", window.at)
+        own = tuple(output.node for output in scope.columns)
+        key = tuple(self.position(name, scope) for name in window.partition)
+        time = None
+        if window.order is not None:  # DESC changes nothing: windows run back from the request
+            time = self.position(window.order, scope)
+            if own[time].type not in (Type.TIMESTAMP, Type.BIGINT):
+                raise self.refuse(f"ORDER BY a {own[time].type} in a window", window.order.at)
+        for place, name in zip(key, window.partition, strict=True):
+            if own[place].type in (Type.FLOAT, Type.DOUBLE):
+                raise self.refuse(f"PARTITION BY a {own[place].type}", name.at)
+        sources: list[tuple[Base, tuple[Node, ...]]] = []
+        if not window.instance_not_in_window:
+            sources.append((self.main, own))
+        for union in window.unions:
+            base, columns, where = self.scan(union, "a UNION of a window")
+            if base.table is self.main.table:
+                raise self.refuse("UNION of the main table with itself", union.at)
+            if where is not None:
+                raise self.refuse("WHERE in a UNION of a window", union.at)
+            nodes = tuple(output.node for output in columns)
+            if [n.type for n in nodes] != [n.type for n in own]:
+                raise self.refuse("a UNION whose columns are not those of the main table", union.at)
+            sources.append((base, nodes))
+        orders: list[int] = []
+        for base, nodes in sources:
+            for place in key if time is None else (*key, time):
+                node = nodes[place]
+                if not isinstance(node, Column) or node.base is not base:
+                    raise self.refuse("PARTITION BY or ORDER BY something that is not a table's column", window.at)
+            if time is None:
+                columns_of_key = {node.position for node in map(nodes.__getitem__, key) if isinstance(node, Column)}
+                orders.append(self.order_of_index(base.table, columns_of_key, window.at))
+        return Group(own, tuple(sources), key, time, own_row, window.exclude_current_time, tuple(orders))
+
+    def position(self, name: s.Name, scope: Scope) -> int:
+        found = [i for i, output in enumerate(scope.columns) if matches(output, name)]
+        if len(found) != 1:
+            raise point(self.script, name.at, f"{'ambiguous' if found else 'unknown'} column {'.'.join(name.parts)}")
+        return found[0]
