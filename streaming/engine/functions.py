@@ -308,11 +308,10 @@ def _extreme(operator: str) -> Callable[[Node, Node], Node]:
     return build
 
 
-def _logarithm(*arguments: Node) -> Node:
+def _logarithm(base: Node, x: Node | None = None) -> Node:
     """log(x), and log(base, x) of whatever can be a double."""
-    if len(arguments) == 1:
-        return scalar("ln", list(arguments))  # type: ignore[return-value]
-    base, x = arguments
+    if x is None:
+        return scalar("ln", [base])  # type: ignore[return-value]
     if not _numeric(base.type):
         raise Mismatch(f"{base.type}, {x.type}")
     below, above = (scalar("ln", [cast(node, Type.DOUBLE)]) for node in (base, x))

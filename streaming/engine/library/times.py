@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, list[Overload]] = {
     "month": _part(lambda d: d.month),
     "dayofmonth": _part(lambda d: d.day),
     "dayofyear": _part(lambda d: d.timetuple().tm_yday, negative=False),
-    "weekofyear": _part(lambda d: d.isocalendar()[1]),
+    "weekofyear": _part(lambda d: d.isocalendar()[1] if 1400 <= d.year < 9999 else 0),  # boost's calendar
     "last_day": [
         Overload((Type.TIMESTAMP,), Type.DATE, _last_day_of_time),
         Overload((Type.BIGINT,), Type.DATE, _last_day_of_time),
