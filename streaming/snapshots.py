@@ -34,7 +34,7 @@ from streaming.store import EmbeddedStore, FeatureStore
 
 __all__ = ["Snapshots", "Standing", "identity", "load_state"]
 
-TURN_S = 0.02  # for how long the loop makes batches of rows before it goes on with events
+TURN_S = 0.01  # for how long the loop makes batches of rows before it goes on with events
 QUEUE_MAX = 32  # batches (of about a megabyte) that wait for the disk
 SHARE = 0.05  # of the loop's time that making snapshots may take: large ones are made less often than `every_s`
 

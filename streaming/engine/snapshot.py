@@ -31,7 +31,7 @@ Int64 = npt.NDArray[np.int64]
 STRINGS = ""
 """The name of the part that holds the strings; every other part is a table's."""
 
-SLICE = 16_384  # rows of a batch: about a millisecond, and small enough to stay in the cache
+SLICE = 8_192  # rows of a batch: less than a millisecond, and small enough to stay in the cache
 _TEXTS = pa.schema([pa.field("text", pa.large_binary(), nullable=False)])
 
 
