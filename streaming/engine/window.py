@@ -77,6 +77,32 @@ def _fill_probe(
 
 
 @inner
+def _first_below(times: Int64, n: int, bound: int) -> int:
+    """The first of `n` times, which do not increase, that is less than `bound`; n where there is none."""
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) >> 1
+        if times[middle] < bound:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@inner
+def _frame(times: Int64, n: int, ts: int, rows: int, begin: int, end: int, maxsize: int) -> tuple[int, int]:
+    """Where a frame begins and ends among `n` rows, newest first, of these times."""
+    if rows:
+        high = min(begin + 1, n) if begin >= 0 else n
+        return min(end, high), high
+    high = _first_below(times, n, ts - begin) if begin >= 0 else n
+    low = min(_first_below(times, n, ts - end + 1), high)
+    if maxsize:
+        high = min(high, low + maxsize)
+    return low, high
+
+
+@inner
 def collect(
     out: int, at: int, extra: Int64, doms: Int64, mem: Int64, nul: Flags, state: Int64, indexes: Int64, limits: Int64
 ) -> int:  # fmt: skip
@@ -105,6 +131,20 @@ def collect(
     lo = np.empty(n_frames, np.int64)
     hi = np.empty(n_frames, np.int64)
     limited = limits.shape[0] > 0
+    # the rows that some frame of one source may reach: by place, or by time and place
+    everything = np.int64(0x7FFFFFFFFFFFFFFF)
+    place_max = everything if n_frames == 0 else np.int64(-1)
+    span_max, range_max = np.int64(-1), np.int64(0)
+    for f in range(n_frames):
+        begin, end, maxsize = extra[frames_at + 4 * f + 1], extra[frames_at + 4 * f + 2], extra[frames_at + 4 * f + 3]
+        if begin < 0:
+            begin = everything
+        if extra[frames_at + 4 * f]:
+            place_max = max(place_max, begin)
+        else:
+            span_max = max(span_max, begin)
+            range_max = max(range_max, maxsize if maxsize and end == 0 and not exclude_time else everything)
+    times = np.empty(256, np.int64)
     start = top
     depth2 = doms[doms[out, 5], 5] > 0 and doms[out, 5] > 1
     for i in range(n):
@@ -128,9 +168,45 @@ def collect(
                 while entry >= 0 and entries[2 * entry + 1] > newest:
                     entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, j)
             cursor[j] = entry
+        position = 0
+        if n_sources == 1:
+            index = extra[sources_at]
+            entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+            limit = limits[request, index] if limited else everything
+            entry, row, row_ts = cursor[0], np.int64(-1), ts
+            if own == 0 and entry >= 0:
+                row, row_ts = entry, entries[2 * entry + 1]
+            oldest = ts - span_max
+            while own != 0 or row >= 0:
+                if position > place_max and (row_ts < oldest or position >= range_max):
+                    break
+                if top >= len(mem):
+                    return 2 * len(mem)
+                if position >= len(times):
+                    more = np.empty(2 * len(times), np.int64)
+                    more[:position] = times
+                    times = more
+                times[position] = row_ts
+                if row >= 0 and indexes[index, ROW_OF]:
+                    row = carray(pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[row]
+                mem[top] = row
+                top += 1
+                position += 1
+                if position > 1 or own == 0:
+                    entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, 0)
+                if entry < 0:
+                    break
+                row, row_ts = entry, entries[2 * entry + 1]
+            for f in range(n_frames):
+                frame = frames_at + 4 * f
+                low, high = _frame(
+                    times, position, ts, extra[frame], extra[frame + 1], extra[frame + 2], extra[frame + 3]
+                )  # fmt: skip
+                mem[frames + 2 * f * n + i] = low
+                mem[frames + (2 * f + 1) * n + i] = high
+            continue
         for f in range(n_frames):
             lo[f], hi[f] = -1, -1
-        position = 0
         row_ts, row = ts, -1
         first = own != 0
         while True:
