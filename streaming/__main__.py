@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver | sql | explain."""
+"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ ConfigFile = Annotated[
 
 
 @app.command()
-def run(config: ConfigFile = None) -> None:
+def run(
+    config: ConfigFile = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Scorer processes under one supervisor and port; default: workers.count.", min=0, max=256),
+    ] = None,
+) -> None:
     """Score `user-actions` until SIGTERM or Ctrl-C.
 
     Exit status: 0 stopped, 1 a defect, 2 configuration, 3 encoder, model and SQL do not fit, 4 a server stayed away,
@@ -33,7 +39,7 @@ def run(config: ConfigFile = None) -> None:
     """
     from streaming.run import main as run_scorer  # noqa: PLC0415 - seconds of imports that other commands do not need
 
-    raise typer.Exit(run_scorer(config))
+    raise typer.Exit(run_scorer(config, workers))
 
 
 @app.command()
@@ -177,6 +183,46 @@ def explain(
         print(engine.explain(script.read_text(encoding="utf-8")))
     except OSError as error:
         raise BadRow(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+dlq = typer.Typer(no_args_is_help=True, help="What is in the dead-letter topic, and why.")
+app.add_typer(dlq, name="dlq")
+
+Reasons = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--reason", help="Only of this reason, as in jd_intent_dead_letters_total; may be repeated."),
+]
+Topics = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--topic", help="Only records that came from this topic; may be repeated."),
+]
+Since = Annotated[str, typer.Option(help="Only since then: 30m, 2h, 7d ago, or a time such as 2026-01-31T12:00 (UTC).")]
+
+
+@dlq.command("list")
+def dlq_list(  # noqa: PLR0917 - typer calls it
+    config: ConfigFile = None,
+    reason: Reasons = None,
+    topic: Topics = None,
+    since: Since = "",
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
+) -> None:
+    """List dead letters: where, when, from where, why."""
+    from streaming.dlq_commands import filter_of, list_letters  # noqa: PLC0415
+
+    list_letters(config, filter_of(reason or (), topic or (), since), limit, as_json=as_json)
+
+
+@dlq.command("show")
+def dlq_show(
+    place: Annotated[str, typer.Argument(help="As `list` shows it: topic[partition]@offset.")],
+    config: ConfigFile = None,
+) -> None:
+    """Show one dead letter whole, as JSON: key, value, headers, reason."""
+    from streaming.dlq_commands import show_letter  # noqa: PLC0415
+
+    show_letter(config, place)
 
 
 def main() -> None:

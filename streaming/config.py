@@ -23,7 +23,7 @@ from streaming.errors import ConfigError
 
 __all__ = [
     "ENV_PREFIX", "Batch", "Config", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model", "OpenMLDB",
-    "Rest", "Store", "Topics", "load", "masked",
+    "Rest", "Store", "Topics", "Workers", "load", "masked",
 ]  # fmt: skip
 
 ENV_PREFIX = "JD_INTENT__"
@@ -221,6 +221,15 @@ class Model(_Table):
     breaker: ModelBreaker = ModelBreaker()
 
 
+class Workers(_Table):
+    count: int = Field(0, ge=0, le=256)
+    deaths_max: int = Field(10, ge=1, le=1_000)
+    healthy_s: Seconds = 60.0
+    backoff_ms: int = Field(500, ge=1, le=60_000)
+    backoff_ms_max: int = Field(30_000, ge=1, le=600_000)
+    stop_s: Seconds = 30.0
+
+
 class Http(_Table):
     host: str = "127.0.0.1"
     port: int = Field(9108, ge=0, le=65_535)
@@ -249,6 +258,7 @@ class Config(BaseSettings):
     store: Store = Store()
     snapshots: Snapshots = Snapshots()
     model: Model = Model()
+    workers: Workers = Workers()
     http: Http = Http()
     metrics: Metrics = Metrics()
     log: Log = Log()

@@ -11,7 +11,12 @@ from streaming.errors import BadEvent
 from streaming.event import Record
 from streaming.score import Headers
 
-__all__ = ["dead_letter"]
+__all__ = ["ERRORS", "TIMESTAMP", "TRUNCATED", "dead_letter"]
+
+ERRORS = "__connect.errors."
+TIMESTAMP = "jd_intent.timestamp"
+"""Header: the record's own time, epoch milliseconds; a dead letter's is when it became one."""
+TRUNCATED = "jd_intent.truncated."
 
 RECORD_OVERHEAD_BYTES = 512
 """What a record batch of one adds to keys, values and headers: 61 bytes of batch header, varints per field."""
@@ -31,12 +36,13 @@ def dead_letter(record: Record, error: BadEvent, bytes_max: int) -> tuple[bytes 
     """
     kind = type(error)
     why: Headers = [
-        ("__connect.errors.topic", record.topic().encode()),
-        ("__connect.errors.partition", str(record.partition()).encode()),
-        ("__connect.errors.offset", str(record.offset()).encode()),
-        ("__connect.errors.stage", error.stage.encode()),
-        ("__connect.errors.exception.class.name", f"{kind.__module__}.{kind.__qualname__}".encode()),
-        ("__connect.errors.exception.message", str(error)[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")),
+        (f"{ERRORS}topic", record.topic().encode()),
+        (f"{ERRORS}partition", str(record.partition()).encode()),
+        (f"{ERRORS}offset", str(record.offset()).encode()),
+        (f"{ERRORS}stage", error.stage.encode()),
+        (f"{ERRORS}exception.class.name", f"{kind.__module__}.{kind.__qualname__}".encode()),
+        (f"{ERRORS}exception.message", str(error)[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")),
+        (TIMESTAMP, str(record.timestamp()[1]).encode()),
     ]
     key, value = record.key(), record.value()
     try:
@@ -48,12 +54,12 @@ def dead_letter(record: Record, error: BadEvent, bytes_max: int) -> tuple[bytes 
     room = bytes_max - RECORD_OVERHEAD_BYTES - _size(why)
     if _length(key) + _length(value) + _size(own) <= room:
         return key, value, own + why
-    cut: Headers = [("jd_intent.truncated.value_bytes", str(_length(value)).encode())]
+    cut: Headers = [(f"{TRUNCATED}value_bytes", str(_length(value)).encode())]
     if _length(key) + _size(own) > room // 2:
-        cut.append(("jd_intent.truncated.headers", str(len(own)).encode()))
+        cut.append((f"{TRUNCATED}headers", str(len(own)).encode()))
         own = []
     if key is not None and len(key) > room // 2:
-        cut.append(("jd_intent.truncated.key_bytes", str(len(key)).encode()))
+        cut.append((f"{TRUNCATED}key_bytes", str(len(key)).encode()))
         key = key[: room // 2]
     left = room - _length(key) - _size(own) - _size(cut)
     return key, None if value is None else value[: max(left, 0)], own + why + cut

@@ -13,6 +13,7 @@
     ├── FolderTaken       another process has the state folder: exit
     ├── ConfigError       refuse to start
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
+    ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
     UnsupportedSQL        (a ValueError, see `streaming.engine`) refuse to deploy
     BadRow                (a ValueError, see `streaming.engine`) a table refuses a row
@@ -37,6 +38,7 @@ __all__ = [
     "StoreUnavailable",
     "TransactionFatal",
     "Unavailable",
+    "WorkerFailed",
 ]
 
 
@@ -111,3 +113,15 @@ class ArtifactMismatch(ScorerError):
 
 class Stopped(ScorerError):
     """Told to stop while a server was awaited. What is under way is left to the next start, which reads it again."""
+
+
+class WorkerFailed(ScorerError):
+    """A worker process died too often, or in a way that starting it again does not mend.
+
+    Args:
+        status: that the supervisor ends with.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

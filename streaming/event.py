@@ -22,7 +22,7 @@ from streaming.errors import BadEvent
 __all__ = [
     "Action", "Actions", "Comment", "Decoder", "Dimension", "EmptyValue", "InvalidField", "Malformed", "NullValue",
     "Product", "Record", "TimeOutOfRange", "TooLarge", "User", "WrongKey", "action_columns", "action_decoder",
-    "dimension_columns", "dimension_decoders", "reason",
+    "dimension_columns", "dimension_decoders", "reason", "reason_of",
 ]  # fmt: skip
 
 LOCAL_TIME_MS = 8 * 3_600_000
@@ -224,9 +224,13 @@ def dimension_decoders(message_bytes_max: int, future_s_max: int) -> dict[str, D
 
 def reason(error: BadEvent) -> str:
     """The kind of a refusal, for metrics: `wrong_key`, `malformed`, … or the stage of a refusal of no special kind."""
-    if type(error) is BadEvent:
-        return error.stage
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    return reason_of(type(error).__name__, error.stage)
+
+
+def reason_of(kind: str, stage: str) -> str:
+    """The same from the name of its class (with or without its module) and its stage."""
+    kind = kind.rpartition(".")[2]
+    return stage if kind == BadEvent.__name__ else re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
 
 
 @dataclass(frozen=True)

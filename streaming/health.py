@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import ThreadingTCPServer
 from types import TracebackType
 
 import msgspec
@@ -62,8 +64,18 @@ class Health:
         return self._missing
 
 
+class _UnixServer(ThreadingTCPServer):
+    """On a Unix socket. A socket that another process has left must be removed first."""
+
+    address_family = socket.AF_UNIX
+    request_queue_size = 5
+
+    def __init__(self, path: str, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(path, handler)  # type: ignore[arg-type]  # typed for TCP: (host, port)
+
+
 class HttpServer:
-    """Serves on `http.host`:`http.port` from threads of its own.
+    """Serves on `http.host`:`http.port`, or on a Unix socket where the host is `unix:PATH`, from threads of its own.
 
     Raises:
         ConfigError: the port is taken, or the host is not this machine's.
@@ -98,11 +110,15 @@ class HttpServer:
                 """A scrape every few seconds is no news."""
 
         try:
-            self._server = ThreadingHTTPServer((http.host, http.port), Handler)
+            if http.host.startswith("unix:"):
+                self._server: _UnixServer | ThreadingHTTPServer = _UnixServer(http.host.removeprefix("unix:"), Handler)
+            else:
+                self._server = ThreadingHTTPServer((http.host, http.port), Handler)
         except OSError as error:
-            raise ConfigError(f"http: cannot listen on {http.host} port {http.port}: {error.strerror}") from error
+            why = error.strerror or str(error)
+            raise ConfigError(f"http: cannot listen on {http.host} port {http.port}: {why}") from error
         self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
+        self.port: int = 0 if isinstance(self._server, _UnixServer) else self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
         self._thread.start()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -14,8 +16,17 @@ __all__ = ["configure", "place"]
 
 
 def configure(log: Log) -> None:
-    """Sets up structlog and the root logger. JSON lines carry `timestamp` (UTC, ISO 8601), `level`, `event`, fields."""
+    """Sets up structlog and the root logger. JSON lines carry `timestamp` (UTC, ISO 8601), `level`, `event`, fields.
+
+    In a worker of `run --workers` they carry `worker`, its number, too: all write to one stderr.
+    """
+    worker = os.environ.get("JD_INTENT_WORKER")
+
+    def name_worker(_: object, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**fields, "worker": worker}
+
     shared: list[Any] = [
+        *([name_worker] if worker is not None else []),
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,

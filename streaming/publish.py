@@ -33,6 +33,9 @@ MARKERS_S = 0.006
 BATCH_BYTES = 1_000_000  # librdkafka's own batch.size
 MESSAGE_BYTES_FALLBACK = 1_000_000  # where the broker does not tell a topic's limit: Kafka's default is 1,048,588
 
+Message = tuple[bytes | None, bytes | None, Headers]
+"""Key, value, headers."""
+
 _log = structlog.stdlib.get_logger("streaming.publish")
 
 
@@ -88,11 +91,11 @@ class Publisher:
         time.sleep(max(0.0, self._committed + MARKERS_S - time.monotonic()))
         self._call("begin_transaction", self._producer.begin_transaction)
 
-    def scores(self, messages: Sequence[tuple[bytes, bytes, Headers]]) -> None:
+    def scores(self, messages: Sequence[Message]) -> None:
         """Adds scores (key, value, headers) to the transaction."""
         self._produce(self._scores, messages)
 
-    def dead_letters(self, messages: Sequence[tuple[bytes | None, bytes | None, Headers]]) -> None:
+    def dead_letters(self, messages: Sequence[Message]) -> None:
         """Adds dead letters (key, value, headers) to the transaction."""
         self._produce(self._dead_letters, messages)
 
@@ -128,7 +131,7 @@ class Publisher:
             self._producer.purge()
             self._producer.flush(CALL_TIMEOUT_S)
 
-    def _produce(self, topic: str, messages: Sequence[tuple[bytes | None, bytes | None, Headers]]) -> None:
+    def _produce(self, topic: str, messages: Sequence[Message]) -> None:
         produce = self._producer.produce
         try:
             for key, value, headers in messages:

@@ -37,6 +37,7 @@ from streaming.errors import (
     Stopped,
     StoreUnavailable,
     Unavailable,
+    WorkerFailed,
 )
 from streaming.health import Health, HttpServer
 from streaming.loop import Scorer
@@ -46,6 +47,7 @@ from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource, Waiting, check_topics
 from streaming.store import open_store
 from streaming.triton import Model
+from streaming.workers import supervise
 
 __all__ = ["exit_status", "main", "run"]
 
@@ -56,8 +58,11 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger("streaming.run")
 
 
-def main(file: Path | None) -> int:
+def main(file: Path | None, workers: int | None = None) -> int:
     """The command: reads the configuration, runs, and says in one line why it ended.
+
+    Args:
+        workers: processes under a supervisor; default: `workers.count` of the configuration. 0: this one alone.
 
     Returns:
         The exit status, see the module.
@@ -65,9 +70,13 @@ def main(file: Path | None) -> int:
     try:
         config = load(file)
         log.configure(config.log)
-        stop = threading.Event()
-        _stop_on_signals(stop)
-        run(config, stop)
+        count = config.workers.count if workers is None else workers
+        if count and "JD_INTENT_WORKER" not in os.environ:
+            supervise(config, file, count)
+        else:
+            stop = threading.Event()
+            _stop_on_signals(stop)
+            run(config, stop)
     except (ScorerError, UnsupportedSQL, KafkaException) as error:
         text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
         print(f"jd-intent-score: {type(error).__name__}: {text}", file=sys.stderr)
@@ -84,6 +93,8 @@ def exit_status(error: ScorerError | UnsupportedSQL | KafkaException) -> int:
             return 3
         case Unavailable():
             return 4
+        case WorkerFailed():
+            return error.status
     return 5
 
 

@@ -7,10 +7,12 @@ import time
 import uuid
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streaming.config import Config
-from streaming.errors import BadEvent, ConfigError, ScorerError
+from streaming.deadletter import ERRORS
+from streaming.errors import BadEvent, ScorerError
+from streaming.source import check_topics
 
 __all__ = ["send"]
 
@@ -45,13 +47,8 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
     client = config.kafka.client()
     consumer = Consumer({**client, "group.id": f"send-{uuid.uuid4()}", "isolation.level": "read_committed"})
     try:
-        # All topics are asked for: to ask for one by its name could make it.
+        check_topics(config.kafka, patience_s=METADATA_TIMEOUT_S)
         there = consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics
-        for role in ("actions", "scores", "dead_letters"):
-            if (name := getattr(topics, role)) not in there:
-                raise ConfigError(
-                    f"Kafka at {config.kafka.bootstrap_servers} has no topic {name!r} (kafka.topics.{role})"
-                )
         # The ends of today: the answer can only come after them.
         consumer.assign(
             [
@@ -63,13 +60,20 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
         # The partitioner of Java's clients: a user's events are in one partition whoever sends them.
         producer = Producer({**client, "partitioner": "murmur2_random"})
         value = json.dumps(event, ensure_ascii=False).encode()
-        producer.produce(topics.actions, value, key)
-        if producer.flush(timeout_s):
+        sent: list[tuple[str, str, str]] = []
+
+        def delivered(error: KafkaError | None, record: Message) -> None:
+            if error is None:
+                sent.append((record.topic() or "", str(record.partition()), str(record.offset())))
+
+        producer.produce(topics.actions, value, key, on_delivery=delivered)
+        producer.flush(timeout_s)
+        if not sent:
             raise ScorerError(f"{topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             record = consumer.poll(0.1)
-            if record is not None and (score := _answer(record, topics.scores, request_id, value)) is not None:
+            if record is not None and (score := _answer(record, topics.scores, request_id, sent[0])) is not None:
                 return score
     except KafkaException as error:
         raise ScorerError(f"Kafka at {config.kafka.bootstrap_servers}: {error}") from error
@@ -78,11 +82,11 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
     raise ScorerError(f"no score for request {request_id} in {timeout_s:.0f} s: is the scorer running?")
 
 
-def _answer(record: Message, scores: str, request_id: str, sent: bytes) -> dict[str, Any] | None:
+def _answer(record: Message, scores: str, request_id: str, sent: tuple[str, str, str]) -> dict[str, Any] | None:
     """The score of the request, where `record` is it.
 
     Raises:
-        BadEvent: `record` is the dead letter of what was sent.
+        BadEvent: `record` is the dead letter of what was sent (its topic, partition and offset), whole or cut.
     """
     error = record.error()
     if error is not None:
@@ -90,8 +94,9 @@ def _answer(record: Message, scores: str, request_id: str, sent: bytes) -> dict[
     if record.topic() == scores:
         score: dict[str, Any] = json.loads(record.value() or b"")
         return score if score["request_id"] == request_id else None
-    if record.value() == sent:
-        headers: dict[str, Any] = dict(record.headers() or [])
-        stage = headers["__connect.errors.stage"].decode()
-        raise BadEvent(stage, headers["__connect.errors.exception.message"].decode(errors="replace"))
+    headers: dict[str, Any] = dict(record.headers() or [])
+    if tuple(headers.get(ERRORS + part, b"").decode() for part in ("topic", "partition", "offset")) == sent:
+        raise BadEvent(
+            headers[f"{ERRORS}stage"].decode(), headers[f"{ERRORS}exception.message"].decode(errors="replace")
+        )
     return None

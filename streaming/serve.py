@@ -12,6 +12,8 @@ rebuilt or Triton is away, 500 when Triton serves a model of another encoder.
 
 import asyncio
 import datetime
+import html
+import json
 import math
 import signal
 import socket
@@ -27,7 +29,7 @@ import uvicorn
 from confluent_kafka import KafkaException
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -196,11 +198,21 @@ def create_app(predictor: Predictor, config: Config, request: pa.Schema, feature
     Row = request_model("RequestRow", request, example)  # noqa: N806 - it is a class
     measured = PredictMetrics()
     app = FastAPI(
+        docs_url=None,  # FastAPI's pages load their scripts from a public CDN
+        redoc_url=None,
         title="jd-intent-score serve",
         description="Features and purchase probability of one request row, from the scorer's own tables and model.",
     )
     app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
     app.add_middleware(Measured, metrics=measured)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        schema = html.escape(json.dumps(app.openapi(), indent=2, ensure_ascii=False))
+        return HTMLResponse(
+            f"<!doctype html><title>{app.title}</title><h1>{app.title}</h1><p>{app.description}</p>"
+            f"<p>The interface as OpenAPI, also at <a href=openapi.json>openapi.json</a>:</p><pre>{schema}</pre>"
+        )
 
     @app.exception_handler(RequestValidationError)
     async def refused(_: Request, error: RequestValidationError) -> Response:

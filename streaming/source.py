@@ -493,8 +493,11 @@ class TopicReader:
         self._consumer.close()
 
 
-def check_topics(kafka: Kafka, waiting: Waiting | None = None) -> None:
+def check_topics(kafka: Kafka, waiting: Waiting | None = None, patience_s: float | None = None) -> None:
     """All topics exist.
+
+    Args:
+        patience_s: for how long the broker is waited for; default: `kafka.give_up_after_s`.
 
     Raises:
         ConfigError: names the missing topics and their keys.
@@ -504,7 +507,9 @@ def check_topics(kafka: Kafka, waiting: Waiting | None = None) -> None:
     consumer = _consumer(_consumer_settings(kafka), kafka)
     try:
         waiting = waiting or Waiting(threading.Event())
-        there = waiting.retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), kafka.give_up_after_s).topics
+        patience_s = kafka.give_up_after_s if patience_s is None else patience_s
+        # All topics are asked for: to ask for one by its name could make it.
+        there = waiting.retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), patience_s).topics
     finally:
         consumer.close()
     missing = [f"{name!r} (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items() if name not in there]

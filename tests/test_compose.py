@@ -255,9 +255,11 @@ def test_images_are_built_from_files_that_exist(compose: dict[str, Any], name: s
 def metric_names() -> set[str]:
     """The names that scorer and predict server expose, a histogram's with their suffixes."""
     from streaming.serve import PredictMetrics
+    from streaming.workers import Supervisor
 
+    supervisor = Supervisor(Config(), None, 0, REPOSITORY)
     names = set()
-    for registry in (Metrics().registry, PredictMetrics().registry):
+    for registry in (Metrics().registry, PredictMetrics().registry, supervisor.registry):
         for family in registry.collect():
             names |= {
                 "counter": {f"{family.name}_total"},

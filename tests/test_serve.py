@@ -231,7 +231,10 @@ def test_the_page_shows_a_row_that_works(client: httpx.Client) -> None:
     assert row["properties"]["eventTime"]["type"] == "integer"
     assert {"200", "413", "422", "500", "503"} <= page["paths"]["/predict"]["post"]["responses"].keys()
     assert client.post("/predict", json=EXAMPLE).status_code == 200
-    assert client.get("/docs").status_code == 200
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert "/predict" in page.text
+    assert "<script" not in page.text  # it fetches nothing from anywhere
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
