@@ -28,7 +28,11 @@ Row = Mapping[str, Any]
 
 
 class Refused(ValueError):
-    """OpenMLDB does not compile or run the query; its words. A crash of its process is one too."""
+    """OpenMLDB does not compile or run the query; its words. A query that twice ends its process is one too."""
+
+
+class _Died(Refused):
+    """The process ended."""
 
 
 class Table(msgspec.Struct):
@@ -94,7 +98,11 @@ class Oracle:
             "requests": [_cells(main, row) for row in requests],
             "tables": [_table(name, table) for name, table in tables.items()],
         }
-        told = self._told(json.dumps(question))
+        text = json.dumps(question)
+        try:
+            told = self._told(text)
+        except _Died:  # of this question, or of what earlier ones left in its memory: a fresh process tells
+            told = self._told(text)
         if "refused" in told:
             raise Refused(told["refused"])
         types = dict(told.pop("schema"))
@@ -123,7 +131,7 @@ class Oracle:
             watch.cancel()
         status = process.wait()
         self.close()
-        raise Refused(f"OpenMLDB's process ended with status {status}")
+        raise _Died(f"OpenMLDB's process ended with status {status}")
 
     def close(self) -> None:
         """Ends the process."""
