@@ -115,8 +115,9 @@ def extract(
     if engine is EngineName.openmldb:
         from batch import offline  # noqa: PLC0415
         from streaming.config import load  # noqa: PLC0415
+        from streaming.store import open_cluster  # noqa: PLC0415
 
-        with offline.connect(load(config).store) as cluster:
+        with open_cluster(load(config).store) as cluster:
             written = offline.extract(
                 cluster, data, out, sql or SQL_FOLDER, action=not no_action, timeout_s=timeout_s, say=_say
             )
@@ -155,8 +156,9 @@ def load_online(
     from batch import offline  # noqa: PLC0415
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
     from streaming.config import load  # noqa: PLC0415
+    from streaming.store import open_cluster  # noqa: PLC0415
 
-    with offline.connect(load(config).store) as cluster:
+    with open_cluster(load(config).store) as cluster:
         rows = offline.load_online(
             cluster, data, sql or SQL_FOLDER, append=append, action=not no_action, timeout_s=timeout_s, say=_say
         )  # fmt: skip

@@ -19,13 +19,10 @@ import pyarrow.parquet as pq
 
 from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, parquet_files, script_text
 from batch.jobs import Cluster, Job, run
-from streaming.config import Store
 from streaming.engine import syntax as s
 from streaming.engine.parse import parse, statement_text
-from streaming.errors import ConfigError
-from streaming.rest import RestTransport
 
-__all__ = ["Written", "connect", "extract", "load_online"]
+__all__ = ["Written", "extract", "load_online"]
 
 JOB_S = 4 * 3600.0
 
@@ -37,17 +34,6 @@ class Written(msgspec.Struct, frozen=True):
     features: int | None
     columns: int | None
     seconds: float
-
-
-def connect(settings: Store) -> RestTransport:
-    """The cluster of `[store]`; close it.
-
-    Raises:
-        ConfigError: `store.kind` is no cluster, or its table is wrong.
-    """
-    if settings.kind == "openmldb-rest":
-        return RestTransport(settings)
-    raise ConfigError('store.kind is "embedded": set "openmldb" or "openmldb-rest" for jobs on a cluster')
 
 
 def extract(

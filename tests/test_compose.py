@@ -181,6 +181,56 @@ def test_the_environment_sets_keys_that_exist(
         assert config.store.history == "/data"
 
 
+def address(service: dict[str, Any], option: str) -> str:
+    """The value of an option in a service's command."""
+    (found,) = [word.partition("=")[2] for word in service["command"] if word.startswith(f"--{option}=")]
+    return str(found)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "openmldb", "openmldb-rest"])
+def test_each_store_is_where_the_scorer_looks_for_it(
+    services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from streaming.config import load
+
+    for variable, value in services["scorer"]["environment"].items():
+        monkeypatch.setenv(variable, str(value))
+    monkeypatch.setenv("JD_INTENT__STORE__KIND", kind)
+    store = load(REPOSITORY / "deploy" / "scorer.toml").store
+    assert store.rest.url == f"http://{address(services['openmldb-apiserver'], 'endpoint')}"
+    servers = [name for name in services if re.match(r"openmldb-(tablet|nameserver|apiserver)", name)]
+    assert len(servers) == 4
+    for name in servers:
+        assert address(services[name], "zk_cluster") == store.openmldb.zk == "zookeeper:2181"
+        assert address(services[name], "zk_root_path") == store.openmldb.zk_path
+        host, port = address(services[name], "endpoint").split(":")
+        assert host == name == services[name]["hostname"], "the SDK is given this name by ZooKeeper"
+        assert services[name]["healthcheck"]["test"][-1].endswith(f"/dev/tcp/{host}/{port}")
+    properties = dict(
+        line.split("=", 1)
+        for line in (REPOSITORY / "deploy" / "openmldb" / "taskmanager.properties").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    assert properties["zookeeper.cluster"] == store.openmldb.zk
+    assert properties["zookeeper.root_path"] == store.openmldb.zk_path
+    assert properties["server.host"] == "openmldb-taskmanager"
+    assert services["openmldb-taskmanager"]["healthcheck"]["test"][-1].endswith(f"/{properties['server.port']}")
+
+
+def test_jobs_are_given_paths_that_the_taskmanager_sees(services: dict[str, dict[str, Any]]) -> None:
+    def mounts(name: str) -> dict[str, list[str]]:
+        return {target: [source, *mode] for source, target, *mode in (v.split(":") for v in services[name]["volumes"])}
+
+    seen = mounts("openmldb-taskmanager")
+    for name in ("openmldb-features", "openmldb-load"):
+        assert services[name]["environment"]["JD_INTENT__STORE__KIND"] == "openmldb"
+        data = address(services[name], "data")
+        assert seen[data] == mounts(name)[data]
+    out = Path(address(services["openmldb-features"], "out")).parent
+    assert seen[str(out)][0] == mounts("openmldb-features")[str(out)][0]
+    assert "ro" not in seen[str(out)], "the job writes there"
+
+
 def test_the_scorer_is_watched_on_the_port_that_it_listens_on(services: dict[str, dict[str, Any]]) -> None:
     port = Config().http.port
     assert services["scorer"]["ports"] == [f"127.0.0.1:9108:{port}"]
@@ -221,6 +271,7 @@ def test_commands_are_ours_with_options_that_they_take(services: dict[str, dict[
     assert seen == {
         ("generate", "generate"), ("features", "extract"), ("features", "prepare"), ("train", "train"),
         ("train", "evaluate"), ("train", "export"), ("scorer", "run"), ("serve", "serve"),
+        ("openmldb-deploy", "deploy"), ("openmldb-features", "extract"), ("openmldb-load", "load-online"),
     }  # fmt: skip
 
 
