@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -181,7 +182,7 @@ class Publisher:
                     raise BrokerUnavailable(f"{silence}: {error.str()}") from raised
                 _log.warning("transaction call is repeated", step=step, error=error.str())
                 self._beat()
-                time.sleep(0.1)
+                time.sleep(random.uniform(0.05, 0.15))
             else:
                 return
             finally:

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import gc
 import os
+import random
 import signal
 import sys
 import threading
@@ -205,7 +206,7 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
         if not told:
             _log.warning("waiting for the model", why=why)
             told = True
-        stop.wait(MODEL_POLL_S)
+        stop.wait(MODEL_POLL_S * random.uniform(0.5, 1.5))
     else:
         raise Stopped("while the model was waited for")
     if digest != encoder.digest:

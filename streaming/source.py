@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ class Waiting:
                 if time.monotonic() > deadline:
                     raise BrokerUnavailable(f"Kafka did not answer for {patience_s:.0f} s: {error.str()}") from raised
                 _log.warning("kafka does not answer yet", error=error.str())
-                self._stop.wait(0.2)
+                self._stop.wait(random.uniform(0.1, 0.3))
 
 
 class ActionSource:
