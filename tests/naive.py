@@ -6,6 +6,8 @@ A table is a list of rows (dicts) in order of insertion; a row of a window is a 
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +29,8 @@ class Window:
     exclude_row: bool = False
     exclude_time: bool = False
     key: tuple[str, ...] = ("k",)
+    ordered: bool = True
+    descending: bool = False
 
     def sql(self) -> str:
         """The window's specification."""
@@ -34,7 +38,8 @@ class Window:
         scale = 1 if self.rows else 1000
         start = "unbounded preceding" if self.start is None else f"{self.start // scale}{unit} preceding"
         return (
-            f"({'union u ' if self.union else ''}partition by {', '.join(self.key)} order by ts "
+            f"({'union u ' if self.union else ''}partition by {', '.join(self.key)} "
+            f"{'order by ts ' if self.ordered else ''}{'desc ' if self.descending else ''}"
             f"{'rows' if self.rows else 'rows_range'} between {start} and {self.end // scale}{unit} preceding"
             f"{f' maxsize {self.maxsize}' if self.maxsize else ''}"
             f"{' exclude current_row' if self.exclude_row else ''}"
@@ -52,18 +57,20 @@ class Window:
         found = []
         for source, table in enumerate(sources):
             for place, row in enumerate(table):
-                if any(row[k] != request[k] for k in self.key) or row["ts"] > request["ts"]:
+                if any(row[k] != request[k] for k in self.key) or (self.ordered and row["ts"] > request["ts"]):
                     continue
                 if self.exclude_time and row["ts"] == request["ts"]:
                     continue
-                found.append((-row["ts"], source, -place, row))
+                found.append((-row["ts"] if self.ordered else 0, source, -place, row))
         stored = [row for *_, row in sorted(found, key=lambda item: item[:3])]
         if self.rows:
             ordered = [request, *stored]
             last = len(ordered) if self.start is None else self.start + 1
             return ordered[max(self.end, 1) if self.exclude_row else self.end : last]
         ordered = stored if self.exclude_row else [request, *stored]
-        near = [row for row in ordered if row["ts"] <= request["ts"] - self.end]
+        # a bound before 1970 is 1970, but for the request's own row
+        bound = request["ts"] - self.end
+        near = [row for row in ordered if row["ts"] <= (bound if row is request else max(bound, 0))]
         inside = [row for row in near if self.start is None or row["ts"] >= request["ts"] - self.start]
         return inside[: self.maxsize] if self.maxsize else inside
 
@@ -71,8 +78,47 @@ class Window:
 ZERO: dict[str, Any] = {"i": 0, "b": 0, "f": 0.0, "d": 0.0, "s": ""}
 
 
+def by_category(name: str, rows: list[Row], number: int) -> str:
+    """`count_cate` … and `top_n_key_…`, `top_n_value_…` of the values of `i` by the keys of `s`; with i > 1, if any."""
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        if row["i"] is not None and row["s"] is not None and ("_where" not in name or row["i"] > 1):
+            groups.setdefault(row["s"], []).append(row["i"])
+    results = {
+        key: {"count": len(v), "max": max(v), "min": min(v), "avg": sum(map(float, v)) / len(v)}[
+            name.split("_cate", maxsplit=1)[0].rsplit("_", maxsplit=1)[-1]
+        ]
+        for key, v in groups.items()
+    }
+    keys = sorted(results, key=lambda key: key.encode())
+    if "_key_" in name:
+        keys = keys[::-1][:number]
+    if "_value_" in name:
+        keys = sorted(keys, key=lambda key: (results[key], key.encode()), reverse=True)[:number]
+    return ",".join(f"{key}:{results[key]:f}" if "avg" in name else f"{key}:{results[key]}" for key in keys)
+
+
+def spread(name: str, known: list[Any]) -> float | None:
+    """Variances and deviations, of a sample but for the `pop` ones."""
+    divisor = len(known) - (0 if "pop" in name else 1)
+    if divisor < 1:
+        return None
+    total = 0.0
+    for value in known:
+        total += float(value)
+    squares = 0.0
+    for value in known:
+        squares += (value - total / len(known)) ** 2
+    return math.sqrt(squares / divisor) if "std" in name else squares / divisor
+
+
 def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
     """An aggregate of one column; `*_where` ones count rows with i > 1."""
+    if "_cate" in name:
+        return by_category(name, rows, number)
+    if name == "nth_value_where":
+        chosen = [row[column] for row in reversed(rows) if row["i"] is not None and row["i"] > 1]
+        return chosen[number - 1] if 0 < number <= len(chosen) else None
     if name.endswith("_where"):
         rows = [row for row in rows if row["i"] is not None and row["i"] > 1]
         if name in ("sum_where", "avg_where"):  # to OpenMLDB a value of 0 is a false one
@@ -90,7 +136,18 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
         return values[number] if number < len(values) else None
     if name == "last_value":
         return values[0] if values else None
+    if name == "first_known":
+        return known[-1] if known else None
+    if name == "median":
+        return float(statistics.median(known)) if known else None
+    if name.startswith(("std", "var")):
+        return spread(name, known)
     counts = {value: known.count(value) for value in known}
+    if name == "entropy":
+        return -sum(n / len(known) * math.log2(n / len(known)) for n in counts.values()) if known else None
+    if name == "top":
+        best = sorted(known, key=lambda v: v.encode() if column == "s" else v, reverse=True)[:number]
+        return ",".join(map(str, best))
     if name == "top1_ratio":
         return max(counts.values()) / len(known) if known else 0.0
     if name == "topn_frequency":

@@ -38,8 +38,9 @@ rows_of = st.lists(row_of, max_size=14)
 
 
 @st.composite
-def windows(draw: st.DrawFn) -> naive.Window:
-    rows = draw(st.booleans())
+def windows(draw: st.DrawFn, unordered: bool = False) -> naive.Window:
+    ordered = not (unordered and draw(st.integers(0, 4)) == 0)
+    rows = draw(st.booleans()) or not ordered
     scale = 1 if rows else 1000
     end = draw(st.integers(0, 3)) * scale
     start = draw(st.one_of(st.none(), st.integers(0, 4))) if not rows else draw(st.integers(0, 6))
@@ -52,30 +53,53 @@ def windows(draw: st.DrawFn) -> naive.Window:
         union=union,
         instance_not_in_window=union and draw(st.booleans()),
         exclude_row=draw(st.booleans()),
-        exclude_time=draw(st.booleans()),
+        exclude_time=ordered and draw(st.booleans()),
+        ordered=ordered,
+        descending=ordered and draw(st.booleans()),
         key=draw(st.sampled_from([("k",), ("j",), ("k", "j")])),
     )
 
 
 FOLDS = ["count", "sum", "avg", "min", "max", "sum_where", "avg_where", "min_where", "max_where", "count_where"]
 COUNTS = ["distinct_count", "top1_ratio", "first_value", "last_value"]
-NUMBERED = ("topn_frequency", "at", "lag")
+NUMBERED = ("topn_frequency", "at", "lag", "top")
+STATISTICS = ["median", "stddev", "stddev_pop", "var_samp", "var_pop", "first_known"]
+CATEGORIES = ["count_cate", "max_cate", "min_cate_where", "avg_cate", "avg_cate_where", "top_n_key_count_cate_where",
+              "top_n_value_max_cate_where", "top_n_value_avg_cate_where"]  # fmt: skip
 calls = st.one_of(
     st.tuples(st.sampled_from(FOLDS + COUNTS), st.sampled_from(["i", "b", "f", "d"]), st.just(0)),
     st.tuples(st.sampled_from(["count", "min", "max", *COUNTS]), st.just("s"), st.just(0)),
     st.tuples(st.just("topn_frequency"), st.sampled_from(["i", "b", "s"]), st.integers(1, 4)),
     st.tuples(st.sampled_from(["at", "lag"]), st.sampled_from(["i", "d", "s"]), st.integers(0, 3)),
+    st.tuples(st.sampled_from(STATISTICS), st.sampled_from(["i", "f", "d"]), st.just(0)),
+    st.tuples(st.sampled_from(CATEGORIES), st.just("i"), st.integers(1, 3)),
+    st.tuples(st.just("nth_value_where"), st.sampled_from(["i", "d", "s"]), st.integers(1, 3)),
+    st.tuples(st.just("top"), st.sampled_from(["i", "b", "s"]), st.integers(1, 3)),
 )
 features = st.lists(st.tuples(calls, st.integers(0, 2)), min_size=1, max_size=6)
 
 Features = list[tuple[tuple[str, str, int], int]]
 
 
+def call(name: str, column: str, number: int) -> str:
+    if name == "first_known":
+        return f"first_value({column}, true)"
+    if name == "nth_value_where":
+        return f"nth_value_where({column}, {number}, i > 1)"
+    arguments = [column]
+    if name.endswith("_where"):
+        arguments.append("i > 1")
+    if "_cate" in name:
+        arguments.append("s")
+    if name in NUMBERED or name.startswith("top_n_"):
+        arguments.append(str(number))
+    return f"{name}({', '.join(arguments)})"
+
+
 def select(wanted: Features, specs: list[naive.Window]) -> str:
     items = []
     for n, ((name, column, number), w) in enumerate(wanted):
-        more = ", i > 1" if name.endswith("_where") else f", {number}" if name in NUMBERED else ""
-        items.append(f"{name}({column}{more}) over w{w % len(specs)} as c{n}")
+        items.append(f"{call(name, column, number)} over w{w % len(specs)} as c{n}")
     named = ", ".join(f"w{n} as {spec.sql()}" for n, spec in enumerate(specs))
     return f"select id, {', '.join(items)} from t window {named}"
 
@@ -105,8 +129,8 @@ relaxed = settings(max_examples=120, deadline=None, suppress_health_check=list(H
 
 
 @relaxed
-@given(t=rows_of, u=rows_of, asked=st.lists(row_of, min_size=1, max_size=3), specs=st.lists(windows(), min_size=1,
-       max_size=3), wanted=features)  # fmt: skip
+@given(t=rows_of, u=rows_of, asked=st.lists(row_of, min_size=1, max_size=3),
+       specs=st.lists(windows(unordered=True), min_size=1, max_size=3), wanted=features)  # fmt: skip
 def test_requests_are_answered_as_naively(
     t: list[naive.Row], u: list[naive.Row], asked: list[naive.Row], specs: list[naive.Window], wanted: Features
 ) -> None:

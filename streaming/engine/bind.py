@@ -186,6 +186,8 @@ class Binder:
             isinstance(n, Element) for argument in arguments for n in walk(argument)
         ):
             raise f.Mismatch("no column")
+        if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], s.Name):
+            raise f.Mismatch("something that is not a column")
         if name in ("at", "lag"):
             return self.place(name, arguments, over)
         return AGGREGATES[name](over.group, over.number, arguments)

@@ -190,8 +190,8 @@ def negate(node: Node) -> Node:
         return node
     if is_integer(node.type):
         return Apply(node.type, Op.NEG, (node,), bits(node.type))
-    if is_number(node.type):
-        return Apply(node.type, Op.FNEG, (node,), bits(node.type))
+    if is_number(node.type):  # of 0.0 it is 0.0
+        return Apply(node.type, Op.FSUB, (Const(node.type, 0), node), bits(node.type))
     raise Mismatch(f"-{node.type}")
 
 

@@ -250,7 +250,10 @@ def collect(
                     if begin >= 0 and row_ts < ts - begin:
                         hi[f] = position
                         continue
-                    if row_ts <= ts - end:
+                    near = ts - end
+                    if near < 0 and row >= 0:  # OpenMLDB cuts the bound off at 0: rows of time 0 are in
+                        near = np.int64(0)
+                    if row_ts <= near:
                         if lo[f] < 0:
                             lo[f] = position
                         if maxsize and position - lo[f] >= maxsize:

@@ -9,7 +9,7 @@ from streaming.engine.bycategory import ByCategory
 from streaming.engine.functions import Mismatch, bits, cast, condition, logic
 from streaming.engine.library.overload import INTEGERS, NUMBERS
 from streaming.engine.machine import Op
-from streaming.engine.nodes import Aggregate, Const, Element, Group, HostAggregate, Node
+from streaming.engine.nodes import Aggregate, Const, Group, HostAggregate, Node
 from streaming.engine.statistic import (
     average_weighted,
     drawdown,
@@ -57,12 +57,6 @@ _COUNTS = (Type.INT, Type.BIGINT)
 def _one_of(node: Node, kinds: Sequence[Type]) -> None:
     if node.type not in kinds:
         raise Mismatch(f"a {node.type}")
-
-
-def _column(node: Node) -> None:
-    """Refuses what is computed: OpenMLDB reads rows by number of columns only."""
-    if not isinstance(node, Element):
-        raise Mismatch("something that is not a column")
 
 
 def _count(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
@@ -150,7 +144,6 @@ def _frequency(kind: str, result: Type) -> Builder:
 
 def _place(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
     _arity(arguments, 2)
-    _column(arguments[0])
     return Aggregate(arguments[0].type, Op.AT, group, frame, arguments[0], None, _constant(arguments[1], 0))
 
 
@@ -160,7 +153,6 @@ def _end(op: Op, known: Callable[[list[tuple[Any, ...]]], Any]) -> Builder:
     def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
         if not arguments:
             raise Mismatch("no arguments")
-        _column(arguments[0])
         if len(arguments) > 1:
             _arity(arguments, 2)
             skip = arguments[1]
