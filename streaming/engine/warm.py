@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 
+import pyarrow as pa
+
 from streaming.engine import Engine
 
 __all__ = ["warm_up"]
@@ -23,6 +25,7 @@ def warm_up() -> float:
     )
     rows = [{"k": "a", "ts": 1000 - n, "s": str(n), "i": n} for n in range(300)]
     engine.insert("t", rows)
+    engine.insert("t", pa.Table.from_pylist(rows))
     mark = engine.mark()
     engine.insert("t", rows[:1])
     engine.request("d", rows[:2])
