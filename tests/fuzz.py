@@ -204,7 +204,7 @@ def fuzz(inputs: int, number: int, tell: Callable[[Counter[str]], None] = lambda
     """
     with TemporaryDirectory() as folder:
         fuzzer = Fuzzer(Path(folder))
-        rounds = max(1, inputs // (PER_EXAMPLE + 1))
+        rounds = -(-inputs // (PER_EXAMPLE + 1))
         checked = settings(
             max_examples=rounds, deadline=None, database=None, suppress_health_check=list(HealthCheck),
             phases=[Phase.generate, Phase.shrink],
