@@ -177,6 +177,7 @@ class Scorer:
         self.rebuild = Rebuild(self, restored)
         self.stretches = Stretches(self)
         self.in_flight: Batch | None = None
+        self.following: Batch | None = None  # read behind the one in flight, while that is waited for
         self.publishing: tuple[Batch, Outcome] | None = None
         self._step, self._start, self._clock = step, start, clock
         self.decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
@@ -216,11 +217,13 @@ class Scorer:
                     continue
                 if self.snapshots is not None:
                     self.snapshots.turn(self.standing)
-                following = self.read()  # poll, decode, insert, features, encode: while Triton works, if it does
+                # Poll, decode, insert, features, encode: while Triton works, if it does.
+                self.following = following = self.read()
                 pending = self.in_flight
                 scores = self.scores(pending) if pending else None
+                self.following = None
                 if pending is not self.in_flight:
-                    continue  # its partitions went meanwhile, and `following` was forgotten with it
+                    continue  # its partitions went meanwhile, and `following` was forgotten
                 self.in_flight = self.submit(following)
                 if self.published() and pending:
                     self.publish(pending, scores)
@@ -517,6 +520,9 @@ class Scorer:
         if not self.published() or self.in_flight is None:
             return
         batch = self.in_flight
+        if self.following is not None:
+            self.undo(self.following)  # nobody asked the model yet: it is read again, by whoever gets its partitions
+            self.following, self.in_flight = None, batch
         scores = None
         if batch.ids is not None:
             error: object = "no answer yet"

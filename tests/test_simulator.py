@@ -18,6 +18,7 @@ from streaming.loop import Batch, Scorer
 from streaming.snapshots import Standing
 
 SCHEDULES = 120
+FOUND = (5478,)  # a revocation while a slow model was waited for lost what had been read behind its batch
 MUTANT_SCHEDULES = 80  # within so many a wrong loop must be caught; most are by the first few
 
 
@@ -31,7 +32,7 @@ def quiet() -> Iterator[None]:
 
 def test_whatever_fails_each_event_is_scored_once_in_order_from_the_right_state() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(SCHEDULES):
+    for seed in (*range(SCHEDULES), *FOUND):
         seen.update(simulate(seed).counts)
     assert seen.keys() == FAULTS.keys()  # each kind of fault was met
 
@@ -51,6 +52,7 @@ def test_a_seed_names_one_schedule() -> None:
 
 def change(target: object, name: str, value: object) -> None:
     """A method of one object replaced."""
+    getattr(target, name)  # one that was renamed would change nothing
     setattr(target, name, value)
 
 
@@ -60,7 +62,7 @@ def keeps_rows_of_an_aborted_batch(scorer: Scorer) -> None:
         scorer.source.rewind(batch.starts)
         scorer.dimensions.rewind(batch.dimension_starts)
 
-    change(scorer, "_undo", undo)
+    change(scorer, "undo", undo)
 
 
 def does_not_read_an_aborted_batch_again(scorer: Scorer) -> None:
@@ -125,7 +127,7 @@ def lets_an_event_see_the_later_ones_of_its_batch(scorer: Scorer) -> None:
 
 
 def goes_on_when_a_transaction_was_aborted(scorer: Scorer) -> None:
-    change(scorer, "_undo", lambda batch: None)
+    change(scorer, "undo", lambda batch: None)
 
 
 def takes_snapshots_that_name_an_earlier_offset(scorer: Scorer) -> None:
