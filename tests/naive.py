@@ -67,10 +67,10 @@ class Window:
             ordered = [request, *stored]
             last = len(ordered) if self.start is None else self.start + 1
             return ordered[max(self.end, 1) if self.exclude_row else self.end : last]
-        ordered = stored if self.exclude_row else [request, *stored]
-        # a bound before 1970 is 1970, but for the request's own row
         bound = request["ts"] - self.end
-        near = [row for row in ordered if row["ts"] <= (bound if row is request else max(bound, 0))]
+        near = [row for row in stored if row["ts"] <= max(bound, 0)]  # no bound lies before 1970
+        if self.end == 0 and not self.exclude_row:
+            near = [request, *near]
         inside = [row for row in near if self.start is None or row["ts"] >= request["ts"] - self.start]
         return inside[: self.maxsize] if self.maxsize else inside
 

@@ -69,11 +69,19 @@ class ExpressionParser(Reader):
             elif self.peek("like") or self.peek("ilike") or self.peek("rlike"):
                 kind = self.advance().lower
                 pattern = self.binary(0)
-                escape = self.binary(0) if self.accept("escape") else None
+                escape = self.escape() if self.accept("escape") else None
                 left = s.Like(kind, left, pattern, escape, negated, token.at)
             else:
                 self.position = start
                 return left
+
+    def escape(self) -> s.Literal:
+        """The character behind ESCAPE, or '' for none."""
+        at = self.token.at
+        text = self.text("a character")
+        if len(text.encode()) > 1:
+            raise self.refuse("an ESCAPE of more than one byte", at)
+        return s.Literal(text, Type.STRING, at)
 
     def membership(self, left: s.Expr, negated: bool, at: int) -> s.Expr:
         self.expect("(")
@@ -111,6 +119,8 @@ class ExpressionParser(Reader):
             return s.Unary("not" if token.text == "!" else token.text, operand, token.at)
         expr = self.primary()
         while self.peek("over"):
+            if not isinstance(expr, (s.Call, s.Cast)):
+                raise self.fail("OVER stands behind a function call only")
             at = self.advance().at
             window = self.window() if self.peek("(") else self.name("a window")
             expr = s.Over(expr, window, at)
@@ -196,7 +206,9 @@ class ExpressionParser(Reader):
             if token.text[-1] in "fF":
                 return s.Literal(float(token.text[:-1]), Type.FLOAT, token.at)
             return s.Literal(float(token.text), Type.DOUBLE, token.at)
-        value = int(token.text, 16) if token.kind == "hex" else int(token.text.rstrip("lL"))
+        if token.kind == "hex":
+            raise point(self.script, token.at, f"unsupported: the hexadecimal number {token.text}")
+        value = int(token.text.rstrip("lL"))
         if value >= 1 << 63:  # 9223372036854775808 has a place only after a minus: see _number
             if value > 1 << 63:
                 raise point(self.script, token.at, f"the number {token.text} does not fit a bigint")

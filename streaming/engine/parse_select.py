@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from streaming.engine import syntax as s
+from streaming.engine.errors import point
+from streaming.engine.naming import title
 from streaming.engine.parse_expression import ExpressionParser
 from streaming.engine.tokens import RESERVED, UNITS_MS
 
@@ -39,7 +41,10 @@ class SelectParser(ExpressionParser):
         windows: list[tuple[str, s.Window]] = []
         if self.accept("window"):
             while True:
+                here = self.token.at
                 name = self.name("a window")
+                if name in dict(windows):
+                    raise point(self.script, here, f"window {name} is there twice")
                 self.expect("as")
                 windows.append((name, self.window()))
                 if not self.accept(","):
@@ -54,7 +59,6 @@ class SelectParser(ExpressionParser):
         if self.accept("*"):
             return s.Item(s.Star(None, at), None, "*", at)
         expr = self.expression()
-        text = self.script[at : self.tokens[self.position - 1].at + len(self.tokens[self.position - 1].text)]
         alias = None
         if (
             self.accept("as")
@@ -62,7 +66,7 @@ class SelectParser(ExpressionParser):
             or (self.token.kind == "word" and self.token.lower not in RESERVED)
         ):
             alias = self.name("an alias")
-        return s.Item(expr, alias, text, at)
+        return s.Item(expr, alias, title(expr), at)
 
     def source(self) -> s.Source:
         at = self.token.at

@@ -117,7 +117,4 @@ class _Planner(JoinPlanner):
                 raise point(self.script, item.at, f"unknown table {table}" if table else "nothing to select")
             return [dataclasses.replace(column, table=None) for column in found]
         node = self.bind(item.expr, scope)
-        name = item.alias
-        if name is None:
-            name = item.expr.parts[-1] if isinstance(item.expr, s.Name) else item.text
-        return [Output(name, None, node)]
+        return [Output(item.text if item.alias is None else item.alias, None, node)]

@@ -6,6 +6,7 @@ import dataclasses
 
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
+from streaming.engine.errors import point
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Apply, Base, Column, Joined, Missing, Node
 from streaming.engine.plan_windows import WindowPlanner
@@ -55,6 +56,8 @@ class JoinPlanner(WindowPlanner):
             if join.descending:
                 raise self.refuse("LAST JOIN … ORDER BY … DESC", join.order.at)
             order = self.name(join.order, Scope(columns, {}, {}))
+            if len(join.order.parts) == 1 and self.lookup(join.order, scope) is not None:
+                raise point(self.script, join.order.at, f"ambiguous column {join.order.parts[0]}")
             if not isinstance(order, Column) or order.type not in (Type.TIMESTAMP, Type.BIGINT):
                 raise self.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
             ts = order.position

@@ -5,8 +5,8 @@ from __future__ import annotations
 from streaming.engine import syntax as s
 from streaming.engine.bind import Binder
 from streaming.engine.errors import point
-from streaming.engine.nodes import Base, Column, Group, Node
-from streaming.engine.scope import Frame, Output, Scope, identity, matches
+from streaming.engine.nodes import Aggregate, Base, Column, Group, HostAggregate, Node
+from streaming.engine.scope import Frame, Output, Scope, identity, matches, walk
 from streaming.engine.table import Table
 from streaming.engine.types import Type
 
@@ -80,6 +80,11 @@ class WindowPlanner(Binder):
         if not window.partition:
             raise self.refuse("a window without PARTITION BY", window.at)
         own = tuple(output.node for output in scope.columns)
+        if any(isinstance(part, (Aggregate, HostAggregate)) for node in own for part in walk(node)):
+            raise self.refuse("a window over a sub-query with windows", window.at)
+        joined = any(isinstance(node, Column) and node.base.joined is not None for node in own)
+        if joined and window.unions:
+            raise self.refuse("a UNION with a window over joined rows", window.at)
         key = tuple(self.position(name, scope) for name in window.partition)
         time = None
         if window.order is not None:  # DESC changes nothing: windows run back from the request
@@ -99,7 +104,8 @@ class WindowPlanner(Binder):
             if where is not None:
                 raise self.refuse("WHERE in a UNION of a window", union.at)
             nodes = tuple(output.node for output in columns)
-            if [n.type for n in nodes] != [n.type for n in own]:
+            alike = [(c.name, c.node.type) for c in columns] == [(c.name, c.node.type) for c in scope.columns]
+            if not alike:
                 raise self.refuse("a UNION whose columns are not those of the main table", union.at)
             sources.append((base, nodes))
         orders: list[int] = []

@@ -243,7 +243,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Item:
-    """One select item."""
+    """One select item; `text` is its name where it has no alias."""
 
     expr: Expr
     alias: str | None

@@ -90,13 +90,21 @@ def _first_below(times: Int64, n: int, bound: int) -> int:
 
 
 @inner
-def _frame(times: Int64, n: int, ts: int, rows: int, begin: int, end: int, maxsize: int) -> tuple[int, int]:
-    """Where a frame begins and ends among `n` rows, newest first, of these times."""
+def _frame(
+    times: Int64, n: int, ts: int, own: int, rows: int, begin: int, end: int, maxsize: int
+) -> tuple[int, int]:  # fmt: skip
+    """Where a frame begins and ends among `n` rows, newest first, of these times; `own`: the request's row is first."""
     if rows:
         high = min(begin + 1, n) if begin >= 0 else n
         return min(end, high), high
     high = _first_below(times, n, ts - begin) if begin >= 0 else n
-    low = min(_first_below(times, n, ts - end + 1), high)
+    near = ts - end
+    low = 0
+    if near < 0:  # OpenMLDB cuts the bound off at 0: stored rows of time 0 are in
+        low = max(_first_below(times, n, 1), 1 if own else 0)
+    elif near < 0x7FFFFFFFFFFFFFFF:  # that is the time of a request without one
+        low = _first_below(times, n, near + 1)
+    low = min(low, high)
     if maxsize:
         high = min(high, low + maxsize)
     return low, high
@@ -200,7 +208,7 @@ def collect(
             for f in range(n_frames):
                 frame = frames_at + 4 * f
                 low, high = _frame(
-                    times, position, ts, extra[frame], extra[frame + 1], extra[frame + 2], extra[frame + 3]
+                    times, position, ts, own, extra[frame], extra[frame + 1], extra[frame + 2], extra[frame + 3]
                 )  # fmt: skip
                 mem[frames + 2 * f * n + i] = low
                 mem[frames + (2 * f + 1) * n + i] = high
