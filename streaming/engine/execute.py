@@ -1,4 +1,4 @@
-"""The engine: a catalogue of tables and deployments, and the driver that runs programs over batches of requests.
+"""The engine: statements, tables and deployments, and who may see which rows.
 
 One thread at a time may use an engine: rows, indexes and the workspace of the kernels are shared and not locked.
 """
@@ -9,7 +9,7 @@ import dataclasses
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,31 +21,26 @@ from streaming.engine import syntax as s
 from streaming.engine.arrow import Assembler
 from streaming.engine.catalogue import DeploymentInfo, TableInfo, describe
 from streaming.engine.duplicates import absent
-from streaming.engine.emit import HostCall, Program, Rows, emit
+from streaming.engine.emit import Program, Rows, emit
 from streaming.engine.errors import BadRow, UnsupportedSQL, point
 from streaming.engine.expire import collect_strings, expired, expires, remove
 from streaming.engine.explain import explain
-from streaming.engine.kernels import run
-from streaming.engine.machine import Domain, Op, State
-from streaming.engine.nodes import Base, HostAggregate
+from streaming.engine.machine import Op
+from streaming.engine.nodes import Base
 from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
+from streaming.engine.runner import Deployment, Runner
 from streaming.engine.shape import Shape, shape
 from streaming.engine.snapshot import Capture, Restore
 from streaming.engine.strings import Pool
 from streaming.engine.table import FREE_FROM, NO_TTL, Column, Index, Table, check_times
-from streaming.engine.types import ARROW, Type, to_python, to_word
-from streaming.engine.window import EXPIRY
+from streaming.engine.types import ARROW, Type, to_word
 
 __all__ = ["Engine", "Mark", "TableStats"]
 
 Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
-
-# Requests per run of a program: their registers stay in the cache, and a replay links rows in steps of so many.
-_BATCH = 512
 
 # Strings of requests that may stay in the pool between calls: the same ones come again and again.
 _PASSING = 1 << 16
@@ -66,32 +61,6 @@ class TableStats:
     bytes: int
 
 
-@dataclass
-class _Addresses:
-    version: int = -1
-    tables: Int64 = field(default_factory=lambda: np.empty((0, 3), np.int64))
-    indexes: Int64 = field(default_factory=lambda: np.empty((0, 10), np.int64))
-
-
-@dataclass
-class _Deployment:
-    database: str
-    name: str
-    sql: str
-    query: Query
-    program: Program
-    table: Table
-    assembler: Assembler
-    registers: Int64  # slots of the outputs
-    times: tuple[int, ...]  # columns of the request that windows are ordered by
-    where: bool
-    indexes: list[Index]
-    no_limits: Int64
-    unread: frozenset[int]  # texts of the request that the program does not look at
-    addresses: _Addresses = field(default_factory=_Addresses)
-    layouts: dict[int, tuple[Int64, Int64, int]] = field(default_factory=dict)
-
-
 class Engine:
     """OpenMLDB's online feature store in one process.
 
@@ -105,12 +74,8 @@ class Engine:
         self._databases: set[str] = set()
         self._database = ""
         self._tables: dict[tuple[str, str], Table] = {}
-        self._deployments: dict[tuple[str, str], _Deployment] = {}
-        self._mem: Int64 = np.zeros(1 << 16, np.int64)
-        self._mem_f = self._mem.view(np.float64)
-        self._nul: Flags = np.zeros(1 << 16, np.uint8)
-        self._scratch: Int64 = np.zeros(1 << 12, np.int64)
-        self._state: Int64 = np.zeros(len(State), np.int64)
+        self._deployments: dict[tuple[str, str], Deployment] = {}
+        self._runner = Runner(self._pool)
         self.pinned = 0  # while above 0, no row moves and no string gets another code
         self._marks: weakref.WeakSet[Mark] = weakref.WeakSet()
         self._dropped = 0  # words of rows that left since strings were last collected
@@ -288,7 +253,7 @@ class Engine:
     def _plan(self, select: s.Select, script: str) -> Query:
         return plan(select, script, self._find, self._pool)
 
-    def _compile(self, name: str, query: Query, strict: bool, sql: str = "") -> _Deployment:
+    def _compile(self, name: str, query: Query, strict: bool, sql: str = "") -> Deployment:
         nodes = [output.node for output in query.outputs]
         if query.where is not None:
             nodes.append(query.where)
@@ -304,7 +269,7 @@ class Engine:
         where = query.where is not None
         read = {int(column) for op, _, column in program.code[:, :3] if op == Op.LOAD}
         texts = {c for c, column in enumerate(main.table.columns) if column.type == Type.STRING}
-        return _Deployment(
+        return Deployment(
             self._database, name, sql, query, program, main.table, assembler, registers, columns, where, [], no_limits,
             frozenset(texts - read),
         )  # fmt: skip
@@ -344,7 +309,7 @@ class Engine:
                 f"index ({names}) would miss them: make it before rows come",
             )  # fmt: skip
 
-    def _deployment(self, name: str) -> _Deployment:
+    def _deployment(self, name: str) -> Deployment:
         """The deployment `name` (of the database in use, or the only one of that name) or `db.name`."""
         database, _, bare = name.rpartition(".")
         found = self._deployments.get((database or self._database, bare))
@@ -529,7 +494,7 @@ class Engine:
             self._lasting = self._pool.count
         elif self._pool.count - self._lasting > _PASSING:
             self._pool.truncate(self._lasting)
-        return self._answer(found, self._requests(found, rows), found.no_limits)
+        return self._runner.answer(found, self._requests(found, rows), found.no_limits)
 
     def _forget(self) -> None:
         """Drops the strings that only requests brought, before strings come that stay."""
@@ -538,7 +503,7 @@ class Engine:
             self._lasting = None
 
     def _requests(
-        self, deployment: _Deployment, rows: Sequence[Mapping[str, Any]] | pa.Table, packed: Int64 | None = None
+        self, deployment: Deployment, rows: Sequence[Mapping[str, Any]] | pa.Table, packed: Int64 | None = None
     ) -> Int64:
         """The words of request rows, which may be known already, their times checked."""
         table = deployment.table
@@ -606,7 +571,7 @@ class Engine:
                     if table is index.table:
                         limits[:, i] = before[id(table)] + np.searchsorted(positions, at, "left")
             order = np.argsort(at, kind="stable")
-            answer = self._answer(found, packed[order], limits[order])
+            answer = self._runner.answer(found, packed[order], limits[order])
             for table, _, _ in blocks:
                 table.link()
         except BaseException:
@@ -650,7 +615,7 @@ class Engine:
         try:
             check_times(table.name, table.columns, table.rows[: table.count], deployment.times, "a window's time")
             order, limits = self._as_of(deployment)
-            answer = self._answer(deployment, table.rows, limits, order)
+            answer = self._runner.answer(deployment, table.rows, limits, order)
         finally:
             self._pool.truncate(mark)
         if (np.diff(order) < 0).any():
@@ -659,7 +624,7 @@ class Engine:
             answer = answer.slice(0, query.limit)
         return answer
 
-    def _as_of(self, deployment: _Deployment) -> tuple[Int64, Int64]:
+    def _as_of(self, deployment: Deployment) -> tuple[Int64, Int64]:
         """The order in which an offline query visits its rows, and what each may see of each index.
 
         The indexes are the query's own and are linked in order of time as the visit goes on.
@@ -689,146 +654,6 @@ class Engine:
                 limits[:, i] = np.searchsorted(times[by_time], table.rows[order, main_time], "right")
         return order, limits
 
-    def _answer(self, deployment: _Deployment, requests: Int64, limits: Int64, order: Int64 | None = None) -> pa.Table:
-        """Runs the program over `requests` (their rows `order`, where given), a batch at a time."""
-        n = len(requests) if order is None else len(order)
-        if order is None and n <= _BATCH and not len(limits):
-            return pa.Table.from_batches([self._batch(deployment, requests, limits)])
-        batches: list[pa.RecordBatch] = []
-        texts = self._pool.count
-        for first in range(0, n, _BATCH):
-            chosen = slice(first, first + _BATCH)
-            batch = requests[chosen] if order is None else requests[order[chosen]]
-            seen = limits[first : first + _BATCH]
-            if len(seen):
-                for index, limit in zip(deployment.indexes, seen.max(axis=0), strict=True):
-                    index.link(int(limit))
-            batches.append(self._batch(deployment, batch, seen))
-            if n > _BATCH:  # the answers' strings are in the batch; those of all the requests are needed to the end
-                self._pool.truncate(texts)
-        return pa.Table.from_batches(batches, deployment.assembler.schema)
-
-    def _batch(self, deployment: _Deployment, requests: Int64, limits: Int64) -> pa.RecordBatch:
-        program, n = deployment.program, len(requests)
-        layout = deployment.layouts.get(n)
-        if layout is None:
-            layout = deployment.layouts[n] = _layout(program, deployment.registers, n)
-            if len(deployment.layouts) > _BATCH:
-                deployment.layouts.clear()
-        template, places, top = layout
-        if top > len(self._mem):
-            self._room(top)
-        domains, state = template.copy(), self._state
-        state[:] = 0
-        state[State.TOP] = top
-        constants = len(program.constants)
-        self._mem[:constants] = program.constants
-        self._nul[:constants] = program.constant_nulls
-        self._run(deployment, requests, limits, domains, state)
-        for register in program.times:
-            at = constants + (register & 0xFFFFF) * n
-            bad = (self._nul[at : at + n] != 0) | (self._mem[at : at + n] < 0)
-            if bad.any():
-                row = int(bad.argmax())
-                raise BadRow(f"{deployment.name} row {row}: the computed time of a window is NULL or negative", row)
-        outputs = places[:-1] if deployment.where else places
-        batch = deployment.assembler.batch(
-            outputs, n, self._mem, self._mem_f, self._nul, self._pool.arena, self._pool.ends
-        )  # fmt: skip
-        if deployment.where:
-            at = int(places[-1])
-            batch = batch.filter(pa.array((self._mem[at : at + n] != 0) & (self._nul[at : at + n] == 0)))
-        return batch
-
-    def _room(self, size: int) -> None:
-        size = max(size, 2 * len(self._mem))
-        mem, nul = np.zeros(size, np.int64), np.zeros(size, np.uint8)
-        mem[: len(self._mem)], nul[: len(self._nul)] = self._mem, self._nul
-        self._mem, self._nul, self._mem_f = mem, nul, mem.view(np.float64)
-
-    def _run(self, deployment: _Deployment, requests: Int64, limits: Int64, domains: Int64, state: Int64) -> None:
-        program, pool = deployment.program, self._pool
-        addresses = _addresses(deployment)
-        while True:
-            run(
-                program.code, program.extra, requests, len(deployment.table.columns), domains, self._mem,
-                self._mem_f, self._nul, state, addresses.tables, addresses.indexes, limits, self._scratch,
-                pool.arena, pool.ends, pool.slots, pool.meta,
-            )  # fmt: skip
-            want, need = int(state[State.WANT]), int(state[State.NEED])
-            if want == 1:
-                self._room(need)
-            elif want == 2:
-                pool.grow(need)
-            elif want == 3:
-                self._scratch = np.zeros(need, np.int64)
-            elif state[State.PC] == len(program.code):
-                return
-            else:
-                number = int(program.code[state[State.PC], 2])
-                self._host(program.host[number], domains)
-                state[State.PC] += 1
-
-    # -- functions in Python ---------------------------------------------------------------------------------------
-
-    def _values(self, register: int, domains: Int64, kind: Type) -> list[object]:
-        """A register as Python values."""
-        domain, slot = register >> 20, register & 0xFFFFF
-        length = int(domains[domain, Domain.LENGTH])
-        at = int(domains[domain, Domain.BASE]) + slot * length
-        words, nulls = self._mem[at : at + length].tolist(), self._nul[at : at + length].tolist()
-        if kind == Type.STRING:
-            return [None if null else self._pool.text(word) for word, null in zip(words, nulls, strict=True)]
-        if kind == Type.DATE:
-            return [None if null else word for word, null in zip(words, nulls, strict=True)]
-        return [None if null else to_python(kind, word) for word, null in zip(words, nulls, strict=True)]
-
-    def _host(self, call: HostCall, domains: Int64) -> None:
-        node = call.node
-        length = int(domains[call.out >> 20, Domain.LENGTH])
-        arguments = []
-        rows = int(domains[call.domain, Domain.LENGTH]) if isinstance(node, HostAggregate) else length
-        for register, argument in zip(call.arguments, node.arguments, strict=True):
-            values = self._values(register, domains, argument.type)
-            arguments.append(values * rows if register >> 20 == 0 else values)
-        results: list[object]
-        if isinstance(node, HostAggregate):
-            elements = list(zip(*arguments, strict=True))
-            offsets, frames = int(domains[call.domain, Domain.OFFSETS]), int(domains[call.domain, Domain.FRAMES])
-            low = frames + 2 * call.frame * length
-            results = []
-            for i in range(length):
-                begin = int(self._mem[offsets + i])
-                first, last = begin + int(self._mem[low + i]), begin + int(self._mem[low + length + i])
-                results.append(node.function(elements[first:last]))
-        else:
-            results = [
-                None if None in values else node.function(*values) for values in zip(*arguments, strict=True)
-            ]  # fmt: skip
-        at = int(domains[call.out >> 20, Domain.BASE]) + (call.out & 0xFFFFF) * length
-        self._nul[at : at + length] = [value is None for value in results]
-        if node.type == Type.STRING:
-            self._mem[at : at + length] = self._pool.codes(results)  # type: ignore[arg-type]
-        elif node.type == Type.DATE:
-            self._mem[at : at + length] = [0 if value is None else int(str(value)) for value in results]
-        elif node.type in (Type.FLOAT, Type.DOUBLE):
-            numbers = np.array([0.0 if value is None else value for value in results], np.float64)
-            if node.type == Type.FLOAT:
-                with np.errstate(over="ignore"):  # what is too large is infinite, as in C
-                    numbers = numbers.astype(np.float32).astype(np.float64)
-            self._mem_f[at : at + length] = numbers
-        else:
-            self._mem[at : at + length] = [0 if value is None else to_word(node.type, value) for value in results]
-
-
-def _layout(program: Program, registers: Int64, n: int) -> tuple[Int64, Int64, int]:
-    """Of a batch of n: the table of domains, where the outputs begin, and the first place that is free."""
-    domains = program.domains.copy()
-    constants = len(program.constants)
-    domains[0, Domain.LENGTH] = 1
-    domains[1, Domain.LENGTH], domains[1, Domain.BASE] = n, constants
-    return domains, constants + registers * n, constants + n * int(domains[1, Domain.SLOTS])
-
 
 def _main_time(program: Program, index: int) -> int:
     """The request's column that bounds the rows of a window's index."""
@@ -848,31 +673,6 @@ def _temporary(rows: Rows) -> Index:
         table = rows.table
         check_times(table.name, table.columns, table.rows[: table.count], [rows.ts], "a join's order")
     return Index(rows.table, rows.key, rows.ts)
-
-
-def _addresses(deployment: _Deployment) -> _Addresses:
-    """Where the arrays of tables and indexes lie now; looked up again when one of them has moved."""
-    addresses, program = deployment.addresses, deployment.program
-    version = sum(index.version for index in deployment.indexes) + sum(table.version for table in program.tables)
-    if version != addresses.version:
-        addresses.tables = np.array(
-            [(t.rows.ctypes.data, t.width, len(t.columns)) for t in program.tables], np.int64
-        ).reshape(-1, 3)
-        addresses.indexes = np.array(
-            [
-                (
-                    x.slots.ctypes.data, len(x.slots), x.keys.ctypes.data, len(x.keys), x.heads.ctypes.data,
-                    x.entries.ctypes.data, x.row_of.ctypes.data if len(x.row_of) else 0, x.ttl[1], 0, x.ttl[2],
-                )
-                for x in deployment.indexes
-            ],
-            np.int64,
-        ).reshape(-1, 10)  # fmt: skip
-        addresses.version = version
-    for i, index in enumerate(deployment.indexes):
-        if index.ttl[0]:
-            addresses.indexes[i, EXPIRY] = int(time.time() * 1000) - index.ttl[0]
-    return addresses
 
 
 def _value(value: object, kind: Type, script: str, at: int) -> object:
