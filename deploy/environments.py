@@ -10,6 +10,7 @@ folder that JD_ENVS names; a stamp beside each part holds the hash of what it wa
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "main", "make", "make_spark"]
@@ -246,16 +248,23 @@ def _make_kernels() -> None:
         print(f"  the engine's kernels: compiled in {time.monotonic() - started:.0f} s", flush=True)
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Holds the folder's lock: of two `make` at once the second waits, then finds all there."""
+    folder().mkdir(parents=True, exist_ok=True)
+    print(f"environments in {folder()}", flush=True)
+    with (folder() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def make() -> None:
     """Makes both environments, compiles kernels and fetches Kafka's jars, whatever of it is missing or out of date.
 
     Raises:
         Missing: Python 3.10, Java 17 or Maven is not on the machine.
     """
-    folder().mkdir(parents=True, exist_ok=True)
-    print(f"environments in {folder()}", flush=True)
-    with (folder() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then finds all there
+    with _alone():
         java()  # what is missing is told before minutes of installing, not after
         if not (folder() / "kafka.stamp").exists():
             _maven()
@@ -274,10 +283,7 @@ def make_spark() -> None:
     Raises:
         Missing: Python 3.10, Java 17 or Maven is not on the machine.
     """
-    folder().mkdir(parents=True, exist_ok=True)
-    print(f"environments in {folder()}", flush=True)
-    with (folder() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone():
         java()
         _make_environment("spark", SPARK)
         _make_spark_jar()

@@ -99,15 +99,20 @@ class SelectParser(ExpressionParser):
             return None
         self.expect("join")
         source = self.source()
-        order, descending = None, False
-        if self.accept("order", "by"):
-            here = self.token.at
-            order = s.Name(self.qualified("a column"), here)
-            descending = self.accept("desc")
-            if not descending:
-                self.accept("asc")
+        order, descending = self.order()
         self.expect("on")
         return s.Join(kind, source, order, descending, self.expression(), at)
+
+    def order(self) -> tuple[s.Name | None, bool]:
+        """ORDER BY a column, if it stands here, and whether it is descending."""
+        if not self.accept("order", "by"):
+            return None, False
+        here = self.token.at
+        column = s.Name(self.qualified("a column"), here)
+        descending = self.accept("desc")
+        if not descending:
+            self.accept("asc")
+        return column, descending
 
     def window(self) -> s.Window:
         at = self.token.at
@@ -124,15 +129,9 @@ class SelectParser(ExpressionParser):
                 partition.append(s.Name(self.qualified("a column"), here))
                 if not self.accept(","):
                     break
-        order, descending = None, False
-        if self.accept("order", "by"):
-            here = self.token.at
-            order = s.Name(self.qualified("a column"), here)
-            descending = self.accept("desc")
-            if not descending:
-                self.accept("asc")
-            if self.peek(","):
-                raise self.refuse("ORDER BY several columns in a window", self.token.at)
+        order, descending = self.order()
+        if order is not None and self.peek(","):
+            raise self.refuse("ORDER BY several columns in a window", self.token.at)
         here = self.token.at
         if self.accept("rows"):
             rows = True
