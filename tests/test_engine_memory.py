@@ -179,3 +179,19 @@ def test_a_second_deployment_lengthens_what_the_first_one_needs() -> None:
             "deploy c options(rows_bias='many') select count(ts) over w as n from t "
             "window w as (partition by k order by ts rows between 1 preceding and current row);"
         )
+
+
+def test_rows_live_by_the_engines_clock() -> None:
+    now = 1_000_000
+    engine = Engine(clock=lambda: now)
+    engine.execute(
+        "create table t(k string, ts timestamp, index(key=k, ts=ts, ttl=1m));"
+        "deploy d select count(k) over w as n from t "
+        "window w as (partition by k order by ts rows_range between 1d preceding and current row);"
+    )
+    engine.insert("t", [{"k": "a", "ts": 950_000}, {"k": "a", "ts": 990_000}])
+    request = [{"k": "a", "ts": 1_000_000}]
+    assert engine.request("d", request)["n"].to_pylist() == [3]
+    now = 1_011_000
+    assert engine.request("d", request)["n"].to_pylist() == [2]
+    assert engine.free() == 1

@@ -6,9 +6,8 @@ One thread at a time may use an engine: rows, indexes and the workspace of the k
 from __future__ import annotations
 
 import dataclasses
-import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,7 @@ from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
-from streaming.engine.runner import Deployment, Runner
+from streaming.engine.runner import Deployment, Runner, wall_clock
 from streaming.engine.shape import Shape, shape
 from streaming.engine.snapshot import Capture, Restore
 from streaming.engine.strings import Pool
@@ -66,16 +65,18 @@ class Engine:
 
     Args:
         paths: prefixes of the paths in LOAD DATA INFILE and INTO OUTFILE, and the folders that stand for them.
+        clock: the time by which rows live, in epoch milliseconds.
     """
 
-    def __init__(self, paths: Mapping[str, str] | None = None) -> None:
+    def __init__(self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock) -> None:
         self._paths = dict(paths or {})
+        self._clock = clock
         self._pool = Pool()
         self._databases: set[str] = set()
         self._database = ""
         self._tables: dict[tuple[str, str], Table] = {}
         self._deployments: dict[tuple[str, str], Deployment] = {}
-        self._runner = Runner(self._pool)
+        self._runner = Runner(self._pool, clock)
         self.pinned = 0  # while above 0, no row moves and no string gets another code
         self._marks: weakref.WeakSet[Mark] = weakref.WeakSet()
         self._dropped = 0  # words of rows that left since strings were last collected
@@ -449,7 +450,7 @@ class Engine:
         if online and table.count and expires(table):
             name = _full_name(table)
             marks = [(mark, mark.counts.get(name, 0)) for mark in self._marks]
-            gone = expired(table, int(time.time() * 1000), [count for _, count in marks])
+            gone = expired(table, self._clock(), [count for _, count in marks])
             if least <= int(gone.sum()):
                 for mark, count in marks:
                     if count:

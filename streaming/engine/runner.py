@@ -6,6 +6,7 @@ The kernels (`streaming.engine.kernels.run`) come back when memory is too small,
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,13 +25,18 @@ from streaming.engine.table import Index, Table
 from streaming.engine.types import Type, to_python, to_word
 from streaming.engine.window import EXPIRY
 
-__all__ = ["Deployment", "Runner"]
+__all__ = ["Deployment", "Runner", "wall_clock"]
 
 Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.uint8]
 
 # Requests per run of a program: their registers stay in the cache, and a replay links rows in steps of so many.
 _BATCH = 512
+
+
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass
@@ -64,10 +70,12 @@ class Runner:
 
     Args:
         pool: the strings of the engine; answers add theirs, and who asked takes them out again.
+        clock: the time by which rows live, in epoch milliseconds.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, clock: Callable[[], int]) -> None:
         self._pool = pool
+        self._clock = clock
         self._mem: Int64 = np.zeros(1 << 16, np.int64)
         self._mem_f = self._mem.view(np.float64)
         self._nul: Flags = np.zeros(1 << 16, np.uint8)
@@ -133,7 +141,7 @@ class Runner:
 
     def _run(self, deployment: Deployment, requests: Int64, limits: Int64, domains: Int64, state: Int64) -> None:
         program, pool = deployment.program, self._pool
-        addresses = _addresses(deployment)
+        addresses = _addresses(deployment, self._clock)
         while True:
             run(
                 program.code, program.extra, requests, len(deployment.table.columns), domains, self._mem,
@@ -215,7 +223,7 @@ def _layout(program: Program, registers: Int64, n: int) -> tuple[Int64, Int64, i
     return domains, constants + registers * n, constants + n * int(domains[1, Domain.SLOTS])
 
 
-def _addresses(deployment: Deployment) -> _Addresses:
+def _addresses(deployment: Deployment, clock: Callable[[], int]) -> _Addresses:
     """Where the arrays of tables and indexes lie now; looked up again when one of them has moved."""
     addresses, program = deployment.addresses, deployment.program
     version = sum(index.version for index in deployment.indexes) + sum(table.version for table in program.tables)
@@ -236,5 +244,5 @@ def _addresses(deployment: Deployment) -> _Addresses:
         addresses.version = version
     for i, index in enumerate(deployment.indexes):
         if index.ttl[0]:
-            addresses.indexes[i, EXPIRY] = int(time.time() * 1000) - index.ttl[0]
+            addresses.indexes[i, EXPIRY] = clock() - index.ttl[0]
     return addresses
