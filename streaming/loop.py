@@ -13,7 +13,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
@@ -29,25 +29,17 @@ from streaming.config import Config
 from streaming.deadletter import dead_letter
 from streaming.durable import Moved, Patient, Stretches
 from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
-from streaming.event import (
-    Action,
-    Actions,
-    Record,
-    action_columns,
-    action_decoder,
-    dimension_columns,
-    dimension_decoders,
-    reason,
-)
+from streaming.event import Actions, Record, action_decoder, reason
 from streaming.health import Health
 from streaming.log import place
 from streaming.metrics import Metrics
+from streaming.prepare import Preparation, places
 from streaming.publish import Publisher
 from streaming.rebuild import Rebuild
 from streaming.score import encode_scores
 from streaming.snapshots import Snapshots, Standing
 from streaming.source import ActionSource, DimensionSource, Positions
-from streaming.store import FeatureStore, restore_singly
+from streaming.store import FeatureStore
 
 if TYPE_CHECKING:
     from streaming.triton import Scores
@@ -175,18 +167,16 @@ class Scorer:
         self.source = source(self.settle, self.forget)
         self.snapshots, self.standing = snapshots, restored
         self.rebuild = Rebuild(self, restored)
+        self.preparation = Preparation(self)
         self.stretches = Stretches(self)
         self.in_flight: Batch | None = None
         self.following: Batch | None = None  # read behind the one in flight, while that is waited for
         self.publishing: tuple[Batch, Outcome] | None = None
-        self._step, self._start, self._clock = step, start, clock
+        self.step, self._start, self._clock = step, start, clock
         self.decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
-        self._dimension_decoders = dimension_decoders(config.events.message_bytes_max, config.events.future_s_max)
-        topics = config.kafka.topics
-        self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
         # Asked when it is scraped, so that it always says what /readyz does.
         metrics.ready.set_function(lambda: not health.missing())
-        self._ce_source = f"/jd-intent-scorer/{topics.actions}".encode()
+        self._ce_source = f"/jd-intent-scorer/{config.kafka.topics.actions}".encode()
         self.newest: dict[int, int] = dict(restored.newest) if restored else {}
         self.breaker = Breaker(
             failures_max=config.model.breaker.failures_max, failing_s_max=config.model.breaker.failing_s_max,
@@ -287,20 +277,9 @@ class Scorer:
         return Standing(self.store.mark(), self.source.standing(), dict(self.dimensions.positions), self.newest)
 
     def prepare(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> Batch:
-        """Decodes the records, inserts the rows, computes the features and encodes them."""
+        """Decodes the records, inserts the rows, computes the features, encodes them; says what it would commit."""
         self.metrics.batch_messages.observe(len(records) + len(dimension_records))
-        with self.metrics.stage("decode"):
-            events, batch.records, batch.dead = self.decoder.decode_all(records)
-            tables, rows, refused = self.decode_dimensions(dimension_records)
-            batch.dead = self.owned(refused) + batch.dead
-        self._step("decode")
-        with self.metrics.stage("features"):
-            features = self.features(batch, tables, rows, events)
-        self._step("features")
-        if features is not None:
-            with self.metrics.stage("encode"):
-                batch.ids = self.encoder.encode(features)
-            self._step("encode")
+        self.preparation.run(batch, records, dimension_records)
         touched = {(self.source.topic, record.partition()) for record in records}
         batch.ends = {partition: self.source.positions[partition] for partition in touched}
         batch.after = self.stand()
@@ -319,7 +298,7 @@ class Scorer:
             return None
         if batch.ids is not None and self.breaker.state == "closed":
             batch.call = self.model.submit(batch.ids)
-        self._step("submit")
+        self.step("submit")
         return batch
 
     def scores(self, batch: Batch) -> Scores | None:
@@ -396,7 +375,7 @@ class Scorer:
         self.breaker.failed(error)
         _log.warning(
             "the model does not answer", error=str(error), breaker=self.breaker.state,
-            again_in_s=round(self.breaker.wait_s(), 2), at=_places(batch.records),
+            again_in_s=round(self.breaker.wait_s(), 2), at=places(batch.records),
         )  # fmt: skip
         if self.breaker.state == "open":
             self.health.not_ready("model", str(error))
@@ -442,7 +421,7 @@ class Scorer:
         except Aborted as error:
             self.metrics.restarts.inc()
             self._aborts += 1
-            _log.warning("transaction aborted: the batch is read again", error=str(error), at=_places(batch.records))
+            _log.warning("transaction aborted: the batch is read again", error=str(error), at=places(batch.records))
             if self._aborts >= ABORTS_MAX:
                 raise TransactionFatal(f"{ABORTS_MAX} transactions in a row were aborted, the last: {error}") from error
             self.undo(batch)
@@ -454,7 +433,7 @@ class Scorer:
         if self.store.durable and batch.actions is not None:
             self.stretches.owe(batch.actions)
         if self.owns_dimensions():
-            self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self._tables})
+            self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self.dimensions.topics})
         return True
 
     def _wait(self, outcome: Outcome) -> None:
@@ -492,24 +471,24 @@ class Scorer:
         with self.metrics.stage("publish"):
             # 1. Open a transaction. Nothing was sent before, so nothing has to be undone but our own rows.
             publisher.begin()
-            self._step("begin")
+            self.step("begin")
             # 2. A score for each action, keyed by its user.
             if batch.actions is not None and scores is not None:
                 publisher.scores(
                     encode_scores(batch.actions, batch.records, scores.probabilities, scores.version, self._ce_source)
                 )
-            self._step("scores")
+            self.step("scores")
             # 3. A dead letter for each record that cannot be scored.
             limit = publisher.dead_letter_bytes_max
             publisher.dead_letters([dead_letter(record, error, limit) for record, error in batch.dead])
-            self._step("dead letters")
+            self.step("dead letters")
             # 4. The offsets behind the batch, in the name of this member of the group, in its present generation.
             if batch.ends:
                 publisher.offsets(batch.ends, group)
-            self._step("offsets")
+            self.step("offsets")
             # 5. All of it, or none.
             publisher.commit()
-            self._step("commit")
+            self.step("commit")
         # 6. It counts.
         self._count(batch, scores)
 
@@ -532,7 +511,7 @@ class Scorer:
                 except ModelUnavailable as away:
                     error = away
             if scores is None:
-                _log.warning("given back unscored: the model is away", error=str(error), at=_places(batch.records))
+                _log.warning("given back unscored: the model is away", error=str(error), at=places(batch.records))
                 self._checked = ("", 0.0)
                 self.forget()
                 return
@@ -552,24 +531,6 @@ class Scorer:
         self.source.rewind(batch.starts)
         self.dimensions.rewind(batch.dimension_starts)
 
-    # ── parts of prepare ─────────────────────────────────────────────────────────────────────────────────────────────
-
-    def decode_dimensions(
-        self, records: Sequence[Record]
-    ) -> tuple[dict[str, pa.Table], dict[str, list[Record]], list[tuple[Record, BadEvent]]]:
-        """Rows by table, the records that they came in, and what is wrong."""
-        tables: dict[str, pa.Table] = {}
-        good: dict[str, list[Record]] = {}
-        refused: list[tuple[Record, BadEvent]] = []
-        for topic, table in self._tables.items():
-            mine = [record for record in records if record.topic() == topic]
-            if mine:
-                events, good[table], bad = self._dimension_decoders[table].decode_all(mine)
-                refused += bad
-                if events:
-                    tables[table] = dimension_columns(table, events)
-        return tables, good, refused
-
     def owns_dimensions(self) -> bool:
         """Every scorer reads the dimension topics; the one that has partition 0 publishes their dead letters."""
         return (self.source.topic, 0) in self.source.positions
@@ -580,49 +541,6 @@ class Scorer:
             return []
         committed = self.dimensions.committed
         return [(r, why) for r, why in refused if r.offset() >= committed.get((r.topic(), r.partition()), 0)]
-
-    def features(
-        self,
-        batch: Batch,
-        tables: Mapping[str, pa.Table],
-        rows: Mapping[str, Sequence[Record]],
-        events: Sequence[Action],
-    ) -> pa.Table | None:
-        """Inserts the rows and answers the requests; a row or event that the store refuses becomes a dead letter.
-
-        The store checks what the decoder checks, so a refusal is rare: only then the batch is taken apart.
-
-        Args:
-            rows: the records of `tables`' rows.
-        """
-        batch.actions = action_columns(events) if events else None
-        try:
-            if batch.actions is not None:
-                return self.store.answer(tables, batch.actions)
-            self.store.restore(tables, None)
-        except ValueError as error:
-            _log.warning("the store refuses a row: one by one", error=str(error), at=_places(batch.records))
-        else:
-            return None
-        self.store.rollback(batch.mark)
-        refused = restore_singly(self.store, tables, [])
-        batch.dead += self.owned([(rows[table][at], BadEvent("insert", str(why))) for table, at, why in refused])
-        answers: list[pa.Table] = []
-        kept: list[Action] = []
-        records: list[Record] = []
-        for event, record in zip(events, batch.records, strict=True):
-            mark = self.store.mark()
-            try:
-                answers.append(self.store.answer({}, action_columns([event])))
-            except ValueError as error:
-                self.store.rollback(mark)
-                batch.dead.append((record, BadEvent("features", str(error))))
-            else:
-                kept.append(event)
-                records.append(record)
-        batch.records = records
-        batch.actions = action_columns(kept) if kept else None
-        return pa.concat_tables(answers) if answers else None
 
     # ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -669,11 +587,3 @@ class Scorer:
             self.health.not_ready("assignment", "waiting for the group")
         self.metrics.set_lag(self.source.lag())
         self.metrics.set_sizes(self.store.sizes())
-
-
-def _places(records: Sequence[Record]) -> str:
-    """The range of a batch, for messages."""
-    if not records:
-        return "no actions"
-    first, last = (place(r.topic(), r.partition(), r.offset()) for r in (records[0], records[-1]))
-    return f"{first} … {last}"

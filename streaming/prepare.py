@@ -1,0 +1,145 @@
+"""Records → rows in the tables → features → ids: all that is done to a batch before the model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import structlog
+
+from streaming.errors import BadEvent
+from streaming.event import Action, Actions, Record, action_columns, dimension_columns, dimension_decoders
+from streaming.log import place
+from streaming.store import restore_singly
+
+if TYPE_CHECKING:
+    from streaming.loop import Batch, Scorer
+
+__all__ = ["Preparation", "places"]
+
+_log = structlog.stdlib.get_logger("streaming.prepare")
+
+Refusals = list[tuple[Record, BadEvent]]
+
+
+@dataclass
+class Prepared:
+    """What came of records.
+
+    Attributes:
+        events, records: the actions to score, and the records that they came in.
+        actions: the same as columns; none without events.
+        dead: what cannot be scored, and why.
+        ids: int64 [events, 41]; none without events.
+    """
+
+    events: list[Action]
+    records: list[Record]
+    actions: Actions | None = None
+    dead: Refusals = field(default_factory=list)
+    ids: npt.NDArray[np.int64] | None = None
+
+
+class Preparation:
+    """Prepares batches.
+
+    Args:
+        loop: whose store and encoder are used.
+    """
+
+    def __init__(self, loop: Scorer) -> None:
+        self._loop = loop
+        limits = loop.config.events
+        self._dimension_decoders = dimension_decoders(limits.message_bytes_max, limits.future_s_max)
+        topics = loop.config.kafka.topics
+        self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
+
+    def run(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> None:
+        """Decodes the records, inserts the rows, computes the features and encodes them; fills in the batch."""
+        done = self._part(records, dimension_records)
+        batch.records, batch.dead, batch.actions, batch.ids = done.records, done.dead, done.actions, done.ids
+
+    def _part(self, records: Sequence[Record], dimension_records: Sequence[Record]) -> Prepared:
+        loop = self._loop
+        with loop.metrics.stage("decode"):
+            events, good, bad = loop.decoder.decode_all(records)
+            tables, rows, refused = self._decode_dimensions(dimension_records)
+        done = Prepared(events, good, dead=loop.owned(refused) + bad)
+        loop.step("decode")
+        with loop.metrics.stage("features"):
+            features = self._features(done, tables, rows)
+        loop.step("features")
+        if features is not None:
+            with loop.metrics.stage("encode"):
+                done.ids = loop.encoder.encode(features)
+            loop.step("encode")
+        return done
+
+    def _decode_dimensions(
+        self, records: Sequence[Record]
+    ) -> tuple[dict[str, pa.Table], dict[str, list[Record]], Refusals]:
+        """Rows by table, the records that they came in, and what is wrong."""
+        tables: dict[str, pa.Table] = {}
+        good: dict[str, list[Record]] = {}
+        refused: Refusals = []
+        for topic, table in self._tables.items():
+            mine = [record for record in records if record.topic() == topic]
+            if mine:
+                events, good[table], bad = self._dimension_decoders[table].decode_all(mine)
+                refused += bad
+                if events:
+                    tables[table] = dimension_columns(table, events)
+        return tables, good, refused
+
+    def _features(
+        self, done: Prepared, tables: Mapping[str, pa.Table], rows: Mapping[str, Sequence[Record]]
+    ) -> pa.Table | None:
+        """Inserts the rows and answers the requests; a row or event that the store refuses becomes a dead letter.
+
+        The store checks what the decoder checks, so a refusal is rare: only then the rows are inserted one by one.
+
+        Args:
+            done: its events are inserted and answered; those that are refused leave it.
+            rows: the records of `tables`' rows.
+        """
+        store = self._loop.store
+        mark = store.mark()
+        done.actions = action_columns(done.events) if done.events else None
+        try:
+            if done.actions is not None:
+                return store.answer(tables, done.actions)
+            store.restore(tables, None)
+        except ValueError as error:
+            _log.warning("the store refuses a row: one by one", error=str(error), at=places(done.records))
+        else:
+            return None
+        store.rollback(mark)
+        refused = restore_singly(store, tables, [])
+        done.dead += self._loop.owned([(rows[table][at], BadEvent("insert", str(why))) for table, at, why in refused])
+        answers: list[pa.Table] = []
+        kept = Prepared([], [])
+        for event, record in zip(done.events, done.records, strict=True):
+            mark = store.mark()
+            try:
+                answers.append(store.answer({}, action_columns([event])))
+            except ValueError as error:
+                store.rollback(mark)
+                done.dead.append((record, BadEvent("features", str(error))))
+            else:
+                kept.events.append(event)
+                kept.records.append(record)
+        done.events, done.records = kept.events, kept.records
+        done.actions = action_columns(done.events) if done.events else None
+        return pa.concat_tables(answers) if answers else None
+
+
+def places(records: Sequence[Record]) -> str:
+    """The range of a batch's actions, for messages."""
+    if not records:
+        return "no actions"
+    first, last = (place(r.topic(), r.partition(), r.offset()) for r in (records[0], records[-1]))
+    return f"{first} … {last}"
