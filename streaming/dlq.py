@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import threading
-import time
-import uuid
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-
 from streaming.config import Config
-from streaming.deadletter import ERRORS, TIMESTAMP, TRUNCATED
-from streaming.errors import BrokerUnavailable, ConfigError
-from streaming.event import reason_of
+from streaming.deadletter import ERRORS, TIMESTAMP, TRUNCATED, told
+from streaming.errors import ConfigError
+from streaming.event import Record, reason_of
 from streaming.log import place
+from streaming.reader import CommittedReader, Waiting
 from streaming.score import Headers
-from streaming.source import REQUEST_TIMEOUT_S, Waiting
 
 __all__ = ["Filter", "Letter", "find", "places", "read", "since"]
 
@@ -132,62 +127,14 @@ def read(config: Config) -> Iterator[Letter]:
         ConfigError: the topic does not exist.
         BrokerUnavailable: no answer for `PATIENCE_S`.
     """
-    topic = config.kafka.topics.dead_letters
-    settings = {
-        **config.kafka.client(), "group.id": f"dlq-{uuid.uuid4()}", "enable.auto.commit": False,
-        "auto.offset.reset": "error",
-    }  # fmt: skip
-    waiting = Waiting(threading.Event())
-    # What is there, committed or not: `read_committed` would be told the end before the first open transaction.
-    asking = Consumer({**settings, "isolation.level": "read_uncommitted"})
-    try:
-        there = waiting.retry(lambda: asking.list_topics(timeout=REQUEST_TIMEOUT_S), PATIENCE_S).topics
-        if topic not in there:
-            raise ConfigError(f"Kafka at {config.kafka.bootstrap_servers} has no topic {topic!r}")
-        spans: dict[int, tuple[int, int]] = {}
-        for number in there[topic].partitions:
-            ask = functools.partial(
-                asking.get_watermark_offsets, TopicPartition(topic, number), timeout=REQUEST_TIMEOUT_S
-            )
-            spans[number] = waiting.retry(ask, PATIENCE_S)
-    finally:
-        asking.close()
-    consumer = Consumer({**settings, "isolation.level": "read_committed", "enable.partition.eof": True})
-    try:
-        left = {number: high for number, (low, high) in spans.items() if low < high}
-        consumer.assign([TopicPartition(topic, number, spans[number][0]) for number in left])
-        deadline = time.monotonic() + PATIENCE_S
-        while left:
-            for record in consumer.consume(1000, 0.2):
-                number, offset = record.partition() or 0, record.offset() or 0
-                error = record.error()
-                if error is None:
-                    deadline = time.monotonic() + PATIENCE_S
-                    if offset < spans[number][1]:
-                        yield _letter(record)
-                    offset += 1
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    if error.fatal() or not error.retriable():
-                        raise KafkaException(error)
-                    continue
-                if number in left and offset >= left[number]:
-                    del left[number]
-            if time.monotonic() > deadline:
-                raise BrokerUnavailable(
-                    f"{topic}: nothing came for {PATIENCE_S:.0f} s, but partitions {sorted(left)} have more: the "
-                    "broker is away, or a transaction is open"
-                )
-    finally:
-        consumer.close()
+    kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
+    for records in CommittedReader(kafka, Waiting(threading.Event()), kafka.topics.dead_letters, PATIENCE_S).to_end():
+        yield from map(_letter, records)
 
 
-def _letter(record: Message) -> Letter:
-    at = (record.topic() or "", record.partition() or 0, record.offset() or 0)
+def _letter(record: Record) -> Letter:
     written_ms = record.timestamp()[1]
-    headers: list[tuple[str, Any]] = list(record.headers() or [])  # type: ignore[arg-type]  # a list, when consumed
-    # Ours stand behind the record's own; among those may be another program's of the same names.
-    begins = max((n for n, (name, _) in enumerate(headers) if name == f"{ERRORS}topic"), default=len(headers))
-    own, why = headers[:begins], {name: (value or b"").decode(errors="replace") for name, value in headers[begins:]}
+    own, why = told(record)
     try:
         origin = (why[f"{ERRORS}topic"], int(why[f"{ERRORS}partition"]), int(why[f"{ERRORS}offset"]))
     except (KeyError, ValueError):
@@ -197,7 +144,7 @@ def _letter(record: Message) -> Letter:
     )
     stage = why.get(f"{ERRORS}stage", "")
     return Letter(
-        place=at, origin=origin, written_ms=written_ms,
+        place=(record.topic(), record.partition(), record.offset()), origin=origin, written_ms=written_ms,
         timestamp_ms=int(why[TIMESTAMP]) if why.get(TIMESTAMP, "").isdigit() else written_ms,
         stage=stage, reason=reason_of(why.get(f"{ERRORS}exception.class.name", ""), stage),
         message=why.get(f"{ERRORS}exception.message", ""), cut=cut,

@@ -26,7 +26,7 @@ from streaming.event import Actions, Record, action_columns
 
 if TYPE_CHECKING:
     from streaming.loop import Batch, Scorer
-    from streaming.source import Positions
+    from streaming.reader import Positions
 
 __all__ = ["Moved", "Patient", "Stretches", "waits"]
 

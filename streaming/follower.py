@@ -2,7 +2,8 @@
 
 State = f(history, log): the same history is loaded, then the input topics are read from their beginning to the end and
 followed from there, outside of any consumer group: nothing is committed or published, the scorer is not disturbed.
-Records that the scorer would make dead letters of are skipped, by the same rules. Request rows are never inserted.
+Records that the scorer would make dead letters of are skipped, by the same rules; so are those that are dead letters
+already, when it starts. Request rows are never inserted.
 
 Rows of one partition keep its order, and rows of one key lie in one partition: windows stand as they do in the scorer.
 """
@@ -29,7 +30,8 @@ from streaming.event import (
     dimension_decoders,
 )
 from streaming.log import place
-from streaming.source import TopicReader, Waiting, check_topics
+from streaming.reader import TopicReader, Waiting, check_topics
+from streaming.refused import Refused
 from streaming.store import EmbeddedStore, restore_singly
 
 __all__ = ["Direct", "Follower", "State"]
@@ -180,14 +182,18 @@ class Follower:
         try:
             partitions = reader.partitions((*self._tables, kafka.topics.actions))
             marks = {partition: reader.watermarks(partition) for partition in partitions}
+            refused = Refused(kafka, Waiting(self._stop))
+            for _ in refused.update():
+                if self._stop.is_set():
+                    return
             reader.assign({partition: low for partition, (low, _) in marks.items()})
             while not self._stop.is_set():
-                records = reader.read(batch.messages_max, batch.poll_ms / 1000)
+                records = refused.drop(reader.read(batch.messages_max, batch.poll_ms / 1000))
                 if records:
                     self._apply(records)
                 if not self._caught_up:
                     # Up to where the log went at the start; a tail of transaction markers shows as an end only.
-                    self._left = sum(max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended)
+                    self._left = sum(max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended.keys())
                     self._caught_up = self._left == 0
                     if self._caught_up:
                         _log.info("the state is there", skipped=self._skipped, tables=dict(self._store.sizes()))

@@ -35,10 +35,11 @@ from streaming.log import place
 from streaming.metrics import Metrics
 from streaming.prepare import Preparation, places
 from streaming.publish import Publisher
+from streaming.reader import Positions
 from streaming.rebuild import Rebuild
 from streaming.score import encode_scores
 from streaming.snapshots import Snapshots, Standing
-from streaming.source import ActionSource, DimensionSource, Positions
+from streaming.source import ActionSource, DimensionSource
 from streaming.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -278,6 +279,7 @@ class Scorer:
 
     def prepare(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> Batch:
         """Decodes the records, inserts the rows, computes the features, encodes them; says what it would commit."""
+        dimension_records = self.source.refused.drop(dimension_records)
         self.metrics.batch_messages.observe(len(records) + len(dimension_records))
         self.preparation.run(batch, records, dimension_records)
         touched = {(self.source.topic, record.partition()) for record in records}
@@ -479,8 +481,8 @@ class Scorer:
                 )
             self.step("scores")
             # 3. A dead letter for each record that cannot be scored.
-            limit = publisher.dead_letter_bytes_max
-            publisher.dead_letters([dead_letter(record, error, limit) for record, error in batch.dead])
+            limit, group_id = publisher.dead_letter_bytes_max, self.config.kafka.group_id
+            publisher.dead_letters([dead_letter(record, error, limit, group_id) for record, error in batch.dead])
             self.step("dead letters")
             # 4. The offsets behind the batch, in the name of this member of the group, in its present generation.
             if batch.ends:

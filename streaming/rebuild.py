@@ -1,5 +1,7 @@
 """The embedded state from the log: history, the dimension topics whole, each partition up to its committed offset.
 
+Records that are dead letters are left out (`streaming.refused`): their scores are not among the published.
+
 Only what is missing is read: a partition that comes is read from its beginning, one that comes back only from where it
 was given up, and the dimension topics are read once and followed from then on. Rows of a partition that was given up
 stay in the tables: they belong to keys that nobody asks for here.
@@ -54,6 +56,8 @@ class Rebuild:
         source.pause()
         self._told = start = time.monotonic()
         generation = source.generation
+        if not self._refused(generation):
+            return
         try:
             rows = loop.stretches.repair(generation) if loop.store.durable else self._read(generation)
         except OffsetOutOfRange as error:
@@ -75,6 +79,19 @@ class Rebuild:
         if not source.pending:
             loop.health.ready("state")
         source.resume()
+
+    def _refused(self, generation: int) -> bool:
+        """Learns which records are dead letters; False: told to stop, or `generation` has passed."""
+        loop = self._loop
+        letters = 0
+        for count in loop.source.refused.update():
+            letters += count
+            loop.report()
+            loop.source.keep_alive()
+            self._tell("reading dead letters", letters=letters)
+            if loop.stop.is_set() or generation != loop.source.generation:
+                return False
+        return True
 
     def _read(self, generation: int) -> int:
         """How many records it read; it ends early when told to stop, or when `generation` has passed."""

@@ -44,8 +44,9 @@ from streaming.health import Health, HttpServer
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
+from streaming.reader import Waiting, check_topics
 from streaming.snapshots import load_state
-from streaming.source import ActionSource, DimensionSource, Waiting, check_topics
+from streaming.source import ActionSource, DimensionSource
 from streaming.store import open_store
 from streaming.triton import Model
 from streaming.workers import supervise

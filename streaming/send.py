@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from streaming.config import Config
 from streaming.deadletter import ERRORS
 from streaming.errors import BadEvent, ScorerError
-from streaming.source import check_topics
+from streaming.reader import check_topics
 
 __all__ = ["send"]
 

@@ -28,8 +28,8 @@ from streaming.engine.snapshot import STRINGS, Capture
 from streaming.errors import BadSnapshot, ConfigError
 from streaming.event import ROWS_VERSION
 from streaming.metrics import Metrics
+from streaming.reader import REQUEST_TIMEOUT_S, Waiting
 from streaming.snapshot_folder import Manifest, Positions, SnapshotFolder, Writing
-from streaming.source import REQUEST_TIMEOUT_S, Waiting
 from streaming.store import EmbeddedStore, FeatureStore
 
 __all__ = ["Snapshots", "Standing", "identity", "load_state"]

@@ -7,70 +7,32 @@ advance when a poll hands records out, and go back with `rewind` when a batch is
 from __future__ import annotations
 
 import functools
-import logging
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streaming.config import Kafka
-from streaming.errors import BrokerUnavailable, ConfigError, OffsetOutOfRange, ScorerError, Stopped
+from streaming.errors import OffsetOutOfRange, ScorerError
 from streaming.event import Record
 from streaming.log import place
+from streaming.reader import (
+    REQUEST_TIMEOUT_S,
+    Positions,
+    TopicReader,
+    Waiting,
+    consumer_settings,
+    open_consumer,
+    records_of,
+)
+from streaming.refused import Refused
 
-__all__ = [
-    "ActionSource", "DimensionSource", "Positions", "TopicReader", "Waiting",
-    "check_topics",
-]  # fmt: skip
+__all__ = ["ActionSource", "DimensionSource"]
 
-Positions = dict[tuple[str, int], int]
-"""(topic, partition) → offset of the next record."""
-
-REQUEST_TIMEOUT_S = 5.0  # one request to the broker; retried until `give_up_after_s`, so signals are served in between
 REPLAY_CHUNK = 10_000  # records that a replay hands out at once: large enough to be fast, small enough to keep polling
 
 _log = structlog.stdlib.get_logger("streaming.source")
-_librdkafka = logging.getLogger("librdkafka")
-
-
-class Waiting:
-    """How the broker is waited for.
-
-    Args:
-        stop: once it is set, nothing is called again.
-        beat: called before each attempt, so that the process counts as alive.
-    """
-
-    def __init__(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
-        self._stop, self._beat = stop, beat
-
-    def retry(self, call: Callable[[], Any], patience_s: float) -> Any:
-        """What `call` returns; it is called again while the broker is away or not ready.
-
-        Raises:
-            BrokerUnavailable: for longer than `patience_s`.
-            Stopped: told to stop meanwhile.
-            KafkaException: an error that does not pass.
-        """
-        deadline = time.monotonic() + patience_s
-        while True:
-            self._beat()
-            try:
-                return call()
-            except KafkaException as raised:
-                error = raised.args[0]
-                if error.fatal() or not (error.retriable() or error.code() in _PASSING):
-                    raise
-                if self._stop.is_set():
-                    raise Stopped(f"Kafka does not answer: {error.str()}") from raised
-                if time.monotonic() > deadline:
-                    raise BrokerUnavailable(f"Kafka did not answer for {patience_s:.0f} s: {error.str()}") from raised
-                _log.warning("kafka does not answer yet", error=error.str())
-                self._stop.wait(random.uniform(0.1, 0.3))
 
 
 class ActionSource:
@@ -91,6 +53,7 @@ class ActionSource:
             tables stand for. A partition that comes back goes on from there.
         joined: the group has given an assignment, maybe an empty one.
         generation: changes whenever partitions come or go.
+        refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
     """
 
     def __init__(self, kafka: Kafka, waiting: Waiting, settle: Callable[[], None], forget: Callable[[], None]) -> None:
@@ -98,6 +61,8 @@ class ActionSource:
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
         self.held: Positions = {}
+        self.refused = Refused(kafka, waiting)
+        self._sifts = False  # offsets were reset to before records that were refused
         self.joined = False
         self._kafka, self._waiting = kafka, waiting
         self._settle, self._forget = settle, forget
@@ -105,14 +70,14 @@ class ActionSource:
         self._rewind: Positions = {}
         self.generation = 0
         self._failure: BaseException | None = None
-        settings = _consumer_settings(kafka)
+        settings = consumer_settings(kafka)
         settings["group.protocol"] = kafka.group_protocol
         if kafka.group_protocol == "classic":
             settings["partition.assignment.strategy"] = kafka.assignor
             settings["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
         if kafka.static_membership:
             settings["group.instance.id"] = kafka.instance
-        self._consumer = _consumer(settings, kafka)
+        self._consumer = open_consumer(settings)
 
     def subscribe(self) -> None:
         """Joins the group; partitions come during a later `poll`."""
@@ -120,7 +85,7 @@ class ActionSource:
             [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def poll(self, count: int, wait_s: float, linger_s: float) -> list[Record]:
+    def poll(self, count: int, wait_s: float, linger_s: float) -> Sequence[Record]:
         """Up to `count` records in partition order: waits `wait_s` for the first, then `linger_s` for more.
 
         Raises:
@@ -142,7 +107,7 @@ class ActionSource:
             if offset < positions[partition]:
                 raise RuntimeError(f"{place(*partition, offset)} came again: the next offset is {positions[partition]}")
             positions[partition] = offset + 1
-        return records
+        return self.refused.drop(records) if self._sifts else records
 
     def keep_alive(self, wait_s: float = 0.0) -> None:
         """Polls while paused, so that the group keeps this member; rebalances happen in here as in `poll`."""
@@ -165,6 +130,7 @@ class ActionSource:
         self.pending.clear()
         for partition in self.positions:
             self.held.pop(partition, None)
+        self._sifts = any(self.refused.reaches(*at) for at in self.positions.items())
         self.resume()
 
     def standing(self) -> Positions:
@@ -190,7 +156,7 @@ class ActionSource:
                 lags[partition] = max(0, high - position)
         return lags
 
-    def replay(self, tail: int | None = None) -> Iterator[tuple[list[Record], int]]:
+    def replay(self, tail: int | None = None) -> Iterator[tuple[Sequence[Record], int]]:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
 
         A partition of which nothing is held is read from its beginning; with `tail`, each from so many offsets before
@@ -231,7 +197,7 @@ class ActionSource:
                     if record.offset() < targets[partition]:
                         records.append(record)
                         left[partition] = targets[partition] - record.offset() - 1
-                yield records, sum(left.values())
+                yield self.refused.drop(records), sum(left.values())
                 for record in records:
                     self.held[record.topic(), record.partition()] = record.offset() + 1
                 self.keep_alive()
@@ -246,7 +212,7 @@ class ActionSource:
         messages = self._consumer.consume(count, wait_s)
         if self._failure is not None:
             raise self._failure
-        return _records(messages)
+        return records_of(messages)
 
     def _seek(self) -> None:
         rewind, self._rewind = self._rewind, {}
@@ -406,7 +372,7 @@ class DimensionSource:
     @property
     def caught_up(self) -> bool:
         """The end of each partition was seen since `restart` or `look_again`."""
-        return self._reader is not None and self._reader.ended >= self.positions.keys()
+        return self._reader is not None and self._reader.ended.keys() >= self.positions.keys()
 
     def poll(self, count: int, wait_s: float = 0.0) -> list[Record]:
         """Up to `count` records, in partition order."""
@@ -427,165 +393,3 @@ class DimensionSource:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-
-class TopicReader:
-    """A consumer that joins no group, for whole topics.
-
-    Args:
-        waiting: see `Waiting`.
-
-    Attributes:
-        ended: the partitions whose end was seen since `assign`.
-        at: the next record of each partition, as far as it was read.
-    """
-
-    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
-        self._waiting = waiting
-        self._patience_s = kafka.give_up_after_s
-        self._consumer = _consumer({**_consumer_settings(kafka), "enable.partition.eof": True}, kafka)
-        self.ended: set[tuple[str, int]] = set()
-        self.at: Positions = {}
-
-    def partitions(self, topics: Sequence[str]) -> list[tuple[str, int]]:
-        """All partitions of the topics."""
-        there = self._waiting.retry(
-            lambda: self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S), self._patience_s
-        ).topics
-        return [(topic, partition) for topic in topics for partition in there[topic].partitions]
-
-    def watermarks(self, partition: tuple[str, int]) -> tuple[int, int]:
-        """The first offset that a partition holds, and the next that it will."""
-        target = TopicPartition(*partition)
-        low, high = self._waiting.retry(
-            lambda: self._consumer.get_watermark_offsets(target, timeout=REQUEST_TIMEOUT_S), self._patience_s
-        )
-        return low, high
-
-    def committed(self, partitions: Sequence[tuple[str, int]]) -> Positions:
-        """What the group `kafka.group_id` has committed; 0 where it has nothing.
-
-        Raises:
-            KafkaException: the broker does not tell it of a partition.
-        """
-        wanted = [TopicPartition(*partition) for partition in partitions]
-        found = self._waiting.retry(
-            lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s
-        )
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-        return {(p.topic, p.partition): max(p.offset, 0) for p in found}
-
-    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
-        """Reads on from `positions`."""
-        self.ended = set()
-        self.at = dict(positions)
-        self._consumer.assign([TopicPartition(*partition, offset) for partition, offset in positions.items()])
-
-    def read(self, count: int, wait_s: float) -> list[Record]:
-        """Up to `count` records; returns when they are there or `wait_s` is over."""
-        records = _records(self._consumer.consume(count, wait_s), self.ended)
-        for record in records:
-            self.at[record.topic(), record.partition()] = record.offset() + 1
-        return records
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-def check_topics(kafka: Kafka, waiting: Waiting | None = None, patience_s: float | None = None) -> None:
-    """All topics exist.
-
-    Args:
-        patience_s: for how long the broker is waited for; default: `kafka.give_up_after_s`.
-
-    Raises:
-        ConfigError: names the missing topics and their keys.
-        BrokerUnavailable: no broker answers.
-        Stopped: told to stop before one did.
-    """
-    consumer = _consumer(_consumer_settings(kafka), kafka)
-    try:
-        waiting = waiting or Waiting(threading.Event())
-        patience_s = kafka.give_up_after_s if patience_s is None else patience_s
-        # All topics are asked for: to ask for one by its name could make it.
-        there = waiting.retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), patience_s).topics
-    finally:
-        consumer.close()
-    missing = [f"{name!r} (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items() if name not in there]
-    if missing:
-        raise ConfigError(f"Kafka at {kafka.bootstrap_servers} has no topic {', '.join(missing)}: create it first")
-
-
-def _consumer_settings(kafka: Kafka) -> dict[str, Any]:
-    return {
-        **kafka.client(),
-        "group.id": kafka.group_id,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        # Offsets are always given; one that the topic does not hold must be an error, never a silent jump.
-        "auto.offset.reset": "error",
-        "isolation.level": kafka.isolation_level,
-        # An event waits for a fetch at most this long (librdkafka: 500); the broker answers at once when there is data.
-        "fetch.wait.max.ms": 100,
-        **kafka.librdkafka.consumer,
-    }
-
-
-def _consumer(settings: dict[str, Any], kafka: Kafka) -> Consumer:
-    try:
-        return Consumer({**settings, "error_cb": _on_error}, logger=_librdkafka)
-    except KafkaException as error:
-        raise ConfigError(f"kafka: librdkafka refuses the consumer's settings: {error.args[0].str()}") from error
-
-
-def _on_error(error: KafkaError) -> None:
-    """What happens to connections: librdkafka mends them by itself, and its logger tells them already."""
-    _log.debug("kafka", error=error.str(), code=error.name())
-
-
-def _records(messages: Sequence[Any], ended: set[tuple[str, int]] | None = None) -> list[Record]:
-    """The records among what a poll gave; ends of partitions go to `ended`, errors that pass are logged.
-
-    Raises:
-        OffsetOutOfRange, KafkaException: an error that does not pass.
-    """
-    records: list[Record] = []
-    for message in messages:
-        error = message.error()
-        if error is None:
-            records.append(cast(Record, message))  # without an error, all its parts are there
-        elif error.code() == KafkaError._PARTITION_EOF:
-            if ended is not None:
-                ended.add((message.topic(), message.partition()))
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise OffsetOutOfRange(f"{message.topic()}[{message.partition()}]: {error.str()}")
-        elif error.fatal() or error.code() in _NOT_PASSING:
-            raise KafkaException(error)
-        else:
-            _log.warning("kafka", error=error.str(), code=error.name())
-    return records
-
-
-_NOT_PASSING = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError._FATAL,
-}
-
-
-_PASSING = {
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TIMED_OUT,
-    KafkaError._TIMED_OUT_QUEUE,
-    KafkaError._TRANSPORT,
-    KafkaError._WAIT_COORD,
-    KafkaError._RESOLVE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNSTABLE_OFFSET_COMMIT,
-}

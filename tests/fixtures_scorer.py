@@ -32,8 +32,9 @@ from streaming.health import Health
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
+from streaming.reader import Waiting
 from streaming.snapshots import load_state
-from streaming.source import ActionSource, DimensionSource, Waiting
+from streaming.source import ActionSource, DimensionSource
 from streaming.store import EmbeddedStore, FeatureStore
 from streaming.triton import Model
 

@@ -139,7 +139,7 @@ class Fuzzer:
             event = self._decoders[table].decode(value, key, START_MS)
         except BadEvent as error:
             self.counts["refused"] += 1
-            dead_letter(_Record(key, value), error, 10_000)
+            dead_letter(_Record(key, value), error, 10_000, "group")
             return
         self.counts["accepted"] += 1
         if isinstance(event, Action):

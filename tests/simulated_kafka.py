@@ -1,6 +1,6 @@
 """Kafka in memory, under the simulator's schedule: logs, transactions, one consumer group, and clients that fail.
 
-`Consumer` and `Producer` stand in for confluent_kafka's under the real `streaming.source` and `streaming.publish`: the
+`Consumer` and `Producer` stand in for confluent_kafka's under the real `streaming.reader` and `streaming.publish`: the
 calls, callbacks and errors are those that librdkafka has. Errors are drawn by the schedule; what a broker must refuse
 (a stale generation, an old epoch, an offset that is pending) it refuses always.
 """
@@ -26,10 +26,11 @@ TRANSACTION_S = 10.0
 
 @dataclass
 class Transaction:
-    """`state`: open, committed or aborted."""
+    """`state`: open, committed or aborted; until `marked` its logs do not tell which of them."""
 
     state: str
     since: float
+    marked: float = 0.0
     offsets: dict[Place, int] = field(default_factory=dict)
 
 
@@ -83,8 +84,18 @@ class Log:
         self.entries.append(entry)
         self.end += 1
 
-    def read(self, position: int, count: int) -> list[Entry]:
-        return [entry for entry in self.entries if entry.at >= position][:count]
+    def stable(self, now: float) -> int:
+        """Up to where one who reads committed sees: the first offset whose transaction is not over for the log."""
+        return next(
+            (e.at for e in self.entries if (t := e.transaction) and (t.state == "open" or t.marked > now)), self.end
+        )
+
+    def read(self, position: int, count: int, stable: int | None = None) -> list[Entry]:
+        """`stable`: where to end; aborted entries are left out then."""
+        found = [entry for entry in self.entries if entry.at >= position]
+        if stable is not None:
+            found = [e for e in found if e.at < stable and not (e.transaction and e.transaction.state == "aborted")]
+        return found[:count]
 
 
 @dataclass
@@ -138,6 +149,8 @@ class Broker:
     def end_transaction(self, name: str, state: str) -> None:
         transaction = self.open.pop(name)
         transaction.state = state
+        # The markers are written one after another: the group's offsets may be there before the others.
+        transaction.marked = self.world.now + self.world.random.choice((0.0, 0.0, 0.02, 1.0))
         if state == "committed":
             for place, offset in transaction.offsets.items():
                 if offset < self.committed.get(place, 0):
@@ -204,16 +217,17 @@ def fail(code: int, reason: str, *, fatal: bool = False, retriable: bool = False
 
 
 class Consumer(Client):
-    """confluent_kafka.Consumer, as `streaming.source` uses it."""
+    """confluent_kafka.Consumer, as `streaming.reader` and `streaming.source` use it."""
 
     def __init__(self, world: World, settings: Mapping[str, Any]) -> None:
         super().__init__(world)
         self.eof = bool(settings.get("enable.partition.eof"))
+        self.committed_only = settings["isolation.level"] == "read_committed"
         self.position: dict[Place, int] = {}
         self.paused: set[Place] = set()
         self.name: str | None = None
         self.owned: set[Place] = set()
-        self._ended: set[Place] = set()
+        self._ended: dict[Place, int] = {}
         self._callbacks: dict[str, Callable[[Any, list[TopicPartition]], None]] = {}
         self._subscribed = False
         self._rounds = -1
@@ -223,7 +237,7 @@ class Consumer(Client):
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
         self.position = {(p.topic, p.partition): p.offset for p in partitions}
-        self.paused, self._ended = set(), set()
+        self.paused, self._ended = set(), {}
         if self._subscribed:
             self._own(set(self.position))
 
@@ -281,7 +295,7 @@ class Consumer(Client):
             if self.world.luck("broker away"):
                 self.world.sleep(timeout)
                 fail(KafkaError._TRANSPORT, "watermarks: broker transport failure", retriable=True)
-        return 0, self.broker.logs[partition.topic, partition.partition].end
+        return 0, self._end((partition.topic, partition.partition))
 
     def list_topics(self, timeout: float) -> Any:
         self.call("list_topics")
@@ -357,17 +371,22 @@ class Consumer(Client):
         flowing = [place for place in sorted(self.position) if place not in self.paused]
         random.shuffle(flowing)
         for place in flowing:
-            entries = self.broker.logs[place].read(self.position[place], min(count - len(found), random.randint(1, 6)))
+            end, most = self._end(place), min(count - len(found), random.randint(1, 6))
+            entries = self.broker.logs[place].read(self.position[place], most, end if self.committed_only else None)
             if entries:
                 self.position[place] = entries[-1].at + 1
-                self._ended.discard(place)
+                self._ended.pop(place, None)
                 found += entries
-            elif self.eof and place not in self._ended and len(found) < count:
-                self._ended.add(place)
-                end = Entry(place, self.broker.logs[place].end, None, None, [])
-                end.failure = KafkaError(KafkaError._PARTITION_EOF, "end of partition")
-                found.append(end)
+            elif self.eof and self._ended.get(place) != end and len(found) < count:
+                self._ended[place] = end
+                last = Entry(place, end, None, None, [])
+                last.failure = KafkaError(KafkaError._PARTITION_EOF, "end of partition")
+                found.append(last)
         return found
+
+    def _end(self, place: Place) -> int:
+        log = self.broker.logs[place]
+        return log.stable(self.world.now) if self.committed_only else log.end
 
 
 class _Metadata:

@@ -6,9 +6,10 @@
 A schedule is drawn from its seed: which faults it has and how often, what is sent when, who runs when. Every task (a
 scorer's loop, its publishing, the shop, the supervisor) is a greenlet that hands over at every call to Kafka or to the
 model and after every step of the loop, so that a process dies, freezes or loses its partitions between any two of them.
-Half of the schedules take snapshots all the time. After a while the faults end; then all must be answered: every event
+Half of the schedules take snapshots all the time; in half of them the scorers are mended at some time, and take from
+then on records that they have refused until then. After a while the faults end; then all must be answered: every event
 once, in its partition's order, with exactly the score that its features have when it is answered alone; every refused
-record in the dead letters once.
+record in the dead letters once, and in no window.
 """
 
 from __future__ import annotations
@@ -42,18 +43,19 @@ from greenlet import getcurrent, greenlet
 from simulated_kafka import Broker, Consumer, Entry, Place, Producer
 
 import streaming.publish
+import streaming.reader
 import streaming.snapshots
-import streaming.source
 from streaming.config import Config
 from streaming.errors import ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, ScorerError
-from streaming.event import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
+from streaming.event import action_columns, action_decoder, dimension_columns, dimension_decoders, reason, reason_of
 from streaming.health import Health
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.publish import Publisher
+from streaming.reader import Waiting
 from streaming.snapshot_folder import Writing
 from streaming.snapshots import Snapshots
-from streaming.source import ActionSource, DimensionSource, Waiting
+from streaming.source import ActionSource, DimensionSource
 from streaming.store import EmbeddedStore
 from streaming.triton import Scores
 
@@ -67,7 +69,10 @@ TROUBLE_S = 40.0  # simulated; faults end then
 PATIENCE_S = 400.0  # simulated; all must be answered then
 SWITCHES_MAX = 60_000
 MEMORY = Path("/dev/shm")  # snapshots of a schedule live there: the disk is not what is tested
+TAKEN_BYTES = 600  # of a value, until the scorers are mended
 TRACE = 100_000  # lines that a violation shows at most
+
+Origin = tuple[Place, int]
 
 TABLES = {"users": ("bo_user", "user_id"), "products": ("bo_product", "sku_id"), "comments": ("bo_comment", "sku_id")}
 TOPICS = {"actions": PARTITIONS, "users": 1, "products": 1, "comments": 2, "scores": 1, "dead_letters": 1}
@@ -183,13 +188,15 @@ class World:
         trace: what happened last.
     """
 
-    def __init__(self, seed: int, faults: bool) -> None:
+    def __init__(self, seed: int, faults: bool | Mapping[str, float]) -> None:
         self.random = random.Random(seed)
         # A schedule has some kinds of faults, and not always equally often: what is rare is not drowned.
         self._rates = {
             kind: rate * self.random.choice((1, 1, 3)) for kind, rate in FAULTS.items() if self.random.random() < 0.5
         }
-        self.calm = not faults
+        if isinstance(faults, Mapping):
+            self._rates |= faults
+        self.calm = faults is False
         self.now = 0.0
         self.wall_s = 0.0
         self.counts: dict[str, int] = {}
@@ -377,14 +384,21 @@ class Model:
 
 @dataclass
 class Workload:
-    """One stream of events. `truth`: place of each good action → key and score; `refused`: place → reason."""
+    """One stream of events. `gaps`: that its logs have, a bit per action."""
 
     dimensions: list[Entry]
     later: list[Entry]
     """Dimension rows that come while actions do; no feature depends on them."""
     actions: list[Entry]
-    truth: dict[tuple[Place, int], tuple[bytes, dict[str, Any]]] = field(default_factory=dict)
-    refused: dict[tuple[Place, int], str] = field(default_factory=dict)
+    gaps: list[int]
+
+
+@dataclass
+class Truth:
+    """What must come of a workload. `scores`: place of each good action → key and score; `refused`: place → reason."""
+
+    scores: dict[Origin, tuple[bytes, dict[str, Any]]] = field(default_factory=dict)
+    refused: dict[Origin, str] = field(default_factory=dict)
 
 
 def _entry(topic: str, partition: int, key: str, value: bytes | None) -> Entry:
@@ -415,6 +429,8 @@ def _workload(number: int) -> Workload:
         row = {**action, "user_id": user, "sku_id": str(int(action["sku_id"]) % 3)}
         if actions and luck.random() < 0.2:
             row["time"] = START_MS  # of equal times the order of the log counts
+        if luck.random() < 0.2:
+            row["note"] = "x" * TAKEN_BYTES
         entry = _entry("actions", int(user) % PARTITIONS, user, json.dumps(row).encode())
         actions.append(entry)
         if luck.random() < 0.1:
@@ -422,7 +438,7 @@ def _workload(number: int) -> Workload:
         if luck.random() < 0.1:
             bad = luck.choice((b"{", b"", None, b"\xff", json.dumps({**row, "type": "9"}).encode()))
             actions.append(_entry("actions", entry.place[1], user, bad))
-    return Workload(dimensions, later, actions)
+    return Workload(dimensions, later, actions, [int(luck.random() < 0.1) for _ in actions])
 
 
 class Digest:
@@ -441,8 +457,9 @@ class Bench:
 
     def __init__(self) -> None:
         self.stores: list[EmbeddedStore] = []
-        self._workloads: dict[int, tuple[Workload, list[int]]] = {}
-        self._configs: dict[tuple[str, int], Config] = {}
+        self._workloads: dict[int, Workload] = {}
+        self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
+        self._configs: dict[tuple[str, int, bool], Config] = {}
         self.encoder = Digest()
 
     def take(self) -> EmbeddedStore:
@@ -453,9 +470,9 @@ class Bench:
         store.reset()
         return store
 
-    def config(self, instance: str, messages_max: int) -> Config:
-        if (instance, messages_max) not in self._configs:
-            self._configs[instance, messages_max] = Config.model_validate(
+    def config(self, instance: str, messages_max: int, mended: bool) -> Config:
+        if (instance, messages_max, mended) not in self._configs:
+            self._configs[instance, messages_max, mended] = Config.model_validate(
                 {
                     "kafka": {
                         "instance_id": instance, "topics": {topic: topic for topic in TOPICS},
@@ -465,17 +482,21 @@ class Bench:
                     "model": {"timeout_s": 5.0, "give_up_after_s": 40.0},
                     "store": {"sql": str(REPOSITORY / "sql")},
                     "snapshots": {"every_s": 0.5},
+                    "events": {} if mended else {"message_bytes_max": TAKEN_BYTES},
                 }
             )  # fmt: skip
-        return self._configs[instance, messages_max]
+        return self._configs[instance, messages_max, mended]
 
-    def workload(self, number: int) -> tuple[Workload, list[int]]:
-        """The workload, its truth computed one event at a time, and the gaps that its logs have: a bit per action."""
-        if number in self._workloads:
-            return self._workloads[number]
-        workload = _workload(number)
-        luck = random.Random(-number)
-        gaps = [int(luck.random() < 0.1) for _ in workload.actions]
+    def workload(self, number: int) -> Workload:
+        if number not in self._workloads:
+            self._workloads[number] = _workload(number)
+        return self._workloads[number]
+
+    def truth(self, number: int, too_large: frozenset[Origin]) -> Truth:
+        """What comes of a workload, computed one event at a time, after these were refused by who takes less."""
+        if (number, too_large) in self._truths:
+            return self._truths[number, too_large]
+        workload, truth = self.workload(number), Truth()
         store = self.take()
         ends: dict[Place, int] = {}
 
@@ -489,18 +510,18 @@ class Bench:
             table = TABLES[entry.topic()][0]
             (good, _, bad), at = decoders[table].decode_all([entry]), place(entry)
             if bad:
-                workload.refused[at] = reason(bad[0][1])
+                truth.refused[at] = reason(bad[0][1])
             else:
                 store.restore({table: dimension_columns(table, good)}, None)
         decoder = action_decoder(65_536, 300)
-        for entry, gap in zip(workload.actions, gaps, strict=True):
+        for entry, gap in zip(workload.actions, workload.gaps, strict=True):
             (events, _, bad), at = decoder.decode_all([entry]), place(entry, gap)
-            if bad:
-                workload.refused[at] = reason(bad[0][1])
+            if bad or at in too_large:
+                truth.refused[at] = "too_large" if at in too_large else reason(bad[0][1])
                 continue
             event = events[0]
             ids = self.encoder.encode(store.answer({}, action_columns(events)))
-            workload.truth[at] = (
+            truth.scores[at] = (
                 event.user_id.encode(),
                 {
                     "request_id": event.request_id, "user_id": event.user_id, "sku_id": event.sku_id,
@@ -509,8 +530,8 @@ class Bench:
                 },
             )  # fmt: skip
         self.stores.append(store)
-        self._workloads[number] = workload, gaps
-        return self._workloads[number]
+        self._truths[number, too_large] = truth
+        return truth
 
 
 @functools.cache
@@ -528,10 +549,15 @@ class Schedule:
         mutate: changes each scorer before it runs, to see that a wrong one is caught.
     """
 
-    def __init__(self, seed: int, faults: bool, mutate: Callable[[Scorer], None]) -> None:
+    def __init__(self, seed: int, faults: bool | Mapping[str, float], mutate: Callable[[Scorer], None]) -> None:
         self.world = World(seed, faults)
-        self.workload, self.gaps = bench().workload(seed % WORKLOADS)
+        self.number = seed % WORKLOADS
+        self.workload = bench().workload(self.number)
+        all_taken = bench().truth(self.number, frozenset())
+        self.total = len(all_taken.scores) + len(all_taken.refused)
         self.mutate = mutate
+        luck = random.Random(seed)
+        self.mended_at = luck.uniform(0.0, TROUBLE_S / 2) if luck.random() < 0.5 else 0.0
         self.messages_max = self.world.random.choice((2, 3, 5, 8, 20))
         self.scorers: dict[str, tuple[Process, Flag, Task, Scorer | None]] = {}
         self.stores: list[EmbeddedStore] = []
@@ -574,7 +600,7 @@ class Schedule:
 
     def _shop(self) -> None:
         """Sends the actions in bursts and singly."""
-        world, left = self.world, list(zip(self.workload.actions, self.gaps, strict=True))
+        world, left = self.world, list(zip(self.workload.actions, self.workload.gaps, strict=True))
         later = list(self.workload.later)
         while left or later:
             count = world.random.choice((1, 2, 6, 12))
@@ -590,6 +616,11 @@ class Schedule:
         """Starts what has ended; ends the trouble."""
         world = self.world
         while True:
+            if 0 < self.mended_at <= world.now:
+                self.mended_at = 0.0
+                world.tell("the scorers are mended")
+                for process, *_ in self.scorers.values():
+                    world.kill(process)
             if not world.calm and (world.now > TROUBLE_S or (self.sent and self._answered())):
                 world.calm = True
                 world.tell("no more faults")
@@ -619,7 +650,7 @@ class Schedule:
 
     def _scorer(self, name: str, process: Process, stop: Flag) -> None:
         """What `streaming.run` does, and how it may end."""
-        config = bench().config(name, self.messages_max)
+        config = bench().config(name, self.messages_max, not self.mended_at)
         world, health = self.world, Health(60)
         event: Any = stop
         store = bench().take()
@@ -661,9 +692,8 @@ class Schedule:
         sent = {place: log.entries[-1].at for place, log in broker.logs.items() if log.entries}
         wanted = {place for place in sent if place[0] == "actions"}
         done = all(broker.committed.get(place, 0) > sent[place] for place in wanted)
-        dead = len(self._output("dead_letters"))
-        total = len(self.workload.refused)
-        return done and dead >= total and len(self._output("scores")) >= len(self.workload.truth) and not broker.open
+        answers = len(self._output("dead_letters")) + len(self._output("scores"))
+        return done and answers >= self.total and not self.mended_at and not broker.open
 
     def _output(self, topic: str) -> list[Entry]:
         """As a `read_committed` subscriber sees it."""
@@ -671,36 +701,42 @@ class Schedule:
         return [e for e in entries if e.transaction is not None and e.transaction.state == "committed"]
 
     def _check(self) -> None:
-        truth, refused = dict(self.workload.truth), dict(self.workload.refused)
+        letters = [_named(entry) for entry in self._output("dead_letters")]
+        truth = bench().truth(self.number, frozenset(at for at, kind in letters if kind == "TooLarge"))
+        scores, refused = dict(truth.scores), dict(truth.refused)
         newest: dict[str, int] = {}
         for entry in self._output("scores"):
             ce_id = cast(bytes, dict(entry.headers())["ce_id"]).decode()
             where, _, offset = ce_id.partition("@")
             topic, _, number = where[:-1].partition("[")
             at = ((topic, int(number)), int(offset))
-            if at not in truth:
+            if at not in scores:
                 raise Violation(f"{ce_id} is scored twice, or never was a good event")
-            key, score = truth.pop(at)
+            key, score = scores.pop(at)
             found = json.loads(entry.value() or b"")
             if (entry.key(), found) != (key, score):
                 raise Violation(f"{ce_id} is scored {found}, alone it would be {score}")
             if newest.get(where, -1) > int(offset):
                 raise Violation(f"{ce_id} comes after {where}@{newest[where]}")
             newest[where] = int(offset)
-        if truth:
-            raise Violation(f"never scored: {sorted(truth)}")
-        for entry in self._output("dead_letters"):
-            headers = {name: (value or b"").decode() for name, value in entry.headers()}
-            place = headers["__connect.errors.topic"], int(headers["__connect.errors.partition"])
-            at = place, int(headers["__connect.errors.offset"])
-            kind = headers["__connect.errors.exception.class.name"].rpartition(".")[2]
+        if scores:
+            raise Violation(f"never scored: {sorted(scores)}")
+        for at, kind in letters:
             if at not in refused:
                 raise Violation(f"{at} is among the dead letters twice, or is good")
             wanted = refused.pop(at)
-            if wanted != kind.replace("Value", "_value").replace("Field", "_field").lower():
+            if wanted != reason_of(kind, ""):
                 raise Violation(f"{at} was refused as {kind}, not as {wanted}")
         if refused:
             raise Violation(f"not among the dead letters: {sorted(refused)}")
+
+
+def _named(letter: Entry) -> tuple[Origin, str]:
+    """The record that a dead letter is of, and the kind of its refusal."""
+    headers = {name: (value or b"").decode() for name, value in letter.headers()}
+    place = headers["__connect.errors.topic"], int(headers["__connect.errors.partition"])
+    kind = headers["__connect.errors.exception.class.name"].rpartition(".")[2]
+    return (place, int(headers["__connect.errors.offset"])), kind
 
 
 @contextmanager
@@ -728,7 +764,7 @@ def _simulated(world: World) -> Iterator[None]:
 
     abandoned = Writing.abandon
     changes: list[tuple[Any, str, Any]] = [
-        (streaming.source, "Consumer", lambda settings, **_: Consumer(world, settings)),
+        (streaming.reader, "Consumer", lambda settings, **_: Consumer(world, settings)),
         (streaming.publish, "Producer", lambda settings, **_: Producer(world, settings)),
         (streaming.snapshots, "threading", types.SimpleNamespace(Thread=writers.thread, Event=threading.Event)),
         (streaming.snapshots, "queue", types.SimpleNamespace(Queue=writers.queue)),
@@ -757,8 +793,13 @@ def _simulated(world: World) -> Iterator[None]:
         random.setstate(state)
 
 
-def simulate(seed: int, *, faults: bool = True, mutate: Callable[[Scorer], None] = lambda _: None) -> World:
+def simulate(
+    seed: int, *, faults: bool | Mapping[str, float] = True, mutate: Callable[[Scorer], None] = lambda _: None
+) -> World:
     """Runs one schedule.
+
+    Args:
+        faults: with faults; or how often some of them come, whatever the seed says.
 
     Raises:
         Violation: names the seed, and how to see it again.

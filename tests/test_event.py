@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.deadletter import dead_letter
+from streaming.deadletter import dead_letter, fingerprint
 from streaming.errors import BadEvent
 from streaming.event import Action, action_columns, action_decoder, dimension_columns, dimension_decoders, reason
 
@@ -205,7 +205,7 @@ def refuse(record: Fake) -> BadEvent:
 
 def test_a_dead_letter_keeps_the_bytes_and_says_where_and_why() -> None:
     record = Fake(b"k\xff", b"\xff", [("trace", b"abc"), ("trace", None)])
-    key, value, headers = dead_letter(record, refuse(record), 1_000_000)
+    key, value, headers = dead_letter(record, refuse(record), 1_000_000, "group")
     assert (key, value) == (b"k\xff", b"\xff")
     assert headers == [
         ("trace", b"abc"),
@@ -217,6 +217,8 @@ def test_a_dead_letter_keeps_the_bytes_and_says_where_and_why() -> None:
         ("__connect.errors.exception.class.name", b"streaming.event.Malformed"),
         ("__connect.errors.exception.message", b"not JSON: JSON is malformed: invalid character (byte 0)"),
         ("jd_intent.timestamp", str(record.timestamp()[1]).encode()),
+        ("jd_intent.group", b"group"),
+        ("jd_intent.fingerprint", fingerprint(record).encode()),
     ]
 
 
@@ -230,7 +232,7 @@ def test_a_dead_letter_keeps_the_bytes_and_says_where_and_why() -> None:
 )
 def test_a_dead_letter_fits_its_topic(key: bytes, headers: Any, gone: dict[str, bytes]) -> None:
     record = Fake(key, b"v" * 5_000_000, headers)
-    got_key, got_value, got = dead_letter(record, refuse(record), 1_000_000)
+    got_key, got_value, got = dead_letter(record, refuse(record), 1_000_000, "group")
     size = len(got_key or b"") + len(got_value or b"") + sum(len(name) + len(text or b"") for name, text in got)
     assert 900_000 < size < 1_000_000
     assert key.startswith(got_key or b"?")
@@ -251,7 +253,7 @@ class Unreadable(Fake):
 
 def test_headers_that_cannot_be_read_are_left_out_of_the_dead_letter() -> None:
     record = Unreadable(b"1", b"{")
-    key, value, headers = dead_letter(record, refuse(record), 1_000_000)
+    key, value, headers = dead_letter(record, refuse(record), 1_000_000, "group")
     assert (key, value) == (b"1", b"{")
     names = dict(headers)
     assert names["__connect.errors.topic"] == b"user-actions"

@@ -98,6 +98,21 @@ def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
     assert stage.committed("comments", 1) == stage.ends("comments", 1)
 
 
+def test_what_was_refused_stays_out_after_the_scorer_was_mended(
+    stage: Stage, shop: Shop, scorer_encoder: Encoder, over: Over
+) -> None:
+    store, cluster = over
+    padded = [{**action, "note": "x" * 1000} for action in shop.actions[:20]]
+    stage.send_actions([*padded, *shop.actions[20:60]])
+    with running(stage.config(store=settings(), events={"message_bytes_max": 600}), scorer_encoder, store):
+        stage.collect(40, 20)
+    with running(stage.config(store=settings()), scorer_encoder, store):
+        stage.send_actions(shop.actions[60:80])
+        found = stage.collect(60, 20)
+    assert found.scores.keys() == {action["request_id"] for action in shop.actions[20:80]}
+    assert cluster.rows("flattenRequest") == cluster.rows("bo_action") == 60
+
+
 def test_an_outage_is_waited_for_and_nothing_is_lost_or_doubled(
     stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, over: Over
 ) -> None:

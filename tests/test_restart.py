@@ -19,7 +19,8 @@ from streaming.config import Config
 from streaming.encode import Encoder
 from streaming.errors import FolderTaken, OffsetOutOfRange
 from streaming.loop import Scorer
-from streaming.source import DimensionSource, Waiting
+from streaming.reader import Waiting
+from streaming.source import DimensionSource
 
 
 def replayed(scorer: Scorer) -> int:

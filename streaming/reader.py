@@ -1,0 +1,309 @@
+"""How topics are read: consumers without a group, a broker that is away, errors that pass and those that do not."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streaming.config import Kafka
+from streaming.errors import BrokerUnavailable, ConfigError, OffsetOutOfRange, Stopped
+from streaming.event import Record
+
+__all__ = [
+    "REQUEST_TIMEOUT_S", "CommittedReader", "Positions", "TopicReader", "Waiting", "check_topics", "consumer_settings",
+    "open_consumer", "records_of",
+]  # fmt: skip
+
+Positions = dict[tuple[str, int], int]
+"""(topic, partition) → offset of the next record."""
+
+CHUNK = 1000  # records of a topic that is read whole, at once
+REQUEST_TIMEOUT_S = 5.0  # one request to the broker; retried until `give_up_after_s`, so signals are served in between
+
+_log = structlog.stdlib.get_logger("streaming.reader")
+_librdkafka = logging.getLogger("librdkafka")
+
+
+class Waiting:
+    """How the broker is waited for.
+
+    Args:
+        stop: once it is set, nothing is called again.
+        beat: called before each attempt, so that the process counts as alive.
+    """
+
+    def __init__(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
+        self._stop, self._beat = stop, beat
+
+    def retry(self, call: Callable[[], Any], patience_s: float) -> Any:
+        """What `call` returns; it is called again while the broker is away or not ready.
+
+        Raises:
+            BrokerUnavailable: for longer than `patience_s`.
+            Stopped: told to stop meanwhile.
+            KafkaException: an error that does not pass.
+        """
+        deadline = time.monotonic() + patience_s
+        while True:
+            self._beat()
+            try:
+                return call()
+            except KafkaException as raised:
+                error = raised.args[0]
+                if error.fatal() or not (error.retriable() or error.code() in _PASSING):
+                    raise
+                if self._stop.is_set():
+                    raise Stopped(f"Kafka does not answer: {error.str()}") from raised
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(f"Kafka did not answer for {patience_s:.0f} s: {error.str()}") from raised
+                _log.warning("kafka does not answer yet", error=error.str())
+                self._stop.wait(random.uniform(0.1, 0.3))
+
+
+class TopicReader:
+    """A consumer that joins no group, for whole topics.
+
+    Args:
+        waiting: see `Waiting`.
+        isolation: instead of `kafka.isolation_level`.
+
+    Attributes:
+        ended: of the partitions whose end was seen since `assign`, where that was.
+        at: the next record of each partition, as far as it was read.
+    """
+
+    def __init__(self, kafka: Kafka, waiting: Waiting, isolation: str = "") -> None:
+        self._waiting = waiting
+        self._patience_s = kafka.give_up_after_s
+        settings = {**consumer_settings(kafka), "enable.partition.eof": True}
+        if isolation:
+            settings["isolation.level"] = isolation
+        self._consumer = open_consumer(settings)
+        self.ended: Positions = {}
+        self.at: Positions = {}
+
+    def partitions(self, topics: Sequence[str]) -> list[tuple[str, int]]:
+        """All partitions of the topics.
+
+        Raises:
+            ConfigError: a topic does not exist.
+        """
+        there = self._waiting.retry(
+            lambda: self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S), self._patience_s
+        ).topics
+        if missing := [topic for topic in topics if topic not in there]:
+            raise ConfigError(f"Kafka has no topic {', '.join(map(repr, missing))}")
+        return [(topic, partition) for topic in topics for partition in there[topic].partitions]
+
+    def watermarks(self, partition: tuple[str, int]) -> tuple[int, int]:
+        """The first offset that a partition holds, and the next that it will."""
+        target = TopicPartition(*partition)
+        low, high = self._waiting.retry(
+            lambda: self._consumer.get_watermark_offsets(target, timeout=REQUEST_TIMEOUT_S), self._patience_s
+        )
+        return low, high
+
+    def committed(self, partitions: Sequence[tuple[str, int]]) -> Positions:
+        """What the group `kafka.group_id` has committed; 0 where it has nothing.
+
+        Raises:
+            KafkaException: the broker does not tell it of a partition.
+        """
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        found = self._waiting.retry(
+            lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s
+        )
+        for partition in found:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+        return {(p.topic, p.partition): max(p.offset, 0) for p in found}
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Reads on from `positions`."""
+        self.ended = {}
+        self.at = dict(positions)
+        self._consumer.assign([TopicPartition(*partition, offset) for partition, offset in positions.items()])
+
+    def read(self, count: int, wait_s: float) -> list[Record]:
+        """Up to `count` records; returns when they are there or `wait_s` is over."""
+        records = records_of(self._consumer.consume(count, wait_s), self.ended)
+        for record in records:
+            self.at[record.topic(), record.partition()] = record.offset() + 1
+        return records
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class CommittedReader:
+    """What is committed in a topic, up to where it ends at the time of asking.
+
+    A `read_committed` consumer is told the end before the first open transaction, and the markers of one that was
+    committed may be written later than the group's offsets of it become visible. So the end is asked for as a
+    `read_uncommitted` one, and transactions open before it are waited for.
+
+    Args:
+        waiting: see `Waiting`.
+        patience_s: how long nothing may come.
+
+    Attributes:
+        at: up to where each partition was read.
+    """
+
+    def __init__(self, kafka: Kafka, waiting: Waiting, topic: str, patience_s: float) -> None:
+        self.at: Positions = {}
+        self._kafka, self._waiting, self._topic, self._patience_s = kafka, waiting, topic, patience_s
+
+    def to_end(self) -> Iterator[list[Record]]:
+        """The records that came since the last call, in chunks in partition order; empty ones while it waits.
+
+        Raises:
+            ConfigError: the topic does not exist.
+            BrokerUnavailable: nothing came for `patience_s`.
+        """
+        spans = self._spans()
+        # A topic that ends before where it was read was made anew.
+        starts = {p: max(low, at) if (at := self.at.get(p, 0)) <= high else low for p, (low, high) in spans.items()}
+        self.at |= starts
+        left = {p: high for p, (_, high) in spans.items() if starts[p] < high}
+        if not left:
+            return
+        reader = TopicReader(self._kafka, self._waiting, "read_committed")
+        try:
+            reader.assign({p: starts[p] for p in left})
+            deadline = time.monotonic() + self._patience_s
+            while left:
+                records = [r for r in reader.read(CHUNK, 0.1) if r.offset() < spans[r.topic(), r.partition()][1]]
+                yield records
+                if records:
+                    deadline = time.monotonic() + self._patience_s
+                for partition, high in list(left.items()):
+                    self.at[partition] = min(max(reader.at[partition], reader.ended.get(partition, 0)), high)
+                    if self.at[partition] == high:
+                        del left[partition]
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(
+                        f"{self._topic}: nothing came for {self._patience_s:.0f} s, but partitions "
+                        f"{sorted(number for _, number in left)} have more: the broker is away, or a transaction is "
+                        "open there"
+                    )
+        finally:
+            reader.close()
+
+    def _spans(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Of each partition the first offset, and the end, committed or not."""
+        asking = TopicReader(self._kafka, self._waiting, "read_uncommitted")
+        try:
+            return {partition: asking.watermarks(partition) for partition in asking.partitions([self._topic])}
+        finally:
+            asking.close()
+
+
+def check_topics(kafka: Kafka, waiting: Waiting | None = None, patience_s: float | None = None) -> None:
+    """All topics exist.
+
+    Args:
+        patience_s: for how long the broker is waited for; default: `kafka.give_up_after_s`.
+
+    Raises:
+        ConfigError: names the missing topics and their keys.
+        BrokerUnavailable: no broker answers.
+        Stopped: told to stop before one did.
+    """
+    consumer = open_consumer(consumer_settings(kafka))
+    try:
+        waiting = waiting or Waiting(threading.Event())
+        patience_s = kafka.give_up_after_s if patience_s is None else patience_s
+        # All topics are asked for: to ask for one by its name could make it.
+        there = waiting.retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), patience_s).topics
+    finally:
+        consumer.close()
+    missing = [f"{name!r} (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items() if name not in there]
+    if missing:
+        raise ConfigError(f"Kafka at {kafka.bootstrap_servers} has no topic {', '.join(missing)}: create it first")
+
+
+def consumer_settings(kafka: Kafka) -> dict[str, Any]:
+    """librdkafka's settings of every consumer here."""
+    return {
+        **kafka.client(),
+        "group.id": kafka.group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Offsets are always given; one that the topic does not hold must be an error, never a silent jump.
+        "auto.offset.reset": "error",
+        "isolation.level": kafka.isolation_level,
+        # An event waits for a fetch at most this long (librdkafka: 500); the broker answers at once when there is data.
+        "fetch.wait.max.ms": 100,
+        **kafka.librdkafka.consumer,
+    }
+
+
+def open_consumer(settings: dict[str, Any]) -> Consumer:
+    """A consumer that logs through structlog.
+
+    Raises:
+        ConfigError: librdkafka refuses a setting.
+    """
+    try:
+        return Consumer({**settings, "error_cb": _on_error}, logger=_librdkafka)
+    except KafkaException as error:
+        raise ConfigError(f"kafka: librdkafka refuses the consumer's settings: {error.args[0].str()}") from error
+
+
+def _on_error(error: KafkaError) -> None:
+    """What happens to connections: librdkafka mends them by itself, and its logger tells them already."""
+    _log.debug("kafka", error=error.str(), code=error.name())
+
+
+def records_of(messages: Sequence[Any], ended: Positions | None = None) -> list[Record]:
+    """The records among what a poll gave; ends of partitions go to `ended`, errors that pass are logged.
+
+    Raises:
+        OffsetOutOfRange, KafkaException: an error that does not pass.
+    """
+    records: list[Record] = []
+    for message in messages:
+        error = message.error()
+        if error is None:
+            records.append(cast(Record, message))  # without an error, all its parts are there
+        elif error.code() == KafkaError._PARTITION_EOF:
+            if ended is not None:
+                ended[message.topic(), message.partition()] = message.offset()
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise OffsetOutOfRange(f"{message.topic()}[{message.partition()}]: {error.str()}")
+        elif error.fatal() or error.code() in _NOT_PASSING:
+            raise KafkaException(error)
+        else:
+            _log.warning("kafka", error=error.str(), code=error.name())
+    return records
+
+
+_NOT_PASSING = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError._FATAL,
+}
+
+
+_PASSING = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._TRANSPORT,
+    KafkaError._WAIT_COORD,
+    KafkaError._RESOLVE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
