@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
+from streaming.errors import ArtifactMismatch, ScorerError, TransactionFatal, Unavailable
 
 __all__ = ["app", "main"]
 
@@ -185,7 +185,7 @@ def explain(
         raise BadRow(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
-dlq = typer.Typer(no_args_is_help=True, help="What is in the dead-letter topic, and why.")
+dlq = typer.Typer(no_args_is_help=True, help="What is in the dead-letter topic, and why; send it back after a fix.")
 app.add_typer(dlq, name="dlq")
 
 Reasons = Annotated[
@@ -196,6 +196,11 @@ Topics = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--topic", help="Only records that came from this topic; may be repeated."),
 ]
+Partitions = Annotated[
+    Optional[list[int]],  # noqa: UP045
+    typer.Option("--partition", help="Only from this partition of it; may be repeated."),
+]
+Offsets = Annotated[str, typer.Option("--offsets", help="Only from these offsets of it: 17, or 17-20.")]
 Since = Annotated[str, typer.Option(help="Only since then: 30m, 2h, 7d ago, or a time such as 2026-01-31T12:00 (UTC).")]
 
 
@@ -204,14 +209,17 @@ def dlq_list(  # noqa: PLR0917 - typer calls it
     config: ConfigFile = None,
     reason: Reasons = None,
     topic: Topics = None,
+    partition: Partitions = None,
+    offsets: Offsets = "",
     since: Since = "",
     limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False,
 ) -> None:
-    """List dead letters: where, when, from where, why."""
+    """List dead letters: where, when, from where, why, and whether they were replayed."""
     from streaming.dlq_commands import filter_of, list_letters  # noqa: PLC0415
 
-    list_letters(config, filter_of(reason or (), topic or (), since), limit, as_json=as_json)
+    wanted = filter_of(reason or (), topic or (), partition or (), offsets, since)
+    list_letters(config, wanted, limit, as_json=as_json)
 
 
 @dlq.command("show")
@@ -225,6 +233,33 @@ def dlq_show(
     show_letter(config, place)
 
 
+@dlq.command("replay")
+def dlq_replay(  # noqa: PLR0917 - typer calls it
+    places: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="As `list` shows them: topic[partition]@offset."),
+    ] = None,
+    config: ConfigFile = None,
+    reason: Reasons = None,
+    topic: Topics = None,
+    partition: Partitions = None,
+    offsets: Offsets = "",
+    since: Since = "",
+    everything: Annotated[bool, typer.Option("--all", help="All that were not replayed before.")] = False,
+    limit: Annotated[int, typer.Option(help="The oldest so many.", min=1)] = 100_000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+) -> None:
+    """Send the records of dead letters back to their topics, each once, however often this is given.
+
+    Exit status: 0 done, 1 some cannot be sent (they are named; the others were), 2 configuration, 4 Kafka stayed away,
+    5 another replay has begun.
+    """
+    from streaming.dlq_commands import filter_of, replay_letters  # noqa: PLC0415
+
+    wanted = filter_of(reason or (), topic or (), partition or (), offsets, since, places or ())
+    raise typer.Exit(replay_letters(config, wanted, limit, everything=everything, dry_run=dry_run))
+
+
 def main() -> None:
     """The console script: failures that have a clear message are printed without a traceback."""
     try:
@@ -233,7 +268,10 @@ def main() -> None:
         if not isinstance(error, ScorerError) and type(error).__name__ not in ("UnsupportedSQL", "BadRow"):
             raise
         print(f"jd-intent-score: {type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(4 if isinstance(error, Unavailable) else 3 if isinstance(error, ArtifactMismatch) else 2)
+        sys.exit(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 2))
+
+
+_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5}
 
 
 if __name__ == "__main__":

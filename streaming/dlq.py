@@ -1,7 +1,11 @@
-"""`jd-intent-score dlq`: what is in the dead-letter topic, and why."""
+"""`jd-intent-score dlq`: what is in the dead-letter topic, and why.
+
+Beside dead letters it holds the markers of `streaming.dlq_replay`: which of them were sent back to their topics.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 from collections import deque
@@ -10,19 +14,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
+from confluent_kafka import KafkaException
+
 from streaming.config import Config
-from streaming.deadletter import ERRORS, TIMESTAMP, TRUNCATED, told
+from streaming.deadletter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, told
 from streaming.errors import ConfigError
 from streaming.event import Record, reason_of
 from streaming.log import place
 from streaming.reader import CommittedReader, Waiting
 from streaming.score import Headers
 
-__all__ = ["Filter", "Letter", "find", "places", "read", "since"]
+__all__ = ["MARKER", "Filter", "Letter", "Name", "Replayed", "find", "offsets", "places", "read", "since"]
 
 PATIENCE_S = 60.0  # for the broker, and for transactions that are open at the topic's end
 
 Place = tuple[str, int, int]
+Name = tuple[str, int, int, str]
+
+MARKER = "jd_intent.replayed"
+"""Header of a marker: how many names its value holds, as JSON: [[topic, partition, offset, fingerprint], …]."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Letter:
         reason: as `jd_intent_dead_letters_total` calls it; `message`: in words.
         cut: what is missing of the record; "": nothing.
         headers: the record's own.
+        replayed_ms: when the record was sent back to its topic; 0: it was not.
     """
 
     place: Place
@@ -49,6 +61,13 @@ class Letter:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    fingerprint: str
+    replayed_ms: int = 0
+
+    @property
+    def name(self) -> Name | None:
+        """What it is called in markers: its origin, and which record was there; the same in all letters of a record."""
+        return (*self.origin, self.fingerprint) if self.origin else None
 
     def told(self, whole: bool = False) -> dict[str, Any]:
         """For people and programs; `whole`: with key, value and headers."""
@@ -59,6 +78,7 @@ class Letter:
             "reason": self.reason,
             "message": self.message,
             "cut": self.cut,
+            "replayed": _iso(self.replayed_ms) if self.replayed_ms else None,
         }
         if whole:
             fields |= {
@@ -69,18 +89,36 @@ class Letter:
 
 
 @dataclass(frozen=True)
+class Replayed:
+    """A marker: the records of these letters were sent back to their topics."""
+
+    written_ms: int
+    names: Collection[Name]
+
+
+@dataclass(frozen=True)
 class Filter:
-    """Which dead letters; empty: all."""
+    """Which dead letters; empty: all.
+
+    Attributes:
+        topics, partitions, offsets (first and last): of the origin.
+        places: in the dead-letter topic.
+    """
 
     reasons: Collection[str] = ()
     topics: Collection[str] = ()
+    partitions: Collection[int] = ()
+    offsets: tuple[int, int] | None = None
     since_ms: int = 0
     places: Collection[Place] = ()
 
     def takes(self, letter: Letter) -> bool:
+        topic, partition, offset = letter.origin or ("", -1, -1)
         return (
             (not self.reasons or letter.reason in self.reasons)
-            and (not self.topics or (letter.origin is not None and letter.origin[0] in self.topics))
+            and (not self.topics or topic in self.topics)
+            and (not self.partitions or partition in self.partitions)
+            and (self.offsets is None or self.offsets[0] <= offset <= self.offsets[1])
             and letter.written_ms >= self.since_ms
             and (not self.places or letter.place in self.places)
         )
@@ -104,6 +142,18 @@ def since(text: str, now: datetime) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
 
 
+def offsets(text: str) -> tuple[int, int]:
+    """`17` or `17-20`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if match is None:
+        raise ConfigError(f"--offsets {text!r} is neither an offset nor a first and a last one, like 17-20")
+    return int(match[1]), int(match[2] or match[1])
+
+
 def find(config: Config, wanted: Filter, limit: int) -> tuple[list[Letter], int]:
     """The newest dead letters, oldest first; and how many there are in all.
 
@@ -112,29 +162,42 @@ def find(config: Config, wanted: Filter, limit: int) -> tuple[list[Letter], int]
         BrokerUnavailable: no answer for `PATIENCE_S`.
     """
     newest: deque[Letter] = deque(maxlen=limit)
+    replayed: dict[Name, int] = {}
     count = 0
     for letter in read(config):
-        if wanted.takes(letter):
+        if isinstance(letter, Replayed):
+            replayed |= dict.fromkeys(letter.names, letter.written_ms)
+        elif wanted.takes(letter):
             count += 1
             newest.append(letter)
-    return list(newest), count
+    # A marker may lie in another partition than its letters, and be read before them.
+    return [
+        dataclasses.replace(letter, replayed_ms=replayed.get(letter.name, 0) if letter.name else 0) for letter in newest
+    ], count
 
 
-def read(config: Config) -> Iterator[Letter]:
-    """All dead letters in partition order, up to the topic's present end; transactions open there are waited for.
+def read(config: Config) -> Iterator[Letter | Replayed]:
+    """All that is there in partition order, up to the topic's present end; transactions open there are waited for.
 
     Raises:
-        ConfigError: the topic does not exist.
+        ConfigError: the topic does not exist, or may not be read.
         BrokerUnavailable: no answer for `PATIENCE_S`.
     """
     kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
-    for records in CommittedReader(kafka, Waiting(threading.Event()), kafka.topics.dead_letters, PATIENCE_S).to_end():
-        yield from map(_letter, records)
+    topic = kafka.topics.dead_letters
+    try:
+        for records in CommittedReader(kafka, Waiting(threading.Event()), topic, PATIENCE_S).to_end():
+            yield from map(_letter, records)
+    except KafkaException as error:
+        raise ConfigError(f"Kafka refuses {topic!r}: {error.args[0].str()}") from error
 
 
-def _letter(record: Record) -> Letter:
+def _letter(record: Record) -> Letter | Replayed:
     written_ms = record.timestamp()[1]
     own, why = told(record)
+    if not why and any(name == MARKER for name, _ in own):
+        names = msgspec.json.decode(record.value() or b"", type=list[Name])
+        return Replayed(written_ms, names)
     try:
         origin = (why[f"{ERRORS}topic"], int(why[f"{ERRORS}partition"]), int(why[f"{ERRORS}offset"]))
     except (KeyError, ValueError):
@@ -148,7 +211,7 @@ def _letter(record: Record) -> Letter:
         timestamp_ms=int(why[TIMESTAMP]) if why.get(TIMESTAMP, "").isdigit() else written_ms,
         stage=stage, reason=reason_of(why.get(f"{ERRORS}exception.class.name", ""), stage),
         message=why.get(f"{ERRORS}exception.message", ""), cut=cut,
-        key=record.key(), value=record.value(), headers=own,
+        key=record.key(), value=record.value(), headers=own, fingerprint=why.get(FINGERPRINT, ""),
     )  # fmt: skip
 
 

@@ -46,21 +46,26 @@ class Publisher:
     Args:
         stop: once it is set, a call is repeated for `STOP_S` at most.
         beat: called while a call is being retried, so that the process counts as alive.
+        transactional_id: instead of the scorer's own.
+        topics: that are written to beside those of scores and dead letters.
 
     Attributes:
         dead_letter_bytes_max: the largest record that the dead-letter topic takes.
     """
 
-    def __init__(self, kafka: Kafka, stop: threading.Event, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, kafka: Kafka, stop: threading.Event, beat: Callable[[], None], transactional_id: str = "",
+        topics: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
         self._patience_s = kafka.give_up_after_s
         self._stop, self._beat = stop, beat
         self._running: tuple[str, float] | None = None
         common = kafka.client()
-        limits = _message_bytes_max(common, (self._scores, self._dead_letters))
+        limits = _message_bytes_max(common, (self._scores, self._dead_letters, *topics))
         self.dead_letter_bytes_max = limits[self._dead_letters]
         self._committed = 0.0
-        self.transactional_id = f"{kafka.transactional_id_prefix}-{kafka.instance}"
+        self.transactional_id = transactional_id or f"{kafka.transactional_id_prefix}-{kafka.instance}"
         settings = {
             **common,
             "transactional.id": self.transactional_id,
@@ -100,6 +105,10 @@ class Publisher:
         """Adds dead letters (key, value, headers) to the transaction."""
         self._produce(self._dead_letters, messages)
 
+    def records(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
+        """Adds records of any topic to the transaction."""
+        self._produce(topic, messages, partition=partition)
+
     def offsets(self, positions: Mapping[tuple[str, int], int], group_metadata: Any) -> None:
         """Adds the consumer group's new offsets to the transaction."""
         offsets = [TopicPartition(*partition, offset) for partition, offset in positions.items()]
@@ -132,13 +141,13 @@ class Publisher:
             self._producer.purge()
             self._producer.flush(CALL_TIMEOUT_S)
 
-    def _produce(self, topic: str, messages: Sequence[Message]) -> None:
+    def _produce(self, topic: str, messages: Sequence[Message], **where: int) -> None:
         produce = self._producer.produce
         try:
             for key, value, headers in messages:
                 while True:
                     try:
-                        produce(topic, value, key, headers=headers)  # type: ignore[arg-type]  # list is invariant
+                        produce(topic, value, key, headers=headers, **where)  # type: ignore[arg-type]  # list is invariant
                         break
                     except BufferError:  # librdkafka's queue is full: wait for room
                         self._beat()

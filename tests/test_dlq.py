@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from fixtures_scorer import Shop, Stage, running
+from fixtures_scorer import PARTITIONS, Shop, Stage, check, running, wait_until
 from typer.testing import CliRunner
 
 from deploy.kafka.broker import Broker
+from streaming import dlq_replay
 from streaming.__main__ import app
-from streaming.dlq import Filter, find, places, since
+from streaming.dlq import Filter, find, offsets, places, since
+from streaming.dlq_replay import REPLAYED_FROM, Outcome, replay
 from streaming.encode import Encoder
-from streaming.errors import ConfigError
+from streaming.errors import ConfigError, TransactionFatal
+from streaming.reader import CommittedReader, Waiting
 
 GOOD = 30
 
@@ -65,6 +70,104 @@ def test_the_commands(stage: Stage, dead: Sequence[dict[str, Any]], tmp_path_fac
     assert run.invoke(app, ["dlq", "show", "-c", file, letter["place"] + "99"]).exit_code != 0
 
 
+def sent_back(stage: Stage) -> list[tuple[bytes | None, bytes | None, str]]:
+    """What a `read_committed` consumer sees of replays in the actions' topic: key, value, and where it was."""
+    reader = CommittedReader(stage.config().kafka, Waiting(threading.Event()), stage.topics["actions"], 30)
+    found = []
+    for records in reader.to_end():
+        for record in records:
+            headers = dict(record.headers() or [])
+            if REPLAYED_FROM in headers:
+                assert headers["trace"] == b"\x00\xff"
+                found.append((record.key(), record.value(), (headers[REPLAYED_FROM] or b"").decode()))
+    return found
+
+
+def test_replayed_once_scored_once_as_of_their_own_time(
+    stage: Stage, dead: Sequence[dict[str, Any]], truth: dict[str, float], scorer_encoder: Encoder,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
+    file = str(stage.file(tmp_path_factory.mktemp("dlq")))
+    topic = stage.topics["actions"]
+
+    def replay_them(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["dlq", "replay", "-c", file, *words])
+        return result.exit_code, result.output
+
+    assert replay_them("--all", "--dry-run")[1].startswith(f"would be sent to {topic}: 1 (malformed)\n")
+    assert sent_back(stage) == []
+    status, told = replay_them("--reason", "too_large", "--limit", "10")
+    assert status == 1
+    assert f"sent to {topic}: 10 (too_large)\n" in told
+    assert re.search(r"cannot be sent: \S+: it was cut: value_bytes 200000\nleft to the next replay: 20;", told)
+    status, told = replay_them("--reason", "too_large")
+    assert f"sent to {topic}: 20 (too_large)\nsent back by an earlier replay: 10\n" in told
+    status, told = replay_them("--reason", "too_large")
+    assert told.startswith(f"sent back by an earlier replay: {GOOD}\ncannot be sent: ")
+    assert replay_them("--topic", stage.topics["users"]) == (0, "no such dead letters\n")
+    again = sent_back(stage)
+    assert sorted(value or b"" for _, value, _ in again) == sorted(json.dumps(action).encode() for action in dead)
+    for number in range(PARTITIONS):  # in the order in which they lay there
+        origins = [int(at.partition("@")[2]) for *_, at in again if f"[{number}]" in at]
+        assert origins == sorted(origins)
+
+    with running(stage.config(), scorer_encoder):
+        found = stage.collect(GOOD, GOOD + 3)  # and the marker of each transaction
+    letters, _ = find(stage.config(), Filter(), 100)
+    assert [letter.reason for letter in letters if not letter.replayed_ms and not letter.cut] == ["malformed"]
+    check(found, {action["request_id"]: truth[action["request_id"]] for action in dead})
+    # One that is still refused is a dead letter of its own, which can be sent back, too.
+    (malformed,) = [letter for letter in letters if letter.reason == "malformed"]
+    assert malformed.origin
+    _, partition, offset = malformed.origin
+    words = ("--topic", topic, "--partition", str(partition), "--offsets", str(offset))
+    assert replay_them(*words) == (0, f"sent to {topic}: 1 (malformed)\n")
+    with running(stage.config(), scorer_encoder):
+        wait_until(lambda: find(stage.config(), Filter(reasons={"malformed"}), 9)[1] == 2, "it is refused again")
+    old, new = find(stage.config(), Filter(reasons={"malformed"}), 9)[0]
+    assert (bool(old.replayed_ms), new.replayed_ms) == (True, 0)
+    assert old.origin != new.origin
+    table = CliRunner().invoke(app, ["dlq", "list", "-c", file], env={"COLUMNS": "300"}).output
+    assert table.count("replayed 20") == GOOD + 1
+    assert replay_them()[0] != 0
+
+
+def test_replays_that_die_or_meet_send_nothing_twice(
+    stage: Stage, dead: Sequence[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dlq_replay, "BATCH_RECORDS", 7)
+    wanted, config = Filter(reasons={"too_large"}), stage.config()
+
+    class Death(Exception):
+        pass
+
+    for point in ("start", "read", "begin", "records", "marker", "commit"):
+
+        def die(step: str, point: str = point) -> None:
+            if step == point:
+                raise Death
+
+        with pytest.raises(Death):
+            replay(config, wanted, limit=100, step=die)
+    assert len(sent_back(stage)) == 7  # of the one that died after it had committed
+    met: list[Outcome] = []
+
+    def meet(step: str) -> None:
+        if step == "marker" and not met:
+            met.append(replay(config, wanted, limit=100))
+
+    with pytest.raises(TransactionFatal, match="another replay has begun"):
+        replay(config, wanted, limit=100, step=meet)
+    assert (len(met[0].sent), met[0].already) == (GOOD - 7, 7)
+    assert replay(config, wanted, limit=100).sent == []
+    assert sorted(value or b"" for _, value, _ in sent_back(stage)) == sorted(json.dumps(a).encode() for a in dead)
+
+
+def test_a_scorer_that_reads_what_is_not_committed_gets_no_replay(stage: Stage) -> None:
+    with pytest.raises(ConfigError, match="isolation_level"):
+        replay(stage.config(kafka={"isolation_level": "read_uncommitted"}), Filter(), limit=1)
+
+
 def test_ages_and_times() -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
     assert since("2h", now) == since("2026-01-31T10:00", now) == since("2026-01-31T12:00+02:00", now)
@@ -72,3 +175,6 @@ def test_ages_and_times() -> None:
         since("soon", now)
     with pytest.raises(ConfigError, match="write it as"):
         places(["12"])
+    assert (offsets("17"), offsets("17-20")) == ((17, 17), (17, 20))
+    with pytest.raises(ConfigError, match="neither an offset"):
+        offsets("17-")
