@@ -30,7 +30,6 @@ class Window:
     exclude_time: bool = False
     key: tuple[str, ...] = ("k",)
     ordered: bool = True
-    descending: bool = False
 
     def sql(self) -> str:
         """The window's specification."""
@@ -39,7 +38,7 @@ class Window:
         start = "unbounded preceding" if self.start is None else f"{self.start // scale}{unit} preceding"
         return (
             f"({'union u ' if self.union else ''}partition by {', '.join(self.key)} "
-            f"{'order by ts ' if self.ordered else ''}{'desc ' if self.descending else ''}"
+            f"{'order by ts ' if self.ordered else ''}"
             f"{'rows' if self.rows else 'rows_range'} between {start} and {self.end // scale}{unit} preceding"
             f"{f' maxsize {self.maxsize}' if self.maxsize else ''}"
             f"{' exclude current_row' if self.exclude_row else ''}"

@@ -34,7 +34,7 @@ def test_every_function_is_listed() -> None:
     [
         ("select id from t group by id", "GROUP BY", "1:18"),
         ("select id\nfrom t join u on t.k = u.k", "JOIN", "2:8"),
-        ("select distinct id from t", "DISTINCT", "1:8"),
+        ("select distinct id from t", "DISTINCT", "1:1"),
         ("select t.id from t last join u on t.i < u.i", "without an equality", "1:39"),
         ("select t.id from t last join t as x order by x.ts on t.k = x.k", "with itself", "1:46"),
         ("select t.id from t last join u on t.k = u.k or t.i = u.i", "without an equality", "1:45"),
@@ -59,7 +59,12 @@ def test_every_function_is_listed() -> None:
         ("select count(i) over w from t window w as (partition by k rows_range between 2s preceding and current row)",
          "without ORDER BY", "1:43"),
         ("select count(i) over w from (select * from t where i > 1) window w as (partition by k order by ts "
-         "rows between 2 preceding and current row)", "WHERE beside windows", "1:1"),
+         "rows between 2 preceding and current row)", "a WHERE has filtered", "1:71"),
+        ("select sum(i) over w + sum(i) over v from t window w as (partition by k order by ts rows between "
+         "2 preceding and current row), v as (partition by k order by ts rows between 1 preceding and current row)",
+         "several windows", "1:31"),
+        ("select sum(i) over w from t window w as (partition by k order by ts desc rows between 2 preceding and "
+         "current row)", "DESC in a window", "1:41"),
         ("select count(i) over w from t window w as (partition by k order by ts rows_range between 1s preceding and "
          "current row exclude current_row maxsize 2)", "syntax error", "1:139"),
         ("select id frm t", "syntax error", "1:15"),

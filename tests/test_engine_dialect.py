@@ -123,6 +123,42 @@ def test_windows_and_joins(rows_and_cases: tuple[Engine, Case, list[Case]]) -> N
     assert wrong == []
 
 
+SHAPES = lines("shapes.jsonl")
+
+
+@pytest.fixture(scope="module")
+def shapes() -> tuple[Engine, list[Case]]:
+    """An engine with the tables of the shapes, and the requests."""
+    engine = Engine()
+    engine.execute("create database db; use db;")
+    for name, table in SHAPES[0]["tables"].items():
+        columns = ", ".join(f"{column} {kind}" for column, kind in table["columns"])
+        indexes = "".join(
+            f", index(key=({','.join(key)}){f', ts={ts}' if ts else ''})" for key, ts in table["indexes"]
+        )  # fmt: skip
+        engine.execute(f"create table {name}({columns}{indexes});")
+        engine.insert(name, [given(table["columns"], row) for row in table["rows"]])
+    return engine, [given(SHAPES[0]["tables"]["t"]["columns"], row) for row in SHAPES[0]["requests"]]
+
+
+@pytest.mark.parametrize("case", SHAPES[1:], ids=lambda case: case["sql"])
+def test_shape_of_a_query(shapes: tuple[Engine, list[Case]], case: Case) -> None:
+    """What both of OpenMLDB's compilers take is answered as by its engine, what both refuse is refused."""
+    engine, requests = shapes
+    if case.get("refused"):
+        with pytest.raises(UnsupportedSQL, match=r" at \d+:\d+"):
+            engine.execute(f"deploy d {case['sql']}")
+        return
+    engine.execute(f"deploy d {case['sql']}")
+    try:
+        answer = engine.request("d", requests)
+    finally:
+        engine.execute("drop deployment d;")
+    assert [list(row) for row in zip(*map(read, answer.columns), strict=True)] == case["rows"]
+    assert answer.column_names == [name for name, _ in case["columns"]]
+    assert answer.schema.types == [arrow(kind) for _, kind in case["columns"]]
+
+
 LETTERS = {
     "b": "bool", "h": "smallint", "i": "int", "l": "bigint", "f": "float", "d": "double", "t": "timestamp",
     "y": "date", "s": "string",

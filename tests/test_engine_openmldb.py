@@ -95,7 +95,7 @@ def differences(oracle: Oracle, case: grammar.Case, items: list[str] | None = No
         yield f"seed {case.seed}: {items[0]} is refused by OpenMLDB ({other}): {case.source}"
     elif mine is not None and isinstance(other, Answer):
         for n, item in enumerate(items):
-            kinds = mine[0][f"c{n}"], other.types[f"c{n}"]
+            kinds = mine[0][f"c{n}"], other.columns[n][1]
             rounded = ROUNDED.search(item) is not None
             cells = [(a[n], b and b[n]) for a, b in zip(mine[1], other.rows, strict=True)]
             wrong = [(row, *pair) for row, pair in enumerate(cells) if not same(*pair, rounded)]

@@ -55,7 +55,6 @@ def windows(draw: st.DrawFn, unordered: bool = False) -> naive.Window:
         exclude_row=draw(st.booleans()),
         exclude_time=ordered and draw(st.booleans()),
         ordered=ordered,
-        descending=ordered and draw(st.booleans()),
         key=draw(st.sampled_from([("k",), ("j",), ("k", "j")])),
     )
 

@@ -39,8 +39,8 @@ def test_the_tutorials_deployment(golden: Path) -> None:
 def test_keys_that_are_computed_or_come_from_a_join_may_read_any_row() -> None:
     engine = Engine()
     engine.execute(
-        TABLES + "DEPLOY d SELECT t.id, u.w, v.w AS w2 FROM t LAST JOIN u ORDER BY u.ts ON t.k = u.k AND u.w > 0"
-        " LAST JOIN u AS v ON v.w = t.j + 1;"
+        TABLES + "DEPLOY d SELECT t.id, a.w, b.w AS w2 FROM t LAST JOIN u AS a ORDER BY a.ts ON t.k = a.k AND a.w > 0"
+        " LAST JOIN u AS b ON b.w = t.j + 1;"
     )
     shape = engine.shape("d")
     assert set(shape.reads) == {Read("u", ("k",), ("k",)), Read("u", ("w",), ())}

@@ -184,11 +184,8 @@ public final class Oracle {
       JsonArray answers = new JsonArray();
       for (Row row : given) {
         Row answer = new Row();
-        if (session.Run(row, answer) != 0) {
-          out.addProperty("refused", "the query failed on a request");
-        } else {
-          answers.add(answer.size() == 0 ? JsonNull.INSTANCE : decode(schema, answer));
-        }
+        boolean answered = session.Run(row, answer) == 0 && answer.size() > 0;
+        answers.add(answered ? decode(schema, answer) : JsonNull.INSTANCE);
         answer.delete();
       }
       out.add("rows", answers);

@@ -50,9 +50,9 @@ class Table(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """Column types by name and a row per request, None where WHERE dropped it; seconds that it took."""
+    """(name, type) of the columns and a row per request, None where it failed, as WHERE makes it; seconds it took."""
 
-    types: dict[str, str]
+    columns: list[tuple[str, str]]
     rows: list[list[Any] | None]
     insert_s: float
     compile_s: float
@@ -105,9 +105,9 @@ class Oracle:
             told = self._told(text)
         if "refused" in told:
             raise Refused(told["refused"])
-        types = dict(told.pop("schema"))
-        rows = [row and [_value(v, t) for v, t in zip(row, types.values(), strict=True)] for row in told.pop("rows")]
-        return Answer(types, rows, **told)
+        columns = [(name, kind) for name, kind in told.pop("schema")]
+        rows = [row and [_value(v, t) for v, (_, t) in zip(row, columns, strict=True)] for row in told.pop("rows")]
+        return Answer(columns, rows, **told)
 
     def _told(self, question: str) -> dict[str, Any]:
         if self._process is None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
-from streaming.engine.errors import UnsupportedSQL, point
 from streaming.engine.machine import Op
-from streaming.engine.nodes import Aggregate, Apply, Base, Const, Element, Group, Host, Node
-from streaming.engine.scope import Frame, Scope, matches, walk
+from streaming.engine.nodes import Aggregate, Apply, Const, Element, Group, Host, Node
+from streaming.engine.plan_windows import WindowPlanner
+from streaming.engine.scope import Frame, Planning, Scope, children, identity, walk
 from streaming.engine.strings import Pool
-from streaming.engine.table import Table
 from streaming.engine.types import Type, to_word
 from streaming.engine.windowed import AGGREGATES, canonical
 
@@ -28,51 +26,29 @@ def literal(literal: s.Literal, pool: Pool) -> Const:
 
 
 class Binder:
-    """Binds the expressions of one SELECT, whose text is `script`."""
+    """Binds the expressions of one query.
 
-    def __init__(self, script: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool) -> None:
-        self.script = script
-        self.find = find
-        self.pool = pool
-        self.main: Base | None = None
-        self.windowed = False  # whether there is a window
+    Args:
+        windows: what finds the windows that OVER names.
+    """
 
-    def refuse(self, what: str, at: int) -> UnsupportedSQL:
-        """The error for a construct that is known and not supported."""
-        return point(self.script, at, f"unsupported: {what}")
+    def __init__(self, planning: Planning, windows: WindowPlanner) -> None:
+        self.planning = planning
+        self.windows = windows
 
-    def table(self, name: tuple[str, ...], at: int) -> Table:
-        found = self.find(name)
-        if found is None:
-            raise point(self.script, at, f"unknown table {'.'.join(name)}")
-        return found
-
-    def window(self, reference: str | s.Window, scope: Scope, at: int) -> Frame:
-        """The frame that OVER names."""
-        raise NotImplementedError
-
-    def group(self, window: s.Window, scope: Scope, own_row: bool) -> Group:
-        """The windows over a window's rows."""
-        raise NotImplementedError
-
-    def lookup(self, name: s.Name, scope: Scope) -> Node | None:
-        found = {output.node for output in scope.columns if matches(output, name)}
-        if len(found) > 1:
-            raise point(self.script, name.at, f"ambiguous column {'.'.join(name.parts)}")
-        return found.pop() if found else None
-
-    def name(self, name: s.Name, scope: Scope) -> Node:
-        node = self.lookup(name, scope)
-        if node is None:
-            raise point(self.script, name.at, f"unknown column {'.'.join(name.parts)}")
-        return node
+    def over(self, expr: s.Expr, scope: Scope) -> Frame | None:
+        """The window of the aggregates in a select item: OpenMLDB has one for all of them, named by any OVER in it."""
+        found = _overs(expr)
+        if len({identity(over.window) for over in found}) > 1:
+            raise self.planning.refuse("several windows in one expression", found[-1].at)
+        return self.windows.frame(found[0].window, scope, found[0].at) if found else None
 
     def condition(self, expr: s.Expr, scope: Scope) -> Node:
         node = self.bind(expr, scope)
         try:
             return f.condition(node)
         except f.Mismatch as error:
-            raise self.refuse(str(error), expr.at) from None
+            raise self.planning.refuse(str(error), expr.at) from None
 
     def bind(self, expr: s.Expr, scope: Scope, over: Frame | None = None) -> Node:
         """The typed expression; `over`: the window of the aggregates in it."""
@@ -80,27 +56,29 @@ class Binder:
             return self._bind(expr, scope, over)
         except f.Mismatch as error:
             what = f"{expr.function}() of " if isinstance(expr, s.Call) else ""
-            raise self.refuse(f"{what}{error}", expr.at) from None
+            raise self.planning.refuse(f"{what}{error}", expr.at) from None
 
     def _bind(self, expr: s.Expr, scope: Scope, over: Frame | None) -> Node:
         if isinstance(expr, s.Literal):
             try:
-                return literal(expr, self.pool)
+                return literal(expr, self.planning.pool)
             except OverflowError:
-                raise self.refuse(f"the number {expr.value}", expr.at) from None
+                raise self.planning.refuse(f"the number {expr.value}", expr.at) from None
         if isinstance(expr, s.Name):
-            return self.name(expr, scope)
+            return self.planning.name(expr, scope)
         if isinstance(expr, s.Over):
-            if over is not None:
-                raise self.refuse("OVER inside OVER", expr.at)
-            return self.bind(expr.operand, scope, self.window(expr.window, scope, expr.at))
+            if over is None:
+                raise self.planning.refuse("OVER outside the items of a SELECT", expr.at)
+            if isinstance(expr.operand, s.Cast):
+                raise self.planning.refuse("OVER behind a cast", expr.at)
+            return self.bind(expr.operand, scope, over)
         if isinstance(expr, s.Call):
             name = canonical(expr.function)
             if name in AGGREGATES:
                 return self.aggregate(name, expr, scope, over)
             found = f.scalar(name, [self.bind(a, scope, over) for a in expr.arguments])
             if found is None:
-                raise self.refuse(f"function {expr.function}", expr.at)
+                raise self.planning.refuse(f"function {expr.function}", expr.at)
             return found
         if isinstance(expr, s.Cast):
             return f.cast(self.bind(expr.operand, scope, over), expr.type)
@@ -139,11 +117,11 @@ class Binder:
                 arguments.append(self.bind(expr.escape, scope, over))
             found = f.scalar("regexp_like" if expr.kind == "rlike" else f"{expr.kind}_match", arguments)
             if found is None:
-                raise self.refuse(expr.kind.upper(), expr.at)
+                raise self.planning.refuse(expr.kind.upper(), expr.at)
             return f.invert(found) if expr.negated else found
         if isinstance(expr, s.Case):
             return self.case(expr, scope, over)
-        raise self.refuse("`*` here", expr.at)
+        raise self.planning.refuse("`*` here", expr.at)
 
     def case(self, expr: s.Case, scope: Scope, over: Frame | None) -> Node:
         operand = None if expr.operand is None else self.bind(expr.operand, scope, over)
@@ -162,25 +140,24 @@ class Binder:
 
     def aggregate(self, name: str, expr: s.Call, scope: Scope, over: Frame | None) -> Node:
         if over is None:
-            raise self.refuse(f"aggregate {expr.function}() without a window", expr.at)
+            raise self.planning.refuse(f"aggregate {expr.function}() without a window", expr.at)
         inner = Scope(
             [
                 dataclasses.replace(column, node=Element(column.node.type, over.group, i))
                 for i, column in enumerate(scope.columns)
-            ],
-            {},
-            {},
+            ]
         )
         arguments: list[Node] = []
         for i, argument in enumerate(expr.arguments):
             if isinstance(argument, s.Star):
                 if i > 0 or name not in ("count", "count_where") or argument.table is not None:
-                    raise self.refuse(f"`*` in {expr.function}()", argument.at)
+                    raise self.planning.refuse(f"`*` in {expr.function}()", argument.at)
                 arguments.append(Const(Type.INT, 1))
             else:
                 node = self.bind(argument, inner, over)
-                if any(isinstance(n, Aggregate) and (n.kind != Op.AT or n.number > 0) for n in walk(node)):
-                    raise self.refuse("an aggregate of an aggregate", argument.at)
+                nested = any(isinstance(n, Aggregate) and (n.kind != Op.AT or n.number > 0) for n in walk(node))
+                if nested or _overs(argument):
+                    raise self.planning.refuse("an aggregate of an aggregate", argument.at)
                 arguments.append(node)
         if not isinstance(expr.arguments[0] if expr.arguments else None, s.Star) and not any(
             isinstance(n, Element) for argument in arguments for n in walk(argument)
@@ -194,7 +171,7 @@ class Binder:
 
     def place(self, name: str, arguments: list[Node], over: Frame) -> Node:
         """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row."""
-        group = self.group(over.window, over.scope, own_row=True)
+        group = self.windows.group(over.window, over.scope, own_row=True)
         moved = [_in_group(argument, group) for argument in arguments]
         node = AGGREGATES[name](group, 0, moved)
         if not isinstance(node, Aggregate):
@@ -209,3 +186,11 @@ def _in_group(node: Node, group: Group) -> Node:
     if isinstance(node, (Apply, Host)):
         return dataclasses.replace(node, arguments=tuple(_in_group(a, group) for a in node.arguments))
     return node
+
+
+def _overs(expr: s.Expr) -> list[s.Over]:
+    """Every OVER in an expression."""
+    found = [expr] if isinstance(expr, s.Over) else []
+    for child in children(expr):
+        found += _overs(child)
+    return found

@@ -262,9 +262,7 @@ class Engine:
         assembler = Assembler([o.name for o in query.outputs], [o.node.type for o in query.outputs])
         no_limits = np.empty((0, len(program.indexes)), np.int64)
         registers = np.array([register & 0xFFFFF for register in program.outputs], np.int64)
-        main = query.main
-        if main is None:
-            raise ValueError("a query without FROM has no requests")
+        main = query.main or Base(Table("", "", ()))  # without FROM, no column of a request is read
         times = {g.own[g.time] for g in program.groups if g.time is not None}
         columns = tuple(sorted(t.position for t in times if isinstance(t, ColumnNode) and t.base is main))
         where = query.where is not None
@@ -281,8 +279,6 @@ class Engine:
                 return
             raise point(script, statement.at, f"deployment {statement.name} exists already")
         query = self._plan(statement.select, script)
-        if query.main is None:
-            raise point(script, statement.at, "unsupported: a deployment without FROM")
         deployment = self._compile(statement.name, query, strict=False, sql=statement_text(script, statement.at))
         try:
             ttls = ttl.derived(deployment.program, statement.options)
@@ -508,6 +504,8 @@ class Engine:
     ) -> Int64:
         """The words of request rows, which may be known already, their times checked."""
         table = deployment.table
+        if not table.columns:
+            return np.zeros((rows.num_rows if isinstance(rows, pa.Table) else len(rows), 0), np.int64)
         what = f"request of {deployment.name}"
         if packed is None:
             packed = encode(what, table.columns, rows, self._pool, deployment.unread)
@@ -597,6 +595,9 @@ class Engine:
     def _query(self, select: s.Select, script: str) -> pa.Table:
         self._forget()
         query = self._plan(select, script)
+        if query.online:
+            what, at = query.online[0]
+            raise point(script, at, f"unsupported: offline, {what}")
         if query.main is None:  # no FROM: one row
             one = Table("", "", [Column("", Type.BOOL)])
             one.append(np.zeros((1, one.width), np.int64))

@@ -36,11 +36,13 @@ class Base:
     Attributes:
         joined: how the row of a joined table is found.
         to: the table to whose rows it is joined; None: to the request's.
+        several: whether a LEFT JOIN finds it: several rows may match, of which the newest stands for all.
     """
 
     table: Table
     joined: Joined | None = None
     to: Base | None = None
+    several: bool = False
 
 
 @dataclass(eq=False)

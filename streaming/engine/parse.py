@@ -52,7 +52,7 @@ def statement_text(script: str, at: int) -> str:
 class _Parser(SelectParser):
     def statement(self) -> s.Statement:
         at = self.token.at
-        if self.peek("select") or self.peek("("):
+        if self.peek("select") or self.peek("with") or self.peek("("):
             return self.select_statement()
         if self.accept("create", "database"):
             quiet = self.accept("if", "not", "exists")

@@ -14,17 +14,37 @@ __all__ = ["SelectParser"]
 class SelectParser(ExpressionParser):
     """Reads a SELECT with all that is in it."""
 
+    def __init__(self, script: str) -> None:
+        super().__init__(script)
+        self.common: dict[str, s.Select] = {}  # what WITH has named, where this part of the script may use it
+
     def select(self) -> s.Select:
         if self.accept("("):
             inner = self.select()
             self.expect(")")
             return inner
+        outside = self.common
+        if self.accept("with"):
+            self.common = dict(outside)
+            while True:
+                name = self.name("a name")
+                self.expect("as", "(")
+                select = self.select()  # sees the ones before it, and none of its own name
+                self.expect(")")
+                self.common[name] = select
+                if not self.accept(","):
+                    break
+        try:
+            return self.body()
+        finally:
+            self.common = outside
+
+    def body(self) -> s.Select:
         at = self.token.at
         self.expect("select")
-        if self.peek("distinct"):
-            raise self.refuse("SELECT DISTINCT", self.token.at)
+        distinct = self.accept("distinct")
         items = [self.item()]
-        while self.accept(","):
+        while self.accept(",") and not self.peek("from"):
             items.append(self.item())
         source: s.Source | None = None
         joins: list[s.Join] = []
@@ -52,7 +72,7 @@ class SelectParser(ExpressionParser):
         limit = self.integer("a number of rows") if self.accept("limit") else None
         if self.peek("union"):
             raise self.refuse("UNION of queries", self.token.at)
-        return s.Select(tuple(items), source, tuple(joins), where, tuple(windows), limit, at)
+        return s.Select(tuple(items), source, tuple(joins), where, tuple(windows), limit, at, distinct)
 
     def item(self) -> s.Item:
         at = self.token.at
@@ -74,7 +94,11 @@ class SelectParser(ExpressionParser):
             select = self.select()
             self.expect(")")
             return s.SubSelect(select, self.alias(), at)
-        return s.TableRef(self.qualified("a table"), self.alias(), at)
+        name = self.qualified("a table")
+        common = self.common.get(name[0]) if len(name) == 1 else None
+        if common is not None:
+            return s.SubSelect(common, self.alias() or name[0], at)
+        return s.TableRef(name, self.alias(), at)
 
     def alias(self) -> str | None:
         if self.accept("as"):
@@ -107,12 +131,20 @@ class SelectParser(ExpressionParser):
         """ORDER BY a column, if it stands here, and whether it is descending."""
         if not self.accept("order", "by"):
             return None, False
-        here = self.token.at
-        column = s.Name(self.qualified("a column"), here)
+        column = self.column_name()
         descending = self.accept("desc")
         if not descending:
             self.accept("asc")
         return column, descending
+
+    def column_name(self) -> s.Name:
+        """The name of a column, in parentheses or not."""
+        at = self.token.at
+        if self.accept("("):
+            inner = self.column_name()
+            self.expect(")")
+            return inner
+        return s.Name(self.qualified("a column"), at)
 
     def window(self) -> s.Window:
         at = self.token.at
@@ -125,8 +157,7 @@ class SelectParser(ExpressionParser):
         partition: list[s.Name] = []
         if self.accept("partition", "by"):
             while True:
-                here = self.token.at
-                partition.append(s.Name(self.qualified("a column"), here))
+                partition.append(self.column_name())
                 if not self.accept(","):
                     break
         order, descending = self.order()
@@ -142,7 +173,8 @@ class SelectParser(ExpressionParser):
         self.expect("between")
         start = self.bound(rows, near=False)
         self.expect("and")
-        end = self.bound(rows, near=True)
+        following = self.following(rows)
+        end = 0 if following else self.bound(rows, near=True)
         if end is None or (start is not None and start < end):
             raise self.refuse("a frame whose end lies before its start", here)
         maxsize, instance, row, time = 0, False, False, False
@@ -160,10 +192,22 @@ class SelectParser(ExpressionParser):
             else:
                 break
         self.expect(")")
-        frame = s.Frame(rows, start, end, maxsize)
+        frame = s.Frame(rows, start, end, maxsize, following)
         return s.Window(tuple(unions), tuple(partition), order, descending, frame, instance, row, time, at)
 
+    def following(self, rows: bool) -> bool:
+        """Passes by a bound behind the request's row, if it stands here: what it would add is not there yet."""
+        start, token = self.position, self.advance()
+        open_ended = token.lower == "unbounded" or (
+            token.kind in ("int", *(() if rows else ("interval",))) and token.text.rstrip("lLsSmMhHdD").strip("0") != ""
+        )
+        if open_ended and (self.accept("following") or self.accept("open", "following")):
+            return True
+        self.position = start
+        return False
+
     def bound(self, rows: bool, near: bool) -> int | None:
+        """The distance back from the request; None: UNBOUNDED."""
         token = self.advance()
         if token.lower == "unbounded":
             self.expect("preceding")
@@ -180,7 +224,9 @@ class SelectParser(ExpressionParser):
         opened = self.accept("open")
         if self.peek("following"):
             if distance or opened:
-                raise self.refuse("FOLLOWING: a request sees no later rows", self.token.at)
+                raise self.refuse(
+                    "a frame that begins behind the request" if not near else "0 OPEN FOLLOWING", self.token.at
+                )
             self.advance()
             return 0
         self.expect("preceding")

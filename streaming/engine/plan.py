@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
-from streaming.engine.bind import literal
+from streaming.engine.bind import Binder, literal
 from streaming.engine.errors import point
 from streaming.engine.nodes import Base, Const, Node
 from streaming.engine.plan_joins import JoinPlanner
-from streaming.engine.scope import Output, Scope, columns_of
+from streaming.engine.plan_windows import WindowPlanner
+from streaming.engine.scope import Output, Planning, Scope, columns_of, matches, named
 from streaming.engine.strings import Pool
 from streaming.engine.table import Table
 
@@ -21,12 +21,17 @@ __all__ = ["Output", "Query", "constant", "plan"]
 
 @dataclass(frozen=True)
 class Query:
-    """What a SELECT computes, per row of `main` (None: it has no FROM)."""
+    """What a SELECT computes, per row of `main` (None: it has no FROM).
+
+    Attributes:
+        online: constructs that a request passes by, but that mean something offline: (what, offset in the script).
+    """
 
     main: Base | None
     outputs: tuple[Output, ...]
     where: Node | None
     limit: int | None
+    online: tuple[tuple[str, int], ...] = ()
 
 
 def plan(select: s.Select, script: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool) -> Query:
@@ -39,7 +44,9 @@ def plan(select: s.Select, script: str, find: Callable[[tuple[str, ...]], Table 
     Raises:
         UnsupportedSQL: an unknown name, a type that does not fit, or a construct that the engine does not run.
     """
-    return _Planner(script, find, pool).query(select)
+    planning = Planning(script, find, pool)
+    outputs, where = _Planner(planning).select(select)
+    return Query(planning.main, tuple(outputs), where, select.limit, tuple(planning.online))
 
 
 def constant(expr: s.Expr, script: str, pool: Pool) -> Const:
@@ -49,14 +56,13 @@ def constant(expr: s.Expr, script: str, pool: Pool) -> Const:
     raise point(script, expr.at, "unsupported: a value that is not a constant")
 
 
-class _Planner(JoinPlanner):
-    """Binds SELECTs and what they read."""
+class _Planner:
+    """Takes SELECTs apart: what they read, and what they make of it. Windows, joins and expressions have their own."""
 
-    def query(self, select: s.Select) -> Query:
-        outputs, where = self.select(select)
-        if where is not None and self.windowed:
-            raise self.refuse("WHERE beside windows", select.at if select.where is None else select.where.at)
-        return Query(self.main, tuple(outputs), where, select.limit)
+    def __init__(self, planning: Planning) -> None:
+        self.planning = planning
+        self.binder = Binder(planning, WindowPlanner(planning, self.scan))
+        self.joins = JoinPlanner(self.binder, self.scan, self.nested)
 
     def select(self, select: s.Select) -> tuple[list[Output], Node | None]:
         """The outputs of a SELECT whose leftmost table is the request's, and the conditions on its rows."""
@@ -64,57 +70,71 @@ class _Planner(JoinPlanner):
         where: Node | None = None
         if select.source is not None:
             columns, where = self.main_source(select.source)
-        scope = Scope(columns, dict(select.windows), {})
+        elif select.where is not None:
+            raise self.planning.refuse("WHERE without FROM", select.where.at)
+        if select.distinct:
+            self.planning.online.append(("SELECT DISTINCT", select.at))
+        scope = Scope(columns, dict(select.windows))
         for join in select.joins:
-            scope.columns = scope.columns + self.join(join, scope)
+            scope.columns = scope.columns + self.joins.join(join, scope)
         if select.where is not None:
-            where = f.both(where, self.condition(select.where, scope))
-        outputs: list[Output] = []
-        for item in select.items:
-            outputs += self.item(item, scope)
-        return outputs, where
+            where = f.both(where, self.binder.condition(select.where, scope))
+        scope.filtered = where is not None
+        return self.items(select, scope), where
 
     def main_source(self, source: s.Source) -> tuple[list[Output], Node | None]:
-        if isinstance(source, s.TableRef):
-            table = self.table(source.name, source.at)
-            if self.main is None:
-                self.main = Base(table)
-            elif self.main.table is not table:
-                raise self.refuse("a sub-query over another table than the main one", source.at)
-            return columns_of(self.main, source.alias or source.name[-1]), None
-        return self.nested(source)
+        if isinstance(source, s.SubSelect):
+            return self.nested(source)
+        table = self.planning.table(source.name, source.at)
+        if self.planning.main is None:
+            self.planning.main = Base(table)
+        elif self.planning.main.table is not table:
+            raise self.planning.refuse("a sub-query over another table than the main one", source.at)
+        return columns_of(self.planning.main, source), None
 
     def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
+        """A sub-query over the request's table."""
         outputs, where = self.select(source.select)
         if source.select.limit is not None:
-            raise self.refuse("LIMIT in a sub-query", source.at)
-        return [dataclasses.replace(output, table=source.alias) for output in outputs], where
+            self.planning.online.append(("LIMIT in a sub-query", source.at))
+        return named(outputs, source.alias), where
 
     def scan(self, source: s.Source, what: str) -> tuple[Base, list[Output], Node | None]:
         """A stored table, or a sub-query that projects, filters and joins one: its rows, columns and condition."""
         if isinstance(source, s.TableRef):
-            base = Base(self.table(source.name, source.at))
-            return base, columns_of(base, source.alias or source.name[-1]), None
+            base = Base(self.planning.table(source.name, source.at))
+            return base, columns_of(base, source), None
         select = source.select
-        if select.windows or select.limit is not None or select.source is None:
-            raise self.refuse(f"a sub-query with windows or LIMIT as {what}", source.at)
+        if select.source is None:
+            raise self.planning.refuse(f"a sub-query without FROM as {what}", source.at)
+        if select.windows or select.limit is not None:
+            raise self.planning.refuse(f"a sub-query with windows or LIMIT as {what}", source.at)
+        if select.distinct:
+            self.planning.online.append(("SELECT DISTINCT", select.at))
         base, columns, where = self.scan(select.source, what)
-        scope = Scope(columns, {}, {})
+        scope = Scope(columns)
         for join in select.joins:
-            scope.columns = scope.columns + self.join(join, scope, base)
+            scope.columns = scope.columns + self.joins.join(join, scope, base)
         if select.where is not None:
-            where = f.both(where, self.condition(select.where, scope))
+            where = f.both(where, self.binder.condition(select.where, scope))
+        return base, named(self.items(select, scope), source.alias), where
+
+    def items(self, select: s.Select, scope: Scope) -> list[Output]:
+        """The columns that a SELECT makes of a scope's."""
         outputs: list[Output] = []
         for item in select.items:
-            outputs += self.item(item, scope)
-        return base, [dataclasses.replace(output, table=source.alias) for output in outputs], where
+            if isinstance(item.expr, s.Star):
+                outputs += self.star(item.expr, scope)
+                continue
+            node = self.binder.bind(item.expr, scope, self.binder.over(item.expr, scope))
+            name = item.text if item.alias is None else item.alias
+            found = [c for c in scope.columns if matches(c, item.expr)] if isinstance(item.expr, s.Name) else []
+            outputs.append(Output(name, node, found[0].paths if found else frozenset()))
+        return outputs
 
-    def item(self, item: s.Item, scope: Scope) -> list[Output]:
-        if isinstance(item.expr, s.Star):
-            table = item.expr.table
-            found = [c for c in scope.columns if table is None or c.table == table]
-            if not found:
-                raise point(self.script, item.at, f"unknown table {table}" if table else "nothing to select")
-            return [dataclasses.replace(column, table=None) for column in found]
-        node = self.bind(item.expr, scope)
-        return [Output(item.text if item.alias is None else item.alias, None, node)]
+    def star(self, star: s.Star, scope: Scope) -> list[Output]:
+        table = star.table
+        found = [c for c in scope.columns if table is None or any(table == of for of, _ in c.paths)]
+        if not found:
+            raise self.planning.wrong(f"unknown table {table}" if table else "nothing to select", star.at)
+        return found

@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
-from streaming.engine.errors import point
+from streaming.engine.bind import Binder
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Apply, Base, Column, Joined, Missing, Node
-from streaming.engine.plan_windows import WindowPlanner
-from streaming.engine.scope import Output, Scope, children, columns_of, conjuncts
+from streaming.engine.plan_windows import Scan
+from streaming.engine.scope import Output, Scope, children, columns_of, conjuncts, walk
 from streaming.engine.table import Table
 from streaming.engine.types import Type, is_integer
 
 __all__ = ["JoinPlanner"]
 
 
-class JoinPlanner(WindowPlanner):
-    """Binds joins, too."""
+# a sub-query over the request's table -> its columns, and the condition on the request
+Nested = Callable[[s.SubSelect], tuple[list[Output], Node | None]]
 
-    def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
-        """A sub-query over the request, and the condition on it."""
-        raise NotImplementedError
+
+class JoinPlanner:
+    """Finds the rows of the joins of one query.
+
+    Args:
+        scan: what reads the joined tables. nested: what reads a sub-query over the request's own table.
+    """
+
+    def __init__(self, binder: Binder, scan: Scan, nested: Nested) -> None:
+        self.planning = binder.planning
+        self.binder = binder
+        self.scan = scan
+        self.nested = nested
 
     def leftmost(self, source: s.Source | None) -> Table | None:
         """The table that a source begins with."""
         while isinstance(source, s.SubSelect):
             source = source.select.source
-        return None if source is None else self.table(source.name, source.at)
+        return None if source is None else self.planning.table(source.name, source.at)
 
     def join(self, join: s.Join, scope: Scope, left: Base | None = None) -> list[Output]:
-        """The columns of a joined table; `left`: the table of the sub-query that the join is in."""
-        if join.kind != "last":
-            raise self.refuse(f"{join.kind.upper()} JOIN", join.at)
-        if self.main is not None and self.leftmost(join.source) is self.main.table:
+        """The columns of a joined table; `left`: the table of the sub-query that the join is in.
+
+        There a LEFT JOIN may make several rows of one: the first of them is what a LAST JOIN of the sub-query finds,
+        as long as no condition chooses among them.
+        """
+        if join.kind == "left" and (left is None or join.order is not None):
+            raise self.planning.refuse("LEFT JOIN, which may make several rows of a request", join.at)
+        if self.planning.main is not None and self.leftmost(join.source) is self.planning.main.table:
             if left is not None:
-                raise self.refuse("a join of the main table in a joined sub-query", join.source.at)
+                raise self.planning.refuse("a join of the main table in a joined sub-query", join.source.at)
             return self.pair(join, scope)
         base, columns, where = self.scan(join.source, "the right side of a LAST JOIN")
-        base.to = left
-        both = Scope(scope.columns + columns, {}, {})
+        base.to, base.several = left, join.kind == "left"
+        both = Scope(scope.columns + columns)
         key: dict[int, Node] = {}
         rest: list[Node] = [] if where is None else [where]
         for part in conjuncts(join.condition):
@@ -48,23 +63,27 @@ class JoinPlanner(WindowPlanner):
             if pair is not None and pair[0] not in key:
                 key[pair[0]] = pair[1]
             else:
-                rest.append(self.condition(part, both))
+                rest.append(self.binder.condition(part, both))
         if not key:
-            raise self.refuse("LAST JOIN without an equality of a column, which no index answers", join.condition.at)
+            what = "LAST JOIN without an equality of a column, which no index answers"
+            raise self.planning.refuse(what, join.condition.at)
         ts = -1
         if join.order is not None:
             if join.descending:
-                raise self.refuse("LAST JOIN … ORDER BY … DESC", join.order.at)
-            order = self.name(join.order, Scope(columns, {}, {}))
-            if len(join.order.parts) == 1 and self.lookup(join.order, scope) is not None:
-                raise point(self.script, join.order.at, f"ambiguous column {join.order.parts[0]}")
+                raise self.planning.refuse("LAST JOIN … ORDER BY … DESC", join.order.at)
+            order = self.planning.name(join.order, Scope(columns))
+            if len(join.order.parts) == 1 and self.planning.lookup(join.order, scope) is not None:
+                raise self.planning.wrong(f"ambiguous column {join.order.parts[0]}", join.order.at)
             if not isinstance(order, Column) or order.type not in (Type.TIMESTAMP, Type.BIGINT):
-                raise self.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
+                raise self.planning.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
             ts = order.position
         else:
-            ts = self.order_of_index(base.table, set(key), join.at)
+            ts = self.binder.windows.order_of_index(base.table, set(key), join.at)
         condition: Node | None = None
         for test in rest:
+            if any(isinstance(part, (Column, Missing)) and part.base.several and part.base is not base
+                   for part in walk(test)):  # fmt: skip
+                raise self.planning.refuse("a condition on what a LEFT JOIN has found", join.condition.at)
             condition = f.both(condition, test)
         base.joined = Joined(base, tuple(sorted(key.items())), ts, condition)
         return [dataclasses.replace(column, node=self.or_null(column.node, base)) for column in columns]
@@ -81,16 +100,16 @@ class JoinPlanner(WindowPlanner):
         """(column of the joined table, value) of a condition `column = value`; None for any other condition."""
         if not isinstance(part, s.Binary) or part.operator != "=":
             return None
-        right = Scope(columns, {}, {})
+        right = Scope(columns)
         for mine, other in ((part.left, part.right), (part.right, part.left)):
             if not isinstance(mine, s.Name):
                 continue
-            here = self.lookup(mine, right)
-            if here is None or (len(mine.parts) == 1 and self.lookup(mine, scope) is not None):
+            here = self.planning.lookup(mine, right)
+            if here is None or (len(mine.parts) == 1 and self.planning.lookup(mine, scope) is not None):
                 continue
             if not isinstance(here, Column) or here.base is not base or not self.known(other, scope):
                 continue
-            value = self.bind(other, scope)
+            value = self.binder.bind(other, scope)
             if here.type in (Type.FLOAT, Type.DOUBLE):
                 continue
             if value.type == here.type or (is_integer(value.type) and is_integer(here.type)):
@@ -102,18 +121,18 @@ class JoinPlanner(WindowPlanner):
     def known(self, expr: s.Expr, scope: Scope) -> bool:
         """Whether every name in `expr` is one of the scope's."""
         if isinstance(expr, s.Name):
-            return self.lookup(expr, scope) is not None
+            return self.planning.lookup(expr, scope) is not None
         return all(self.known(child, scope) for child in children(expr))
 
     def pair(self, join: s.Join, scope: Scope) -> list[Output]:
         """A join of the request's table with itself: OpenMLDB pairs the request with itself, whatever the condition."""
         if join.order is not None:
-            raise self.refuse("ORDER BY in a join of the main table with itself", join.order.at)
+            raise self.planning.refuse("ORDER BY in a join of the main table with itself", join.order.at)
         if isinstance(join.source, s.SubSelect):
             columns, where = self.nested(join.source)
             if where is not None:
-                raise self.refuse("WHERE in a join of the main table with itself", join.source.at)
-        elif self.main is not None:
-            columns = columns_of(self.main, join.source.alias or join.source.name[-1])
-        self.condition(join.condition, Scope(scope.columns + columns, {}, {}))
+                raise self.planning.refuse("WHERE in a join of the main table with itself", join.source.at)
+        elif self.planning.main is not None:
+            columns = columns_of(self.planning.main, join.source)
+        self.binder.condition(join.condition, Scope(scope.columns + columns))
         return columns

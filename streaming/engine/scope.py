@@ -3,61 +3,151 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from streaming.engine import syntax as s
+from streaming.engine.errors import UnsupportedSQL, point
 from streaming.engine.nodes import Base, Column, Group, Node
+from streaming.engine.strings import Pool
+from streaming.engine.table import Table
 
-__all__ = ["Frame", "Output", "Scope", "children", "columns_of", "conjuncts", "identity", "matches", "walk"]
+__all__ = [
+    "Frame",
+    "Output",
+    "Planning",
+    "Scope",
+    "children",
+    "columns_of",
+    "conjuncts",
+    "identity",
+    "matches",
+    "named",
+    "walk",
+]
+
+
+@dataclass
+class Planning:
+    """What all parts of the planning of one query share.
+
+    Attributes:
+        script: the text that the query is in.
+        find: a table by its name or (database, name).
+        pool: where the constants' texts are interned.
+        main: the table of the requests, once it was met.
+        online: constructs that a request passes by, but that mean something offline: (what, offset).
+    """
+
+    script: str
+    find: Callable[[tuple[str, ...]], Table | None]
+    pool: Pool
+    main: Base | None = None
+    online: list[tuple[str, int]] = field(default_factory=list)
+
+    def refuse(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for a construct that is known and not supported."""
+        return point(self.script, at, f"unsupported: {what}")
+
+    def wrong(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for what cannot mean anything."""
+        return point(self.script, at, what)
+
+    def table(self, name: tuple[str, ...], at: int) -> Table:
+        """The table of a name."""
+        found = self.find(name)
+        if found is None:
+            raise self.wrong(f"unknown table {'.'.join(name)}", at)
+        return found
+
+    def lookup(self, name: s.Name, scope: Scope) -> Node | None:
+        """The column of a name; None where there is none."""
+        found = {output.node for output in scope.columns if matches(output, name)}
+        if len(found) > 1:
+            raise self.wrong(f"ambiguous column {'.'.join(name.parts)}", name.at)
+        return found.pop() if found else None
+
+    def name(self, name: s.Name, scope: Scope) -> Node:
+        """The column of a name."""
+        node = self.lookup(name, scope)
+        if node is None:
+            raise self.wrong(f"unknown column {'.'.join(name.parts)}", name.at)
+        return node
 
 
 @dataclass(frozen=True)
 class Output:
-    """A named column of a (sub-)query. `table`: the name by which `table.column` finds it."""
+    """A named column of a (sub-)query.
+
+    Attributes:
+        paths: the (table, column) by which it is found, too: as OpenMLDB has it, those of every table and sub-query
+            that the column has come through unchanged, under the name that it had there.
+    """
 
     name: str
-    table: str | None
     node: Node
+    paths: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass
 class Scope:
-    """Where names are looked up."""
+    """Where names are looked up.
+
+    Attributes:
+        filtered: whether a WHERE stands between the request and what is selected here.
+    """
 
     columns: list[Output]
-    windows: dict[str, s.Window]
-    groups: dict[object, Group]
+    windows: dict[str, s.Window] = field(default_factory=dict)
+    groups: dict[object, Group] = field(default_factory=dict)
+    filtered: bool = False
 
 
 @dataclass(frozen=True)
 class Frame:
+    """A frame of the windows over the rows of a group, and the window and the scope that it was found in."""
+
     group: Group
     number: int
     window: s.Window
     scope: Scope
 
 
-def columns_of(base: Base, table: str) -> list[Output]:
-    return [Output(c.name, table, Column(c.type, base, i)) for i, c in enumerate(base.table.columns)]
+def columns_of(base: Base, source: s.TableRef) -> list[Output]:
+    """The columns of a table, under its own name and under its alias."""
+    tables = {source.name[-1], source.alias or source.name[-1]}
+    return [
+        Output(c.name, Column(c.type, base, i), frozenset((table, c.name) for table in tables))
+        for i, c in enumerate(base.table.columns)
+    ]
+
+
+def named(columns: Sequence[Output], alias: str | None) -> list[Output]:
+    """The columns of a sub-query, under its alias, too."""
+    if alias is None:
+        return list(columns)
+    return [dataclasses.replace(column, paths=column.paths | {(alias, column.name)}) for column in columns]
 
 
 def matches(output: Output, name: s.Name) -> bool:
-    if output.name != name.parts[-1]:
-        return False
-    return len(name.parts) == 1 or output.table == name.parts[-2]
+    """Whether a name means this column."""
+    if len(name.parts) == 1:
+        return output.name == name.parts[0]
+    return (name.parts[-2], name.parts[-1]) in output.paths
 
 
 def conjuncts(expr: s.Expr) -> list[s.Expr]:
+    """The conditions that AND joins."""
     if isinstance(expr, s.Binary) and expr.operator == "and":
         return conjuncts(expr.left) + conjuncts(expr.right)
     return [expr]
 
 
 def children(expr: s.Expr) -> Sequence[s.Expr]:
+    """The expressions that an expression is made of."""
     found: list[s.Expr] = []
-    for field in dataclasses.fields(expr):
-        value = getattr(expr, field.name)
+    for field_ in dataclasses.fields(expr):
+        value = getattr(expr, field_.name)
         for item in value if isinstance(value, tuple) else (value,):
             for part in item if isinstance(item, tuple) else (item,):
                 if isinstance(part, (s.Literal, s.Name, s.Unary, s.Binary, s.Call, s.Cast, s.Case, s.IsNull, s.In,
@@ -71,12 +161,13 @@ def identity(node: object) -> object:
     if isinstance(node, tuple):
         return tuple(identity(part) for part in node)
     if dataclasses.is_dataclass(node):
-        values = [(field.name, getattr(node, field.name)) for field in dataclasses.fields(node)]
+        values = [(part.name, getattr(node, part.name)) for part in dataclasses.fields(node)]
         return (type(node), tuple(identity(value) for name, value in values if name not in ("at", "text")))
     return node
 
 
 def walk(node: Node) -> list[Node]:
+    """A node and all arguments below it."""
     found = [node]
     for child in getattr(node, "arguments", ()):
         found += walk(child)

@@ -183,12 +183,14 @@ class Frame:
         start: the far bound; None is UNBOUNDED.
         end: the near bound; 0 is CURRENT ROW.
         maxsize: at most so many rows, the newest; 0 is no limit.
+        following: whether the frame was to go on behind the request, where there are no rows yet.
     """
 
     rows: bool
     start: int | None
     end: int
     maxsize: int
+    following: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,7 @@ class Select:
     windows: tuple[tuple[str, Window], ...]
     limit: int | None
     at: int
+    distinct: bool = False
 
 
 @dataclass(frozen=True)
