@@ -11,7 +11,7 @@ ENV JD_ENVS=/opt/envs
 RUN python -m venv /opt/envs/scorer
 ENV PATH=/opt/envs/scorer/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    NUMBA_CACHE_DIR=/var/cache/numba
+    XDG_CACHE_HOME=/var/cache/jd
 
 # The pins first: this layer changes only with them.
 COPY deploy/requirements/scorer.txt /tmp/scorer.txt
@@ -27,8 +27,8 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
 # Volumes take over the owner of what lies in their place.
 RUN useradd --system --uid 10001 --create-home jd \
-    && mkdir --parents /data /var/lib/jd-intent /var/lib/jd-intent-state /var/cache/numba \
-    && chown jd: /data /var/lib/jd-intent /var/lib/jd-intent-state /var/cache/numba
+    && mkdir --parents /data /var/lib/jd-intent /var/lib/jd-intent-state /var/cache/jd \
+    && chown jd: /data /var/lib/jd-intent /var/lib/jd-intent-state /var/cache/jd
 USER jd
 
 EXPOSE 9108 9080

@@ -355,7 +355,6 @@ def _environment(config: Config, number: int, count: int, folder: Path) -> dict[
     return {
         **os.environ,
         "OMP_NUM_THREADS": threads,  # Arrow's pool, too
-        "NUMBA_NUM_THREADS": threads,
         "JD_INTENT__KAFKA__INSTANCE_ID": f"{config.kafka.instance}-{number}",
         "JD_INTENT__HTTP__HOST": f"unix:{folder / f'{number}.sock'}",
         "JD_INTENT_WORKER": str(number),

@@ -1,27 +1,22 @@
 """Kernels of aggregates: one pass over each request's segment, newest row first."""
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from streaming.engine.cache import inner
+from streaming.engine.memory import address, word
+from streaming.engine.native import Bytes, Float64, Int64, Matrix, inner
 from streaming.engine.strings import intern, less
 
 __all__ = ["fold", "frequency"]
-
-Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
 
 
 @inner
 def fold(
     op: int, n: int, o: int, offsets: int, lo: int, hi: int, value: int, step: int, condition: int, number: int,
-    bits: int, mem: Int64, mem_f: Any, nul: Flags, arena: Any, ends: Int64,
+    bits: int, mem: Int64, mem_f: Float64, nul: Bytes, arena: Bytes, ends: Int64,
 ) -> None:  # fmt: skip
     """One result per request: count, sum, avg, min, max, and the values at a place.
 
@@ -102,7 +97,7 @@ def fold(
 
 
 @inner
-def _digits(value: int, arena: Any, at: int) -> int:
+def _digits(value: int, arena: Bytes, at: int) -> int:
     """Writes a number in decimal; returns where it ends."""
     if value < 0:
         arena[at] = 45
@@ -128,7 +123,8 @@ def _digits(value: int, arena: Any, at: int) -> int:
 @inner
 def frequency(
     n: int, offsets: int, lo: int, hi: int, value: int, step: int, condition: int, at: int, extra: Int64,
-    doms: Int64, mem: Int64, mem_f: Any, nul: Flags, scratch: Int64, arena: Any, ends: Int64, slots: Int64, meta: Int64,
+    doms: Matrix, mem: Int64, mem_f: Float64, nul: Bytes, scratch: Int64, arena: Bytes, ends: Int64, slots: Int64,
+    meta: Int64,
 ) -> int:  # fmt: skip
     """distinct_count (kind 0), top1_ratio (1) and topn_frequency (2) of one value, counted in one pass.
 
@@ -147,7 +143,7 @@ def frequency(
         if 3 * size > len(scratch):
             return -3 * size
         mask, used_at = size - 1, 2 * size
-        distinct, total, most = 0, 0, 0
+        distinct, total, most = word(0), word(0), word(0)
         zero, missing = False, False
         for p in range(first, end):
             if condition >= 0 and (nul[condition + p] or not mem[condition + p]):
@@ -197,7 +193,7 @@ def frequency(
 
 @inner
 def _top(
-    wanted: int, distinct: int, used_at: int, text: int, scratch: Int64, arena: Any, ends: Int64, slots: Int64,
+    wanted: int, distinct: int, used_at: int, text: int, scratch: Int64, arena: Bytes, ends: Int64, slots: Int64,
     meta: Int64,
 ) -> int:  # fmt: skip
     """The code of topn_frequency's text, or minus the room it needs. Counted values are marked by a negative count."""
@@ -242,5 +238,5 @@ def _top(
     for u in range(distinct):
         slot = scratch[used_at + u]
         scratch[2 * slot + 1] = abs(scratch[2 * slot + 1])
-    code = intern(arena.ctypes.data + start, at - start, arena, ends, slots, meta)
+    code = intern(address(arena) + start, at - start, arena, ends, slots, meta)
     return code if code >= 0 else -2 * need

@@ -5,24 +5,20 @@ another as the body of an Arrow IPC message, and the numbers of its header (leng
 into a copy of a header that Arrow itself wrote for this schema; Arrow then reads the message without copying.
 """
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from streaming.engine.cache import kernel
+from streaming.engine.memory import address, int64s_at, store16, store32, store64, store_float32
+from streaming.engine.native import Bytes, Float64, Int64, inner, kernel
 from streaming.engine.types import ARROW, Type
 
 __all__ = ["Assembler"]
-
-Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
 
 _BITS, _INT16, _INT32, _INT64, _FLOAT32, _TEXT = range(6)
 
@@ -40,9 +36,9 @@ _KINDS = {
 }
 
 
-@kernel
-def _body_size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Flags, ends: Int64) -> int:
-    """Bytes of the body; -1 where a column of text would not fit Arrow's 32-bit offsets."""
+@inner
+def _size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Bytes, ends: Int64) -> int:
+    """Bytes of the body at most; -1 where a column of text would not fit Arrow's 32-bit offsets."""
     total = 0
     for k in range(len(kinds)):
         total += (n + 63) // 64 * 8  # validity
@@ -51,10 +47,10 @@ def _body_size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Flags, ends
             total += (n + 63) // 64 * 8
         elif kind == 1:
             total += (2 * n + 7) // 8 * 8
-        elif kind in (2, 4):
-            total += (4 * n + 7) // 8 * 8
         elif kind == 3:
             total += 8 * n
+        elif kind < 5:
+            total += (4 * n + 7) // 8 * 8
         else:
             text = 0
             for i in range(places[k], places[k] + n):
@@ -67,73 +63,87 @@ def _body_size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Flags, ends
     return total
 
 
+@inner
+def _bits(at: int, n: int, values: int, mem: Int64, nul: Bytes, valid: int) -> int:
+    """Writes n bits: validity, or the values of bools. Returns their bytes."""
+    size = (n + 63) // 64 * 8
+    for word in range(size // 8):
+        bits = 0
+        for i in range(64 * word, min(n, 64 * word + 64)):
+            if not nul[values + i] and (valid or mem[values + i]):
+                bits |= 1 << (i - 64 * word)
+        store64(at + 8 * word, bits)
+    return size
+
+
 @kernel
 def _write(
-    kinds: Int64, places: Int64, n: int, mem: Int64, mem_f: Any, nul: Flags, arena: Any, ends: Int64, out: Any,
-    start: int, nodes: int, buffers: int,
-) -> None:  # fmt: skip
-    """Writes the body from byte `start` of `out`, and the header's numbers from words `nodes` and `buffers`."""
-    words, out16, out32 = out.view(np.int64), out.view(np.int16), out.view(np.int32)
-    float32 = out.view(np.float32)
-    at, buffer = start, buffers
+    header: Bytes, numbers: Int64, kinds: Int64, places: Int64, n: int, mem: Int64, mem_f: Float64, nul: Bytes,
+    arena: Bytes, ends: Int64, out: Bytes,
+) -> int:  # fmt: skip
+    """Writes the message into `out`, or nothing where it is too short.
+
+    Args:
+        numbers: the places of the header's numbers, in words: length, nodes, buffers, the body's length.
+
+    Returns the bytes of the message; -1 where a column has too much text.
+    """
+    start, size = len(header), _size(kinds, places, n, mem, nul, ends)
+    if size < 0 or start + size > len(out):
+        return -1 if size < 0 else start + size
+    for i in range(start):
+        out[i] = header[i]
+    words, body = int64s_at(address(out), start // 8), address(out) + start
+    at, node, buffer = 0, numbers[1], numbers[2]
     for k in range(len(kinds)):
         kind, place = kinds[k], places[k]
         missing = 0
         for i in range(n):
             missing += nul[place + i]
-        words[nodes + 2 * k], words[nodes + 2 * k + 1] = n, missing
-        size = (n + 63) // 64 * 8 if missing else 0
-        words[buffer], words[buffer + 1] = at - start, size
+        words[node + 2 * k], words[node + 2 * k + 1] = n, missing
+        size = _bits(body + at, n, place, mem, nul, 1) if missing else 0
+        words[buffer], words[buffer + 1] = at, size
+        at += size
         buffer += 2
-        if missing:
-            for i in range(size):
-                out[at + i] = 0
-            for i in range(n):
-                if not nul[place + i]:
-                    out[at + (i >> 3)] |= np.uint8(1 << (i & 7))
-            at += size
         if kind == 0:
-            size = (n + 63) // 64 * 8
-            for i in range(size):
-                out[at + i] = 0
-            for i in range(n):
-                if mem[place + i] and not nul[place + i]:
-                    out[at + (i >> 3)] |= np.uint8(1 << (i & 7))
+            size = _bits(body + at, n, place, mem, nul, 0)
         elif kind == 1:
             size = (2 * n + 7) // 8 * 8
             for i in range(n):
-                out16[at // 2 + i] = mem[place + i]
+                store16(body + at + 2 * i, mem[place + i])
         elif kind == 2:
             size = (4 * n + 7) // 8 * 8
             for i in range(n):
-                out32[at // 4 + i] = mem[place + i]
+                store32(body + at + 4 * i, mem[place + i])
         elif kind == 3:
             size = 8 * n
             for i in range(n):
-                words[at // 8 + i] = mem[place + i]
+                store64(body + at + 8 * i, mem[place + i])
         elif kind == 4:
             size = (4 * n + 7) // 8 * 8
             for i in range(n):
-                float32[at // 4 + i] = np.float32(mem_f[place + i])
+                store_float32(body + at + 4 * i, mem_f[place + i])
         else:
-            size = (4 * (n + 1) + 7) // 8 * 8
-            words[buffer], words[buffer + 1] = at - start, size
+            offsets, size = body + at, (4 * (n + 1) + 7) // 8 * 8
+            words[buffer], words[buffer + 1] = at, size
+            at += size
             buffer += 2
-            offsets, base = at // 4, at + size
-            text = base
+            begin = start + at
+            text = begin
             for i in range(n):
-                out32[offsets + i] = text - base
+                store32(offsets + 4 * i, text - begin)
                 if not nul[place + i]:
                     code = mem[place + i]
                     for j in range(ends[code - 1] if code else 0, ends[code]):
                         out[text] = arena[j]
                         text += 1
-            out32[offsets + n] = text - base
-            at = base
-            size = (text - base + 7) // 8 * 8
-        words[buffer], words[buffer + 1] = at - start, size
+            store32(offsets + 4 * n, text - begin)
+            size = (text - begin + 7) // 8 * 8
+        words[buffer], words[buffer + 1] = at, size
         buffer += 2
         at += size
+    words[numbers[0]], words[numbers[3]] = n, at
+    return start + at
 
 
 class Assembler:
@@ -154,11 +164,12 @@ class Assembler:
         message = one.serialize().to_pybytes()
         (size,) = struct.unpack_from("<i", message, 4)
         self._header = np.frombuffer(message[: 8 + size], np.uint8)
-        self._length, self._nodes, self._buffers, self._body = _places(message)
+        self._numbers = np.array(_places(message), np.int64)
+        self._row_bytes = 16 * len(kinds)  # what a row takes at most, as far as we have seen
 
     def batch(
-        self, places: Int64, n: int, mem: Int64, mem_f: Any, nul: Flags, arena: Any, ends: Int64
-    ) -> pa.RecordBatch:  # fmt: skip
+        self, places: Int64, n: int, mem: Int64, mem_f: Float64, nul: Bytes, arena: Bytes, ends: Int64
+    ) -> pa.RecordBatch:
         """The batch whose column k is `mem[places[k] : places[k] + n]`.
 
         Raises:
@@ -166,19 +177,18 @@ class Assembler:
         """
         if n == 0:
             return self._empty[0]
-        size = _body_size(self._kinds, places, n, mem, nul, ends)
-        if size < 0:
-            raise OverflowError("a column of more than 2 GiB of text does not fit one Arrow array")
-        start = len(self._header)
-        out = np.empty(start + size, np.uint8)
-        out[:start] = self._header
-        words = out[:start].view(np.int64)
-        words[self._length] = n
-        words[self._body] = size
-        _write(
-            self._kinds, places, n, mem, mem_f, nul, arena, ends, out, start, self._nodes, self._buffers
-        )  # fmt: skip
-        return pa.ipc.read_record_batch(pa.py_buffer(out), self.schema)
+        size = len(self._header) + 64 * len(self._kinds) + n * self._row_bytes
+        while True:
+            out = np.empty(size, np.uint8)
+            needed = _write(
+                self._header, self._numbers, self._kinds, places, n, mem, mem_f, nul, arena, ends, out
+            )  # fmt: skip
+            if needed < 0:
+                raise OverflowError("a column of more than 2 GiB of text does not fit one Arrow array")
+            if needed <= size:
+                return pa.ipc.read_record_batch(pa.py_buffer(out), self.schema)
+            size = needed
+            self._row_bytes = needed // n + 1
 
 
 def _places(message: bytes) -> tuple[int, int, int, int]:

@@ -6,28 +6,24 @@ read (dictionaries, unsigned numbers, …) and values that do not fit are left t
 what is wrong.
 """
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from streaming.engine.cache import inner, kernel
-from streaming.engine.memory import load8, load16, load32, load64, load_float32, load_float64
+from streaming.engine.memory import address, load8, load16, load32, load64, load_float32, load_float64, store_float64
+from streaming.engine.native import Bytes, Int64, Matrix, inner, kernel
 from streaming.engine.strings import Pool, intern
 from streaming.engine.table import NULLS_PER_WORD, Column
 from streaming.engine.types import Type
 
 __all__ = ["words_of"]
 
-Int64 = npt.NDArray[np.int64]
-_NONE = -1
 _INT8, _INT16, _INT32, _INT64, _BOOL, _FLOAT32, _FLOAT64, _TEXT, _LARGE_TEXT, _MICROS, _NANOS, _NULLS, _UNREAD = range(
     13
 )
@@ -57,16 +53,17 @@ def _number(kind: int, at: int, i: int) -> int:
 
 @kernel
 def _read(
-    array: int, kinds: Int64, children: Int64, bits: Int64, out: Int64, out_f: Any, column: int, row: int, arena: Any,
-    ends: Int64, slots: Int64, meta: Int64,
-) -> tuple[int, int]:  # fmt: skip
-    """Reads from `row` of `column` on; stops at (column, row) where the string pool is full, or (-1, row): unfit.
+    array: int, kinds: Int64, children: Int64, bits: Int64, out: Matrix, state: Int64, arena: Bytes, ends: Int64,
+    slots: Int64, meta: Int64,
+) -> int:  # fmt: skip
+    """Reads from column state[0], row state[1] on. Returns 1: all is read, 0: the string pool is full, -1: unfit.
 
     `array` is the address of a struct ArrowArray: length, null_count, offset, n_buffers, n_children, buffers, children.
     """
     n, n_columns = len(out), len(kinds)
+    row = state[1]
     all_children = load64(array + 48)
-    for c in range(column, n_columns):
+    for c in range(state[0], n_columns):
         kind, width = kinds[c], bits[c]
         if kind == 12:  # not wanted
             continue
@@ -74,36 +71,38 @@ def _read(
         offset, buffers = load64(child + 16), load64(child + 40)
         valid = load64(buffers) if kind != 11 and load64(child + 8) != 0 else 0
         data = load64(buffers + 8) if kind != 11 else 0
-        text = load64(buffers + 16) if kind in (7, 8) else 0
+        text = load64(buffers + 16) if kind >= 7 and kind <= 8 else 0
         flag_word, flag = n_columns + c // 62, 1 << (c % 62)
         for r in range(row, n):
             i = offset + r
             if kind == 11 or (valid != 0 and not (load8(valid + (i >> 3)) >> (i & 7)) & 1):
                 out[r, c] = 0
                 out[r, flag_word] |= flag
-            elif kind in (7, 8):
+            elif kind >= 7 and kind <= 8:
                 if kind == 7:
                     begin, end = load32(data + 4 * i), load32(data + 4 * i + 4)
                 else:
                     begin, end = load64(data + 8 * i), load64(data + 8 * i + 8)
                 code = intern(text + begin, end - begin, arena, ends, slots, meta)
                 if code < 0:
-                    return c, r
+                    state[0], state[1] = c, r
+                    return 0
                 out[r, c] = code
             elif kind == 4:
                 out[r, c] = (load8(data + (i >> 3)) >> (i & 7)) & 1
             elif kind == 5:
-                out_f[r, c] = load_float32(data + 4 * i)
+                store_float64(address(out) + 8 * (r * out.shape[1] + c), load_float32(data + 4 * i))
             elif kind == 6:
                 real = load_float64(data + 8 * i)
-                out_f[r, c] = np.float64(np.float32(real)) if width == 1 else real
+                real = np.float64(np.float32(real)) if width == 1 else real
+                store_float64(address(out) + 8 * (r * out.shape[1] + c), real)
             else:
                 value = _number(kind, data, i)
                 if width > 1 and (value >> (width - 1)) != (value >> 63):
-                    return -1, r
+                    return -1
                 out[r, c] = value
         row = 0
-    return n_columns, 0
+    return 1
 
 
 _capsule = ctypes.pythonapi.PyCapsule_GetPointer
@@ -175,16 +174,15 @@ def words_of(
     return out
 
 
-def _convert(layout: _Layout, kinds: Int64, batch: pa.RecordBatch, out: Int64, pool: Pool) -> bool:
+def _convert(layout: _Layout, kinds: Int64, batch: pa.RecordBatch, out: Matrix, pool: Pool) -> bool:
     _, capsule = batch.__arrow_c_array__()
-    address = _capsule(capsule, b"arrow_array")
-    column, row, room = 0, 0, 1 << 10
+    array = _capsule(capsule, b"arrow_array")
+    state, room = np.zeros(2, np.int64), 1 << 10
     while True:
-        column, row = _read(
-            address, kinds, layout.children, layout.bits, out, out.view(np.float64), column, row, pool.arena,
-            pool.ends, pool.slots, pool.meta,
+        done = _read(
+            array, kinds, layout.children, layout.bits, out, state, pool.arena, pool.ends, pool.slots, pool.meta
         )  # fmt: skip
-        if column in (_NONE, len(kinds)):
-            return column != _NONE
+        if done:
+            return done > 0
         pool.grow(room)
         room *= 2  # one text may be longer than all before it

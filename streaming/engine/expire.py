@@ -5,25 +5,21 @@ rolled back to: an absolute time to live is over for good, but one in rows per k
 at the mark. What stays keeps its order, so that "inserted before" is still a comparison of row numbers.
 """
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.engine.cache import kernel
+from streaming.engine.native import Bytes, Flags, Int64, Matrix, kernel
 from streaming.engine.strings import FIXED, Pool
 from streaming.engine.table import NO_TTL, Index, Table, refill
 from streaming.engine.types import Type
 
 __all__ = ["collect_strings", "expired", "expires", "remove"]
-
-Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
 
 _CHUNK = 1 << 16  # rows moved at a time: the copy of a chunk is all the room that it takes
 
@@ -35,14 +31,16 @@ def expires(table: Table) -> bool:
 
 @kernel
 def _live(
-    heads: Int64, n_keys: int, entries: Int64, bounds: Int64, latest: int, expiry: int, both: bool, alive: Flags
-) -> None:
+    heads: Int64, n_keys: int, entries: Matrix, bounds: Int64, seen: Int64, latest: int, expiry: int, both: int,
+    alive: Bytes,
+) -> None:  # fmt: skip
     # A row belongs to the first bound (rows at a mark, at last rows now) above its number. It is there as long as less
     # than `latest` newer rows of that bound stand before it: later marks have all of these rows, and more.
+    # `seen` is room for their counts.
     n_bounds = len(bounds)
-    seen = np.empty(n_bounds, np.int64)
     for key in range(n_keys):
-        seen[:] = 0
+        for b in range(n_bounds):
+            seen[b] = 0
         entry = heads[key]
         while entry >= 0:
             own = 0
@@ -71,14 +69,17 @@ def expired(table: Table, now_ms: int, marks: Iterable[int]) -> npt.NDArray[np.b
         if both and not (ttl_ms and latest):  # one of the two is never over
             alive[:] = 1
         elif latest:
-            _live(index.heads, int(index.meta[0]), index.entries, bounds, latest, expiry, both, alive)
+            room = np.empty_like(bounds)
+            _live(
+                index.heads, int(index.meta[0]), index.entries, bounds, room, latest, expiry, int(both), alive
+            )  # fmt: skip
         else:
             alive |= table.rows[: table.count, index.ts] >= expiry
     return alive == 0
 
 
 @kernel
-def _close_gaps(entries: Int64, heads: Int64, n_keys: int, gone: Any) -> None:
+def _close_gaps(entries: Matrix, heads: Int64, n_keys: int, gone: Flags) -> None:
     for key in range(n_keys):
         while heads[key] >= 0 and gone[heads[key]]:
             heads[key] = entries[heads[key], 0]
@@ -91,7 +92,7 @@ def _close_gaps(entries: Int64, heads: Int64, n_keys: int, gone: Any) -> None:
 
 
 @kernel
-def _move_up(entries: Int64, heads: Int64, gone: Any, moved: Int64, keys: Int64, meta: Int64, width: int) -> None:
+def _move_up(entries: Matrix, heads: Int64, gone: Flags, moved: Int64, keys: Int64, meta: Int64, width: int) -> None:
     for entry in range(len(gone)):
         if not gone[entry]:
             older = entries[entry, 0]
@@ -153,14 +154,14 @@ def rehash(index: Index) -> None:
 
 
 @kernel
-def _note(words: Int64, columns: Int64, used: Flags) -> None:
+def _note(words: Matrix, columns: Int64, used: Bytes) -> None:
     for i in range(len(words)):
-        for c in columns:
-            used[words[i, c]] = 1
+        for k in range(len(columns)):
+            used[words[i, columns[k]]] = 1
 
 
 @kernel
-def _keep(arena: Flags, ends: Int64, used: Flags, codes: Int64, new_arena: Flags, new_ends: Int64) -> int:
+def _keep(arena: Bytes, ends: Int64, used: Bytes, codes: Int64, new_arena: Bytes, new_ends: Int64) -> int:
     """Copies the strings in use; `codes` becomes the new code of each. Returns how many there are."""
     count, at = 0, 0
     for code in range(len(used)):
@@ -176,10 +177,10 @@ def _keep(arena: Flags, ends: Int64, used: Flags, codes: Int64, new_arena: Flags
 
 
 @kernel
-def _rename(words: Int64, columns: Int64, codes: Int64) -> None:
+def _rename(words: Matrix, columns: Int64, codes: Int64) -> None:
     for i in range(len(words)):
-        for c in columns:
-            words[i, c] = codes[words[i, c]]
+        for k in range(len(columns)):
+            words[i, columns[k]] = codes[words[i, columns[k]]]
 
 
 def collect_strings(

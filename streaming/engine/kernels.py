@@ -1,27 +1,20 @@
 """The machine: runs a plan's instructions over one batch. `machine` says what they are and how registers lie."""
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
 from streaming.engine.aggregate import fold, frequency
-from streaming.engine.cache import inner, kernel
+from streaming.engine.memory import int64s_at, word
+from streaming.engine.native import Bytes, Float64, Int64, Matrix, inner, kernel
 from streaming.engine.scalar import apply
-from streaming.engine.window import collect, flat_column, join, row_words
+from streaming.engine.window import EVERYWHERE, ROWS, collect, flat_column, join
 
 __all__ = ["run"]
 
-Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
-
 
 @inner
-def _at(doms: Int64, reference: int) -> int:
+def _at(doms: Matrix, reference: int) -> int:
     d = reference >> 20
     return doms[d, 1] + (reference & 0xFFFFF) * doms[d, 0]
 
@@ -33,9 +26,9 @@ def _vector(reference: int) -> int:
 
 @kernel
 def run(
-    code: Int64, extra: Int64, requests: Int64, n_columns: int, doms: Int64, mem: Int64, mem_f: Any, nul: Flags,
-    state: Int64, tables: Int64, indexes: Int64, limits: Int64, scratch: Int64, arena: Any, ends: Int64, slots: Int64,
-    meta: Int64,
+    code: Matrix, extra: Int64, requests: Matrix, n_columns: int, doms: Matrix, mem: Int64, mem_f: Float64, nul: Bytes,
+    state: Int64, tables: Matrix, indexes: Matrix, limits: Matrix, scratch: Int64, arena: Bytes, ends: Int64,
+    slots: Int64, meta: Int64,
 ) -> None:  # fmt: skip
     """Runs instructions from state[PC] until the end, a HOST instruction, or want of room (see `State`).
 
@@ -50,7 +43,7 @@ def run(
     """
     pc = state[0]
     state[1] = 0
-    every, stay = np.int64(-1), np.int64(0)
+    every, stay = word(-1), word(0)
     while pc < len(code):
         op, out, a, b, c = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]
         if op == 200:
@@ -70,7 +63,7 @@ def run(
                 mem[o + i] = requests[i, a]
                 nul[o + i] = (requests[i, flag_word] >> bit) & 1
         elif op == 1:
-            words, width = row_words(tables, b), tables[b, 1]
+            words, width = int64s_at(tables[b, ROWS], EVERYWHERE), tables[b, 1]
             flag_word, bit = tables[b, 2] + c // 62, c % 62
             x = _at(doms, a)
             for i in range(n):
@@ -81,13 +74,14 @@ def run(
                     base = (mem[x + i] & 0xFFFFFFFFFF) * width
                     mem[o + i] = words[base + c]
                     nul[o + i] = (words[base + flag_word] >> bit) & 1
-        elif op in (3, 4):
+        elif op >= 3 and op <= 4:
             d = out >> 20
             x, step = _at(doms, a), _vector(a)
             rows, owner = doms[d, 1], doms[d, 1] + n
             only_own = op == 3 or b == 1
             if op == 3:
-                flat_column(out, every, row_words(tables, b), tables[b, 1], tables[b, 2], c, stay, doms, mem, nul)
+                words = int64s_at(tables[b, ROWS], EVERYWHERE)
+                flat_column(out, every, words, tables[b, 1], tables[b, 2], c, stay, doms, mem, nul)
             for p in range(n):
                 if not only_own or mem[rows + p] < 0:
                     q = x + step * mem[owner + p]
@@ -95,7 +89,8 @@ def run(
                     nul[o + p] = nul[q]
         elif op == 5:
             alone = code[pc, 5]
-            flat_column(out, a, row_words(tables, b), tables[b, 1], tables[b, 2], c, alone, doms, mem, nul)
+            words = int64s_at(tables[b, ROWS], EVERYWHERE)
+            flat_column(out, a, words, tables[b, 1], tables[b, 2], c, alone, doms, mem, nul)
         elif op == 6:
             x, step = _at(doms, b), _vector(b)
             rows = doms[out >> 20, 1]
@@ -105,7 +100,10 @@ def run(
                     mem[o + p] = mem[x + step * p]
                     nul[o + p] = nul[x + step * p]
         elif op == 7:
-            join(out, a, extra, doms, mem, nul, indexes, limits)
+            need = join(out, a, extra, doms, mem, nul, state, indexes, limits)
+            if need:
+                state[1], state[2] = 1, need
+                break
         elif op == 8:
             offsets, rows, condition = doms[a, 2], doms[a, 1], _at(doms, b)
             step = _vector(b)

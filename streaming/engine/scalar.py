@@ -1,21 +1,16 @@
 """Kernels of scalar instructions: one loop over a register per instruction, NULL in, NULL out unless said."""
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from streaming.engine.cache import inner
+from streaming.engine.memory import word
+from streaming.engine.native import Bytes, Float64, Int64, inner
 from streaming.engine.strings import less
 
 __all__ = ["apply"]
-
-Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
 
 _ZONE_MS = 8 * 3_600_000  # OpenMLDB's dates and times of day are those of UTC+8
 _DAY_MS = 86_400_000
@@ -100,8 +95,8 @@ def _time(op: int, ms: int) -> int:
 
 @inner
 def apply(
-    op: int, n: int, o: int, a: int, b: int, c: int, steps: int, bits: int, mem: Int64, mem_f: Any, nul: Flags,
-    arena: Any, ends: Int64,
+    op: int, n: int, o: int, a: int, b: int, c: int, steps: int, bits: int, mem: Int64, mem_f: Float64, nul: Bytes,
+    arena: Bytes, ends: Int64,
 ) -> None:  # fmt: skip
     """Runs scalar instruction `op` over `n` elements.
 
@@ -112,42 +107,12 @@ def apply(
         mem_f: `mem` as float64.
     """
     sa, sb, sc = steps & 1, steps >> 1 & 1, steps >> 2 & 1
-    if op in (9, 60, 16, 38, 37, 36, 15, 35, 20):
-        for i in range(n):
-            x = a + sa * i
-            nul[o + i] = nul[x]
-            if op == 9:
-                mem[o + i] = mem[x]
-            elif op == 60:
-                mem[o + i] = mem[x]
-                nul[o + i] = nul[x] | nul[b + sb * i]
-            elif op == 16:
-                mem[o + i] = _wrap(mem[x], bits)
-            elif op == 38:
-                value = mem_f[x]
-                # out of range: what x86's cvttsd2si gives, which narrows to 32 bits at least
-                edge = 9.223372036854775e18 if bits == 64 else 2147483648.0
-                if value < edge and value > (-edge if bits == 64 else -2147483649.0):
-                    mem[o + i] = _wrap(np.int64(value), bits)
-                else:
-                    mem[o + i] = -0x8000000000000000 if bits == 64 else _wrap(-0x80000000, bits)
-            elif op == 37:
-                value = np.float64(mem[x])
-                mem_f[o + i] = np.float64(np.float32(mem[x])) if bits == 1 else value
-            elif op == 36:
-                mem_f[o + i] = np.float64(np.float32(mem_f[x]))
-            elif op == 15:
-                mem[o + i] = _wrap(-mem[x], bits)
-            elif op == 35:
-                mem_f[o + i] = -mem_f[x]
-            else:
-                mem[o + i] = _wrap(~mem[x], bits)
-    elif (op >= 10 and op <= 22 and op not in (13, 14)) or (op >= 40 and op <= 43) or op == 52:
+    if (op >= 10 and op <= 12) or (op >= 17 and op <= 22 and op != 20) or (op >= 40 and op <= 43) or op == 52:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
             mem[o + i] = _integers(op, mem[x], mem[y], bits)
             nul[o + i] = nul[x] | nul[y]
-    elif op in (13, 14):
+    elif op >= 13 and op <= 14:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
             p, q = mem[x], mem[y]
@@ -156,7 +121,7 @@ def apply(
                 mem[o + i] = 0
                 continue
             nul[o + i] = 0
-            quotient = -p if q == -1 else np.int64(abs(p) // abs(q))
+            quotient = -p if q == -1 else word(abs(p) // abs(q))
             if q != -1 and (p < 0) != (q < 0):
                 quotient = -quotient
             mem[o + i] = _wrap(quotient if op == 13 else p - quotient * q, bits)  # like C: towards 0
@@ -180,14 +145,14 @@ def apply(
             x, y = a + sa * i, b + sb * i
             nul[o + i] = nul[x] | nul[y]
             mem[o + i] = np.int64(_compare(op, mem_f[x], mem_f[y]))
-    elif op in (48, 49):
+    elif op >= 48 and op <= 49:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
             nul[o + i] = nul[x] | nul[y]
             if not nul[o + i]:
                 below = less(mem[x], mem[y], arena, ends) or (op == 49 and mem[x] == mem[y])
                 mem[o + i] = np.int64(below)
-    elif op in (50, 51):
+    elif op >= 50 and op <= 51:
         # three-valued: false and NULL = false, true or NULL = true
         decisive = 0 if op == 50 else 1
         for i in range(n):
@@ -199,7 +164,7 @@ def apply(
             else:
                 mem[o + i] = 1 - decisive
                 nul[o + i] = nul[x] | nul[y]
-    elif op in (53, 58):
+    elif op == 53 or op == 58:  # noqa: PLR1714 - a tuple costs numba much time
         for i in range(n):
             x = a + sa * i
             mem[o + i] = np.int64((mem[x] == 0) == (op == 53))
@@ -236,3 +201,33 @@ def apply(
             x = a + sa * i
             mem[o + i] = _time(op, mem[x])
             nul[o + i] = nul[x]
+    else:
+        for i in range(n):
+            x = a + sa * i
+            nul[o + i] = nul[x]
+            if op == 9:
+                mem[o + i] = mem[x]
+            elif op == 60:
+                mem[o + i] = mem[x]
+                nul[o + i] = nul[x] | nul[b + sb * i]
+            elif op == 16:
+                mem[o + i] = _wrap(mem[x], bits)
+            elif op == 38:
+                value = mem_f[x]
+                # out of range: what x86's cvttsd2si gives, which narrows to 32 bits at least
+                edge = 9.223372036854775e18 if bits == 64 else 2147483648.0
+                if value < edge and value > (-edge if bits == 64 else -2147483649.0):
+                    mem[o + i] = _wrap(np.int64(value), bits)  # type: ignore[arg-type]
+                else:
+                    mem[o + i] = -0x8000000000000000 if bits == 64 else _wrap(-0x80000000, bits)
+            elif op == 37:
+                value = np.float64(mem[x])
+                mem_f[o + i] = np.float64(np.float32(mem[x])) if bits == 1 else value
+            elif op == 36:
+                mem_f[o + i] = np.float64(np.float32(mem_f[x]))
+            elif op == 15:
+                mem[o + i] = _wrap(-mem[x], bits)
+            elif op == 35:
+                mem_f[o + i] = -mem_f[x]
+            else:
+                mem[o + i] = _wrap(~mem[x], bits)

@@ -8,19 +8,17 @@ leave the open-addressing table in reverse order of arrival, which restores it e
 """
 
 # ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from streaming.engine.cache import inner, kernel
-from streaming.engine.memory import load8, load64
+from streaming.engine.memory import address, load8, load64, word
+from streaming.engine.native import Bytes, Int64, inner, kernel
 
 __all__ = ["EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "Pool", "intern", "less"]
 
@@ -30,9 +28,6 @@ FIXED = ["", "", "!N@U#L$L%", "!@#$%"]
 # Places in `Pool.meta`.
 COUNT, USED = 0, 1
 
-Int64 = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
-
 
 @inner
 def _hash(at: int, length: int) -> np.uint64:
@@ -41,7 +36,7 @@ def _hash(at: int, length: int) -> np.uint64:
         h = (h ^ np.uint64(load64(at + i))) * np.uint64(0xBF58476D1CE4E5B9)
         h ^= h >> np.uint64(29)
     if length & 7:
-        last = np.int64(0)
+        last = word(0)
         if length > 8:
             last = load64(at + length - 8)
         else:
@@ -71,7 +66,7 @@ def intern(at: int, length: int, arena: Bytes, ends: Int64, slots: Int64, meta: 
     """The code of `length` bytes at an address, which may lie in the arena; -1 where the pool must grow first."""
     if length == 0:
         return 1  # EMPTY
-    mask, texts = len(slots) - 1, arena.ctypes.data
+    mask, texts = len(slots) - 1, address(arena)
     slot = np.int64(_hash(at, length) & np.uint64(mask))
     while slots[slot]:
         code = slots[slot]
@@ -113,7 +108,7 @@ def _intern_many(
         if len(valid) and not valid[i]:
             out[i] = 0
             continue
-        code = intern(data.ctypes.data + offsets[i], offsets[i + 1] - offsets[i], arena, ends, slots, meta)
+        code = intern(address(data) + offsets[i], offsets[i + 1] - offsets[i], arena, ends, slots, meta)
         if code < 0:
             return i
         out[i] = code
@@ -124,7 +119,7 @@ def _intern_many(
 def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
     mask = len(slots) - 1
     for code in range(2, count):
-        slot = np.int64(_hash(arena.ctypes.data + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
+        slot = np.int64(_hash(address(arena) + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
         while slots[slot]:
             slot = (slot + 1) & mask
         slots[slot] = code
@@ -134,16 +129,11 @@ def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
 def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) -> None:
     mask = len(slots) - 1
     for code in range(meta[0] - 1, count - 1, -1):
-        slot = np.int64(_hash(arena.ctypes.data + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
+        slot = np.int64(_hash(address(arena) + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
         while slots[slot] != code:
             slot = (slot + 1) & mask
         slots[slot] = 0
     meta[0], meta[1] = count, ends[count - 1]
-
-
-def _view(buffer: pa.Buffer) -> Bytes:
-    """A buffer of Arrow as an array that numba does not take for read-only: kernels are compiled for one kind."""
-    return np.ctypeslib.as_array((ctypes.c_uint8 * buffer.size).from_address(buffer.address))
 
 
 _ALL_VALID: Bytes = np.empty(0, np.uint8)
@@ -232,7 +222,7 @@ class Pool:
         valid = _ALL_VALID
         if None in texts:
             valid = np.fromiter((t is not None for t in texts), np.uint8, len(texts))
-        return self._intern(np.frombuffer(bytearray(b"".join(blobs)), np.uint8), offsets, valid)
+        return self._intern(np.frombuffer(b"".join(blobs), np.uint8), offsets, valid)
 
     def _intern(self, data: Bytes, offsets: Int64, valid: Bytes) -> Int64:
         out = np.empty(len(offsets) - 1, np.int64)
@@ -255,7 +245,7 @@ class Pool:
         _, offset_buffer, data_buffer = array.buffers()
         kind = np.int64 if pa.types.is_large_string(array.type) else np.int32
         offsets = np.frombuffer(offset_buffer, kind)[array.offset : array.offset + len(array) + 1].astype(np.int64)
-        data = _view(data_buffer) if data_buffer else np.empty(0, np.uint8)
+        data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.empty(0, np.uint8)
         valid = np.empty(0, np.uint8)
         if array.null_count:
             valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)

@@ -11,8 +11,8 @@ rows walk from the head, and a large batch out of order is sorted first, so that
 Rows whose time to live is over in every index can be freed (`expire`): those behind them move up, in the same order.
 """
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streaming.engine.cache import inner, kernel
 from streaming.engine.errors import BadRow
+from streaming.engine.memory import address, int64s_at
+from streaming.engine.native import Int64, Matrix, inner, kernel
 from streaming.engine.strings import EMPTY, EMPTY_KEY, NULL_KEY
 from streaming.engine.types import Type
 
@@ -40,7 +41,6 @@ __all__ = [
     "refill",
 ]
 
-Int64 = npt.NDArray[np.int64]
 NULLS_PER_WORD = 62
 NO_TTL = (0, 0, False)
 FREE_FROM = 1 << 16  # rows; smaller tables keep what is past its time to live
@@ -91,7 +91,7 @@ def find_key(probe: Int64, slots: Int64, keys: Int64) -> int:
 
 
 @inner
-def _probe(rows: Int64, row: int, key_columns: Int64, texts: Int64, n_columns: int, probe: Int64) -> None:
+def _probe(rows: Matrix, row: int, key_columns: Int64, texts: Int64, n_columns: int, probe: Int64) -> None:
     # the last word of a key says which of its numbers are NULL
     missing = 0
     for i in range(len(key_columns)):
@@ -105,11 +105,13 @@ def _probe(rows: Int64, row: int, key_columns: Int64, texts: Int64, n_columns: i
 
 @kernel
 def _key_ids(
-    rows: Int64, order: Int64, key_columns: Int64, texts: Int64, n_columns: int, slots: Int64, keys: Int64, meta: Int64,
-    out: Int64, first: int,
+    rows: Matrix, order: Int64, key_columns: Int64, texts: Int64, n_columns: int, slots: Int64, keys: Int64,
+    meta: Int64, probe: Int64, out: Int64, first: int,
 ) -> int:  # fmt: skip
-    """Key numbers of `order`'s rows; stops where the table of keys is full and says how far it came."""
-    probe = np.empty(len(key_columns) + 1, np.int64)
+    """Key numbers of `order`'s rows; stops where the table of keys is full and says how far it came.
+
+    `probe` is room for a key.
+    """
     width = len(probe)
     for i in range(first, len(order)):
         _probe(rows, order[i], key_columns, texts, n_columns, probe)
@@ -118,7 +120,8 @@ def _key_ids(
             key = meta[0]
             if 2 * key >= len(slots) or (key + 1) * width > len(keys):
                 return i
-            keys[key * width : (key + 1) * width] = probe
+            for j in range(width):
+                keys[key * width + j] = probe[j]
             slots[slot] = key
             meta[0] = key + 1
         out[i] = slots[slot]
@@ -127,7 +130,7 @@ def _key_ids(
 
 @kernel
 def _link(
-    rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64, heads: Int64, first_entry: int
+    rows: Matrix, order: Int64, ids: Int64, ts_column: int, entries: Matrix, heads: Int64, first_entry: int
 ) -> None:
     for i in range(len(order)):
         entry = first_entry + i
@@ -145,9 +148,12 @@ def _link(
 
 
 @kernel
-def _merge(rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64, heads: Int64, first_row: int) -> None:
+def _merge(
+    rows: Matrix, order: Int64, ids: Int64, ts_column: int, entries: Matrix, heads: Int64, cursors: Int64,
+    first_row: int,
+) -> None:  # fmt: skip
     # `order` runs from the newest row to the oldest: each key's chain is walked once, from where its last row went in
-    cursors = np.full(len(heads), -1, np.int64)
+    # (`cursors`, -1 before)
     for i in range(len(order)):
         row = order[i]
         ts = rows[row, ts_column]
@@ -166,7 +172,7 @@ def _merge(rows: Int64, order: Int64, ids: Int64, ts_column: int, entries: Int64
 
 
 @kernel
-def _unlink(ids: Int64, entries: Int64, heads: Int64, first: int, last: int) -> None:
+def _unlink(ids: Int64, entries: Matrix, heads: Int64, first: int, last: int) -> None:
     for entry in range(last - 1, first - 1, -1):
         key = ids[entry - first]
         newer, here = -1, heads[key]
@@ -179,19 +185,22 @@ def _unlink(ids: Int64, entries: Int64, heads: Int64, first: int, last: int) -> 
 
 
 @kernel
-def _bad_time(rows: Int64, columns: Int64, n_columns: int) -> tuple[int, int]:
+def _bad_time(rows: Matrix, columns: Int64, n_columns: int) -> int:
+    """The first value of these columns that is NULL or negative: row * n_columns + column; -1 where there is none."""
     for i in range(len(rows)):
-        for c in columns:
+        for k in range(len(columns)):
+            c = columns[k]
             if rows[i, c] < 0 or (rows[i, n_columns + c // 62] >> (c % 62)) & 1:
-                return i, c
-    return -1, -1
+                return i * n_columns + c
+    return -1
 
 
-def check_times(what: str, columns: Sequence[Column], rows: Int64, times: Sequence[int] | Int64, role: str) -> None:
+def check_times(what: str, columns: Sequence[Column], rows: Matrix, times: Sequence[int] | Int64, role: str) -> None:
     """Refuses rows in which one of the columns `times` is NULL or negative."""
     if len(times):
-        row, c = _bad_time(rows, np.asarray(times, np.int64), len(columns))
-        if row >= 0:
+        place = _bad_time(rows, np.asarray(times, np.int64), len(columns))
+        if place >= 0:
+            row, c = divmod(place, len(columns))
             raise BadRow(f"{what} row {row} column {columns[c].name}: {role} is NULL or negative", row)
 
 
@@ -256,11 +265,11 @@ class Index:
     def _ids(self, order: Int64) -> Int64:
         ids = np.empty(len(order), np.int64)
         done = 0
-        table = self.table
+        table, probe = self.table, np.empty(len(self.key) + 1, np.int64)
         while True:
             done = _key_ids(
                 table.rows, order, self.key_columns, self.texts, len(table.columns), self.slots, self.keys, self.meta,
-                ids, done,
+                probe, ids, done,
             )  # fmt: skip
             if done == len(order):
                 return ids
@@ -293,7 +302,8 @@ class Index:
             times = rows[first:end, self.ts] if self.ts >= 0 else None
             if times is not None and end - first >= _SORT_FROM and bool((np.diff(times) < 0).any()):
                 newest_first = first + np.argsort(times, kind="stable")[::-1]
-                _merge(rows, newest_first, ids, self.ts, self.entries, self.heads, first)
+                cursors = np.full(len(self.heads), -1, np.int64)
+                _merge(rows, newest_first, ids, self.ts, self.entries, self.heads, cursors, first)
             else:
                 _link(rows, order, ids, self.ts, self.entries, self.heads, first)
         self.linked = end
@@ -309,7 +319,7 @@ class Index:
 def refill(slots: Int64, keys: Int64, count: int, width: int) -> None:
     """Enters the first `count` keys into `slots`, which is empty (-1)."""
     for key in range(count):
-        slots[find_key(keys[key * width : (key + 1) * width], slots, keys)] = key
+        slots[find_key(int64s_at(address(keys) + 8 * key * width, width), slots, keys)] = key
 
 
 class Table:

@@ -1,45 +1,31 @@
 """Kernels that find rows: the windows of a batch of requests, and the rows that joins match."""
 
-# ruff: noqa: PLR0917 -- kernels take arrays; numba knows no objects to bundle them in that load from a cache
-# mypy: disable-error-code="untyped-decorator, no-any-return, return-value, call-arg, unreachable"
-# mypy: disable-error-code="no-untyped-call, attr-defined"
+# ruff: noqa: PLR0917 -- kernels take arrays and numbers
+# mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-from numba import carray
-
-from streaming.engine.cache import inner
-from streaming.engine.memory import pointer
+from streaming.engine.memory import address, int64s_at, word
+from streaming.engine.native import Bytes, Int64, Matrix, inner
 from streaming.engine.table import find_key, key_word
 
-__all__ = ["collect", "flat_column", "join", "row_words"]
-
-Int64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.uint8]
+__all__ = ["EVERYWHERE", "ROWS", "collect", "flat_column", "join"]
 
 # Columns of the tables of indexes and tables that `execute` fills with addresses.
 SLOTS, SLOTS_SIZE, KEYS, KEYS_SIZE, HEADS, ENTRIES, ROW_OF = 0, 1, 2, 3, 4, 5, 6
 LATEST, EXPIRY, BOTH = 7, 8, 9  # time to live: rows per key, the oldest time that lives, whether both must be over
 ROWS, WIDTH, N_COLUMNS = 0, 1, 2
-
-
-@inner
-def row_words(tables: Int64, table: int) -> Int64:
-    """All words of a table."""
-    return carray(pointer(tables[table, ROWS]), (1 << 40,), np.int64)
+EVERYWHERE = 1 << 40  # the length of an array that nobody measured
 
 
 @inner
 def _head(index: Int64, probe: Int64) -> int:
     """The newest entry of a key; -1 where the key is unknown."""
-    slots = carray(pointer(index[SLOTS]), (index[SLOTS_SIZE],), np.int64)
-    keys = carray(pointer(index[KEYS]), (index[KEYS_SIZE],), np.int64)
+    slots = int64s_at(index[SLOTS], index[SLOTS_SIZE])
+    keys = int64s_at(index[KEYS], index[KEYS_SIZE])
     slot = find_key(probe, slots, keys)
     if slots[slot] < 0:
         return -1
-    heads = carray(pointer(index[HEADS]), (1 << 40,), np.int64)
-    return heads[slots[slot]]
+    return int64s_at(index[HEADS], EVERYWHERE)[slots[slot]]
 
 
 @inner
@@ -57,14 +43,14 @@ def _live(index: Int64, entries: Int64, entry: int, limit: int, seen: Int64, sou
 
 
 @inner
-def _address(doms: Int64, reference: int) -> int:
+def _address(doms: Matrix, reference: int) -> int:
     d = reference >> 20
     return doms[d, 1] + (reference & 0xFFFFF) * doms[d, 0]
 
 
 @inner
 def _fill_probe(
-    probe: Int64, extra: Int64, at: int, n_keys: int, i: int, doms: Int64, mem: Int64, nul: Flags
+    probe: Int64, extra: Int64, at: int, n_keys: int, i: int, doms: Matrix, mem: Int64, nul: Bytes
 ) -> None:  # fmt: skip
     missing = 0
     for k in range(n_keys):
@@ -77,12 +63,15 @@ def _fill_probe(
 
 
 @inner
-def _first_below(times: Int64, n: int, bound: int) -> int:
-    """The first of `n` times, which do not increase, that is less than `bound`; n where there is none."""
+def _first_below(mem: Int64, last: int, n: int, bound: int) -> int:
+    """The first of n times, which do not increase, that is less than `bound`; n where there is none.
+
+    Time number p is mem[last - p].
+    """
     low, high = 0, n
     while low < high:
         middle = (low + high) >> 1
-        if times[middle] < bound:
+        if mem[last - middle] < bound:
             high = middle
         else:
             low = middle + 1
@@ -91,19 +80,22 @@ def _first_below(times: Int64, n: int, bound: int) -> int:
 
 @inner
 def _frame(
-    times: Int64, n: int, ts: int, own: int, rows: int, begin: int, end: int, maxsize: int
-) -> tuple[int, int]:  # fmt: skip
-    """Where a frame begins and ends among `n` rows, newest first, of these times; `own`: the request's row is first."""
+    mem: Int64, last: int, n: int, ts: int, own: int, rows: int, begin: int, end: int, maxsize: int
+) -> tuple[int, int]:
+    """Where a frame begins and ends among `n` rows, newest first (for their times see `_first_below`).
+
+    `own`: the request's row is the first.
+    """
     if rows:
         high = min(begin + 1, n) if begin >= 0 else n
         return min(end, high), high
-    high = _first_below(times, n, ts - begin) if begin >= 0 else n
+    high = _first_below(mem, last, n, ts - begin) if begin >= 0 else n
     near = ts - end
     low = 0
     if near < 0:  # OpenMLDB cuts the bound off at 0: stored rows of time 0 are in
-        low = max(_first_below(times, n, 1), 1 if own else 0)
+        low = max(_first_below(mem, last, n, word(1)), 1 if own else 0)
     elif near < 0x7FFFFFFFFFFFFFFF:  # that is the time of a request without one
-        low = _first_below(times, n, near + 1)
+        low = _first_below(mem, last, n, near + 1)
     low = min(low, high)
     if maxsize:
         high = min(high, low + maxsize)
@@ -112,7 +104,7 @@ def _frame(
 
 @inner
 def collect(
-    out: int, at: int, extra: Int64, doms: Int64, mem: Int64, nul: Flags, state: Int64, indexes: Int64, limits: Int64
+    out: int, at: int, extra: Int64, doms: Matrix, mem: Int64, nul: Bytes, state: Int64, indexes: Matrix, limits: Matrix
 ) -> int:  # fmt: skip
     """Lays out domain `out`: for each parent element its rows, newest first, as far as some frame reaches.
 
@@ -129,20 +121,22 @@ def collect(
     frames_at = keys_at + 2 * n_keys
     n = doms[doms[out, 5], 0]
     offsets, frames = state[3], state[3] + n + 1
-    top = frames + 2 * n_frames * n  # rows go here until the end is known
+    room = frames + 2 * n_frames * n
+    top = room + n_keys + 1 + 2 * n_sources + 2 * n_frames  # rows go here until the end is known
     if top + 1024 > len(mem):
         return top + 1024
     doms[out, 2], doms[out, 3] = offsets, frames
-    probe = np.empty(n_keys + 1, np.int64)
-    cursor = np.empty(n_sources, np.int64)
-    seen = np.empty(n_sources, np.int64)
-    lo = np.empty(n_frames, np.int64)
-    hi = np.empty(n_frames, np.int64)
+    probe = int64s_at(address(mem) + 8 * room, n_keys + 1)
+    cursor = int64s_at(address(mem) + 8 * (room + n_keys + 1), n_sources)
+    seen = int64s_at(address(mem) + 8 * (room + n_keys + 1 + n_sources), n_sources)
+    lo = int64s_at(address(mem) + 8 * (top - 2 * n_frames), n_frames)
+    hi = int64s_at(address(mem) + 8 * (top - n_frames), n_frames)
+    last = len(mem) - 1  # times of one request's rows lie from here downwards
     limited = limits.shape[0] > 0
     # the rows that some frame of one source may reach: by place, or by time and place
-    everything = np.int64(0x7FFFFFFFFFFFFFFF)
-    place_max = everything if n_frames == 0 else np.int64(-1)
-    span_max, range_max = np.int64(-1), np.int64(0)
+    everything = word(0x7FFFFFFFFFFFFFFF)
+    place_max = everything if n_frames == 0 else word(-1)
+    span_max, range_max = word(-1), word(0)
     for f in range(n_frames):
         begin, end, maxsize = extra[frames_at + 4 * f + 1], extra[frames_at + 4 * f + 2], extra[frames_at + 4 * f + 3]
         if begin < 0:
@@ -152,7 +146,6 @@ def collect(
         else:
             span_max = max(span_max, begin)
             range_max = max(range_max, maxsize if maxsize and end == 0 and not exclude_time else everything)
-    times = np.empty(256, np.int64)
     start = top
     depth2 = doms[doms[out, 5], 5] > 0 and doms[out, 5] > 1
     for i in range(n):
@@ -167,8 +160,8 @@ def collect(
         for j in range(n_sources):
             index = extra[sources_at + j]
             entry = _head(indexes[index], probe)
-            entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
-            limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
+            entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
+            limit = limits[request, index] if limited else everything
             seen[j] = 0
             entry = _live(indexes[index], entries, entry, limit, seen, j)
             if bounded:
@@ -179,36 +172,32 @@ def collect(
         position = 0
         if n_sources == 1:
             index = extra[sources_at]
-            entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+            entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
             limit = limits[request, index] if limited else everything
-            entry, row, row_ts = cursor[0], np.int64(-1), ts
+            entry, row, row_ts = cursor[0], word(-1), ts
             if own == 0 and entry >= 0:
                 row, row_ts = entry, entries[2 * entry + 1]
             oldest = ts - span_max
             while own != 0 or row >= 0:
                 if position > place_max and (row_ts < oldest or position >= range_max):
                     break
-                if top >= len(mem):
+                if top + position >= last:
                     return 2 * len(mem)
-                if position >= len(times):
-                    more = np.empty(2 * len(times), np.int64)
-                    more[:position] = times
-                    times = more
-                times[position] = row_ts
+                mem[last - position] = row_ts
                 if row >= 0 and indexes[index, ROW_OF]:
-                    row = carray(pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[row]
+                    row = int64s_at(indexes[index, ROW_OF], EVERYWHERE)[row]
                 mem[top] = row
                 top += 1
                 position += 1
                 if position > 1 or own == 0:
-                    entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, 0)
+                    entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, word(0))
                 if entry < 0:
                     break
                 row, row_ts = entry, entries[2 * entry + 1]
             for f in range(n_frames):
                 frame = frames_at + 4 * f
                 low, high = _frame(
-                    times, position, ts, own, extra[frame], extra[frame + 1], extra[frame + 2], extra[frame + 3]
+                    mem, last, position, ts, own, extra[frame], extra[frame + 1], extra[frame + 2], extra[frame + 3]
                 )  # fmt: skip
                 mem[frames + 2 * f * n + i] = low
                 mem[frames + (2 * f + 1) * n + i] = high
@@ -227,7 +216,7 @@ def collect(
                 for j in range(n_sources):
                     if cursor[j] >= 0:
                         index = extra[sources_at + j]
-                        entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+                        entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
                         t = entries[2 * cursor[j] + 1]
                         if source < 0 or t > row_ts:
                             source, row_ts = j, t
@@ -237,10 +226,10 @@ def collect(
                 entry = cursor[source]
                 row = entry
                 if indexes[index, ROW_OF]:
-                    row = carray(pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
+                    row = int64s_at(indexes[index, ROW_OF], EVERYWHERE)[entry]
                 row |= source << 40
-                entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
-                limit = limits[request, index] if limited else 0x7FFFFFFFFFFFFFFF
+                entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
+                limit = limits[request, index] if limited else everything
                 cursor[source] = _live(indexes[index], entries, entries[2 * entry], limit, seen, source)
             alive = n_frames == 0
             for f in range(n_frames):
@@ -260,7 +249,7 @@ def collect(
                         continue
                     near = ts - end
                     if near < 0 and row >= 0:  # OpenMLDB cuts the bound off at 0: rows of time 0 are in
-                        near = np.int64(0)
+                        near = word(0)
                     if row_ts <= near:
                         if lo[f] < 0:
                             lo[f] = position
@@ -295,8 +284,8 @@ def collect(
 
 @inner
 def flat_column(
-    out: int, source: int, words: Int64, width: int, n_columns: int, c: int, alone: int, doms: Int64, mem: Int64,
-    nul: Flags,
+    out: int, source: int, words: Int64, width: int, n_columns: int, c: int, alone: int, doms: Matrix, mem: Int64,
+    nul: Bytes,
 ) -> None:  # fmt: skip
     """Column `c` of the rows of `source` (-1: of whichever source) into register `out` of their domain.
 
@@ -318,23 +307,28 @@ def flat_column(
 
 @inner
 def join(
-    out: int, at: int, extra: Int64, doms: Int64, mem: Int64, nul: Flags, indexes: Int64, limits: Int64
-) -> None:  # fmt: skip
+    out: int, at: int, extra: Int64, doms: Matrix, mem: Int64, nul: Bytes, state: Int64, indexes: Matrix, limits: Matrix
+) -> int:
     """The newest row of each element's key into register `out`; NULL where there is none.
 
     `extra` from `at`: index number, number of keys, whether NULL keys match nothing, (register, is text) of the keys.
+
+    Returns 0, or the length of `mem` that it needs.
     """
     d = out >> 20
     place, n = _address(doms, out), doms[d, 0]
     index, n_keys, strict = extra[at], extra[at + 1], extra[at + 2]
-    probe = np.empty(n_keys + 1, np.int64)
-    seen = np.zeros(1, np.int64)
-    entries = carray(pointer(indexes[index, ENTRIES]), (1 << 40,), np.int64)
+    room = state[3]
+    if room + n_keys + 2 > len(mem):
+        return room + n_keys + 2
+    probe = int64s_at(address(mem) + 8 * room, n_keys + 1)
+    seen = int64s_at(address(mem) + 8 * (room + n_keys + 1), 1)
+    entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
     for i in range(n):
         request = i
         if d > 1:
             request = mem[doms[d, 1] + n + i]
-        limit = limits[request, index] if limits.shape[0] else 0x7FFFFFFFFFFFFFFF
+        limit = limits[request, index] if limits.shape[0] else word(0x7FFFFFFFFFFFFFFF)
         _fill_probe(probe, extra, at + 3, n_keys, i, doms, mem, nul)
         entry = _head(indexes[index], probe)
         if strict:
@@ -343,8 +337,9 @@ def join(
                 if nul[_address(doms, reference) + (i if reference >> 20 else 0)]:
                     entry = -1
         seen[0] = 0
-        entry = _live(indexes[index], entries, entry, limit, seen, 0)
+        entry = _live(indexes[index], entries, entry, limit, seen, word(0))
         mem[place + i] = entry
         nul[place + i] = entry < 0
         if entry >= 0 and indexes[index, ROW_OF]:
-            mem[place + i] = carray(pointer(indexes[index, ROW_OF]), (1 << 40,), np.int64)[entry]
+            mem[place + i] = int64s_at(indexes[index, ROW_OF], EVERYWHERE)[entry]
+    return 0
