@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streaming.engine.memory import address, word
+from streaming.engine.memory import address, copy, word
 from streaming.engine.native import Bytes, Float64, Int64, Matrix, inner
 from streaming.engine.strings import intern, less
 
@@ -230,9 +230,9 @@ def _top(
         key = scratch[2 * best]
         scratch[2 * best + 1] = -scratch[2 * best + 1]
         if text:
-            for j in range(ends[key - 1] if key else 0, ends[key]):
-                arena[at] = arena[j]
-                at += 1
+            first = ends[key - 1] if key else 0
+            copy(address(arena) + at, address(arena) + first, ends[key] - first)
+            at += ends[key] - first
         else:
             at = _digits(key, arena, at)
     for u in range(distinct):

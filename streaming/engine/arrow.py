@@ -14,7 +14,7 @@ import struct
 import numpy as np
 import pyarrow as pa
 
-from streaming.engine.memory import address, int64s_at, store16, store32, store64, store_float32
+from streaming.engine.memory import address, copy, int64s_at, store16, store32, store64, store_float32
 from streaming.engine.native import Bytes, Float64, Int64, inner, kernel
 from streaming.engine.types import ARROW, Type
 
@@ -91,8 +91,7 @@ def _write(
     start, size = len(header), _size(kinds, places, n, mem, nul, ends)
     if size < 0 or start + size > len(out):
         return -1 if size < 0 else start + size
-    for i in range(start):
-        out[i] = header[i]
+    copy(address(out), address(header), start)
     words, body = int64s_at(address(out), start // 8), address(out) + start
     at, node, buffer = 0, numbers[1], numbers[2]
     for k in range(len(kinds)):
@@ -134,9 +133,9 @@ def _write(
                 store32(offsets + 4 * i, text - begin)
                 if not nul[place + i]:
                     code = mem[place + i]
-                    for j in range(ends[code - 1] if code else 0, ends[code]):
-                        out[text] = arena[j]
-                        text += 1
+                    first = ends[code - 1] if code else 0
+                    copy(address(out) + text, address(arena) + first, ends[code] - first)
+                    text += ends[code] - first
             store32(offsets + 4 * n, text - begin)
             size = (text - begin + 7) // 8 * 8
         words[buffer], words[buffer + 1] = at, size

@@ -149,6 +149,17 @@ def _word(typingctx: Any, value: Any) -> Any:
     return types.int64(types.int64), lambda context, builder, signature, args: args[0]
 
 
+@intrinsic
+def _copy(typingctx: Any, to: Any, at: Any, n: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.PointerType(ir.IntType(8))
+        to, at = (builder.inttoptr(value, byte) for value in args[:2])
+        cgutils.raw_memcpy(builder, to, at, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
 _KINDS = {name: types.Array(numba.from_dtype(np.dtype(element)), n, "C") for name, (element, n) in ARRAYS.items()}
 _INTRINSICS: dict[Callable[..., Any], Any] = {
     memory.load8: _loader(ir.IntType(8), types.int64),
@@ -162,6 +173,7 @@ _INTRINSICS: dict[Callable[..., Any], Any] = {
     memory.store64: _storer(_WORD, types.int64),
     memory.store_float32: _storer(ir.FloatType(), types.float64),
     memory.store_float64: _storer(ir.DoubleType(), types.float64),
+    memory.copy: _copy,
     memory.word: _word,
     memory.address: _address,
     memory.int64s_at: _array_at(_KINDS["Int64"]),

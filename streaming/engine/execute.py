@@ -509,7 +509,7 @@ class Engine:
         what = f"request of {deployment.name}"
         if packed is None:
             packed = encode(what, table.columns, rows, self._pool, deployment.unread)
-        check_times(what, table.columns, packed, deployment.times, "a window's time")
+        check_times(what, table.columns, packed, deployment.time_columns, "a window's time")
         return packed
 
     def replay(

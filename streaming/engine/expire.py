@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from streaming.engine.memory import address, copy
 from streaming.engine.native import Bytes, Flags, Int64, Matrix, kernel
 from streaming.engine.strings import FIXED, Pool
 from streaming.engine.table import NO_TTL, Index, Table, refill
@@ -167,9 +168,9 @@ def _keep(arena: Bytes, ends: Int64, used: Bytes, codes: Int64, new_arena: Bytes
     for code in range(len(used)):
         if not used[code]:
             continue
-        for i in range(ends[code - 1] if code else 0, ends[code]):
-            new_arena[at] = arena[i]
-            at += 1
+        first = ends[code - 1] if code else 0
+        copy(address(new_arena) + at, address(arena) + first, ends[code] - first)
+        at += ends[code] - first
         new_ends[count] = at
         codes[code] = count
         count += 1

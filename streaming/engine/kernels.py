@@ -26,9 +26,9 @@ def _vector(reference: int) -> int:
 
 @kernel
 def run(
-    code: Matrix, extra: Int64, requests: Matrix, n_columns: int, doms: Matrix, mem: Int64, mem_f: Float64, nul: Bytes,
-    state: Int64, tables: Matrix, indexes: Matrix, limits: Matrix, scratch: Int64, arena: Bytes, ends: Int64,
-    slots: Int64, meta: Int64,
+    code: Matrix, extra: Int64, constants: Int64, constant_nulls: Bytes, requests: Matrix, n_columns: int, doms: Matrix,
+    mem: Int64, mem_f: Float64, nul: Bytes, state: Int64, tables: Matrix, indexes: Matrix, limits: Matrix,
+    scratch: Int64, arena: Bytes, ends: Int64, slots: Int64, meta: Int64,
 ) -> None:  # fmt: skip
     """Runs instructions from state[PC] until the end, a HOST instruction, or want of room (see `State`).
 
@@ -36,6 +36,7 @@ def run(
 
     Args:
         code: int64[k, 8], the instructions.
+        constants, constant_nulls: domain 0, which a run begins with.
         requests: int64[n, width], the rows of the batch, laid out as in a table.
         tables: int64[t, 3], address of the words, width, number of columns.
         indexes: int64[x, 10], addresses, sizes and times to live, see `window`.
@@ -43,6 +44,10 @@ def run(
     """
     pc = state[0]
     state[1] = 0
+    if pc == 0:
+        for i in range(len(constants)):
+            mem[i] = constants[i]
+            nul[i] = constant_nulls[i]
     every, stay = word(-1), word(0)
     while pc < len(code):
         op, out, a, b, c = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3], code[pc, 4]

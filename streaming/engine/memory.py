@@ -13,6 +13,7 @@ import numpy.typing as npt
 __all__ = [
     "address",
     "bytes_at",
+    "copy",
     "floats_at",
     "int64s_at",
     "load8",
@@ -86,6 +87,11 @@ def store_float64(at: int, value: float) -> None:
 def store_float32(at: int, value: float) -> None:
     """Writes a number, rounded to a float, to an address."""
     ctypes.c_float.from_address(at).value = value
+
+
+def copy(to: int, at: int, n: int) -> None:
+    """Copies n bytes from one address to another; the two do not overlap."""
+    ctypes.memmove(to, at, n)
 
 
 def word(value: int) -> int:

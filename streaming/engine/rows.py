@@ -19,6 +19,7 @@ __all__ = ["encode", "width_of"]
 
 Int64 = npt.NDArray[np.int64]
 _MISSING = object()
+_FLAGS = (1 << NULLS_PER_WORD) - 1
 
 
 def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool, unread: frozenset[int] = frozenset()) -> Int64:
@@ -45,47 +46,87 @@ def width_of(columns: Sequence[Column]) -> int:
     return len(columns) + (len(columns) + NULLS_PER_WORD - 1) // NULLS_PER_WORD
 
 
+class _Columns:
+    """A table's columns as `_from_dicts` needs them.
+
+    Attributes:
+        plan: of each column its name, number, type, and its least and first too great whole number (or None).
+        texts: the numbers of the columns of text.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = columns
+        self.names = {column.name for column in columns}
+        self.width = width_of(columns)
+        self.plan = [
+            (column.name, c, column.type, *_LIMITS.get(column.type, (None, 0))) for c, column in enumerate(columns)
+        ]
+        self.texts = np.array([c for c, column in enumerate(columns) if column.type == Type.STRING], np.int64)
+
+
+_LIMITS = {
+    Type.SMALLINT: (-(1 << 15), 1 << 15),
+    Type.INT: (-(1 << 31), 1 << 31),
+    Type.BIGINT: (-(1 << 63), 1 << 63),
+    Type.TIMESTAMP: (-(1 << 63), 1 << 63),
+}
+_known: dict[int, _Columns] = {}
+_KNOWN_MAX = 256
+
+
+def _columns(columns: Sequence[Column]) -> _Columns:
+    known = _known.get(id(columns))
+    if known is None or known.columns is not columns:
+        if len(_known) >= _KNOWN_MAX:
+            _known.clear()
+        known = _known[id(columns)] = _Columns(columns)
+    return known
+
+
 def _from_dicts(what: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], pool: Pool) -> Int64:
-    width, n_columns = width_of(columns), len(columns)
+    known = _columns(columns)
+    n_columns, more = len(columns), known.width - len(columns)
     words: list[int] = []
     texts: list[bytes] = []
-    targets: list[int] = []
+    add = words.append
     for i, row in enumerate(rows):
-        if not isinstance(row, Mapping):
+        if type(row) is not dict and not isinstance(row, Mapping):
             raise BadRow(f"{what} row {i}: a {type(row).__name__} instead of a dict", i)
-        base, found = len(words), 0
-        flags = [0] * (width - n_columns)
-        for c, column in enumerate(columns):
-            value = row.get(column.name, _MISSING)
+        found, missing = 0, 0
+        for name, c, kind, least, limit in known.plan:
+            value = row.get(name, _MISSING)
             if value is _MISSING:
-                value = column.default
+                value = columns[c].default
             else:
                 found += 1
             if value is None:
-                flags[c // NULLS_PER_WORD] |= 1 << c % NULLS_PER_WORD
-                words.append(0)
-            elif column.type == Type.STRING:
+                missing |= 1 << c
+                add(0)
+            elif kind == Type.STRING:
                 if not isinstance(value, str):
-                    raise BadRow(_wrong(what, i, column, f"{value!r} ({type(value).__name__}) is not a string"), i)
+                    raise BadRow(_wrong(what, i, columns[c], f"{value!r} ({type(value).__name__}) is not a string"), i)
                 try:
-                    texts.append(value.encode())
+                    text = value.encode()
                 except UnicodeEncodeError as error:
-                    raise BadRow(_wrong(what, i, column, error.reason), i) from None
-                targets.append(base + c)
-                words.append(0)
+                    raise BadRow(_wrong(what, i, columns[c], error.reason), i) from None
+                texts.append(text)
+                add(len(text))
+            elif type(value) is int and least is not None and least <= value < limit:
+                add(value)
             else:
                 try:
-                    words.append(to_word(column.type, value))
+                    add(to_word(kind, value))
                 except (TypeError, OverflowError) as error:
-                    raise BadRow(_wrong(what, i, column, str(error)), i) from None
+                    raise BadRow(_wrong(what, i, columns[c], str(error)), i) from None
         if found != len(row):
-            unknown = sorted(str(key) for key in row.keys() - {column.name for column in columns})
+            unknown = sorted(str(key) for key in row.keys() - known.names)
             raise BadRow(f"{what} row {i}: unknown column {unknown[0]}", i)
-        words += flags
-    packed = np.array(words, np.int64)
+        for word in range(more):
+            add(missing >> word * NULLS_PER_WORD & _FLAGS)
+    packed = np.array(words, np.int64).reshape(-1, known.width)
     if texts:
-        packed[targets] = pool.codes(texts)
-    return packed.reshape(-1, width)
+        pool.fill(packed, known.texts, n_columns, b"".join(texts))
+    return packed
 
 
 def _wrong(what: str, row: int, column: Column, why: str) -> str:

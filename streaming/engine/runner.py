@@ -42,6 +42,7 @@ def wall_clock() -> int:
 @dataclass
 class _Addresses:
     version: int = -1
+    expiring: list[tuple[int, int]] = field(default_factory=list)  # indexes whose rows grow old, and after how long
     tables: Int64 = field(default_factory=lambda: np.empty((0, 3), np.int64))
     indexes: Int64 = field(default_factory=lambda: np.empty((0, 10), np.int64))
 
@@ -61,8 +62,12 @@ class Deployment:
     indexes: list[Index]
     no_limits: Int64
     unread: frozenset[int]  # texts of the request that the program does not look at
+    time_columns: Int64 = field(init=False)
     addresses: _Addresses = field(default_factory=_Addresses)
     layouts: dict[int, tuple[Int64, Int64, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.time_columns = np.array(self.times, np.int64)
 
 
 class Runner:
@@ -112,11 +117,9 @@ class Runner:
         if top > len(self._mem):
             self._room(top)
         domains, state = template.copy(), self._state
-        state[:] = 0
+        state[State.PC] = 0
         state[State.TOP] = top
         constants = len(program.constants)
-        self._mem[:constants] = program.constants
-        self._nul[:constants] = program.constant_nulls
         self._run(deployment, requests, limits, domains, state)
         for register in program.times:
             at = constants + (register & 0xFFFFF) * n
@@ -141,11 +144,11 @@ class Runner:
 
     def _run(self, deployment: Deployment, requests: Int64, limits: Int64, domains: Int64, state: Int64) -> None:
         program, pool = deployment.program, self._pool
-        addresses = _addresses(deployment, self._clock)
+        addresses, columns = _addresses(deployment, self._clock), len(deployment.table.columns)
         while True:
             run(
-                program.code, program.extra, requests, len(deployment.table.columns), domains, self._mem,
-                self._mem_f, self._nul, state, addresses.tables, addresses.indexes, limits, self._scratch,
+                program.code, program.extra, program.constants, program.constant_nulls, requests, columns, domains,
+                self._mem, self._mem_f, self._nul, state, addresses.tables, addresses.indexes, limits, self._scratch,
                 pool.arena, pool.ends, pool.slots, pool.meta,
             )  # fmt: skip
             want, need = int(state[State.WANT]), int(state[State.NEED])
@@ -226,7 +229,11 @@ def _layout(program: Program, registers: Int64, n: int) -> tuple[Int64, Int64, i
 def _addresses(deployment: Deployment, clock: Callable[[], int]) -> _Addresses:
     """Where the arrays of tables and indexes lie now; looked up again when one of them has moved."""
     addresses, program = deployment.addresses, deployment.program
-    version = sum(index.version for index in deployment.indexes) + sum(table.version for table in program.tables)
+    version = 0
+    for index in deployment.indexes:
+        version += index.version
+    for table in program.tables:
+        version += table.version
     if version != addresses.version:
         addresses.tables = np.array(
             [(t.rows.ctypes.data, t.width, len(t.columns)) for t in program.tables], np.int64
@@ -241,8 +248,8 @@ def _addresses(deployment: Deployment, clock: Callable[[], int]) -> _Addresses:
             ],
             np.int64,
         ).reshape(-1, 10)  # fmt: skip
+        addresses.expiring = [(i, x.ttl[0]) for i, x in enumerate(deployment.indexes) if x.ttl[0]]
         addresses.version = version
-    for i, index in enumerate(deployment.indexes):
-        if index.ttl[0]:
-            addresses.indexes[i, EXPIRY] = clock() - index.ttl[0]
+    for i, ttl_ms in addresses.expiring:
+        addresses.indexes[i, EXPIRY] = clock() - ttl_ms
     return addresses

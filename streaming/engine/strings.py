@@ -17,8 +17,8 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 
-from streaming.engine.memory import address, load8, load64, word
-from streaming.engine.native import Bytes, Int64, inner, kernel
+from streaming.engine.memory import address, copy, load8, load64, word
+from streaming.engine.native import Bytes, Int64, Matrix, inner, kernel
 
 __all__ = ["EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "Pool", "intern", "less"]
 
@@ -77,8 +77,7 @@ def intern(at: int, length: int, arena: Bytes, ends: Int64, slots: Int64, meta: 
     code, used = meta[0], meta[1]
     if code >= len(ends) or 2 * code >= len(slots) or used + length > len(arena):
         return -1
-    for i in range(length):
-        arena[used + i] = np.uint8(load8(at + i))
+    copy(texts + used, at, length)
     ends[code] = used + length
     slots[slot] = code
     meta[0], meta[1] = code + 1, used + length
@@ -113,6 +112,30 @@ def _intern_many(
             return i
         out[i] = code
     return len(out)
+
+
+@kernel
+def _intern_rows(
+    rows: Matrix, columns: Int64, n_columns: int, data: Bytes, state: Int64, arena: Bytes, ends: Int64, slots: Int64,
+    meta: Int64,
+) -> int:  # fmt: skip
+    """Puts the codes of texts, which lie in `data` one behind the other, in the place of their lengths in `rows`.
+
+    Goes on from text number state[0], byte state[1]. Returns 0, or the length of the text that finds no room.
+    """
+    place, at = state[0], state[1]
+    for number in range(place, len(rows) * len(columns)):
+        r, c = number // len(columns), columns[number % len(columns)]
+        if (rows[r, n_columns + c // 62] >> (c % 62)) & 1:
+            continue
+        length = rows[r, c]
+        code = intern(address(data) + at, length, arena, ends, slots, meta)
+        if code < 0:
+            state[0], state[1] = number, at
+            return length
+        rows[r, c] = code
+        at += length
+    return 0
 
 
 @kernel
@@ -154,6 +177,7 @@ class Pool:
         self.ends: Int64 = np.zeros(1 << 12, np.int64)
         self.slots: Int64 = np.zeros(1 << 13, np.int64)
         self.meta: Int64 = np.array([2, 0], np.int64)
+        self._state: Int64 = np.zeros(2, np.int64)
         for text in FIXED[2:]:
             self.code(text)
 
@@ -223,6 +247,24 @@ class Pool:
         if None in texts:
             valid = np.fromiter((t is not None for t in texts), np.uint8, len(texts))
         return self._intern(np.frombuffer(b"".join(blobs), np.uint8), offsets, valid)
+
+    def fill(self, rows: Matrix, columns: Int64, n_columns: int, data: bytes) -> None:
+        """Puts codes in the place of lengths.
+
+        Args:
+            rows: int64[n, width] as of a table of `n_columns` columns; where it is not NULL, a text's length in bytes.
+            columns: which columns are text.
+            data: all texts, row by row.
+        """
+        texts, state = np.frombuffer(data, np.uint8), self._state
+        state[:] = 0
+        while True:
+            length = _intern_rows(
+                rows, columns, n_columns, texts, state, self.arena, self.ends, self.slots, self.meta
+            )  # fmt: skip
+            if not length:
+                return
+            self.grow(length)
 
     def _intern(self, data: Bytes, offsets: Int64, valid: Bytes) -> Int64:
         out = np.empty(len(offsets) - 1, np.int64)
