@@ -28,7 +28,7 @@ def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool, unread: 
     A dict may leave out columns: they take their default, or NULL. An Arrow table must have every column.
 
     Args:
-        unread: columns whose words nobody will read: of Arrow's, only the type is checked.
+        unread: columns of text whose words nobody will read: only their type is checked.
 
     Raises:
         BadRow: a value of another type, a number that does not fit, an unknown or missing column.
@@ -38,7 +38,7 @@ def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool, unread: 
         return _from_arrow(what, columns, rows, pool) if words is None else words
     if not isinstance(rows, (list, tuple)):
         raise BadRow(f"{what}: rows are a list of dicts or a pyarrow.Table, not a {type(rows).__name__}")
-    return _from_dicts(what, columns, rows, pool)
+    return _from_dicts(what, columns, rows, pool, unread)
 
 
 def width_of(columns: Sequence[Column]) -> int:
@@ -50,18 +50,20 @@ class _Columns:
     """A table's columns as `_from_dicts` needs them.
 
     Attributes:
-        plan: of each column its name, number, type, and its least and first too great whole number (or None).
-        texts: the numbers of the columns of text.
+        plan: of each column its name, number, type, its least and first too great whole number (or None), and whether
+            its words are read.
+        texts: the numbers of the columns of text that are read.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[Column], unread: frozenset[int]) -> None:
         self.columns = columns
         self.names = {column.name for column in columns}
         self.width = width_of(columns)
         self.plan = [
-            (column.name, c, column.type, *_LIMITS.get(column.type, (None, 0))) for c, column in enumerate(columns)
+            (one.name, c, one.type, *_LIMITS.get(one.type, (None, 0)), c not in unread) for c, one in enumerate(columns)
         ]
-        self.texts = np.array([c for c, column in enumerate(columns) if column.type == Type.STRING], np.int64)
+        texts = [c for c, column in enumerate(columns) if column.type == Type.STRING and c not in unread]
+        self.texts = np.array(texts, np.int64)
 
 
 _LIMITS = {
@@ -70,21 +72,23 @@ _LIMITS = {
     Type.BIGINT: (-(1 << 63), 1 << 63),
     Type.TIMESTAMP: (-(1 << 63), 1 << 63),
 }
-_known: dict[int, _Columns] = {}
+_known: dict[tuple[int, frozenset[int]], _Columns] = {}
 _KNOWN_MAX = 256
 
 
-def _columns(columns: Sequence[Column]) -> _Columns:
-    known = _known.get(id(columns))
+def _columns(columns: Sequence[Column], unread: frozenset[int]) -> _Columns:
+    known = _known.get((id(columns), unread))
     if known is None or known.columns is not columns:
         if len(_known) >= _KNOWN_MAX:
             _known.clear()
-        known = _known[id(columns)] = _Columns(columns)
+        known = _known[id(columns), unread] = _Columns(columns, unread)
     return known
 
 
-def _from_dicts(what: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], pool: Pool) -> Int64:
-    known = _columns(columns)
+def _from_dicts(
+    what: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], pool: Pool, unread: frozenset[int]
+) -> Int64:
+    known, string = _columns(columns, unread), Type.STRING
     n_columns, more = len(columns), known.width - len(columns)
     words: list[int] = []
     texts: list[bytes] = []
@@ -93,7 +97,7 @@ def _from_dicts(what: str, columns: Sequence[Column], rows: Sequence[Mapping[str
         if type(row) is not dict and not isinstance(row, Mapping):
             raise BadRow(f"{what} row {i}: a {type(row).__name__} instead of a dict", i)
         found, missing = 0, 0
-        for name, c, kind, least, limit in known.plan:
+        for name, c, kind, least, limit, read in known.plan:
             value = row.get(name, _MISSING)
             if value is _MISSING:
                 value = columns[c].default
@@ -102,15 +106,18 @@ def _from_dicts(what: str, columns: Sequence[Column], rows: Sequence[Mapping[str
             if value is None:
                 missing |= 1 << c
                 add(0)
-            elif kind == Type.STRING:
+            elif kind is string:
                 if not isinstance(value, str):
                     raise BadRow(_wrong(what, i, columns[c], f"{value!r} ({type(value).__name__}) is not a string"), i)
                 try:
                     text = value.encode()
                 except UnicodeEncodeError as error:
                     raise BadRow(_wrong(what, i, columns[c], error.reason), i) from None
-                texts.append(text)
-                add(len(text))
+                if read:
+                    texts.append(text)
+                    add(len(text))
+                else:
+                    add(0)
             elif type(value) is int and least is not None and least <= value < limit:
                 add(value)
             else:
