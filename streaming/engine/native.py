@@ -13,6 +13,7 @@ The object code lies in a folder per digest of all kernel sources and of this pr
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -135,18 +136,21 @@ def _objects() -> list[Path]:
     """The files with the object code of all parts, compiled now where they are not there."""
     folder = _folder()
     paths = {part: folder / f"{part}.o" for part in PARTS}
-    commands = [
-        [sys.executable, "-m", "streaming.engine.compile", part, str(path)]
-        for part, path in paths.items()
-        if not path.exists()
-    ]
+    if not all(path.exists() for path in paths.values()):
+        with (folder / "lock").open("w") as lock:  # of many that start at once, one compiles
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _compile({part: path for part, path in paths.items() if not path.exists()})
+    return list(paths.values())
+
+
+def _compile(paths: dict[str, Path]) -> None:
     path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "NUMBA_OPT": "0"}  # a part is optimized as a whole, and once
-    started = [subprocess.Popen(command, env=environment) for command in commands]
+    command = [sys.executable, "-m", "streaming.engine.compile"]
+    started = [subprocess.Popen([*command, part, str(file)], env=environment) for part, file in paths.items()]
     failed = [process.args for process in started if process.wait()]
     if failed:
         raise RuntimeError(f"the kernels were not compiled: {failed}")
-    return list(paths.values())
 
 
 def _folder() -> Path:
