@@ -23,7 +23,7 @@ from streaming.errors import ConfigError
 
 __all__ = [
     "ENV_PREFIX", "Batch", "Config", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model", "OpenMLDB",
-    "Rest", "Store", "Topics", "Workers", "load", "masked",
+    "Poison", "Rest", "Store", "Topics", "Workers", "load", "masked",
 ]  # fmt: skip
 
 ENV_PREFIX = "JD_INTENT__"
@@ -210,6 +210,11 @@ class Snapshots(_Table):
     keep: int = Field(2, ge=1, le=100)
 
 
+class Poison(_Table):
+    tries_max: int = Field(3, ge=0, le=100)
+    folder: str = ""
+
+
 class Model(_Table):
     url: str = Field("localhost:8001", min_length=1)
     name: Name = "embedding"
@@ -257,6 +262,7 @@ class Config(BaseSettings):
     events: Events = Events()
     store: Store = Store()
     snapshots: Snapshots = Snapshots()
+    poison: Poison = Poison()
     model: Model = Model()
     workers: Workers = Workers()
     http: Http = Http()

@@ -22,7 +22,7 @@ import pyarrow as pa
 import structlog
 
 from streaming.errors import Stopped, StoreUnavailable
-from streaming.event import Actions, Record, action_columns
+from streaming.event import Action, Actions, Record, action_columns
 
 if TYPE_CHECKING:
     from streaming.loop import Batch, Scorer
@@ -89,6 +89,7 @@ class Patient:
             return call()
         except StoreUnavailable as error:
             failure = error
+        loop.poison.put_down()
         generation = loop.source.generation
         deadline = time.monotonic() + settings.give_up_after_s
         loop.source.pause()
@@ -107,10 +108,12 @@ class Patient:
                     if generation != loop.source.generation:
                         raise Moved
                 loop.metrics.store_retries.inc()
+                loop.poison.take_up()
                 try:
                     answer = call()
                     break
                 except StoreUnavailable as error:
+                    loop.poison.put_down()
                     failure = error
         finally:
             loop.source.resume()
@@ -193,9 +196,12 @@ class Stretches:
                 if loop.stop.is_set() or generation != loop.source.generation:
                     return rows
         for records, _ in loop.source.replay(TAIL_RECORDS):
-            events, _, _ = loop.decoder.decode_all(records)
-            if events:
-                loop.store.accept(action_columns(events))
+            for piece in loop.poison.cut(records, replayed=True)[0]:
+                with loop.poison.hold(piece, replayed=True):
+                    events, _, _ = loop.decoder.decode_all(piece)
+                    loop.poison.at("insert")
+                    if events:
+                        loop.store.accept(action_columns(events))
             loop.report()
             rows += len(records)
             if loop.stop.is_set():
@@ -249,7 +255,13 @@ class Stretches:
 
     def _cut(self, records: Sequence[Record]) -> list[list[Record]]:
         """The records in stretches; one that is no event goes with what came before it in its partition."""
-        events, good, _ = self._loop.decoder.decode_all(records)
+        events: list[Action] = []
+        good: list[Record] = []
+        for piece in self._loop.poison.cut(records)[0]:
+            with self._loop.poison.hold(piece):
+                some, of, _ = self._loop.decoder.decode_all(piece)
+            events += some
+            good += of
         number_of: dict[int, int] = {}
         if events:
             waves = self._loop.store.waves(action_columns(events), [record.partition() for record in good])

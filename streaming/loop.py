@@ -33,6 +33,7 @@ from streaming.event import Actions, Record, action_decoder, reason
 from streaming.health import Health
 from streaming.log import place
 from streaming.metrics import Metrics
+from streaming.poison import Poison
 from streaming.prepare import Preparation, places
 from streaming.publish import Publisher
 from streaming.reader import Positions
@@ -137,6 +138,7 @@ class Scorer:
         source: makes the source of actions from its two callbacks, `settle` and `forget`.
         stop: set from outside to finish the batches under way, commit and leave.
         snapshots, restored: where snapshots are taken, and the state that one has brought.
+        poison: who is known to kill; default: nobody ever is.
         step: called with a step's name after it was done; tests die in it.
         start: does the publishing beside the loop; the simulator of the tests decides when.
         clock: wall clock, seconds since the epoch.
@@ -157,6 +159,7 @@ class Scorer:
         stop: threading.Event,
         snapshots: Snapshots | None = None,
         restored: Standing | None = None,
+        poison: Poison | None = None,
         step: Callable[[str], None] = lambda _: None,
         start: Callable[[Callable[[], None]], Outcome] = in_thread,
         clock: Callable[[], float] = time.time,
@@ -167,6 +170,7 @@ class Scorer:
         self.publisher = publisher
         self.source = source(self.settle, self.forget)
         self.snapshots, self.standing = snapshots, restored
+        self.poison = poison or Poison()
         self.rebuild = Rebuild(self, restored)
         self.preparation = Preparation(self)
         self.stretches = Stretches(self)
@@ -206,6 +210,8 @@ class Scorer:
                     with contextlib.suppress(Moved):
                         (self.rebuild.run if self.source.pending else self.stretches.go_round)()
                     continue
+                if self.careful() and not self.published():
+                    continue
                 if self.snapshots is not None:
                     self.snapshots.turn(self.standing)
                 # Poll, decode, insert, features, encode: while Triton works, if it does.
@@ -238,7 +244,11 @@ class Scorer:
 
     def crowded(self, batch: Batch) -> bool:
         """Do more events wait behind it? Then its stages overlap with the next batch; else it is faster alone."""
-        return len(batch.records) + len(batch.dead) >= self.config.batch.messages_max // 2
+        return len(batch.records) + len(batch.dead) >= self.config.batch.messages_max // 2 and not self.careful()
+
+    def careful(self) -> bool:
+        """Is a record here suspect? Then nothing is published beside what is prepared: a death must name its cause."""
+        return self.poison.wary and self.poison.concerns({*self.source.positions, *self.dimensions.positions})
 
     def finish(self, batch: Batch) -> None:
         """Scores and publishes the batch in flight before anything else is read."""
@@ -432,6 +442,8 @@ class Scorer:
         self._aborts = 0
         self.standing = batch.after
         batch.committed = True
+        if batch.after is not None:
+            self.poison.behind({**batch.after.dimensions, **batch.ends})
         if self.store.durable and batch.actions is not None:
             self.stretches.owe(batch.actions)
         if self.owns_dimensions():

@@ -59,9 +59,31 @@ class Preparation:
         self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
 
     def run(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> None:
-        """Decodes the records, inserts the rows, computes the features and encodes them; fills in the batch."""
-        done = self._part(records, dimension_records)
-        batch.records, batch.dead, batch.actions, batch.ids = done.records, done.dead, done.actions, done.ids
+        """Decodes the records, inserts the rows, computes the features and encodes them; fills in the batch.
+
+        Records that a process has died of are prepared alone, or not at all (`streaming.poison`).
+        """
+        poison = self._loop.poison
+        parts: list[tuple[Sequence[Record], Sequence[Record]]] = [(records, dimension_records)]
+        aside: Refusals = []
+        if poison.wary:
+            dimension_pieces, dimensions_aside = poison.cut(dimension_records)
+            pieces, aside = poison.cut(records)
+            parts = [*(((), piece) for piece in dimension_pieces), *((piece, ()) for piece in pieces)]
+            aside = self._loop.owned(dimensions_aside) + aside
+        done = []
+        for part in parts:
+            with poison.hold(*part):
+                done.append(self._part(*part))
+            self._loop.health.beat()
+        batch.dead = aside + [refusal for part in done for refusal in part.dead]
+        batch.records = [record for part in done for record in part.records]
+        scored = [part for part in done if part.actions is not None]
+        if len(scored) == 1:
+            batch.actions, batch.ids = scored[0].actions, scored[0].ids
+        elif scored:
+            batch.actions = action_columns([event for part in scored for event in part.events])
+            batch.ids = np.concatenate([part.ids for part in scored if part.ids is not None])
 
     def _part(self, records: Sequence[Record], dimension_records: Sequence[Record]) -> Prepared:
         loop = self._loop
@@ -70,9 +92,11 @@ class Preparation:
             tables, rows, refused = self._decode_dimensions(dimension_records)
         done = Prepared(events, good, dead=loop.owned(refused) + bad)
         loop.step("decode")
+        loop.poison.at("features")
         with loop.metrics.stage("features"):
             features = self._features(done, tables, rows)
         loop.step("features")
+        loop.poison.at("encode")
         if features is not None:
             with loop.metrics.stage("encode"):
                 done.ids = loop.encoder.encode(features)

@@ -58,6 +58,7 @@ class Rebuild:
         generation = source.generation
         if not self._refused(generation):
             return
+        loop.poison.look(source.positions)
         try:
             rows = loop.stretches.repair(generation) if loop.store.durable else self._read(generation)
         except OffsetOutOfRange as error:
@@ -72,6 +73,8 @@ class Rebuild:
         if generation == source.generation and not loop.stop.is_set():
             source.accept()
             loop.standing = loop.stand()
+            loop.poison.rebuilt()
+            loop.poison.behind({**loop.standing.dimensions, **loop.standing.actions})
             _log.info(
                 "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
                 partitions=[place(*p, offset) for p, offset in source.positions.items()],
@@ -116,9 +119,12 @@ class Rebuild:
             rows += self._dimensions()
             self._tell("replaying dimension topics", rows=rows)
         for records, left in source.replay():
-            events, _, _ = loop.decoder.decode_all(records)
-            if events:
-                self._insert(events)
+            for piece in loop.poison.cut(records, replayed=True)[0]:
+                with loop.poison.hold(piece, replayed=True):
+                    events, _, _ = loop.decoder.decode_all(piece)
+                    loop.poison.at("insert")
+                    if events:
+                        self._insert(events)
             loop.report()
             rows += len(records)
             loop.metrics.replayed.inc(len(records))

@@ -43,6 +43,7 @@ from streaming.errors import (
 from streaming.health import Health, HttpServer
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
+from streaming.poison import open_poison
 from streaming.publish import Publisher
 from streaming.reader import Waiting, check_topics
 from streaming.snapshots import load_state
@@ -127,6 +128,8 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         snapshots, restored = wait_for_store(config, lambda: load_state(config, store, waiting, metrics), health, stop)
         if snapshots is not None:
             stack.callback(snapshots.close)
+        poison = open_poison(config)
+        stack.callback(poison.close)
         _log.info("tables are there", seconds=round(time.monotonic() - start, 2), tables=dict(store.sizes()))
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
         encoder.encode(store.schema().empty_table())  # refuses a deployment that lacks its columns
@@ -146,7 +149,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
             config, source=functools.partial(ActionSource, config.kafka, waiting),
             dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=encoder, model=model,
             publisher=publisher, metrics=metrics, health=health, stop=stop, step=step,
-            snapshots=snapshots, restored=restored,
+            snapshots=snapshots, restored=restored, poison=poison,
         )  # fmt: skip
         # What is there now stays: the collector need not walk it again with every batch.
         gc.collect()

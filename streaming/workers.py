@@ -352,8 +352,11 @@ def _add(sums: dict[str, Metric], family: Metric) -> None:
 def _environment(config: Config, number: int, count: int, folder: Path) -> dict[str, str]:
     """What makes a worker differ from the others. Its libraries' thread pools share the CPUs out."""
     threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    # As long as this supervisor lives, what its workers died of is remembered, even without a folder.
+    remember = {} if config.poison.folder or config.snapshots.folder else {"JD_INTENT__POISON__FOLDER": str(folder)}
     return {
         **os.environ,
+        **remember,
         "OMP_NUM_THREADS": threads,  # Arrow's pool, too
         "JD_INTENT__KAFKA__INSTANCE_ID": f"{config.kafka.instance}-{number}",
         "JD_INTENT__HTTP__HOST": f"unix:{folder / f'{number}.sock'}",

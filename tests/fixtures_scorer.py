@@ -31,6 +31,7 @@ from streaming.event import Action, action_columns, dimension_columns, dimension
 from streaming.health import Health
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
+from streaming.poison import open_poison
 from streaming.publish import Publisher
 from streaming.reader import Waiting
 from streaming.snapshots import load_state
@@ -314,11 +315,13 @@ def running(
     if config.snapshots.folder:
         store = EmbeddedStore(config.store)
         snapshots, restored = load_state(config, store, waiting, metrics)
+    poison = open_poison(config)
     scorer = Scorer(
         config, source=functools.partial(ActionSource, config.kafka, waiting),
         dimensions=DimensionSource(config.kafka, waiting),
         store=store or loaded_store(), encoder=encoder, model=model, publisher=publisher, metrics=metrics,
         health=health, stop=stop, step=lambda name: step(scorer, name), snapshots=snapshots, restored=restored,
+        poison=poison,
     )  # fmt: skip
     health.ready("model")
     raised: list[BaseException] = []
@@ -338,6 +341,7 @@ def running(
         stop.set()
         thread.join(PATIENCE_S)
         model.close()
+        poison.close()
         if snapshots is not None:
             snapshots.close()
     assert not thread.is_alive()

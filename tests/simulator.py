@@ -7,9 +7,9 @@ A schedule is drawn from its seed: which faults it has and how often, what is se
 scorer's loop, its publishing, the shop, the supervisor) is a greenlet that hands over at every call to Kafka or to the
 model and after every step of the loop, so that a process dies, freezes or loses its partitions between any two of them.
 Half of the schedules take snapshots all the time; in half of them the scorers are mended at some time, and take from
-then on records that they have refused until then. After a while the faults end; then all must be answered: every event
-once, in its partition's order, with exactly the score that its features have when it is answered alone; every refused
-record in the dead letters once, and in no window.
+then on records that they have refused until then; in half there are records that kill whoever prepares them. After a
+while the faults end; then all must be answered: every event once, in its partition's order, with exactly the score that
+its features have when it is answered alone; every refused record in the dead letters once, and in no window.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import threading
 import time
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,16 +47,27 @@ import streaming.reader
 import streaming.snapshots
 from streaming.config import Config
 from streaming.errors import ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, ScorerError
-from streaming.event import action_columns, action_decoder, dimension_columns, dimension_decoders, reason, reason_of
+from streaming.event import (
+    Actions,
+    Decoder,
+    Record,
+    action_columns,
+    action_decoder,
+    dimension_columns,
+    dimension_decoders,
+    reason,
+    reason_of,
+)
 from streaming.health import Health
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
+from streaming.poison import Poison, open_poison
 from streaming.publish import Publisher
 from streaming.reader import Waiting
 from streaming.snapshot_folder import Writing
 from streaming.snapshots import Snapshots
 from streaming.source import ActionSource, DimensionSource
-from streaming.store import EmbeddedStore
+from streaming.store import EmbeddedStore, FeatureStore
 from streaming.triton import Scores
 
 __all__ = ["Violation", "simulate"]
@@ -68,6 +79,9 @@ WORKLOADS = 16  # streams of events, whose truth is computed once each
 TROUBLE_S = 40.0  # simulated; faults end then
 PATIENCE_S = 400.0  # simulated; all must be answered then
 SWITCHES_MAX = 60_000
+TRIES_MAX = 5  # of deaths by poison: so often no innocent record is in hand alone when a crash comes
+DEADLY = ("decode kills", "decode fails", "features kill", "features fail")
+"""Texts in a record, and what happens to who decodes it, or inserts its row: SIGKILL, or a defect that ends it."""
 MEMORY = Path("/dev/shm")  # snapshots of a schedule live there: the disk is not what is tested
 TAKEN_BYTES = 600  # of a value, until the scorers are mended
 TRACE = 100_000  # lines that a violation shows at most
@@ -91,7 +105,7 @@ FAULTS = {
     "noise": 0.02,
     "model away": 0.05,
     "model slow": 0.05,
-    "model mad": 0.005,
+    "model mad": 0.015,
     "clock jump": 0.01,
     "snapshot fails": 0.1,
 }
@@ -104,6 +118,10 @@ class Violation(AssertionError):
 
 class Stuck(Violation):
     """It does not come to an end."""
+
+
+class Defect(Exception):
+    """What nobody has foreseen: the process ends with status 1."""
 
 
 class Killed(BaseException):
@@ -120,6 +138,7 @@ class Process:
     silent_since: float | None = None
     """Since when the group has not heard of it."""
     snapshots: Snapshots | None = None
+    poison: Poison | None = None
 
 
 @dataclass(eq=False)
@@ -274,6 +293,9 @@ class World:
                 process.snapshots._taking._capture.close()  # the engine is another schedule's next
             process.snapshots.folder.close()  # as the system does: its lock is free
             process.snapshots = None
+        if process.poison is not None:
+            process.poison.close()
+            process.poison = None
 
     def run(self, until: Callable[[], bool]) -> None:
         """Lets tasks run until `until` holds; a task that failed fails the run."""
@@ -379,6 +401,57 @@ class Model:
         return self._digest
 
 
+class Deadly:
+    """A store of whose rows some are deadly."""
+
+    def __init__(self, world: World, store: EmbeddedStore) -> None:
+        self._world, self._store = world, store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
+        self._strike({**dimensions, "actions": actions.rows})
+        return self._store.answer(dimensions, actions)
+
+    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
+        self._strike({**dimensions, **({} if actions is None else {"actions": actions.rows})})
+        self._store.restore(dimensions, actions)
+
+    def _strike(self, tables: Mapping[str, pa.Table]) -> None:
+        strike(self._world, "features", *(str(rows.to_pylist()) for rows in tables.values()))
+
+
+def arm(world: World, scorer: Scorer) -> None:
+    """Makes deadly records deadly."""
+
+    def arm_decoder(decoder: Decoder[Any]) -> None:
+        decode_all = decoder.decode_all
+
+        def decode(records: Sequence[Record]) -> Any:
+            strike(world, "decode", *(str(record.value()) for record in records))
+            return decode_all(records)
+
+        setattr(decoder, "decode_all", decode)  # noqa: B010 - of this one decoder
+
+    for decoder in (scorer.decoder, *scorer.preparation._dimension_decoders.values()):
+        arm_decoder(decoder)
+    scorer.store = cast(FeatureStore, Deadly(world, cast(EmbeddedStore, scorer.store)))
+
+
+def strike(world: World, stage: str, *texts: str) -> None:
+    """Ends the process if one of the texts says so."""
+    for text in texts:
+        for deadly in DEADLY:
+            if deadly.startswith(stage) and deadly in text:
+                world.tell(f"{world.process().name}: {deadly}")
+                world.counts["deadly"] = world.counts.get("deadly", 0) + 1
+                if "fail" in deadly:
+                    raise Defect(deadly)
+                world.kill(world.process())
+                world.sleep(0)
+
+
 # ── what is sent, and what must come of it ───────────────────────────────────────────────────────────────────────────
 
 
@@ -438,7 +511,24 @@ def _workload(number: int) -> Workload:
         if luck.random() < 0.1:
             bad = luck.choice((b"{", b"", None, b"\xff", json.dumps({**row, "type": "9"}).encode()))
             actions.append(_entry("actions", entry.place[1], user, bad))
+    if has_deadly(number):
+        how = number // 2
+        row = {**shop.actions[0], "user_id": "0", "br": DEADLY[how % 4]}
+        actions.insert(luck.randrange(len(actions)), _entry("actions", 0, "0", json.dumps(row).encode()))
+        if how % 2:
+            rows = (dimensions, later)[how // 2 % 2]
+            row = {**nobody, "sku_id": "deadly", "has_bad_comment": DEADLY[(how + 1) % 4]}
+            rows.insert(luck.randrange(len(rows)), _entry("comments", how // 4 % 2, "deadly", json.dumps(row).encode()))
     return Workload(dimensions, later, actions, [int(luck.random() < 0.1) for _ in actions])
+
+
+def has_deadly(number: int) -> bool:
+    """Are there deadly records in this workload, and journals against them?"""
+    return number % 2 == 1
+
+
+def is_deadly(entry: Entry) -> bool:
+    return any(text.encode() in (entry.value() or b"") for text in DEADLY)
 
 
 class Digest:
@@ -481,7 +571,7 @@ class Bench:
                     "batch": {"messages_max": messages_max, "poll_ms": 1000},
                     "model": {"timeout_s": 5.0, "give_up_after_s": 40.0},
                     "store": {"sql": str(REPOSITORY / "sql")},
-                    "snapshots": {"every_s": 0.5},
+                    "snapshots": {"every_s": 0.5}, "poison": {"tries_max": TRIES_MAX},
                     "events": {} if mended else {"message_bytes_max": TAKEN_BYTES},
                 }
             )  # fmt: skip
@@ -509,6 +599,9 @@ class Bench:
         for entry in [*workload.dimensions, *workload.later]:
             table = TABLES[entry.topic()][0]
             (good, _, bad), at = decoders[table].decode_all([entry]), place(entry)
+            if is_deadly(entry):
+                truth.refused[at] = "kills_process"
+                continue
             if bad:
                 truth.refused[at] = reason(bad[0][1])
             else:
@@ -516,6 +609,9 @@ class Bench:
         decoder = action_decoder(65_536, 300)
         for entry, gap in zip(workload.actions, workload.gaps, strict=True):
             (events, _, bad), at = decoder.decode_all([entry]), place(entry, gap)
+            if is_deadly(entry):
+                truth.refused[at] = "kills_process"
+                continue
             if bad or at in too_large:
                 truth.refused[at] = "too_large" if at in too_large else reason(bad[0][1])
                 continue
@@ -555,6 +651,7 @@ class Schedule:
         self.workload = bench().workload(self.number)
         all_taken = bench().truth(self.number, frozenset())
         self.total = len(all_taken.scores) + len(all_taken.refused)
+        self.deadly = has_deadly(self.number)
         self.mutate = mutate
         luck = random.Random(seed)
         self.mended_at = luck.uniform(0.0, TROUBLE_S / 2) if luck.random() < 0.5 else 0.0
@@ -564,8 +661,8 @@ class Schedule:
         self.sent = False
         # Half of the schedules take snapshots, far more often than anybody would.
         snapshots = self.world.random.random() < 0.5
-        self._folder = TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) if snapshots else None
-        self.folder = Path(self._folder.name) if self._folder else None
+        self._folder = TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        self.folder = Path(self._folder.name) if snapshots else None
 
     def run(self) -> None:
         world = self.world
@@ -585,8 +682,7 @@ class Schedule:
                 for process, *_ in self.scorers.values():
                     world.kill(process)
                     world.bury(process)
-                if self._folder is not None:
-                    self._folder.cleanup()
+                self._folder.cleanup()
                 for store in self.stores:
                     store.clear()
                     store.load_history()
@@ -670,20 +766,25 @@ class Schedule:
                 world.tell(f"{name}: restored {restored and (restored.actions, restored.dimensions)}")
                 if restored is None:
                     store.load_history()
+            if self.deadly:
+                journals = config.poison.model_copy(update={"folder": f"{self._folder.name}/poison"})
+                process.poison = open_poison(config.model_copy(update={"poison": journals}))
             scorer = Scorer(
                 config, source=functools.partial(ActionSource, config.kafka, waiting),
                 dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=bench().encoder,
                 model=Model(world, config, bench().encoder.digest), publisher=publisher, metrics=metrics,
-                health=health, stop=event, snapshots=snapshots, restored=restored, step=world.point,
-                start=lambda work: Work(world, work),
+                health=health, stop=event, snapshots=snapshots, restored=restored, poison=process.poison,
+                step=world.point, start=lambda work: Work(world, work),
                 clock=lambda: START_MS / 1000 + world.now + world.wall_s,
             )  # fmt: skip
+            if self.deadly:
+                arm(world, scorer)
             self.mutate(scorer)
             self.scorers[name] = (*self.scorers[name][:3], scorer)
             scorer.run()
         except OffsetOutOfRange:
             raise
-        except (ScorerError, KafkaException) as error:
+        except (ScorerError, KafkaException, Defect) as error:
             world.tell(f"{name}: exits: {type(error).__name__}: {error}")
 
     def _answered(self) -> bool:
@@ -831,7 +932,7 @@ def main() -> None:
         print("\n".join(world.trace))
         print(f"seed {words.replay}: nothing wrong; faults: {world.counts}")
         return
-    started, counts = time.monotonic(), dict.fromkeys(FAULTS, 0)
+    started, counts = time.monotonic(), dict.fromkeys((*FAULTS, "deadly"), 0)
     bench()
     for done, seed in enumerate(range(words.first, words.first + words.seeds), start=1):
         try:
