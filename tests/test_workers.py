@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from fixtures_scorer import REPOSITORY, Shop, Stage, check, wait_until
+from fixtures_scorer import running as running_scorer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from test_loop_process import get, members
 
 from deploy.process import Process, free_ports
 from streaming.config import Config
+from streaming.encode import Encoder
 from streaming.errors import WorkerFailed
 from streaming.workers import Merged, Supervisor
 
@@ -83,12 +85,16 @@ def test_a_worker_that_is_killed_comes_back_and_nothing_is_lost_or_doubled(
         worker = pids(tmp_path)[0]
         supervisor.popen.kill()  # its worker goes with it
         supervisor.popen.wait()
-        wait_until(lambda: not Path(f"/proc/{worker}").exists() or _zombie(worker), "the worker has ended")
+        wait_until(lambda: not running(worker), "the worker has ended")
     check(found, truth)
 
 
-def _zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+def running(pid: int) -> bool:
+    """Is there such a process, and not only its exit status?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_what_no_restart_mends_stops_all_with_its_status(stage: Stage, tmp_path: Path) -> None:
@@ -137,3 +143,61 @@ def test_counters_never_fall_and_gauges_name_their_worker() -> None:
     assert shown() == {name: value for name, value in both.items() if name != "g['0']"}
     merged.see("0", text % (1, 9, 0, 1, 1))  # its successor
     assert shown() == both | {"c_total['x']": 16, "g['0']": 9, "h_bucket['+Inf']": 7, "h_count[]": 7, "h_sum[]": 7.5}
+
+
+def test_a_worker_that_hangs_is_killed_and_started_again(
+    stage: Stage, shop: Shop, truth: dict[str, float], tmp_path: Path
+) -> None:
+    port = free_ports(1)[0]
+    file = stage.file(
+        tmp_path, kafka={"static_membership": True}, http={"port": port, "stalled_s": 8.0}, log={"format": "json"},
+        workers={"backoff_ms": 50},
+    )  # fmt: skip
+    half = len(shop.actions) // 2
+    stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+    with start(file, tmp_path) as supervisor:
+        supervisor.wait_ready(lambda: get(port, "/readyz")[0] == 200, 120)
+        stage.collect(half)
+        hung = pids(tmp_path)[0]
+        os.kill(hung, signal.SIGSTOP)
+        stage.send_actions(shop.actions[half:])
+        wait_until(lambda: pids(tmp_path)[0] != hung, "a new process")
+        assert {event["worker"] for event in events(tmp_path, "worker hangs: killed")} == {0}
+        check(stage.collect(len(shop.actions)), truth)
+        assert supervisor.stop(30) == 0, supervisor.tail()
+
+
+def test_a_worker_that_does_not_stop_is_killed_and_the_rest_end_in_order(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, tmp_path: Path
+) -> None:
+    port = free_ports(1)[0]
+    file = stage.file(tmp_path, http={"port": port}, log={"format": "json"}, workers={"stop_s": 20.0})
+    half = len(shop.actions) // 2
+    stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+    with start(file, tmp_path) as supervisor:
+        supervisor.wait_ready(lambda: get(port, "/readyz")[0] == 200, 120)
+        stage.collect(half)
+        os.kill(pids(tmp_path)[1], signal.SIGSTOP)
+        supervisor.popen.send_signal(signal.SIGTERM)
+        assert supervisor.popen.wait(60) == 0, supervisor.tail()
+    assert [event["worker"] for event in events(tmp_path, "worker does not stop: killed")] == [1]
+    assert {event.get("worker") for event in events(tmp_path, "stopped")} == {"0", None}
+    assert not any(running(pid) for pid in pids(tmp_path).values())
+    with running_scorer(stage.config(), scorer_encoder):
+        stage.send_actions(shop.actions[half:])
+        check(stage.collect(len(shop.actions)), truth)
+
+
+def test_the_second_interrupt_kills_the_supervisor_and_its_workers(stage: Stage, shop: Shop, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    file = stage.file(tmp_path, http={"port": port}, log={"format": "json"}, workers={"stop_s": 3600.0})
+    stage.send_shop(shop)
+    with start(file, tmp_path) as supervisor:
+        supervisor.wait_ready(lambda: get(port, "/readyz")[0] == 200, 120)
+        os.kill(pids(tmp_path)[0], signal.SIGSTOP)  # it would be waited for
+        supervisor.popen.send_signal(signal.SIGINT)
+        wait_until(lambda: bool(events(tmp_path, "told to stop")), "it was told")
+        assert supervisor.running()
+        supervisor.popen.send_signal(signal.SIGINT)
+        assert supervisor.popen.wait(60) == -signal.SIGINT, supervisor.tail()
+    wait_until(lambda: not any(running(pid) for pid in pids(tmp_path).values()), "all workers are gone")
