@@ -27,7 +27,7 @@ TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help environments spark-environment demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
-        bench-restart soak-engine clean
+        bench-offline bench-restart soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ bench: environments  ## the pipeline beside a raw transactional echo, and Triton
 
 bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
 	$(PYTHON) -m benchmarks.engine
+
+bench-offline: environments  ## the offline query over 1 M requests and 10 M actions: time and memory are linear
+	$(PYTHON) -m benchmarks.offline
 
 soak-engine: environments  ## endless inserts into tables with a time to live: memory must stay (ROWS=N)
 	$(PYTHON) -m benchmarks.memory $(if $(ROWS),--rows $(ROWS))

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,7 +40,7 @@ deploy users select user_id, count(page) over w as n, distinct_count(page) over 
 """
 
 
-def numbered(prefix: str, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Array:
+def numbered(prefix: str, numbers: npt.NDArray[np.int64]) -> pa.Array:
     """Texts: `prefix` and ten digits."""
     digits = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 10, "0")
     return pc.binary_join_element_wise(prefix, digits, "")
