@@ -30,6 +30,7 @@ __all__ = ["Shell", "mapped", "run", "statements_of"]
 
 ROWS_MAX = 20  # rows of a result that are shown; all are counted
 CELL_CHARS_MAX = 60
+WORDS_CHARS_MAX = 100  # of a statement that is reported
 HELP = """\
 A statement ends with `;` and may take several lines. Beside what docs/feature-sql.md lists:
   SHOW DATABASES; SHOW TABLES; SHOW DEPLOYMENTS; SHOW DEPLOYMENT name; DESC table; EXPLAIN SELECT …;
@@ -102,11 +103,14 @@ class Shell:
             UnsupportedSQL, BadRow, KeyError: of the first that fails; those before it have run.
         """
         for statement, _ in statements_of(text):
-            self.statement(statement)
+            try:
+                self.statement(statement)
+            except BadRow as error:  # what the engine says of SQL has a place already; a file or a row has not
+                raise BadRow(f"{_place(statement)}: {error}") from None
 
     def statement(self, text: str) -> None:
         """Runs one statement, without its `;`, and shows its answer."""
-        bare = re.sub(r"^(\s|--[^\n]*(\n|$)|/\*.*?\*/)+", "", text, flags=re.DOTALL)
+        bare = _bare(text)
         for pattern, answer in self.questions.items():
             found = re.fullmatch(pattern + r"\s*", bare, re.IGNORECASE | re.DOTALL)
             if found is not None:
@@ -126,8 +130,8 @@ class Shell:
         if not self.csv:
             more = [f"{name} {n - before.get(name, 0):+,} rows" for name, n in self.counts().items()
                     if n != before.get(name, 0)]  # fmt: skip
-            words = " ".join(bare.split()[:3])
-            self.out.print(Text(f"{words} … ok{''.join(f', {m}' for m in more)} ({_since(start)})", "green"))
+            done = f"{_named(bare)}: ok{''.join(f', {m}' for m in more)} ({_since(start)})"
+            self.out.print(Text(done, "green"), soft_wrap=True)
 
     def command(self, line: str) -> None:
         """Runs a `.command`; `.quit` raises EOFError."""
@@ -231,6 +235,23 @@ class Shell:
         counted = f"{answer.num_rows:,} rows" if answer.num_rows != 1 else "1 row"
         hidden = f", the first {len(rows)} shown" if left > 0 else ""
         self.out.print(Text(f"{counted} of {answer.num_columns} columns{hidden} ({_since(start)})", "green"))
+
+
+def _bare(text: str) -> str:
+    """A statement without the blanks and comments before it."""
+    return re.sub(r"^(\s|--[^\n]*(\n|$)|/\*.*?\*/)+", "", text, flags=re.DOTALL)
+
+
+def _place(text: str) -> str:
+    """line:column of a statement's first word, in the script that it stands in."""
+    at = len(text) - len(_bare(text))
+    return f"{text.count(chr(10), 0, at) + 1}:{at - text.rfind(chr(10), 0, at)}"
+
+
+def _named(bare: str) -> str:
+    """A statement up to its first parenthesis, on one line: what it is about."""
+    words = " ".join(bare.split()).partition("(")[0].strip()
+    return words if len(words) <= WORDS_CHARS_MAX else words[: WORDS_CHARS_MAX - 1] + "…"
 
 
 def _since(start: float) -> str:

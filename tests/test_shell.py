@@ -110,11 +110,21 @@ def test_the_tutorials_scripts_run_as_they_stand(jd: Path, tmp_path: Path) -> No
     maps = ["--map", f"/root/project/data={tmp_path}", "--map", f"/root/project/out={tmp_path / 'out'}"]
     done = CliRunner().invoke(app, ["sql", *scripts, *maps, "-e", "show tables"])
     assert done.exit_code == 0, done.stderr
-    assert "LOAD DATA INFILE … ok, JD_db.bo_action +89,187 rows" in done.stdout
+    loaded = "LOAD DATA INFILE '/root/project/data/JD_data/bo_action/*.parquet' INTO TABLE bo_action OPTIONS: ok"
+    assert f"{loaded}, JD_db.bo_action +89,187 rows" in done.stdout
     written = pq.read_table(tmp_path / "out") if list(tmp_path.glob("out/*/*.parquet")) else None
     parts = list((tmp_path / "out").rglob("part-*.csv"))
     rows = written.num_rows if written is not None else sum(pyarrow.csv.read_csv(part).num_rows for part in parts)
     assert rows == 13_916
+
+
+def test_a_missing_file_is_named_with_the_place_of_its_statement(tmp_path: Path) -> None:
+    script = tmp_path / "load.sql"
+    script.write_text("create table t(a int);\n-- a comment\n  load data infile '/no/such/*.csv' into table t;\n")
+    done = CliRunner().invoke(app, ["sql", str(script)])
+    assert done.exit_code == 2
+    assert done.stderr == f"{script}: 3:3: /no/such/*.csv: no such file\n"
+    assert done.stdout.startswith("create table t: ok")
 
 
 def test_the_prompt_reads_statements_of_several_lines_and_goes_on_after_an_error(
