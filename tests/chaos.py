@@ -30,6 +30,8 @@ READY_S = 180.0
 RECOVERY_S_MAX = 120.0
 QUIET_S = (0.5, 3.0)  # between two rounds
 STOP_S_MAX = 30.0
+LOOK_S = 1.0  # between two looks at Triton, while events are waited for
+SILENCE_S_MAX = 20.0  # of a Triton that nobody holds back
 SNAPSHOT_S = 5.0
 KAFKA = {"session_timeout_s": 6.0, "transaction_timeout_s": 10.0, "give_up_after_s": 60.0}
 
@@ -54,6 +56,7 @@ class Chaos:
     subscriber: Subscriber
     luck: random.Random
     stops_s: list[float] = field(default_factory=list)
+    triton_deaths: int = 0
 
     def scorer_killed(self) -> None:
         self.scorers.signal(self._any(), signal.SIGKILL)
@@ -100,6 +103,13 @@ class Chaos:
         time.sleep(1.0)
         self.rig.broker.start()
 
+    def revive_triton(self, silent_s: float) -> None:
+        """As its supervisor would: Triton's Python backend may crash by itself once it wakes up from a SIGSTOP."""
+        if not self.rig.triton.process.running() or silent_s > SILENCE_S_MAX:
+            self.triton_deaths += 1
+            self.rig.triton.kill()
+            self.rig.triton.start()
+
     def _any(self, answering: bool = False) -> Slot:
         deadline = time.monotonic() + RECOVERY_S_MAX
         while not (running := [s for s in self.scorers.running() if not answering or s.answers("/healthz")]):
@@ -110,9 +120,15 @@ class Chaos:
 
     def recovered(self) -> float:
         """Seconds from now until an event that is sent from now on is scored, in each partition."""
-        now = time.monotonic()
+        now = looked = answered = time.monotonic()
         while len([at for at in self.subscriber.newest.values() if at >= now]) < PARTITIONS:
             self.scorers.check()
+            if time.monotonic() > looked + LOOK_S:
+                looked = time.monotonic()
+                if self.rig.triton.ready():
+                    answered = looked
+                else:
+                    self.revive_triton(looked - answered)
             if self.subscriber.failure or self.traffic.failure:
                 raise Failed(f"{self.subscriber.failure or self.traffic.failure}")
             if time.monotonic() - now > RECOVERY_S_MAX:
@@ -142,8 +158,25 @@ def drawn(luck: random.Random) -> Iterator[str]:
         yield from names
 
 
-def chaos(folder: Path, rounds: int, seed: int, minutes: float) -> tuple[list[Round], Verdict, list[int], list[float]]:
-    """The rounds, the verdict, how scorers ended that were not killed, and how long SIGTERM took."""
+@dataclass
+class Outcome:
+    """What came of the rounds.
+
+    Attributes:
+        statuses: of the scorers that ended meanwhile.
+        stops_s: how long each SIGTERM took.
+        triton_deaths: how often Triton ended by itself.
+    """
+
+    rounds: list[Round]
+    verdict: Verdict
+    statuses: list[int]
+    stops_s: list[float]
+    triton_deaths: int
+
+
+def chaos(folder: Path, rounds: int, seed: int, minutes: float) -> Outcome:
+    """Does the rounds, and judges every score."""
     luck = random.Random(seed)
     with pipeline(folder) as rig:
         traffic = Traffic(rig.stage, PER_S, seed)
@@ -186,11 +219,12 @@ def chaos(folder: Path, rounds: int, seed: int, minutes: float) -> tuple[list[Ro
         if any(ends):
             raise Failed(f"told to stop at the end, the scorers ended with {ends}")
         print("recomputing every score from the input topics", flush=True)
-        return done, rig.judge(subscriber), statuses, made.stops_s
+        return Outcome(done, rig.judge(subscriber), statuses, made.stops_s, made.triton_deaths)
 
 
-def report(rounds: list[Round], verdict: Verdict, statuses: list[int], stops_s: list[float], seconds: float) -> str:
+def report(outcome: Outcome, seconds: float) -> str:
     """Markdown."""
+    rounds, verdict, statuses = outcome.rounds, outcome.verdict, outcome.statuses
     lines = [
         f"{len(rounds)} rounds in {seconds / 60:.0f} minutes, {SCORERS} scorers, {PARTITIONS} partitions, "
         f"{PER_S:.0f} events/s.",
@@ -213,8 +247,9 @@ def report(rounds: list[Round], verdict: Verdict, statuses: list[int], stops_s: 
         f"| doubled | {len(verdict.doubled)} |",
         f"| wrong | {len(verdict.wrong)} |",
         f"| out of order | {len(verdict.disordered)} |",
-        f"| SIGTERM under load until the end of the process | {', '.join(f'{s:.1f}' for s in stops_s)} s |",
-        f"| processes that ended by themselves, by exit status | {by_itself or 'none'} |",
+        f"| SIGTERM under load until the end of the process | {', '.join(f'{s:.1f}' for s in outcome.stops_s)} s |",
+        f"| scorers that ended by themselves, by exit status | {by_itself or 'none'} |",
+        f"| Triton crashed by itself, and was started again | {outcome.triton_deaths} |",
     ]
     return "\n".join(lines)
 
@@ -230,8 +265,8 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.monotonic()
-    rounds, verdict, statuses, stops_s = chaos(folder, words.rounds, words.seed, words.minutes)
-    text = report(rounds, verdict, statuses, stops_s, time.monotonic() - started)
+    outcome = chaos(folder, words.rounds, words.seed, words.minutes)
+    text, verdict = report(outcome, time.monotonic() - started), outcome.verdict
     (folder / "report.md").write_text(text + "\n")
     print(text)
     if not verdict.clean():
