@@ -65,6 +65,7 @@ FORMAT = 1
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 LOCAL_MS = 8 * HOUR_MS  # the shop's clock is UTC+8
+FEW_ROWS = 128  # a text column of so many is not dictionary-encoded
 CACHE_VALUES_MAX = 1 << 20  # of texts per field; then it starts anew
 
 
@@ -260,11 +261,11 @@ def _digest(fitted: _Fitted) -> str:
 
 
 class _Columns:
-    """The columns of one call; a text column is dictionary-encoded once, whoever reads it."""
+    """The columns of one call; the distinct texts of a column are found once, whoever reads it."""
 
     def __init__(self, features: pa.Table) -> None:
         self._features = features
-        self._texts: dict[str, tuple[list[str | None], NDArray[np.int32]]] = {}
+        self._texts: dict[str, tuple[list[str | None], NDArray[np.int32] | None]] = {}
         self._times: dict[str, tuple[Ids, NDArray[np.bool_] | None]] = {}
 
     def column(self, name: str, is_type: Callable[[pa.DataType], bool], wanted: str) -> pa.Array:
@@ -276,14 +277,20 @@ class _Columns:
             raise ArtifactMismatch(f"column {name}: the encoder needs {wanted}, the features have {column.type}")
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
-    def texts(self, name: str) -> tuple[list[str | None], NDArray[np.int32]]:
-        """Distinct texts (None among them where there are NULLs), and each row's place among them."""
+    def texts(self, name: str) -> tuple[list[str | None], NDArray[np.int32] | None]:
+        """Distinct texts (None among them where there are NULLs) and each row's place among them.
+
+        Of few rows each one's text, and no places: then it is quicker not to look for equal ones.
+        """
         if name not in self._texts:
             column = self.column(name, _is_text, "a string")
-            encoded = column.dictionary_encode(null_encoding="encode")
-            # An object array on the way: several times faster than to_pylist.
-            distinct = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
-            self._texts[name] = (distinct, encoded.indices.to_numpy())
+            if len(column) <= FEW_ROWS:
+                self._texts[name] = (column.to_pylist(), None)
+            else:
+                encoded = column.dictionary_encode(null_encoding="encode")
+                # An object array on the way: of many values it is several times faster than to_pylist.
+                distinct = encoded.dictionary.to_numpy(zero_copy_only=False).tolist()
+                self._texts[name] = (distinct, encoded.indices.to_numpy())
         return self._texts[name]
 
     def numbers(self, name: str, of: str) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -341,7 +348,8 @@ class _TextLookup:
             new = [text for text in texts if text is not None]
         if new:
             self._learn(new)
-        return np.array([self._cache[text] for text in texts], np.int64)[rows]
+        ids = np.array([self._cache[text] for text in texts], np.int64)
+        return ids if rows is None else ids[rows]
 
     def _learn(self, texts: list[str]) -> None:
         digest, spell = xxhash.xxh64_intdigest, self._spell
