@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -27,7 +28,8 @@ __all__ = ["Publisher"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
 STOP_S = 5.0  # for how long a call is repeated once the process is told to stop
-HUNG_S = 4 * CALL_TIMEOUT_S  # a call that runs for so long will not return
+HUNG_S = CALL_TIMEOUT_S + 3.0  # a call that runs for so long will not return; the rest is for a busy machine
+STEP_S = 2.0  # more than this between two looks at a call, and the process itself was stopped
 # A broker writes a transaction's markers after it has answered the commit, and refuses the next transaction meanwhile.
 # librdkafka then waits 20 ms: a rest as long as the markers usually take is shorter.
 MARKERS_S = 0.006
@@ -38,6 +40,15 @@ Message = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
 
 _log = structlog.stdlib.get_logger("streaming.publish")
+
+
+@dataclass
+class _Running:
+    """A call under way: when it was looked at last, and for how long it runs as far as looks tell."""
+
+    step: str
+    looked: float
+    seconds: float = 0.0
 
 
 class Publisher:
@@ -60,7 +71,7 @@ class Publisher:
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
         self._patience_s = kafka.give_up_after_s
         self._stop, self._beat = stop, beat
-        self._running: tuple[str, float] | None = None
+        self._running: _Running | None = None
         common = kafka.client()
         limits = _message_bytes_max(common, (self._scores, self._dead_letters, *topics))
         self.dead_letter_bytes_max = limits[self._dead_letters]
@@ -127,13 +138,17 @@ class Publisher:
         self._committed = time.monotonic()
 
     def hung(self) -> str | None:
-        """The call that should have timed out long ago, if there is one.
+        """The call that should have timed out long ago, if there is one; to be asked about once a second.
 
         librdkafka 2.16 may block in `send_offsets_to_transaction` for ever, whatever its timeout, when the broker was
-        killed and came back.
+        killed and came back. Time in which this process was stopped (SIGSTOP, a suspended machine) does not count.
         """
-        running = self._running
-        return running[0] if running and time.monotonic() - running[1] > HUNG_S else None
+        running, now = self._running, time.monotonic()
+        if running is None:
+            return None
+        running.seconds += min(now - running.looked, STEP_S)
+        running.looked = now
+        return running.step if running.seconds > HUNG_S else None
 
     def close(self) -> None:
         """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
@@ -172,7 +187,7 @@ class Publisher:
         deadline = time.monotonic() + self._patience_s
         leaving = False
         while True:
-            self._running = step, time.monotonic()
+            self._running = _Running(step, time.monotonic())
             try:
                 call(*arguments)
             except KafkaException as raised:
