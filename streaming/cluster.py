@@ -30,7 +30,7 @@ from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.engine.shape import Shape
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.event import Actions
+from streaming.event import Action, Actions, Record
 from streaming.waves import ANY, Access, Places, cut, levels
 
 __all__ = ["WAVE_ROWS_MAX", "ClusterStore", "Transport", "times_checked"]
@@ -163,6 +163,10 @@ class ClusterStore:
     def request_schema(self) -> pa.Schema:
         """The columns of a request."""
         return self._request_schema
+
+    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+        """All of them: see `streaming.store.open_store`."""
+        return list(actions), list(records)
 
     def waves(self, actions: Actions, lanes: Sequence[int] | None = None) -> list[Places]:
         """The events in waves that can be answered one after the other; `lanes` as in `streaming.waves.levels`."""

@@ -22,8 +22,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streaming.errors import ConfigError
 
 __all__ = [
-    "ENV_PREFIX", "Batch", "Config", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model", "OpenMLDB",
-    "Poison", "Rest", "Store", "Topics", "Workers", "load", "masked",
+    "ENV_PREFIX", "Batch", "Config", "Dedup", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model",
+    "OpenMLDB", "Poison", "Rest", "Store", "Topics", "Workers", "load", "masked",
 ]  # fmt: skip
 
 ENV_PREFIX = "JD_INTENT__"
@@ -215,6 +215,15 @@ class Poison(_Table):
     folder: str = ""
 
 
+class Dedup(_Table):
+    horizon_s: float = Field(0.0, ge=0, le=31 * 86_400)
+
+    @property
+    def horizon_ms(self) -> int:
+        """0: off."""
+        return int(self.horizon_s * 1000)
+
+
 class Model(_Table):
     url: str = Field("localhost:8001", min_length=1)
     name: Name = "embedding"
@@ -263,6 +272,7 @@ class Config(BaseSettings):
     store: Store = Store()
     snapshots: Snapshots = Snapshots()
     poison: Poison = Poison()
+    dedup: Dedup = Dedup()
     model: Model = Model()
     workers: Workers = Workers()
     http: Http = Http()

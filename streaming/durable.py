@@ -65,6 +65,7 @@ class Patient:
 
     def __init__(self, store: Any, loop: Scorer) -> None:
         self._store, self._loop = store, loop
+        self.sift = store.sift
         self.waves = store.waves
         self.schema = store.schema
         self.sizes = store.sizes

@@ -2,8 +2,8 @@
 
 State = f(history, log): the same history is loaded, then the input topics are read from their beginning to the end and
 followed from there, outside of any consumer group: nothing is committed or published, the scorer is not disturbed.
-Records that the scorer would make dead letters of are skipped, by the same rules; so are those that are dead letters
-already, when it starts. Request rows are never inserted.
+Records that the scorer would make dead letters of, or leave out because they repeat a request, are skipped, by the same
+rules; so are those that are dead letters already, when it starts. Request rows are never inserted.
 
 Rows of one partition keep its order, and rows of one key lie in one partition: windows stand as they do in the scorer.
 """
@@ -101,7 +101,7 @@ class Follower:
     """Follows the input topics from a thread of its own; `request` may be called from any thread.
 
     Args:
-        config: `[kafka]`, `[batch]`, `[events]` and `[store]` are read.
+        config: `[kafka]`, `[batch]` and `[events]` are read.
         store: loaded already.
 
     Attributes:
@@ -204,25 +204,26 @@ class Follower:
         """Inserts what the scorer would insert of these records; dimension rows first, as it does."""
         dimensions: dict[str, pa.Table] = {}
         for topic, table in self._tables.items():
-            rows = self._decode(self._dimensions[table], [record for record in records if record.topic() == topic])
+            rows, _ = self._decode(self._dimensions[table], [record for record in records if record.topic() == topic])
             if rows:
                 dimensions[table] = dimension_columns(table, rows)
         topic = self._config.kafka.topics.actions
-        actions = self._decode(self._actions, [record for record in records if record.topic() == topic])
+        actions, good = self._decode(self._actions, [record for record in records if record.topic() == topic])
         with self._turn:
             mark = self._store.mark()
+            kept, _ = self._store.sift(actions, good)
             try:
-                self._store.restore(dimensions, action_columns(actions) if actions else None)
+                self._store.restore(dimensions, action_columns(kept) if kept else None)
             except ValueError:  # the tables refuse a row (seldom: the decoder checks what they check): find it
                 self._store.rollback(mark)
-                for table, _, error in restore_singly(self._store, dimensions, actions):
+                for table, _, error in restore_singly(self._store, dimensions, actions, good):
                     self._skip(f"{table}: {error}")
 
-    def _decode(self, decoder: Decoder[E], records: Sequence[Record]) -> list[E]:
-        events, _, bad = decoder.decode_all(records)
+    def _decode(self, decoder: Decoder[E], records: Sequence[Record]) -> tuple[list[E], list[Record]]:
+        events, good, bad = decoder.decode_all(records)
         for record, error in bad:
             self._skip(f"{place(record.topic(), record.partition(), record.offset())}: {error}")
-        return events
+        return events, good
 
     def _skip(self, why: str) -> None:
         self._skipped += 1

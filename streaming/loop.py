@@ -113,6 +113,7 @@ class Batch:
         ends: the offsets that its transaction commits.
         records: of the actions to score.
         dead: the records that cannot be scored, and why.
+        repeats: how many more actions repeat a request that was scored, and are left out.
         ids: int64 [n, 41].
         after: the state behind it.
         committed: its transaction is.
@@ -125,6 +126,7 @@ class Batch:
     records: list[Record] = field(default_factory=list)
     actions: Actions | None = None
     dead: list[tuple[Record, BadEvent]] = field(default_factory=list)
+    repeats: int = 0
     ids: npt.NDArray[np.int64] | None = None
     call: Call | None = None
     after: Standing | None = None
@@ -244,7 +246,10 @@ class Scorer:
 
     def crowded(self, batch: Batch) -> bool:
         """Do more events wait behind it? Then its stages overlap with the next batch; else it is faster alone."""
-        return len(batch.records) + len(batch.dead) >= self.config.batch.messages_max // 2 and not self.careful()
+        return (
+            len(batch.records) + len(batch.dead) + batch.repeats >= self.config.batch.messages_max // 2
+            and not self.careful()
+        )
 
     def careful(self) -> bool:
         """Is a record here suspect? Then nothing is published beside what is prepared: a death must name its cause."""
@@ -306,7 +311,7 @@ class Scorer:
 
     def submit(self, batch: Batch | None) -> Batch | None:
         """Hands a batch to Triton; one that changes nothing on Kafka is done already."""
-        if batch is None or not (batch.records or batch.dead):
+        if batch is None or not (batch.records or batch.dead or batch.repeats):
             return None
         if batch.ids is not None and self.breaker.state == "closed":
             batch.call = self.model.submit(batch.ids)
@@ -442,12 +447,12 @@ class Scorer:
         self._aborts = 0
         self.standing = batch.after
         batch.committed = True
-        if batch.after is not None:
-            self.poison.behind({**batch.after.dimensions, **batch.ends})
         if self.store.durable and batch.actions is not None:
             self.stretches.owe(batch.actions)
         if self.owns_dimensions():
             self.dimensions.committed.update({p: o for p, o in batch.ends.items() if p[0] in self.dimensions.topics})
+        if batch.after is not None:
+            self.poison.behind({**batch.after.dimensions, **batch.ends}, self.dimensions.committed)
         return True
 
     def _wait(self, outcome: Outcome) -> None:
@@ -569,6 +574,7 @@ class Scorer:
                 "dead letter", at=place(record.topic(), record.partition(), record.offset()),
                 reason=reason(error), error=str(error)[:500],
             )  # fmt: skip
+        metrics.repeats.inc(batch.repeats)
         if batch.actions is None or scores is None:
             return
         metrics.scores.inc(len(batch.records))

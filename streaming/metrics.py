@@ -70,6 +70,9 @@ class Metrics:
         self.late = Counter(
             "jd_intent_late_events", "Actions older than the newest of their partition.", registry=registry
         )
+        self.repeats = Counter(
+            "jd_intent_duplicate_events", "Actions left out, because they repeat a request.", registry=registry
+        )
         self.restarts = Counter(
             "jd_intent_transaction_restarts", "Transactions that were aborted and done again.", registry=registry
         )

@@ -204,17 +204,25 @@ class Poison:
             beside.append(ledger)
         self._sum_up(beside, positions)
 
-    def behind(self, positions: Mapping[Place, int]) -> None:
-        """What lies before `positions` is committed, or was read without a death: nobody there is suspect any more."""
+    def behind(self, positions: Mapping[Place, int], published: Mapping[Place, int]) -> None:
+        """What lies before `positions` is committed, or was read without a death: nobody there is suspect any more.
+
+        Args:
+            published: up to where the dead letters of dimension topics are. A row behind that is read once more by who
+                gets to publish them, though a snapshot has it, or has it put aside: what is known of it stays written.
+        """
         if self._journal is None:
             return
         ledger = self._journal.ledger
         if not (self._suspects or ledger.suspects or ledger.deaths):
             return
-        suspects = [span for span in ledger.suspects if positions.get(span.place, 0) < span.end]
-        deaths = [
-            death for death in ledger.deaths if positions.get(death.place, 0) <= death.offset or self._is_kept(death)
-        ]
+
+        def passed(partition: Place) -> int:
+            position = positions.get(partition, 0)
+            return min(position, published.get(partition, 0)) if partition[0] in self._dimensions else position
+
+        suspects = [span for span in ledger.suspects if passed(span.place) < span.end]
+        deaths = [death for death in ledger.deaths if passed(death.place) <= death.offset or self._is_kept(death)]
         if (suspects, deaths) != (ledger.suspects, ledger.deaths):
             ledger.suspects, ledger.deaths = suspects, deaths[-ASIDE_MAX:]
             self._journal.save()

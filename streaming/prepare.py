@@ -34,6 +34,7 @@ class Prepared:
         events, records: the actions to score, and the records that they came in.
         actions: the same as columns; none without events.
         dead: what cannot be scored, and why.
+        repeats: how many actions were left out, because they repeat a request.
         ids: int64 [events, 41]; none without events.
     """
 
@@ -41,6 +42,7 @@ class Prepared:
     records: list[Record]
     actions: Actions | None = None
     dead: Refusals = field(default_factory=list)
+    repeats: int = 0
     ids: npt.NDArray[np.int64] | None = None
 
 
@@ -78,6 +80,7 @@ class Preparation:
             self._loop.health.beat()
         batch.dead = aside + [refusal for part in done for refusal in part.dead]
         batch.records = [record for part in done for record in part.records]
+        batch.repeats = sum(part.repeats for part in done)
         scored = [part for part in done if part.actions is not None]
         if len(scored) == 1:
             batch.actions, batch.ids = scored[0].actions, scored[0].ids
@@ -122,16 +125,20 @@ class Preparation:
     def _features(
         self, done: Prepared, tables: Mapping[str, pa.Table], rows: Mapping[str, Sequence[Record]]
     ) -> pa.Table | None:
-        """Inserts the rows and answers the requests; a row or event that the store refuses becomes a dead letter.
+        """Inserts the rows and answers the requests; a row or event that the store refuses becomes a dead letter, one
+        that repeats a request is left out.
 
         The store checks what the decoder checks, so a refusal is rare: only then the rows are inserted one by one.
 
         Args:
-            done: its events are inserted and answered; those that are refused leave it.
+            done: its events are inserted and answered; those that are refused or repeat leave it.
             rows: the records of `tables`' rows.
         """
         store = self._loop.store
         mark = store.mark()
+        came = list(zip(done.events, done.records, strict=True))
+        done.events, done.records = store.sift(done.events, done.records)
+        done.repeats = len(came) - len(done.events)
         done.actions = action_columns(done.events) if done.events else None
         try:
             if done.actions is not None:
@@ -142,12 +149,16 @@ class Preparation:
         else:
             return None
         store.rollback(mark)
-        refused = restore_singly(store, tables, [])
+        refused = restore_singly(store, tables, (), ())
         done.dead += self._loop.owned([(rows[table][at], BadEvent("insert", str(why))) for table, at, why in refused])
         answers: list[pa.Table] = []
         kept = Prepared([], [])
-        for event, record in zip(done.events, done.records, strict=True):
+        done.repeats = 0
+        for event, record in came:
             mark = store.mark()
+            if not store.sift([event], [record])[0]:
+                done.repeats += 1
+                continue
             try:
                 answers.append(store.answer({}, action_columns([event])))
             except ValueError as error:

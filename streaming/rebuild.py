@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from streaming.errors import OffsetOutOfRange
-from streaming.event import Action, action_columns
+from streaming.event import Action, Record, action_columns
 from streaming.log import place
 from streaming.store import restore_singly
 
@@ -74,7 +74,8 @@ class Rebuild:
             source.accept()
             loop.standing = loop.stand()
             loop.poison.rebuilt()
-            loop.poison.behind({**loop.standing.dimensions, **loop.standing.actions})
+            standing = loop.standing
+            loop.poison.behind({**standing.dimensions, **standing.actions}, loop.dimensions.committed)
             _log.info(
                 "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
                 partitions=[place(*p, offset) for p, offset in source.positions.items()],
@@ -121,10 +122,10 @@ class Rebuild:
         for records, left in source.replay():
             for piece in loop.poison.cut(records, replayed=True)[0]:
                 with loop.poison.hold(piece, replayed=True):
-                    events, _, _ = loop.decoder.decode_all(piece)
+                    events, good, _ = loop.decoder.decode_all(piece)
                     loop.poison.at("insert")
                     if events:
-                        self._insert(events)
+                        self._insert(events, good)
             loop.report()
             rows += len(records)
             loop.metrics.replayed.inc(len(records))
@@ -178,15 +179,16 @@ class Rebuild:
             if loop.stop.is_set() or generation != loop.source.generation:
                 return
 
-    def _insert(self, events: Sequence[Action]) -> None:
-        """Inserts events that were scored already; those that the store refused then it refuses again: no rows."""
+    def _insert(self, events: Sequence[Action], records: Sequence[Record]) -> None:
+        """Inserts events that were scored already; those that were refused, or repeated a request, are so again."""
         store = self._loop.store
         mark = store.mark()
+        kept, _ = store.sift(events, records)
         try:
-            store.restore({}, action_columns(events))
+            store.restore({}, action_columns(kept) if kept else None)
         except ValueError:
             store.rollback(mark)
-            restore_singly(store, {}, events)
+            restore_singly(store, {}, events, records)
 
     def _tell(self, what: str, **fields: object) -> None:
         if time.monotonic() - self._told > PROGRESS_S:

@@ -122,7 +122,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         waiting = Waiting(stop, health.beat)
         check_topics(config.kafka, waiting)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
-        store = open_store(config.store, health.beat)
+        store = open_store(config.store, health.beat, config.dedup)
         stack.callback(store.close)
         start = time.monotonic()
         snapshots, restored = wait_for_store(config, lambda: load_state(config, store, waiting, metrics), health, stop)

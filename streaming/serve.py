@@ -351,7 +351,7 @@ def run(config: Config, host: str, port: int) -> None:
         ScorerError: following the topics failed; the process should be started again.
     """
     with listening(host, port) as listener:
-        store = open_store(config.store)
+        store = open_store(config.store, dedup=config.dedup)
         store.load()
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")

@@ -25,6 +25,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import xxhash
 
+from streaming.dedup import REQUEST_IDS
 from streaming.engine.snapshot import STRINGS
 from streaming.errors import BadSnapshot, ConfigError, FolderTaken
 
@@ -59,7 +60,7 @@ class Manifest:
         identity: what it belongs to: cluster, topics, group, scripts, history, settings; every entry must be the same.
         actions, dimensions: the offsets behind the records that are in it.
         newest: per partition of the actions the greatest time seen.
-        files: by part (a table, or `STRINGS`).
+        files: by part (a table, `STRINGS`, or `REQUEST_IDS`).
     """
 
     made_at: float
@@ -77,7 +78,7 @@ class Manifest:
     @property
     def rows(self) -> int:
         """Of all its tables."""
-        return sum(file.rows for part, file in self.files.items() if part != STRINGS)
+        return sum(file.rows for part, file in self.files.items() if part not in (STRINGS, REQUEST_IDS))
 
     def to_json(self) -> str:
         """Its text, with its format and checksum."""

@@ -24,13 +24,13 @@ from confluent_kafka.admin import AdminClient
 
 from streaming.config import Config
 from streaming.engine.errors import BadRow
-from streaming.engine.snapshot import STRINGS, Capture
+from streaming.engine.snapshot import STRINGS
 from streaming.errors import BadSnapshot, ConfigError
 from streaming.event import ROWS_VERSION
 from streaming.metrics import Metrics
 from streaming.reader import REQUEST_TIMEOUT_S, Waiting
 from streaming.snapshot_folder import Manifest, Positions, SnapshotFolder, Writing
-from streaming.store import EmbeddedStore, FeatureStore
+from streaming.store import EmbeddedStore, FeatureStore, StateCapture
 
 __all__ = ["Snapshots", "Standing", "identity", "load_state"]
 
@@ -177,7 +177,7 @@ class _Taking:
         spent_s, pause_s: the loop's time that it took in all, and at most at once.
     """
 
-    def __init__(self, folder: SnapshotFolder, capture: Capture, manifest: Manifest) -> None:
+    def __init__(self, folder: SnapshotFolder, capture: StateCapture, manifest: Manifest) -> None:
         self.begun = time.monotonic()
         self.ended = threading.Event()
         self.outcome: tuple[str, Manifest] | None = None
@@ -291,6 +291,8 @@ def identity(config: Config, waiting: Waiting) -> dict[str, str]:
         found["store.history"] = _history(Path(store.history))
     found["store.database"] = store.database
     found["[events]"] = config.events.model_dump_json()
+    if config.dedup.horizon_ms:
+        found["[dedup]"] = config.dedup.model_dump_json()
     found["version of the decoders"] = str(ROWS_VERSION)
     return found
 

@@ -7,7 +7,8 @@ of history and the input topics, and so is rebuilt from them and rolled back wit
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,16 +17,18 @@ import pyarrow as pa
 import structlog
 
 from streaming.cluster import ClusterStore
-from streaming.config import Store
+from streaming.config import Dedup, Store
+from streaming.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, SeenRequests
 from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine import Mark as EngineMark
 from streaming.engine.snapshot import Capture
 from streaming.errors import ConfigError
-from streaming.event import Action, Actions, action_columns
+from streaming.event import Action, Actions, Record, action_columns
 from streaming.openmldb import Client, connect_options
 from streaming.rest import RestTransport
 from streaming.waves import Places
 
-__all__ = ["EmbeddedStore", "FeatureStore", "open_cluster", "open_store", "restore_singly"]
+__all__ = ["EmbeddedStore", "FeatureStore", "StateCapture", "open_cluster", "open_store", "restore_singly"]
 
 ACTIONS, REQUESTS = "bo_action", "flattenRequest"
 
@@ -47,6 +50,12 @@ class FeatureStore(Protocol):
 
     def load(self) -> None:
         """Makes the tables, deploys the query, loads history. Everything after it is undone by `reset`."""
+
+    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+        """Those, of the records that they came in, that repeat no request; all of them where `dedup` is off.
+
+        Those that are left count as accepted from now on: insert them, or `rollback`.
+        """
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
         """Inserts the rows, and answers each action's request as if it had come alone.
@@ -90,10 +99,13 @@ class FeatureStore(Protocol):
         """Gives back what it holds."""
 
 
-def open_store(settings: Store, beat: Callable[[], None] = lambda: None) -> EmbeddedStore | ClusterStore:
+def open_store(
+    settings: Store, beat: Callable[[], None] = lambda: None, dedup: Dedup | None = None
+) -> EmbeddedStore | ClusterStore:
     """The store of `store.kind`; `load` it.
 
     Args:
+        dedup: none: off.
         beat: called at least once a second or two while a cluster is waited for.
 
     Raises:
@@ -101,7 +113,10 @@ def open_store(settings: Store, beat: Callable[[], None] = lambda: None) -> Embe
         UnsupportedSQL: a script says what the engine cannot plan.
     """
     if settings.kind == "embedded":
-        return EmbeddedStore(settings)
+        return EmbeddedStore(settings, dedup.horizon_ms if dedup else 0)
+    if dedup and dedup.horizon_ms:
+        kept = f"store.kind {settings.kind!r} keeps rows, but no request ids: a restart would forget them"
+        raise ConfigError(f"dedup.horizon_s: {kept}; set it to 0")
     return ClusterStore(settings, open_cluster(settings, beat))
 
 
@@ -120,28 +135,62 @@ def open_cluster(settings: Store, beat: Callable[[], None] = lambda: None) -> Cl
 
 
 def restore_singly(
-    store: FeatureStore, dimensions: Mapping[str, pa.Table], actions: Sequence[Action]
+    store: FeatureStore, dimensions: Mapping[str, pa.Table], actions: Sequence[Action], records: Sequence[Record]
 ) -> list[tuple[str, int, ValueError]]:
     """Inserts rows one by one, for a batch that the store has refused as a whole: all but those that it refuses alone.
+
+    Args:
+        actions, records: with those that repeat a request: whom they repeat may be refused.
 
     Returns:
         Of each refused row its table (of an action: bo_action), its number in it, and why.
     """
-    singles = [
-        (table, at, {table: rows.slice(at, 1)}, None) for table, rows in dimensions.items() for at in range(len(rows))
-    ]
     refused: list[tuple[str, int, ValueError]] = []
-    for table, at, rows, columns in [
-        *singles,
-        *((ACTIONS, at, {}, action_columns([action])) for at, action in enumerate(actions)),
-    ]:
+
+    def insert(table: str, at: int, rows: Mapping[str, pa.Table], action: Sequence[Action]) -> None:
         mark = store.mark()
+        kept, _ = store.sift(action, records[at : at + 1]) if action else ([], [])
         try:
-            store.restore(rows, columns)
+            store.restore(rows, action_columns(kept) if kept else None)
         except ValueError as error:
             store.rollback(mark)
             refused.append((table, at, error))
+
+    for table, rows in dimensions.items():
+        for at in range(len(rows)):
+            insert(table, at, {table: rows.slice(at, 1)}, ())
+    for at, action in enumerate(actions):
+        insert(ACTIONS, at, {}, (action,))
     return refused
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A moment of the embedded state: its rows, and how many request ids each partition had accepted."""
+
+    rows: EngineMark
+    ids: Mapping[int, int]
+
+
+class StateCapture:
+    """What the embedded state held at a moment, bit by bit: see `streaming.engine.snapshot.Capture`."""
+
+    def __init__(self, rows: Capture, ids: Iterator[pa.RecordBatch] | None) -> None:
+        self._rows, self._ids = rows, ids
+
+    def schemas(self) -> dict[str, pa.Schema]:
+        """The columns of each part."""
+        return self._rows.schemas() | ({} if self._ids is None else {REQUEST_IDS: SCHEMA})
+
+    def batches(self) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Strings, tables, request ids."""
+        yield from self._rows.batches()
+        for batch in self._ids or ():
+            yield REQUEST_IDS, batch
+
+    def close(self) -> None:
+        """Lets the engine free again."""
+        self._rows.close()
 
 
 class EmbeddedStore:
@@ -150,17 +199,19 @@ class EmbeddedStore:
     Args:
         settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql and load_online.sql;
             paths in the scripts that begin with `history_prefix` are read from `history`.
+        horizon_ms: of `dedup`; 0: what repeats a request is a request of its own.
     """
 
     durable = False
 
-    def __init__(self, settings: Store) -> None:
+    def __init__(self, settings: Store, horizon_ms: int = 0) -> None:
         self._settings = settings
+        self._seen = SeenRequests(horizon_ms) if horizon_ms else None
         self._deployment = settings.deployment
         self._database = settings.database
         self._engine = Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
-        self._empty: Any = None
-        self._base: Any = None  # with history and nothing else
+        self._empty: EngineMark | None = None
+        self._base: EngineMark | None = None  # with history and nothing else
 
     @property
     def engine(self) -> Engine:
@@ -199,12 +250,13 @@ class EmbeddedStore:
 
     def clear(self) -> None:
         """Forgets every row, history too."""
-        self._engine.rollback(self._empty)
+        self._back_to(self._empty)
         self._base = None
 
-    def capture(self, mark: Any) -> Capture:
+    def capture(self, mark: Moment) -> StateCapture:
         """What was there at a mark; see `streaming.engine.snapshot`."""
-        return self._engine.capture(mark)
+        ids = None if self._seen is None else self._seen.capture(mark.ids)
+        return StateCapture(self._engine.capture(mark.rows), ids)
 
     def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]], strings: int) -> None:
         """Fills the tables, which must be empty, with what a capture gave; history is in it.
@@ -217,7 +269,13 @@ class EmbeddedStore:
         """
         restore = self._engine.restore(strings)
         for part, batch in batches:
-            restore.add(part, batch)
+            if part == REQUEST_IDS and self._seen is not None:
+                self._seen.restore(batch)
+            else:
+                restore.add(part, batch)
+
+    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+        return (list(actions), list(records)) if self._seen is None else self._seen.sift(actions, records)
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
         # Event p inserts its action at 3p, asks at 3p + 1, and is itself inserted at 3p + 2; dimension rows come first.
@@ -250,15 +308,17 @@ class EmbeddedStore:
         """The columns of a request."""
         return self._engine.request_schema(self._deployment)
 
-    def mark(self) -> Any:
-        return self._engine.mark()
+    def mark(self) -> Moment:
+        return Moment(self._engine.mark(), {} if self._seen is None else self._seen.mark())
 
-    def rollback(self, mark: Any) -> None:
-        self._engine.rollback(mark)
+    def rollback(self, mark: Moment) -> None:
+        self._engine.rollback(mark.rows)
+        if self._seen is not None:
+            self._seen.rollback(mark.ids)
 
     def reset(self) -> None:
         if self._base is not None:
-            self._engine.rollback(self._base)
+            self._back_to(self._base)
         else:  # the rows came from a snapshot
             self.clear()
             self.load_history()
@@ -268,10 +328,19 @@ class EmbeddedStore:
 
     def sizes(self) -> Mapping[str, tuple[int, int]]:
         stats = {**self._engine.stats(), "strings": self._engine.strings()}
-        return {table: (of.rows, of.bytes) for table, of in stats.items()}
+        sizes = {table: (of.rows, of.bytes) for table, of in stats.items()}
+        return sizes if self._seen is None else {**sizes, REQUEST_IDS: (len(self._seen), ENTRY_BYTES * len(self._seen))}
 
     def close(self) -> None:
         """Nothing: the tables go with the process."""
+
+    def _back_to(self, mark: EngineMark | None) -> None:
+        """Forgets every row behind a mark that is older than the first event."""
+        if mark is None:
+            raise RuntimeError("the tables are not made yet")
+        self._engine.rollback(mark)
+        if self._seen is not None:
+            self._seen.clear()
 
     def _table(self, name: str) -> str:
         return f"{self._database}.{name}"
@@ -308,4 +377,4 @@ class EmbeddedStore:
         """Compiles the engine's kernels before the first event has to wait for them."""
         event = Action("warm-up", "warm-up", 1, "1", "", "", "")
         self.answer({}, action_columns([event, event]))
-        self._engine.rollback(self._empty)
+        self._back_to(self._empty)

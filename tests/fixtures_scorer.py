@@ -129,9 +129,9 @@ def poison(action: dict[str, Any]) -> dict[str, tuple[bytes | None, bytes | None
     }
 
 
-def loaded_store() -> EmbeddedStore:
+def loaded_store(horizon_ms: int = 0) -> EmbeddedStore:
     """The tutorial's tables, empty, and its deployment."""
-    store = EmbeddedStore(Store(sql=str(REPOSITORY / "sql")))
+    store = EmbeddedStore(Store(sql=str(REPOSITORY / "sql")), horizon_ms)
     store.load()
     return store
 
@@ -313,15 +313,15 @@ def running(
     waiting, metrics = Waiting(stop, health.beat), Metrics()
     snapshots, restored = None, None
     if config.snapshots.folder:
-        store = EmbeddedStore(config.store)
+        store = EmbeddedStore(config.store, config.dedup.horizon_ms)
         snapshots, restored = load_state(config, store, waiting, metrics)
     poison = open_poison(config)
     scorer = Scorer(
         config, source=functools.partial(ActionSource, config.kafka, waiting),
         dimensions=DimensionSource(config.kafka, waiting),
-        store=store or loaded_store(), encoder=encoder, model=model, publisher=publisher, metrics=metrics,
-        health=health, stop=stop, step=lambda name: step(scorer, name), snapshots=snapshots, restored=restored,
-        poison=poison,
+        store=store or loaded_store(config.dedup.horizon_ms), encoder=encoder, model=model, publisher=publisher,
+        metrics=metrics, health=health, stop=stop, step=lambda name: step(scorer, name), snapshots=snapshots,
+        restored=restored, poison=poison,
     )  # fmt: skip
     health.ready("model")
     raised: list[BaseException] = []

@@ -7,15 +7,17 @@ A schedule is drawn from its seed: which faults it has and how often, what is se
 scorer's loop, its publishing, the shop, the supervisor) is a greenlet that hands over at every call to Kafka or to the
 model and after every step of the loop, so that a process dies, freezes or loses its partitions between any two of them.
 Half of the schedules take snapshots all the time; in half of them the scorers are mended at some time, and take from
-then on records that they have refused until then; in half there are records that kill whoever prepares them. After a
-while the faults end; then all must be answered: every event once, in its partition's order, with exactly the score that
-its features have when it is answered alone; every refused record in the dead letters once, and in no window.
+then on records that they have refused until then; in half there are records that kill whoever prepares them; in half
+records that repeat a request are left out. After a while the faults end; then all must be answered: every event once,
+in its partition's order, with exactly the score that its features have when it is answered alone; every refused record
+in the dead letters once, and in no window; what repeats neither here nor there.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import logging
 import random
@@ -83,6 +85,7 @@ TRIES_MAX = 5  # of deaths by poison: so often no innocent record is in hand alo
 DEADLY = ("decode kills", "decode fails", "features kill", "features fail")
 """Texts in a record, and what happens to who decodes it, or inserts its row: SIGKILL, or a defect that ends it."""
 MEMORY = Path("/dev/shm")  # snapshots of a schedule live there: the disk is not what is tested
+HORIZON_MS = 8_000  # of `dedup`, where it is on
 TAKEN_BYTES = 600  # of a value, until the scorers are mended
 TRACE = 100_000  # lines that a violation shows at most
 
@@ -474,8 +477,11 @@ class Truth:
     refused: dict[Origin, str] = field(default_factory=dict)
 
 
+WRITTEN_MS = START_MS + 10**10
+
+
 def _entry(topic: str, partition: int, key: str, value: bytes | None) -> Entry:
-    return Entry((topic, partition), 0, key.encode(), value, [], START_MS + 10**10)
+    return Entry((topic, partition), 0, key.encode(), value, [], WRITTEN_MS)
 
 
 def _workload(number: int) -> Workload:
@@ -513,18 +519,40 @@ def _workload(number: int) -> Workload:
             actions.append(_entry("actions", entry.place[1], user, bad))
     if has_deadly(number):
         how = number // 2
-        row = {**shop.actions[0], "user_id": "0", "br": DEADLY[how % 4]}
+        row = {**shop.actions[0], "user_id": "0", "br": DEADLY[how % 4], "request_id": "deadly"}
         actions.insert(luck.randrange(len(actions)), _entry("actions", 0, "0", json.dumps(row).encode()))
         if how % 2:
             rows = (dimensions, later)[how // 2 % 2]
             row = {**nobody, "sku_id": "deadly", "has_bad_comment": DEADLY[(how + 1) % 4]}
             rows.insert(luck.randrange(len(rows)), _entry("comments", how // 4 % 2, "deadly", json.dumps(row).encode()))
+    if has_repeats(number):
+        for entry in luck.sample([entry for entry in actions if not is_deadly(entry)], len(actions) // 3):
+            again = _entry("actions", entry.place[1], (entry.key() or b"").decode(), entry.value())
+            actions.insert(luck.randrange(actions.index(entry), len(actions)) + 1, again)
+        for before, entry in itertools.pairwise(actions):
+            entry.written_ms = before.written_ms + luck.choice((-100, 0, 1, 300, 900, 4_000))
     return Workload(dimensions, later, actions, [int(luck.random() < 0.1) for _ in actions])
 
 
 def has_deadly(number: int) -> bool:
     """Are there deadly records in this workload, and journals against them?"""
     return number % 2 == 1
+
+
+def has_repeats(number: int) -> bool:
+    """Are there many records that repeat a request, some behind the horizon, and is `dedup` on?"""
+    return number % 4 > 1
+
+
+def repeats(
+    accepted: list[tuple[str | None, int]], name: str | None, written_ms: int, horizon_ms: int = HORIZON_MS
+) -> bool:
+    """Whether a request repeats one that its partition has `accepted`; one that does not is accepted now."""
+    now = max([written_ms, *(time for _, time in accepted)])
+    if any(name == other and now - time <= horizon_ms for other, time in accepted):
+        return True
+    accepted.append((name, now))
+    return False
 
 
 def is_deadly(entry: Entry) -> bool:
@@ -546,17 +574,17 @@ class Bench:
     """What schedules share: engines, which cost a moment to make, the encoder, and workloads with their truth."""
 
     def __init__(self) -> None:
-        self.stores: list[EmbeddedStore] = []
+        self.stores: dict[int, list[EmbeddedStore]] = {0: [], HORIZON_MS: []}
         self._workloads: dict[int, Workload] = {}
         self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
         self._configs: dict[tuple[str, int, bool], Config] = {}
         self.encoder = Digest()
 
-    def take(self) -> EmbeddedStore:
+    def take(self, horizon_ms: int = 0) -> EmbeddedStore:
         """An engine with empty tables."""
-        if not self.stores:
-            return loaded_store()
-        store = self.stores.pop()
+        if not self.stores[horizon_ms]:
+            return loaded_store(horizon_ms)
+        store = self.stores[horizon_ms].pop()
         store.reset()
         return store
 
@@ -589,6 +617,7 @@ class Bench:
         workload, truth = self.workload(number), Truth()
         store = self.take()
         ends: dict[Place, int] = {}
+        accepted: dict[Place, list[tuple[str | None, int]]] = {}
 
         def place(entry: Entry, gap: int = 0) -> tuple[Place, int]:
             at = ends.get(entry.place, 0)
@@ -616,6 +645,9 @@ class Bench:
                 truth.refused[at] = "too_large" if at in too_large else reason(bad[0][1])
                 continue
             event = events[0]
+            before = accepted.setdefault(entry.place, [])
+            if has_repeats(number) and repeats(before, event.request_id, entry.written_ms):
+                continue
             ids = self.encoder.encode(store.answer({}, action_columns(events)))
             truth.scores[at] = (
                 event.user_id.encode(),
@@ -625,7 +657,7 @@ class Bench:
                     "model_version": "1",
                 },
             )  # fmt: skip
-        self.stores.append(store)
+        self.stores[0].append(store)
         self._truths[number, too_large] = truth
         return truth
 
@@ -650,7 +682,8 @@ class Schedule:
         self.number = seed % WORKLOADS
         self.workload = bench().workload(self.number)
         all_taken = bench().truth(self.number, frozenset())
-        self.total = len(all_taken.scores) + len(all_taken.refused)
+        self.horizon_ms = HORIZON_MS if has_repeats(self.number) else 0
+        self.refused_rows = sum(place[0] != "actions" for place, _ in all_taken.refused)
         self.deadly = has_deadly(self.number)
         self.mutate = mutate
         luck = random.Random(seed)
@@ -686,7 +719,7 @@ class Schedule:
                 for store in self.stores:
                     store.clear()
                     store.load_history()
-                bench().stores += self.stores
+                bench().stores[self.horizon_ms] += self.stores
 
     def _append(self, entries: list[Entry], gaps: Mapping[int, int] = types.MappingProxyType({})) -> None:
         for number, entry in enumerate(entries):
@@ -749,7 +782,7 @@ class Schedule:
         config = bench().config(name, self.messages_max, not self.mended_at)
         world, health = self.world, Health(60)
         event: Any = stop
-        store = bench().take()
+        store = bench().take(self.horizon_ms)
         self.stores.append(store)
         try:
             waiting = Waiting(event, health.beat)
@@ -788,13 +821,17 @@ class Schedule:
             world.tell(f"{name}: exits: {type(error).__name__}: {error}")
 
     def _answered(self) -> bool:
-        """Everything that was sent is committed, and whoever is there is at rest."""
+        """Everything that was sent is committed, and whoever is there is at rest.
+
+        The answers to actions come with their offsets; the dimension topics' offsets say nothing.
+        """
         broker = self.world.broker
         sent = {place: log.entries[-1].at for place, log in broker.logs.items() if log.entries}
         wanted = {place for place in sent if place[0] == "actions"}
         done = all(broker.committed.get(place, 0) > sent[place] for place in wanted)
-        answers = len(self._output("dead_letters")) + len(self._output("scores"))
-        return done and answers >= self.total and not self.mended_at and not broker.open
+        if not done or self.mended_at or broker.open:
+            return False
+        return sum(at[0][0] != "actions" for at, _ in map(_named, self._output("dead_letters"))) >= self.refused_rows
 
     def _output(self, topic: str) -> list[Entry]:
         """As a `read_committed` subscriber sees it."""

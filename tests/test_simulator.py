@@ -14,7 +14,8 @@ import simulator
 import structlog
 from simulator import FAULTS, PROCESSES, TRIES_MAX, Violation, simulate
 
-from streaming.event import Actions
+from streaming.dedup import SeenRequests
+from streaming.event import Actions, action_columns
 from streaming.loop import Batch, Scorer
 from streaming.poison import KillsProcess
 from streaming.snapshots import Standing
@@ -180,9 +181,37 @@ def gives_up_what_was_read_behind_a_batch(scorer: Scorer) -> None:
     change(scorer.source, "_settle", hasty)
 
 
+def remembers_requests_of_an_aborted_batch(scorer: Scorer) -> None:
+    if (seen := seen_by(scorer)) is not None:
+        change(seen, "rollback", lambda mark: None)
+
+
+def forgets_requests_at_a_restart(scorer: Scorer) -> None:
+    if (seen := seen_by(scorer)) is not None:
+        seen.clear()
+
+
+def counts_repeats_when_it_reads_the_log_again(scorer: Scorer) -> None:
+    if seen_by(scorer) is not None:
+        change(scorer.rebuild, "_insert", lambda events, _: scorer.store.restore({}, action_columns(events)))
+
+
+def leaves_repeats_uncommitted(scorer: Scorer) -> None:
+    submit = scorer.submit
+    change(scorer, "submit", lambda batch: submit(batch) if batch and (batch.records or batch.dead) else None)
+
+
+def seen_by(scorer: Scorer) -> SeenRequests | None:
+    store: Any = scorer.store
+    seen: SeenRequests | None = store._seen
+    return seen
+
+
 RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
     reads_dead_letters_again: (50, {}),
-    gives_up_what_was_read_behind_a_batch: (590, {"model slow": 0.3, "rebalance": 0.03}),
+    publishes_what_is_not_its_own_any_more: (20, {"rebalance": 0.05}),
+    gives_up_what_was_read_behind_a_batch: (560, {"model slow": 0.3, "rebalance": 0.03}),
+    forgets_requests_at_a_restart: (80, {"crash": 0.02, "stop": 0.03, "snapshot fails": 0.0, "rebalance": 0.03}),
 }
 """Where to begin with a fault that few schedules bring to light, and what makes them more."""
 
@@ -206,6 +235,10 @@ RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
         puts_suspects_aside_untried,
         drops_deadly_records_without_a_word,
         gives_up_what_was_read_behind_a_batch,
+        remembers_requests_of_an_aborted_batch,
+        forgets_requests_at_a_restart,
+        counts_repeats_when_it_reads_the_log_again,
+        leaves_repeats_uncommitted,
     ],
 )
 def test_the_simulator_catches_a_loop_that(wrong: Callable[[Scorer], None]) -> None:
