@@ -50,7 +50,7 @@ __all__ = ["Batch", "Scorer"]
 
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
-STOP_S = 10.0  # for how long a transaction under way is waited for once the process is told to stop
+STOP_S = 3.0  # for how long a transaction under way is waited for once the process is told to stop
 SLOW_S = 0.2  # a model that takes longer is waited for beside the polls that keep the consumer in its group
 LEAVE_S = 2.0  # for how long the model is waited for before partitions are given up or the process ends
 CHECK_S = 1.0  # how often Triton is asked, under load, whether its model still belongs to our encoder

@@ -27,7 +27,9 @@ from streaming.score import Headers
 __all__ = ["Publisher"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
-STOP_S = 5.0  # for how long a call is repeated once the process is told to stop
+INIT_TURN_S = 1.0
+CLOSE_S = 1.0  # what was not sent is dropped: there is little to wait for
+STOP_S = 3.0  # for how long a call is repeated once the process is told to stop
 HUNG_S = CALL_TIMEOUT_S + 3.0  # a call that runs for so long will not return; the rest is for a busy machine
 STEP_S = 2.0  # more than this between two looks at a call, and the process itself was stopped
 # A broker writes a transaction's markers after it has answered the commit, and refuses the next transaction meanwhile.
@@ -101,7 +103,8 @@ class Publisher:
 
     def start(self) -> None:
         """Takes the transactional.id: fences a former holder and ends the transaction that it left open."""
-        self._call("init_transactions", self._producer.init_transactions, CALL_TIMEOUT_S)
+        # In short turns, because a signal to stop is noticed in between; librdkafka goes on where it was.
+        self._call("init_transactions", self._producer.init_transactions, INIT_TURN_S)
 
     def begin(self) -> None:
         """Opens the transaction, once the broker has had time to write the last one's markers."""
@@ -154,7 +157,7 @@ class Publisher:
         """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
         with contextlib.suppress(KafkaException):  # of a producer that is spent already
             self._producer.purge()
-            self._producer.flush(CALL_TIMEOUT_S)
+            self._producer.flush(CLOSE_S)
 
     def _produce(self, topic: str, messages: Sequence[Message], **where: int) -> None:
         produce = self._producer.produce

@@ -17,8 +17,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 import structlog
@@ -125,7 +126,10 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         store = open_store(config.store, health.beat, config.dedup)
         stack.callback(store.close)
         start = time.monotonic()
-        snapshots, restored = wait_for_store(config, lambda: load_state(config, store, waiting, metrics), health, stop)
+        with leaving_at_once(stop):
+            snapshots, restored = wait_for_store(
+                config, lambda: load_state(config, store, waiting, metrics), health, stop
+            )
         if snapshots is not None:
             stack.callback(snapshots.close)
         poison = open_poison(config)
@@ -219,6 +223,35 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
             f"{Path(config.model.artifact) / 'encoder'} is {encoder.digest}"
         )
     health.ready("model")
+
+
+@contextlib.contextmanager
+def leaving_at_once(stop: threading.Event) -> Iterator[None]:
+    """A signal to stop ends the block where it is: the state that it makes, for minutes perhaps, goes with the process.
+
+    Raises:
+        Stopped: told to stop.
+    """
+    if stop.is_set():
+        raise Stopped("before the state was loaded")
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        if stop.is_set():
+            raise Stopped("while the state was loaded")
+
+    for number in numbers:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is leave:  # the first one lets the second Ctrl-C kill
+                signal.signal(number, handler)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

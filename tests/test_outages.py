@@ -205,6 +205,7 @@ class Hanging(Producer):
     def send_offsets_to_transaction(self, *arguments):
         Hanging.count += 1
         if Hanging.count == 3:
+            print("it hangs", flush=True)
             time.sleep(3600)
         return super().send_offsets_to_transaction(*arguments)
 
@@ -224,6 +225,49 @@ def test_a_call_that_hangs_in_librdkafka_ends_the_process_for_its_supervisor(
         assert process.popen.wait(120) == 5, process.tail()
     assert "TransactionFatal: send_offsets_to_transaction does not return" in process.tail(3)
     assert 0 < sum(stage.committed()) < len(shop.actions)
+    with running(stage.config(), scorer_encoder):
+        check(stage.collect(len(shop.actions)), truth)
+
+
+LOADING = """
+import sys
+from pathlib import Path
+import streaming.store as store
+from streaming.run import main
+
+def load(self):
+    print("loading", flush=True)
+    while True:
+        sum(range(1000))
+
+store.EmbeddedStore.load_history = load
+sys.exit(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_while_it_loads_its_state_it_is_gone_at_once(
+    stage: Stage, tmp_path: Path, number: signal.Signals
+) -> None:
+    argv = [sys.executable, "-c", LOADING, str(stage.file(tmp_path, log={"format": "json"}))]
+    with Process("loading", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
+        wait_until(lambda: "loading" in (tmp_path / "scorer.log").read_text().splitlines(), "it loads")
+        process.popen.send_signal(number)
+        assert process.popen.wait(30) == 0, process.tail()
+    assert json.loads((tmp_path / "scorer.log").read_text().splitlines()[-1])["event"] == "stopped"
+
+
+def test_a_call_that_hangs_does_not_keep_it_when_it_is_told_to_stop(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, tmp_path: Path
+) -> None:
+    stage.send_shop(shop)
+    file = stage.file(tmp_path, batch={"messages_max": 20}, http={"port": free_ports(1)[0]})
+    argv = [sys.executable, "-c", HANGING.replace("publish.HUNG_S = 2.0", "publish.HUNG_S = 60.0"), str(file)]
+    with Process("hanging", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
+        wait_until(lambda: "it hangs" in (tmp_path / "scorer.log").read_text(), "it hangs")
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(30) == 0, process.tail()
+    assert "left before all was published" in process.tail(30)
     with running(stage.config(), scorer_encoder):
         check(stage.collect(len(shop.actions)), truth)
 
