@@ -137,6 +137,7 @@ class Metrics:
         self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self._version = ""
         self._lagging: set[tuple[str, str]] = set()
+        self._sized: dict[str, tuple[Gauge, Gauge]] = {}  # finding a labelled metric costs more than setting it
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -158,8 +159,11 @@ class Metrics:
     def set_sizes(self, sizes: Mapping[str, tuple[int, int]]) -> None:
         """Rows and bytes per table."""
         for table, (rows, size) in sizes.items():
-            self.state_rows.labels(table).set(rows)
-            self.state_bytes.labels(table).set(size)
+            if table not in self._sized:
+                self._sized[table] = self.state_rows.labels(table), self.state_bytes.labels(table)
+            of_rows, of_bytes = self._sized[table]
+            of_rows.set(rows)
+            of_bytes.set(size)
 
     def set_breaker(self, state: State) -> None:
         """The model's circuit breaker came into `state`."""

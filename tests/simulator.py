@@ -20,13 +20,15 @@ import functools
 import itertools
 import json
 import logging
+import multiprocessing
+import os
 import random
 import sys
 import threading
 import time
 import types
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,6 +89,7 @@ DEADLY = ("decode kills", "decode fails", "features kill", "features fail")
 MEMORY = Path("/dev/shm")  # snapshots of a schedule live there: the disk is not what is tested
 HORIZON_MS = 8_000  # of `dedup`, where it is on
 TAKEN_BYTES = 600  # of a value, until the scorers are mended
+PIECE = 50  # schedules that a process takes at a time
 TRACE = 100_000  # lines that a violation shows at most
 
 Origin = tuple[Place, int]
@@ -579,6 +582,7 @@ class Bench:
         self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
         self._configs: dict[tuple[str, int, bool], Config] = {}
         self.encoder = Digest()
+        self.metrics = Metrics()  # what they show is not looked at here, and each takes milliseconds to make
 
     def take(self, horizon_ms: int = 0) -> EmbeddedStore:
         """An engine with empty tables."""
@@ -789,7 +793,7 @@ class Schedule:
             publisher = Publisher(config.kafka, event, health.beat)
             publisher.start()
             health.ready("model")
-            metrics, snapshots, restored = Metrics(), None, None
+            metrics, snapshots, restored = bench().metrics, None, None
             if self.folder is not None:
                 store.clear()
                 folder = config.snapshots.model_copy(update={"folder": str(self.folder)})
@@ -952,6 +956,18 @@ def simulate(
     return schedule.world
 
 
+def simulate_all(seeds: Iterable[int]) -> Counter[str] | str:
+    """The faults of some schedules; or of the first that goes wrong what its `Violation` says."""
+    quiet()
+    counts = Counter[str]()
+    for seed in seeds:
+        try:
+            counts.update(simulate(seed).counts)
+        except Violation as violation:
+            return str(violation)
+    return counts
+
+
 def quiet() -> None:
     """Schedules fail on purpose, thousands of times: no log of it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -961,6 +977,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make simulate")
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--replay", type=int)
     words = parser.parse_args()
     quiet()
@@ -969,18 +986,19 @@ def main() -> None:
         print("\n".join(world.trace))
         print(f"seed {words.replay}: nothing wrong; faults: {world.counts}")
         return
-    started, counts = time.monotonic(), dict.fromkeys((*FAULTS, "deadly"), 0)
-    bench()
-    for done, seed in enumerate(range(words.first, words.first + words.seeds), start=1):
-        try:
-            world = simulate(seed)
-        except Violation as violation:
-            sys.exit(str(violation))
-        for kind, count in world.counts.items():
-            counts[kind] += count
-        if done % 500 == 0 or done == words.seeds:
-            pace = done / (time.monotonic() - started) * 60
-            print(f"{done:,} schedules, {pace:,.0f} a minute, nothing wrong; faults: {counts}", flush=True)
+    started, counts, done = time.monotonic(), Counter[str](), 0
+    seeds = range(words.first, words.first + words.seeds)
+    pieces = [seeds[at : at + PIECE] for at in range(0, len(seeds), PIECE)]
+    with multiprocessing.get_context("spawn").Pool(words.processes) as pool:
+        # In the order of the seeds, whoever is faster: the same seeds end with the same words.
+        for piece, found in zip(pieces, pool.imap(simulate_all, pieces), strict=True):
+            if isinstance(found, str):
+                sys.exit(found)
+            counts += found
+            done += len(piece)
+            if done % (10 * PIECE) == 0 or done == words.seeds:
+                pace = done / (time.monotonic() - started) * 60
+                print(f"{done:,} schedules, {pace:,.0f} a minute, nothing wrong; faults: {dict(counts)}", flush=True)
 
 
 if __name__ == "__main__":
