@@ -9,9 +9,9 @@ from streaming.engine import functions as f
 from streaming.engine import syntax as s
 from streaming.engine.bind import Binder
 from streaming.engine.machine import Op
-from streaming.engine.nodes import Apply, Base, Column, Joined, Missing, Node
+from streaming.engine.nodes import Apply, Base, Column, Joined, Missing, Node, under
 from streaming.engine.plan_windows import Scan
-from streaming.engine.scope import Output, Scope, children, columns_of, conjuncts, walk
+from streaming.engine.scope import Output, Scope, aggregates, children, columns_of, conjuncts, walk
 from streaming.engine.table import Table
 from streaming.engine.types import Type, is_integer
 
@@ -62,6 +62,8 @@ class JoinPlanner:
             pair = self.equality(part, scope, columns, base)
             if pair is not None and pair[0] not in key:
                 key[pair[0]] = pair[1]
+                if left is not None and aggregates(pair[1]):
+                    raise self.planning.refuse("a join by a window of a joined sub-query", part.at)
             else:
                 rest.append(self.binder.condition(part, both))
         if not key:
@@ -74,13 +76,18 @@ class JoinPlanner:
             order = self.planning.name(join.order, Scope(columns))
             if len(join.order.parts) == 1 and self.planning.lookup(join.order, scope) is not None:
                 raise self.planning.wrong(f"ambiguous column {join.order.parts[0]}", join.order.at)
-            if not isinstance(order, Column) or order.type not in (Type.TIMESTAMP, Type.BIGINT):
-                raise self.planning.refuse("ORDER BY something else than a timestamp or bigint column", join.order.at)
+            own = isinstance(order, Column) and order.base is base
+            if not isinstance(order, Column) or not own or order.type not in (Type.TIMESTAMP, Type.BIGINT):
+                what = "ORDER BY something else than a timestamp or bigint column of the joined table"
+                raise self.planning.refuse(what, join.order.at)
             ts = order.position
         else:
             ts = self.binder.windows.order_of_index(base.table, set(key), join.at)
         condition: Node | None = None
         for test in rest:
+            if any(aggregate.group.of is not None and under(aggregate.group.of, base)
+                   for aggregate in aggregates(test)):  # fmt: skip
+                raise self.planning.refuse("a condition on a window of a joined sub-query", join.condition.at)
             if any(isinstance(part, (Column, Missing)) and part.base.several and part.base is not base
                    for part in walk(test)):  # fmt: skip
                 raise self.planning.refuse("a condition on what a LEFT JOIN has found", join.condition.at)
