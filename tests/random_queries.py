@@ -142,6 +142,9 @@ def _call(rng: random.Random, *arguments: str) -> str:
 def _aggregate(rng: random.Random, window: str) -> str:
     name = rng.choice(sorted(AGGREGATES))
     value = _expression(rng, 1) if rng.random() < 0.15 else _column(rng)
+    if rng.random() < 0.08:
+        inner = _aggregate(rng, window).removesuffix(f" over {window}")
+        value = rng.choice((inner, f"({_column(rng)} + {inner})", f"({inner} - {value})"))
     condition = rng.choice(("i > 1", "q", "s = 'a'", "d > 0", "b != 2", _expression(rng, 1)))
     arguments = [value]
     if "_where" in name:
