@@ -78,7 +78,9 @@ class Window:
         if not self.exclude_row if self.end == 0 else request["ts"] <= max(bound, 0):
             near = [request, *near]
         inside = [row for row in near if self.start is None or row["ts"] >= request["ts"] - self.start]
-        return inside[: self.maxsize] if self.maxsize else inside
+        # beside a UNION the request, in a frame that ends before it, takes no place
+        free = self.union and self.end > 0 and any(row is request for row in near)
+        return inside[: self.maxsize + free] if self.maxsize else inside
 
     def contents_of_joined(self, row: Row, table: list[Row]) -> list[Row]:
         """The rows of a window in a joined sub-query over `table`, for a row of that table, newest first.

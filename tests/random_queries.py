@@ -63,7 +63,7 @@ class Case:
 def draw(seed: int) -> Case:
     """The case of a seed."""
     rng = random.Random(seed)
-    kind = rng.choice(("windows", "windows", "joins", "joins", "joined windows", "scalars"))
+    kind = rng.choice(("windows", "windows", "joins", "joins", "joined windows", "united", "left", "scalars"))
     timed: list[tuple[tuple[str, ...], str | None]] = [(key, "ts") for key in KEYS]
     tables = {
         "t": Table(TYPES, timed, [_row(rng) for _ in range(rng.randint(0, 14))]),
@@ -88,6 +88,26 @@ def draw(seed: int) -> Case:
         on = " and ".join(f"t.{key} = x.{key}" for key in rng.choice(KEYS))
         order = rng.choice(("order by x.ts ", ""))
         source = f"from t last join (select *, {made} from u window {specs}) x {order}on {on}"
+    elif kind == "united":
+        tables["v"] = Table(TYPES, timed, tables["v"].rows)
+        parts = [f"select * from {name}{rng.choice(('', '', ' where i > 0', ' where q'))}" for name in "uv"]
+        items = [_expression(rng, rng.choice((0, 0, 1)), rng.choice("xxt")) for _ in range(count)]
+        on = " and ".join(f"t.{key} = x.{key}" for key in rng.choice(KEYS))
+        more = rng.choice(("", "", " and x.ts <= t.ts", " and x.i > 0", " and t.d < x.d"))
+        source = f"from t last join ({' union all '.join(parts)}) x {rng.choice(('', 'order by x.ts '))}on {on}{more}"
+    elif kind == "left":
+        inner = rng.choice(("", "", " and v.i > 0", " and u.d < v.d", " and u.i = 2 * v.i"))
+        where = rng.choice(("", "", " where v.i > 0", " where u.i > 0", " where isnull(v.i)"))
+        key = rng.choice("kj")
+        items = [f"x.{rng.choice(('us', 'ui', 'vi', 'vs', 'vd'))}" for _ in range(count)]
+        columns = "u.k, u.j, u.ts, u.i as ui, u.s as us, v.i as vi, v.s as vs, v.d as vd"
+        more = rng.choice(
+            ("", " and x.vi > 0", " and t.d < x.vd", " and isnull(x.vi)", " and x.ui > 0", " and t.i = x.vi")
+        )
+        source = (
+            f"from t last join (select {columns} from u left join v on u.{key} = v.{key}{inner}{where}) x "
+            f"{rng.choice(('', 'order by x.ts '))}on {' and '.join(f't.{k} = x.{k}' for k in rng.choice(KEYS))}{more}"
+        )
     elif kind == "joins":
         first, second = rng.choice((("u", "v"), ("v", "u"), ("u", ""), ("v", "")))
         items = [

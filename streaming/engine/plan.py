@@ -94,6 +94,8 @@ class _Planner:
 
     def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
         """A sub-query over the request's table."""
+        if source.more:
+            raise self.planning.refuse("UNION ALL of the request's table", source.at)
         outputs, where = self.select(source.select)
         if source.select.limit is not None:
             self.planning.online.append(("LIMIT in a sub-query", source.at))
@@ -105,6 +107,8 @@ class _Planner:
             base = Base(self.planning.table(source.name, source.at))
             return base, columns_of(base, source), None
         select = source.select
+        if source.more:
+            raise self.planning.refuse(f"UNION ALL in {what}", source.at)
         if select.source is None:
             raise self.planning.refuse(f"a sub-query without FROM as {what}", source.at)
         if select.limit is not None:
