@@ -30,6 +30,7 @@ class Window:
     exclude_time: bool = False
     key: tuple[str, ...] = ("k",)
     ordered: bool = True
+    where: bool = False  # of the rows of `u` only those with i > 0
 
     def sql(self) -> str:
         """The window's specification."""
@@ -37,7 +38,7 @@ class Window:
         scale = 1 if self.rows else 1000
         start = "unbounded preceding" if self.start is None else f"{self.start // scale}{unit} preceding"
         return (
-            f"({'union u ' if self.union else ''}partition by {', '.join(self.key)} "
+            f"({self.sql_of_union() if self.union else ''}partition by {', '.join(self.key)} "
             f"{'order by ts ' if self.ordered else ''}"
             f"{'rows' if self.rows else 'rows_range'} between {start} and {self.end // scale}{unit} preceding"
             f"{f' maxsize {self.maxsize}' if self.maxsize else ''}"
@@ -46,19 +47,25 @@ class Window:
             f"{' instance_not_in_window' if self.instance_not_in_window else ''})"
         )
 
+    def sql_of_union(self) -> str:
+        """UNION and its source."""
+        return "union (select * from u where i > 0) " if self.where else "union u "
+
     def back(self, n: int) -> Window:
         """The window of at(x, n) and lag(x, n): the n rows before the request, and itself."""
         return replace(self, rows=True, start=n, end=0, maxsize=0, exclude_row=False)
 
     def contents(self, request: Row, t: list[Row], u: list[Row]) -> list[Row]:
         """The window's rows for `request`, newest first."""
+        if self.where:
+            u = [row for row in u if row["i"] is not None and row["i"] > 0]
         sources = [[] if self.instance_not_in_window else t, u if self.union else []]
         found = []
         for source, table in enumerate(sources):
             for place, row in enumerate(table):
                 if any(row[k] != request[k] for k in self.key) or (self.ordered and row["ts"] > request["ts"]):
                     continue
-                if self.exclude_time and row["ts"] == request["ts"]:
+                if self.exclude_time and (self.rows or self.end == 0) and row["ts"] == request["ts"]:
                     continue
                 found.append((-row["ts"] if self.ordered else 0, source, -place, row))
         stored = [row for *_, row in sorted(found, key=lambda item: item[:3])]
@@ -68,9 +75,26 @@ class Window:
             return ordered[max(self.end, 1) if self.exclude_row else self.end : last]
         bound = request["ts"] - self.end
         near = [row for row in stored if row["ts"] <= max(bound, 0)]  # no bound lies before 1970
-        if self.end == 0 and not self.exclude_row:
+        if not self.exclude_row if self.end == 0 else request["ts"] <= max(bound, 0):
             near = [request, *near]
         inside = [row for row in near if self.start is None or row["ts"] >= request["ts"] - self.start]
+        # beside a UNION the request, in a frame that ends before it, takes no place
+        free = self.union and self.end > 0 and any(row is request for row in near)
+        return inside[: self.maxsize + free] if self.maxsize else inside
+
+    def contents_of_joined(self, row: Row, table: list[Row]) -> list[Row]:
+        """The rows of a window in a joined sub-query over `table`, for a row of that table, newest first.
+
+        A frame that ends at that row begins with the newest of its time, whichever that is.
+        """
+        found = [(-other["ts"], -n, other) for n, other in enumerate(table) if other["ts"] <= row["ts"]]
+        stored = [other for *_, other in sorted(found, key=lambda item: item[:2])]
+        stored = [other for other in stored if all(other[k] == row[k] for k in self.key)]
+        if self.rows:
+            last = len(stored) if self.start is None else self.start + 1
+            return stored[max(self.end, 1) if self.exclude_row else self.end : last]
+        stored = stored[1:] if self.exclude_row else stored
+        inside = [other for other in stored if self.start is None or other["ts"] >= row["ts"] - self.start]
         return inside[: self.maxsize] if self.maxsize else inside
 
 

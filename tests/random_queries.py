@@ -63,7 +63,7 @@ class Case:
 def draw(seed: int) -> Case:
     """The case of a seed."""
     rng = random.Random(seed)
-    kind = rng.choice(("windows", "windows", "joins", "scalars"))
+    kind = rng.choice(("windows", "windows", "joins", "joins", "joined windows", "united", "left", "scalars"))
     timed: list[tuple[tuple[str, ...], str | None]] = [(key, "ts") for key in KEYS]
     tables = {
         "t": Table(TYPES, timed, [_row(rng) for _ in range(rng.randint(0, 14))]),
@@ -75,6 +75,39 @@ def draw(seed: int) -> Case:
         names = [f"w{n}" for n in range(rng.randint(1, 3))]
         items = [_aggregate(rng, rng.choice(names)) for _ in range(count)]
         source = "from t window " + ", ".join(f"{name} as {_window(rng)}" for name in names)
+    elif kind == "joined windows":
+        # Of rows of one time OpenMLDB takes any for the one that it found: all times differ
+        times = rng.sample(range(24), len(tables["u"].rows))
+        rows = [{**row, "ts": START_MS + time * 500} for row, time in zip(tables["u"].rows, times, strict=True)]
+        tables["u"] = Table(TYPES, timed, rows)
+        count = rng.randint(1, 2)  # what is refused here cannot be left out
+        made = ", ".join(f"{_aggregate(rng, rng.choice(('w0', 'w1')))} as a{n}" for n in range(count))
+        specs = f"w0 as {_window(rng, 'v')}, w1 as {_window(rng, 'v')}"
+        tables["v"] = Table(TYPES, timed, tables["v"].rows)
+        items = [f"x.a{n}" for n in range(count)] + ["x.s", "t.i + x.i"]
+        on = " and ".join(f"t.{key} = x.{key}" for key in rng.choice(KEYS))
+        order = rng.choice(("order by x.ts ", ""))
+        source = f"from t last join (select *, {made} from u window {specs}) x {order}on {on}"
+    elif kind == "united":
+        tables["v"] = Table(TYPES, timed, tables["v"].rows)
+        parts = [f"select * from {name}{rng.choice(('', '', ' where i > 0', ' where q'))}" for name in "uv"]
+        items = [_expression(rng, rng.choice((0, 0, 1)), rng.choice("xxt")) for _ in range(count)]
+        on = " and ".join(f"t.{key} = x.{key}" for key in rng.choice(KEYS))
+        more = rng.choice(("", "", " and x.ts <= t.ts", " and x.i > 0", " and t.d < x.d"))
+        source = f"from t last join ({' union all '.join(parts)}) x {rng.choice(('', 'order by x.ts '))}on {on}{more}"
+    elif kind == "left":
+        inner = rng.choice(("", "", " and v.i > 0", " and u.d < v.d", " and u.i = 2 * v.i"))
+        where = rng.choice(("", "", " where v.i > 0", " where u.i > 0", " where isnull(v.i)"))
+        key = rng.choice("kj")
+        items = [f"x.{rng.choice(('us', 'ui', 'vi', 'vs', 'vd'))}" for _ in range(count)]
+        columns = "u.k, u.j, u.ts, u.i as ui, u.s as us, v.i as vi, v.s as vs, v.d as vd"
+        more = rng.choice(
+            ("", " and x.vi > 0", " and t.d < x.vd", " and isnull(x.vi)", " and x.ui > 0", " and t.i = x.vi")
+        )
+        source = (
+            f"from t last join (select {columns} from u left join v on u.{key} = v.{key}{inner}{where}) x "
+            f"{rng.choice(('', 'order by x.ts '))}on {' and '.join(f't.{k} = x.{k}' for k in rng.choice(KEYS))}{more}"
+        )
     elif kind == "joins":
         first, second = rng.choice((("u", "v"), ("v", "u"), ("u", ""), ("v", "")))
         items = [
@@ -129,6 +162,9 @@ def _call(rng: random.Random, *arguments: str) -> str:
 def _aggregate(rng: random.Random, window: str) -> str:
     name = rng.choice(sorted(AGGREGATES))
     value = _expression(rng, 1) if rng.random() < 0.15 else _column(rng)
+    if rng.random() < 0.08:
+        inner = _aggregate(rng, window).removesuffix(f" over {window}")
+        value = rng.choice((inner, f"({_column(rng)} + {inner})", f"({inner} - {value})"))
     condition = rng.choice(("i > 1", "q", "s = 'a'", "d > 0", "b != 2", _expression(rng, 1)))
     arguments = [value]
     if "_where" in name:
@@ -140,8 +176,9 @@ def _aggregate(rng: random.Random, window: str) -> str:
     return f"{name}({', '.join(arguments)}) over {window}"
 
 
-def _window(rng: random.Random) -> str:
-    union = rng.choice(("", "", "union u ", "union (select * from u) "))
+def _window(rng: random.Random, other: str = "u") -> str:
+    filtered = f"union (select * from {other} where {rng.choice(('i > 0', 'q', 'd < 1.5', _expression(rng, 1)))}) "
+    union = rng.choice(("", "", f"union {other} ", f"union (select * from {other}) ", filtered))
     key = ", ".join(rng.choice(KEYS))
     excludes = rng.choice(("", "", " exclude current_row", " exclude current_time"))
     if union and rng.random() < 0.4:

@@ -47,7 +47,7 @@ def test_every_function_is_listed() -> None:
         ("select i << 1 from t", "operator <<", "1:10"),
         ("select count(i) from t", "without a window", "1:8"),
         (f"select sum(s) over w from t {W}", "sum() of a string", "1:8"),
-        (f"select sum(count(i)) over w from t {W}", "aggregate of an aggregate", "1:12"),
+        (f"select sum(count(i) over w) over w from t {W}", "OVER in an aggregate", "1:21"),
         (f"select hash64(i) from t {W}", "function hash64", "1:8"),
         ("select nosuch from t", "unknown column nosuch", "1:8"),
         ("select id from nosuch", "unknown table nosuch", "1:16"),

@@ -44,8 +44,9 @@ def ours(case: grammar.Case, items: list[str]) -> tuple[dict[str, str], list[lis
     except (UnsupportedSQL, BadRow):
         return None
     names = [name.replace("boolean", "bool") for name in map(_type, answer.schema.types)]
-    rows = [list(row.values()) for row in answer.to_pylist()]
-    return dict(zip(answer.column_names, names, strict=True)), [[_plain(cell) for cell in row] for row in rows]
+    found = [column.cast("int64") if pa.types.is_timestamp(column.type) else column for column in answer.columns]
+    rows = [list(map(_plain, row)) for row in zip(*(column.to_pylist() for column in found), strict=True)]
+    return dict(zip(answer.column_names, names, strict=True)), rows
 
 
 def _type(kind: pa.DataType) -> str:
@@ -60,8 +61,6 @@ def _type(kind: pa.DataType) -> str:
 
 
 def _plain(cell: Any) -> Any:
-    if isinstance(cell, datetime.datetime):
-        return round(cell.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000)
     return cell.isoformat() if isinstance(cell, datetime.date) else cell
 
 

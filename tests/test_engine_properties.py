@@ -3,6 +3,7 @@
 # ruff: noqa: PLR0917 -- Hypothesis passes what it drew by name
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import naive
@@ -55,6 +56,7 @@ def windows(draw: st.DrawFn, unordered: bool = False) -> naive.Window:
         exclude_row=draw(st.booleans()),
         exclude_time=ordered and draw(st.booleans()),
         ordered=ordered,
+        where=union and ordered and draw(st.integers(0, 2)) == 0,
         key=draw(st.sampled_from([("k",), ("j",), ("k", "j")])),
     )
 
@@ -255,6 +257,32 @@ def test_last_join_finds_the_naive_row(
         wants.append([request["id"], row and row["s"], row and row["i"]])
     assert cells(engine.request("d", asked)) == wants
     del t
+
+
+@relaxed
+@given(u=rows_of, asked=st.lists(row_of, min_size=1, max_size=3), spec=windows(), wanted=features,
+       key=st.sampled_from("kj"), ordered=st.booleans())  # fmt: skip
+def test_windows_in_a_joined_sub_query_are_those_of_the_row_that_is_found(
+    u: list[naive.Row], asked: list[naive.Row], spec: naive.Window, wanted: Features, key: str, ordered: bool
+) -> None:
+    spec = replace(
+        spec, union=False, where=False, instance_not_in_window=False, exclude_time=False, end=spec.end * spec.rows
+    )
+    names = ", ".join(f"x.c{n}" for n in range(len(wanted)))
+    windows = select(wanted, [spec]).replace("select id", "select s as found, k, j, ts").replace("from t", "from u")
+    order = "order by x.ts " if ordered else ""
+    engine = made(f"select t.id, x.found, {names} from t last join ({windows}) x {order}on t.{key} = x.{key}")
+    engine.insert("u", u)
+    wants = []
+    for request in asked:
+        row = naive.last_join(request, u, key, ordered, bound=False)
+        want = [request["id"], row and row["s"], *[None] * len(wanted)]
+        for n, ((name, column, number), _) in enumerate(wanted):
+            if row is not None:
+                frame = spec.back(number) if name in ("at", "lag") else spec
+                want[2 + n] = naive.aggregate(name, column, frame.contents_of_joined(row, u), number)
+        wants.append(want)
+    assert cells(engine.request("d", asked)) == wants
 
 
 @relaxed

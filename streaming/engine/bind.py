@@ -6,10 +6,9 @@ import dataclasses
 
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
-from streaming.engine.machine import Op
-from streaming.engine.nodes import Aggregate, Apply, Const, Element, Group, Host, Node
+from streaming.engine.nodes import Aggregate, Apply, Const, Element, Group, Host, HostAggregate, Node, Own
 from streaming.engine.plan_windows import WindowPlanner
-from streaming.engine.scope import Frame, Planning, Scope, children, identity, walk
+from streaming.engine.scope import Frame, Planning, Scope, aggregates, children, identity, walk
 from streaming.engine.strings import Pool
 from streaming.engine.types import Type, to_word
 from streaming.engine.windowed import AGGREGATES, canonical
@@ -155,12 +154,13 @@ class Binder:
                 arguments.append(Const(Type.INT, 1))
             else:
                 node = self.bind(argument, inner, over)
-                nested = any(isinstance(n, Aggregate) and (n.kind != Op.AT or n.number > 0) for n in walk(node))
-                if nested or _overs(argument):
-                    raise self.planning.refuse("an aggregate of an aggregate", argument.at)
+                if _overs(argument):
+                    raise self.planning.refuse("OVER in an aggregate", argument.at)
+                if any(isinstance(n, Element) and aggregates(n.group.own[n.position]) for n in walk(node)):
+                    raise self.planning.refuse("an aggregate of a window of a joined sub-query", argument.at)
                 arguments.append(node)
         if not isinstance(expr.arguments[0] if expr.arguments else None, s.Star) and not any(
-            isinstance(n, Element) for argument in arguments for n in walk(argument)
+            isinstance(n, (Element, Aggregate, HostAggregate)) for argument in arguments for n in walk(argument)
         ):
             raise f.Mismatch("no column")
         if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], s.Name):
@@ -171,7 +171,7 @@ class Binder:
 
     def place(self, name: str, arguments: list[Node], over: Frame) -> Node:
         """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row."""
-        group = self.windows.group(over.window, over.scope, own_row=True)
+        group = self.windows.group(over.window, over.scope, Own.IN, over.window.exclude_current_time)
         moved = [_in_group(argument, group) for argument in arguments]
         node = AGGREGATES[name](group, 0, moved)
         if not isinstance(node, Aggregate):

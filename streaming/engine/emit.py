@@ -22,6 +22,9 @@ from streaming.engine.nodes import (
     Joined,
     Missing,
     Node,
+    Own,
+    Source,
+    under,
 )
 from streaming.engine.table import Table
 from streaming.engine.types import Type
@@ -217,7 +220,7 @@ class _Emitter:
                 return self.node(Const(Type.BOOL, 0), context)
             if node.base.joined is None:
                 raise TypeError("a table that is not joined")
-            if context.source >= 0 and context.group is None and not _joined_to(node.base, context.base):
+            if context.source >= 0 and context.group is None and not under(node.base, context.base):
                 return self.lift(node, context)
             return self.add(Op.IS_NULL, self.register(context.domain), self.joined(node.base.joined, context))
         if isinstance(node, Element):
@@ -268,7 +271,7 @@ class _Emitter:
             out = self.register(context.domain)
             return self.add(Op.FLAT_COLUMN, out, context.source, table, node.position, 1)
         candidates = context.source >= 0 and context.group is None
-        if candidates and not _joined_to(node.base, context.base):  # all else is the join's left side
+        if candidates and not under(node.base, context.base):  # all else is the join's left side
             return self.lift(node, context)
         if node.base.joined is not None:
             row = self.joined(node.base.joined, context)
@@ -323,44 +326,64 @@ class _Emitter:
             if not isinstance(group.own[group.time], Column):
                 time = self.vector(time, self.requests)
                 self.times.append(time)
-        sources: list[int] = []
-        for base, nodes in group.sources:
-            columns = [nodes[place] for place in (*group.key, *([] if group.time is None else [group.time]))]
-            numbers = [column.position for column in columns if isinstance(column, Column)]
-            key = tuple(numbers[: len(group.key)])
-            ts = -1 if group.time is None else numbers[-1]
-            if group.time is None:
-                ts = group.orders[len(sources)]
-            sources.append(self.index(Rows(base.table, key, ts, True)))
-        self.sources.append((group, sources))
+        indexes = [self.index(self.rows(group, number)) for number in range(len(group.sources))]
+        self.sources.append((group, indexes))
+        sources = [
+            index if source.where is None else self.filtered(group, source, index, time, pairs)
+            for index, source in zip(indexes, group.sources, strict=True)
+        ]
+        own = _OWN[group.own_row]
+        if own == 1 and any(source.columns is not group.own for source in group.sources):
+            own += 2
         domain = self.domain(REQUESTS)
         frames = [number for frame in group.frames for number in map(int, frame)]
         at = self.list(
-            len(sources), len(group.key), len(group.frames), time, int(group.own_row), int(group.exclude_time),
+            len(sources), len(group.key), len(group.frames), time, own, int(group.exclude_time),
             int(group.time is not None), *sources, *pairs, *frames,
         )  # fmt: skip
         self.add(Op.COLLECT, domain, at)
         found = self.groups[group] = _Context(domain, None, -1, group, self.requests)
         return found
 
+    def rows(self, group: Group, number: int) -> Rows:
+        """The index by which the rows of a group's source are found."""
+        source = group.sources[number]
+        places = [*group.key, *([] if group.time is None else [group.time])]
+        positions = [node.position for node in map(source.columns.__getitem__, places) if isinstance(node, Column)]
+        ts = group.orders[number] if group.time is None else positions[-1]
+        return Rows(source.base.table, tuple(positions[: len(group.key)]), ts, True)
+
+    def filtered(self, group: Group, source: Source, index: int, time: int, pairs: Sequence[int]) -> int:
+        """A source of which a condition lets some rows in: they are collected and tested before the windows are."""
+        starts = [-1 if rows else start for rows, start, _, _ in group.frames]
+        reach = -1 if min(starts) < 0 else max(starts)
+        domain = self.domain(REQUESTS)
+        at = self.list(1, len(group.key), 1, time, 0, int(group.exclude_time), 1, index, *pairs, 0, reach, 0, 0)
+        self.add(Op.COLLECT, domain, at)
+        candidates = _Context(domain, source.base, 0, None, self.requests)
+        if source.where is None or group.time is None:
+            raise TypeError("a source without a condition, or without a time")
+        test = self.vector(self.node(source.where, candidates), candidates)
+        times = self.node(source.columns[group.time], candidates)
+        return -1 - self.list(index, domain, test, times)
+
     def element(self, node: Element, context: _Context) -> int:
         group = node.group
         own = self.node(group.own[node.position], self.requests)
         if len(group.sources) == 1:
-            base, nodes = group.sources[0]
-            value = nodes[node.position]
+            base, value = group.sources[0].base, group.sources[0].columns[node.position]
             if isinstance(value, Column) and value.base is base:
                 out = self.register(context.domain)
                 return self.add(Op.FLAT, out, own, self.table(base.table), value.position)
         out = self.register(context.domain)
         self.add(Op.FLAT_PARENT, out, own, 1)
-        for source, (base, nodes) in enumerate(group.sources):
-            value = nodes[node.position]
-            if isinstance(value, Column) and value.base is base:
-                self.add(Op.FLAT_COLUMN, out, source, self.table(base.table), value.position)
+        for number, source in enumerate(group.sources):
+            value = source.columns[node.position]
+            if isinstance(value, Column) and value.base is source.base:
+                self.add(Op.FLAT_COLUMN, out, number, self.table(source.base.table), value.position)
             else:
-                inner = _Context(context.domain, base, source, group, self.requests)
-                self.add(Op.FLAT_COPY, out, source, self.node(value, inner))
+                inner = _Context(context.domain, source.base, number, group, self.requests)
+                self.add(Op.FLAT_COPY, out, number, self.node(value, inner))
         return out
 
     def frequency(self, node: Aggregate) -> int:
@@ -379,9 +402,5 @@ class _Emitter:
         return self.done[REQUESTS, -1, node]
 
 
-def _joined_to(base: Base, root: Base | None) -> bool:
-    """Whether `base` is joined to the rows of `root`, or to a table that is."""
-    above = base.to
-    while above is not None and above is not root:
-        above = above.to
-    return above is not None
+# to the kernel (see `window.collect`); 2 is added where there is a UNION: OpenMLDB counts the request's row apart there
+_OWN = {Own.OUT: 0, Own.IN: 1, Own.STORED: 0, Own.STORED_OUT: 4}

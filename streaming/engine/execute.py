@@ -20,13 +20,14 @@ from streaming.engine import syntax as s
 from streaming.engine.arrow import Assembler
 from streaming.engine.catalogue import DeploymentInfo, TableInfo, describe
 from streaming.engine.duplicates import absent
-from streaming.engine.emit import Program, Rows, emit
+from streaming.engine.emit import emit
 from streaming.engine.errors import BadRow, UnsupportedSQL, point
 from streaming.engine.expire import collect_strings, expired, expires, remove
 from streaming.engine.explain import explain
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Base
 from streaming.engine.nodes import Column as ColumnNode
+from streaming.engine.offline import as_of
 from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, constant, plan
 from streaming.engine.rows import encode
@@ -34,7 +35,7 @@ from streaming.engine.runner import Deployment, Runner, wall_clock
 from streaming.engine.shape import Shape, shape
 from streaming.engine.snapshot import Capture, Restore
 from streaming.engine.strings import Pool
-from streaming.engine.table import FREE_FROM, NO_TTL, Column, Index, Table, check_times
+from streaming.engine.table import FREE_FROM, Column, Table, check_times
 from streaming.engine.types import ARROW, Type, to_word
 
 __all__ = ["Engine", "Mark", "TableStats"]
@@ -616,7 +617,7 @@ class Engine:
                 )
         try:
             check_times(table.name, table.columns, table.rows[: table.count], deployment.times, "a window's time")
-            order, limits = self._as_of(deployment)
+            order, limits = as_of(deployment)
             answer = self._runner.answer(deployment, table.rows, limits, order)
         finally:
             self._pool.truncate(mark)
@@ -625,56 +626,6 @@ class Engine:
         if query.limit is not None:
             answer = answer.slice(0, query.limit)
         return answer
-
-    def _as_of(self, deployment: Deployment) -> tuple[Int64, Int64]:
-        """The order in which an offline query visits its rows, and what each may see of each index.
-
-        The indexes are the query's own and are linked in order of time as the visit goes on.
-        """
-        table, program = deployment.table, deployment.program
-        n = table.count
-        order: Int64 = np.arange(n)
-        if deployment.times:
-            order = np.argsort(table.rows[:n, deployment.times[0]], kind="stable")
-        limits = np.empty((n, len(program.indexes)), np.int64)
-        for i, rows in enumerate(program.indexes):
-            source = rows.table
-            if not rows.windows:
-                limits[:, i] = source.count
-                deployment.indexes.append(_temporary(rows))
-                continue
-            times = source.rows[: source.count, rows.ts]
-            check_times(source.name, source.columns, source.rows[: source.count], [rows.ts], "a window's time")
-            by_time = np.argsort(times, kind="stable")
-            deployment.indexes.append(Index(source, rows.key, rows.ts, by_time))
-            if source is table and rows.ts in deployment.times:
-                place = np.empty(n, np.int64)
-                place[by_time] = np.arange(n)
-                limits[:, i] = place[order]
-            else:
-                main_time = _main_time(program, i)
-                limits[:, i] = np.searchsorted(times[by_time], table.rows[order, main_time], "right")
-        return order, limits
-
-
-def _main_time(program: Program, index: int) -> int:
-    """The request's column that bounds the rows of a window's index."""
-    for group, numbers in program.sources:
-        if index in numbers and group.time is not None:
-            node = group.own[group.time]
-            if isinstance(node, ColumnNode):
-                return node.position
-    raise TypeError("an index of no window")
-
-
-def _temporary(rows: Rows) -> Index:
-    existing = rows.table.indexes.get((rows.key, rows.ts))
-    if existing is not None and existing.ttl == NO_TTL:  # offline, nothing expires
-        return existing
-    if rows.ts >= 0:
-        table = rows.table
-        check_times(table.name, table.columns, table.rows[: table.count], [rows.ts], "a join's order")
-    return Index(rows.table, rows.key, rows.ts)
 
 
 def _value(value: object, kind: Type, script: str, at: int) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from streaming.engine.emit import Program
-from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Joined, Missing, Node
+from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Joined, Missing, Node, Own
 from streaming.engine.plan import Query
 from streaming.engine.table import Table
 from streaming.engine.ttl import Ttl
@@ -41,13 +41,14 @@ def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
 
 
 def _window(group: Group, query: Query) -> list[str]:
-    nodes = group.sources[0][1] if group.sources else group.own
+    nodes = group.sources[0].columns if group.sources else group.own
     names = [node.base.table.columns[node.position].name for node in (nodes[place] for place in group.key)
              if isinstance(node, Column)]  # fmt: skip
-    tables = ", ".join(_name(source.table) for source, _ in group.sources) or "no table"
-    flags = "" if group.own_row else ", without the request"
+    tables = [_name(x.base.table) + (" (some rows)" if x.where is not None else "") for x in group.sources]
+    flags = "" if group.of is None else f", for the joined row of {_name(group.of.table)}"
+    flags += ", without the row itself" if group.own_row in (Own.OUT, Own.STORED_OUT) else ""
     flags += ", other rows of its time out" if group.exclude_time else ""
-    lines = [f"window: one walk over {tables} by {', '.join(names)}{flags}"]
+    lines = [f"window: one walk over {', '.join(tables) or 'no table'} by {', '.join(names)}{flags}"]
     for number, (rows, start, end, maxsize) in enumerate(group.frames):
         used = [o.name for o in query.outputs if (group, number) in {(a.group, a.frame) for a in _aggregates(o.node)}]
         shown = str if rows else _duration

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Union
 
 from streaming.engine.machine import Op
@@ -26,6 +27,9 @@ __all__ = [
     "Joined",
     "Missing",
     "Node",
+    "Own",
+    "Source",
+    "under",
 ]
 
 
@@ -141,28 +145,52 @@ class HostAggregate:
     arguments: tuple[Node, ...]
 
 
+class Own(IntEnum):
+    """Where the row that a window belongs to is among its rows."""
+
+    OUT = 0  # not in it
+    IN = 1  # first, beside the tables' rows
+    STORED = 2  # one of the first table's rows, with others of its time that may stand before it
+    STORED_OUT = 3  # the same, and the first of them is left out
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table whose rows are in a window.
+
+    Attributes:
+        columns: what column j of the window is, of a row of this table.
+        where: which of its rows are in; None: all.
+    """
+
+    base: Base
+    columns: tuple[Node, ...]
+    where: Node | None = None
+
+
 @dataclass(eq=False)
 class Group:
     """The windows over the same rows: the same tables, key, time and exclusions; they differ in their frames.
 
     Attributes:
-        sources: the tables whose rows are in, each with what column j is there.
-        key: partition columns, as values of the request and as columns of each source.
-        time: the request's time; None: no ORDER BY.
+        own: what column j of the row is that the windows belong to: the request's, or one of `of`.
+        key: partition columns, as values of that row and as columns of each source.
+        time: that row's time; None: no ORDER BY.
+        own_row: where it is among the rows.
+        exclude_time: whether other rows of its time are out.
         orders: without ORDER BY, the columns that order each source's rows; -1: as they were inserted.
+        of: the joined table to whose rows the windows belong; None: to the requests.
         frames: (rows, start or -1, end, maxsize).
-        own: what column j of the request's own row is.
-        own_row: whether the request's own row is in.
-        exclude_time: whether other rows of the request's time are out.
     """
 
     own: tuple[Node, ...]
-    sources: tuple[tuple[Base, tuple[Node, ...]], ...]
+    sources: tuple[Source, ...]
     key: tuple[int, ...]
     time: int | None
-    own_row: bool
+    own_row: Own
     exclude_time: bool
     orders: tuple[int, ...] = ()
+    of: Base | None = None
     frames: list[tuple[bool, int, int, int]] = field(default_factory=list)
 
     def frame(self, frame: tuple[bool, int, int, int]) -> int:
@@ -175,3 +203,11 @@ class Group:
 Node = Union[  # noqa: UP007 -- the operator does not take forward references
     Const, Column, Missing, Element, Apply, Host, Aggregate, HostAggregate
 ]
+
+
+def under(base: Base, root: Base | None) -> bool:
+    """Whether `base` is `root`, or is joined to its rows or to those of a table that is."""
+    above: Base | None = base
+    while above is not None and above is not root:
+        above = above.to
+    return above is not None

@@ -18,7 +18,8 @@ class SelectParser(ExpressionParser):
         super().__init__(script)
         self.common: dict[str, s.Select] = {}  # what WITH has named, where this part of the script may use it
 
-    def select(self) -> s.Select:
+    def select(self, united: bool = False) -> s.Select:
+        """A SELECT; `united`: a UNION with others may follow."""
         if self.accept("("):
             inner = self.select()
             self.expect(")")
@@ -35,9 +36,12 @@ class SelectParser(ExpressionParser):
                 if not self.accept(","):
                     break
         try:
-            return self.body()
+            body = self.body()
         finally:
             self.common = outside
+        if self.peek("union") and not united:
+            raise self.refuse("UNION of queries", self.token.at)
+        return body
 
     def body(self) -> s.Select:
         at = self.token.at
@@ -70,8 +74,6 @@ class SelectParser(ExpressionParser):
                 if not self.accept(","):
                     break
         limit = self.integer("a number of rows") if self.accept("limit") else None
-        if self.peek("union"):
-            raise self.refuse("UNION of queries", self.token.at)
         return s.Select(tuple(items), source, tuple(joins), where, tuple(windows), limit, at, distinct)
 
     def item(self) -> s.Item:
@@ -91,9 +93,14 @@ class SelectParser(ExpressionParser):
     def source(self) -> s.Source:
         at = self.token.at
         if self.accept("("):
-            select = self.select()
+            select, more = self.select(united=True), []
+            while self.peek("union"):
+                here = self.advance().at
+                if not self.accept("all"):
+                    raise self.refuse("UNION without ALL", here)
+                more.append(self.select(united=True))
             self.expect(")")
-            return s.SubSelect(select, self.alias(), at)
+            return s.SubSelect(select, self.alias(), at, tuple(more))
         name = self.qualified("a table")
         common = self.common.get(name[0]) if len(name) == 1 else None
         if common is not None:

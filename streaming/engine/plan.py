@@ -12,7 +12,7 @@ from streaming.engine.errors import point
 from streaming.engine.nodes import Base, Const, Node
 from streaming.engine.plan_joins import JoinPlanner
 from streaming.engine.plan_windows import WindowPlanner
-from streaming.engine.scope import Output, Planning, Scope, columns_of, matches, named
+from streaming.engine.scope import Output, Planning, Scope, aggregates, columns_of, matches, named
 from streaming.engine.strings import Pool
 from streaming.engine.table import Table
 
@@ -94,6 +94,8 @@ class _Planner:
 
     def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
         """A sub-query over the request's table."""
+        if source.more:
+            raise self.planning.refuse("UNION ALL of the request's table", source.at)
         outputs, where = self.select(source.select)
         if source.select.limit is not None:
             self.planning.online.append(("LIMIT in a sub-query", source.at))
@@ -105,18 +107,26 @@ class _Planner:
             base = Base(self.planning.table(source.name, source.at))
             return base, columns_of(base, source), None
         select = source.select
+        if source.more:
+            raise self.planning.refuse(f"UNION ALL in {what}", source.at)
         if select.source is None:
             raise self.planning.refuse(f"a sub-query without FROM as {what}", source.at)
-        if select.windows or select.limit is not None:
-            raise self.planning.refuse(f"a sub-query with windows or LIMIT as {what}", source.at)
+        if select.limit is not None:
+            raise self.planning.refuse(f"a sub-query with LIMIT as {what}", source.at)
         if select.distinct:
             self.planning.online.append(("SELECT DISTINCT", select.at))
         base, columns, where = self.scan(select.source, what)
-        scope = Scope(columns)
+        if any(aggregates(column.node) for column in columns):
+            raise self.planning.refuse("a sub-query over one with windows, in a join", select.at)
+        scope = Scope(columns, dict(select.windows), base=base)
         for join in select.joins:
             scope.columns = scope.columns + self.joins.join(join, scope, base)
         if select.where is not None:
-            where = f.both(where, self.binder.condition(select.where, scope))
+            test = self.binder.condition(select.where, scope)
+            if aggregates(test):
+                raise self.planning.refuse("WHERE over a window of a joined sub-query", select.where.at)
+            where = f.both(where, test)
+        scope.filtered = where is not None
         return base, named(self.items(select, scope), source.alias), where
 
     def items(self, select: s.Select, scope: Scope) -> list[Output]:

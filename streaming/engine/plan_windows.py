@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streaming.engine import syntax as s
-from streaming.engine.nodes import Aggregate, Base, Column, Group, HostAggregate, Node
-from streaming.engine.scope import Frame, Output, Planning, Scope, identity, matches, walk
+from streaming.engine.machine import Op
+from streaming.engine.nodes import Apply, Base, Column, Group, Missing, Node, Own, Source
+from streaming.engine.scope import Frame, Output, Planning, Scope, aggregates, conditions, identity, matches, walk
 from streaming.engine.table import Table
 from streaming.engine.types import Type
 
@@ -50,6 +51,25 @@ class WindowPlanner:
             window = scope.windows[reference]
         else:
             window = reference
+        self.check(window)
+        if scope.base is not None:
+            self.check_joined(window)
+        frame = window.frame
+        start, end = -1 if frame.start is None else frame.start, frame.end
+        own, exclude_time = Own.IN, window.exclude_current_time
+        if not frame.rows and end > 0:
+            exclude_time = False  # it says nothing of a frame that ends before the request, not even at 1970
+        elif window.exclude_current_row:
+            # the request's row still takes the first place of a ROWS frame, but none of a MAXSIZE
+            if frame.rows:
+                end = max(end, 1)
+            else:
+                own = Own.OUT
+        group = self.group(window, scope, own, exclude_time)
+        return Frame(group, group.frame((frame.rows, start, end, frame.maxsize)), window, scope)
+
+    def check(self, window: s.Window) -> None:
+        """Refuses what no window may be."""
         frame = window.frame
         if window.descending:
             raise self.planning.refuse("ORDER BY … DESC in a window", window.at)
@@ -62,82 +82,125 @@ class WindowPlanner:
                 raise self.planning.refuse("ROWS_RANGE with a bound, without ORDER BY", window.at)
             if window.exclude_current_time:
                 raise self.planning.refuse("EXCLUDE CURRENT_TIME without ORDER BY", window.at)
-        start, end = -1 if frame.start is None else frame.start, frame.end
-        own_row = True
-        if window.exclude_current_row:
-            # the request's row still takes the first place of a ROWS frame, but none of a MAXSIZE
-            if frame.rows:
-                end = max(end, 1)
-            else:
-                own_row = False
-        group = self.group(window, scope, own_row)
-        number = group.frame((frame.rows, start, end, frame.maxsize))
-        return Frame(group, number, window, scope)
 
-    def group(self, window: s.Window, scope: Scope, own_row: bool) -> Group:
+    def check_joined(self, window: s.Window) -> None:
+        """Refuses what a window may not be over the rows of a joined sub-query.
+
+        OpenMLDB takes the first row that is in such a window for the one that it belongs to, which is right only where
+        the window begins with rows of its time.
+        """
+        self.planning.online.append(("a window in a joined sub-query", window.at))
+        frame = window.frame
+        if window.order is None:
+            raise self.planning.refuse("a window without ORDER BY in a joined sub-query", window.at)
+        if frame.following:
+            raise self.planning.refuse("FOLLOWING in a joined sub-query", window.at)
+        if window.instance_not_in_window:
+            return  # the row is in by itself then, first of all
+        if window.exclude_current_time:
+            raise self.planning.refuse("EXCLUDE CURRENT_TIME in a joined sub-query", window.at)
+        if frame.end and not frame.rows:
+            raise self.planning.refuse("a ROWS_RANGE frame that ends before its row in a joined sub-query", window.at)
+
+    def group(self, window: s.Window, scope: Scope, own: Own, exclude_time: bool) -> Group:
         """The windows over these rows; the same one for every window that differs in its frame only."""
         likeness = (
             tuple(identity(u) for u in window.unions),
             tuple(name.parts for name in window.partition),
             window.order.parts if window.order else None,
             window.instance_not_in_window,
-            own_row,
-            window.exclude_current_time,
+            own,
+            exclude_time,
         )
         found = scope.groups.get(likeness)
         if found is None:
-            found = scope.groups[likeness] = self.rows_of(window, scope, own_row)
+            found = scope.groups[likeness] = self.rows_of(window, scope, own, exclude_time)
         return found
 
-    def rows_of(self, window: s.Window, scope: Scope, own_row: bool) -> Group:
-        if self.planning.main is None:
+    def rows_of(self, window: s.Window, scope: Scope, own: Own, exclude_time: bool) -> Group:
+        """The group of a window: from which tables, by which key and in which order its rows come."""
+        base = self.planning.main if scope.base is None else scope.base
+        if base is None:
             raise self.planning.refuse("a window without a table", window.at)
         if scope.filtered:
             raise self.planning.refuse("a window over rows that a WHERE has filtered", window.at)
         if not window.partition:
             raise self.planning.refuse("a window without PARTITION BY", window.at)
-        own = tuple(output.node for output in scope.columns)
-        if any(isinstance(part, (Aggregate, HostAggregate)) for node in own for part in walk(node)):
+        nodes = tuple(output.node for output in scope.columns)
+        if any(aggregate.group.of is scope.base for node in nodes for aggregate in aggregates(node)):
             raise self.planning.refuse("a window over a sub-query with windows", window.at)
-        joined = any(isinstance(node, Column) and node.base.joined is not None for node in own)
+        joined = any(part.base is not base for node in nodes for part in walk(node)
+                     if isinstance(part, (Column, Missing)))  # fmt: skip
+        if joined and scope.base is not None:
+            raise self.planning.refuse("a window over joined rows in a joined sub-query", window.at)
         if joined and window.unions:
             raise self.planning.refuse("a UNION with a window over joined rows", window.at)
-        key = tuple(self.position(name, scope) for name in window.partition)
-        time = None
-        if window.order is not None:
-            time = self.position(window.order, scope)
-            if own[time].type not in (Type.TIMESTAMP, Type.BIGINT):
-                raise self.planning.refuse(f"ORDER BY a {own[time].type} in a window", window.order.at)
-        for place, name in zip(key, window.partition, strict=True):
-            if own[place].type in (Type.FLOAT, Type.DOUBLE):
-                raise self.planning.refuse(f"PARTITION BY a {own[place].type}", name.at)
-        sources: list[tuple[Base, tuple[Node, ...]]] = []
+        key, time = self.key(window, scope)
+        places = key if time is None else (*key, time)
+        if any(aggregates(nodes[place]) for place in places):
+            raise self.planning.refuse("a window by a window of a joined sub-query", window.at)
+        if scope.base is not None and not all(isinstance(nodes[place], Column) for place in places):
+            raise self.planning.refuse("a window by something computed in a joined sub-query", window.at)
+        sources: list[Source] = []
         if not window.instance_not_in_window:
-            sources.append((self.planning.main, own))
-        for union in window.unions:
-            if _multiplies(union):
-                raise self.planning.refuse("DISTINCT or LEFT JOIN in a UNION of a window", union.at)
-            base, columns, where = self.scan(union, "a UNION of a window")
-            if base.table is self.planning.main.table:
-                raise self.planning.refuse("UNION of the main table with itself", union.at)
-            if where is not None:
-                raise self.planning.refuse("WHERE in a UNION of a window", union.at)
-            nodes = tuple(output.node for output in columns)
-            alike = [(c.name, c.node.type) for c in columns] == [(c.name, c.node.type) for c in scope.columns]
-            if not alike:
-                raise self.planning.refuse("a UNION whose columns are not those of the main table", union.at)
-            sources.append((base, nodes))
+            sources.append(Source(base, nodes))
+        sources += [self.union(union, scope, base, ordered=time is not None) for union in window.unions]
         orders: list[int] = []
-        for base, nodes in sources:
-            for place in key if time is None else (*key, time):
-                node = nodes[place]
-                if not isinstance(node, Column) or node.base is not base:
+        for source in sources:
+            for place in places:
+                node = source.columns[place]
+                if not isinstance(node, Column) or node.base is not source.base:
                     what = "PARTITION BY or ORDER BY something that is not a table's column"
                     raise self.planning.refuse(what, window.at)
             if time is None:
-                columns_of_key = {node.position for node in map(nodes.__getitem__, key) if isinstance(node, Column)}
-                orders.append(self.order_of_index(base.table, columns_of_key, window.at))
-        return Group(own, tuple(sources), key, time, own_row, window.exclude_current_time, tuple(orders))
+                columns = {node.position for node in map(source.columns.__getitem__, key) if isinstance(node, Column)}
+                orders.append(self.order_of_index(source.base.table, columns, window.at))
+        if scope.base is not None and not window.instance_not_in_window:
+            own = Own.STORED if own == Own.IN else Own.STORED_OUT
+        return Group(nodes, tuple(sources), key, time, own, exclude_time, tuple(orders), scope.base)
+
+    def key(self, window: s.Window, scope: Scope) -> tuple[tuple[int, ...], int | None]:
+        """The columns of PARTITION BY and ORDER BY."""
+        key = tuple(self.position(name, scope) for name in window.partition)
+        for place, name in zip(key, window.partition, strict=True):
+            kind = scope.columns[place].node.type
+            if kind in (Type.FLOAT, Type.DOUBLE):
+                raise self.planning.refuse(f"PARTITION BY a {kind}", name.at)
+        if window.order is None:
+            return key, None
+        time = self.position(window.order, scope)
+        kind = scope.columns[time].node.type
+        if kind not in (Type.TIMESTAMP, Type.BIGINT):
+            raise self.planning.refuse(f"ORDER BY a {kind} in a window", window.order.at)
+        return key, time
+
+    def union(self, union: s.Source, scope: Scope, main: Base, ordered: bool) -> Source:
+        """A table of a UNION."""
+        if _multiplies(union):
+            raise self.planning.refuse("DISTINCT or LEFT JOIN in a UNION of a window", union.at)
+        base, columns, where = self.scan(union, "a UNION of a window")
+        if base.table is main.table:
+            raise self.planning.refuse("UNION of the main table with itself", union.at)
+        if [(c.name, c.node.type) for c in columns] != [(c.name, c.node.type) for c in scope.columns]:
+            raise self.planning.refuse("a UNION whose columns are not those of the main table", union.at)
+        if any(aggregates(column.node) for column in columns):
+            raise self.planning.refuse("windows in a UNION of a window", union.at)
+        if where is not None:
+            self.check_filter(where, base, ordered, union.at)
+        return Source(base, tuple(output.node for output in columns), where)
+
+    def check_filter(self, where: Node, base: Base, ordered: bool, at: int) -> None:
+        """Refuses a WHERE of a UNION that OpenMLDB answers with an index of its own, which then finds no rows."""
+        if not ordered:
+            raise self.planning.refuse("WHERE in a UNION of a window without ORDER BY", at)
+        indexed = {column for key, _ in base.table.declared for column in key}
+        for part in conditions(where):
+            for node in walk(part):
+                if isinstance(node, (Column, Missing)) and node.base is not base:
+                    raise self.planning.refuse("WHERE over joined rows in a UNION of a window", at)
+            equal = part.arguments if isinstance(part, Apply) and part.op in (Op.EQ, Op.FEQ) else ()
+            if any(isinstance(node, Column) and node.position in indexed for node in equal):
+                raise self.planning.refuse("WHERE in a UNION of a window by an equality of an indexed column", at)
 
     def position(self, name: s.Name, scope: Scope) -> int:
         found = [i for i, output in enumerate(scope.columns) if matches(output, name)]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from streaming.engine import syntax as s
 from streaming.engine.errors import UnsupportedSQL, point
-from streaming.engine.nodes import Base, Column, Group, Node
+from streaming.engine.machine import Op
+from streaming.engine.nodes import Aggregate, Apply, Base, Column, Group, HostAggregate, Node
 from streaming.engine.strings import Pool
 from streaming.engine.table import Table
 
@@ -17,8 +18,10 @@ __all__ = [
     "Output",
     "Planning",
     "Scope",
+    "aggregates",
     "children",
     "columns_of",
+    "conditions",
     "conjuncts",
     "identity",
     "matches",
@@ -95,12 +98,14 @@ class Scope:
 
     Attributes:
         filtered: whether a WHERE stands between the request and what is selected here.
+        base: the joined table whose rows are selected here; None: the request.
     """
 
     columns: list[Output]
     windows: dict[str, s.Window] = field(default_factory=dict)
     groups: dict[object, Group] = field(default_factory=dict)
     filtered: bool = False
+    base: Base | None = None
 
 
 @dataclass(frozen=True)
@@ -172,3 +177,15 @@ def walk(node: Node) -> list[Node]:
     for child in getattr(node, "arguments", ()):
         found += walk(child)
     return found
+
+
+def conditions(node: Node) -> list[Node]:
+    """The conditions that AND joins, after names were resolved."""
+    if isinstance(node, Apply) and node.op == Op.AND:
+        return [part for argument in node.arguments for part in conditions(argument)]
+    return [node]
+
+
+def aggregates(node: Node) -> list[Aggregate | HostAggregate]:
+    """The aggregates in an expression, without those that they are made of."""
+    return [part for part in walk(node) if isinstance(part, (Aggregate, HostAggregate))]

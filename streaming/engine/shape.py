@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from streaming.engine.explain import joins, walk
 from streaming.engine.machine import Op
-from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Node
+from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Node, Own
 from streaming.engine.plan import Query
 from streaming.engine.table import Table
 
@@ -60,11 +60,12 @@ def shape(query: Query) -> Shape:
     reads: set[Read] = set()
     times: dict[str, set[str]] = {}
     for group in {id(g): g for node in nodes for g in _groups(node)}.values():
-        for base, columns in group.sources:
+        for source in group.sources:
+            table, columns = source.base.table, source.columns
             keys = [(_position(columns[place]), group.own[place]) for place in group.key]
-            reads.add(_read(base.table, main, keys))
+            reads.add(_read(table, main, keys))
             if group.time is not None:
-                times.setdefault(base.table.name, set()).add(_name(base.table, _position(columns[group.time])))
+                times.setdefault(table.name, set()).add(_name(table, _position(columns[group.time])))
                 own = group.own[group.time]
                 if isinstance(own, Column) and own.base is main:
                     times.setdefault(main.table.name, set()).add(_name(main.table, own.position))
@@ -116,4 +117,4 @@ def _never_null(node: Node) -> bool:
     if node.kind in (Op.COUNT, "distinct_count"):
         return True
     _, _, end, _ = node.group.frames[node.frame]
-    return node.kind in ("top1_ratio", "topn_frequency") and node.group.own_row and end == 0
+    return node.kind in ("top1_ratio", "topn_frequency") and node.group.own_row == Own.IN and end == 0

@@ -219,11 +219,12 @@ class TableRef:
 
 @dataclass(frozen=True)
 class SubSelect:
-    """`(select …) [as alias]`."""
+    """`(select … [union all select …]) [as alias]`; `more`: the selects after the first."""
 
     select: Select
     alias: str | None
     at: int
+    more: tuple[Select, ...] = ()
 
 
 Source = Union[  # noqa: UP007 -- the operator does not take forward references

@@ -29,7 +29,7 @@ def derived(program: Program, options: Mapping[str, object]) -> list[Ttl]:
 
     A frame of n rows needs the n + ROWS_BIAS newest rows of a key, one of a time span those not older than span +
     RANGE_BIAS. A row goes when no frame needs it. Without these options, or with 'inf', rows stay for ever, and so do
-    those that joins look for.
+    those that joins look for, and those of windows that belong to joined rows, however old these are.
 
     Raises:
         ValueError: a bias that is no number, span or 'inf'; names the option.
@@ -38,9 +38,10 @@ def derived(program: Program, options: Mapping[str, object]) -> list[Ttl]:
     rows_bias = _rows_bias(options.get("rows_bias", "inf"))
     wanted: list[list[Ttl]] = [[] for _ in program.indexes]
     for group, indexes in program.sources:
+        skips = group.exclude_time or any(source.where is not None for source in group.sources)
         for rows, start, _, _ in group.frames:
             bias = rows_bias if rows else range_bias
-            if start < 0 or bias is None or (rows and group.exclude_time):
+            if start < 0 or bias is None or group.of is not None or (rows and skips):
                 ttl = NO_TTL
             else:
                 ttl = (0, max(1, start + bias), False) if rows else (max(1, start + bias), 0, False)

@@ -80,11 +80,11 @@ def _first_below(mem: Int64, last: int, n: int, bound: int) -> int:
 
 @inner
 def _frame(
-    mem: Int64, last: int, n: int, ts: int, own: int, rows: int, begin: int, end: int, maxsize: int
+    mem: Int64, last: int, n: int, ts: int, uncounted: int, rows: int, begin: int, end: int, maxsize: int
 ) -> tuple[int, int]:
     """Where a frame begins and ends among `n` rows, newest first (for their times see `_first_below`).
 
-    `own`: the request's row is the first.
+    `uncounted`: the first row, where a frame that ends before it has it nevertheless, takes no place of MAXSIZE.
     """
     if rows:
         high = min(begin + 1, n) if begin >= 0 else n
@@ -92,14 +92,26 @@ def _frame(
     high = _first_below(mem, last, n, ts - begin) if begin >= 0 else n
     near = ts - end
     low = 0
-    if near < 0:  # OpenMLDB cuts the bound off at 0: stored rows of time 0 are in
-        low = max(_first_below(mem, last, n, word(1)), 1 if own else 0)
+    if near < 0:  # OpenMLDB cuts the bound off at 0: rows of time 0 are in
+        low = _first_below(mem, last, n, word(1))
     elif near < 0x7FFFFFFFFFFFFFFF:  # that is the time of a request without one
         low = _first_below(mem, last, n, near + 1)
     low = min(low, high)
     if maxsize:
-        high = min(high, low + maxsize)
+        high = min(high, low + maxsize + (1 if uncounted and end > 0 and low == 0 else 0))
     return low, high
+
+
+@inner
+def _chosen(extra: Int64, place: int, doms: Matrix, mem: Int64, nul: Bytes, parent: int, p: int) -> int:
+    """`p` or the next element of the parent's segment that the condition of a filtered source lets in; -1: none."""
+    domain, test = extra[place + 1], _address(doms, extra[place + 2])
+    last = mem[doms[domain, 2] + parent + 1]
+    while p < last:
+        if mem[test + p] and not nul[test + p]:
+            return p
+        p += 1
+    return -1
 
 
 @inner
@@ -108,14 +120,18 @@ def collect(
 ) -> int:  # fmt: skip
     """Lays out domain `out`: for each parent element its rows, newest first, as far as some frame reaches.
 
-    `extra` from `at`: number of sources, of keys, of frames, register of the time or -1, whether the request's own row
-    is in, whether other rows of its time are out, whether the time bounds the rows; then the sources' index numbers,
-    (register, is text) of the keys, and (is rows, start or -1, end, maxsize) of the frames.
+    `extra` from `at`: number of sources, of keys, of frames, register of the time or -1; 1 where the row that the
+    window belongs to is the first, plus 2 where it takes no place (see `_frame`), 4 where the newest row of the first
+    source is left out; whether other rows of its time are out, whether the time bounds the rows. Then the sources,
+    (register, is text) of the keys, and (is rows, start or -1, end, maxsize) of the frames. A source is the number of
+    an index, or -1 - p, where at p of `extra` there are the index, the domain that holds its rows, the register that
+    says which of them are in, and that of their times.
 
     Returns 0, or the length of `mem` that it needs.
     """
     n_sources, n_keys, n_frames, ts_reference = extra[at], extra[at + 1], extra[at + 2], extra[at + 3]
-    own, exclude_time, bounded = extra[at + 4], extra[at + 5], extra[at + 6]
+    own, uncounted, without_newest = extra[at + 4] & 1, extra[at + 4] & 2, extra[at + 4] & 4
+    exclude_time, bounded = extra[at + 5], extra[at + 6]
     sources_at = at + 7
     keys_at = sources_at + n_sources
     frames_at = keys_at + 2 * n_keys
@@ -159,6 +175,10 @@ def collect(
             request = mem[doms[doms[out, 5], 1] + doms[doms[out, 5], 0] + i]
         for j in range(n_sources):
             index = extra[sources_at + j]
+            if index < 0:
+                begin = mem[doms[extra[-index], 2] + i]
+                cursor[j] = _chosen(extra, -1 - index, doms, mem, nul, i, begin)
+                continue
             entry = _head(indexes[index], probe)
             entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
             limit = limits[request, index] if limited else everything
@@ -168,9 +188,11 @@ def collect(
                 newest = ts - 1 if exclude_time else ts
                 while entry >= 0 and entries[2 * entry + 1] > newest:
                     entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, j)
+            if j == 0 and without_newest != 0 and entry >= 0:
+                entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, j)
             cursor[j] = entry
         position = 0
-        if n_sources == 1:
+        if n_sources == 1 and extra[sources_at] >= 0:
             index = extra[sources_at]
             entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
             limit = limits[request, index] if limited else everything
@@ -197,7 +219,8 @@ def collect(
             for f in range(n_frames):
                 frame = frames_at + 4 * f
                 low, high = _frame(
-                    mem, last, position, ts, own, extra[frame], extra[frame + 1], extra[frame + 2], extra[frame + 3]
+                    mem, last, position, ts, uncounted, extra[frame], extra[frame + 1], extra[frame + 2],
+                    extra[frame + 3],
                 )  # fmt: skip
                 mem[frames + 2 * f * n + i] = low
                 mem[frames + (2 * f + 1) * n + i] = high
@@ -216,21 +239,27 @@ def collect(
                 for j in range(n_sources):
                     if cursor[j] >= 0:
                         index = extra[sources_at + j]
-                        entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
-                        t = entries[2 * cursor[j] + 1]
+                        if index < 0:
+                            t = mem[_address(doms, extra[2 - index]) + cursor[j]]
+                        else:
+                            t = int64s_at(indexes[index, ENTRIES], EVERYWHERE)[2 * cursor[j] + 1]
                         if source < 0 or t > row_ts:
                             source, row_ts = j, t
                 if source < 0:
                     break
                 index = extra[sources_at + source]
                 entry = cursor[source]
-                row = entry
-                if indexes[index, ROW_OF]:
-                    row = int64s_at(indexes[index, ROW_OF], EVERYWHERE)[entry]
+                if index < 0:
+                    row = mem[doms[extra[-index], 1] + entry]
+                    cursor[source] = _chosen(extra, -1 - index, doms, mem, nul, i, entry + 1)
+                else:
+                    row = entry
+                    if indexes[index, ROW_OF]:
+                        row = int64s_at(indexes[index, ROW_OF], EVERYWHERE)[entry]
+                    entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
+                    limit = limits[request, index] if limited else everything
+                    cursor[source] = _live(indexes[index], entries, entries[2 * entry], limit, seen, source)
                 row |= source << 40
-                entries = int64s_at(indexes[index, ENTRIES], EVERYWHERE)
-                limit = limits[request, index] if limited else everything
-                cursor[source] = _live(indexes[index], entries, entries[2 * entry], limit, seen, source)
             alive = n_frames == 0
             for f in range(n_frames):
                 if hi[f] >= 0:
@@ -247,13 +276,11 @@ def collect(
                     if begin >= 0 and row_ts < ts - begin:
                         hi[f] = position
                         continue
-                    near = ts - end
-                    if near < 0 and row >= 0:  # OpenMLDB cuts the bound off at 0: rows of time 0 are in
-                        near = word(0)
+                    near = max(ts - end, word(0))  # OpenMLDB cuts the bound off at 0: rows of time 0 are in
                     if row_ts <= near:
                         if lo[f] < 0:
                             lo[f] = position
-                        if maxsize and position - lo[f] >= maxsize:
+                        if maxsize and position - lo[f] >= maxsize + (1 if uncounted and end > 0 and lo[f] == 0 else 0):
                             hi[f] = position
                             continue
                 alive = True
