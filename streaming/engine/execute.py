@@ -19,6 +19,7 @@ from streaming.engine import files, ttl
 from streaming.engine import syntax as s
 from streaming.engine.arrow import Assembler
 from streaming.engine.catalogue import DeploymentInfo, TableInfo, describe
+from streaming.engine.define import declare, new_table, values, whole
 from streaming.engine.duplicates import absent
 from streaming.engine.emit import emit
 from streaming.engine.errors import BadRow, UnsupportedSQL, point
@@ -29,14 +30,14 @@ from streaming.engine.nodes import Base
 from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.offline import as_of
 from streaming.engine.parse import parse, parse_select, statement_text
-from streaming.engine.plan import Query, constant, plan
+from streaming.engine.plan import Query, plan
 from streaming.engine.rows import encode
 from streaming.engine.runner import Deployment, Runner, wall_clock
 from streaming.engine.shape import Shape, shape
 from streaming.engine.snapshot import Capture, Restore
 from streaming.engine.strings import Pool
 from streaming.engine.table import FREE_FROM, Column, Table, check_times
-from streaming.engine.types import ARROW, Type, to_word
+from streaming.engine.types import ARROW, Type
 
 __all__ = ["Engine", "Mark", "TableStats"]
 
@@ -112,7 +113,7 @@ class Engine:
             self._create_table(statement, script)
         elif isinstance(statement, s.CreateIndex):
             table = self._table(statement.table, script, statement.at)
-            self._declare(table, statement.index, script)
+            declare(table, statement.index, script)
         elif isinstance(statement, s.Insert):
             self._insert_values(statement, script)
         elif isinstance(statement, s.Deploy):
@@ -146,66 +147,12 @@ class Engine:
         database = statement.name[0] if len(statement.name) == 2 else self._database
         if database and database not in self._databases:
             raise point(script, statement.at, f"unknown database {database}")
-        columns, seen = [], set()
-        for definition in statement.columns:
-            if definition.name in seen:
-                raise point(script, definition.at, f"column {definition.name} is there twice")
-            seen.add(definition.name)
-            default = None
-            if definition.default is not None and definition.default.value is not None:
-                default = _value(definition.default.value, definition.type, script, definition.at)
-            columns.append(Column(definition.name, definition.type, definition.nullable, default))
-        if not columns:
-            raise point(script, statement.at, "a table without columns")
-        table = Table(database, statement.name[-1], columns)
-        for index in statement.indexes:
-            self._declare(table, index, script)
-        if not statement.indexes:
-            table.declared.append(((0,), -1))  # OpenMLDB's default: the first column, no time
+        table = new_table(statement, database, script)
         self._tables[database, table.name] = table
-
-    def _declare(self, table: Table, index: s.IndexDef, script: str) -> None:
-        names = [*index.key, *([index.ts] if index.ts else [])]
-        for name in names:
-            if name not in table.positions:
-                raise point(script, index.at, f"unknown column {name} in an index of {table.name}")
-        if not index.key:
-            raise point(script, index.at, "an index without KEY")
-        ts = -1
-        if index.ts is not None:
-            ts = table.positions[index.ts]
-            if table.columns[ts].type not in (Type.TIMESTAMP, Type.BIGINT):
-                raise point(script, index.at, f"TS={index.ts} is neither a timestamp nor a bigint")
-        key = tuple(table.positions[name] for name in index.key)
-        absolute, latest = index.ttl
-        self._whole(table, key, ts, script, index.at)
-        table.declared.append((key, ts))
-        if absolute and ts < 0:
-            raise point(script, index.at, "unsupported: a TTL in time of an index without TS")
-        if ts >= 0 or latest:  # from now on, rows without a time are refused
-            made = table.index(tuple(sorted(key)), ts)
-            if absolute or latest:
-                made.ttl = (absolute, latest, index.ttl_type == "absandlat")
-                made.version += 1
-        table.keeps |= not (absolute or latest)
 
     def _insert_values(self, statement: s.Insert, script: str) -> None:
         table = self._table(statement.table, script, statement.at)
-        names = statement.columns or tuple(column.name for column in table.columns)
-        for name in names:
-            if name not in table.positions:
-                raise point(script, statement.at, f"unknown column {name} in {table.name}")
-        rows = []
-        for values in statement.rows:
-            if len(values) != len(names):
-                raise point(script, values[0].at, f"{len(values)} values for {len(names)} columns")
-            row: dict[str, object] = {}
-            for name, expr in zip(names, values, strict=True):
-                if not isinstance(expr, s.Literal):
-                    constant(expr, script, self._pool)
-                    raise TypeError("unreachable")
-                row[name] = _value(expr.value, table.columns[table.positions[name]].type, script, expr.at)
-            rows.append(row)
+        rows = values(statement, table, script, self._pool)
         block = encode(table.name, table.columns, rows, self._pool)
         table.append(absent(table, block) if statement.ignore else block)
 
@@ -291,21 +238,12 @@ class Engine:
                 continue  # the script said how long its rows live
             longer = limit if existing is None else ttl.merged(existing.ttl, limit)
             if existing is None or longer != existing.ttl:
-                self._whole(rows.table, rows.key, rows.ts, script, statement.at)
+                whole(rows.table, rows.key, rows.ts, script, statement.at)
             made = rows.table.index(rows.key, rows.ts)
             made.ttl, made.derived = longer, True
             made.version += 1
         deployment.indexes = [rows.table.index(rows.key, rows.ts) for rows in deployment.program.indexes]
         self._deployments[self._database, statement.name] = deployment
-
-    def _whole(self, table: Table, key: Sequence[int], ts: int, script: str, at: int) -> None:
-        """Refuses a new index over rows of which some have left."""
-        if table.freed:
-            names = ", ".join(table.columns[c].name for c in (*key, *([ts] if ts >= 0 else [])))
-            raise point(
-                script, at, f"{table.name}: {table.freed} rows whose time to live was over are gone, a new or longer "
-                f"index ({names}) would miss them: make it before rows come",
-            )  # fmt: skip
 
     def _deployment(self, name: str) -> Deployment:
         """The deployment `name` (of the database in use, or the only one of that name) or `db.name`."""
@@ -626,21 +564,6 @@ class Engine:
         if query.limit is not None:
             answer = answer.slice(0, query.limit)
         return answer
-
-
-def _value(value: object, kind: Type, script: str, at: int) -> object:
-    """A literal of INSERT or DEFAULT as a value of the column's type."""
-    if value is None or kind == Type.STRING:
-        if value is not None and not isinstance(value, str):
-            raise point(script, at, f"{value!r} is not a string")
-        return value
-    if kind in (Type.FLOAT, Type.DOUBLE) and isinstance(value, (int, float)):
-        return float(value)
-    try:
-        to_word(kind, value)
-    except (TypeError, OverflowError) as error:
-        raise point(script, at, str(error)) from None
-    return value
 
 
 def _table_schema(table: Table) -> pa.Schema:
