@@ -1,7 +1,8 @@
 """Tables → Arrow record batches and back: the rows in order of insertion; indexes are made anew.
 
-A `Capture` holds on to one moment. Rows before it never change, so it needs no copy of them: it makes a batch of rows
-whenever it is asked, between the inserts that go on meanwhile, and the engine frees nothing until it is closed.
+A `Capture` holds on to one moment. Rows before it never change, so it need not copy them all at once: it copies a piece
+whenever it is asked, between the inserts that go on meanwhile, and the engine frees nothing until it is closed. Any
+thread may make a record batch of a piece.
 
 Batches have a column of int64 words per column of the table (see `types`), then those of the NULL flags. A string is
 its number in the part STRINGS, which comes first.
@@ -9,7 +10,8 @@ its number in the part STRINGS, which comes first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,14 +26,17 @@ from streaming.engine.types import Type
 if TYPE_CHECKING:
     from streaming.engine.execute import Engine, Mark
 
-__all__ = ["STRINGS", "Capture", "Restore"]
+__all__ = ["STRINGS", "Capture", "Piece", "Restore"]
 
 Int64 = npt.NDArray[np.int64]
 
 STRINGS = ""
 """The name of the part that holds the strings; every other part is a table's."""
 
-SLICE = 8_192  # rows of a batch: less than a millisecond, and small enough to stay in the cache
+Piece = Callable[[], pa.RecordBatch]
+"""Rows that were copied out of the engine; called, they become a record batch."""
+
+SLICE = 16_384  # rows of a piece: copying them takes less than a millisecond
 _TEXTS = pa.schema([pa.field("text", pa.large_binary(), nullable=False)])
 
 
@@ -53,21 +58,25 @@ class Capture:
         """The columns of each part."""
         return {STRINGS: _TEXTS, **{name: _schema(table) for name, table in self._tables}}
 
-    def batches(self) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """The strings, then each table's rows, some at a time, with the name of their part."""
+    def pieces(self) -> Iterator[tuple[str, Piece]]:
+        """The strings, then each table's rows, some at a time, with the name of their part.
+
+        The iterator is for the engine's thread, and copies no more than it must; the pieces are for any.
+        """
         pool = self._pool
         for first in range(0, self._texts, SLICE):
             last = min(first + SLICE, self._texts)
             begin, end = int(pool.ends[first - 1]) if first else 0, int(pool.ends[last - 1])
-            offsets = np.concatenate([[begin], pool.ends[first:last]]) - begin
-            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(pool.arena[begin:end].tobytes())]
-            texts = pa.Array.from_buffers(pa.large_binary(), last - first, buffers)
-            yield STRINGS, pa.RecordBatch.from_arrays([texts], schema=_TEXTS)
+            yield STRINGS, partial(_texts, begin, pool.ends[first:last].copy(), pool.arena[begin:end].copy())
         for name, table in self._tables:
             schema, count = _schema(table), self._counts[name]
-            for first in range(0, max(count, 1), SLICE):  # an empty table has one batch: the schema says more than rows
-                words = np.ascontiguousarray(table.rows[first : min(first + SLICE, count)].T)
-                yield name, pa.RecordBatch.from_arrays([pa.array(column) for column in words], schema=schema)
+            for first in range(0, max(count, 1), SLICE):  # an empty table has one piece: the schema says more than rows
+                yield name, partial(_words, table.rows[first : min(first + SLICE, count)].copy(), schema)
+
+    def batches(self) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """The pieces as record batches."""
+        for part, piece in self.pieces():
+            yield part, piece()
 
     def close(self) -> None:
         """Lets the engine free again."""
@@ -115,6 +124,18 @@ class Restore:
                 column = self._code[column]
             words[:, c] = column
         table.append(words)
+
+
+def _texts(begin: int, ends: Int64, data: npt.NDArray[np.uint8]) -> pa.RecordBatch:
+    """A piece of the strings: `ends` counts from the beginning of them all, `begin` is that of the first of these."""
+    offsets = np.concatenate([[begin], ends]) - begin
+    texts = pa.Array.from_buffers(pa.large_binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    return pa.RecordBatch.from_arrays([texts], schema=_TEXTS)
+
+
+def _words(rows: Int64, schema: pa.Schema) -> pa.RecordBatch:
+    """A piece of a table."""
+    return pa.RecordBatch.from_arrays([pa.array(column) for column in np.ascontiguousarray(rows.T)], schema=schema)
 
 
 def _same(one: pa.Schema, other: pa.Schema) -> bool:
