@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from streaming.config import Config
 from streaming.engine.errors import BadRow
-from streaming.engine.snapshot import STRINGS, Capture, Piece
+from streaming.engine.snapshot import Capture, Piece
 from streaming.errors import BadSnapshot, ConfigError
 from streaming.event import ROWS_VERSION
 from streaming.metrics import Metrics
@@ -82,8 +82,7 @@ class Snapshots:
                 manifest = self.folder.manifest(name)
                 self._check_identity(manifest)
                 self.folder.check(name, manifest)
-                strings = manifest.files[STRINGS].rows if STRINGS in manifest.files else 0
-                self._store.restore_all(self.folder.batches(name, manifest), strings)
+                self._store.restore_all(self.folder.batches(name, manifest))
             except (BadSnapshot, BadRow) as error:
                 self._store.clear()
                 self._set_aside(name, error.kind if isinstance(error, BadSnapshot) else "damaged", error)

@@ -206,18 +206,16 @@ class EmbeddedStore:
         """What was there at a mark; see `streaming.engine.snapshot`."""
         return self._engine.capture(mark)
 
-    def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]], strings: int) -> None:
+    def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]]) -> None:
         """Fills the tables, which must be empty, with what a capture gave; history is in it.
-
-        Args:
-            strings: how many strings there are in it.
 
         Raises:
             BadRow: it is of other tables. What was inserted before stays: `clear`.
         """
-        restore = self._engine.restore(strings)
+        restore = self._engine.restore()
         for part, batch in batches:
             restore.add(part, batch)
+        restore.finish()
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
         # Event p inserts its action at 3p, asks at 3p + 1, and is itself inserted at 3p + 2; dimension rows come first.
