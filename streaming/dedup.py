@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from streaming.engine.errors import BadRow
+from streaming.engine.snapshot import Piece
 from streaming.event import Action, Record
 
 __all__ = ["REQUEST_IDS", "SeenRequests"]
@@ -99,13 +101,13 @@ class SeenRequests:
         """Forgets everything."""
         self._partitions.clear()
 
-    def capture(self, mark: Mark) -> Iterator[pa.RecordBatch]:
+    def capture(self, mark: Mark) -> Iterator[Piece]:
         """What was accepted at a mark, bit by bit, while more is accepted; it must never be rolled back behind."""
         parts = [
             (number, list(partition.chunks), max(0, mark.get(number, 0) - partition.gone))
             for number, partition in self._partitions.items()
         ]
-        return _batches(parts)
+        return _pieces(parts)
 
     def restore(self, batch: pa.RecordBatch) -> None:
         """Puts in what a capture gave, batch by batch in its order.
@@ -191,9 +193,12 @@ class _Partition:
                     del self._times[text]
 
 
-def _batches(parts: Sequence[tuple[int, list[list[Entry]], int]]) -> Iterator[pa.RecordBatch]:
+def _pieces(parts: Sequence[tuple[int, list[list[Entry]], int]]) -> Iterator[Piece]:
     for number, chunks, count in parts:
         for first, chunk in zip(range(0, count, CHUNK), chunks, strict=False):
-            entries = chunk[: count - first]
-            columns = [[number] * len(entries), [e.id for e in entries], [e.time for e in entries]]
-            yield pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
+            yield partial(_batch, number, chunk[: count - first])
+
+
+def _batch(number: int, entries: list[Entry]) -> pa.RecordBatch:
+    columns = [[number] * len(entries), [entry.id for entry in entries], [entry.time for entry in entries]]
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)

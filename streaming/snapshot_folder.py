@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -36,7 +36,7 @@ FORMAT = 1
 
 ASIDE_MAX = 2  # set-aside snapshots that are kept, for who wants to know why
 _NAME = re.compile(r"(snapshot|damaged|foreign|future)-(\d{6,})")
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
 
 Positions = dict[tuple[str, int], int]
 
@@ -222,7 +222,7 @@ class Writing:
 
     def __init__(self, folder: SnapshotFolder, schemas: Mapping[str, pa.Schema]) -> None:
         self._folder, self._path = folder, folder.path / ".writing"
-        self._files: dict[str, _Checked] = {}
+        self._files: dict[str, pa.OSFile] = {}
         self._writers: dict[str, pa.ipc.RecordBatchFileWriter] = {}
         self._rows = dict.fromkeys(schemas, 0)
         self._schemas = schemas
@@ -237,8 +237,7 @@ class Writing:
         self._path.mkdir()
         options = pa.ipc.IpcWriteOptions(compression="lz4")  # less than half of the bytes, for no time to speak of
         for part, schema in self._schemas.items():
-            name = "strings" if part == STRINGS else quote(part, safe="")
-            self._files[part] = file = _Checked(self._path / f"{name}.arrow")
+            self._files[part] = file = pa.OSFile(str(self._place(part)), "wb")
             self._writers[part] = pa.ipc.new_file(file, schema, options=options)
 
     def add(self, part: str, batch: pa.RecordBatch) -> None:
@@ -251,9 +250,9 @@ class Writing:
         files = {}
         for part, writer in self._writers.items():
             writer.close()
-            file = self._files[part]
-            file.sync()
-            files[part] = File(file.path.name, file.size, file.digest.hexdigest(), self._rows[part])
+            self._files[part].close()
+            path = self._place(part)
+            files[part] = File(path.name, *_sealed(path), self._rows[part])
         whole = Manifest(
             manifest.made_at, manifest.identity, manifest.actions, manifest.dimensions, manifest.newest, files
         )
@@ -271,33 +270,24 @@ class Writing:
                 file.close()
         shutil.rmtree(self._path, ignore_errors=True)
 
+    def _place(self, part: str) -> Path:
+        name = "strings" if part == STRINGS else quote(part, safe="")
+        return self._path / f"{name}.arrow"
 
-class _Checked:
-    """A file, as Arrow writes to it, that knows the checksum of what was written."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.size, self.digest = path, 0, xxhash.xxh3_128()
-        self._file: IO[bytes] = path.open("wb", buffering=1 << 20)
-        self.closed = False
+def _sealed(path: Path) -> tuple[int, str]:
+    """Size and checksum of a file that was written, once it is on the disk.
 
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self.digest.update(view)
-        self.size += view.nbytes
-        return self._file.write(view)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def sync(self) -> None:
-        """On the disk, and closed."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.close()
-
-    def close(self) -> None:
-        self.closed = True
-        self._file.close()
+    It is read again, from the cache, for its checksum: so Arrow writes without a word of Python, and this thread never
+    has the interpreter's lock while the loop waits for it.
+    """
+    digest, size, chunk = xxhash.xxh3_128(), 0, memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(chunk):
+            digest.update(chunk[:count])
+            size += count
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
 
 
 def _lock(path: Path) -> IO[str]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import structlog
 import xxhash
 from confluent_kafka import TopicCollection
@@ -24,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from streaming.config import Config
 from streaming.engine.errors import BadRow
-from streaming.engine.snapshot import STRINGS
+from streaming.engine.snapshot import Piece
 from streaming.errors import BadSnapshot, ConfigError
 from streaming.event import ROWS_VERSION
 from streaming.metrics import Metrics
@@ -34,8 +33,8 @@ from streaming.store import EmbeddedStore, FeatureStore, StateCapture
 
 __all__ = ["Snapshots", "Standing", "identity", "load_state"]
 
-TURN_S = 0.01  # for how long the loop makes batches of rows before it goes on with events
-QUEUE_MAX = 32  # batches (of about a megabyte) that wait for the disk
+TURN_S = 0.005  # for how long the loop copies rows before it goes on with events
+QUEUE_MAX = 32  # pieces (of about a megabyte) that wait for the disk
 SHARE = 0.05  # of the loop's time that making snapshots may take: large ones are made less often than `every_s`
 
 _log = structlog.stdlib.get_logger("streaming.snapshots")
@@ -83,8 +82,7 @@ class Snapshots:
                 manifest = self.folder.manifest(name)
                 self._check_identity(manifest)
                 self.folder.check(name, manifest)
-                strings = manifest.files[STRINGS].rows if STRINGS in manifest.files else 0
-                self._store.restore_all(self.folder.batches(name, manifest), strings)
+                self._store.restore_all(self.folder.batches(name, manifest))
             except (BadSnapshot, BadRow) as error:
                 self._store.clear()
                 self._set_aside(name, error.kind if isinstance(error, BadSnapshot) else "damaged", error)
@@ -105,7 +103,11 @@ class Snapshots:
             standing: the newest moment before which everything is committed; none: nothing to write.
         """
         if self._taking is not None:
-            self._go_on(self._taking)
+            start = time.perf_counter()
+            self._taking.go_on()
+            self._taking.spend(time.perf_counter() - start)
+            if self._taking.ended.is_set():
+                self._end(self._taking)
         elif standing is not None and standing is not self._taken and time.monotonic() > self._due:
             self._begin(standing)
 
@@ -126,10 +128,7 @@ class Snapshots:
         self._taken = standing
         self._taking.spend(time.perf_counter() - start)
 
-    def _go_on(self, taking: _Taking) -> None:
-        taking.go_on()
-        if not taking.ended.is_set():
-            return
+    def _end(self, taking: _Taking) -> None:
         self._taking = None
         taking.abandon()
         now = time.monotonic()
@@ -184,9 +183,8 @@ class _Taking:
         self.failure: BaseException | None = None
         self.spent_s = self.pause_s = 0.0
         self._capture, self._manifest = capture, manifest
-        self._rows: Iterator[tuple[str, pa.RecordBatch]] | None = capture.batches()
-        self._next: tuple[str, pa.RecordBatch] | None = None
-        self._queue: queue.Queue[tuple[str, pa.RecordBatch] | None] = queue.Queue(QUEUE_MAX)
+        self._rows: Iterator[tuple[str, Piece]] | None = capture.pieces()
+        self._queue: queue.Queue[tuple[str, Piece] | None] = queue.Queue(QUEUE_MAX)
         self._given_up = False
         self._thread = threading.Thread(
             target=self._write, args=(Writing(folder, capture.schemas()),), name="snapshot", daemon=True
@@ -194,18 +192,17 @@ class _Taking:
         self._thread.start()
 
     def go_on(self) -> None:
-        """Makes batches until `TURN_S` is over, the writer has enough to do, or there are no more."""
+        """Copies pieces until `TURN_S` is over, the writer has enough to do, or there are no more."""
         if self._rows is None:
             return
         start = time.perf_counter()
         while time.perf_counter() - start < TURN_S and not self.ended.is_set() and not self._queue.full():
-            batch = next(self._rows, None)
-            self._queue.put(batch)
-            if batch is None:
+            piece = next(self._rows, None)
+            self._queue.put(piece)
+            if piece is None:
                 self._rows = None
                 self._capture.close()
                 break
-        self.spend(time.perf_counter() - start)
 
     def spend(self, seconds: float) -> None:
         """Counts time of the loop."""
@@ -217,7 +214,7 @@ class _Taking:
         self._given_up = True
         self._capture.close()
         self._rows = None
-        while not self.ended.is_set():  # it may wait for the next batch, or be about to
+        while not self.ended.is_set():  # it may wait for the next piece, or be about to
             try:
                 self._queue.put_nowait(None)
             except queue.Full:
@@ -228,7 +225,8 @@ class _Taking:
         try:
             writing.open()
             while (item := self._queue.get()) is not None:
-                writing.add(*item)
+                part, piece = item
+                writing.add(part, piece())
             if not self._given_up:
                 self.outcome = writing.finish(self._manifest)
         except Exception as error:  # whatever it is, it costs this snapshot only; it is reported and counted

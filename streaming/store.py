@@ -21,7 +21,7 @@ from streaming.config import Dedup, Store
 from streaming.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, SeenRequests
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine import Mark as EngineMark
-from streaming.engine.snapshot import Capture
+from streaming.engine.snapshot import Capture, Piece
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, Record, action_columns
 from streaming.openmldb import Client, connect_options
@@ -175,18 +175,18 @@ class Moment:
 class StateCapture:
     """What the embedded state held at a moment, bit by bit: see `streaming.engine.snapshot.Capture`."""
 
-    def __init__(self, rows: Capture, ids: Iterator[pa.RecordBatch] | None) -> None:
+    def __init__(self, rows: Capture, ids: Iterator[Piece] | None) -> None:
         self._rows, self._ids = rows, ids
 
     def schemas(self) -> dict[str, pa.Schema]:
         """The columns of each part."""
         return self._rows.schemas() | ({} if self._ids is None else {REQUEST_IDS: SCHEMA})
 
-    def batches(self) -> Iterator[tuple[str, pa.RecordBatch]]:
+    def pieces(self) -> Iterator[tuple[str, Piece]]:
         """Strings, tables, request ids."""
-        yield from self._rows.batches()
-        for batch in self._ids or ():
-            yield REQUEST_IDS, batch
+        yield from self._rows.pieces()
+        for piece in self._ids or ():
+            yield REQUEST_IDS, piece
 
     def close(self) -> None:
         """Lets the engine free again."""
@@ -258,21 +258,19 @@ class EmbeddedStore:
         ids = None if self._seen is None else self._seen.capture(mark.ids)
         return StateCapture(self._engine.capture(mark.rows), ids)
 
-    def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]], strings: int) -> None:
+    def restore_all(self, batches: Iterable[tuple[str, pa.RecordBatch]]) -> None:
         """Fills the tables, which must be empty, with what a capture gave; history is in it.
-
-        Args:
-            strings: how many strings there are in it.
 
         Raises:
             BadRow: it is of other tables. What was inserted before stays: `clear`.
         """
-        restore = self._engine.restore(strings)
+        restore = self._engine.restore()
         for part, batch in batches:
             if part == REQUEST_IDS and self._seen is not None:
                 self._seen.restore(batch)
             else:
                 restore.add(part, batch)
+        restore.finish()
 
     def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
         return (list(actions), list(records)) if self._seen is None else self._seen.sift(actions, records)

@@ -133,8 +133,8 @@ def test_a_capture_is_of_its_moment_and_brings_everything_back(small: None) -> N
     seen.rollback(mark)
     sift(seen, [(n % 3, f"last-{n}", 500) for n in range(60)])  # these push out what the capture still has to read
     other = SeenRequests(HORIZON_MS)
-    for batch in [first, *capture]:
-        other.restore(batch)
+    for piece in [first, *capture]:
+        other.restore(piece())
     assert len(other) == len(before)
     again = [(n % 3, f"{n}", 29) for n in range(18, 30)]
     assert sift(other, again) == [29 - n > HORIZON_MS for n in range(18, 30)]

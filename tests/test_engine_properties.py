@@ -173,6 +173,7 @@ def test_a_capture_holds_its_moment_while_rows_come_and_go(
     restore = copy.restore()
     for part, batch in kept:
         restore.add(part, batch)
+    restore.finish()
     assert cells(copy.request("e", asked)) == [expected(wanted, specs, request, t, u) for request in asked]
     assert [copy.stats()[name].rows for name in "tu"] == [len(t), len(u)]
 

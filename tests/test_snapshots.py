@@ -18,7 +18,7 @@ from streaming.config import Config, Store
 from streaming.errors import FolderTaken
 from streaming.event import Action, action_columns
 from streaming.metrics import Metrics
-from streaming.snapshot_folder import SnapshotFolder, _Checked
+from streaming.snapshot_folder import SnapshotFolder, Writing
 from streaming.snapshots import Snapshots, Standing
 from streaming.store import EmbeddedStore
 
@@ -264,7 +264,7 @@ def test_a_full_disk_costs_the_snapshot_only(
 
     with monkeypatch.context() as patch:
         if where == "in a file":
-            patch.setattr(_Checked, "write", full)
+            patch.setattr(Writing, "_place", lambda *_: Path("/dev/full"))
         else:
             patch.setattr(SnapshotFolder, "publish", full)
         take(snapshots, standing(store, 401))

@@ -407,10 +407,10 @@ class Engine:
         self._forget()
         return Capture(self, [(_full_name(table), table) for table in self._tables.values()], self._pool, mark)
 
-    def restore(self, strings: int = 0) -> Restore:
+    def restore(self) -> Restore:
         """Takes the rows of a capture; see `Restore`."""
         self._forget()
-        return Restore([(_full_name(table), table) for table in self._tables.values()], self._pool, strings)
+        return Restore([(_full_name(table), table) for table in self._tables.values()], self._pool)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 

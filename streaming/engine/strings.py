@@ -139,9 +139,9 @@ def _intern_rows(
 
 
 @kernel
-def _refill(arena: Bytes, ends: Int64, slots: Int64, count: int) -> None:
+def _refill(arena: Bytes, ends: Int64, slots: Int64, first: int, count: int) -> None:
     mask = len(slots) - 1
-    for code in range(2, count):
+    for code in range(first, count):
         slot = np.int64(_hash(address(arena) + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
         while slots[slot]:
             slot = (slot + 1) & mask
@@ -159,6 +159,7 @@ def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) 
     meta[0], meta[1] = count, ends[count - 1]
 
 
+_TURN = 1 << 18  # strings that are hashed before Python may switch threads
 _ALL_VALID: Bytes = np.empty(0, np.uint8)
 
 
@@ -204,7 +205,7 @@ class Pool:
             self.ends = ends
         if 4 * count > len(self.slots):
             self.slots = np.zeros(2 * len(self.slots), np.int64)
-            _refill(self.arena, self.ends, self.slots, int(count))
+            self._refill(int(count))
 
     def reserve(self, more: int) -> None:
         """Makes room for so many more strings at once: the hash table is then made once, not at each doubling."""
@@ -218,7 +219,7 @@ class Pool:
             size *= 2
         if size > len(self.slots):
             self.slots = np.zeros(size, np.int64)
-            _refill(self.arena, self.ends, self.slots, count)
+            self._refill(count)
 
     def truncate(self, count: int) -> None:
         """Forgets every string whose code is `count` or more."""
@@ -230,10 +231,24 @@ class Pool:
         self.arena, self.ends = arena, ends
         self.meta[COUNT], self.meta[USED] = count, used
         size = 1 << 13
-        while size < 4 * count:
+        while size < 3 * count:
             size *= 2
         self.slots = np.zeros(size, np.int64)
-        _refill(arena, ends, self.slots, count)
+        self._refill(count)
+
+    def begins_with(self, arena: Bytes, ends: Int64) -> bool:
+        """Whether these strings, laid out as the pool's, begin with all that are here, so that no code changes."""
+        count, used = int(self.meta[COUNT]), int(self.meta[USED])
+        return bool(
+            len(ends) >= count
+            and np.array_equal(ends[:count], self.ends[:count])
+            and np.array_equal(arena[:used], self.arena[:used])
+        )
+
+    def _refill(self, count: int) -> None:
+        """Enters the first `count` strings into the hash table, which is empty; other threads have a turn meanwhile."""
+        for first in range(2, count, _TURN):
+            _refill(self.arena, self.ends, self.slots, first, min(first + _TURN, count))
 
     def code(self, text: str | bytes) -> int:
         """The code of one string."""

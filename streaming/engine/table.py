@@ -302,7 +302,8 @@ class Index:
             times = rows[first:end, self.ts] if self.ts >= 0 else None
             if times is not None and end - first >= _SORT_FROM and bool((np.diff(times) < 0).any()):
                 newest_first = first + np.argsort(times, kind="stable")[::-1]
-                cursors = np.full(len(self.heads), -1, np.int64)
+                cursors = np.empty(len(self.heads), np.int64)  # there may be far more keys than rows here
+                cursors[ids] = -1
                 _merge(rows, newest_first, ids, self.ts, self.entries, self.heads, cursors, first)
             else:
                 _link(rows, order, ids, self.ts, self.entries, self.heads, first)
