@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from streaming.engine.bycategory import text_of
 from streaming.engine.types import Type
@@ -30,13 +33,27 @@ def _known(rows: Rows) -> list[Any]:
     return [row[0] for row in rows if row[0] is not None]
 
 
-def median(rows: Rows) -> float | None:
-    """The middle value, or the mean of the two in the middle."""
-    values = sorted(_known(rows))
-    if not values:
-        return None
-    half = len(values) // 2
-    return float(values[half]) if len(values) % 2 else (values[half] + values[half - 1]) / 2.0
+@functools.cache
+def median(kind: Type) -> Callable[[Rows], float | None]:
+    """The middle value, or the mean of the two in the middle, whose sum has the width of their type (at least an int)."""
+    span = 1 << (64 if kind == Type.BIGINT else 32)
+
+    def total(a: Any, b: Any) -> float:
+        if kind == Type.DOUBLE:
+            return float(a + b)
+        if kind == Type.FLOAT:
+            with np.errstate(over="ignore"):
+                return float(np.float32(a) + np.float32(b))
+        return float((a + b + span // 2) % span - span // 2)
+
+    def middle(rows: Rows) -> float | None:
+        values = sorted(_known(rows))
+        if not values:
+            return None
+        half = len(values) // 2
+        return float(values[half]) if len(values) % 2 else total(values[half - 1], values[half]) / 2.0
+
+    return middle
 
 
 def spread(sample: bool, root: bool) -> Callable[[Rows], float | None]:
@@ -85,18 +102,29 @@ def average_weighted(rows: Rows) -> float | None:
     return total / weights if weights else None
 
 
-def drawdown(rows: Rows) -> float | None:
-    """The greatest fall from a value to a later, smaller one, as a share of the former; without the negative values."""
-    valley: float | None = None
-    worst = 0.0
-    for value in _known(rows):
-        if value < 0:
-            continue
-        if valley is None or value < valley:
-            valley = value
-        if value > 0:
-            worst = max(worst, (value - valley) / value)
-    return None if valley is None else worst
+@functools.cache
+def drawdown(kind: Type) -> Callable[[Rows], float | None]:
+    """The greatest fall from a value to a later, smaller one, as a share of the former; without the negative values.
+
+    A fall between floats is a float, the share a double.
+    """
+
+    def fall(value: Any, valley: Any) -> float:
+        return float(np.float32(value) - np.float32(valley)) if kind == Type.FLOAT else float(value - valley)
+
+    def greatest_fall(rows: Rows) -> float | None:
+        valley: float | None = None
+        worst = 0.0
+        for value in _known(rows):
+            if value < 0:
+                continue
+            if valley is None or value < valley:
+                valley = value
+            if value > 0:
+                worst = max(worst, fall(value, valley) / float(value))
+        return None if valley is None else worst
+
+    return greatest_fall
 
 
 def nth_where(rows: Rows) -> Any:

@@ -184,6 +184,17 @@ def _in_python(
     return build
 
 
+def _by_type(function: Callable[[Type], Callable[[list[tuple[Any, ...]]], float | None]]) -> Builder:
+    """An aggregate in Python of numbers, a double, whose steps have the width of their type."""
+
+    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+        _arity(arguments, 1)
+        _one_of(arguments[0], NUMBERS)
+        return HostAggregate(Type.DOUBLE, function(arguments[0].type), group, frame, (arguments[0],))
+
+    return build
+
+
 def _top(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
     _arity(arguments, 2)
     _one_of(arguments[0], _ORDERED)
@@ -221,13 +232,13 @@ AGGREGATES: dict[str, Builder] = {
     **{f"top_n_{top}_ratio_cate": _by_category("ratio", True, top) for top in ("key", "value")},
     "at": _place,
     "distinct_count": _frequency("distinct_count", Type.BIGINT),
-    "drawdown": _in_python(drawdown, NUMBERS),
+    "drawdown": _by_type(drawdown),
     "entropy": _in_python(entropy, _ANY),
     "ew_avg": _in_python(average_weighted, NUMBERS, (Type.DOUBLE,)),
     "first_value": _end(Op.OLDEST, first_known),
     "lag": _place,
     "last_value": _end(Op.AT, last_known),
-    "median": _in_python(median, NUMBERS),
+    "median": _by_type(median),
     "nth_value_where": _in_python(nth_where, _ANY, INTEGERS, (Type.BOOL,), same=True),
     "std": _SAMPLE_DEVIATION,
     "stddev": _SAMPLE_DEVIATION,
