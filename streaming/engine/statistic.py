@@ -35,7 +35,7 @@ def _known(rows: Rows) -> list[Any]:
 
 @functools.cache
 def median(kind: Type) -> Callable[[Rows], float | None]:
-    """The middle value, or the mean of the two in the middle, whose sum has the width of their type (at least an int)."""
+    """The middle value, or the mean of the two in the middle, whose sum has the width of their type (int or more)."""
     span = 1 << (64 if kind == Type.BIGINT else 32)
 
     def total(a: Any, b: Any) -> float:
