@@ -16,17 +16,37 @@ __all__ = ["FUNCTIONS"]
 _to_date, _to_timestamp = CASTS[Type.STRING, Type.DATE], CASTS[Type.STRING, Type.TIMESTAMP]
 
 
-def _part(field: Callable[[datetime.date], int], *, negative: bool = True) -> list[Overload]:
-    """A field of the date of a timestamp, of epoch milliseconds, of a date; `negative`: of times before 1970, too."""
+_2000 = days_of(datetime.date(2000, 1, 1))
+_DAYS_OF_400_YEARS = 146_097  # after which the calendar, weekdays and all, repeats
+
+
+def _date(ms: int) -> tuple[datetime.date, int]:
+    """The date of a timestamp of any year: its like in the years 2000 to 2399, and how many years before it that is."""
+    local = (ms + 8 * 3_600_000 + (1 << 63)) % (1 << 64) - (1 << 63)  # wraps as OpenMLDB's sum does
+    times, days = divmod(local // 86_400_000 - _2000, _DAYS_OF_400_YEARS)
+    return date_of(_2000 + days), 400 * times
+
+
+def _part(field: Callable[[datetime.date, int], int], *, negative: bool = True) -> list[Overload]:
+    """A field of the date of a timestamp, of epoch milliseconds, of a date.
+
+    Args:
+        field: of a date whose year is so many years later.
+        negative: of times before 1970, too.
+    """
 
     def of_time(ms: int) -> int | None:
-        return field(moment(ms)) if ms >= 0 or negative else None
+        return field(*_date(ms)) if ms >= 0 or negative else None
 
     return [
         Overload((Type.TIMESTAMP,), Type.INT, of_time),
         Overload((Type.BIGINT,), Type.INT, of_time),
-        Overload((Type.DATE,), Type.INT, lambda days: field(date_of(days))),
+        Overload((Type.DATE,), Type.INT, lambda days: field(date_of(days), 0)),
     ]
+
+
+def _week(date: datetime.date, later: int) -> int:
+    return date.isocalendar()[1] if 1400 <= date.year + later <= 9999 else 0  # boost's calendar
 
 
 def _last_day(date: datetime.date) -> int:
@@ -75,11 +95,11 @@ def _difference(left: Type, right: Type) -> Callable[[int | str, int | str], int
 _DATES = (Type.DATE, Type.STRING)
 
 FUNCTIONS: dict[str, list[Overload]] = {
-    "year": _part(lambda d: d.year),
-    "month": _part(lambda d: d.month),
-    "dayofmonth": _part(lambda d: d.day),
-    "dayofyear": _part(lambda d: d.timetuple().tm_yday, negative=False),
-    "weekofyear": _part(lambda d: d.isocalendar()[1] if 1400 <= d.year < 9999 else 0),  # boost's calendar
+    "year": _part(lambda d, later: d.year + later),
+    "month": _part(lambda d, _: d.month),
+    "dayofmonth": _part(lambda d, _: d.day),
+    "dayofyear": _part(lambda d, _: d.timetuple().tm_yday, negative=False),
+    "weekofyear": _part(_week),
     "last_day": [
         Overload((Type.TIMESTAMP,), Type.DATE, _last_day_of_time),
         Overload((Type.BIGINT,), Type.DATE, _last_day_of_time),
