@@ -144,7 +144,8 @@ class Binder:
             [
                 dataclasses.replace(column, node=Element(column.node.type, over.group, i))
                 for i, column in enumerate(scope.columns)
-            ]
+            ],
+            inside=True,
         )
         arguments: list[Node] = []
         for i, argument in enumerate(expr.arguments):
@@ -165,12 +166,15 @@ class Binder:
             raise f.Mismatch("no column")
         if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], s.Name):
             raise f.Mismatch("something that is not a column")
-        if name in ("at", "lag"):
+        if name in ("at", "lag") and not scope.inside:
             return self.place(name, arguments, over)
         return AGGREGATES[name](over.group, over.number, arguments)
 
     def place(self, name: str, arguments: list[Node], over: Frame) -> Node:
-        """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row."""
+        """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row.
+
+        In another aggregate's argument OpenMLDB takes the n-th row of the frame.
+        """
         group = self.windows.group(over.window, over.scope, Own.IN, over.window.exclude_current_time)
         moved = [_in_group(argument, group) for argument in arguments]
         node = AGGREGATES[name](group, 0, moved)
