@@ -161,3 +161,11 @@ def test_the_calendar_goes_on_behind_the_year_9999(engine: Engine, ms: int, date
     """The answers of OpenMLDB's engine."""
     parts = ("year(b)", "month(b)", "day(b)", "weekofyear(b)")
     assert [evaluate(engine, part, {"id": "x", "b": ms})[0] for part in parts] == date
+
+
+@pytest.mark.parametrize("name", ["ceil", "floor", "truncate"])
+def test_bigints_are_cut_as_doubles(engine: Engine, name: str) -> None:
+    """The answers of OpenMLDB's engine."""
+    values = {2**63 - 1: -(2**63), 2**53 + 1: 2**53, -(2**53) - 1: -(2**53), -(2**63): -(2**63), 5: 5}
+    for value, expected in values.items():
+        assert evaluate(engine, f"{name}(b)", {"id": "x", "b": value}) == (expected, pa.int64())

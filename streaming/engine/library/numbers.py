@@ -97,6 +97,12 @@ def _round_integer(bits: int) -> Callable[[int, float], int]:
     return call
 
 
+def _by_double(x: int) -> int:
+    """A whole number as a double gives it back: above 2^53 not every one; 2^63 is the least one, as x86 converts it."""
+    near = int(float(x))
+    return near if near < 1 << 63 else -(1 << 63)
+
+
 def _wrap(bits: int, value: int) -> int:
     half = 1 << (bits - 1)
     return (value + half) % (2 * half) - half
@@ -121,11 +127,11 @@ FUNCTIONS: dict[str, list[Overload]] = {
         *each([Type.BIGINT], Type.BIGINT, lambda x: _wrap(64, abs(x))),
         *each(_OF_REALS, Type.DOUBLE, lambda x: abs(float(x))),
     ],
-    "floor": [*each(INTEGERS, Type.BIGINT, int), *each(_OF_REALS, Type.DOUBLE, _whole(math.floor))],
-    "ceil": [*each(INTEGERS, Type.BIGINT, int), *each(_OF_REALS, Type.DOUBLE, _whole(math.ceil))],
+    "floor": [*each(INTEGERS, Type.BIGINT, _by_double), *each(_OF_REALS, Type.DOUBLE, _whole(math.floor))],
+    "ceil": [*each(INTEGERS, Type.BIGINT, _by_double), *each(_OF_REALS, Type.DOUBLE, _whole(math.ceil))],
     "truncate": [
         *each([Type.SMALLINT, Type.INT], Type.INT, int),
-        *each([Type.BIGINT], Type.BIGINT, int),
+        *each([Type.BIGINT], Type.BIGINT, _by_double),
         *each(_OF_REALS, Type.DOUBLE, _whole(math.trunc)),
     ],
     "round": [
