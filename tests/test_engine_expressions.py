@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -169,3 +170,43 @@ def test_bigints_are_cut_as_doubles(engine: Engine, name: str) -> None:
     values = {2**63 - 1: -(2**63), 2**53 + 1: 2**53, -(2**53) - 1: -(2**53), -(2**63): -(2**63), 5: 5}
     for value, expected in values.items():
         assert evaluate(engine, f"{name}(b)", {"id": "x", "b": value}) == (expected, pa.int64())
+
+
+@pytest.mark.parametrize(
+    ("expression", "row", "value"),
+    [
+        ("i div b", {"i": 7, "b": -(2**63)}, 0),
+        ("i % b", {"i": -7, "b": -(2**63)}, -7),
+        ("b div i", {"i": 3, "b": -(2**63)}, -3074457345618258602),
+        ("b % i", {"i": 3, "b": -(2**63)}, -2),
+        ("b div i", {"i": -3, "b": -(2**63)}, 3074457345618258602),
+        ("round(i, b)", {"i": 7, "b": 10**12 + 7}, -(2**31)),  # the decimals are an int: here a very negative one
+        ("round(h, b)", {"h": 1, "b": 2**63 - 1}, 0),
+        ("round(b, i)", {"i": 5, "b": 2**53 + 1}, 2**53 + 1),
+        ("ifnull(i, ts)", {"i": -1, "ts": 5}, None),  # -1 is no time
+    ],
+)
+def test_numbers_at_the_ends_of_their_width(engine: Engine, expression: str, row: dict[str, Any], value: Any) -> None:
+    """The answers of OpenMLDB's engine."""
+    assert evaluate(engine, expression, {"id": "x", **row})[0] == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "row", "value"),
+    [
+        ("d % f", {"d": -0.0, "f": 2.5}, -0.0),
+        ("d % f", {"d": 0.0, "f": math.nan}, math.nan),
+        ("d % f", {"d": -5.0, "f": 2.5}, -0.0),
+        ("round(d, i)", {"d": 0.0, "i": -400}, math.nan),
+        ("round(d, i)", {"d": 9007199254740994.0, "i": -1}, 9007199254741000.0),
+        ("round(d, f)", {"d": 1.5, "f": math.nan}, math.nan),
+    ],
+)
+def test_zeros_keep_their_sign_and_what_is_no_number_is_none(
+    engine: Engine, expression: str, row: dict[str, Any], value: float
+) -> None:
+    """The answers of OpenMLDB's engine."""
+    found = evaluate(engine, expression, {"id": "x", **row})[0]
+    assert (
+        math.isnan(found) if math.isnan(value) else (found, math.copysign(1, found)) == (value, math.copysign(1, value))
+    )

@@ -294,9 +294,11 @@ def is_null(node: Node) -> Node:
 
 
 def if_null(node: Node, otherwise: Node) -> Node:
-    """`ifnull(node, otherwise)`."""
-    node, otherwise = same_type([node, otherwise])
-    return Apply(node.type, Op.IF_NULL, (node, otherwise))
+    """`ifnull(node, otherwise)`; a value that is none of the common type is NULL and stays so."""
+    value, otherwise = same_type([node, otherwise])
+    if value is node:
+        return Apply(value.type, Op.IF_NULL, (value, otherwise))
+    return choose(is_null(node), otherwise, value)
 
 
 def _extreme(operator: str) -> Callable[[Node, Node], Node]:

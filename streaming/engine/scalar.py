@@ -121,9 +121,9 @@ def apply(
                 mem[o + i] = 0
                 continue
             nul[o + i] = 0
-            quotient = -p if q == -1 else word(abs(p) // abs(q))
-            if q != -1 and (p < 0) != (q < 0):
-                quotient = -quotient
+            quotient = -p if q == -1 else word(p // q)
+            if (p < 0) != (q < 0) and quotient * q != p:
+                quotient += 1
             mem[o + i] = _wrap(quotient if op == 13 else p - quotient * q, bits)  # like C: towards 0
     elif op >= 30 and op <= 33:
         for i in range(n):
@@ -139,6 +139,8 @@ def apply(
                 p, q = mem_f[x], mem_f[y]
                 remainder = abs(p) % abs(q)
                 value = -remainder if p < 0 else remainder
+                if p == 0.0 and not np.isnan(q):  # a zero keeps its sign; of NaN there is no remainder
+                    value = p
                 mem_f[o + i] = np.float64(np.float32(value)) if bits == 1 else value
     elif op >= 44 and op <= 47:
         for i in range(n):

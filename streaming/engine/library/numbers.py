@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -77,20 +78,38 @@ def round_half_away(x: float) -> float:
     return math.copysign(float(whole), x)
 
 
+def _decimals(digits: float) -> int:
+    """A number of decimals as an int: of an integer the lower 32 bits, of a real that does not fit the least one."""
+    if isinstance(digits, int):
+        return _wrap(32, digits)
+    return int(digits) if -(2.0**31) <= digits < 2.0**31 else -(1 << 31)
+
+
 def _round_real(x: float, digits: float) -> float:
-    """To so many decimals, by scaling up and down again; of a negative number of decimals: to tens, hundreds …"""
-    if not math.isfinite(x):
-        return x
-    scale = 10.0 ** min(abs(int(digits)), 300)
-    return round_half_away(x * scale) / scale if digits >= 0 else round_half_away(x / scale) * scale
+    """To so many decimals, by scaling up and down again; of a negative number of decimals: to tens, hundreds …
+
+    NaN where a double does not hold the scale.
+    """
+    decimals = _decimals(digits)
+    scale = math.inf if decimals > sys.float_info.max_10_exp else 10.0**decimals
+    if scale in (0.0, math.inf):
+        return math.nan
+    return round_half_away(x * scale) / scale
 
 
 def _round_integer(bits: int) -> Callable[[int, float], int]:
-    """As doubles are rounded; what does not fit is the least number of 32 or 64 bits, as x86 converts it."""
+    """To tens, hundreds …, by way of a double, scaled down and up again; decimals of an integer say nothing.
+
+    What does not fit is the least number of 32 or 64 bits, as x86 converts it.
+    """
     edge = 63 if bits == 64 else 31
 
     def call(x: int, digits: float) -> int:
-        rounded = _round_real(float(x), digits)
+        decimals = _decimals(digits)
+        if decimals >= 0:
+            return x
+        scale = math.nan if -decimals > sys.float_info.max_10_exp else 10.0**-decimals
+        rounded = round_half_away(x / scale) * scale
         fits = -(2.0**edge) <= rounded < 2.0**edge
         return _wrap(bits, int(rounded) if fits else -(1 << edge))
 
