@@ -1,15 +1,16 @@
-"""Every function and operator of one and two arguments beside OpenMLDB's engine, at the ends of every type.
+"""Every function, operator and aggregate beside OpenMLDB's engine, at the ends of every type.
 
     python -m pytest tests/test_engine_extremes.py -m slow
 
-Random queries seldom meet two odd values at once; here each function gets all pairs of them. What ends OpenMLDB's
-process (the least integer divided by -1) is left out by its refusal.
+Random queries seldom meet two odd values at once; here each function gets all pairs of them, and each aggregate numbers
+of every size. What ends OpenMLDB's process (the least integer divided by -1) is left out by its refusal.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from deploy.openmldb.oracle import Oracle, Refused, Table
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.functions import SCALARS
 from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC
+from streaming.engine.windowed import AGGREGATES
 
 TENTH, LARGE = (float(np.float32(x)) for x in (0.1, 3.4e38))
 VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -39,6 +41,8 @@ VALUES: dict[str, tuple[str, tuple[Any, ...]]] = {
 COLUMNS = {name: kind for name, (kind, _) in VALUES.items()}
 CASTS = ("bool", "smallint", "int", "bigint", "float", "double", "string", "timestamp", "date")
 OPERATORS = ("+", "-", "*", "/", "div", "%", "=", "!=", "<", ">=", "and", "xor", "&", "|", "^")
+WINDOW = "window w as (partition by e order by w rows between 7 preceding and current row)"
+SEEDS = 40
 ROWS_MAX = 60  # pairs of values of each pair of types
 
 # what differs, and why
@@ -83,19 +87,25 @@ def left_open(row: dict[str, Any], item: str) -> bool:
 
 
 class Pair:
-    """Both engines over one table without rows."""
+    """Both engines over one table.
 
-    def __init__(self, oracle: Oracle) -> None:
-        self._oracle = oracle
+    Args:
+        stored: its rows, in order of time.
+    """
+
+    def __init__(self, oracle: Oracle, stored: Sequence[dict[str, Any]] = ()) -> None:
+        self._oracle, self._stored = oracle, stored
         self._engine = Engine()
-        self._engine.execute("create table t(" + ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items()) + ")")
+        columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+        self._engine.execute(f"create table t({columns}, index(key=e, ts=w))")
+        self._engine.insert("t", list(stored))
 
     def differences(self, items: Sequence[str], requests: Sequence[dict[str, Any]]) -> Iterator[str]:
         """What is answered differently, of those that the embedded engine takes."""
         mine: dict[str, list[Any]] = {}
         for item in items:
             try:
-                self._engine.execute(f"deploy d select {item} as c from t")
+                self._engine.execute(f"deploy d select {item} as c from t {WINDOW}")
             except UnsupportedSQL:
                 continue
             mine[item] = cells(self._engine.request("d", requests)["c"])
@@ -111,7 +121,8 @@ class Pair:
             return
         select = ", ".join(f"{item} as c{n}" for n, item in enumerate(items))
         try:
-            answer = self._oracle.ask(f"select {select} from t", {"t": Table(COLUMNS)}, requests)
+            table = Table(COLUMNS, [(("e",), "w")], self._stored)
+            answer = self._oracle.ask(f"select {select} from t {WINDOW}", {"t": table}, requests)
         except Refused:  # one of them ends its process: found by halves
             half = len(items) // 2
             if half:
@@ -123,14 +134,19 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
+def oracle() -> Iterator[Oracle]:
     """Skips where OpenMLDB's engine was not made."""
     try:
         oracle = Oracle()
     except Missing as missing:
         pytest.skip(str(missing))
     with oracle:
-        yield Pair(oracle)
+        yield oracle
+
+
+@pytest.fixture(scope="module")
+def pair(oracle: Oracle) -> Pair:
+    return Pair(oracle)
 
 
 @pytest.mark.slow
@@ -149,3 +165,49 @@ def test_of_two_arguments(pair: Pair, names: tuple[str, str]) -> None:
     items += [f"{function}({left}, {right})" for function in functions()]
     found = pair.differences([item for item in items if NO_DATE not in item], rows(left, right))
     assert list(found) == []
+
+
+def number(luck: random.Random, kind: str) -> float | int | None:
+    """Of any size that the type has, small ones as often as large ones."""
+    if luck.random() < 0.15:
+        return None
+    if kind in ("float", "double"):
+        real = luck.choice(
+            (luck.uniform(-2, 2), luck.uniform(0, 1e-3), luck.uniform(-1, 1) * 10 ** luck.uniform(0, 30))
+        )
+        return float(np.float32(real)) if kind == "float" else real
+    edge = {"smallint": 1 << 15, "int": 1 << 31, "bigint": 1 << 63}[kind]
+    return luck.choice((luck.randint(-10, 10), luck.randint(-edge, edge - 1)))
+
+
+def aggregates(column: str) -> list[str]:
+    """All of them over a column of numbers; those that have a category, by text."""
+    items = []
+    for name in sorted(AGGREGATES):
+        arguments = [column]
+        if name == "nth_value_where":
+            arguments.append("2")
+        if "_where" in name:
+            arguments.append("s = 'a'")
+        if "_cate" in name:
+            arguments.append("s")
+        if name.startswith("top_n_") or name in ("topn_frequency", "top", "at", "lag"):
+            arguments.append("2")
+        if name == "ew_avg":
+            arguments.append("0.3")
+        items.append(f"{name}({', '.join(arguments)}) over w")
+    return items
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_aggregates(oracle: Oracle, seed: int) -> None:
+    luck = random.Random(seed)
+
+    def row(at: int) -> dict[str, Any]:
+        numbers = {name: number(luck, COLUMNS[name]) for name in "pibfd"}
+        return {"q": True, "s": luck.choice(("a", "b", None)), "e": "2020-02-29", "w": at, **numbers}
+
+    pair = Pair(oracle, [row(1_000 + n) for n in range(luck.randint(0, 9))])
+    request = row(2_000)
+    assert [line for name in "pibfd" for line in pair.differences(aggregates(name), [request])] == []
