@@ -67,6 +67,11 @@ def test_every_function_is_listed() -> None:
          "current row)", "DESC in a window", "1:41"),
         ("select count(i) over w from t window w as (partition by k order by ts rows_range between 1s preceding and "
          "current row exclude current_row maxsize 2)", "syntax error", "1:139"),
+        ("select sum(i) over w, lag(i, 2) over w from t window w as (partition by k order by ts rows_range between "
+         "1s preceding and current row maxsize 2)", "MAXSIZE beside another window", "1:59"),
+        ("select sum(i) over w, sum(i) over v from t window w as (partition by k order by ts rows_range between 1s "
+         "preceding and current row maxsize 2), v as (partition by k order by ts rows between 2 preceding and current "
+         "row)", "MAXSIZE beside another window", "1:56"),
         ("select id frm t", "syntax error", "1:15"),
         ("select 'open from t", "unclosed string", "1:8"),
         ("select ? from t", "parameter", "1:8"),

@@ -34,6 +34,12 @@ class Binder:
     def __init__(self, planning: Planning, windows: WindowPlanner) -> None:
         self.planning = planning
         self.windows = windows
+        self.alone: s.Expr | None = None  # the call that is all of the item, but for its OVER
+
+    def item(self, expr: s.Expr, scope: Scope) -> Node:
+        """An item of a SELECT."""
+        self.alone = expr.operand if isinstance(expr, s.Over) else None
+        return self.bind(expr, scope, self.over(expr, scope))
 
     def over(self, expr: s.Expr, scope: Scope) -> Frame | None:
         """The window of the aggregates in a select item: OpenMLDB has one for all of them, named by any OVER in it."""
@@ -144,8 +150,7 @@ class Binder:
             [
                 dataclasses.replace(column, node=Element(column.node.type, over.group, i))
                 for i, column in enumerate(scope.columns)
-            ],
-            inside=True,
+            ]
         )
         arguments: list[Node] = []
         for i, argument in enumerate(expr.arguments):
@@ -166,14 +171,14 @@ class Binder:
             raise f.Mismatch("no column")
         if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], s.Name):
             raise f.Mismatch("something that is not a column")
-        if name in ("at", "lag") and not scope.inside:
+        if name in ("at", "lag") and expr is self.alone:
             return self.place(name, arguments, over)
         return AGGREGATES[name](over.group, over.number, arguments)
 
     def place(self, name: str, arguments: list[Node], over: Frame) -> Node:
-        """at() and lag(): the n-th row back from the request's, whatever the frame and the exclusion of that row.
+        """at() or lag() as a whole item: the n-th row back from the request's, whatever the frame and its exclusion.
 
-        In another aggregate's argument OpenMLDB takes the n-th row of the frame.
+        As a part of an expression they are aggregates like others to OpenMLDB: the n-th row of the frame.
         """
         group = self.windows.group(over.window, over.scope, Own.IN, over.window.exclude_current_time)
         moved = [_in_group(argument, group) for argument in arguments]

@@ -180,6 +180,8 @@ class Group:
         exclude_time: whether other rows of its time are out.
         orders: without ORDER BY, the columns that order each source's rows; -1: as they were inserted.
         of: the joined table to whose rows the windows belong; None: to the requests.
+        at: where the first of its windows stands in the script.
+        family: equal for windows by the same key and order over the same tables, whatever they exclude.
         frames: (rows, start or -1, end, maxsize).
     """
 
@@ -191,6 +193,8 @@ class Group:
     exclude_time: bool
     orders: tuple[int, ...] = ()
     of: Base | None = None
+    at: int = 0
+    family: object = None
     frames: list[tuple[bool, int, int, int]] = field(default_factory=list)
 
     def frame(self, frame: tuple[bool, int, int, int]) -> int:

@@ -11,7 +11,7 @@ from streaming.engine.bind import Binder, literal
 from streaming.engine.errors import point
 from streaming.engine.nodes import Base, Const, Node
 from streaming.engine.plan_joins import JoinPlanner
-from streaming.engine.plan_windows import WindowPlanner
+from streaming.engine.plan_windows import WindowPlanner, clash
 from streaming.engine.scope import Output, Planning, Scope, aggregates, columns_of, matches, named
 from streaming.engine.strings import Pool
 from streaming.engine.table import Table
@@ -46,6 +46,9 @@ def plan(select: s.Select, script: str, find: Callable[[tuple[str, ...]], Table 
     """
     planning = Planning(script, find, pool)
     outputs, where = _Planner(planning).select(select)
+    merged = clash([output.node for output in outputs] + ([] if where is None else [where]))
+    if merged is not None:
+        raise planning.refuse("MAXSIZE beside another window of the same rows, which it would cut", merged.at)
     return Query(planning.main, tuple(outputs), where, select.limit, tuple(planning.online))
 
 
@@ -136,7 +139,7 @@ class _Planner:
             if isinstance(item.expr, s.Star):
                 outputs += self.star(item.expr, scope)
                 continue
-            node = self.binder.bind(item.expr, scope, self.binder.over(item.expr, scope))
+            node = self.binder.item(item.expr, scope)
             name = item.text if item.alias is None else item.alias
             found = [c for c in scope.columns if matches(c, item.expr)] if isinstance(item.expr, s.Name) else []
             outputs.append(Output(name, node, found[0].paths if found else frozenset()))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from streaming.engine import syntax as s
 from streaming.engine.machine import Op
-from streaming.engine.nodes import Apply, Base, Column, Group, Missing, Node, Own, Source
+from streaming.engine.nodes import Apply, Base, Column, Group, HostAggregate, Missing, Node, Own, Source
 from streaming.engine.scope import Frame, Output, Planning, Scope, aggregates, conditions, identity, matches, walk
 from streaming.engine.table import Table
 from streaming.engine.types import Type
 
-__all__ = ["WindowPlanner"]
+__all__ = ["WindowPlanner", "clash"]
 
 
 # a source of rows, and what it is read as -> its table, its columns, and the condition on its rows
@@ -104,17 +104,17 @@ class WindowPlanner:
 
     def group(self, window: s.Window, scope: Scope, own: Own, exclude_time: bool) -> Group:
         """The windows over these rows; the same one for every window that differs in its frame only."""
-        likeness = (
+        family = (
             tuple(identity(u) for u in window.unions),
             tuple(name.parts for name in window.partition),
             window.order.parts if window.order else None,
             window.instance_not_in_window,
-            own,
-            exclude_time,
         )
+        likeness = (family, own, exclude_time)
         found = scope.groups.get(likeness)
         if found is None:
             found = scope.groups[likeness] = self.rows_of(window, scope, own, exclude_time)
+            found.family = (id(scope), family)
         return found
 
     def rows_of(self, window: s.Window, scope: Scope, own: Own, exclude_time: bool) -> Group:
@@ -157,7 +157,7 @@ class WindowPlanner:
                 orders.append(self.order_of_index(source.base.table, columns, window.at))
         if scope.base is not None and not window.instance_not_in_window:
             own = Own.STORED if own == Own.IN else Own.STORED_OUT
-        return Group(nodes, tuple(sources), key, time, own, exclude_time, tuple(orders), scope.base)
+        return Group(nodes, tuple(sources), key, time, own, exclude_time, tuple(orders), scope.base, window.at)
 
     def key(self, window: s.Window, scope: Scope) -> tuple[tuple[int, ...], int | None]:
         """The columns of PARTITION BY and ORDER BY."""
@@ -216,3 +216,28 @@ def _multiplies(source: s.Source) -> bool:
     select = source.select
     here = select.distinct or any(join.kind == "left" for join in select.joins)
     return here or (select.source is not None and _multiplies(select.source))
+
+
+def clash(nodes: Sequence[Node]) -> Group | None:
+    """Windows that OpenMLDB merges to one whose MAXSIZE then cuts the others, too.
+
+    It merges those of a family: a MAXSIZE of n with ROWS that reach back n rows, or without bound (of fewer rows nothing is
+    cut, with more they are not merged), and frames of the same MAXSIZE, which differ only if they end at different times.
+    What they exclude is not looked at here: some that OpenMLDB would not merge are among them.
+    """
+    used: dict[object, set[tuple[bool, int, int, int]]] = {}
+    groups: dict[object, Group] = {}
+    waiting = [aggregate for node in nodes for aggregate in aggregates(node)]
+    while waiting:
+        one = waiting.pop()
+        used.setdefault(one.group.family, set()).add(one.group.frames[one.frame])
+        groups.setdefault(one.group.family, one.group)
+        inner = one.arguments if isinstance(one, HostAggregate) else (one.value, one.condition or one.value)
+        waiting += [aggregate for node in inner for aggregate in aggregates(node) if aggregate is not one]
+    for family, frames in used.items():
+        for _, _, end, maxsize in frames:
+            for rows, start, other_end, other in frames:
+                cut = rows and end == 0 and start in (maxsize, -1)
+                if maxsize and (cut or (other == maxsize and other_end != end)):
+                    return groups[family]
+    return None

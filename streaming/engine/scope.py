@@ -99,7 +99,6 @@ class Scope:
     Attributes:
         filtered: whether a WHERE stands between the request and what is selected here.
         base: the joined table whose rows are selected here; None: the request.
-        inside: whether the columns are those of a window's rows: the argument of an aggregate is bound here.
     """
 
     columns: list[Output]
@@ -107,7 +106,6 @@ class Scope:
     groups: dict[object, Group] = field(default_factory=dict)
     filtered: bool = False
     base: Base | None = None
-    inside: bool = False
 
 
 @dataclass(frozen=True)
