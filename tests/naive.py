@@ -98,6 +98,7 @@ class Window:
         return inside[: self.maxsize] if self.maxsize else inside
 
 
+NUMBER: dict[str, Any] = {"i": np.int32, "b": np.int64, "f": np.float32, "d": np.float64}
 ZERO: dict[str, Any] = {"i": 0, "b": 0, "f": 0.0, "d": 0.0, "s": ""}
 
 
@@ -162,7 +163,11 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
     if name == "first_known":
         return known[-1] if known else None
     if name == "median":
-        return float(statistics.median(known)) if known else None
+        if not known:
+            return None
+        with np.errstate(over="ignore"):  # two in the middle: their sum keeps the column's width, and wraps
+            middle = [NUMBER[column](value) for value in (statistics.median_low(known), statistics.median_high(known))]
+            return float(middle[0] + middle[1]) / 2 if len(known) % 2 == 0 else float(middle[0])
     if name.startswith(("std", "var")):
         return spread(name, known)
     counts = {value: known.count(value) for value in known}
@@ -181,7 +186,7 @@ def aggregate(name: str, column: str, rows: list[Row], number: int = 0) -> Any:
     if not known:
         return None
     if name == "sum":
-        kind: Any = {"i": np.int32, "b": np.int64, "f": np.float32, "d": np.float64}[column]
+        kind = NUMBER[column]
         total = kind(0)
         with np.errstate(over="ignore"):
             for value in known:

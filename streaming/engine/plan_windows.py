@@ -221,9 +221,9 @@ def _multiplies(source: s.Source) -> bool:
 def clash(nodes: Sequence[Node]) -> Group | None:
     """Windows that OpenMLDB merges to one whose MAXSIZE then cuts the others, too.
 
-    It merges those of a family: a MAXSIZE of n with ROWS that reach back n rows, or without bound (of fewer rows nothing
-    is cut, with more they are not merged), and frames of the same MAXSIZE, which differ only if they end at different
-    times. What they exclude is not looked at here: some that OpenMLDB would not merge are among them.
+    It merges those of a family: a MAXSIZE of n with ROWS that reach back n rows, or without bound (of fewer rows
+    nothing is cut, with more they are not merged), and frames of the same MAXSIZE, which differ only if they end at
+    different times. What they exclude is not looked at here: some that OpenMLDB would not merge are among them.
     """
     used: dict[object, set[tuple[bool, int, int, int]]] = {}
     groups: dict[object, Group] = {}
