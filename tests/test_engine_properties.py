@@ -9,10 +9,10 @@ from typing import Any
 import naive
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from streaming.engine import BadRow, Engine
+from streaming.engine import BadRow, Engine, UnsupportedSQL
 
 COLUMNS = "id string, k string, j int, ts timestamp, i int, b bigint, f float, d double, s string"
 SCHEMA = pa.schema(
@@ -118,7 +118,12 @@ def expected(wanted: Features, specs: list[naive.Window], request: naive.Row, t:
 def made(sql: str) -> Engine:
     engine = Engine()
     engine.execute(f"create table t({COLUMNS}); create table u({COLUMNS});")
-    engine.execute("deploy d " + sql)
+    try:
+        engine.execute("deploy d " + sql)
+    except UnsupportedSQL as e:
+        if "MAXSIZE beside another window" not in str(e):
+            raise
+        reject()  # OpenMLDB would cut a window by the MAXSIZE of another; the naive reference does not
     return engine
 
 
