@@ -65,6 +65,7 @@ class Patient:
 
     def __init__(self, store: Any, loop: Scorer) -> None:
         self._store, self._loop = store, loop
+        self._away = False  # as /readyz tells, also to a call after one that `Moved` has ended
         self.sift = store.sift
         self.waves = store.waves
         self.schema = store.schema
@@ -87,15 +88,19 @@ class Patient:
         loop = self._loop
         settings = loop.config.store
         try:
-            return call()
+            answer = call()
         except StoreUnavailable as error:
             failure = error
+        else:
+            self._back()
+            return answer
         loop.poison.put_down()
         generation = loop.source.generation
         deadline = time.monotonic() + settings.give_up_after_s
         loop.source.pause()
         try:
             for wait_s in waits(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000):
+                self._away = True
                 loop.health.not_ready("store", str(failure))
                 _log.warning("the store is away", error=str(failure), again_in_s=round(wait_s, 2))
                 if time.monotonic() > deadline:
@@ -118,9 +123,14 @@ class Patient:
                     failure = error
         finally:
             loop.source.resume()
-        loop.health.ready("store")
-        _log.info("the store is back")
+        self._back()
         return answer
+
+    def _back(self) -> None:
+        if self._away:
+            self._away = False
+            self._loop.health.ready("store")
+            _log.info("the store is back")
 
 
 class Stretches:

@@ -9,12 +9,14 @@ stay in the tables: they belong to keys that nobody asks for here.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
+from streaming.durable import Moved
 from streaming.errors import OffsetOutOfRange
 from streaming.event import Action, Record, action_columns
 from streaming.log import place
@@ -54,10 +56,19 @@ class Rebuild:
         loop.health.not_ready("state", "rebuilding")
         loop.metrics.rebuilds.inc()
         source.pause()
-        self._told = start = time.monotonic()
+        self._told = time.monotonic()
         generation = source.generation
-        if not self._refused(generation):
-            return
+        with contextlib.suppress(Moved):
+            if self._refused(generation):
+                self._make(generation)
+        # Also when what was to come has gone again: the partitions that stayed must flow.
+        if not source.pending:
+            loop.health.ready("state")
+        source.resume()
+
+    def _make(self, generation: int) -> None:
+        """Brings the tables up to the pending partitions' positions, unless `generation` passes meanwhile."""
+        loop, source, start = self._loop, self._loop.source, time.monotonic()
         loop.poison.look(source.positions)
         try:
             rows = loop.stretches.repair(generation) if loop.store.durable else self._read(generation)
@@ -70,19 +81,17 @@ class Rebuild:
             _log.warning("begins anew with what the topics hold", why=str(error))
             self._restored, self._following = None, False
             rows = self._read(generation)
-        if generation == source.generation and not loop.stop.is_set():
-            source.accept()
-            loop.standing = loop.stand()
-            loop.poison.rebuilt()
-            standing = loop.standing
-            loop.poison.behind({**standing.dimensions, **standing.actions}, loop.dimensions.committed)
-            _log.info(
-                "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
-                partitions=[place(*p, offset) for p, offset in source.positions.items()],
-            )  # fmt: skip
-        if not source.pending:
-            loop.health.ready("state")
-        source.resume()
+        if generation != source.generation or loop.stop.is_set():
+            return
+        source.accept()
+        loop.standing = loop.stand()
+        loop.poison.rebuilt()
+        standing = loop.standing
+        loop.poison.behind({**standing.dimensions, **standing.actions}, loop.dimensions.committed)
+        _log.info(
+            "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
+            partitions=[place(*p, offset) for p, offset in source.positions.items()],
+        )  # fmt: skip
 
     def _refused(self, generation: int) -> bool:
         """Learns which records are dead letters; False: told to stop, or `generation` has passed."""
