@@ -10,6 +10,7 @@ import pytest
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.functions import SCALARS
 from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC
+from streaming.engine.signatures import FORMATS, MARKS
 from streaming.engine.windowed import AGGREGATES
 
 DOCS = Path(__file__).parents[1] / "docs" / "feature-sql.md"
@@ -27,6 +28,7 @@ def listed(what: str) -> list[str]:
 def test_every_function_is_listed() -> None:
     assert listed("scalars") == sorted({*SCALARS, *FUNCTIONS, *ALIASES, *VARIADIC})
     assert listed("aggregates") == sorted(AGGREGATES)
+    assert listed("signatures") == [*FORMATS, *MARKS]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,10 @@ def test_every_function_is_listed() -> None:
         ("select count(i) from t", "without a window", "1:8"),
         (f"select sum(s) over w from t {W}", "sum() of a string", "1:8"),
         (f"select sum(count(i) over w) over w from t {W}", "OVER in an aggregate", "1:21"),
-        (f"select hash64(i) from t {W}", "function hash64", "1:8"),
+        (f"select nosuch(i) from t {W}", "function nosuch", "1:8"),
+        ("select csv(i) from t", "csv() of what is not binary_label", "1:12"),
+        ("select csv(discrete(f)) from t", "csv() of discrete(float)", "1:8"),
+        ("select x.t.* from t", "a database before `*`", "1:8"),
         ("select nosuch from t", "unknown column nosuch", "1:8"),
         ("select id from nosuch", "unknown table nosuch", "1:16"),
         ("select s + 1 from t", "string + int", "1:10"),

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine.parse import parse_select
 from streaming.engine.plan import plan
 from streaming.engine.strings import Pool
@@ -40,16 +40,12 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
     return value
 
 
 def read(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
-    elif pa.types.is_string(column.type):  # may be cut inside a character
-        column = column.cast(pa.binary())
     return [plain(value) for value in column.to_pylist()]
 
 
@@ -177,7 +173,7 @@ POOL = Pool()
 
 
 def type_of(sql: str) -> str:
-    (output,) = plan(parse_select(sql), sql, lambda name: TYPED if name == ("t",) else None, POOL).outputs
+    (output,) = plan(parse_select(sql), sql, "", lambda name: TYPED if name == ("t",) else None, POOL).outputs
     return "bool" if output.node.type == Type.NULL else str(output.node.type)
 
 
@@ -196,3 +192,98 @@ def test_exactly_the_types_that_openmldb_takes(case: Case) -> None:
         if kind != takes.get(combination, "refused"):
             wrong[combination] = (kind, takes.get(combination, "refused"))
     assert wrong == {}, "argument types: (ours, OpenMLDB's)"
+
+
+def stored(*databases: str) -> Engine:
+    """A table t in each database, with a row whose number says which."""
+    engine = Engine()
+    for number, database in enumerate(databases):
+        engine.execute(
+            f"create database {database}; create table {database}.t(k string, i int, ts timestamp, index(key=k, ts=ts))"
+        )
+        engine.insert(f"{database}.t", [{"k": "a", "i": number, "ts": 1000}])
+    return engine
+
+
+REQUEST = {"k": "a", "i": 5, "ts": 3000}
+
+
+@pytest.mark.parametrize(
+    ("sql", "row"),
+    [
+        ("select one.t.k, two.t.i from one.t last join two.t order by two.t.ts on one.t.k = two.t.k", ["a", 1]),
+        ("select t.k, two.t.i from t last join two.t on t.k = two.t.k", ["a", 1]),
+        ("select t.i, x.i as j, two.t.i as h from t last join two.t x on t.k = x.k", [5, 1, 1]),
+        ("select one.x.i from t last join two.t x on t.k = x.k", [1]),
+        ("select one.y.k from (select k from two.t) as y", ["a"]),
+        ("select k, sum(two.t.i) over w as s from two.t window w as (partition by two.t.k order by ts rows between 1 "
+         "preceding and current row)", ["a", 6]),
+    ],
+)  # fmt: skip
+def test_names_belong_to_the_database_in_use_or_to_the_one_they_name(sql: str, row: list[Any]) -> None:
+    """The answers of OpenMLDB's engine."""
+    engine = stored("one", "two")
+    engine.execute("use one; deploy d " + sql)
+    assert list(engine.request("d", [REQUEST]).to_pylist()[0].values()) == row
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select t.k from two.t",
+        "select t.i from t last join two.t as x order by two.x.ts on t.k = x.k",
+        "select two.t.k from t",
+        "select two.y.k from (select k from two.t) as y",
+        "select t.i + 1 from two.t",
+    ],
+)
+def test_names_are_not_looked_up_in_other_databases(sql: str) -> None:
+    engine = stored("one", "two")
+    with pytest.raises(UnsupportedSQL, match="unknown column"):
+        engine.execute("use one; deploy d " + sql)
+
+
+def test_what_a_script_may_say_besides() -> None:
+    engine = Engine()
+    engine.execute(
+        "create table t(k varchar(20), e date, ts timestamp, index(key=k, ts=ts),) "
+        "options(partitionnum=1, distribution=[('a:1', ['b:2', 'c:3'])]);"
+        "insert into t values('a', '2021-1-3', 1000), ('a', '2021-10-03', 2000);"
+    )
+    assert engine.query("select e from t").column("e").to_pylist() == [
+        datetime.date(2021, 1, 3), datetime.date(2021, 10, 3),
+    ]  # fmt: skip
+    for bad in ("2021-13-1", "2021-2-30", "21-1-1", "2021-1-1x", "2021-1"):
+        with pytest.raises(BadRow, match="t row 0 column e"):
+            engine.insert("t", [{"k": "a", "e": bad, "ts": 1}])
+
+
+@pytest.mark.parametrize("end", ["-1 preceding", "-0 preceding", "-3 open preceding", "current row"])
+def test_a_frame_that_would_end_behind_the_request_ends_with_it(end: str) -> None:
+    engine = stored("one")
+    engine.execute(
+        "use one; deploy d select sum(i) over w as s from t window w as "
+        f"(partition by k order by ts rows between 2 preceding and {end})"
+    )
+    engine.insert("one.t", [{"k": "a", "i": 10, "ts": 2000}])
+    assert engine.request("d", [REQUEST]).to_pylist() == [{"s": 15}]
+
+
+LONG = (
+    "options(long_windows='w:2') select count_where(i, {}) over w from t window w as "
+    "(partition by k order by ts rows between 2 preceding and current row)"
+)
+
+
+@pytest.mark.parametrize("condition", ["i < 4", "4 >= i", "k = 'a'", "i != -1"])
+def test_long_windows_are_answered_like_others(condition: str) -> None:
+    engine = stored("one")
+    engine.execute("use one; deploy d " + LONG.format(condition))
+    assert engine.request("d", [REQUEST]).num_rows == 1
+
+
+@pytest.mark.parametrize("condition", ["i < 4 and i > 1", "i > i", "if_null(i, 0) > 4", "bool(i)"])
+def test_long_windows_take_the_conditions_that_openmldb_takes(condition: str) -> None:
+    engine = stored("one")
+    with pytest.raises(UnsupportedSQL, match=r"in long window w a condition .* at 1:\d+"):
+        engine.execute("use one; deploy d " + LONG.format(condition))

@@ -9,6 +9,7 @@ from streaming.engine import syntax as s
 from streaming.engine.nodes import Aggregate, Apply, Const, Element, Group, Host, HostAggregate, Node, Own
 from streaming.engine.plan_windows import WindowPlanner
 from streaming.engine.scope import Frame, Planning, Scope, aggregates, children, identity, walk
+from streaming.engine.signatures import FORMATS, MARKS, line
 from streaming.engine.strings import Pool
 from streaming.engine.types import Type, to_word
 from streaming.engine.windowed import AGGREGATES, canonical
@@ -81,6 +82,8 @@ class Binder:
             name = canonical(expr.function)
             if name in AGGREGATES:
                 return self.aggregate(name, expr, scope, over)
+            if name in FORMATS:
+                return self.line(name, expr, scope, over)
             found = f.scalar(name, [self.bind(a, scope, over) for a in expr.arguments])
             if found is None:
                 raise self.planning.refuse(f"function {expr.function}", expr.at)
@@ -127,6 +130,15 @@ class Binder:
         if isinstance(expr, s.Case):
             return self.case(expr, scope, over)
         raise self.planning.refuse("`*` here", expr.at)
+
+    def line(self, name: str, expr: s.Call, scope: Scope, over: Frame | None) -> Node:
+        """A row as a line of training data."""
+        marked: list[tuple[str, list[Node]]] = []
+        for argument in expr.arguments:
+            if not isinstance(argument, s.Call) or argument.function not in MARKS:
+                raise self.planning.refuse(f"{name}() of what is not {', '.join(MARKS)}", argument.at)
+            marked.append((argument.function, [self.bind(one, scope, over) for one in argument.arguments]))
+        return line(name, marked)
 
     def case(self, expr: s.Case, scope: Scope, over: Frame | None) -> Node:
         operand = None if expr.operand is None else self.bind(expr.operand, scope, over)

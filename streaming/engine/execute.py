@@ -25,6 +25,7 @@ from streaming.engine.emit import emit
 from streaming.engine.errors import BadRow, UnsupportedSQL, point
 from streaming.engine.expire import collect_strings, expired, expires, remove
 from streaming.engine.explain import explain
+from streaming.engine.longwindows import check_long_windows
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Base
 from streaming.engine.nodes import Column as ColumnNode
@@ -200,7 +201,7 @@ class Engine:
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def _plan(self, select: s.Select, script: str) -> Query:
-        return plan(select, script, self._find, self._pool)
+        return plan(select, script, self._database, self._find, self._pool)
 
     def _compile(self, name: str, query: Query, strict: bool, sql: str = "") -> Deployment:
         nodes = [output.node for output in query.outputs]
@@ -227,6 +228,7 @@ class Engine:
                 return
             raise point(script, statement.at, f"deployment {statement.name} exists already")
         query = self._plan(statement.select, script)
+        check_long_windows(statement, script)
         deployment = self._compile(statement.name, query, strict=False, sql=statement_text(script, statement.at))
         try:
             ttls = ttl.derived(deployment.program, statement.options)

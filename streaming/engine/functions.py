@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from streaming.engine.library import ALIASES, CASTS, FUNCTIONS, VARIADIC
+from streaming.engine.library import ALIASES, CASTS, FUNCTIONS, VARIADIC, earth_distance
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Apply, Const, Host, Node
 from streaming.engine.strings import EMPTY
@@ -28,6 +28,7 @@ __all__ = [
     "compare",
     "complement",
     "condition",
+    "if_null",
     "invert",
     "is_null",
     "logic",
@@ -344,9 +345,14 @@ def _time_field(op: Op) -> Callable[[Node], Node]:
     return field
 
 
+def _doubles(a: Node, b: Node, c: Node, d: Node) -> tuple[Node, ...]:
+    return tuple(cast(node, Type.DOUBLE) for node in (a, b, c, d))
+
+
 SCALARS: dict[str, Callable[..., Node]] = {
     "add": lambda a, b: arithmetic("+", a, b),
     "identity": lambda node: node,
+    "earth_distance": lambda *degrees: Host(Type.DOUBLE, earth_distance, _doubles(*degrees)),
     "is_null": is_null,
     "if_null": if_null,
     "log": _logarithm,

@@ -10,7 +10,6 @@ from streaming.engine import syntax as s
 from streaming.engine.errors import point
 from streaming.engine.parse_select import SelectParser
 from streaming.engine.tokens import UNITS_MS, tokens_of, unquote
-from streaming.engine.types import from_name
 
 __all__ = ["parse", "parse_select", "statement_text"]
 
@@ -113,7 +112,7 @@ class _Parser(SelectParser):
                 indexes.append(self.create_index(here))
             else:
                 columns.append(self.column(here))
-            if not self.accept(","):
+            if not self.accept(",") or self.peek(")"):  # a comma may stand behind the last one
                 break
         self.expect(")")
         self.options()  # partitions, replicas, storage: one process has none of these
@@ -121,10 +120,7 @@ class _Parser(SelectParser):
 
     def column(self, at: int) -> s.ColumnDef:
         name = self.name("a column")
-        token = self.advance()
-        kind = from_name(token.text)
-        if kind is None:
-            raise point(self.script, token.at, f"unsupported: column type {token.text!r}")
+        kind = self.type_name("column type")
         nullable, default = True, None
         while True:
             if self.accept("not", "null"):
@@ -237,6 +233,15 @@ class _Parser(SelectParser):
         return found
 
     def option_value(self) -> object:
+        """A constant, or a list of such in brackets or parentheses."""
+        for opening, closing in (("[", "]"), ("(", ")")):
+            if self.accept(opening):
+                values: list[object] = []
+                while not self.accept(closing):
+                    values.append(self.option_value())
+                    if not self.peek(closing):
+                        self.expect(",")
+                return values
         token = self.advance()
         if token.kind == "string":
             return unquote(token.text)

@@ -155,11 +155,13 @@ class ExpressionParser(Reader):
             kind = self.type_name()
             self.expect(")")
             return s.Cast(operand, kind, token.at)
-        if token.kind == "word" and self.tokens[self.position + 1].text == "(":
+        if token.kind in ("word", "quoted") and self.tokens[self.position + 1].text == "(":
             return self.call(token)
         parts = [self.name("an expression")]
         while self.accept("."):
             if self.accept("*"):
+                if len(parts) > 1:
+                    raise self.refuse("a database before `*`", token.at)
                 return s.Star(parts[-1], token.at)
             parts.append(self.name("a column"))
         return s.Name(tuple(parts), token.at)
@@ -172,18 +174,23 @@ class ExpressionParser(Reader):
             while self.accept(","):
                 arguments.append(self.expression())
             self.expect(")")
-        kind = from_name(token.text)
+        name = token.lower.strip("`")
+        kind = from_name(name)
         if kind is not None:
             if len(arguments) != 1:
-                raise point(self.script, token.at, f"{token.text} takes one argument")
+                raise point(self.script, token.at, f"{name} takes one argument")
             return s.Cast(arguments[0], kind, token.at)
-        return s.Call(token.lower, tuple(arguments), token.at)
+        return s.Call(name, tuple(arguments), token.at)
 
-    def type_name(self) -> Type:
+    def type_name(self, what: str = "type") -> Type:
+        """A type; the length of a VARCHAR(n) says nothing to OpenMLDB either."""
         token = self.advance()
         kind = from_name(token.text)
         if kind is None:
-            raise point(self.script, token.at, f"unsupported: type {token.text!r}")
+            raise point(self.script, token.at, f"unsupported: {what} {token.text!r}")
+        if token.lower == "varchar" and self.accept("("):
+            self.integer("a length")
+            self.expect(")")
         return kind
 
     def case(self, at: int) -> s.Expr:

@@ -215,6 +215,13 @@ class SelectParser(ExpressionParser):
 
     def bound(self, rows: bool, near: bool) -> int | None:
         """The distance back from the request; None: UNBOUNDED."""
+        if near and self.accept("-"):  # it ends at the request's row, as OpenMLDB takes it
+            token = self.advance()
+            if token.kind not in ("int", *(() if rows else ("interval",))):
+                raise self.fail("expected a bound of a frame", token)
+            self.accept("open")
+            self.expect("preceding")
+            return 0
         token = self.advance()
         if token.lower == "unbounded":
             self.expect("preceding")

@@ -12,7 +12,7 @@ from streaming.engine.errors import point
 from streaming.engine.nodes import Base, Const, Node
 from streaming.engine.plan_joins import JoinPlanner
 from streaming.engine.plan_windows import WindowPlanner, clash
-from streaming.engine.scope import Output, Planning, Scope, aggregates, columns_of, matches, named
+from streaming.engine.scope import Output, Planning, Scope, aggregates, columns_of, named
 from streaming.engine.strings import Pool
 from streaming.engine.table import Table
 
@@ -34,17 +34,20 @@ class Query:
     online: tuple[tuple[str, int], ...] = ()
 
 
-def plan(select: s.Select, script: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool) -> Query:
+def plan(
+    select: s.Select, script: str, database: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool
+) -> Query:
     """Resolves `select`, whose text is in `script`.
 
     Args:
+        database: the one in use, or '' for none.
         find: a table by its name or (database, name).
         pool: where the constants' texts are interned, for good.
 
     Raises:
         UnsupportedSQL: an unknown name, a type that does not fit, or a construct that the engine does not run.
     """
-    planning = Planning(script, find, pool)
+    planning = Planning(script, database, find, pool)
     outputs, where = _Planner(planning).select(select)
     merged = clash([output.node for output in outputs] + ([] if where is None else [where]))
     if merged is not None:
@@ -93,7 +96,7 @@ class _Planner:
             self.planning.main = Base(table)
         elif self.planning.main.table is not table:
             raise self.planning.refuse("a sub-query over another table than the main one", source.at)
-        return columns_of(self.planning.main, source), None
+        return columns_of(self.planning.main, source, self.planning.database), None
 
     def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
         """A sub-query over the request's table."""
@@ -102,13 +105,13 @@ class _Planner:
         outputs, where = self.select(source.select)
         if source.select.limit is not None:
             self.planning.online.append(("LIMIT in a sub-query", source.at))
-        return named(outputs, source.alias), where
+        return named(outputs, source.alias, self.planning.database), where
 
     def scan(self, source: s.Source, what: str) -> tuple[Base, list[Output], Node | None]:
         """A stored table, or a sub-query that projects, filters and joins one: its rows, columns and condition."""
         if isinstance(source, s.TableRef):
             base = Base(self.planning.table(source.name, source.at))
-            return base, columns_of(base, source), None
+            return base, columns_of(base, source, self.planning.database), None
         select = source.select
         if source.more:
             raise self.planning.refuse(f"UNION ALL in {what}", source.at)
@@ -130,7 +133,7 @@ class _Planner:
                 raise self.planning.refuse("WHERE over a window of a joined sub-query", select.where.at)
             where = f.both(where, test)
         scope.filtered = where is not None
-        return base, named(self.items(select, scope), source.alias), where
+        return base, named(self.items(select, scope), source.alias, self.planning.database), where
 
     def items(self, select: s.Select, scope: Scope) -> list[Output]:
         """The columns that a SELECT makes of a scope's."""
@@ -141,13 +144,17 @@ class _Planner:
                 continue
             node = self.binder.item(item.expr, scope)
             name = item.text if item.alias is None else item.alias
-            found = [c for c in scope.columns if matches(c, item.expr)] if isinstance(item.expr, s.Name) else []
+            found = (
+                [c for c in scope.columns if self.planning.matches(c, item.expr)]
+                if isinstance(item.expr, s.Name)
+                else []
+            )
             outputs.append(Output(name, node, found[0].paths if found else frozenset()))
         return outputs
 
     def star(self, star: s.Star, scope: Scope) -> list[Output]:
         table = star.table
-        found = [c for c in scope.columns if table is None or any(table == of for of, _ in c.paths)]
+        found = [c for c in scope.columns if table is None or any(table == of for _, of, _ in c.paths)]
         if not found:
             raise self.planning.wrong(f"unknown table {table}" if table else "nothing to select", star.at)
         return found

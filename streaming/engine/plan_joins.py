@@ -233,7 +233,7 @@ class JoinPlanner:
             if where is not None:
                 raise self.planning.refuse("WHERE in a join of the main table with itself", join.source.at)
         elif self.planning.main is not None:
-            columns = columns_of(self.planning.main, join.source)
+            columns = columns_of(self.planning.main, join.source, self.planning.database)
         self.binder.condition(join.condition, Scope(scope.columns + columns))
         return columns
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from streaming.engine import syntax as s
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Apply, Base, Column, Group, HostAggregate, Missing, Node, Own, Source
-from streaming.engine.scope import Frame, Output, Planning, Scope, aggregates, conditions, identity, matches, walk
+from streaming.engine.scope import Frame, Output, Planning, Scope, aggregates, conditions, identity, walk
 from streaming.engine.table import Table
 from streaming.engine.types import Type
 
@@ -203,7 +203,7 @@ class WindowPlanner:
                 raise self.planning.refuse("WHERE in a UNION of a window by an equality of an indexed column", at)
 
     def position(self, name: s.Name, scope: Scope) -> int:
-        found = [i for i, output in enumerate(scope.columns) if matches(output, name)]
+        found = [i for i, output in enumerate(scope.columns) if self.planning.matches(output, name)]
         if len({scope.columns[i].node for i in found}) != 1:
             raise self.planning.wrong(f"{'ambiguous' if found else 'unknown'} column {'.'.join(name.parts)}", name.at)
         return found[0]

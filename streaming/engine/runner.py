@@ -17,6 +17,7 @@ from streaming.engine.arrow import Assembler
 from streaming.engine.emit import HostCall, Program
 from streaming.engine.errors import BadRow
 from streaming.engine.kernels import run
+from streaming.engine.library import CUTS
 from streaming.engine.machine import Domain, State
 from streaming.engine.nodes import HostAggregate
 from streaming.engine.plan import Query
@@ -63,11 +64,13 @@ class Deployment:
     no_limits: Int64
     unread: frozenset[int]  # texts of the request that the program does not look at
     time_columns: Int64 = field(init=False)
+    cuts: bool = field(init=False)  # whether its texts may be pieces of letters
     addresses: _Addresses = field(default_factory=_Addresses)
     layouts: dict[int, tuple[Int64, Int64, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.time_columns = np.array(self.times, np.int64)
+        self.cuts = any(call.node.function in CUTS for call in self.program.host)
 
 
 class Runner:
@@ -131,6 +134,8 @@ class Runner:
         batch = deployment.assembler.batch(
             outputs, n, self._mem, self._mem_f, self._nul, self._pool.arena, self._pool.ends
         )  # fmt: skip
+        if deployment.cuts:
+            batch = _whole(batch)
         if deployment.where:
             at = int(places[-1])
             batch = batch.filter(pa.array((self._mem[at : at + n] != 0) & (self._nul[at : at + n] == 0)))
@@ -215,6 +220,19 @@ class Runner:
             self._mem_f[at : at + length] = numbers
         else:
             self._mem[at : at + length] = [0 if value is None else to_word(node.type, value) for value in results]
+
+
+def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with U+FFFD for pieces of letters: Arrow takes UTF-8 only, and would hand them on."""
+    for c, column in enumerate(batch.columns):
+        if pa.types.is_string(column.type):
+            data = column.cast(pa.binary())
+            try:
+                data.cast(pa.string())
+            except pa.ArrowInvalid:
+                texts = [None if cell is None else cell.decode("utf-8", "replace") for cell in data.to_pylist()]
+                batch = batch.set_column(c, batch.schema.field(c), pa.array(texts, pa.string()))
+    return batch
 
 
 def _layout(program: Program, registers: Int64, n: int) -> tuple[Int64, Int64, int]:

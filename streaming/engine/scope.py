@@ -24,7 +24,6 @@ __all__ = [
     "conditions",
     "conjuncts",
     "identity",
-    "matches",
     "named",
     "walk",
 ]
@@ -36,6 +35,7 @@ class Planning:
 
     Attributes:
         script: the text that the query is in.
+        database: the one in use, in which a table's name alone is looked up; aliases belong to it, too.
         find: a table by its name or (database, name).
         pool: where the constants' texts are interned.
         main: the table of the requests, once it was met.
@@ -43,6 +43,7 @@ class Planning:
     """
 
     script: str
+    database: str
     find: Callable[[tuple[str, ...]], Table | None]
     pool: Pool
     main: Base | None = None
@@ -65,7 +66,7 @@ class Planning:
 
     def lookup(self, name: s.Name, scope: Scope) -> Node | None:
         """The column of a name; None where there is none."""
-        found = {output.node for output in scope.columns if matches(output, name)}
+        found = {output.node for output in scope.columns if self.matches(output, name)}
         if len(found) > 1:
             raise self.wrong(f"ambiguous column {'.'.join(name.parts)}", name.at)
         return found.pop() if found else None
@@ -77,19 +78,29 @@ class Planning:
             raise self.wrong(f"unknown column {'.'.join(name.parts)}", name.at)
         return node
 
+    def matches(self, output: Output, name: s.Name) -> bool:
+        """Whether a name means this column. Outside of any database a table's name alone is enough."""
+        *table, column = name.parts
+        if not table:
+            return output.name == column
+        database = table[0] if len(table) > 1 else self.database
+        if not database:
+            return any(path[1:] == (table[-1], column) for path in output.paths)
+        return (database, table[-1], column) in output.paths
+
 
 @dataclass(frozen=True)
 class Output:
     """A named column of a (sub-)query.
 
     Attributes:
-        paths: the (table, column) by which it is found, too: as OpenMLDB has it, those of every table and sub-query
-            that the column has come through unchanged, under the name that it had there.
+        paths: the (database, table, column) by which it is found, too: as OpenMLDB has it, those of every table and
+            sub-query that the column has come through unchanged, under the name that it had there.
     """
 
     name: str
     node: Node
-    paths: frozenset[tuple[str, str]] = frozenset()
+    paths: frozenset[tuple[str, str, str]] = frozenset()
 
 
 @dataclass
@@ -118,27 +129,21 @@ class Frame:
     scope: Scope
 
 
-def columns_of(base: Base, source: s.TableRef) -> list[Output]:
-    """The columns of a table, under its own name and under its alias."""
-    tables = {source.name[-1], source.alias or source.name[-1]}
+def columns_of(base: Base, source: s.TableRef, database: str) -> list[Output]:
+    """The columns of a table, under its own name and under its alias in `database`."""
+    own = (base.table.database, source.name[-1])
+    tables = {own, own if source.alias is None else (database, source.alias)}
     return [
-        Output(c.name, Column(c.type, base, i), frozenset((table, c.name) for table in tables))
+        Output(c.name, Column(c.type, base, i), frozenset((*table, c.name) for table in tables))
         for i, c in enumerate(base.table.columns)
     ]
 
 
-def named(columns: Sequence[Output], alias: str | None) -> list[Output]:
-    """The columns of a sub-query, under its alias, too."""
+def named(columns: Sequence[Output], alias: str | None, database: str) -> list[Output]:
+    """The columns of a sub-query, under its alias in `database`, too."""
     if alias is None:
         return list(columns)
-    return [dataclasses.replace(column, paths=column.paths | {(alias, column.name)}) for column in columns]
-
-
-def matches(output: Output, name: s.Name) -> bool:
-    """Whether a name means this column."""
-    if len(name.parts) == 1:
-        return output.name == name.parts[0]
-    return (name.parts[-2], name.parts[-1]) in output.paths
+    return [dataclasses.replace(column, paths=column.paths | {(database, alias, column.name)}) for column in columns]
 
 
 def conjuncts(expr: s.Expr) -> list[s.Expr]:

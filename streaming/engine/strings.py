@@ -17,6 +17,7 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 
+from streaming.engine.cut import raw
 from streaming.engine.memory import address, copy, load8, load64, word
 from streaming.engine.native import Bytes, Int64, Matrix, inner, kernel
 
@@ -256,7 +257,7 @@ class Pool:
 
     def codes(self, texts: Sequence[str | bytes | None]) -> Int64:
         """The codes of `texts`; that of None is NULL."""
-        blobs = [b"" if t is None else t.encode() if isinstance(t, str) else t for t in texts]
+        blobs = [b"" if t is None else raw(t) if isinstance(t, str) else t for t in texts]
         offsets = np.array([0, *accumulate(map(len, blobs))], np.int64)
         valid = _ALL_VALID
         if None in texts:
@@ -309,6 +310,6 @@ class Pool:
         return self._intern(data, offsets, valid)
 
     def text(self, code: int) -> str:
-        """The string of a code."""
+        """The string of a code; bytes of a letter that was cut are what `raw` makes of them again."""
         start = int(self.ends[code - 1]) if code else 0
-        return self.arena[start : int(self.ends[code])].tobytes().decode("utf-8", "replace")
+        return self.arena[start : int(self.ends[code])].tobytes().decode("utf-8", "surrogateescape")

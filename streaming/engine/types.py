@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import struct
 from enum import IntEnum
 
@@ -93,6 +94,7 @@ ARROW = {
 
 _RANGE = {Type.SMALLINT: 15, Type.INT: 31, Type.BIGINT: 63}
 _EPOCH = datetime.date(1970, 1, 1)
+_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)  # also 2021-1-1, as OpenMLDB's INSERT takes it
 
 
 def from_name(name: str) -> Type | None:
@@ -142,10 +144,13 @@ def to_word(t: Type, value: object) -> int:
             return value
     elif t == Type.DATE:
         if isinstance(value, str):
+            parts = _DATE.fullmatch(value)
             try:
-                value = datetime.date.fromisoformat(value)
+                value = datetime.date(*map(int, parts.groups())) if parts else value
             except ValueError:
-                raise TypeError(f"{value!r} is not a date as YYYY-MM-DD") from None
+                parts = None
+            if parts is None:
+                raise TypeError(f"{value!r} is not a date as YYYY-MM-DD")
         if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
             return (value - _EPOCH).days
     raise TypeError(f"{value!r} ({type(value).__name__}) is not a {t}")

@@ -13,7 +13,7 @@ import numpy as np
 from streaming.engine.library.overload import INTEGERS, NUMBERS, Overload, each
 from streaming.engine.types import Type
 
-__all__ = ["FUNCTIONS", "round_half_away"]
+__all__ = ["FUNCTIONS", "earth_distance", "round_half_away"]
 
 # Python's math raises where C answers NaN or infinity, and has no functions of floats, which differ in the last bit
 _LIBRARY = ctypes.CDLL(ctypes.util.find_library("m"))
@@ -51,6 +51,7 @@ def _pair(name: str) -> list[Overload]:
 
 _COS, _COSF = _c("cos")
 _SIN, _SINF = _c("sin")
+_ASIN, _ = _c("asin")
 
 
 def _cotangent(x: float) -> float:
@@ -133,6 +134,20 @@ def _rounds() -> list[Overload]:
         found += [Overload((kind, digits), kind, _round_integer(bits)) for kind, bits in _WIDTHS]
         found += [Overload((kind, digits), kind, _round_real) for kind in (Type.FLOAT, Type.DOUBLE)]
     return found
+
+
+_EARTH_KM = 6372.8  # its radius, as OpenMLDB has it
+
+
+def earth_distance(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float | None:
+    """Kilometres between two places given in degrees, by the haversine; NULL where there is no such place."""
+    if not (abs(latitude) <= 90 and abs(other_latitude) <= 90):
+        return None
+    if not (abs(longitude) <= 180 and abs(other_longitude) <= 180):
+        return None
+    a, b, c, d = (degrees * math.pi / 180 for degrees in (latitude, longitude, other_latitude, other_longitude))
+    north, east = math.sin((c - a) / 2), math.sin((d - b) / 2)
+    return 2 * _EARTH_KM * _ASIN(math.sqrt(north * north + math.cos(a) * math.cos(c) * east * east))
 
 
 def _increment(bits: int) -> Callable[[int], int]:

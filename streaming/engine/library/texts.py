@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import re2
 
+from streaming.engine.cut import raw
 from streaming.engine.library.numbers import round_half_away
 from streaming.engine.library.overload import INTEGERS, REALS, Overload, each
 from streaming.engine.types import Type
 
-__all__ = ["FUNCTIONS", "VARIADIC"]
+__all__ = ["CUTS", "FUNCTIONS", "VARIADIC"]
 
 _TEXT = Type.STRING
 
 
 def _substring(text: str, position: int, length: int | None = None) -> bytes:
     """Bytes from `position`, counted from 1, or from the end where it is negative."""
-    data = text.encode()
+    data = raw(text)
     if position == 0 or (length is not None and length <= 0) or abs(position) > len(data):
         return b""
     start = position - 1 if position > 0 else len(data) + position
     return data[start:] if length is None else data[start : start + length]
 
 
+def _reverse(text: str) -> bytes:
+    return raw(text)[::-1]
+
+
 def _compare(a: str, b: str) -> int:
     """The difference of the first bytes that differ; where one text begins with the other: which one is longer."""
-    left, right = a.encode(), b.encode()
+    left, right = raw(a), raw(b)
     for x, y in zip(left, right, strict=False):
         if x != y:
             return x - y
@@ -39,7 +45,7 @@ def _like(fold: bool) -> Callable[..., bool]:
     """LIKE by bytes: `_` is one byte, `%` any number; an escape of another length than 1 switches it off, or fails."""
 
     def match(text: str, pattern: str, escape: str = "\\") -> bool:
-        mark, data = escape.encode(), pattern.encode()
+        mark, data = raw(escape), raw(pattern)
         if len(mark) > 1:
             return False
         expression, i = b"", 0
@@ -56,24 +62,38 @@ def _like(fold: bool) -> Callable[..., bool]:
                 expression += b"." if c == b"_" else re.escape(c)
             i += 1
         flags = re.DOTALL | (re.IGNORECASE if fold else 0)
-        return re.fullmatch(expression, text.encode(), flags) is not None
+        return re.fullmatch(expression, raw(text), flags) is not None
 
     return match
 
 
-def _regular(text: str, pattern: str, flags: str = "") -> bool | None:
-    """RLIKE: whether the whole text matches, by RE2, which Arrow has; NULL where the pattern is none."""
-    inner = "".join(flag for flag in "ims" if flag in flags)
-    whole = f"(?{inner})" if inner else ""
+@functools.lru_cache(4096)
+def _pattern(pattern: bytes, flags: str) -> Any:
+    """None: it is none, or has what POSIX has not, as `\\d`."""
+    options = re2.Options()
+    options.posix_syntax, options.longest_match, options.one_line = True, True, True
+    options.log_errors = False
+    for flag in flags:  # of two that contradict each other the last one counts; others mean nothing
+        if flag in "ci":
+            options.case_sensitive = flag == "c"
+        elif flag == "m":
+            options.one_line = False
+        elif flag == "s":
+            options.dot_nl = True
     try:
-        found: bool = pc.match_substring_regex(pa.scalar(text), rf"\A(?:{whole}{pattern})\z").as_py()
-    except pa.ArrowInvalid:
+        return re2.compile(pattern, options)
+    except re2.error:
         return None
-    return found
 
 
-def _replace(text: str, search: str, replacement: str = "") -> str:
-    return text.replace(search, replacement) if search else text
+def _regular(text: str, pattern: str, flags: str = "") -> bool | None:
+    """RLIKE: whether the whole text matches, by RE2 as OpenMLDB uses it; NULL where the pattern is none."""
+    compiled = _pattern(raw(pattern), flags)
+    return None if compiled is None else compiled.fullmatch(raw(text)) is not None
+
+
+def _replace(text: str, search: str, replacement: str = "") -> bytes:
+    return raw(text).replace(raw(search), raw(replacement)) if search else raw(text)
 
 
 def _hex_of_integer(bits: int) -> Callable[[int], str]:
@@ -82,7 +102,7 @@ def _hex_of_integer(bits: int) -> Callable[[int], str]:
 
 def _hex_of_text(text: str) -> str:
     # each byte as a signed char that printf widens to an int
-    return "".join(f"{byte:X}" if byte < 128 else f"FFFFFF{byte:X}" for byte in text.encode())
+    return "".join(f"{byte:X}" if byte < 128 else f"FFFFFF{byte:X}" for byte in raw(text))
 
 
 def _hex_of_real(value: float) -> str:
@@ -103,14 +123,17 @@ def _concat_ws(separator: str, *texts: str) -> str:
     return separator.join(texts)
 
 
+CUTS: frozenset[object] = frozenset({_substring, _reverse, _character, _replace})
+"""The functions whose results may be pieces of letters."""
+
 # takes values of every type, as their texts
 VARIADIC: dict[str, Callable[..., str]] = {"concat": _concat, "concat_ws": _concat_ws}
 
 FUNCTIONS: dict[str, list[Overload]] = {
-    "ucase": each([_TEXT], _TEXT, lambda text: text.encode().upper()),
-    "lcase": each([_TEXT], _TEXT, lambda text: text.encode().lower()),
-    "reverse": each([_TEXT], _TEXT, lambda text: text.encode()[::-1]),
-    "char_length": each([_TEXT], Type.INT, lambda text: len(text.encode())),
+    "ucase": each([_TEXT], _TEXT, lambda text: raw(text).upper()),
+    "lcase": each([_TEXT], _TEXT, lambda text: raw(text).lower()),
+    "reverse": each([_TEXT], _TEXT, _reverse),
+    "char_length": each([_TEXT], Type.INT, lambda text: len(raw(text))),
     "char": each([Type.INT], _TEXT, _character),
     "strcmp": each([_TEXT], Type.INT, _compare, _TEXT),
     "substring": [
