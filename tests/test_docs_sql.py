@@ -10,6 +10,7 @@ import pytest
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.functions import SCALARS
 from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC
+from streaming.engine.lists import FOLDS, SPLITS
 from streaming.engine.signatures import FORMATS, MARKS
 from streaming.engine.windowed import AGGREGATES
 
@@ -28,6 +29,8 @@ def listed(what: str) -> list[str]:
 def test_every_function_is_listed() -> None:
     assert listed("scalars") == sorted({*SCALARS, *FUNCTIONS, *ALIASES, *VARIADIC})
     assert listed("aggregates") == sorted(AGGREGATES)
+    window_splits = [f"window_{name}" for name in SPLITS]
+    assert listed("lists") == [*SPLITS, *window_splits, *[name for name in FOLDS if name != "join"]]
     assert listed("signatures") == [*FORMATS, *MARKS]
 
 
@@ -51,6 +54,10 @@ def test_every_function_is_listed() -> None:
         (f"select sum(s) over w from t {W}", "sum() of a string", "1:8"),
         (f"select sum(count(i) over w) over w from t {W}", "OVER in an aggregate", "1:21"),
         (f"select nosuch(i) from t {W}", "function nosuch", "1:8"),
+        ("select split(s, ',') from t", "function split", "1:8"),
+        ("select count(split(s, ',')) from t", "count() of split", "1:8"),
+        (f"select size(window_split(s, k)) over w from t {W}", "by something that is not a constant", "1:8"),
+        (f"select topn_frequency(window_split(s, ','), -1) over w from t {W}", "topn_frequency() of -1", "1:8"),
         ("select csv(i) from t", "csv() of what is not binary_label", "1:12"),
         ("select csv(discrete(f)) from t", "csv() of discrete(float)", "1:8"),
         ("select x.t.* from t", "a database before `*`", "1:8"),

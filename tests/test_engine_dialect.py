@@ -98,7 +98,7 @@ def tables(head: Case) -> Engine:
     return engine
 
 
-@pytest.fixture(scope="module", params=["windows", "joins"])
+@pytest.fixture(scope="module", params=["windows", "joins", "lists"])
 def rows_and_cases(request: pytest.FixtureRequest) -> tuple[Engine, Case, list[Case]]:
     head, *cases = lines(f"{request.param}.jsonl")
     return tables(head), head, cases

@@ -6,6 +6,7 @@ import dataclasses
 
 from streaming.engine import functions as f
 from streaming.engine import syntax as s
+from streaming.engine.lists import FOLDS, SPLITS, of_row, of_window
 from streaming.engine.nodes import Aggregate, Apply, Const, Element, Group, Host, HostAggregate, Node, Own
 from streaming.engine.plan_windows import WindowPlanner
 from streaming.engine.scope import Frame, Planning, Scope, aggregates, children, identity, walk
@@ -80,6 +81,11 @@ class Binder:
             return self.bind(expr.operand, scope, over)
         if isinstance(expr, s.Call):
             name = canonical(expr.function)
+            if name in FOLDS and expr.arguments and isinstance(inner := expr.arguments[0], s.Call):
+                split = canonical(inner.function)
+                if split in SPLITS or split.removeprefix("window_") in SPLITS:
+                    call = s.Call(expr.function, (*inner.arguments, *expr.arguments[1:]), expr.at)
+                    return self.fold(name, split, call, scope, over)
             if name in AGGREGATES:
                 return self.aggregate(name, expr, scope, over)
             if name in FORMATS:
@@ -155,7 +161,23 @@ class Binder:
             node = f.choose(test, branch, node)
         return node
 
+    def fold(self, name: str, split: str, expr: s.Call, scope: Scope, over: Frame | None) -> Node:
+        """What `name` makes of a list; `expr` has the arguments of the split, then those of `name` behind the list."""
+        if split in SPLITS:
+            return of_row(name, split, [self.bind(argument, scope, over) for argument in expr.arguments])
+        frame, arguments = self.elements(name, expr, scope, over)
+        return of_window(name, split.removeprefix("window_"), frame.group, frame.number, arguments)
+
     def aggregate(self, name: str, expr: s.Call, scope: Scope, over: Frame | None) -> Node:
+        frame, arguments = self.elements(name, expr, scope, over)
+        if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], s.Name):
+            raise f.Mismatch("something that is not a column")
+        if name in ("at", "lag") and expr is self.alone:
+            return self.place(name, arguments, frame)
+        return AGGREGATES[name](frame.group, frame.number, arguments)
+
+    def elements(self, name: str, expr: s.Call, scope: Scope, over: Frame | None) -> tuple[Frame, list[Node]]:
+        """The window of an aggregate, and its arguments, bound to the window's rows."""
         if over is None:
             raise self.planning.refuse(f"aggregate {expr.function}() without a window", expr.at)
         inner = Scope(
@@ -181,11 +203,7 @@ class Binder:
             isinstance(n, (Element, Aggregate, HostAggregate)) for argument in arguments for n in walk(argument)
         ):
             raise f.Mismatch("no column")
-        if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], s.Name):
-            raise f.Mismatch("something that is not a column")
-        if name in ("at", "lag") and expr is self.alone:
-            return self.place(name, arguments, over)
-        return AGGREGATES[name](over.group, over.number, arguments)
+        return over, arguments
 
     def place(self, name: str, arguments: list[Node], over: Frame) -> Node:
         """at() or lag() as a whole item: the n-th row back from the request's, whatever the frame and its exclusion.

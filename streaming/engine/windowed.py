@@ -26,8 +26,14 @@ from streaming.engine.types import Type, is_integer, is_number
 
 __all__ = ["AGGREGATES", "canonical"]
 
-# the spellings of OpenMLDB before 0.5
-_OLD_NAMES = {"fz_top1_ratio": "top1_ratio", "fz_topn_frequency": "topn_frequency"}
+# what OpenMLDB before 0.5 spelled with fz_ before it
+_OLD_NAMES = {
+    f"fz_{name}": name
+    for name in (
+        "top1_ratio", "topn_frequency", "join", "split", "split_by_key", "split_by_value", "window_split",
+        "window_split_by_key", "window_split_by_value",
+    )
+}  # fmt: skip
 
 Builder = Callable[[Group, int, Sequence[Node]], Node]
 
