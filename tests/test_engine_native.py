@@ -48,8 +48,12 @@ def test_another_array_is_refused(wrong: object) -> None:
 
 def test_a_number_that_is_none_is_refused() -> None:
     empty, keys = slots()
-    with pytest.raises(Exception, match="argument 4"):
+    with pytest.raises(TypeError, match="integer"):
         refill(empty, keys, "2", 2)
+    with pytest.raises(OverflowError):
+        refill(empty, keys, 2, 1 << 63)
+    with pytest.raises(TypeError, match="too few"):
+        refill(empty, keys, 2)
     assert (empty == -1).all()
 
 

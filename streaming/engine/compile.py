@@ -135,6 +135,32 @@ def _fits(kind: Any) -> Any:
     return intrinsic(lambda typingctx, at, ndarray: (types.boolean(types.int64, types.int64), codegen))
 
 
+# PyTupleObject
+_COUNT, _ITEMS = 16, 24
+
+
+@intrinsic
+def _number(typingctx: Any, at: Any) -> Any:
+    """The int64 of the Python object at an address; -1, and an exception is set, where it is none."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_WORD, [_WORD])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "PyLong_AsLongLong"), args)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _raised(typingctx: Any) -> Any:
+    """Whether an exception is set."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_WORD, []), "PyErr_Occurred")
+        return builder.icmp_signed("!=", builder.call(function, []), _WORD(0))
+
+    return types.boolean(), codegen
+
+
 @intrinsic
 def _address(typingctx: Any, array: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -161,11 +187,12 @@ def _copy(typingctx: Any, to: Any, at: Any, n: Any) -> Any:
 
 
 _KINDS = {name: types.Array(numba.from_dtype(np.dtype(element)), n, "C") for name, (element, n) in ARRAYS.items()}
+_LOAD64 = _loader(_WORD, types.int64)
 _INTRINSICS: dict[Callable[..., Any], Any] = {
     memory.load8: _loader(ir.IntType(8), types.int64),
     memory.load16: _loader(ir.IntType(16), types.int64),
     memory.load32: _loader(ir.IntType(32), types.int64),
-    memory.load64: _loader(_WORD, types.int64),
+    memory.load64: _LOAD64,
     memory.load_float32: _loader(ir.FloatType(), types.float64),
     memory.load_float64: _loader(ir.DoubleType(), types.float64),
     memory.store16: _storer(ir.IntType(16), types.int64),
@@ -192,19 +219,28 @@ _INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def _entry(kernel: Kernel) -> Callable[..., Any]:
-    """The function that unpacks the arguments of a kernel: all int64, arrays as the addresses of their objects."""
+    """The function that unpacks the arguments of a kernel from the tuple at an address."""
     arrays = {name: kind for name, kind in kernel.annotations.items() if kind in ARRAYS}
+    numbers = [name for name in kernel.annotations if name not in arrays]
     tests = " and ".join(f"fits_{kind}({name}, ndarray)" for name, kind in arrays.items())
     values = [f"{kind}({name})" if name in arrays else name for name, kind in kernel.annotations.items()]
     call = f"target({', '.join(values)})"
     returns = kernel.function.__annotations__["return"] == "int"
     lines = [
-        f"def entry(ndarray, {', '.join(kernel.annotations)}):",
+        "def entry(ndarray, arguments):",
+        f"    if load64(arguments + {_COUNT}) != {len(kernel.annotations)}:",
+        f"        return {UNFIT}",
+        *(f"    {name} = load64(arguments + {_ITEMS + 8 * n})" for n, name in enumerate(kernel.annotations)),
         f"    if not ({tests}):",
         f"        return {UNFIT}",
-        *([f"    return {call}"] if returns else [f"    {call}", "    return 0"]),
     ]
-    scope: dict[str, Any] = {"target": numba.njit(**_INNER)(kernel.function)}
+    for name in numbers:
+        lines += [f"    {name} = number({name})", f"    if {name} == -1 and raised():", "        return 0"]
+    lines += [f"    return {call}"] if returns else [f"    {call}", "    return 0"]
+    scope: dict[str, Any] = {
+        "target": numba.njit(**_INNER)(kernel.function), "load64": _LOAD64, "number": _number,
+        "raised": _raised,
+    }  # fmt: skip
     for kind in set(arrays.values()):
         scope[kind], scope[f"fits_{kind}"] = _UNPACK[kind]
     exec(compile("\n".join(lines), symbol(kernel.function), "exec"), scope)
@@ -239,7 +275,8 @@ def _link(modules: list[ModuleType]) -> None:
                 setattr(module, name, made[id(value)])
 
 
-_LIBRARY = {"fmod", "memcpy", "memmove", "memset"}  # what a kernel may call: of C's library
+# what a kernel may call, of C's library and of Python's
+_LIBRARY = {"fmod", "memcpy", "memmove", "memset", "PyLong_AsLongLong", "PyErr_Occurred"}
 
 
 def _hasten() -> None:
@@ -278,7 +315,7 @@ def compile_part(part: str) -> bytes:
     _link(list(modules.values()))
     whole = llvm.parse_assembly("")
     for kernel in kernels:
-        words = (types.int64,) * (1 + len(kernel.annotations))
+        words = (types.int64, types.int64)  # the type of arrays, the tuple
         compiled = numba.njit(types.int64(*words), **_INNER)(_entry(kernel))
         module = llvm.parse_assembly(compiled.inspect_llvm(words))
         (target,) = (f.name for f in module.functions if not f.is_declaration and f.linkage == llvm.Linkage.external)

@@ -29,8 +29,8 @@ def run(
     code: Matrix, extra: Int64, constants: Int64, constant_nulls: Bytes, requests: Matrix, n_columns: int, doms: Matrix,
     mem: Int64, mem_f: Float64, nul: Bytes, state: Int64, tables: Matrix, indexes: Matrix, limits: Matrix,
     scratch: Int64, arena: Bytes, ends: Int64, slots: Int64, meta: Int64,
-) -> None:  # fmt: skip
-    """Runs instructions from state[PC] until the end, a HOST instruction, or want of room (see `State`).
+) -> int:  # fmt: skip
+    """Runs instructions from state[PC] until the end, a HOST instruction, or want of room.
 
     Every instruction can be run again, so that the caller makes room and calls again.
 
@@ -41,6 +41,9 @@ def run(
         tables: int64[t, 3], address of the words, width, number of columns.
         indexes: int64[x, 10], addresses, sizes and times to live, see `window`.
         limits: int64[n, x], entries of each index that request i may see: the first limits[i, x]; or int64[0, x].
+
+    Returns:
+        -1: done, 0: at a HOST instruction, else what it wants (see `State`).
     """
     pc = state[0]
     state[1] = 0
@@ -145,3 +148,4 @@ def run(
                 )  # fmt: skip
         pc += 1
     state[0] = pc
+    return -1 if pc == len(code) else state[1]

@@ -4,8 +4,9 @@ A kernel is written in the part of Python that numba compiles. `kernel` marks th
 that only kernels call. The first call loads the object code of all, by the loader of llvmlite; where there is none yet,
 two processes of their own compile it first (`compile`). So no process that serves imports numba.
 
-Arguments of a kernel are what its annotations say (`ARRAYS` and int). Arrays are passed as the objects that they are;
-the compiled code reads address and shape from numpy's C structure, and refuses an array of another kind.
+Arguments of a kernel are what its annotations say (`ARRAYS` and int). They are passed as the tuple that Python makes of
+them: to convert a dozen of them one by one takes longer than many a kernel. The compiled code reads address and shape
+from numpy's C structure, refuses an array of another kind, and asks Python for the numbers.
 
 The object code lies in a folder per digest of all kernel sources and of this processor: it cannot be stale.
 """
@@ -83,18 +84,14 @@ class Kernel:
         Raises:
             TypeError: an argument is not what the annotation says.
         """
-        result: int = self._call(_NDARRAY, *arguments)
+        result: int = self._call(_NDARRAY, arguments)
         if result == UNFIT:
-            raise TypeError(f"{self.function.__name__}: an array of another kind, or one with gaps")
+            raise TypeError(f"{self.function.__name__}: an array of another kind, one with gaps, or too few arguments")
         return result
 
-    def _load(self, *arguments: Any) -> Any:
-        kinds = [annotation in ARRAYS for name, annotation in self.annotations.items()]
-        prototype = ctypes.PYFUNCTYPE(
-            ctypes.c_int64, ctypes.c_int64, *[ctypes.py_object if array else ctypes.c_int64 for array in kinds]
-        )
-        self._call = prototype(load().get_function_address(symbol(self.function)))
-        return self._call(*arguments)
+    def _load(self, ndarray: int, arguments: tuple[Any, ...]) -> Any:
+        self._call = _PROTOTYPE(load().get_function_address(symbol(self.function)))
+        return self._call(ndarray, arguments)
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -103,6 +100,7 @@ class Kernel:
 
 
 _NDARRAY = id(np.ndarray)
+_PROTOTYPE = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)  # raises what Python has set
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:

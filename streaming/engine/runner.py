@@ -35,6 +35,9 @@ Flags = npt.NDArray[np.uint8]
 _BATCH = 512
 
 
+_PC, _NEED, _TOP = int(State.PC), int(State.NEED), int(State.TOP)  # numpy takes longer for members of an enum
+
+
 def wall_clock() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
@@ -120,8 +123,8 @@ class Runner:
         if top > len(self._mem):
             self._room(top)
         domains, state = template.copy(), self._state
-        state[State.PC] = 0
-        state[State.TOP] = top
+        state[_PC] = 0
+        state[_TOP] = top
         constants = len(program.constants)
         self._run(deployment, requests, limits, domains, state)
         for register in program.times:
@@ -151,24 +154,24 @@ class Runner:
         program, pool = deployment.program, self._pool
         addresses, columns = _addresses(deployment, self._clock), len(deployment.table.columns)
         while True:
-            run(
+            want = run(
                 program.code, program.extra, program.constants, program.constant_nulls, requests, columns, domains,
                 self._mem, self._mem_f, self._nul, state, addresses.tables, addresses.indexes, limits, self._scratch,
                 pool.arena, pool.ends, pool.slots, pool.meta,
             )  # fmt: skip
-            want, need = int(state[State.WANT]), int(state[State.NEED])
+            if want < 0:
+                return
+            need = int(state[_NEED])
             if want == 1:
                 self._room(need)
             elif want == 2:
                 pool.grow(need)
             elif want == 3:
                 self._scratch = np.zeros(need, np.int64)
-            elif state[State.PC] == len(program.code):
-                return
             else:
-                number = int(program.code[state[State.PC], 2])
+                number = int(program.code[state[_PC], 2])
                 self._host(program.host[number], domains)
-                state[State.PC] += 1
+                state[_PC] += 1
 
     # -- functions in Python ---------------------------------------------------------------------------------------
 

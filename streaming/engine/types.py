@@ -94,6 +94,8 @@ ARROW = {
 
 _RANGE = {Type.SMALLINT: 15, Type.INT: 31, Type.BIGINT: 63}
 _EPOCH = datetime.date(1970, 1, 1)
+_NAIVE_EPOCH = datetime.datetime(1970, 1, 1)
+_AWARE_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)  # also 2021-1-1, as OpenMLDB's INSERT takes it
 
 
@@ -135,9 +137,8 @@ def to_word(t: Type, value: object) -> int:
             return int(struct.unpack("<q", struct.pack("<d", number))[0])
     elif t == Type.TIMESTAMP:
         if isinstance(value, datetime.datetime):
-            zone = value.tzinfo or datetime.timezone.utc
-            delta = value.replace(tzinfo=zone) - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-            return delta // datetime.timedelta(milliseconds=1)
+            delta = value - (_NAIVE_EPOCH if value.tzinfo is None else _AWARE_EPOCH)
+            return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
         if isinstance(value, int) and not isinstance(value, bool):
             if not -(1 << 63) <= value < 1 << 63:
                 raise OverflowError(f"{value} does not fit a {t}")
