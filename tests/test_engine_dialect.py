@@ -246,10 +246,15 @@ def test_names_are_not_looked_up_in_other_databases(sql: str) -> None:
 def test_what_a_script_may_say_besides() -> None:
     engine = Engine()
     engine.execute(
-        "create table t(k varchar(20), e date, ts timestamp, index(key=k, ts=ts),) "
+        "create table t(k varchar(20), e date, ts timestamp, b bool, index(key=k, ts=ts),) "
         "options(partitionnum=1, distribution=[('a:1', ['b:2', 'c:3'])]);"
-        "insert into t values('a', '2021-1-3', 1000), ('a', '2021-10-03', 2000);"
+        "insert into t values('a', '2021-1-3', 1000, 1), ('a', '2021-10-03', 2000, false);"
     )
+    assert engine.query("select b from t").column("b").to_pylist() == [True, False]
+    with pytest.raises(UnsupportedSQL, match=r"2 \(int\) is not a bool at 1:\d+"):
+        engine.execute("insert into t values('a', null, 1000, 2)")
+    with pytest.raises(UnsupportedSQL, match=r"KEY=f, a float at 1:\d+"):
+        engine.execute("create table u(f float, index(key=f))")
     assert engine.query("select e from t").column("e").to_pylist() == [
         datetime.date(2021, 1, 3), datetime.date(2021, 10, 3),
     ]  # fmt: skip

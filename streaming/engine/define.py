@@ -49,6 +49,9 @@ def declare(table: Table, index: s.IndexDef, script: str) -> None:
         if table.columns[ts].type not in (Type.TIMESTAMP, Type.BIGINT):
             raise point(script, index.at, f"TS={index.ts} is neither a timestamp nor a bigint")
     key = tuple(table.positions[name] for name in index.key)
+    for c in key:
+        if table.columns[c].type in (Type.FLOAT, Type.DOUBLE):
+            raise point(script, index.at, f"unsupported: KEY={table.columns[c].name}, a {table.columns[c].type}")
     absolute, latest = index.ttl
     whole(table, key, ts, script, index.at)
     table.declared.append((key, ts))
@@ -100,6 +103,8 @@ def _value(value: object, kind: Type, script: str, at: int) -> object:
         return value
     if kind in (Type.FLOAT, Type.DOUBLE) and isinstance(value, (int, float)):
         return float(value)
+    if kind == Type.BOOL and isinstance(value, int) and value in (0, 1):
+        return bool(value)
     try:
         to_word(kind, value)
     except (TypeError, OverflowError) as error:
