@@ -21,10 +21,8 @@ def check_long_windows(statement: s.Deploy, script: str) -> None:
     Raises:
         UnsupportedSQL: names the condition's place.
     """
-    windows = {one.partition(":")[0].strip() for one in str(statement.options.get("long_windows", "")).split(",")} - {
-        ""
-    }
-    waiting: list[s.Expr] = [item.expr for item in statement.select.items] if windows else []
+    windows = {one.partition(":")[0].strip() for one in str(statement.options.get("long_windows", "")).split(",")}
+    waiting: list[s.Expr] = [item.expr for item in statement.select.items]
     while waiting:
         expr = waiting.pop()
         waiting += children(expr)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from datetime import date, timedelta
 
 from farmhash import Fingerprint64  # of the package cityhash: FarmHash as Google wrote it
 
 from streaming.engine.cut import raw
+from streaming.engine.library.casts import date_of
 from streaming.engine.library.overload import Overload
 from streaming.engine.types import Type
 
 __all__ = ["FUNCTIONS"]
-
-_EPOCH = date(1970, 1, 1)
 
 
 def _fingerprint(data: bytes) -> int:
@@ -29,7 +27,7 @@ def _packed(code: str) -> Callable[[float], int]:
 
 
 def _of_date(days: int) -> int:
-    day = _EPOCH + timedelta(days)
+    day = date_of(days)
     return _fingerprint(struct.pack("<i", day.year - 1900 << 16 | day.month - 1 << 8 | day.day))
 
 
