@@ -252,52 +252,54 @@ class Actions:
     times: npt.NDArray[np.int64]
 
 
+_STRING, _TIMESTAMP, _SECONDS, _INT64 = pa.string(), pa.timestamp("ms"), pa.timestamp("s"), pa.int64()
+_NO_MAIN, _NO_SPLIT = pa.scalar("", _STRING), pa.scalar(0, pa.int32())
+_REQUESTS = pa.schema(
+    [
+        ("reqId", _STRING), ("eventTime", _TIMESTAMP), ("main_id", _STRING), ("pair_id", _STRING),
+        ("user_id", _STRING), ("sku_id", _STRING), ("time", _INT64), ("split_id", pa.int32()), ("time1", _STRING),
+    ]
+)  # fmt: skip
+_ROWS = pa.schema(
+    [
+        ("ingestionTime", _TIMESTAMP), ("pair_id", _STRING), ("time", _INT64), ("model_id", _STRING),
+        ("type", _STRING), ("cate", _STRING), ("br", _STRING),
+    ]
+)  # fmt: skip
+
+
 def action_columns(actions: Sequence[Action]) -> Actions:
     """Builds the columns of a batch of actions, in its order."""
+    count = len(actions)
     user_ids = [action.user_id for action in actions]
     sku_ids = [action.sku_id for action in actions]
-    times = np.fromiter((action.time for action in actions), np.int64, len(actions))
-    user, sku, time = pa.array(user_ids, pa.string()), pa.array(sku_ids, pa.string()), pa.array(times)
-    event_time = time.cast(pa.timestamp("ms"))
+    times = np.fromiter((action.time for action in actions), np.int64, count)
+    user, sku, time = pa.array(user_ids, _STRING), pa.array(sku_ids, _STRING), pa.array(times)
+    event_time = time.view(_TIMESTAMP)
     # Whole seconds cast to "YYYY-MM-DD HH:MM:SS".
-    local = pa.array((times + LOCAL_TIME_MS) // 1000, pa.timestamp("s")).cast(pa.string())
+    local = pa.array((times + LOCAL_TIME_MS) // 1000).view(_SECONDS).cast(_STRING)
     pair = pc.binary_join_element_wise(user, sku, "_")
-    own = pa.array([action.request_id for action in actions], pa.string())
-    request = pc.coalesce(own, pc.binary_join_element_wise(pair, local, "_"))
-    count = len(actions)
-    requests = pa.table(
-        {
-            "reqId": request,
-            "eventTime": event_time,
-            "main_id": pa.repeat(pa.scalar("", pa.string()), count),
-            "pair_id": pair,
-            "user_id": user,
-            "sku_id": sku,
-            "time": time,
-            "split_id": pa.repeat(pa.scalar(0, pa.int32()), count),
-            "time1": local,
-        }
-    )
-    rows = pa.table(
-        {
-            "ingestionTime": event_time,
-            "pair_id": pair,
-            "time": time,
-            "model_id": pa.array([action.model_id for action in actions], pa.string()),
-            "type": pa.array([action.type for action in actions], pa.string()),
-            "cate": pa.array([action.cate for action in actions], pa.string()),
-            "br": pa.array([action.br for action in actions], pa.string()),
-        }
-    )
-    return Actions(requests, rows, request.to_pylist(), user_ids, sku_ids, times)
+    own = pa.array([action.request_id for action in actions], _STRING)
+    # Most shops name their requests: no names are made where none is missing.
+    request = pc.coalesce(own, pc.binary_join_element_wise(pair, local, "_")) if own.null_count else own
+    main, split = pa.repeat(_NO_MAIN, count), pa.repeat(_NO_SPLIT, count)
+    model = pa.array([action.model_id for action in actions], _STRING)
+    kind = pa.array([action.type for action in actions], _STRING)
+    cate = pa.array([action.cate for action in actions], _STRING)
+    br = pa.array([action.br for action in actions], _STRING)
+    requests = [request, event_time, main, pair, user, sku, time, split, local]
+    rows = [event_time, pair, time, model, kind, cate, br]
+    return Actions(
+        pa.Table.from_arrays(requests, schema=_REQUESTS), pa.Table.from_arrays(rows, schema=_ROWS),
+        request.to_pylist(), user_ids, sku_ids, times,
+    )  # fmt: skip
 
 
-_STRING, _TIMESTAMP = pa.string(), pa.timestamp("ms")
 _DIMENSIONS: dict[str, pa.Schema] = {
     "bo_user": pa.schema(
         [
             ("ingestionTime", _TIMESTAMP), ("user_id", _STRING), ("age", _STRING), ("sex", _STRING),
-            ("user_lv_cd", _STRING), ("user_reg_tm", pa.int64()),
+            ("user_lv_cd", _STRING), ("user_reg_tm", _INT64),
         ]
     ),
     "bo_product": pa.schema(
@@ -308,7 +310,7 @@ _DIMENSIONS: dict[str, pa.Schema] = {
     ),
     "bo_comment": pa.schema(
         [
-            ("ingestionTime", _TIMESTAMP), ("dt", pa.int64()), ("sku_id", _STRING), ("comment_num", pa.int32()),
+            ("ingestionTime", _TIMESTAMP), ("dt", _INT64), ("sku_id", _STRING), ("comment_num", pa.int32()),
             ("has_bad_comment", _STRING), ("bad_comment_rate", pa.float32()),
         ]
     ),
@@ -318,5 +320,8 @@ _DIMENSIONS: dict[str, pa.Schema] = {
 def dimension_columns(table: str, events: Sequence[Dimension]) -> pa.Table:
     """Rows of a dimension table (`bo_user`, `bo_product` or `bo_comment`), in the order given."""
     schema = _DIMENSIONS[table]
-    columns = {field.name: pa.array([getattr(event, field.name) for event in events], field.type) for field in schema}
-    return pa.table(columns, schema)
+    columns = [
+        pa.array([getattr(event, name) for event in events], kind)
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

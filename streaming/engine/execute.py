@@ -318,7 +318,7 @@ class Engine:
 
     def stats(self) -> dict[str, TableStats]:
         """Rows and bytes of every table, by name (`db.name`, or `name` outside a database)."""
-        return {_full_name(table): TableStats(table.count, table.nbytes) for table in self._tables.values()}
+        return {table.full_name: TableStats(table.count, table.nbytes) for table in self._tables.values()}
 
     def strings(self) -> TableStats:
         """How many texts tables and scripts hold, each once, and the bytes allocated for texts."""
@@ -343,14 +343,14 @@ class Engine:
 
     def mark(self) -> Mark:
         """This moment, for `rollback`. As long as the mark is held, every row stays that was alive then."""
-        mark = Mark({_full_name(table): table.count for table in self._tables.values()})
+        mark = Mark({table.full_name: table.count for table in self._tables.values()})
         self._marks.add(mark)
         return mark
 
     def rollback(self, mark: Mark) -> None:
         """Forgets every row inserted since `mark`: answers are what they were then."""
         for table in self._tables.values():
-            count = mark.counts.get(_full_name(table), 0)
+            count = mark.counts.get(table.full_name, 0)
             self._dropped += max(0, table.count - count) * table.width
             table.truncate(count)
 
@@ -385,7 +385,7 @@ class Engine:
         freed = 0
         online = any(rows.table is table for d in self._deployments.values() for rows in d.program.indexes)
         if online and table.count and expires(table):
-            name = _full_name(table)
+            name = table.full_name
             marks = [(mark, mark.counts.get(name, 0)) for mark in self._marks]
             gone = expired(table, self._clock(), [count for _, count in marks])
             if least <= int(gone.sum()):
@@ -407,12 +407,12 @@ class Engine:
     def capture(self, mark: Mark) -> Capture:
         """The rows of `mark`, to be read bit by bit while inserts go on; see `Capture`."""
         self._forget()
-        return Capture(self, [(_full_name(table), table) for table in self._tables.values()], self._pool, mark)
+        return Capture(self, [(table.full_name, table) for table in self._tables.values()], self._pool, mark)
 
     def restore(self) -> Restore:
         """Takes the rows of a capture; see `Restore`."""
         self._forget()
-        return Restore([(_full_name(table), table) for table in self._tables.values()], self._pool)
+        return Restore([(table.full_name, table) for table in self._tables.values()], self._pool)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -570,7 +570,3 @@ class Engine:
 
 def _table_schema(table: Table) -> pa.Schema:
     return pa.schema([pa.field(c.name, ARROW[c.type], c.nullable) for c in table.columns])
-
-
-def _full_name(table: Table) -> str:
-    return f"{table.database}.{table.name}" if table.database else table.name

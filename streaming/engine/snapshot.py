@@ -51,13 +51,14 @@ class Capture:
     def __init__(self, engine: Engine, tables: Sequence[tuple[str, Table]], pool: Pool, mark: Mark) -> None:
         self._engine, self._tables, self._pool = engine, tables, pool
         self._counts = {name: mark.counts.get(name, 0) for name, _ in tables}
+        self._schemas = {STRINGS: _TEXTS, **{name: _schema(table) for name, table in tables}}
         self._texts = pool.count
         engine.pinned += 1
         self._open = True
 
     def schemas(self) -> dict[str, pa.Schema]:
         """The columns of each part."""
-        return {STRINGS: _TEXTS, **{name: _schema(table) for name, table in self._tables}}
+        return self._schemas
 
     def pieces(self) -> Iterator[tuple[str, Piece]]:
         """The strings, then each table's rows, some at a time, with the name of their part.
@@ -70,7 +71,7 @@ class Capture:
             begin, end = int(pool.ends[first - 1]) if first else 0, int(pool.ends[last - 1])
             yield STRINGS, partial(_texts, begin, pool.ends[first:last].copy(), pool.arena[begin:end].copy())
         for name, table in self._tables:
-            schema, count = _schema(table), self._counts[name]
+            schema, count = self._schemas[name], self._counts[name]
             for first in range(0, max(count, 1), SLICE):  # an empty table has one piece: the schema says more than rows
                 yield name, partial(_words, table.rows[first : min(first + SLICE, count)].copy(), schema)
 

@@ -327,6 +327,7 @@ class Table:
     """A table: its columns, its rows, its indexes.
 
     Attributes:
+        full_name: `database.name`, or `name` outside a database.
         rows: int64[capacity, width]; the first `count` are there.
         version: counts how often `rows` moved.
         required: the NOT NULL columns.
@@ -340,6 +341,7 @@ class Table:
     def __init__(self, database: str, name: str, columns: Sequence[Column]) -> None:
         self.database = database
         self.name = name
+        self.full_name = f"{database}.{name}" if database else name
         self.columns = tuple(columns)
         self.positions = {column.name: i for i, column in enumerate(columns)}
         self.width = len(columns) + (len(columns) + NULLS_PER_WORD - 1) // NULLS_PER_WORD
