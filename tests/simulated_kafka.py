@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 if TYPE_CHECKING:
-    from simulator import Process, World
+    from simulator import Process, Task, World
 
 __all__ = ["Broker", "Consumer", "Entry", "Place", "Producer"]
 
@@ -121,6 +121,7 @@ class Broker:
         self.generation = 0
         self.target: dict[str, set[Place]] = {}
         self.owners: dict[Place, str] = {}
+        self.waiting: list[Task] = []  # for records, in a poll
         self._names = 0
 
     # ── transactions ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,6 +196,8 @@ class Broker:
                 self.target[self.world.random.choice(names)].add(place)
         for member in self.members.values():
             member.fresh = False
+        for task in self.waiting:
+            task.wake = min(task.wake, self.world.now)
         self.world.tell(f"broker: generation {self.generation} {self.target}")
 
 
@@ -272,7 +275,7 @@ class Consumer(Client):
             self._serve()
         found = self._fetch(count)
         if not found and timeout > 0:
-            self.world.sleep(timeout)
+            self._wait(timeout)
             found = self._fetch(count)
         return found
 
@@ -330,6 +333,20 @@ class Consumer(Client):
     def _tell(self, callback: str, places: set[Place]) -> None:
         self.world.tell(f"{self.process.name}: {callback} {sorted(places)}")
         self._callbacks[callback](self, [TopicPartition(*place) for place in sorted(places)])
+
+    def _wait(self, timeout: float) -> None:
+        """Waits for records in vain, or until the group has news."""
+        task = self.world.task
+        if self._subscribed:
+            self.broker.waiting.append(task)
+        try:
+            # Polls of nothing cost as much as others and show little: few of them, and long ones.
+            self.world.sleep(timeout * self.world.random.choice((1, 4, 8)))
+        finally:
+            if self._subscribed:
+                self.broker.waiting.remove(task)
+        if self._subscribed:
+            self._serve()
 
     def _serve(self) -> None:
         """The group's news, one at a time: lost partitions, revoked ones, new ones."""

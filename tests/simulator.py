@@ -6,8 +6,8 @@
 A schedule is drawn from its seed: which faults it has and how often, what is sent when, who runs when. Every task (a
 scorer's loop, its publishing, the shop, the supervisor) is a greenlet that hands over at every call to Kafka or to the
 model and after every step of the loop, so that a process dies, freezes or loses its partitions between any two of them.
-A third of the schedules take snapshots all the time; in half the scorers are mended at some time, and take from then on
-records that they have refused until then; in a quarter, which cost the most, there are records that kill whoever
+A quarter of the schedules take snapshots all the time; in half the scorers are mended at some time, and take from then
+on records that they have refused until then; in an eighth, which cost the most, there are records that kill whoever
 prepares them; in half records that repeat a request are left out. After a while the faults end; then all must be
 answered: every event once, in its partition's order, with exactly the score that its features have when it is answered
 alone; every refused record in the dead letters once, and in no window; what repeats neither here nor there.
@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import itertools
 import json
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -46,6 +48,7 @@ from fixtures_scorer import REPOSITORY, START_MS, Shop, loaded_store, probabilit
 from greenlet import getcurrent, greenlet
 from simulated_kafka import Broker, Consumer, Entry, Place, Producer
 
+import streaming.loop
 import streaming.publish
 import streaming.reader
 import streaming.snapshots
@@ -98,10 +101,10 @@ TABLES = {"users": ("bo_user", "user_id"), "products": ("bo_product", "sku_id"),
 TOPICS = {"actions": PARTITIONS, "users": 1, "products": 1, "comments": 2, "scores": 1, "dead_letters": 1}
 
 FAULTS = {
-    "crash": 0.006,
-    "freeze": 0.006,
-    "rebalance": 0.01,
-    "stop": 0.002,
+    "crash": 0.008,
+    "freeze": 0.008,
+    "rebalance": 0.02,
+    "stop": 0.004,
     "abort": 0.03,
     "broker away": 0.02,
     "lost answer": 0.05,
@@ -290,10 +293,12 @@ class World:
 
     def bury(self, process: Process) -> None:
         """Ends the tasks of a dead process: each is told so at the call that it waits in."""
-        for task in [task for task in self._tasks if task.process is process and not task.done]:
-            self._switch(task)
+        for task in [task for task in self._tasks if task.process is process]:
+            if not task.done:
+                self._switch(task)
             if not task.done:
                 raise Violation(f"{process.name} is dead and goes on")
+            self._tasks.remove(task)
         if process.snapshots is not None:
             if process.snapshots._taking is not None:
                 process.snapshots._taking._capture.close()  # the engine is another schedule's next
@@ -309,16 +314,34 @@ class World:
             self.switches += 1
             if self.switches > SWITCHES_MAX or self.now > PATIENCE_S:
                 raise Stuck(f"not done after {self.now:.0f} simulated seconds and {self.switches} switches")
-            self._tasks = [task for task in self._tasks if not task.done]
-            ready = [(max(t.wake, t.process.frozen_until), t) for t in self._tasks if not t.process.dead]
-            first = min(wake for wake, _ in ready)
-            self.now = max(self.now, first)
-            task = self.random.choice([task for wake, task in ready if wake <= self.now])
+            task = self._next()
             if task.process.frozen_until:
                 task.process.frozen_until, task.process.silent_since = 0.0, None
             self._switch(task)
-            if task.failure is not None:
-                raise task.failure
+            if task.done:
+                self._tasks.remove(task)
+                if task.failure is not None:
+                    raise task.failure
+
+    def _next(self) -> Task:
+        """One of those that can run now; if none can, time passes until one can."""
+        now, soonest = self.now, math.inf
+        ready: list[Task] = []
+        sleepers: list[Task] = []
+        for task in self._tasks:
+            process = task.process
+            if process.dead:
+                continue
+            wake = task.wake if task.wake > process.frozen_until else process.frozen_until
+            if wake <= now:
+                ready.append(task)
+            elif wake < soonest:
+                soonest, sleepers = wake, [task]
+            elif wake == soonest:
+                sleepers.append(task)
+        if not ready:
+            self.now, ready = soonest, sleepers
+        return self.random.choice(ready)
 
     def _switch(self, task: Task) -> None:
         before, self.task = self.task, task
@@ -425,7 +448,9 @@ class Deadly:
         self._store.restore(dimensions, actions)
 
     def _strike(self, tables: Mapping[str, pa.Table]) -> None:
-        strike(self._world, "features", *(str(rows.to_pylist()) for rows in tables.values()))
+        for rows in tables.values():
+            for name in {"br", "has_bad_comment"}.intersection(rows.column_names):
+                strike(self._world, "features", *rows.column(name).to_pylist())
 
 
 def arm(world: World, scorer: Scorer) -> None:
@@ -511,7 +536,7 @@ def _workload(number: int) -> Workload:
         row = {**action, "user_id": user, "sku_id": str(int(action["sku_id"]) % 3)}
         if actions and luck.random() < 0.2:
             row["time"] = START_MS  # of equal times the order of the log counts
-        if luck.random() < 0.2:
+        if luck.random() < 0.1:
             row["note"] = "x" * TAKEN_BYTES
         entry = _entry("actions", int(user) % PARTITIONS, user, json.dumps(row).encode())
         actions.append(entry)
@@ -521,13 +546,13 @@ def _workload(number: int) -> Workload:
             bad = luck.choice((b"{", b"", None, b"\xff", json.dumps({**row, "type": "9"}).encode()))
             actions.append(_entry("actions", entry.place[1], user, bad))
     if has_deadly(number):
-        how = number // 4
+        how = number // 8
         row = {**shop.actions[0], "user_id": "0", "br": DEADLY[how % 4], "request_id": "deadly"}
         actions.insert(luck.randrange(len(actions)), _entry("actions", 0, "0", json.dumps(row).encode()))
         if how % 2:
             rows = (dimensions, later)[how // 2 % 2]
             row = {**nobody, "sku_id": "deadly", "has_bad_comment": DEADLY[(how + 1) % 4]}
-            rows.insert(luck.randrange(len(rows)), _entry("comments", how // 4 % 2, "deadly", json.dumps(row).encode()))
+            rows.insert(luck.randrange(len(rows)), _entry("comments", how // 2 % 2, "deadly", json.dumps(row).encode()))
     if has_repeats(number):
         for entry in luck.sample([entry for entry in actions if not is_deadly(entry)], len(actions) // 3):
             again = _entry("actions", entry.place[1], (entry.key() or b"").decode(), entry.value())
@@ -539,12 +564,12 @@ def _workload(number: int) -> Workload:
 
 def has_deadly(number: int) -> bool:
     """Are there deadly records in this workload, and journals against them?"""
-    return number % 4 == 3
+    return number % 8 == 3
 
 
 def has_repeats(number: int) -> bool:
     """Are there many records that repeat a request, some behind the horizon, and is `dedup` on?"""
-    return number // 8 % 2 == 1
+    return number // 16 % 2 == 1
 
 
 def repeats(
@@ -569,7 +594,8 @@ class Digest:
 
     def encode(self, features: pa.Table) -> npt.NDArray[np.int64]:
         """int64 [n, 1]."""
-        rows = zip(*(column.to_pylist() for column in features.columns), strict=True)
+        (batch,) = features.to_batches()
+        rows = zip(*[column.to_pylist() for column in batch.columns], strict=True)
         return np.array([xxhash.xxh64_intdigest(repr(row).encode()) >> 1 for row in rows], np.int64)[:, None]
 
 
@@ -619,7 +645,7 @@ class Bench:
                     "batch": {"messages_max": messages_max, "poll_ms": 1000},
                     "model": {"timeout_s": 5.0, "give_up_after_s": 40.0},
                     "store": {"sql": str(REPOSITORY / "sql")},
-                    "snapshots": {"every_s": 0.5}, "poison": {"tries_max": TRIES_MAX},
+                    "snapshots": {"every_s": 1.0}, "poison": {"tries_max": TRIES_MAX},
                     "events": {} if mended else {"message_bytes_max": TAKEN_BYTES},
                 }
             )  # fmt: skip
@@ -695,9 +721,13 @@ class Schedule:
 
     Args:
         mutate: changes each scorer before it runs, to see that a wrong one is caught.
+        snapshots: whether snapshots are taken; default: the seed says it.
     """
 
-    def __init__(self, seed: int, faults: bool | Mapping[str, float], mutate: Callable[[Scorer], None]) -> None:
+    def __init__(
+        self, seed: int, faults: bool | Mapping[str, float], mutate: Callable[[Scorer], None],
+        snapshots: bool | None = None,
+    ) -> None:  # fmt: skip
         self.world = World(seed, faults)
         self.number = seed % WORKLOADS
         self.workload = bench().workload(self.number)
@@ -708,14 +738,15 @@ class Schedule:
         self.mutate = mutate
         luck = random.Random(seed)
         self.mended_at = luck.uniform(0.0, TROUBLE_S / 2) if luck.random() < 0.5 else 0.0
+        self.actions = [(place, log) for place, log in self.world.broker.logs.items() if place[0] == "actions"]
         self.messages_max = self.world.random.choice((2, 3, 5, 8, 20))
         self.scorers: dict[str, tuple[Process, Flag, Task, Scorer | None]] = {}
         self.stores: list[EmbeddedStore] = []
         self.sent = False
-        # A third of the schedules take snapshots, far more often than anybody would.
-        snapshots = self.world.random.random() < 1 / 3
+        # A quarter of the schedules take snapshots, far more often than anybody would.
+        drawn = self.world.random.random() < 1 / 4
         self._folder = TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.folder = Path(self._folder.name) if snapshots else None
+        self.folder = Path(self._folder.name) if (drawn if snapshots is None else snapshots) else None
 
     def run(self) -> None:
         world = self.world
@@ -789,7 +820,7 @@ class Schedule:
                     world.kill(process)  # its hung threads end with it
                     world.bury(process)
                 self._start(name)
-            world.sleep(world.random.choice((0.2, 1.0)))
+            world.sleep(world.random.choice((0.2, 2.0)))
 
     def _start(self, name: str) -> None:
         process, stop = Process(name), Flag(self.world)
@@ -846,11 +877,11 @@ class Schedule:
         The answers to actions come with their offsets; the dimension topics' offsets say nothing.
         """
         broker = self.world.broker
-        sent = {place: log.entries[-1].at for place, log in broker.logs.items() if log.entries}
-        wanted = {place for place in sent if place[0] == "actions"}
-        done = all(broker.committed.get(place, 0) > sent[place] for place in wanted)
-        if not done or self.mended_at or broker.open:
+        if self.mended_at or broker.open:
             return False
+        for place, log in self.actions:
+            if log.entries and broker.committed.get(place, 0) <= log.entries[-1].at:
+                return False
         return sum(at[0][0] != "actions" for at, _ in map(_named, self._output("dead_letters"))) >= self.refused_rows
 
     def _output(self, topic: str) -> list[Entry]:
@@ -897,6 +928,13 @@ def _named(letter: Entry) -> tuple[Origin, str]:
     return (place, int(headers["__connect.errors.offset"])), kind
 
 
+@functools.cache
+def _timed() -> list[types.ModuleType]:
+    """The modules around the engine that ask for the time."""
+    names = [n for n in sys.modules if n.startswith("streaming.") and not n.startswith("streaming.engine")]
+    return [sys.modules[name] for name in names if vars(sys.modules[name]).get("time") is time]
+
+
 @contextmanager
 def _simulated(world: World) -> Iterator[None]:
     """The loop's modules see the simulated Kafka and the simulated time."""
@@ -929,15 +967,10 @@ def _simulated(world: World) -> Iterator[None]:
         (Writing, "add", disk(Writing.add)),
         (Writing, "finish", disk(Writing.finish)),
         (Writing, "abandon", abandon),
+        (streaming.loop, "REPORT_S", 5.0),  # nobody looks at it
         (streaming.publish, "_message_bytes_max", lambda _, topics: dict.fromkeys(topics, 1_000_000)),
     ]
-    for name, module in list(sys.modules.items()):
-        if (
-            name.startswith("streaming.")
-            and not name.startswith("streaming.engine")
-            and vars(module).get("time") is time
-        ):
-            changes.append((module, "time", clock))
+    changes += [(module, "time", clock) for module in _timed()]
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     state = random.getstate()
     random.seed(world.random.random())  # the loop's own jitter
@@ -952,17 +985,19 @@ def _simulated(world: World) -> Iterator[None]:
 
 
 def simulate(
-    seed: int, *, faults: bool | Mapping[str, float] = True, mutate: Callable[[Scorer], None] = lambda _: None
-) -> World:
+    seed: int, *, faults: bool | Mapping[str, float] = True, mutate: Callable[[Scorer], None] = lambda _: None,
+    snapshots: bool | None = None,
+) -> World:  # fmt: skip
     """Runs one schedule.
 
     Args:
         faults: with faults; or how often some of them come, whatever the seed says.
+        mutate, snapshots: see `Schedule`.
 
     Raises:
         Violation: names the seed, and how to see it again.
     """
-    schedule = Schedule(seed, faults, mutate)
+    schedule = Schedule(seed, faults, mutate, snapshots)
     try:
         schedule.run()
     except BaseException as error:
@@ -989,6 +1024,18 @@ def quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
+def begin() -> None:
+    """Makes a process ready for thousands of schedules."""
+    quiet()
+    structlog.configure(cache_logger_on_first_use=True)
+    simulate(0)
+    # A schedule leaves cycles, and few: to look for them among all that numba and Arrow have loaded takes longer than
+    # many a schedule.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make simulate")
     parser.add_argument("--seeds", type=int, default=1000)
@@ -1005,7 +1052,7 @@ def main() -> None:
     started, counts, done = time.monotonic(), Counter[str](), 0
     seeds = range(words.first, words.first + words.seeds)
     pieces = [seeds[at : at + PIECE] for at in range(0, len(seeds), PIECE)]
-    with multiprocessing.get_context("spawn").Pool(words.processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(words.processes, begin) as pool:
         # In the order of the seeds, whoever is faster: the same seeds end with the same words.
         for piece, found in zip(pieces, pool.imap(simulate_all, pieces), strict=True):
             if isinstance(found, str):

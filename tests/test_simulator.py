@@ -47,7 +47,7 @@ def test_without_faults_nothing_is_restarted() -> None:
 
 
 def test_a_deadly_record_kills_so_often_and_then_no_more() -> None:
-    for seed in range(3, 35, 4):
+    for seed in range(3, 35, 8):
         world = simulate(seed, faults=False)
         assert world.counts.keys() == {"deadly"}
         # Both processes read the dimension topics, and all the deaths of a process may have been in other company.
@@ -60,10 +60,19 @@ def test_a_seed_names_one_schedule() -> None:
     assert list(first.trace) != list(other.trace)
 
 
+CHANGES = pytest.MonkeyPatch()
+
+
+@pytest.fixture(autouse=True)
+def unchanged() -> Iterator[None]:
+    """No wrong loop is left to the next test: schedules hand on their stores."""
+    yield
+    CHANGES.undo()
+
+
 def change(target: object, name: str, value: object) -> None:
-    """A method of one object replaced."""
-    getattr(target, name)  # one that was renamed would change nothing
-    setattr(target, name, value)
+    """A method of one object replaced, until the test ends."""
+    CHANGES.setattr(target, name, value)
 
 
 def keeps_rows_of_an_aborted_batch(scorer: Scorer) -> None:
@@ -223,13 +232,16 @@ def seen_by(scorer: Scorer) -> SeenRequests | None:
 
 
 RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
-    reads_dead_letters_again: (50, {}),
-    publishes_what_is_not_its_own_any_more: (20, {"rebalance": 0.05}),
-    gives_up_what_was_read_behind_a_batch: (560, {"model slow": 0.3, "rebalance": 0.03}),
-    forgets_requests_at_a_restart: (40, {"crash": 0.02, "stop": 0.03, "snapshot fails": 0.0, "rebalance": 0.03}),
-    stays_paused_when_a_partition_comes_and_goes_again: (120, {}),
+    publishes_what_is_not_its_own_any_more: (0, {"rebalance": 0.05}),
+    gives_up_what_was_read_behind_a_batch: (0, {"model slow": 0.3, "rebalance": 0.03}),
+    takes_snapshots_that_name_an_earlier_offset: (60, {}),
+    forgets_requests_at_a_restart: (50, {"crash": 0.02}),
+    stays_paused_when_a_partition_comes_and_goes_again: (100, {}),
 }
 """Where to begin with a fault that few schedules bring to light, and what makes them more."""
+
+SNAPSHOTS = {takes_snapshots_that_name_an_earlier_offset, forgets_requests_at_a_restart}
+"""What only a restart from a snapshot can bring to light."""
 
 
 @pytest.mark.parametrize(
@@ -262,5 +274,5 @@ def test_the_simulator_catches_a_loop_that(wrong: Callable[[Scorer], None]) -> N
     first, rates = RARE.get(wrong, (0, {}))
     with pytest.raises(Violation, match=r"seed \d+: .*\nagain: ") as caught:  # noqa: PT012 - the first that fails
         for seed in range(first, first + MUTANT_SCHEDULES):
-            simulate(seed, mutate=wrong, faults=rates)
+            simulate(seed, mutate=wrong, faults=rates, snapshots=wrong in SNAPSHOTS or None)
     print(str(caught.value).splitlines()[-2])
