@@ -68,7 +68,7 @@ def _all_tables(engine: Engine) -> list[TableInfo]:
 
 
 def _status(engine: Engine, table: TableInfo, number: int) -> list[str]:
-    size = engine.stats()[f"{table.database}.{table.name}"]
+    size = engine.stats()[table.full_name]
     return [
         str(number), table.name, table.database, "memory", str(size.rows), str(size.bytes), "0", str(PARTITIONS), "0",
         str(REPLICAS), "NULL", "NULL", "NULL", "",

@@ -162,7 +162,7 @@ class Shell:
         stats = self.engine.stats()
         rows = []
         for table in self.engine.tables(self.database):
-            size = stats[f"{table.database}.{table.name}" if table.database else table.name]
+            size = stats[table.full_name]
             rows.append([table.name, f"{size.rows:,}", f"{size.bytes / 2**20:.1f} MiB"])
         self.grid(f"Tables of {self.database or 'no database'}", ["table", "rows", "memory"], rows)
 

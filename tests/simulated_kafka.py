@@ -271,8 +271,7 @@ class Consumer(Client):
 
     def consume(self, count: int, timeout: float) -> list[Entry]:
         self.call("consume")
-        if self._subscribed:
-            self._serve()
+        self._serve()
         found = self._fetch(count)
         if not found and timeout > 0:
             self._wait(timeout)
@@ -345,11 +344,12 @@ class Consumer(Client):
         finally:
             if self._subscribed:
                 self.broker.waiting.remove(task)
-        if self._subscribed:
-            self._serve()
+        self._serve()
 
     def _serve(self) -> None:
         """The group's news, one at a time: lost partitions, revoked ones, new ones."""
+        if not self._subscribed:
+            return
         broker = self.broker
         if self.name is None:
             self.name = broker.join(self)

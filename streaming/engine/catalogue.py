@@ -30,10 +30,15 @@ class IndexInfo:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """A table; its indexes are those declared, then those that deployments made."""
+    """A table; its indexes are those declared, then those that deployments made.
+
+    Attributes:
+        full_name: its name in `Engine.stats`.
+    """
 
     database: str
     name: str
+    full_name: str
     columns: tuple[Column, ...]
     indexes: tuple[IndexInfo, ...]
 
@@ -68,4 +73,4 @@ def describe(table: Table) -> TableInfo:
         info = IndexInfo(tuple(names[c] for c in key), None if ts < 0 else names[ts], kind, ms, rows)
         if info not in indexes:
             indexes.append(info)
-    return TableInfo(table.database, table.name, table.columns, tuple(indexes))
+    return TableInfo(table.database, table.name, table.full_name, table.columns, tuple(indexes))

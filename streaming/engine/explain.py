@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from streaming.engine.emit import Program
 from streaming.engine.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Joined, Missing, Node, Own
 from streaming.engine.plan import Query
-from streaming.engine.table import Table
 from streaming.engine.ttl import Ttl
 
 __all__ = ["explain", "joins", "walk"]
@@ -21,21 +20,21 @@ def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
     Args:
         ttls: how long the rows of each of its indexes would live, where they are not there yet.
     """
-    lines = [f"main table: {_name(query.main.table) if query.main else 'none'}"]
+    lines = [f"main table: {query.main.table.full_name if query.main else 'none'}"]
     for group in program.groups:
         lines += _window(group, query)
     for joined in dict.fromkeys(j for output in query.outputs for j in joins(output.node)):
         on = ", ".join(joined.base.table.columns[column].name for column, _ in joined.key)
         order = "the last inserted" if joined.ts < 0 else f"the latest {joined.base.table.columns[joined.ts].name}"
         more = ", the first for which the condition holds" if joined.condition is not None else ""
-        lines.append(f"last join: {_name(joined.base.table)} by {on}, {order}{more}")
+        lines.append(f"last join: {joined.base.table.full_name} by {on}, {order}{more}")
     for rows, ttl in zip(program.indexes, ttls, strict=True):
         key = ", ".join(rows.table.columns[c].name for c in rows.key)
         ts = f", ts {rows.table.columns[rows.ts].name}" if rows.ts >= 0 else ""
         existing = rows.table.indexes.get((rows.key, rows.ts))
         made = "is there" if existing is not None else "made by DEPLOY"
         lives = _lives(ttl if existing is None else existing.ttl)
-        lines.append(f"index: {_name(rows.table)} (key {key}{ts}), {made}, rows live {lives}")
+        lines.append(f"index: {rows.table.full_name} (key {key}{ts}), {made}, rows live {lives}")
     lines.append(f"instructions: {len(program.code)}, of which in Python: {len(program.host)}")
     return "\n".join(lines)
 
@@ -44,8 +43,8 @@ def _window(group: Group, query: Query) -> list[str]:
     nodes = group.sources[0].columns if group.sources else group.own
     names = [node.base.table.columns[node.position].name for node in (nodes[place] for place in group.key)
              if isinstance(node, Column)]  # fmt: skip
-    tables = [_name(x.base.table) + (" (some rows)" if x.where is not None else "") for x in group.sources]
-    flags = "" if group.of is None else f", for the joined row of {_name(group.of.table)}"
+    tables = [x.base.table.full_name + (" (some rows)" if x.where is not None else "") for x in group.sources]
+    flags = "" if group.of is None else f", for the joined row of {group.of.table.full_name}"
     flags += ", without the row itself" if group.own_row in (Own.OUT, Own.STORED_OUT) else ""
     flags += ", other rows of its time out" if group.exclude_time else ""
     lines = [f"window: one walk over {', '.join(tables) or 'no table'} by {', '.join(names)}{flags}"]
@@ -78,10 +77,6 @@ def _duration(ms: int) -> str:
         if ms % size == 0 and (ms or unit == "s"):
             return f"{ms // size}{unit}"
     return f"{ms}ms"
-
-
-def _name(table: Table) -> str:
-    return f"{table.database}.{table.name}" if table.database else table.name
 
 
 def walk(node: Node) -> Iterator[Node]:
