@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from streaming.errors import ArtifactMismatch, ScorerError, TransactionFatal, Unavailable
+from streaming.errors import ArtifactMismatch, NotAllowed, ScorerError, TransactionFatal, Unavailable
 
 __all__ = ["app", "main"]
 
@@ -271,7 +271,7 @@ def main() -> None:
         sys.exit(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 2))
 
 
-_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5}
+_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5, NotAllowed: 5}
 
 
 if __name__ == "__main__":

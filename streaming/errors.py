@@ -11,7 +11,9 @@
     ├── OffsetOutOfRange  records that should be there are gone: refuse to jump over them
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
+    ├── NotAllowed        Kafka refuses an operation, or a login that has worked: exit
     ├── ConfigError       refuse to start
+    │   └── LoginRefused  Kafka refuses password, certificate or protocol
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
@@ -31,7 +33,9 @@ __all__ = [
     "BrokerUnavailable",
     "ConfigError",
     "FolderTaken",
+    "LoginRefused",
     "ModelUnavailable",
+    "NotAllowed",
     "OffsetOutOfRange",
     "ScorerError",
     "Stopped",
@@ -105,6 +109,14 @@ class FolderTaken(ScorerError):
 
 class ConfigError(ScorerError):
     """The configuration is wrong; the message names file and key."""
+
+
+class LoginRefused(ConfigError):
+    """Kafka does not let this process in; the message has librdkafka's words."""
+
+
+class NotAllowed(ScorerError):
+    """The principal lacks a right on Kafka; the message names it, operation and resource, and how to give the right."""
 
 
 class ArtifactMismatch(ScorerError):

@@ -30,8 +30,10 @@ from streaming.event import (
     dimension_decoders,
 )
 from streaming.log import place
+from streaming.login import Login
 from streaming.reader import TopicReader, Waiting, check_topics
 from streaming.refused import Refused
+from streaming.rights import named, of_serve
 from streaming.store import EmbeddedStore, restore_singly
 
 __all__ = ["Direct", "Follower", "State"]
@@ -124,16 +126,18 @@ class Follower:
         limits = (config.events.message_bytes_max, config.events.future_s_max)
         self._actions = action_decoder(*limits)
         self._dimensions = dimension_decoders(*limits)
+        self._waiting = Waiting(self._stop, login=Login(config.kafka))
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
         """Begins to read.
 
         Raises:
-            ConfigError: a topic does not exist.
+            ConfigError: a topic does not exist, or Kafka refuses the login.
+            NotAllowed: a topic may not be read.
             BrokerUnavailable: no broker answers.
         """
-        check_topics(self._config.kafka, Waiting(self._stop))
+        check_topics(self._config.kafka, of_serve(self._config.kafka), self._waiting)
         self._thread.start()
 
     def stop(self) -> None:
@@ -167,7 +171,8 @@ class Follower:
 
     def _run(self) -> None:
         try:
-            self._follow()
+            with named(self._config.kafka, of_serve(self._config.kafka)):
+                self._follow()
         except Stopped as why:
             _log.info("stopped while Kafka is away", why=str(why))
         except BaseException as error:
@@ -178,11 +183,11 @@ class Follower:
 
     def _follow(self) -> None:
         kafka, batch = self._config.kafka, self._config.batch
-        reader = TopicReader(kafka, Waiting(self._stop))
+        reader = TopicReader(kafka, self._waiting)
         try:
             partitions = reader.partitions((*self._tables, kafka.topics.actions))
             marks = {partition: reader.watermarks(partition) for partition in partitions}
-            refused = Refused(kafka, Waiting(self._stop))
+            refused = Refused(kafka, self._waiting)
             for _ in refused.update():
                 if self._stop.is_set():
                     return

@@ -48,17 +48,21 @@ class Broker:
         port: the client port; a free one by default.
         heap_mb: the JVM's heap.
         advertised_port: what clients are told to connect to, where something stands in between; default: `port`.
+        listeners: further listeners on loopback, as name → (security protocol, port).
+        settings: further server properties, e.g. of those listeners.
     """
 
-    def __init__(
-        self, folder: Path, port: int | None = None, heap_mb: int = 512, advertised_port: int | None = None
-    ) -> None:
+    def __init__(  # noqa: PLR0917 - each has its default
+        self, folder: Path, port: int | None = None, heap_mb: int = 512, advertised_port: int | None = None,
+        listeners: Mapping[str, tuple[str, int]] | None = None, settings: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         ports = free_ports(2)
         self.port = port or ports[0]
         self._controller_port = ports[1]
         self._heap_mb = heap_mb
         self._advertised_port = advertised_port or self.port
+        self._listeners, self._settings = dict(listeners or {}), dict(settings or {})
         self.process: Process | None = None
 
     @property
@@ -151,14 +155,18 @@ class Broker:
 
     def _write_config(self) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
+        further = {name: f"{name}://127.0.0.1:{port}" for name, (_, port) in self._listeners.items()}
+        own = f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}"
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"}
+        protocols |= {name: protocol for name, (protocol, _) in self._listeners.items()}
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised_port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": ",".join([own, *further.values()]),
+            "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{self._advertised_port}", *further.values()]),
+            "listener.security.protocol.map": ",".join(map(":".join, protocols.items())),
             "log.dirs": str((self.folder / "data").resolve()),
             "auto.create.topics.enable": "false",
             "message.max.bytes": str(MESSAGE_BYTES_MAX),
@@ -176,6 +184,7 @@ class Broker:
             # the coordinator gathers offset commits and transaction markers for this long: each batch would wait twice
             "group.coordinator.append.linger.ms": "0",
             "group.coordinator.rebalance.protocols": "classic,consumer",
+            **self._settings,
         }
         path = self.folder / "server.properties"
         path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
