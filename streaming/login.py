@@ -109,6 +109,8 @@ class Login:
         try:
             self._alarm = False
             self._judge(ask(self._kafka))
+        except ConfigError as error:  # a password file that is being written, perhaps
+            self._judge(Answer("refused", str(error)))
         finally:
             self._asked = time.monotonic()
             self._turn.release()
@@ -151,7 +153,9 @@ class _Heard:
 
     def log(self, _level: int, message: str, *parts: object) -> None:
         """As a logger's."""
-        self.lines.append((message % parts if parts else message).rpartition("]: ")[2])
+        text = message % parts if parts else message
+        if text.startswith("FAIL "):  # of connections; the rest is advice
+            self.lines.append(text.rpartition("]: ")[2])
 
 
 def ask(kafka: Kafka, wait_s: float = ASK_S) -> Answer:
@@ -166,12 +170,13 @@ def ask(kafka: Kafka, wait_s: float = ASK_S) -> Answer:
         client = AdminClient(settings, logger=heard)
     except KafkaException as error:
         raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from error
-    answer = _try(client, heard, wait_s, alone="," not in kafka.bootstrap_servers)
+    alone = "," not in kafka.bootstrap_servers
+    answer = _try(client, heard, TURN_S, alone=alone)
     if answer.kind == "silent" and all(map(_CLOSED.search, heard.lines)) and (hint := _other_protocol(kafka)):
-        # One that came up a moment ago has closed connections, too: it is asked once more.
+        # A broker that came up a moment ago has closed connections, too: it is asked once more.
         again = _try(AdminClient(kafka.client(), logger=_Heard()), _Heard(), TURN_S, alone=True)
         return again if again.kind == "in" else Answer("refused", f"{answer.why}: {hint}")
-    return answer
+    return _try(client, heard, wait_s, alone=alone) if answer.kind == "silent" else answer
 
 
 def _try(client: AdminClient, heard: _Heard, wait_s: float, *, alone: bool) -> Answer:
@@ -227,5 +232,5 @@ def _speaks_plainly(address: tuple[str, int]) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(address, WIRE_S) as plain:
         plain.settimeout(WIRE_S)
         plain.sendall(greeting)
-        return plain.recv(8)[4:8] == greeting[8:12]
+        return plain.recv(8, socket.MSG_WAITALL)[4:] == greeting[8:12]
     return False
