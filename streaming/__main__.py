@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
 
 from __future__ import annotations
 
@@ -80,6 +80,20 @@ def load(
     from streaming.history import main as load_history  # noqa: PLC0415
 
     load_history(load_config(config), history)
+
+
+@app.command()
+def doctor(
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines: level, about, text, fix.")] = False,
+) -> None:
+    """Check all that `run` needs, and say how to mend what is wrong: Kafka, rights, topics, model, SQL, folders, clock.
+
+    Nothing is changed. Exit status: 0, or 2 when something is wrong.
+    """
+    from streaming.doctor import main as check  # noqa: PLC0415
+
+    raise typer.Exit(check(config, as_json=as_json))
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from fixtures_scorer import Shop, Stage, loaded_store, running, wait_until
 from fixtures_secured import PASSWORD, Secured
 
 from streaming import login as login_module
-from streaming import run, serve
+from streaming import run
 from streaming.config import Config, Kafka
 from streaming.dlq import Filter, find
 from streaming.dlq_replay import replay
@@ -89,7 +91,7 @@ def start_run(config: Config) -> None:
 
 
 def start_serve(config: Config) -> None:
-    serve.run(config, "127.0.0.1", 0)
+    Follower(config, loaded_store()).start()
 
 
 def start_send(config: Config) -> None:
@@ -150,7 +152,41 @@ def test_each_single_right_that_lacks_is_named(secured: Secured, command: str, n
     option = f"--{lacking.kind.replace(' ', '-')} '{lacking.name}'"
     assert f"--allow-principal 'User:{user}' --operation {lacking.operation} {option}" in text
     assert "no topic" not in text
-    assert run.exit_status(caught.value) == 5
+
+
+ACTION = json.dumps({"user_id": "1"})
+WORDS = {
+    "run": ["run"], "serve": ["serve", "--port", "0"], "send": ["send", ACTION], "list": ["dlq", "list"],
+    "replay": ["dlq", "replay", "--all"], "doctor": ["doctor"],
+}  # fmt: skip
+
+
+def ends(stage: Stage, folder: Path, kafka: Kafka) -> dict[str, tuple[int, str]]:
+    """Exit status of each command, as a process of its own, and what it printed."""
+    secret = folder / "password"
+    secret.write_text(kafka.sasl_password.get_secret_value())
+    told = json.loads(kafka.model_dump_json(exclude_defaults=True))
+    told |= {"sasl_password": "", "sasl_password_file": str(secret), "give_up_after_s": 300.0}
+    file = stage.file(folder, kafka=told)
+    began = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "streaming", *words, "--config", str(file)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY,
+        )
+        for name, words in WORDS.items()
+    }  # fmt: skip
+    said = {name: process.communicate(timeout=120)[0] for name, process in began.items()}
+    return {name: (began[name].returncode, text) for name, text in said.items()}
+
+
+def test_the_commands_end_at_once_with_their_status(secured: Secured, stage: Stage, tmp_path: Path) -> None:
+    """Though a broker that is away would be waited for 300 s. A password is configuration; a right may be given."""
+    found = ends(stage, tmp_path, secured.kafka("LOGIN", **WRONG))
+    assert {name: status for name, (status, _) in found.items()} == dict.fromkeys(WORDS, 2)
+    assert [name for name, (_, text) in found.items() if "Invalid username or password" not in text] == []
+    found = ends(stage, tmp_path, secured.kafka("LOGIN", secured.user([])))
+    assert {name: status for name, (status, _) in found.items()} == {**dict.fromkeys(WORDS, 5), "doctor": 2}
+    assert [name for name, (_, text) in found.items() if "may not Describe" not in text and name != "doctor"] == []
 
 
 def test_what_the_broker_does_not_tell_is_told_in_the_log(secured: Secured) -> None:
