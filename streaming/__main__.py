@@ -134,9 +134,11 @@ def send(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the score.", min=0.1)] = 30.0,
 ) -> None:
     """Send one action through Kafka and wait for its score."""
+    from streaming import log  # noqa: PLC0415
     from streaming.config import load  # noqa: PLC0415
     from streaming.send import send as send_event  # noqa: PLC0415
 
+    log.to_stderr()
     print(json.dumps(send_event(load(config), event, timeout_s), ensure_ascii=False))
 
 

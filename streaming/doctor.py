@@ -16,7 +16,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from streaming import doctor_kafka, doctor_parts
+from streaming import doctor_kafka, doctor_parts, log
 from streaming.config import Config, load
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ConfigError, ScorerError
@@ -46,6 +46,7 @@ def main(file: Path | None, *, as_json: bool) -> int:
     Returns:
         The exit status: 2 when something is wrong, else 0.
     """
+    log.to_stderr()
     status = 0
     for finding in check_file(file):
         print(json.dumps(finding.fields(), ensure_ascii=False) if as_json else finding.line(), flush=True)

@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
@@ -237,7 +236,7 @@ def _beginnings(config: Config, admin: AdminClient, topics: Sequence[str]) -> It
 def check_clock(config: Config, admin: AdminClient) -> Iterator[Finding]:
     """No record is of the future: this machine's clock, and those of producers, agree as far as that tells."""
     names = list(config.kafka.topics.model_dump().values())
-    found = list(_offsets(admin, names, OffsetSpec.max_timestamp()))  # type: ignore[no-untyped-call]
+    found = _offsets(admin, names, OffsetSpec.max_timestamp())  # type: ignore[no-untyped-call]
     at, newest = max(((at, of.timestamp) for at, of in found), key=lambda pair: pair[1], default=(None, -1))
     if at is None or newest < 0:
         yield ok("clock", "no record to compare it with")
@@ -251,12 +250,16 @@ def check_clock(config: Config, admin: AdminClient) -> Iterator[Finding]:
         yield ok("clock", f"{place} is {max(0.0, -ahead_s):.0f} s old")
 
 
-def _offsets(admin: AdminClient, topics: Sequence[str], wanted: OffsetSpec) -> Iterator[tuple[TopicPartition, Any]]:
+def _offsets(admin: AdminClient, topics: Sequence[str], wanted: OffsetSpec) -> Sequence[tuple[TopicPartition, Any]]:
     """Of each partition that may be described."""
-    listed = admin.list_topics(timeout=CALL_S).topics
-    partitions = [TopicPartition(name, n) for name in topics if name in listed for n in listed[name].partitions]
-    asked: dict[TopicPartition, Future[Any]] = (
-        admin.list_offsets(dict.fromkeys(partitions, wanted), request_timeout=CALL_S) if partitions else {}
-    )
-    for at, future in asked.items():
-        yield at, future.result(2 * CALL_S)
+
+    def asked() -> list[tuple[TopicPartition, Any]]:
+        listed = admin.list_topics(timeout=CALL_S).topics
+        partitions = [TopicPartition(name, n) for name in topics if name in listed for n in listed[name].partitions]
+        if not partitions:
+            return []
+        told = admin.list_offsets(dict.fromkeys(partitions, wanted), request_timeout=CALL_S)
+        return [(at, future.result(2 * CALL_S)) for at, future in told.items()]
+
+    found: list[tuple[TopicPartition, Any]] = Waiting(threading.Event()).retry(asked, 2 * CALL_S)
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import structlog
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBindingFilter,
@@ -26,6 +27,7 @@ from fixtures_secured import PASSWORD, Secured
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
 
+from streaming import log
 from streaming.__main__ import app
 from streaming.config import Config, Kafka
 from streaming.doctor import check_all, check_file
@@ -115,8 +117,9 @@ def test_each_right_that_lacks_is_named_with_its_command(secured: Secured) -> No
         config = Config(kafka=secured.kafka("LOGIN", user, instance_id="one"))
         admin = admin_of(config)
         found = [*check_rights(config, admin), *check_transactional_id(config, admin)]
-        assert len(lines := [one for one in found if one.level != "ok"]) == 1, lines
-        (line,) = lines
+        lines = [one for one in found if one.level != "ok"]
+        assert len(lines) == 1, lines
+        line = lines[0]
         assert line.level == ("warning" if lacking.operation == "DescribeConfigs" else "wrong")
         assert f"principal {user!r} may not {lacking.operation}" in line.text
         assert f"--add --allow-principal 'User:{user}' --operation {lacking.operation} --" in line.fix
@@ -263,6 +266,17 @@ def test_folders_and_history(tmp_path: Path) -> None:
     assert ["a.parquet cannot be read" in one.text for one in check_history(config)] == [True]
 
 
+def test_what_is_logged_is_no_part_of_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of commands whose stdout is read by programs: `doctor --json`, `dlq list --json`, `send`."""
+    structlog.reset_defaults()
+    log.to_stderr()
+    structlog.get_logger().warning("kafka does not answer yet")
+    structlog.reset_defaults()
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "kafka does not answer yet" in told.err
+
+
 def test_a_port_that_is_free_stays_free() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -290,9 +304,9 @@ def test_the_command(stage: Stage, tmp_path: Path, scorer_encoder: Encoder) -> N
     run = CliRunner()
     lines = run.invoke(app, ["doctor", "-c", file])
     assert lines.exit_code == 0, lines.output
-    assert {line.split()[0] for line in lines.output.splitlines()} <= {"ok", "warning"}
+    assert {line.split()[0] for line in lines.stdout.splitlines()} <= {"ok", "warning"}
     told = run.invoke(app, ["doctor", "-c", file, "--json"])
-    assert [json.loads(line).keys() for line in told.output.splitlines()] == [{"level", "about", "text", "fix"}] * len(
+    assert [json.loads(line).keys() for line in told.stdout.splitlines()] == [{"level", "about", "text", "fix"}] * len(
         lines.output.splitlines()
     )
     other = tmp_path / "other"
