@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -86,16 +87,14 @@ class Secured:
 
     def allow(self, user: str, rights: Sequence[Right]) -> None:
         """Gives rights."""
-        bindings = [
-            AclBinding(
-                _KINDS[right.kind], right.name,
-                ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL, f"User:{user}", "*",
-                _OPERATIONS[right.operation], AclPermissionType.ALLOW,
-            )
-            for right in rights
-        ]  # fmt: skip
+        bindings = [AclBinding(*_acl(user, right)) for right in rights]
         for future in (self.admin.create_acls(bindings) if bindings else {}).values():
             future.result(30)
+
+    def forbid(self, user: str, right: Right) -> None:
+        """Takes a right."""
+        for future in self.admin.delete_acls([AclBindingFilter(*_acl(user, right))]).values():
+            assert len(future.result(30)) == 1
 
     def set_password(self, user: str, password: str) -> None:
         """Of the mechanism SCRAM-SHA-256."""
@@ -103,6 +102,12 @@ class Secured:
         changes: list[UserScramCredentialAlteration] = [UserScramCredentialUpsertion(user, info, password.encode())]
         for future in self.admin.alter_user_scram_credentials(changes).values():
             future.result(30)
+
+
+def _acl(user: str, right: Right) -> tuple[Any, ...]:
+    pattern = ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL
+    who = (f"User:{user}", "*", _OPERATIONS[right.operation], AclPermissionType.ALLOW)
+    return _KINDS[right.kind], right.name, pattern, *who
 
 
 def keytool(keystore: Path, *words: str) -> None:

@@ -28,7 +28,7 @@ from streaming.follower import Follower
 from streaming.login import Login, ask
 from streaming.publish import Publisher
 from streaming.reader import check_topics
-from streaming.rights import Right, of_letters, of_replay, of_run, of_send, of_serve
+from streaming.rights import Right, named, of_letters, of_replay, of_run, of_send, of_serve
 from streaming.send import send
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -161,8 +161,8 @@ WORDS = {
 }  # fmt: skip
 
 
-def ends(stage: Stage, folder: Path, kafka: Kafka) -> dict[str, tuple[int, str]]:
-    """Exit status of each command, as a process of its own, and what it printed."""
+def ends(stage: Stage, folder: Path, kafka: Kafka, *names: str) -> dict[str, tuple[int, str]]:
+    """Exit status of commands, each a process of its own, and what it printed."""
     secret = folder / "password"
     secret.write_text(kafka.sasl_password.get_secret_value())
     told = json.loads(kafka.model_dump_json(exclude_defaults=True))
@@ -170,10 +170,10 @@ def ends(stage: Stage, folder: Path, kafka: Kafka) -> dict[str, tuple[int, str]]
     file = stage.file(folder, kafka=told)
     began = {
         name: subprocess.Popen(
-            [sys.executable, "-m", "streaming", *words, "--config", str(file)],
+            [sys.executable, "-m", "streaming", *WORDS[name], "--config", str(file)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY,
         )
-        for name, words in WORDS.items()
+        for name in names
     }  # fmt: skip
     said = {name: process.communicate(timeout=120)[0] for name, process in began.items()}
     return {name: (began[name].returncode, text) for name, text in said.items()}
@@ -181,12 +181,12 @@ def ends(stage: Stage, folder: Path, kafka: Kafka) -> dict[str, tuple[int, str]]
 
 def test_the_commands_end_at_once_with_their_status(secured: Secured, stage: Stage, tmp_path: Path) -> None:
     """Though a broker that is away would be waited for 300 s. A password is configuration; a right may be given."""
-    found = ends(stage, tmp_path, secured.kafka("LOGIN", **WRONG))
+    found = ends(stage, tmp_path, secured.kafka("LOGIN", **WRONG), *WORDS)
     assert {name: status for name, (status, _) in found.items()} == dict.fromkeys(WORDS, 2)
     assert [name for name, (_, text) in found.items() if "Invalid username or password" not in text] == []
-    found = ends(stage, tmp_path, secured.kafka("LOGIN", secured.user([])))
-    assert {name: status for name, (status, _) in found.items()} == {**dict.fromkeys(WORDS, 5), "doctor": 2}
-    assert [name for name, (_, text) in found.items() if "may not Describe" not in text and name != "doctor"] == []
+    found = ends(stage, tmp_path, secured.kafka("LOGIN", secured.user([])), "run", "list")
+    assert {name: status for name, (status, _) in found.items()} == {"run": 5, "list": 5}
+    assert [name for name, (_, text) in found.items() if "may not Describe" not in text] == []
 
 
 def test_what_the_broker_does_not_tell_is_told_in_the_log(secured: Secured) -> None:
@@ -242,6 +242,38 @@ def test_these_rights_are_enough(
     finally:
         follower.stop()
     assert follower.failure is None
+
+
+TAKEN: dict[str, Callable[[Kafka], Right]] = {
+    "of scores": lambda kafka: Right("Write", "topic", kafka.topics.scores),
+    "of actions": lambda kafka: Right("Read", "topic", kafka.topics.actions),
+    "of users": lambda kafka: Right("Read", "topic", kafka.topics.users),
+    "of the group": lambda kafka: Right("Read", "group", kafka.group_id),
+    "of transactions": lambda kafka: Right("Write", "transactional id", kafka.transactional_id_prefix, prefixed=True),
+}
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_right_that_is_taken_while_the_scorer_runs_is_named(
+    secured: Secured, guarded: Stage, shop: Shop, scorer_encoder: Encoder, taken: str
+) -> None:
+    stage = guarded
+    ids = [Right("Write", "transactional id", stage.name, prefixed=True)]
+    config = entered(secured, stage, lambda kafka: [*of_run(kafka), *ids], "LOGIN")
+    right, user = TAKEN[taken](config.kafka), config.kafka.sasl_username
+    stage.send_shop(Shop(shop.actions[:5], shop.users, shop.products, shop.comments))
+    words = rf"principal '{user}' may not (Describe or )?{right.operation} {right.kind} '{right.name}"
+    with (  # noqa: PT012
+        pytest.raises(NotAllowed, match=words), named(config.kafka, of_run(config.kafka)),
+        running(config, scorer_encoder) as scorer,
+    ):  # fmt: skip
+        stage.collect(5)
+        secured.forbid(user, right)
+        for action in shop.actions[5:]:
+            stage.send_actions([action])
+            stage.send([("users", row["user_id"].encode(), json.dumps(row).encode()) for row in shop.users[:1]])
+            if scorer.stop.wait(0.5):
+                break
 
 
 def test_a_login_that_is_refused_later_ends_in_bounded_time(
