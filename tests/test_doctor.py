@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from fixtures_scorer import Shop, Stage, running
+from fixtures_scorer import REPOSITORY, Shop, Stage, running
 from fixtures_secured import PASSWORD, Secured
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
@@ -325,7 +325,7 @@ def test_the_command(stage: Stage, tmp_path: Path, scorer_encoder: Encoder) -> N
     assert {line.split()[0] for line in lines.stdout.splitlines()} <= {"ok", "warning"}
     told = run.invoke(app, ["doctor", "-c", file, "--json"])
     assert [json.loads(line).keys() for line in told.stdout.splitlines()] == [{"level", "about", "text", "fix"}] * len(
-        lines.output.splitlines()
+        lines.stdout.splitlines()
     )
     other = tmp_path / "other"
     other.mkdir()
