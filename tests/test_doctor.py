@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from fixtures_scorer import REPOSITORY, Shop, Stage, running
-from fixtures_secured import PASSWORD, Secured
+from fixtures_secured import ANY, PASSWORD, Secured
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
 
@@ -38,9 +38,8 @@ from streaming.findings import Finding
 from streaming.rights import Right, of_run
 from streaming.snapshot_folder import SnapshotFolder
 
-EVERY: Any = None
 EVERY_ACL = AclBindingFilter(
-    ResourceType.ANY, EVERY, ResourcePatternType.ANY, EVERY, EVERY, AclOperation.ANY, AclPermissionType.ANY
+    ResourceType.ANY, ANY, ResourcePatternType.ANY, ANY, ANY, AclOperation.ANY, AclPermissionType.ANY
 )
 
 
