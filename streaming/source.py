@@ -288,22 +288,33 @@ class ActionSource:
                 functools.partial(self._consumer.get_watermark_offsets, partition, timeout=REQUEST_TIMEOUT_S),
                 patience_s,
             )
-            offset = partition.offset
-            if offset < 0:
-                offset = low if self._kafka.start == "earliest" else high
-            elif not low <= offset <= high:
-                at = place(partition.topic, partition.partition, offset)
-                why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {low} to {high}"
-                if not self._kafka.begin_anew:
-                    raise OffsetOutOfRange(
-                        f"{why}: records are gone or the topic was made anew; set kafka.begin_anew for one start to go "
-                        "on with what the topic holds, or reset the group's offsets (kafka-consumer-groups.sh "
-                        "--reset-offsets)"
-                    )
-                _log.warning("records are gone: begins anew with what the topic holds", why=why)
-                offset = low
-            starts[partition.topic, partition.partition] = offset
+            at = (partition.topic, partition.partition)
+            starts[at] = self._start_of(at, partition.offset, low, high)
         return starts
+
+    def _start_of(self, partition: tuple[str, int], committed: int, low: int, high: int) -> int:
+        """The offset to go on from.
+
+        Args:
+            committed: what the group has committed; negative: nothing.
+            low, high: what the topic holds.
+
+        Raises:
+            OffsetOutOfRange: the topic does not hold what is committed.
+        """
+        if committed < 0:
+            return low if self._kafka.start == "earliest" else high
+        if low <= committed <= high:
+            return committed
+        at = place(*partition, committed)
+        why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {low} to {high}"
+        if not self._kafka.begin_anew:
+            raise OffsetOutOfRange(
+                f"{why}: records are gone or the topic was made anew; set kafka.begin_anew for one start to go on with "
+                "what the topic holds, or reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
+            )
+        _log.warning("records are gone: begins anew with what the topic holds", why=why)
+        return low
 
 
 class DimensionSource:
