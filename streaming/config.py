@@ -192,6 +192,7 @@ class Store(_Table):
     deployment: Name = "demo"
     history: str = ""
     history_prefix: str = Field("/root/project/data/JD_data", min_length=1)
+    windows_may_start_empty: bool = False
     backoff_ms: int = Field(200, ge=1, le=60_000)
     backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
     give_up_after_s: Seconds = 300.0

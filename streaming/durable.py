@@ -71,6 +71,7 @@ class Patient:
         self.schema = store.schema
         self.sizes = store.sizes
         self.mark, self.rollback, self.reset, self.close = store.mark, store.rollback, store.reset, store.close
+        self.reload = store.reload
 
     def load(self) -> None:
         self._persist(self._store.load)
@@ -199,9 +200,7 @@ class Stretches:
         self._pay()
         rows = 0
         if any(number == 0 for _, number in loop.source.pending):
-            loop.dimensions.restart()
-            low, committed = loop.dimensions.positions, loop.dimensions.committed
-            loop.dimensions.rewind({p: max(offset, committed.get(p, 0)) for p, offset in low.items()})
+            loop.dimensions.follow()
             while not loop.dimensions.caught_up:
                 rows += self._dimensions()
                 if loop.stop.is_set() or generation != loop.source.generation:

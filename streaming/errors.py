@@ -8,7 +8,8 @@
     │   └── StoreUnavailable
     ├── Aborted           one transaction came to nothing: its batch is read and scored again
     ├── TransactionFatal  the producer is spent: exit, a supervisor starts a new one
-    ├── OffsetOutOfRange  records that should be there are gone: refuse to jump over them
+    ├── LogNotWhole       records that the state needs are gone, or lie elsewhere: refuse to score from a hole
+    │   └── OffsetOutOfRange
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
     ├── ConfigError       refuse to start
@@ -31,6 +32,7 @@ __all__ = [
     "BrokerUnavailable",
     "ConfigError",
     "FolderTaken",
+    "LogNotWhole",
     "ModelUnavailable",
     "OffsetOutOfRange",
     "ScorerError",
@@ -83,8 +85,15 @@ class TransactionFatal(ScorerError):
     """The producer cannot go on, e.g. it was fenced by a newer instance: exit, and let the supervisor restart."""
 
 
-class OffsetOutOfRange(ScorerError):
-    """A committed offset lies outside of its topic: records are gone, or the topic was made anew."""
+class LogNotWhole(ScorerError):
+    """Log, state and committed offsets do not make a whole: records are gone, a topic was made anew or got partitions.
+
+    The message says what is missing and what can be done about it.
+    """
+
+
+class OffsetOutOfRange(LogNotWhole):
+    """A committed offset lies outside of its topic."""
 
 
 class BadSnapshot(ScorerError):

@@ -11,6 +11,7 @@ Rows of one partition keep its order, and rows of one key lie in one partition: 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -29,16 +30,19 @@ from streaming.event import (
     dimension_columns,
     dimension_decoders,
 )
+from streaming.lineage import Lineages
 from streaming.log import place
 from streaming.reader import TopicReader, Waiting, check_topics
 from streaming.refused import Refused
 from streaming.store import EmbeddedStore, restore_singly
+from streaming.topics import Topics
 
 __all__ = ["Direct", "Follower", "State"]
 
 E = TypeVar("E", bound=Event)
 
 STOP_TIMEOUT_S = 10.0
+LOOK_S = 1.0  # how often it asks whether the topics are still the same
 
 _log = structlog.stdlib.get_logger("streaming.follower")
 
@@ -178,19 +182,30 @@ class Follower:
 
     def _follow(self) -> None:
         kafka, batch = self._config.kafka, self._config.batch
-        reader = TopicReader(kafka, Waiting(self._stop))
+        waiting = Waiting(self._stop)
+        topics = Topics(kafka, waiting)
+        lineages = Lineages(self._config, topics)
+        lineages.look()
+        reader = TopicReader(kafka, waiting)
         try:
             partitions = reader.partitions((*self._tables, kafka.topics.actions))
+            starts = {
+                partition: lineages.begin(partition, span) for partition, span in topics.spans(partitions).items()
+            }
             marks = {partition: reader.watermarks(partition) for partition in partitions}
-            refused = Refused(kafka, Waiting(self._stop))
+            refused = Refused(kafka, waiting)
             for _ in refused.update():
                 if self._stop.is_set():
                     return
-            reader.assign({partition: low for partition, (low, _) in marks.items()})
+            reader.assign(starts)
+            looked = time.monotonic()
             while not self._stop.is_set():
                 records = refused.drop(reader.read(batch.messages_max, batch.poll_ms / 1000))
                 if records:
                     self._apply(records)
+                if time.monotonic() - looked > LOOK_S or not (records or self._caught_up):
+                    looked = time.monotonic()
+                    topics.check()
                 if not self._caught_up:
                     # Up to where the log went at the start; a tail of transaction markers shows as an end only.
                     self._left = sum(max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended.keys())

@@ -31,6 +31,7 @@ from streaming.durable import Moved, Patient, Stretches
 from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
 from streaming.event import Actions, Record, action_decoder, reason
 from streaming.health import Health
+from streaming.lineage import Lineages
 from streaming.log import place
 from streaming.metrics import Metrics
 from streaming.poison import Poison
@@ -42,6 +43,7 @@ from streaming.score import encode_scores
 from streaming.snapshots import Snapshots, Standing
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import FeatureStore
+from streaming.topics import Asked
 
 if TYPE_CHECKING:
     from streaming.triton import Scores
@@ -115,6 +117,7 @@ class Batch:
         dead: the records that cannot be scored, and why.
         repeats: how many more actions repeat a request that was scored, and are left out.
         ids: int64 [n, 41].
+        asked: whether the topics are still those that its records were read from.
         after: the state behind it.
         committed: its transaction is.
     """
@@ -128,6 +131,7 @@ class Batch:
     dead: list[tuple[Record, BadEvent]] = field(default_factory=list)
     repeats: int = 0
     ids: npt.NDArray[np.int64] | None = None
+    asked: Asked | None = None
     call: Call | None = None
     after: Standing | None = None
     committed: bool = False
@@ -138,6 +142,7 @@ class Scorer:
 
     Args:
         source: makes the source of actions from its two callbacks, `settle` and `forget`.
+        lineages: what the topics hold, and what the group's state is made of.
         stop: set from outside to finish the batches under way, commit and leave.
         snapshots, restored: where snapshots are taken, and the state that one has brought.
         poison: who is known to kill; default: nobody ever is.
@@ -155,6 +160,7 @@ class Scorer:
         store: FeatureStore,
         encoder: Encoder,
         model: Model,
+        lineages: Lineages,
         publisher: Publisher,
         metrics: Metrics,
         health: Health,
@@ -169,6 +175,7 @@ class Scorer:
         self.config, self.metrics, self.health, self.stop = config, metrics, health, stop
         self.store: FeatureStore = Patient(store, self) if store.durable else store
         self.dimensions, self.encoder, self.model = dimensions, encoder, model
+        self.topics, self.lineages = lineages.topics, lineages
         self.publisher = publisher
         self.source = source(self.settle, self.forget)
         self.snapshots, self.standing = snapshots, restored
@@ -201,7 +208,7 @@ class Scorer:
 
         Raises:
             Unavailable: a server stayed away for longer than its `give_up_after_s`.
-            TransactionFatal, OffsetOutOfRange, ArtifactMismatch: going on would be wrong.
+            TransactionFatal, LogNotWhole, ArtifactMismatch: going on would be wrong.
         """
         self.source.subscribe()
         self.health.watch()
@@ -282,6 +289,7 @@ class Scorer:
             dimension_records = self.dimensions.poll(limits.messages_max) if ready else []
         if not records and not dimension_records:
             return None
+        batch.asked = self.topics.ask()
         return self.prepare(batch, records, dimension_records)
 
     def batch(self) -> Batch:
@@ -447,6 +455,7 @@ class Scorer:
         self._aborts = 0
         self.standing = batch.after
         batch.committed = True
+        self.lineages.remember(batch.ends)
         if self.store.durable and batch.actions is not None:
             self.stretches.owe(batch.actions)
         if self.owns_dimensions():
@@ -485,6 +494,7 @@ class Scorer:
 
         Raises:
             Aborted: nothing of it is visible.
+            LogNotWhole: nothing of it ever will be.
         """
         publisher = self.publisher
         with self.metrics.stage("publish"):
@@ -501,9 +511,11 @@ class Scorer:
             limit, group_id = publisher.dead_letter_bytes_max, self.config.kafka.group_id
             publisher.dead_letters([dead_letter(record, error, limit, group_id) for record, error in batch.dead])
             self.step("dead letters")
-            # 4. The offsets behind the batch, in the name of this member of the group, in its present generation.
+            # 4. The offsets behind the batch, in the name of this member of the group, in its present generation. They
+            # are of the topics that the batch was read from: not of others that were made in their place meanwhile.
+            (batch.asked or self.topics.ask()).check()
             if batch.ends:
-                publisher.offsets(batch.ends, group)
+                publisher.offsets(batch.ends, group, self.lineages.note)
             self.step("offsets")
             # 5. All of it, or none.
             publisher.commit()

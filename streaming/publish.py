@@ -123,9 +123,15 @@ class Publisher:
         """Adds records of any topic to the transaction."""
         self._produce(topic, messages, partition=partition)
 
-    def offsets(self, positions: Mapping[tuple[str, int], int], group_metadata: Any) -> None:
-        """Adds the consumer group's new offsets to the transaction."""
-        offsets = [TopicPartition(*partition, offset) for partition, offset in positions.items()]
+    def offsets(
+        self, positions: Mapping[tuple[str, int], int], group_metadata: Any, note: Callable[[tuple[str, int]], str]
+    ) -> None:
+        """Adds the consumer group's new offsets to the transaction.
+
+        Args:
+            note: what is written beside the offset of a partition.
+        """
+        offsets = [TopicPartition(*p, offset, metadata=note(p)) for p, offset in positions.items()]
         self._call(
             "send_offsets_to_transaction",
             self._producer.send_offsets_to_transaction,

@@ -42,6 +42,7 @@ from streaming.errors import (
     WorkerFailed,
 )
 from streaming.health import Health, HttpServer
+from streaming.lineage import Lineages
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.poison import open_poison
@@ -50,6 +51,7 @@ from streaming.reader import Waiting, check_topics
 from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import open_store
+from streaming.topics import Topics
 from streaming.triton import Model
 from streaming.workers import supervise
 
@@ -122,13 +124,16 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         _log.info("http", host=config.http.host, port=server.port)
         waiting = Waiting(stop, health.beat)
         check_topics(config.kafka, waiting)
+        # Before anything is read: what is read later is of these topics, or it is not used.
+        lineages = Lineages(config, Topics(config.kafka, waiting))
+        lineages.look()
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         store = open_store(config.store, health.beat, config.dedup)
         stack.callback(store.close)
         start = time.monotonic()
         with leaving_at_once(stop):
             snapshots, restored = wait_for_store(
-                config, lambda: load_state(config, store, waiting, metrics), health, stop
+                config, lambda: load_state(config, store, lineages, metrics), health, stop
             )
         if snapshots is not None:
             stack.callback(snapshots.close)
@@ -150,9 +155,9 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         publisher.start()
         _log.info("transactions are ready", transactional_id=publisher.transactional_id)
         scorer = Scorer(
-            config, source=functools.partial(ActionSource, config.kafka, waiting),
-            dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=encoder, model=model,
-            publisher=publisher, metrics=metrics, health=health, stop=stop, step=step,
+            config, source=functools.partial(ActionSource, config.kafka, waiting, lineages),
+            dimensions=DimensionSource(config.kafka, waiting, lineages), store=store, encoder=encoder, model=model,
+            lineages=lineages, publisher=publisher, metrics=metrics, health=health, stop=stop, step=step,
             snapshots=snapshots, restored=restored, poison=poison,
         )  # fmt: skip
         # What is there now stays: the collector need not walk it again with every batch.

@@ -6,7 +6,6 @@ advance when a poll hands records out, and go back with `rewind` when a batch is
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,9 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streaming.config import Kafka
-from streaming.errors import OffsetOutOfRange, ScorerError
+from streaming.errors import LogNotWhole, OffsetOutOfRange, ScorerError
 from streaming.event import Record
+from streaming.lineage import Lineages
 from streaming.log import place
 from streaming.reader import (
     REQUEST_TIMEOUT_S,
@@ -27,6 +27,7 @@ from streaming.reader import (
     records_of,
 )
 from streaming.refused import Refused
+from streaming.topics import Span
 
 __all__ = ["ActionSource", "DimensionSource"]
 
@@ -45,26 +46,33 @@ class ActionSource:
         settle: called before partitions are given up, to commit what is in flight.
         forget: called when partitions were lost already, to drop what is in flight.
         waiting: see `Waiting`.
+        lineages: what the topics hold, and what the group's state is made of.
 
     Attributes:
         positions: the assigned partitions.
         pending: those of them that came since the last `accept`.
         held: of partitions that do not flow, because they are pending or were given up, the offset that the rows in the
             tables stand for. A partition that comes back goes on from there.
+        restored: the same, of the snapshot that this process began with.
         joined: the group has given an assignment, maybe an empty one.
         generation: changes whenever partitions come or go.
         refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
     """
 
-    def __init__(self, kafka: Kafka, waiting: Waiting, settle: Callable[[], None], forget: Callable[[], None]) -> None:
+    def __init__(
+        self, kafka: Kafka, waiting: Waiting, lineages: Lineages, settle: Callable[[], None],
+        forget: Callable[[], None],
+    ) -> None:  # fmt: skip
         self.topic = kafka.topics.actions
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
         self.held: Positions = {}
+        self.restored: Positions = {}
         self.refused = Refused(kafka, waiting)
         self._sifts = False  # offsets were reset to before records that were refused
         self.joined = False
         self._kafka, self._waiting = kafka, waiting
+        self._topics, self._lineages = lineages.topics, lineages
         self._settle, self._forget = settle, forget
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
@@ -159,34 +167,27 @@ class ActionSource:
     def replay(self, tail: int | None = None) -> Iterator[tuple[Sequence[Record], int]]:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
 
-        A partition of which nothing is held is read from its beginning; with `tail`, each from so many offsets before
-        its position, whatever is held. `held` moves on when the next chunk is asked
-        for. Ends early when partitions come or go meanwhile: call it again.
+        A partition of which nothing is held is read from where its lineage begins; with `tail`, each from so many
+        offsets before its position, whatever is held. `held` moves on when the next chunk is asked for. Ends early when
+        partitions come or go meanwhile: call it again.
 
         Raises:
-            OffsetOutOfRange: the topic begins behind what is held.
+            LogNotWhole: records are gone that the tables need.
         """
         generation = self.generation
         targets = {partition: self.positions[partition] for partition in self.pending}
         reader = TopicReader(self._kafka, self._waiting)
         try:
-            starts = {}
-            for partition, target in targets.items():
-                low, _ = reader.watermarks(partition)
-                if tail is not None:
-                    self.held[partition] = max(low, target - tail)
-                held = self.held.setdefault(partition, low)
-                if held < low < target:
-                    raise OffsetOutOfRange(
-                        f"the state of {partition[0]}[{partition[1]}] stands at offset {held}, but the topic begins at "
-                        f"{low}: the records between are gone"
-                    )
-                starts[partition] = held
+            spans = self._topics.spans(targets)
+            starts = {p: self._begin(p, target, spans[p], tail) for p, target in targets.items()}
             left = {partition: targets[partition] - start for partition, start in starts.items()}
             reader.assign({partition: start for partition, start in starts.items() if left[partition] > 0})
             while generation == self.generation:
                 for partition in list(left):
-                    if left[partition] <= 0 or partition in reader.ended or reader.at[partition] >= targets[partition]:
+                    # Behind the last record there may be markers: then the end is seen, and no record. An end before
+                    # the target is that of an open transaction of the shop's, which is waited for.
+                    at = max(reader.at.get(partition, 0), reader.ended.get(partition, 0))
+                    if left[partition] <= 0 or at >= targets[partition]:
                         self.held[partition] = targets[partition]
                         del left[partition]
                 if not left:
@@ -203,6 +204,31 @@ class ActionSource:
                 self.keep_alive()
         finally:
             reader.close()
+
+    def _begin(self, partition: tuple[str, int], target: int, span: Span, tail: int | None) -> int:
+        """The offset from which a partition has to be replayed."""
+        if tail is not None:
+            self.held[partition] = max(span.low, target - tail)
+        held = self.held.get(partition)
+        if span.low > target:
+            raise OffsetOutOfRange(
+                f"{place(*partition, target)} is to be scored next, but the topic begins at {span.low}: the "
+                "records between are gone"
+            )
+        if held is None:
+            held = self._lineages.begin(partition, span)
+            if held > target:
+                raise LogNotWhole(
+                    f"history reaches to {place(*partition, held)}, but records from {target} on are not scored yet: "
+                    "they would be in their own windows; give a history that ends before them"
+                )
+            self.held[partition] = held
+        elif held < span.low:
+            raise OffsetOutOfRange(
+                f"the state of {partition[0]}[{partition[1]}] stands at offset {held}, but the topic begins at "
+                f"{span.low}: the records between are gone"
+            )
+        return held
 
     def close(self) -> None:
         """Leaves the group; `settle` runs first for what is in flight."""
@@ -280,41 +306,40 @@ class ActionSource:
         committed = self._waiting.retry(
             lambda: self._consumer.committed(list(partitions), timeout=REQUEST_TIMEOUT_S), patience_s
         )
+        spans = self._topics.spans((p.topic, p.partition) for p in committed)
         starts: Positions = {}
         for partition in committed:
             if partition.error is not None:
                 raise KafkaException(partition.error)
-            low, high = self._waiting.retry(
-                functools.partial(self._consumer.get_watermark_offsets, partition, timeout=REQUEST_TIMEOUT_S),
-                patience_s,
-            )
             at = (partition.topic, partition.partition)
-            starts[at] = self._start_of(at, partition.offset, low, high)
+            starts[at] = self._start_of(at, partition.offset, spans[at])
         return starts
 
-    def _start_of(self, partition: tuple[str, int], committed: int, low: int, high: int) -> int:
+    def _start_of(self, partition: tuple[str, int], committed: int, span: Span) -> int:
         """The offset to go on from.
 
         Args:
             committed: what the group has committed; negative: nothing.
-            low, high: what the topic holds.
 
         Raises:
-            OffsetOutOfRange: the topic does not hold what is committed.
+            LogNotWhole: the topic does not hold what is committed, or nothing is, though records were scored.
         """
+        if committed >= 0 and self._lineages.is_of_former_topic(partition):
+            return span.low  # as `Lineages.look` has allowed
         if committed < 0:
-            return low if self._kafka.start == "earliest" else high
-        if low <= committed <= high:
+            self._lineages.forgotten(partition, self.restored.get(partition, 0), span)
+            return span.low if self._kafka.start == "earliest" else span.end
+        if span.low <= committed <= span.end:
             return committed
         at = place(*partition, committed)
-        why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {low} to {high}"
+        why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {span.low} to {span.end}"
         if not self._kafka.begin_anew:
             raise OffsetOutOfRange(
-                f"{why}: records are gone or the topic was made anew; set kafka.begin_anew for one start to go on with "
-                "what the topic holds, or reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
+                f"{why}: records that were not scored are gone; kafka.begin_anew = true for one start: go on with what "
+                "the topic holds, or reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
             )
         _log.warning("records are gone: begins anew with what the topic holds", why=why)
-        return low
+        return span.low
 
 
 class DimensionSource:
@@ -322,38 +347,63 @@ class DimensionSource:
 
     Args:
         waiting: see `Waiting`.
+        lineages: what the topics hold, and what the group's state is made of.
 
     Attributes:
         positions: the next record of each partition.
         committed: up to where the group has published the dead letters of these topics.
     """
 
-    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
+    def __init__(self, kafka: Kafka, waiting: Waiting, lineages: Lineages) -> None:
+        self._logs, self._lineages = lineages.topics, lineages
         self.topics = (kafka.topics.users, kafka.topics.products, kafka.topics.comments)
         self.positions: Positions = {}
         self.committed: Positions = {}
         self._kafka, self._waiting = kafka, waiting
         self._reader: TopicReader | None = None
 
-    def restart(self, held: Mapping[tuple[str, int], int] | None = None) -> None:
-        """Reads everything: from what is `held` in the tables, or from the beginning.
+    def restart(self, held: Mapping[tuple[str, int], int]) -> None:
+        """Reads everything: from what is `held` in the tables, or from where their lineage begins.
+
+        Args:
+            held: of some partitions; of the others nothing is in the tables but history.
 
         Raises:
-            OffsetOutOfRange: a topic begins behind what is held, or ends before it.
+            LogNotWhole: records are gone that the tables need.
         """
         self.close()
         self._reader = reader = TopicReader(self._kafka, self._waiting)
-        marks = {partition: reader.watermarks(partition) for partition in reader.partitions(self.topics)}
-        self.positions = {partition: low for partition, (low, _) in marks.items()}
-        for partition, offset in (held or {}).items():
-            low, high = marks.get(partition, (0, 0))
-            if not low <= offset <= high:
+        spans = self._logs.spans(reader.partitions(self.topics))
+        for partition, offset in held.items():
+            span = spans.get(partition, Span(0, 0))
+            if not span.low <= offset <= span.end:
                 raise OffsetOutOfRange(
-                    f"the state of {partition[0]}[{partition[1]}] stands at offset {offset}, but the topic holds {low} "
-                    f"to {high}"
+                    f"the state of {partition[0]}[{partition[1]}] stands at offset {offset}, but the topic holds "
+                    f"{span.low} to {span.end}"
                 )
-            self.positions[partition] = offset
+        self.positions = {p: held[p] if p in held else self._lineages.begin(p, span) for p, span in spans.items()}
         self.ask_committed()
+        reader.assign(self.positions)
+
+    def follow(self) -> None:
+        """Reads on from what the group has committed: a store that keeps its rows has those before.
+
+        Raises:
+            LogNotWhole: records are gone that were never inserted.
+        """
+        self.close()
+        self._reader = reader = TopicReader(self._kafka, self._waiting)
+        spans = self._logs.spans(reader.partitions(self.topics))
+        self.positions = {partition: span.low for partition, span in spans.items()}
+        self.ask_committed()
+        for partition, committed in self.committed.items():
+            if 0 < committed < spans[partition].low and not self._kafka.begin_anew:
+                raise OffsetOutOfRange(
+                    f"group {self._kafka.group_id!r} has inserted {partition[0]}[{partition[1]}] up to offset "
+                    f"{committed}, but the topic begins at {spans[partition].low}: the rows between are in no table; "
+                    "load them (`jd-intent-score load`), then set kafka.begin_anew = true for one start"
+                )
+        self.positions = {p: max(low, self.committed.get(p, 0)) for p, low in self.positions.items()}
         reader.assign(self.positions)
 
     def look_again(self) -> None:
@@ -364,7 +414,9 @@ class DimensionSource:
     def ask_committed(self) -> None:
         """Asks the group how far the dead letters of these topics are published."""
         if self._reader is not None:
-            self.committed = self._reader.committed(list(self.positions))
+            committed = self._reader.committed(list(self.positions))
+            # What was committed of a topic that was made anew since says nothing of the one that is there.
+            self.committed = {p: 0 if self._lineages.is_of_former_topic(p) else o for p, o in committed.items()}
 
     def unpublished(self) -> Iterator[list[Record]]:
         """The records before `positions` that the group has not committed: their dead letters may be missing."""

@@ -7,16 +7,25 @@ calls, callbacks and errors are those that librdkafka has. Errors are drawn by t
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import OffsetSpec
 
 if TYPE_CHECKING:
     from simulator import Process, Task, World
 
-__all__ = ["Broker", "Consumer", "Entry", "Place", "Producer"]
+__all__ = ["Admin", "Broker", "Consumer", "Entry", "Place", "Producer"]
 
 Place = tuple[str, int]
 
@@ -32,6 +41,7 @@ class Transaction:
     since: float
     marked: float = 0.0
     offsets: dict[Place, int] = field(default_factory=dict)
+    notes: dict[Place, str | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,11 +83,11 @@ class Entry:
 
 
 class Log:
-    """One partition. Offsets may have gaps, as markers of transactions leave them."""
+    """One partition. Offsets may have gaps, as markers of transactions leave them; what lies before `low` is gone."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.end = 0
+        self.low = self.end = 0
 
     def append(self, entry: Entry) -> None:
         entry.at = self.end
@@ -89,6 +99,11 @@ class Log:
         return next(
             (e.at for e in self.entries if (t := e.transaction) and (t.state == "open" or t.marked > now)), self.end
         )
+
+    def trim(self, low: int) -> None:
+        """Retention: deletes what lies before `low`."""
+        self.low = max(self.low, low)
+        self.entries = [entry for entry in self.entries if entry.at >= self.low]
 
     def read(self, position: int, count: int, stable: int | None = None) -> list[Entry]:
         """`stable`: where to end; aborted entries are left out then."""
@@ -114,7 +129,9 @@ class Broker:
         self.world = world
         self.eager = eager
         self.logs: dict[Place, Log] = {(topic, n): Log() for topic, count in topics.items() for n in range(count)}
+        self.ids = {topic: f"{topic}/1" for topic in topics}
         self.committed: dict[Place, int] = {}
+        self.notes: dict[Place, str | None] = {}
         self.epochs: dict[str, int] = {}
         self.open: dict[str, Transaction] = {}
         self.members: dict[str, Member] = {}
@@ -157,6 +174,7 @@ class Broker:
                 if offset < self.committed.get(place, 0):
                     raise AssertionError(f"{name} commits {place}@{offset} after {self.committed[place]}")
                 self.committed[place] = offset
+            self.notes |= transaction.notes
         for log in {id(log): log for place, log in self.logs.items() if self._wrote(log, transaction)}.values():
             log.end += 1  # the marker
         self.world.tell(f"broker: {name} {state} {transaction.offsets}")
@@ -297,7 +315,8 @@ class Consumer(Client):
             if self.world.luck("broker away"):
                 self.world.sleep(timeout)
                 fail(KafkaError._TRANSPORT, "watermarks: broker transport failure", retriable=True)
-        return 0, self._end((partition.topic, partition.partition))
+        place = (partition.topic, partition.partition)
+        return self.broker.logs[place].low, self._end(place)
 
     def list_topics(self, timeout: float) -> Any:
         self.call("list_topics")
@@ -388,6 +407,10 @@ class Consumer(Client):
         flowing = [place for place in sorted(self.position) if place not in self.paused]
         random.shuffle(flowing)
         for place in flowing:
+            if self.position[place] < self.broker.logs[place].low:
+                gone = Entry(place, self.position[place], None, None, [])
+                gone.failure = KafkaError(KafkaError._AUTO_OFFSET_RESET, "offset out of range")
+                return [gone]
             end, most = self._end(place), min(count - len(found), random.randint(1, 6))
             entries = self.broker.logs[place].read(self.position[place], most, end if self.committed_only else None)
             if entries:
@@ -406,7 +429,77 @@ class Consumer(Client):
         return log.stable(self.world.now) if self.committed_only else log.end
 
 
+class Admin(Client):
+    """confluent_kafka.admin.AdminClient, as `streaming.topics` uses it: what it tells was so when it was asked."""
+
+    def __init__(self, world: World, _: Mapping[str, Any]) -> None:
+        super().__init__(world)
+
+    def list_topics(self, timeout: float) -> Any:
+        self.call("list_topics")
+        return _Metadata(self.broker)
+
+    def describe_topics(self, asked: TopicCollection, request_timeout: float) -> dict[str, Answer]:
+        broker = self.broker
+        return {
+            name: Answer(self, _Described(broker.ids[name], sum(topic == name for topic, _ in broker.logs)))
+            for name in asked.topic_names
+        }
+
+    def list_offsets(
+        self, asked: Mapping[TopicPartition, Any], isolation_level: Any, request_timeout: float
+    ) -> dict[TopicPartition, Answer]:
+        if isolation_level != IsolationLevel.READ_UNCOMMITTED:
+            raise AssertionError("the end for who reads committed is not simulated here")
+        found = {}
+        for partition, at in asked.items():
+            log = self.broker.logs[partition.topic, partition.partition]
+            offset = log.low if at is OffsetSpec.earliest() else log.end  # type: ignore[no-untyped-call]
+            found[partition] = Answer(self, _Offset(offset))
+        return found
+
+    def list_consumer_group_offsets(
+        self, asked: Sequence[ConsumerGroupTopicPartitions], request_timeout: float
+    ) -> dict[str, Answer]:
+        broker = self.broker
+        found = [TopicPartition(*p, offset, metadata=broker.notes.get(p)) for p, offset in broker.committed.items()]
+        group = asked[0].group_id
+        return {group: Answer(self, types.SimpleNamespace(topic_partitions=found))}
+
+
+@dataclass
+class _Described:
+    topic_id: str
+    count: int
+
+    @property
+    def partitions(self) -> range:
+        return range(self.count)
+
+
+@dataclass
+class _Offset:
+    offset: int
+
+
+@dataclass
+class Answer:
+    """A future of the admin's: done at once, unless the broker is away."""
+
+    admin: Admin
+    value: Any
+
+    def result(self, timeout: float) -> Any:
+        self.admin.call("answer")
+        if self.admin.world.luck("broker away"):
+            self.admin.world.sleep(timeout)
+            fail(KafkaError._TIMED_OUT, "no answer", retriable=True)
+        return self.value
+
+
 class _Metadata:
+    cluster_id = "simulated"
+
     def __init__(self, broker: Broker) -> None:
         self.topics: dict[str, Any] = {}
         for topic, partition in broker.logs:
@@ -477,6 +570,7 @@ class Producer(Client):
             self._broken = "illegal generation"
             fail(KafkaError.ILLEGAL_GENERATION, "send_offsets: illegal generation", abort=True)
         self._open().offsets |= {(p.topic, p.partition): p.offset for p in offsets}
+        self._open().notes |= {(p.topic, p.partition): p.metadata for p in offsets}
         if self.world.luck("lost answer"):
             self.world.sleep(timeout)
             fail(KafkaError._TIMED_OUT, "send_offsets timed out, though it was done", retriable=True)

@@ -46,14 +46,15 @@ import xxhash
 from confluent_kafka import KafkaException
 from fixtures_scorer import REPOSITORY, START_MS, Shop, loaded_store, probabilities
 from greenlet import getcurrent, greenlet
-from simulated_kafka import Broker, Consumer, Entry, Place, Producer
+from simulated_kafka import Admin, Broker, Consumer, Entry, Place, Producer
 
 import streaming.loop
 import streaming.publish
 import streaming.reader
 import streaming.snapshots
+import streaming.topics
 from streaming.config import Config
-from streaming.errors import ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, ScorerError
+from streaming.errors import ArtifactMismatch, LogNotWhole, ModelUnavailable, ScorerError
 from streaming.event import (
     Actions,
     Decoder,
@@ -66,6 +67,7 @@ from streaming.event import (
     reason_of,
 )
 from streaming.health import Health
+from streaming.lineage import Lineages
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.poison import Poison, open_poison
@@ -75,6 +77,7 @@ from streaming.snapshot_folder import Writing
 from streaming.snapshots import Snapshots
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import EmbeddedStore, FeatureStore
+from streaming.topics import Topics
 from streaming.triton import Scores
 
 __all__ = ["Violation", "simulate"]
@@ -837,6 +840,8 @@ class Schedule:
         self.stores.append(store)
         try:
             waiting = Waiting(event, health.beat)
+            lineages = Lineages(config, Topics(config.kafka, waiting))
+            lineages.look()
             publisher = Publisher(config.kafka, event, health.beat)
             publisher.start()
             health.ready("model")
@@ -854,11 +859,11 @@ class Schedule:
                 journals = config.poison.model_copy(update={"folder": f"{self._folder.name}/poison"})
                 process.poison = open_poison(config.model_copy(update={"poison": journals}))
             scorer = Scorer(
-                config, source=functools.partial(ActionSource, config.kafka, waiting),
-                dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=bench().encoder,
-                model=Model(world, config, bench().encoder.digest), publisher=publisher, metrics=metrics,
-                health=health, stop=event, snapshots=snapshots, restored=restored, poison=process.poison,
-                step=world.point, start=lambda work: Work(world, work),
+                config, source=functools.partial(ActionSource, config.kafka, waiting, lineages),
+                dimensions=DimensionSource(config.kafka, waiting, lineages), store=store, encoder=bench().encoder,
+                model=Model(world, config, bench().encoder.digest), lineages=lineages, publisher=publisher,
+                metrics=metrics, health=health, stop=event, snapshots=snapshots, restored=restored,
+                poison=process.poison, step=world.point, start=lambda work: Work(world, work),
                 clock=lambda: START_MS / 1000 + world.now + world.wall_s,
             )  # fmt: skip
             if self.deadly:
@@ -866,7 +871,7 @@ class Schedule:
             self.mutate(scorer)
             self.scorers[name] = (*self.scorers[name][:3], scorer)
             scorer.run()
-        except OffsetOutOfRange:
+        except LogNotWhole:
             raise
         except (ScorerError, KafkaException, Defect) as error:
             world.tell(f"{name}: exits: {type(error).__name__}: {error}")
@@ -961,6 +966,7 @@ def _simulated(world: World) -> Iterator[None]:
     abandoned = Writing.abandon
     changes: list[tuple[Any, str, Any]] = [
         (streaming.reader, "Consumer", lambda settings, **_: Consumer(world, settings)),
+        (streaming.topics, "AdminClient", lambda settings, **_: Admin(world, settings)),
         (streaming.publish, "Producer", lambda settings, **_: Producer(world, settings)),
         (streaming.snapshots, "threading", types.SimpleNamespace(Thread=writers.thread, Event=threading.Event)),
         (streaming.snapshots, "queue", types.SimpleNamespace(Queue=writers.queue)),

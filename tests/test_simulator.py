@@ -94,7 +94,7 @@ def commits_offsets_before_scores(scorer: Scorer) -> None:
     def early(batch: Batch, scores: Any, group: Any) -> None:
         if batch.ends:
             publisher.begin()
-            publisher.offsets(batch.ends, group)
+            publisher.offsets(batch.ends, group, scorer.lineages.note)
             publisher.commit()
         commit(dataclasses.replace(batch, ends={}), scores, group)
 
@@ -108,7 +108,7 @@ def commits_scores_before_offsets(scorer: Scorer) -> None:
         commit(dataclasses.replace(batch, ends={}), scores, group)
         if batch.ends:
             publisher.begin()
-            publisher.offsets(batch.ends, group)
+            publisher.offsets(batch.ends, group, scorer.lineages.note)
             publisher.commit()
 
     change(scorer, "commit", late)
