@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 if TYPE_CHECKING:
     from simulator import Process, Task, World
@@ -267,6 +267,8 @@ class Consumer(Client):
         place = (partition.topic, partition.partition)
         if place not in self.position:
             fail(KafkaError._STATE, f"seek of {place}, which is not assigned")
+        if self.position[place] == OFFSET_END and self.world.luck("seek too early"):
+            fail(KafkaError._STATE, f"seek of {place}, which is not fetched yet")
         self.position[place] = partition.offset
 
     def consume(self, count: int, timeout: float) -> list[Entry]:
@@ -331,7 +333,10 @@ class Consumer(Client):
 
     def _tell(self, callback: str, places: set[Place]) -> None:
         self.world.tell(f"{self.process.name}: {callback} {sorted(places)}")
+        before = self.world.now
         self._callbacks[callback](self, [TopicPartition(*place) for place in sorted(places)])
+        if callback == "on_assign" and self.world.now > before:
+            raise AssertionError(f"{self.process.name}: its own partitions waited while new ones came")
 
     def _wait(self, timeout: float) -> None:
         """Waits for records in vain, or until the group has news."""
@@ -389,6 +394,8 @@ class Consumer(Client):
         random.shuffle(flowing)
         for place in flowing:
             end, most = self._end(place), min(count - len(found), random.randint(1, 6))
+            if self.position[place] == OFFSET_END:
+                self.position[place] = end
             entries = self.broker.logs[place].read(self.position[place], most, end if self.committed_only else None)
             if entries:
                 self.position[place] = entries[-1].at + 1
