@@ -117,6 +117,7 @@ class Broker:
         self.committed: dict[Place, int] = {}
         self.epochs: dict[str, int] = {}
         self.open: dict[str, Transaction] = {}
+        self.forgotten: set[str] = set()  # transactional.ids
         self.members: dict[str, Member] = {}
         self.generation = 0
         self.target: dict[str, set[Place]] = {}
@@ -145,6 +146,7 @@ class Broker:
         if name in self.open:
             self.end_transaction(name, "aborted")
         self.epochs[name] = self.epochs.get(name, 0) + 1
+        self.forgotten.discard(name)
         return self.epochs[name]
 
     def end_transaction(self, name: str, state: str) -> None:
@@ -475,6 +477,12 @@ class Producer(Client):
             self._broken = self._broken or "the coordinator moved"
             fail(KafkaError._STATE, f"send_offsets: {self._broken}", abort=True)
         self._maybe_away("send_offsets", timeout)
+        if self.name not in self.broker.open and self.world.luck("id forgotten"):
+            self.broker.forgotten.add(self.name)
+        if self.name in self.broker.forgotten:
+            # librdkafka lets this transaction be aborted, and fails in the next one in the same way.
+            self._broken = "the transactional.id is not known"
+            fail(KafkaError.INVALID_PRODUCER_ID_MAPPING, f"send_offsets: {self._broken}", abort=True)
         self._flush()
         name, generation = group
         if name not in self.broker.members:

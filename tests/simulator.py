@@ -110,6 +110,7 @@ FAULTS = {
     "lost answer": 0.05,
     "lost producer": 0.004,
     "hang": 0.01,
+    "id forgotten": 0.01,
     "queue full": 0.02,
     "noise": 0.02,
     "seek too early": 0.3,

@@ -56,6 +56,16 @@ def test_a_deadly_record_kills_so_often_and_then_no_more() -> None:
         assert TRIES_MAX <= world.counts["deadly"] <= 2 * PROCESSES * (1 + TRIES_MAX)
 
 
+def test_a_transactional_id_that_the_broker_has_forgotten_costs_one_transaction() -> None:
+    only = {**dict.fromkeys(FAULTS, 0.0), "id forgotten": 0.2}
+    for seed in (0, 1, 4):
+        world = simulate(seed, faults=only)
+        assert world.counts.keys() == {"id forgotten"}
+        assert not [line for line in world.trace if "exits" in line]
+        starts, producers = (sum(line.endswith(end) for line in world.trace) for end in (": starts", ": init"))
+        assert producers == starts + world.counts["id forgotten"]
+
+
 def test_a_seed_names_one_schedule() -> None:
     first, second, other = simulate(7), simulate(7), simulate(8)
     assert list(first.trace) == list(second.trace)
