@@ -82,7 +82,7 @@ class Aborted(ScorerError):
 
 
 class TransactionFatal(ScorerError):
-    """The producer cannot go on, e.g. it was fenced by a newer instance: exit, and let the supervisor restart."""
+    """The producer cannot go on, e.g. it was fenced: exit, and let the supervisor restart."""
 
 
 class LogNotWhole(ScorerError):

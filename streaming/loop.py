@@ -14,7 +14,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import structlog
 
+from streaming.beside import Outcome, Start, in_thread
 from streaming.breaker import Breaker
 from streaming.config import Config
 from streaming.deadletter import dead_letter
@@ -81,28 +81,6 @@ class Encoder(Protocol):
     def digest(self) -> str: ...
 
     def encode(self, features: pa.Table) -> npt.NDArray[np.int64]: ...
-
-
-class Outcome(Protocol):
-    """Of work beside the loop: raises what it raised, `concurrent.futures.TimeoutError` while it still runs."""
-
-    def result(self, timeout: float | None = None) -> None: ...
-
-
-def in_thread(work: Callable[[], None]) -> Outcome:
-    """Does `work` on a thread of its own: a daemon, because one that hangs in librdkafka must not keep the process."""
-    outcome = Future[None]()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(None)
-
-    threading.Thread(target=run, name="publish", daemon=True).start()
-    return outcome
 
 
 @dataclass
@@ -169,7 +147,7 @@ class Scorer:
         restored: Standing | None = None,
         poison: Poison | None = None,
         step: Callable[[str], None] = lambda _: None,
-        start: Callable[[Callable[[], None]], Outcome] = in_thread,
+        start: Start = in_thread,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config, self.metrics, self.health, self.stop = config, metrics, health, stop
@@ -215,6 +193,7 @@ class Scorer:
         try:
             while not self.stop.is_set():
                 self.report()
+                self.source.learn()
                 if self.source.pending or self.store.durable:
                     with contextlib.suppress(Moved):
                         (self.rebuild.run if self.source.pending else self.stretches.go_round)()
@@ -611,7 +590,9 @@ class Scorer:
         if time.monotonic() - self._reported < REPORT_S:
             return
         self._reported = time.monotonic()
-        if self.source.joined:
+        if unknown := self.source.unknown():
+            self.health.not_ready("assignment", f"Kafka is asked where {unknown} start; the other partitions flow")
+        elif self.source.joined:
             self.health.ready("assignment")
             if not self.source.positions:
                 self.health.ready("state")  # more scorers than partitions: this one waits for its turn

@@ -2,7 +2,8 @@
 
 `Publisher` is a transactional producer whose errors are sorted into three: what passes is retried in here, what costs
 the transaction becomes `Aborted` (already aborted: the batch can be done again), what costs the producer becomes
-`TransactionFatal` (the process has to go: another instance took its transactional.id, or it is lost).
+`TransactionFatal` (the process has to go: another process took its transactional.id, or it is lost). A broker that has
+forgotten the transactional.id while nobody sent costs one transaction: the producer is made anew.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Publisher:
         topics: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
-        self._patience_s = kafka.give_up_after_s
+        self._patience_s, self._timeout_s = kafka.give_up_after_s, kafka.transaction_timeout_s
         self._stop, self._beat = stop, beat
         self._running: _Running | None = None
         common = kafka.client()
@@ -79,7 +80,7 @@ class Publisher:
         self.dead_letter_bytes_max = limits[self._dead_letters]
         self._committed = 0.0
         self.transactional_id = transactional_id or f"{kafka.transactional_id_prefix}-{kafka.instance}"
-        settings = {
+        self._settings = {
             **common,
             "transactional.id": self.transactional_id,
             "transaction.timeout.ms": int(kafka.transaction_timeout_s * 1000),
@@ -96,10 +97,7 @@ class Publisher:
             "partitioner": "murmur2_random",
             **kafka.librdkafka.producer,
         }
-        try:
-            self._producer = Producer(settings, logger=logging.getLogger("librdkafka"))
-        except KafkaException as error:
-            raise ConfigError(f"kafka: librdkafka refuses the producer's settings: {error.args[0].str()}") from error
+        self._producer = self._open()
 
     def start(self) -> None:
         """Takes the transactional.id: fences a former holder and ends the transaction that it left open."""
@@ -181,6 +179,22 @@ class Publisher:
             self._abort()
             raise Aborted(f"produce to {topic}: {error.args[0].str()}") from error
 
+    def _open(self) -> Producer:
+        try:
+            return Producer(self._settings, logger=logging.getLogger("librdkafka"))
+        except KafkaException as error:
+            raise ConfigError(f"kafka: librdkafka refuses the producer's settings: {error.args[0].str()}") from error
+
+    def _renew(self) -> None:
+        """A new producer under the same transactional.id; what the old one has not committed never will be.
+
+        librdkafka asks for a new producer id when the broker refuses a topic for a transaction, but not when it
+        refuses the group's offsets: then each further transaction fails in the same way.
+        """
+        self.close()
+        self._producer = self._open()
+        self.start()
+
     def _abort(self) -> None:
         self._call("abort_transaction", self._producer.abort_transaction, CALL_TIMEOUT_S)
 
@@ -201,11 +215,14 @@ class Publisher:
                 call(*arguments)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
+                if error.code() in _FORGOTTEN:
+                    self._renew()
+                    raise Aborted(f"{step}: the broker has forgotten the transactional.id: {error.str()}") from raised
                 if error.txn_requires_abort() or (error.retriable() and not repeat and not error.fatal()):
                     self._abort()
                     raise Aborted(f"{step}: {error.str()}") from raised
                 if error.fatal() or not error.retriable():
-                    raise TransactionFatal(f"{step}: {error.str()} ({error.name()})") from raised
+                    raise TransactionFatal(self._why_fatal(step, error)) from raised
                 if self._stop.is_set() and not leaving:
                     leaving, deadline = True, min(deadline, time.monotonic() + STOP_S)
                 if time.monotonic() > deadline:
@@ -220,6 +237,23 @@ class Publisher:
                 return
             finally:
                 self._running = None
+
+    def _why_fatal(self, step: str, error: KafkaError) -> str:
+        told = f"{step}: {error.str()} ({error.name()})"
+        if error.code() not in _FENCED:
+            return told
+        return (
+            f"{told}: either another process has begun with transactional.id {self.transactional_id!r} (each scorer "
+            "needs its own kafka.instance_id), or the broker has ended a transaction of this one that was open for "
+            f"longer than kafka.transaction_timeout_s = {self._timeout_s:g}, as after a pause of the process"
+        )
+
+
+_FORGOTTEN = {KafkaError.INVALID_PRODUCER_ID_MAPPING, KafkaError.UNKNOWN_PRODUCER_ID}
+"""After `transactional.id.expiration.ms` (7 days) without a transaction."""
+
+_FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
+"""The broker tells both cases by the same words."""
 
 
 def _message_bytes_max(common: Mapping[str, Any], topics: Sequence[str]) -> dict[str, int]:

@@ -42,6 +42,20 @@ class Waiting:
     def __init__(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
         self._stop, self._beat = stop, beat
 
+    def beside(self) -> Waiting:
+        """The same for work beside the loop, which must not say that the loop is alive."""
+        return Waiting(self._stop)
+
+    def rest(self, why: str) -> None:
+        """A moment before something is looked at again.
+
+        Raises:
+            Stopped: told to stop; `why` says while what.
+        """
+        self._beat()
+        if self._stop.wait(random.uniform(0.1, 0.3)):
+            raise Stopped(why)
+
     def retry(self, call: Callable[[], Any], patience_s: float) -> Any:
         """What `call` returns; it is called again while the broker is away or not ready.
 
@@ -111,7 +125,9 @@ class TopicReader:
         return low, high
 
     def committed(self, partitions: Sequence[tuple[str, int]]) -> Positions:
-        """What the group `kafka.group_id` has committed; 0 where it has nothing.
+        """What the group `kafka.group_id` has committed; negative where it has nothing.
+
+        Kafka tells it once no transaction is open that changes it.
 
         Raises:
             KafkaException: the broker does not tell it of a partition.
@@ -123,7 +139,7 @@ class TopicReader:
         for partition in found:
             if partition.error is not None:
                 raise KafkaException(partition.error)
-        return {(p.topic, p.partition): max(p.offset, 0) for p in found}
+        return {(p.topic, p.partition): p.offset for p in found}
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Reads on from `positions`."""
@@ -196,6 +212,27 @@ class CommittedReader:
                     )
         finally:
             reader.close()
+
+    def wait_until_closed(self, reader: TopicReader) -> None:
+        """Waits until no transaction is open any more of those that were when it was asked; reads nothing.
+
+        Args:
+            reader: one that reads what is committed.
+
+        Raises:
+            ConfigError: the topic does not exist.
+            BrokerUnavailable: one stays open for `patience_s`.
+        """
+        ends = {partition: high for partition, (_, high) in self._spans().items()}
+        deadline = time.monotonic() + self._patience_s
+        for partition, end in ends.items():
+            while reader.watermarks(partition)[1] < end:
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(
+                        f"{self._topic}: a transaction was still open in partition {partition[1]} after "
+                        f"{self._patience_s:.0f} s"
+                    )
+                self._waiting.rest(f"while a transaction is open in {self._topic}")
 
     def _spans(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Of each partition the first offset, and the end, committed or not."""

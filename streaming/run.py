@@ -2,7 +2,7 @@
 
 Exit status: 0 told to stop; 1 a defect (the state is rebuilt by the next start); 2 the configuration is wrong;
 3 encoder, model and SQL do not belong together; 4 a server stayed away for longer than its `give_up_after_s`;
-5 Kafka refuses: fenced by a newer instance, offsets out of range, not authorised; or another process
+5 Kafka refuses: fenced, offsets out of range, not authorised; or another process
 has the state folder.
 """
 

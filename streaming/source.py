@@ -10,28 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
+from streaming.beside import Start, in_thread
 from streaming.config import Kafka
-from streaming.errors import LogNotWhole, OffsetOutOfRange, ScorerError
+from streaming.errors import LogNotWhole, OffsetOutOfRange
 from streaming.event import Record
 from streaming.lineage import Lineages
 from streaming.log import place
-from streaming.reader import (
-    REQUEST_TIMEOUT_S,
-    Positions,
-    TopicReader,
-    Waiting,
-    consumer_settings,
-    open_consumer,
-    records_of,
-)
+from streaming.reader import Positions, TopicReader, Waiting, consumer_settings, open_consumer, records_of
 from streaming.refused import Refused
+from streaming.starts import Inquiry
 from streaming.topics import Span
 
 __all__ = ["ActionSource", "DimensionSource"]
 
 REPLAY_CHUNK = 10_000  # records that a replay hands out at once: large enough to be fast, small enough to keep polling
+ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
 
 _log = structlog.stdlib.get_logger("streaming.source")
 
@@ -39,29 +34,31 @@ _log = structlog.stdlib.get_logger("streaming.source")
 class ActionSource:
     """`user-actions` through a consumer group.
 
-    New partitions come paused and are `pending`: the loop brings their rows into the tables (`streaming.rebuild`), then
-    calls `accept`.
+    New partitions come paused, and Kafka is asked beside the flow where they start (`streaming.starts`). Once `learn`
+    has the answer they are `pending`: the loop brings their rows into the tables (`streaming.rebuild`), then calls
+    `accept`.
 
     Args:
         settle: called before partitions are given up, to commit what is in flight.
         forget: called when partitions were lost already, to drop what is in flight.
         waiting: see `Waiting`.
         lineages: what the topics hold, and what the group's state is made of.
+        start: does the asking beside the loop.
 
     Attributes:
-        positions: the assigned partitions.
+        positions: the assigned partitions whose start is known.
         pending: those of them that came since the last `accept`.
         held: of partitions that do not flow, because they are pending or were given up, the offset that the rows in the
             tables stand for. A partition that comes back goes on from there.
         restored: the same, of the snapshot that this process began with.
         joined: the group has given an assignment, maybe an empty one.
-        generation: changes whenever partitions come or go.
+        generation: changes whenever partitions come, are known or go.
         refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
     """
 
     def __init__(
         self, kafka: Kafka, waiting: Waiting, lineages: Lineages, settle: Callable[[], None],
-        forget: Callable[[], None],
+        forget: Callable[[], None], *, start: Start = in_thread,
     ) -> None:  # fmt: skip
         self.topic = kafka.topics.actions
         self.positions: Positions = {}
@@ -73,7 +70,9 @@ class ActionSource:
         self.joined = False
         self._kafka, self._waiting = kafka, waiting
         self._topics, self._lineages = lineages.topics, lineages
-        self._settle, self._forget = settle, forget
+        self._settle, self._forget, self._start = settle, forget, start
+        self._inquiries: list[Inquiry] = []
+        self._known: Positions = {}  # where partitions start that are not sought yet
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
         self.generation = 0
@@ -101,7 +100,7 @@ class ActionSource:
         """
         self._seek()
         generation = self.generation
-        records = self._consume(1, wait_s)
+        records = self._consume(1, min(wait_s, ASKING_POLL_S) if self.unknown() else wait_s)
         if records and count > 1:
             records += self._consume(count - 1, linger_s)
         if generation != self.generation or self._rewind:
@@ -132,6 +131,33 @@ class ActionSource:
         flowing = [TopicPartition(*partition) for partition in self.positions if partition not in self.pending]
         if flowing:
             self._consumer.resume(flowing)
+
+    def unknown(self) -> str:
+        """The assigned partitions of which it is not known yet where they start, for messages; "": none."""
+        unknown = self._known.keys() | {p for inquiry in self._inquiries for p in inquiry.partitions}
+        return ", ".join(f"{topic}[{number}]" for topic, number in sorted(unknown))
+
+    def learn(self) -> None:
+        """Takes up the partitions of which it is known by now where they start: they are `pending`.
+
+        Raises:
+            OffsetOutOfRange: a committed offset lies outside of its topic.
+            BrokerUnavailable, KafkaException, Stopped: Kafka does not tell, see `Inquiry.answer`.
+        """
+        self._inquiries = [inquiry for inquiry in self._inquiries if inquiry.partitions]
+        for inquiry in list(self._inquiries):
+            if (told := inquiry.answer()) is None:
+                continue
+            for partition in inquiry.partitions:
+                of = told[partition]
+                self._known[partition] = self._start_of(partition, of.committed, of.span)
+            self._inquiries.remove(inquiry)
+        for partition, offset in list(self._known.items()):
+            if self._sought(partition, offset):
+                self.positions[partition] = self._known.pop(partition)
+                self.pending.add(partition)
+                self.generation += 1
+                _log.info("partition starts", at=place(*partition, offset))
 
     def accept(self) -> None:
         """The tables stand for `positions`: all records flow."""
@@ -240,6 +266,16 @@ class ActionSource:
             raise self._failure
         return records_of(messages)
 
+    def _sought(self, partition: tuple[str, int], offset: int) -> bool:
+        """Puts a new partition, which is paused, to where it starts; False: the client has not got it ready yet."""
+        try:
+            self._consumer.seek(TopicPartition(*partition, offset))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise
+            return False
+        return True
+
     def _seek(self) -> None:
         rewind, self._rewind = self._rewind, {}
         for (topic, partition), offset in rewind.items():
@@ -250,21 +286,18 @@ class ActionSource:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.joined = True
         self.generation += bool(partitions)
-        try:
-            starts = self._starts(partitions)
-        except (ScorerError, KafkaException) as error:
-            self._failure = error
-            starts = {}
-        assigned = [TopicPartition(*partition, offset) for partition, offset in starts.items()]
+        # Nothing is asked in here: the loop stands still. The end is an offset that no topic lacks; they are paused,
+        # and sought once it is known where they start.
+        assigned = [TopicPartition(given.topic, given.partition, OFFSET_END) for given in partitions]
         if self._incremental:
             consumer.incremental_assign(assigned)
         else:
             consumer.assign(assigned)
         if assigned:
             consumer.pause(assigned)
-            self.positions.update(starts)
-            self.pending |= starts.keys()
-        _log.info("partitions assigned", partitions=[place(*p, offset) for p, offset in starts.items()])
+            new = [(given.topic, given.partition) for given in partitions]
+            self._inquiries.append(Inquiry(self._kafka, self._waiting, self._topics, new, self._start))
+        _log.info("partitions assigned", partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._give_up(consumer, partitions, self._settle)
@@ -283,6 +316,9 @@ class ActionSource:
         for given in partitions:
             partition = (given.topic, given.partition)
             self._rewind.pop(partition, None)
+            self._known.pop(partition, None)
+            for inquiry in self._inquiries:
+                inquiry.partitions.discard(partition)
             position = self.positions.pop(partition, None)
             if partition in self.pending:
                 self.pending.remove(partition)  # `held` says how far it had come
@@ -293,27 +329,6 @@ class ActionSource:
         else:
             self.joined = False
             consumer.unassign()
-
-    def _starts(self, partitions: Sequence[TopicPartition]) -> Positions:
-        """Where to begin: the group's committed offsets, or `kafka.start` where there is none.
-
-        A committed offset of a transaction that is still open is waited for: a scorer that died in `commit` holds it
-        until the broker aborts it after `transaction_timeout_s`.
-        """
-        if not partitions:
-            return {}
-        patience_s = self._kafka.transaction_timeout_s + self._kafka.give_up_after_s
-        committed = self._waiting.retry(
-            lambda: self._consumer.committed(list(partitions), timeout=REQUEST_TIMEOUT_S), patience_s
-        )
-        spans = self._topics.spans((p.topic, p.partition) for p in committed)
-        starts: Positions = {}
-        for partition in committed:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-            at = (partition.topic, partition.partition)
-            starts[at] = self._start_of(at, partition.offset, spans[at])
-        return starts
 
     def _start_of(self, partition: tuple[str, int], committed: int, span: Span) -> int:
         """The offset to go on from.
@@ -416,7 +431,9 @@ class DimensionSource:
         if self._reader is not None:
             committed = self._reader.committed(list(self.positions))
             # What was committed of a topic that was made anew since says nothing of the one that is there.
-            self.committed = {p: 0 if self._lineages.is_of_former_topic(p) else o for p, o in committed.items()}
+            self.committed = {
+                p: 0 if self._lineages.is_of_former_topic(p) else max(offset, 0) for p, offset in committed.items()
+            }
 
     def unpublished(self) -> Iterator[list[Record]]:
         """The records before `positions` that the group has not committed: their dead letters may be missing."""

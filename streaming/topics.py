@@ -100,15 +100,20 @@ class Topics:
                     "users elsewhere than their former events"
                 )
 
-    def spans(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Span]:
+    def spans(
+        self, partitions: Iterable[tuple[str, int]], waiting: Waiting | None = None
+    ) -> dict[tuple[str, int], Span]:
         """What each partition holds, up to its end also for who reads only what is committed.
+
+        Args:
+            waiting: of whoever asks beside the loop.
 
         Raises:
             BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
         low, end = (
-            self._retry(lambda at=at: self._offsets(wanted, at)) if wanted else {}
+            self._retry(lambda at=at: self._offsets(wanted, at), waiting) if wanted else {}
             for at in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
         )
         return {partition: Span(low[partition], end[partition]) for partition in low}
@@ -157,8 +162,8 @@ class Topics:
                     raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted") from error
                 time.sleep(0.2)
 
-    def _retry(self, call: Any) -> Any:
-        return self._waiting.retry(call, self._kafka.give_up_after_s)
+    def _retry(self, call: Any, waiting: Waiting | None = None) -> Any:
+        return (waiting or self._waiting).retry(call, self._kafka.give_up_after_s)
 
 
 class Asked:

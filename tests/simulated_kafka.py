@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from confluent_kafka import (
+    OFFSET_END,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
@@ -134,6 +135,7 @@ class Broker:
         self.notes: dict[Place, str | None] = {}
         self.epochs: dict[str, int] = {}
         self.open: dict[str, Transaction] = {}
+        self.forgotten: set[str] = set()  # transactional.ids
         self.members: dict[str, Member] = {}
         self.generation = 0
         self.target: dict[str, set[Place]] = {}
@@ -162,6 +164,7 @@ class Broker:
         if name in self.open:
             self.end_transaction(name, "aborted")
         self.epochs[name] = self.epochs.get(name, 0) + 1
+        self.forgotten.discard(name)
         return self.epochs[name]
 
     def end_transaction(self, name: str, state: str) -> None:
@@ -285,6 +288,8 @@ class Consumer(Client):
         place = (partition.topic, partition.partition)
         if place not in self.position:
             fail(KafkaError._STATE, f"seek of {place}, which is not assigned")
+        if self.position[place] == OFFSET_END and self.world.luck("seek too early"):
+            fail(KafkaError._STATE, f"seek of {place}, which is not fetched yet")
         self.position[place] = partition.offset
 
     def consume(self, count: int, timeout: float) -> list[Entry]:
@@ -350,7 +355,10 @@ class Consumer(Client):
 
     def _tell(self, callback: str, places: set[Place]) -> None:
         self.world.tell(f"{self.process.name}: {callback} {sorted(places)}")
+        before = self.world.now
         self._callbacks[callback](self, [TopicPartition(*place) for place in sorted(places)])
+        if callback == "on_assign" and self.world.now > before:
+            raise AssertionError(f"{self.process.name}: its own partitions waited while new ones came")
 
     def _wait(self, timeout: float) -> None:
         """Waits for records in vain, or until the group has news."""
@@ -407,11 +415,13 @@ class Consumer(Client):
         flowing = [place for place in sorted(self.position) if place not in self.paused]
         random.shuffle(flowing)
         for place in flowing:
+            end, most = self._end(place), min(count - len(found), random.randint(1, 6))
+            if self.position[place] == OFFSET_END:
+                self.position[place] = end
             if self.position[place] < self.broker.logs[place].low:
                 gone = Entry(place, self.position[place], None, None, [])
                 gone.failure = KafkaError(KafkaError._AUTO_OFFSET_RESET, "offset out of range")
                 return [gone]
-            end, most = self._end(place), min(count - len(found), random.randint(1, 6))
             entries = self.broker.logs[place].read(self.position[place], most, end if self.committed_only else None)
             if entries:
                 self.position[place] = entries[-1].at + 1
@@ -561,6 +571,12 @@ class Producer(Client):
             self._broken = self._broken or "the coordinator moved"
             fail(KafkaError._STATE, f"send_offsets: {self._broken}", abort=True)
         self._maybe_away("send_offsets", timeout)
+        if self.name not in self.broker.open and self.world.luck("id forgotten"):
+            self.broker.forgotten.add(self.name)
+        if self.name in self.broker.forgotten:
+            # librdkafka lets this transaction be aborted, and fails in the next one in the same way.
+            self._broken = "the transactional.id is not known"
+            fail(KafkaError.INVALID_PRODUCER_ID_MAPPING, f"send_offsets: {self._broken}", abort=True)
         self._flush()
         name, generation = group
         if name not in self.broker.members:

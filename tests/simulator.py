@@ -113,8 +113,10 @@ FAULTS = {
     "lost answer": 0.05,
     "lost producer": 0.004,
     "hang": 0.01,
+    "id forgotten": 0.01,
     "queue full": 0.02,
     "noise": 0.02,
+    "seek too early": 0.3,
     "model away": 0.05,
     "model slow": 0.05,
     "model mad": 0.015,
@@ -858,12 +860,13 @@ class Schedule:
             if self.deadly:
                 journals = config.poison.model_copy(update={"folder": f"{self._folder.name}/poison"})
                 process.poison = open_poison(config.model_copy(update={"poison": journals}))
+            beside = functools.partial(Work, world)
             scorer = Scorer(
-                config, source=functools.partial(ActionSource, config.kafka, waiting, lineages),
+                config, source=functools.partial(ActionSource, config.kafka, waiting, lineages, start=beside),
                 dimensions=DimensionSource(config.kafka, waiting, lineages), store=store, encoder=bench().encoder,
                 model=Model(world, config, bench().encoder.digest), lineages=lineages, publisher=publisher,
                 metrics=metrics, health=health, stop=event, snapshots=snapshots, restored=restored,
-                poison=process.poison, step=world.point, start=lambda work: Work(world, work),
+                poison=process.poison, step=world.point, start=beside,
                 clock=lambda: START_MS / 1000 + world.now + world.wall_s,
             )  # fmt: skip
             if self.deadly:

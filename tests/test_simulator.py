@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import simulator
 import structlog
 from simulator import FAULTS, PROCESSES, TRIES_MAX, Violation, simulate
 
+from streaming.beside import Outcome
 from streaming.dedup import SeenRequests
 from streaming.event import Actions, action_columns
 from streaming.loop import Batch, Scorer
@@ -52,6 +54,16 @@ def test_a_deadly_record_kills_so_often_and_then_no_more() -> None:
         assert world.counts.keys() == {"deadly"}
         # Both processes read the dimension topics, and all the deaths of a process may have been in other company.
         assert TRIES_MAX <= world.counts["deadly"] <= 2 * PROCESSES * (1 + TRIES_MAX)
+
+
+def test_a_transactional_id_that_the_broker_has_forgotten_costs_one_transaction() -> None:
+    only = {**dict.fromkeys(FAULTS, 0.0), "id forgotten": 0.2}
+    for seed in (0, 1, 4):
+        world = simulate(seed, faults=only)
+        assert world.counts.keys() == {"id forgotten"}
+        assert not [line for line in world.trace if "exits" in line]
+        starts, producers = (sum(line.endswith(end) for line in world.trace) for end in (": starts", ": init"))
+        assert producers == starts + world.counts["id forgotten"]
 
 
 def test_a_seed_names_one_schedule() -> None:
@@ -220,6 +232,20 @@ def stays_paused_when_a_partition_comes_and_goes_again(scorer: Scorer) -> None:
     change(scorer.rebuild, "_refused", asked)
 
 
+def lets_its_own_partitions_wait_while_it_asks_where_new_ones_start(scorer: Scorer) -> None:
+    def at_once(work: Callable[[], None]) -> Outcome:
+        done = Future[None]()
+        work()
+        done.set_result(None)
+        return done
+
+    change(scorer.source, "_start", at_once)
+
+
+def lets_new_partitions_flow_from_their_ends(scorer: Scorer) -> None:
+    change(scorer.source, "_sought", lambda partition, offset: True)
+
+
 def leaves_repeats_uncommitted(scorer: Scorer) -> None:
     submit = scorer.submit
     change(scorer, "submit", lambda batch: submit(batch) if batch and (batch.records or batch.dead) else None)
@@ -268,6 +294,8 @@ SNAPSHOTS = {takes_snapshots_that_name_an_earlier_offset, forgets_requests_at_a_
         counts_repeats_when_it_reads_the_log_again,
         leaves_repeats_uncommitted,
         stays_paused_when_a_partition_comes_and_goes_again,
+        lets_its_own_partitions_wait_while_it_asks_where_new_ones_start,
+        lets_new_partitions_flow_from_their_ends,
     ],
 )
 def test_the_simulator_catches_a_loop_that(wrong: Callable[[Scorer], None]) -> None:
