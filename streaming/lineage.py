@@ -113,6 +113,7 @@ class Lineages:
         self._folder = config.store.history if config.store.kind == "embedded" else ""
         self.history = History.read(self._folder)
         self.noted: dict[Partition, Lineage] = {}
+        self._committed: set[Partition] = set()
         self._since: dict[Partition, int] = {}
 
     def look(self) -> None:
@@ -122,6 +123,7 @@ class Lineages:
             LogNotWhole: they are of another topic than is there, or of one with fewer partitions.
         """
         found = self.topics.notes()
+        self._committed = set(found)
         notes = {partition: Lineage.from_text(text) for partition, (_, text) in found.items()}
         self.noted = {partition: note for partition, note in notes.items() if note is not None}
         actions = self._kafka.topics.actions
@@ -153,20 +155,26 @@ class Lineages:
         """Is the committed offset of a topic that was made anew since?"""
         return partition in self.noted and self.of_topic(partition) is None
 
-    def forgotten(self, partition: Partition, held: int, span: Span) -> None:
-        """The group has no offset of a partition; the state stands for its records up to `held`.
+    def forgotten(self, held: Mapping[Partition, int]) -> None:
+        """Compares a snapshot with the group's offsets, as `look` has found them.
+
+        Args:
+            held: up to where the snapshot has the records of each partition.
 
         Raises:
-            LogNotWhole: records lie before that: whatever was published of them would be published again.
+            LogNotWhole: records are in it of which the group says nothing: their scores would be published again.
         """
-        if held > span.low:
-            self._allow(
-                f"group {self._kafka.group_id!r} has no offset of {partition[0]}[{partition[1]}], but the snapshot has "
-                f"its records up to {held}: the group was deleted, or expired (offsets.retention.minutes)",
-                f"all scores since offset {span.low} would be published again. If those up to {held} are all that was "
-                f"published, set the group's offset: kafka-consumer-groups.sh --reset-offsets --to-offset {held}",
-                anew=f"publish them again, from offset {span.low} on",
-            )
+        missing = {partition: offset for partition, offset in held.items() if partition not in self._committed}
+        spans = self.topics.spans(missing)
+        for partition, offset in sorted(missing.items()):
+            if offset > spans[partition].low:
+                self._allow(
+                    f"group {self._kafka.group_id!r} has no offset of {partition[0]}[{partition[1]}], but the snapshot "
+                    f"has its records up to {offset}: the group was deleted, or expired (offsets.retention.minutes)",
+                    "their scores would be published again. If the snapshot has all that was published, set the "
+                    f"group's offset: kafka-consumer-groups.sh --reset-offsets --to-offset {offset}",
+                    anew=f"publish them again, from offset {spans[partition].low} on",
+                )
 
     def begin(self, partition: Partition, span: Span) -> int:
         """Where the log has to be read from, of a partition of which no rows are there but history's.

@@ -28,7 +28,15 @@ from streaming.breaker import Breaker
 from streaming.config import Config
 from streaming.deadletter import dead_letter
 from streaming.durable import Moved, Patient, Stretches
-from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
+from streaming.errors import (
+    Aborted,
+    ArtifactMismatch,
+    BadEvent,
+    ModelUnavailable,
+    OffsetOutOfRange,
+    Stopped,
+    TransactionFatal,
+)
 from streaming.event import Actions, Record, action_decoder, reason
 from streaming.health import Health
 from streaming.lineage import Lineages
@@ -177,6 +185,7 @@ class Scorer:
         )  # fmt: skip
         self._aborts = 0
         self._reported = 0.0
+        self._asked: Asked | None = None
         self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,6 +228,10 @@ class Scorer:
         except Stopped as why:
             self.in_flight = None
             _log.warning("left before all was published: the next start reads it again", why=str(why))
+        except OffsetOutOfRange:
+            self.in_flight = None
+            self.topics.check()  # if it was made anew, that is what has to be said
+            raise
         except BaseException:
             self.in_flight = None  # leaving the group settles what is in flight: not after a failure
             raise
@@ -590,6 +603,8 @@ class Scorer:
         if time.monotonic() - self._reported < REPORT_S:
             return
         self._reported = time.monotonic()
+        if self._asked is None or self._asked.look():  # also while nothing comes
+            self._asked = self.topics.ask()
         if unknown := self.source.unknown():
             self.health.not_ready("assignment", f"Kafka is asked where {unknown} start; the other partitions flow")
         elif self.source.joined:

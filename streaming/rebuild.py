@@ -47,7 +47,6 @@ class Rebuild:
         self._following = False  # the dimension topics are read from the beginning or from where the tables stand
         if restored is not None:
             loop.source.held.update(restored.actions)
-            loop.source.restored.update(restored.actions)
         self._told = 0.0
 
     def run(self) -> None:
@@ -72,6 +71,8 @@ class Rebuild:
         loop, source, start = self._loop, self._loop.source, time.monotonic()
         loop.poison.look(source.positions)
         loop.lineages.look()
+        if self._restored is not None and not self._following:
+            loop.lineages.forgotten(self._restored.actions)
         if loop.store.durable:
             rows = loop.stretches.repair(generation)
         else:

@@ -50,7 +50,6 @@ class ActionSource:
         pending: those of them that came since the last `accept`.
         held: of partitions that do not flow, because they are pending or were given up, the offset that the rows in the
             tables stand for. A partition that comes back goes on from there.
-        restored: the same, of the snapshot that this process began with.
         joined: the group has given an assignment, maybe an empty one.
         generation: changes whenever partitions come, are known or go.
         refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
@@ -64,7 +63,6 @@ class ActionSource:
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
         self.held: Positions = {}
-        self.restored: Positions = {}
         self.refused = Refused(kafka, waiting)
         self._sifts = False  # offsets were reset to before records that were refused
         self.joined = False
@@ -337,15 +335,15 @@ class ActionSource:
             committed: what the group has committed; negative: nothing.
 
         Raises:
-            LogNotWhole: the topic does not hold what is committed, or nothing is, though records were scored.
+            OffsetOutOfRange: the topic does not hold what is committed.
         """
         if committed >= 0 and self._lineages.is_of_former_topic(partition):
             return span.low  # as `Lineages.look` has allowed
         if committed < 0:
-            self._lineages.forgotten(partition, self.restored.get(partition, 0), span)
             return span.low if self._kafka.start == "earliest" else span.end
         if span.low <= committed <= span.end:
             return committed
+        self._topics.check()  # if it was made anew meanwhile, that is what has to be said
         at = place(*partition, committed)
         why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {span.low} to {span.end}"
         if not self._kafka.begin_anew:

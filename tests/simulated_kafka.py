@@ -8,6 +8,7 @@ calls, callbacks and errors are those that librdkafka has. Errors are drawn by t
 from __future__ import annotations
 
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -131,6 +132,7 @@ class Broker:
         self.eager = eager
         self.logs: dict[Place, Log] = {(topic, n): Log() for topic, count in topics.items() for n in range(count)}
         self.ids = {topic: f"{topic}/1" for topic in topics}
+        self.made = Counter[str]()
         self.committed: dict[Place, int] = {}
         self.notes: dict[Place, str | None] = {}
         self.epochs: dict[str, int] = {}
@@ -192,6 +194,32 @@ class Broker:
     @staticmethod
     def _wrote(log: Log, transaction: Transaction) -> bool:
         return any(entry.transaction is transaction for entry in reversed(log.entries))
+
+    # ── what is done to the log and the group ────────────────────────────────────────────────────────────────────────
+
+    def make_anew(self, topic: str) -> None:
+        """Deletes a topic and makes it anew, empty; the group's offsets of it stay, as they do."""
+        self.made[topic] += 1
+        self.ids[topic] = f"{topic}/{self.made[topic] + 1}"
+        for place in [place for place in self.logs if place[0] == topic]:
+            self.logs[place] = Log()
+        self.world.tell(f"broker: {topic} is made anew")
+
+    def add_partition(self, topic: str) -> Place:
+        """One more; the group is told."""
+        place = topic, sum(name == topic for name, _ in self.logs)
+        self.logs[place] = Log()
+        self.world.tell(f"broker: {topic} has a partition more")
+        self.rebalance()
+        return place
+
+    def delete_group(self) -> None:
+        """Forgets its offsets. It must have no members."""
+        if self.members or self.open:
+            raise AssertionError("the group is not empty")
+        self.committed.clear()
+        self.notes.clear()
+        self.world.tell("broker: the group is deleted")
 
     # ── the group ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -418,11 +446,12 @@ class Consumer(Client):
             end, most = self._end(place), min(count - len(found), random.randint(1, 6))
             if self.position[place] == OFFSET_END:
                 self.position[place] = end
-            if self.position[place] < self.broker.logs[place].low:
+            log = self.broker.logs[place]
+            if not log.low <= self.position[place] <= log.end:
                 gone = Entry(place, self.position[place], None, None, [])
                 gone.failure = KafkaError(KafkaError._AUTO_OFFSET_RESET, "offset out of range")
                 return [gone]
-            entries = self.broker.logs[place].read(self.position[place], most, end if self.committed_only else None)
+            entries = log.read(self.position[place], most, end if self.committed_only else None)
             if entries:
                 self.position[place] = entries[-1].at + 1
                 self._ended.pop(place, None)
@@ -451,30 +480,37 @@ class Admin(Client):
 
     def describe_topics(self, asked: TopicCollection, request_timeout: float) -> dict[str, Answer]:
         broker = self.broker
-        return {
-            name: Answer(self, _Described(broker.ids[name], sum(topic == name for topic, _ in broker.logs)))
-            for name in asked.topic_names
-        }
+        return self._answer(
+            {
+                name: _Described(broker.ids[name], sum(topic == name for topic, _ in broker.logs))
+                for name in asked.topic_names
+            }
+        )
 
     def list_offsets(
         self, asked: Mapping[TopicPartition, Any], isolation_level: Any, request_timeout: float
     ) -> dict[TopicPartition, Answer]:
         if isolation_level != IsolationLevel.READ_UNCOMMITTED:
             raise AssertionError("the end for who reads committed is not simulated here")
-        found = {}
-        for partition, at in asked.items():
-            log = self.broker.logs[partition.topic, partition.partition]
-            offset = log.low if at is OffsetSpec.earliest() else log.end  # type: ignore[no-untyped-call]
-            found[partition] = Answer(self, _Offset(offset))
-        return found
+        logs = {partition: self.broker.logs[partition.topic, partition.partition] for partition in asked}
+        return self._answer(
+            {
+                partition: _Offset(logs[partition].low if at is OffsetSpec.earliest() else logs[partition].end)  # type: ignore[no-untyped-call]
+                for partition, at in asked.items()
+            }
+        )
 
     def list_consumer_group_offsets(
         self, asked: Sequence[ConsumerGroupTopicPartitions], request_timeout: float
     ) -> dict[str, Answer]:
         broker = self.broker
         found = [TopicPartition(*p, offset, metadata=broker.notes.get(p)) for p, offset in broker.committed.items()]
-        group = asked[0].group_id
-        return {group: Answer(self, types.SimpleNamespace(topic_partitions=found))}
+        return self._answer({asked[0].group_id: types.SimpleNamespace(topic_partitions=found)})
+
+    def _answer(self, values: Mapping[Any, Any]) -> dict[Any, Answer]:
+        """One request, however many futures: the first that is waited for waits for all of them."""
+        waited = Waited(self)
+        return {name: Answer(waited, value) for name, value in values.items()}
 
 
 @dataclass
@@ -493,17 +529,31 @@ class _Offset:
 
 
 @dataclass
+class Waited:
+    """A request of the admin's."""
+
+    admin: Admin
+    over: bool = False
+
+
+@dataclass
 class Answer:
     """A future of the admin's: done at once, unless the broker is away."""
 
-    admin: Admin
+    waited: Waited
     value: Any
 
+    def done(self) -> bool:
+        return True
+
     def result(self, timeout: float) -> Any:
-        self.admin.call("answer")
-        if self.admin.world.luck("broker away"):
-            self.admin.world.sleep(timeout)
-            fail(KafkaError._TIMED_OUT, "no answer", retriable=True)
+        if not self.waited.over:
+            self.waited.over = True
+            admin = self.waited.admin
+            admin.call("answer")
+            if admin.world.luck("broker away"):
+                admin.world.sleep(timeout)
+                fail(KafkaError._TIMED_OUT, "no answer", retriable=True)
         return self.value
 
 
