@@ -26,7 +26,7 @@ import structlog
 from streaming.beside import Outcome, Start, in_thread
 from streaming.breaker import Breaker
 from streaming.config import Config
-from streaming.deadletter import dead_letter
+from streaming.deadletter import check_room, dead_letter
 from streaming.durable import Moved, Patient, Stretches
 from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
 from streaming.event import Actions, Record, action_decoder, reason
@@ -148,6 +148,7 @@ class Scorer:
         self.store: FeatureStore = Patient(store, self) if store.durable else store
         self.dimensions, self.encoder, self.model = dimensions, encoder, model
         self.publisher = publisher
+        check_room(config.kafka, publisher.dead_letter_bytes_max)
         self.source = source(self.settle, self.forget)
         self.snapshots, self.standing = snapshots, restored
         self.poison = poison or Poison()

@@ -227,7 +227,7 @@ def test_a_dead_letter_keeps_the_bytes_and_says_where_and_why() -> None:
     [
         (b"k", [("h", b"1")], {"value_bytes": b"5000000"}),
         (b"k", [("h", b"x" * 2_000_000)], {"value_bytes": b"5000000", "headers": b"1"}),
-        (b"k" * 3_000_000, None, {"value_bytes": b"5000000", "headers": b"0", "key_bytes": b"3000000"}),
+        (b"k" * 3_000_000, None, {"value_bytes": b"5000000", "key_bytes": b"3000000"}),
     ],
 )
 def test_a_dead_letter_fits_its_topic(key: bytes, headers: Any, gone: dict[str, bytes]) -> None:

@@ -14,7 +14,7 @@ from streaming import starts
 from streaming.config import Kafka
 from streaming.encode import Encoder
 from streaming.errors import BrokerUnavailable
-from streaming.reader import Waiting
+from streaming.reader import REQUEST_TIMEOUT_S, Waiting
 
 
 def test_partitions_flow_while_those_of_a_dead_peer_wait_for_its_transaction(
@@ -67,6 +67,6 @@ def test_a_question_that_hangs_in_librdkafka_is_given_up(monkeypatch: pytest.Mon
     asked = starts.Inquiry(kafka, Waiting(threading.Event()), [("actions", 3)], lambda _: Hanging())
     now[0] += 90
     assert asked.answer() is None
-    now[0] += 2 * starts.REQUEST_TIMEOUT_S + 1
+    now[0] += 2 * REQUEST_TIMEOUT_S + 1
     with pytest.raises(BrokerUnavailable, match=r"does not tell where actions\[3\] start"):
         asked.answer()
