@@ -209,7 +209,7 @@ class Stretches:
         for records, _ in loop.source.replay(TAIL_RECORDS):
             for piece in loop.poison.cut(records, replayed=True)[0]:
                 with loop.poison.hold(piece, replayed=True):
-                    events, _, _ = loop.decoder.decode_all(piece)
+                    events, _, _ = loop.decoder.decode_all(piece, replayed=True)
                     loop.poison.at("insert")
                     if events:
                         loop.store.accept(action_columns(events))

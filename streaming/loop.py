@@ -563,6 +563,7 @@ class Scorer:
             since = batch.actions.times
         else:
             since = np.array([record.timestamp()[1] for record in batch.records], np.int64)
+            since = since[since >= 0]  # a record may have no time
         metrics.latency.observe(np.maximum(self._now_ms() - since, 0) / 1000)
         late = 0
         partitions = np.array([record.partition() for record in batch.records])

@@ -131,7 +131,7 @@ class Rebuild:
         for records, left in source.replay():
             for piece in loop.poison.cut(records, replayed=True)[0]:
                 with loop.poison.hold(piece, replayed=True):
-                    events, good, _ = loop.decoder.decode_all(piece)
+                    events, good, _ = loop.decoder.decode_all(piece, replayed=True)
                     loop.poison.at("insert")
                     if events:
                         self._insert(events, good)

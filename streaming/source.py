@@ -71,7 +71,8 @@ class ActionSource:
         self._rewind: Positions = {}
         self.generation = 0
         self._failure: BaseException | None = None
-        settings = consumer_settings(kafka)
+        self._ended: Positions = {}  # where partitions ended when they were last read to their ends
+        settings = {**consumer_settings(kafka), "enable.partition.eof": True}
         settings["group.protocol"] = kafka.group_protocol
         if kafka.group_protocol == "classic":
             settings["partition.assignment.strategy"] = kafka.assignor
@@ -170,18 +171,23 @@ class ActionSource:
         for partition, offset in positions.items():
             if partition in self.positions:
                 self.positions[partition] = self._rewind[partition] = offset
+                self._ended.pop(partition, None)
 
     def group_metadata(self) -> Any:
         """What fences a zombie: member id and generation, for the producer's transaction."""
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> dict[tuple[str, int], int]:
-        """Records between position and end, per partition, as far as the last fetch knew."""
+        """Records between position and end, per partition, as far as the last fetch knew.
+
+        An end that was reached counts as read up to there: markers of transactions, and records of those that were
+        aborted, are offsets that nobody ever gets.
+        """
         lags = {}
         for partition, position in self.positions.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
             if high >= 0:
-                lags[partition] = max(0, high - position)
+                lags[partition] = max(0, high - max(position, self._ended.get(partition, 0)))
         return lags
 
     def replay(self, tail: int | None = None) -> Iterator[tuple[Sequence[Record], int]]:
@@ -240,7 +246,7 @@ class ActionSource:
         messages = self._consumer.consume(count, wait_s)
         if self._failure is not None:
             raise self._failure
-        return records_of(messages)
+        return records_of(messages, self._ended)
 
     def _sought(self, partition: tuple[str, int], offset: int) -> bool:
         """Puts a new partition, which is paused, to where it starts; False: the client has not got it ready yet."""
@@ -291,8 +297,8 @@ class ActionSource:
             self._failure = error
         for given in partitions:
             partition = (given.topic, given.partition)
-            self._rewind.pop(partition, None)
-            self._known.pop(partition, None)
+            for known in (self._rewind, self._known, self._ended):
+                known.pop(partition, None)
             for inquiry in self._inquiries:
                 inquiry.partitions.discard(partition)
             position = self.positions.pop(partition, None)
