@@ -11,6 +11,7 @@
     ├── OffsetOutOfRange  records that should be there are gone: refuse to jump over them
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
+    ├── NoSpace           the state folder cannot be made on a full disk: go on without it
     ├── ConfigError       refuse to start
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
@@ -23,6 +24,8 @@ Anything else is a defect: the process dies and its state is rebuilt from the lo
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "Aborted",
     "ArtifactMismatch",
@@ -32,6 +35,7 @@ __all__ = [
     "ConfigError",
     "FolderTaken",
     "ModelUnavailable",
+    "NoSpace",
     "OffsetOutOfRange",
     "ScorerError",
     "Stopped",
@@ -39,6 +43,7 @@ __all__ = [
     "TransactionFatal",
     "Unavailable",
     "WorkerFailed",
+    "unusable",
 ]
 
 
@@ -103,8 +108,18 @@ class FolderTaken(ScorerError):
     """Another process uses the state folder; the message says which."""
 
 
+class NoSpace(ScorerError):
+    """The disk is full where the state folder is: it costs what would be kept there, not the flow."""
+
+
 class ConfigError(ScorerError):
     """The configuration is wrong; the message names file and key."""
+
+
+def unusable(key: str, folder: object, error: OSError) -> ScorerError:
+    """Why a folder of the configuration cannot be used: `NoSpace` where the disk is full, else `ConfigError`."""
+    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
+    return kind(f"{key}: {folder}: {error.strerror or error}")
 
 
 class ArtifactMismatch(ScorerError):
