@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
+from streaming.stopping import end_at_once_when_told
+
+if __name__ == "__main__":
+    end_at_once_when_told()  # before typer is there, which takes longer than all of the above
+
 import typer
 
 from streaming.errors import ArtifactMismatch, ScorerError, TransactionFatal, Unavailable
@@ -262,6 +267,7 @@ def dlq_replay(  # noqa: PLR0917 - typer calls it
 
 def main() -> None:
     """The console script: failures that have a clear message are printed without a traceback."""
+    end_at_once_when_told()
     try:
         app()
     except (ScorerError, ValueError) as error:

@@ -165,6 +165,8 @@ class Stretches:
             dimension_starts = dict(loop.dimensions.positions)
             dimension_records = loop.dimensions.poll(limits.messages_max) if loop.source.positions else []
         if not records and not dimension_records:
+            loop.pass_markers()
+            loop.published()
             return
         ends, generation = dict(loop.source.positions), loop.source.generation
         stretches = self._cut(records) or [[]]
@@ -208,7 +210,7 @@ class Stretches:
         for records, _ in loop.source.replay(TAIL_RECORDS):
             for piece in loop.poison.cut(records, replayed=True)[0]:
                 with loop.poison.hold(piece, replayed=True):
-                    events, _, _ = loop.decoder.decode_all(piece)
+                    events, _, _ = loop.decoder.decode_all(piece, replayed=True)
                     loop.poison.at("insert")
                     if events:
                         loop.store.accept(action_columns(events))

@@ -12,6 +12,7 @@
     │   └── OffsetOutOfRange
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
+    ├── NoSpace           the state folder cannot be made on a full disk: go on without it
     ├── ConfigError       refuse to start
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
@@ -24,6 +25,8 @@ Anything else is a defect: the process dies and its state is rebuilt from the lo
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "Aborted",
     "ArtifactMismatch",
@@ -34,6 +37,7 @@ __all__ = [
     "FolderTaken",
     "LogNotWhole",
     "ModelUnavailable",
+    "NoSpace",
     "OffsetOutOfRange",
     "ScorerError",
     "Stopped",
@@ -41,6 +45,7 @@ __all__ = [
     "TransactionFatal",
     "Unavailable",
     "WorkerFailed",
+    "unusable",
 ]
 
 
@@ -112,8 +117,18 @@ class FolderTaken(ScorerError):
     """Another process uses the state folder; the message says which."""
 
 
+class NoSpace(ScorerError):
+    """The disk is full where the state folder is: it costs what would be kept there, not the flow."""
+
+
 class ConfigError(ScorerError):
     """The configuration is wrong; the message names file and key."""
+
+
+def unusable(key: str, folder: object, error: OSError) -> ScorerError:
+    """Why a folder of the configuration cannot be used: `NoSpace` where the disk is full, else `ConfigError`."""
+    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
+    return kind(f"{key}: {folder}: {error.strerror or error}")
 
 
 class ArtifactMismatch(ScorerError):

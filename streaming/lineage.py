@@ -27,6 +27,7 @@ import xxhash
 from streaming.config import Config
 from streaming.errors import ConfigError, LogNotWhole
 from streaming.log import place
+from streaming.reader import Waiting
 from streaming.topics import Span, Topic, Topics
 
 __all__ = ["OFFSETS_FILE", "History", "Lineage", "Lineages"]
@@ -116,13 +117,16 @@ class Lineages:
         self._committed: set[Partition] = set()
         self._since: dict[Partition, int] = {}
 
-    def look(self) -> None:
+    def look(self, waiting: Waiting | None = None) -> None:
         """Reads the group's notes.
+
+        Args:
+            waiting: of whoever asks beside the loop.
 
         Raises:
             LogNotWhole: they are of another topic than is there, or of one with fewer partitions.
         """
-        found = self.topics.notes()
+        found = self.topics.notes(waiting)
         self._committed = set(found)
         notes = {partition: Lineage.from_text(text) for partition, (_, text) in found.items()}
         self.noted = {partition: note for partition, note in notes.items() if note is not None}

@@ -26,7 +26,7 @@ import structlog
 from streaming.beside import Outcome, Start, in_thread
 from streaming.breaker import Breaker
 from streaming.config import Config
-from streaming.deadletter import dead_letter
+from streaming.deadletter import check_room, dead_letter
 from streaming.durable import Moved, Patient, Stretches
 from streaming.errors import (
     Aborted,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Scorer"]
 
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
+MARKERS_S = 1.0  # how often, at most, offsets are committed behind which there was no record
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
 STOP_S = 3.0  # for how long a transaction under way is waited for once the process is told to stop
 SLOW_S = 0.2  # a model that takes longer is waited for beside the polls that keep the consumer in its group
@@ -163,6 +164,7 @@ class Scorer:
         self.dimensions, self.encoder, self.model = dimensions, encoder, model
         self.topics, self.lineages = lineages.topics, lineages
         self.publisher = publisher
+        check_room(config.kafka, publisher.dead_letter_bytes_max)
         self.source = source(self.settle, self.forget)
         self.snapshots, self.standing = snapshots, restored
         self.poison = poison or Poison()
@@ -185,6 +187,7 @@ class Scorer:
         )  # fmt: skip
         self._aborts = 0
         self._reported = 0.0
+        self._passed = 0.0
         self._asked: Asked | None = None
         self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
 
@@ -213,6 +216,8 @@ class Scorer:
                     self.snapshots.turn(self.standing)
                 # Poll, decode, insert, features, encode: while Triton works, if it does.
                 self.following = following = self.read()
+                if following is None and self.in_flight is None and self.published():
+                    self.pass_markers()
                 pending = self.in_flight
                 scores = self.scores(pending) if pending else None
                 self.following = None
@@ -224,6 +229,8 @@ class Scorer:
                 if self.in_flight and not self.crowded(self.in_flight):
                     self.finish(self.in_flight)
             self.settle()
+            self.pass_markers()
+            self.published()
             self.stretches.settle()
         except Stopped as why:
             self.in_flight = None
@@ -423,6 +430,20 @@ class Scorer:
         group = self.source.group_metadata()
         self.publishing = batch, self._start(lambda: self.commit(batch, scores, group))
 
+    def pass_markers(self) -> None:
+        """Commits the ends of what was read where only markers of transactions, or aborted records, lie before them.
+
+        Else, when retention has emptied the log, nobody could tell whether it was records that lay there.
+        """
+        ends = self.source.markers()
+        if ends and (self.stop.is_set() or time.monotonic() - self._passed > MARKERS_S):
+            self._passed = time.monotonic()
+            batch = self.batch()
+            batch.ends = ends
+            self.source.positions.update(ends)
+            batch.after = self.stand()
+            self.publish(batch, None)
+
     def published(self) -> bool:
         """Waits for what is being published.
 
@@ -587,6 +608,7 @@ class Scorer:
             since = batch.actions.times
         else:
             since = np.array([record.timestamp()[1] for record in batch.records], np.int64)
+            since = since[since >= 0]  # a record may have no time
         metrics.latency.observe(np.maximum(self._now_ms() - since, 0) / 1000)
         late = 0
         partitions = np.array([record.partition() for record in batch.records])

@@ -27,6 +27,8 @@ Positions = dict[tuple[str, int], int]
 CHUNK = 1000  # records of a topic that is read whole, at once
 REQUEST_TIMEOUT_S = 5.0  # one request to the broker; retried until `give_up_after_s`, so signals are served in between
 
+UNKNOWN_S = 30.0  # a broker that has just started does not know its partitions yet; one that is gone stays unknown
+
 _log = structlog.stdlib.get_logger("streaming.reader")
 _librdkafka = logging.getLogger("librdkafka")
 
@@ -62,16 +64,19 @@ class Waiting:
         Raises:
             BrokerUnavailable: for longer than `patience_s`.
             Stopped: told to stop meanwhile.
-            KafkaException: an error that does not pass.
+            KafkaException: an error that does not pass; a partition that stays unknown for `UNKNOWN_S`.
         """
-        deadline = time.monotonic() + patience_s
+        began = time.monotonic()
+        deadline = began + patience_s
         while True:
             self._beat()
             try:
                 return call()
             except KafkaException as raised:
                 error = raised.args[0]
-                if error.fatal() or not (error.retriable() or error.code() in _PASSING):
+                if error.fatal() or not (error.retriable() or error.code() in _PASSING | _UNKNOWN):
+                    raise
+                if error.code() in _UNKNOWN and time.monotonic() > began + UNKNOWN_S:
                     raise
                 if self._stop.is_set():
                     raise Stopped(f"Kafka does not answer: {error.str()}") from raised
@@ -133,12 +138,15 @@ class TopicReader:
             KafkaException: the broker does not tell it of a partition.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
-        found = self._waiting.retry(
-            lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s
-        )
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
+
+        def ask() -> list[TopicPartition]:
+            found = self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S)
+            for partition in found:
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
+            return found
+
+        found = self._waiting.retry(ask, self._patience_s)
         return {(p.topic, p.partition): p.offset for p in found}
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
@@ -344,3 +352,5 @@ _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNSTABLE_OFFSET_COMMIT,
 }
+
+_UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}

@@ -70,7 +70,6 @@ class Rebuild:
         """Brings the tables up to the pending partitions' positions, unless `generation` passes meanwhile."""
         loop, source, start = self._loop, self._loop.source, time.monotonic()
         loop.poison.look(source.positions)
-        loop.lineages.look()
         if self._restored is not None and not self._following:
             loop.lineages.forgotten(self._restored.actions)
         if loop.store.durable:
@@ -156,7 +155,7 @@ class Rebuild:
         for records, left in source.replay():
             for piece in loop.poison.cut(records, replayed=True)[0]:
                 with loop.poison.hold(piece, replayed=True):
-                    events, good, _ = loop.decoder.decode_all(piece)
+                    events, good, _ = loop.decoder.decode_all(piece, replayed=True)
                     loop.poison.at("insert")
                     if events:
                         self._insert(events, good)

@@ -21,7 +21,7 @@ import structlog
 from streaming.config import Config
 from streaming.engine.errors import BadRow
 from streaming.engine.snapshot import Piece
-from streaming.errors import BadSnapshot, ConfigError
+from streaming.errors import BadSnapshot, ConfigError, NoSpace
 from streaming.event import ROWS_VERSION
 from streaming.lineage import Lineages
 from streaming.metrics import Metrics
@@ -255,7 +255,13 @@ def load_state(
     if not isinstance(store, EmbeddedStore):
         raise ConfigError(f"snapshots.folder: store.kind {config.store.kind!r} keeps its state itself: set it to ''")
     store.define()
-    snapshots = Snapshots(config, store, identity(config, lineages), metrics)
+    try:
+        snapshots = Snapshots(config, store, identity(config, lineages), metrics)
+    except NoSpace as error:
+        _log.error("no snapshots are taken until the next start: the disk is full", error=str(error))
+        metrics.snapshot_failures.inc()
+        store.load_history()
+        return None, None
     restored = snapshots.restore()
     if restored is None:
         store.load_history()

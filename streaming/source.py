@@ -75,7 +75,8 @@ class ActionSource:
         self._rewind: Positions = {}
         self.generation = 0
         self._failure: BaseException | None = None
-        settings = consumer_settings(kafka)
+        self._ended: Positions = {}  # where partitions ended when they were last read to their ends
+        settings = {**consumer_settings(kafka), "enable.partition.eof": True}
         settings["group.protocol"] = kafka.group_protocol
         if kafka.group_protocol == "classic":
             settings["partition.assignment.strategy"] = kafka.assignor
@@ -139,7 +140,7 @@ class ActionSource:
         """Takes up the partitions of which it is known by now where they start: they are `pending`.
 
         Raises:
-            OffsetOutOfRange: a committed offset lies outside of its topic.
+            LogNotWhole: a committed offset lies outside of its topic, or is of another.
             BrokerUnavailable, KafkaException, Stopped: Kafka does not tell, see `Inquiry.answer`.
         """
         self._inquiries = [inquiry for inquiry in self._inquiries if inquiry.partitions]
@@ -174,19 +175,33 @@ class ActionSource:
         for partition, offset in positions.items():
             if partition in self.positions:
                 self.positions[partition] = self._rewind[partition] = offset
+                self._ended.pop(partition, None)
 
     def group_metadata(self) -> Any:
         """What fences a zombie: member id and generation, for the producer's transaction."""
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> dict[tuple[str, int], int]:
-        """Records between position and end, per partition, as far as the last fetch knew."""
+        """Records between position and end, per partition, as far as the last fetch knew.
+
+        An end that was reached counts as read up to there: markers of transactions, and records of those that were
+        aborted, are offsets that nobody ever gets.
+        """
         lags = {}
         for partition, position in self.positions.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
             if high >= 0:
-                lags[partition] = max(0, high - position)
+                lags[partition] = max(0, high - max(position, self._ended.get(partition, 0)))
         return lags
+
+    def markers(self) -> Positions:
+        """Of the partitions that were read to their ends and hold offsets behind the last record that nobody ever gets
+        (see `lag`), those ends."""
+        return {
+            partition: self._ended[partition]
+            for partition, position in self.positions.items()
+            if partition not in self.pending and self._ended.get(partition, 0) > position
+        }
 
     def replay(self, tail: int | None = None) -> Iterator[tuple[Sequence[Record], int]]:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
@@ -262,7 +277,7 @@ class ActionSource:
         messages = self._consumer.consume(count, wait_s)
         if self._failure is not None:
             raise self._failure
-        return records_of(messages)
+        return records_of(messages, self._ended)
 
     def _sought(self, partition: tuple[str, int], offset: int) -> bool:
         """Puts a new partition, which is paused, to where it starts; False: the client has not got it ready yet."""
@@ -294,7 +309,7 @@ class ActionSource:
         if assigned:
             consumer.pause(assigned)
             new = [(given.topic, given.partition) for given in partitions]
-            self._inquiries.append(Inquiry(self._kafka, self._waiting, self._topics, new, self._start))
+            self._inquiries.append(Inquiry(self._kafka, self._waiting, self._lineages, new, self._start))
         _log.info("partitions assigned", partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -313,8 +328,8 @@ class ActionSource:
             self._failure = error
         for given in partitions:
             partition = (given.topic, given.partition)
-            self._rewind.pop(partition, None)
-            self._known.pop(partition, None)
+            for known in (self._rewind, self._known, self._ended):
+                known.pop(partition, None)
             for inquiry in self._inquiries:
                 inquiry.partitions.discard(partition)
             position = self.positions.pop(partition, None)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from streaming.beside import Start
 from streaming.config import Kafka
 from streaming.errors import BrokerUnavailable
+from streaming.lineage import Lineages
 from streaming.reader import REQUEST_TIMEOUT_S, CommittedReader, TopicReader, Waiting
-from streaming.topics import Span, Topics
+from streaming.topics import Span
 
 __all__ = ["Inquiry", "Told"]
 
@@ -45,7 +46,7 @@ class Inquiry:
 
     Args:
         waiting: see `Waiting`.
-        topics: tells what they hold.
+        lineages: look at what the group has noted.
         start: does the asking beside the loop.
 
     Attributes:
@@ -53,10 +54,10 @@ class Inquiry:
     """
 
     def __init__(
-        self, kafka: Kafka, waiting: Waiting, topics: Topics, partitions: Collection[Partition], start: Start
+        self, kafka: Kafka, waiting: Waiting, lineages: Lineages, partitions: Collection[Partition], start: Start
     ) -> None:
         self.partitions = set(partitions)
-        self._kafka, self._waiting, self._topics = kafka, waiting.beside(), topics
+        self._kafka, self._waiting, self._lineages = kafka, waiting.beside(), lineages
         self._asked = sorted(partitions)
         self._told: dict[Partition, Told] = {}
         patience_s = kafka.transaction_timeout_s + kafka.give_up_after_s
@@ -71,6 +72,7 @@ class Inquiry:
         Raises:
             BrokerUnavailable: nothing for longer than the configuration waits.
             KafkaException: Kafka refuses to tell.
+            LogNotWhole: see `Lineages.look`.
             Stopped: told to stop meanwhile.
         """
         try:
@@ -93,7 +95,8 @@ class Inquiry:
                 self._patient, self._waiting, self._kafka.topics.dead_letters, self._patient.give_up_after_s
             )
             letters.wait_until_closed(reader)
-            spans = self._topics.spans(self._asked, self._waiting)
+            self._lineages.look(self._waiting)
+            spans = self._lineages.topics.spans(self._asked, self._waiting)
             self._told.update({p: Told(committed[p], spans[p]) for p in self._asked})
         finally:
             reader.close()

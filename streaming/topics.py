@@ -119,7 +119,7 @@ class Topics:
         )
         return {partition: Span(low[partition], end[partition]) for partition in low}
 
-    def notes(self) -> dict[tuple[str, int], tuple[int, str]]:
+    def notes(self, waiting: Waiting | None = None) -> dict[tuple[str, int], tuple[int, str]]:
         """What the group has committed of every partition, and the note beside it, open transactions aside.
 
         Raises:
@@ -133,7 +133,7 @@ class Topics:
             )
             return _result(asked[group]).topic_partitions
 
-        found = self._retry(ask)
+        found = self._retry(ask, waiting)
         return {
             (p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.error is None and p.offset >= 0
         }

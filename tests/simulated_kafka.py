@@ -346,6 +346,8 @@ class Consumer(Client):
         if not cached:
             self.call("watermarks")
             if self.world.luck("broker away"):
+                if self.world.random.random() < 0.5:
+                    fail(KafkaError._UNKNOWN_PARTITION, "watermarks: unknown partition")  # its metadata is of before
                 self.world.sleep(timeout)
                 fail(KafkaError._TRANSPORT, "watermarks: broker transport failure", retriable=True)
         place = (partition.topic, partition.partition)

@@ -474,9 +474,9 @@ def arm(world: World, scorer: Scorer) -> None:
     def arm_decoder(decoder: Decoder[Any]) -> None:
         decode_all = decoder.decode_all
 
-        def decode(records: Sequence[Record]) -> Any:
+        def decode(records: Sequence[Record], **how: bool) -> Any:
             strike(world, "decode", *(str(record.value()) for record in records))
-            return decode_all(records)
+            return decode_all(records, **how)
 
         setattr(decoder, "decode_all", decode)  # noqa: B010 - of this one decoder
 

@@ -31,7 +31,7 @@ def test_an_idle_scorer_whose_transactional_id_was_forgotten_loses_one_transacti
     with Forgetful(tmp_path / "kafka") as broker:
         stage = Stage(broker.bootstrap, stage.artifact, stage.triton)
         stage.create_topics(broker)
-        sent = len(shop.actions) - 6
+        sent = len(shop.actions) - 3
         stage.send_shop(Shop(shop.actions[:sent], shop.users, shop.products, shop.comments))
         with running(stage.config(), scorer_encoder) as scorer:
             restarts = scorer.metrics.restarts._value

@@ -255,7 +255,7 @@ def does_not_ask_whether_the_topic_is_the_same(scorer: Scorer) -> None:
 
 
 def does_not_compare_what_the_group_has_noted(scorer: Scorer) -> None:
-    change(scorer.lineages, "look", lambda: None)
+    change(scorer.lineages, "look", lambda waiting: None)
 
 
 def publishes_again_what_the_group_has_forgotten(scorer: Scorer) -> None:

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from fixtures_scorer import Shop, Stage, check, running, wait_until
 
-from streaming import starts
+from streaming import reader, starts
 from streaming.config import Kafka
 from streaming.encode import Encoder
 from streaming.errors import BrokerUnavailable
+from streaming.lineage import Lineages
 from streaming.reader import REQUEST_TIMEOUT_S, Waiting
-from streaming.topics import Topics
 
 
 def test_partitions_flow_while_those_of_a_dead_peer_wait_for_its_transaction(
@@ -66,9 +66,34 @@ def test_a_question_that_hangs_in_librdkafka_is_given_up(monkeypatch: pytest.Mon
     now = [1000.0]
     monkeypatch.setattr(starts, "time", SimpleNamespace(monotonic=lambda: now[0]))
     kafka = Kafka(transaction_timeout_s=30, give_up_after_s=60)
-    asked = starts.Inquiry(kafka, Waiting(threading.Event()), cast(Topics, None), [("actions", 3)], lambda _: Hanging())
+    asked = starts.Inquiry(
+        kafka, Waiting(threading.Event()), cast(Lineages, None), [("actions", 3)], lambda _: Hanging()
+    )
     now[0] += 90
     assert asked.answer() is None
     now[0] += 2 * REQUEST_TIMEOUT_S + 1
     with pytest.raises(BrokerUnavailable, match=r"does not tell where actions\[3\] start"):
         asked.answer()
+
+
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION])
+def test_an_unknown_partition_passes_or_is_given_up(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(reader, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    waiting = Waiting(cast(threading.Event, SimpleNamespace(is_set=lambda: False, wait=lambda seconds: None)))
+    asked: list[float] = []
+
+    def ask() -> str:
+        asked.append(now[0])
+        now[0] += 5.0
+        if now[0] < known_at:
+            raise KafkaException(KafkaError(code, "unknown", retriable=False))
+        return "known"
+
+    known_at = now[0] + 20.0
+    assert waiting.retry(ask, 300.0) == "known"
+    known_at = now[0] + 1000.0
+    asked.clear()
+    with pytest.raises(KafkaException, match="unknown"):
+        waiting.retry(ask, 300.0)
+    assert 30.0 <= now[0] - asked[0] <= 40.0
