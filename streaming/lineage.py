@@ -51,12 +51,15 @@ class Lineage:
         partitions: how many that topic had.
         history: digest of the history folder; "": none.
         since: the log was read from this offset.
+        actions: id of the topic of actions. Kafka forgets a group's offsets of a topic that is deleted: those of the
+            other topics still tell.
     """
 
     topic_id: str
     partitions: int
     history: str
     since: int
+    actions: str
 
     def to_text(self) -> str:
         """As it is noted beside a committed offset."""
@@ -70,7 +73,7 @@ class Lineage:
             lineage = cls(**fields)
         except (ValueError, TypeError):
             return None
-        kinds = {"topic_id": str, "partitions": int, "history": str, "since": int}
+        kinds = {"topic_id": str, "partitions": int, "history": str, "since": int, "actions": str}
         return lineage if all(type(fields[name]) is kind for name, kind in kinds.items()) else None
 
 
@@ -132,13 +135,13 @@ class Lineages:
         self.noted = {partition: note for partition, note in notes.items() if note is not None}
         actions = self._kafka.topics.actions
         now = self.topics.known[actions]
-        mine = [note for (topic, _), note in self.noted.items() if topic == actions]
-        of_now = [note for note in mine if note.topic_id == now.id]
-        if mine and not of_now:
+        former = {note.actions for note in self.noted.values()} - {now.id}
+        of_now = [n for (topic, _), n in self.noted.items() if topic == actions and n.topic_id == now.id]
+        if former and not of_now:
             self._allow(
                 f"topic {actions!r} was deleted and made anew since the group {self._kafka.group_id!r} has committed "
-                f"offsets of it (its id was {mine[0].topic_id} and is {now.id})",
-                "the offsets mean nothing in it",
+                f"offsets (its id was {', '.join(sorted(former))} and is {now.id})",
+                "what was in it is gone, and windows would lack it",
                 anew="begin with the first record of the new topic",
             )
         # Who has let partitions be added has noted it beside the first offset that it has committed since.
@@ -210,7 +213,8 @@ class Lineages:
         topic: Topic = self.topics.known[partition[0]]
         noted = self.of_topic(partition)
         since = self._since.get(partition, noted.since if noted else 0)
-        return Lineage(topic.id, topic.partitions, self.history.digest, since)
+        actions = self.topics.known[self._kafka.topics.actions].id
+        return Lineage(topic.id, topic.partitions, self.history.digest, since, actions)
 
     def note(self, partition: Partition) -> str:
         """`now`, as text."""

@@ -318,6 +318,9 @@ def running(
     if config.snapshots.folder:
         store = EmbeddedStore(config.store, config.dedup.horizon_ms)
         snapshots, restored = load_state(config, store, lineages, metrics)
+    elif config.store.history:
+        store = EmbeddedStore(config.store, config.dedup.horizon_ms)
+        store.load()
     poison = open_poison(config)
     scorer = Scorer(
         config, source=functools.partial(ActionSource, config.kafka, waiting, lineages),

@@ -198,11 +198,13 @@ class Broker:
     # ── what is done to the log and the group ────────────────────────────────────────────────────────────────────────
 
     def make_anew(self, topic: str) -> None:
-        """Deletes a topic and makes it anew, empty; the group's offsets of it stay, as they do."""
+        """Deletes a topic and makes it anew, empty; the group's offsets of it go with it, as they do."""
         self.made[topic] += 1
         self.ids[topic] = f"{topic}/{self.made[topic] + 1}"
         for place in [place for place in self.logs if place[0] == topic]:
             self.logs[place] = Log()
+            self.committed.pop(place, None)
+            self.notes.pop(place, None)
         self.world.tell(f"broker: {topic} is made anew")
 
     def add_partition(self, topic: str) -> Place:

@@ -862,8 +862,9 @@ class Schedule:
     def _do_harm(self) -> bool:
         """False: not yet."""
         broker, luck = self.world.broker, self.world.random
-        if not any(place[0] == "actions" for place in broker.notes):
-            return False  # nothing was scored yet: whatever is done now is how it was before
+        noted = {topic for topic, _ in broker.notes}
+        if "actions" not in noted or len(noted) == 1:
+            return False  # nobody has begun yet: whatever is done now is how it was before
         match self.harm:
             case "retention":
                 lows = {place: luck.randint(0, broker.committed.get(place, 0)) for place, _ in self.action_logs}
