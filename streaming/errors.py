@@ -12,6 +12,7 @@
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
     ├── ConfigError       refuse to start
+    │   └── OutputRefused  a folder to write holds what is not the command's own, or an input: nothing was touched
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
@@ -33,6 +34,7 @@ __all__ = [
     "FolderTaken",
     "ModelUnavailable",
     "OffsetOutOfRange",
+    "OutputRefused",
     "ScorerError",
     "Stopped",
     "StoreUnavailable",
@@ -105,6 +107,10 @@ class FolderTaken(ScorerError):
 
 class ConfigError(ScorerError):
     """The configuration is wrong; the message names file and key."""
+
+
+class OutputRefused(ConfigError):
+    """A folder must not be written: it touches an input, or holds what the command did not make. It is as it was."""
 
 
 class ArtifactMismatch(ScorerError):
