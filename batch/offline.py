@@ -128,7 +128,7 @@ def load_online(
 
 
 class _Following(NamedTuple):
-    """How jobs are followed, see `batch.jobs.run`, the tables that are not loaded, and what INTO OUTFILE may replace."""
+    """How jobs are followed, see `batch.jobs.run`; tables that are not loaded; whether INTO OUTFILE may overwrite."""
 
     timeout_s: float
     say: Callable[[str], None]

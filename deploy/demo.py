@@ -45,8 +45,8 @@ __all__ = ["main"]
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 WRITTEN = (
-    "artifact", "checkpoint", "data", "dataset", "evaluation", "features", "history", "kafka", "scorer.log", "scorer.toml",
-    "serve.log", "sql", "state", "streamed", "triton",
+    "artifact", "checkpoint", "data", "dataset", "evaluation", "features", "history", "kafka", "scorer.log",
+    "scorer.toml", "serve.log", "sql", "state", "streamed", "triton",
 )  # fmt: skip
 """Of the demo's folder: whatever is in these is the demo's, and goes when it is run again."""
 

@@ -4,9 +4,10 @@
         ...                                     # write into `fresh`: it takes the place of `out` at the end
 
 A folder that was written holds a marker, `.jd-intent`: the kind of the folder, the version that made it, and each file
-with its size. What is in a folder and not in its marker, of another size or younger, is somebody else's. A folder is written where there is none, where it is empty, and where all that is in it is of the kind that is written;
-else it is refused, or, with `force`, what goes is told first. Never written: a folder that is, holds or lies within an
-input; the root, home, working and program's folder, and what holds one of them.
+with its size. What is in a folder and not in its marker, of another size or younger, is somebody else's. A folder is
+written where there is none, where it is empty, and where all that is in it is of the kind that is written; else it is
+refused, or, with `force`, what goes is told first. Never written: a folder that is, holds or lies within an input; the
+root, home, working and program's folder, and what holds one of them.
 
 The new folder is made beside the old one and exchanged with it in one step. A run that fails leaves the old one and
 nothing besides; what a killed run leaves is swept by the next one that writes there.
@@ -204,7 +205,7 @@ def _strangers(place: Path, kind: str) -> Iterator[_Stranger]:
     if marker is None:
         files = [*_files(place), *([(MARKER, (place / MARKER).lstat())] if MARKER in entries else [])]
         for name, size in [(name, at.st_size) for name, at in files] or [(entries[0], 0)]:
-            yield _Stranger(name, size, f"holds {name} and no marker: {maker} did not make it")
+            yield _Stranger(name, size, f"holds {name} and no {MARKER}: {maker} did not make it")
         return
     other = f"was made by {MADE_BY.get(marker.kind, marker.kind)}, not by {maker}" if marker.kind != kind else ""
     for name, at in _files(place):
@@ -306,7 +307,16 @@ def _remove(work: Path, place: Path) -> None:
 
 
 def _pinned(place: Path) -> bool:
-    return place.is_dir() and (os.path.ismount(place) or not os.access(place.parent, os.W_OK))
+    return place.is_dir() and (_mounted(place) or not os.access(place.parent, os.W_OK))
+
+
+def _mounted(place: Path) -> bool:
+    """Also where a folder of the same disk is mounted, which `ismount` does not tell."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        mounts = []
+    return os.path.ismount(place) or str(place) in (line.split(" ")[4] for line in mounts)
 
 
 def _sweep(place: Path) -> None:
