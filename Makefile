@@ -91,4 +91,4 @@ bench-restart: environments  ## restart with 1 M and 10 M rows of state: from a 
 	$(PYTHON) -m benchmarks.restart
 
 clean:  ## remove what the demo made (not the environments)
-	rm -rf build
+	rm -rf build/demo

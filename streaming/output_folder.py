@@ -16,13 +16,9 @@ nothing besides; what a killed run leaves is swept by the next one that writes t
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
-import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -30,10 +26,11 @@ from pathlib import Path
 
 from streaming.errors import OutputRefused
 from streaming.overlap import refuse_overlap
+from streaming.work_folder import LAST, WORK, beside, put, sweep
 
 __all__ = ["EVERYTHING", "MARKER", "Say", "appending", "check", "link", "made", "mark", "replacing"]
 
-MARKER = ".jd-intent"
+MARKER = LAST
 MADE_BY = {
     "world": "`jd-intent-batch generate`",
     "features": "`jd-intent-batch extract`",
@@ -54,9 +51,7 @@ EVERYTHING = ("*",)
 
 Say = Callable[[str], None]
 
-_WORK = f"{MARKER}.work-"
 _NAMES_MAX = 5  # of what is removed, that are told
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @dataclass(frozen=True)
@@ -91,20 +86,21 @@ def replacing(
         own: entries that come later (logs, state) and are the command's all the same.
 
     Raises:
-        OutputRefused: see `check`; also when something came into `folder` meanwhile.
+        OutputRefused: see `check`; also when something came into `folder` that was not told.
     """
-    check(folder, kind, inputs=inputs, force=force)
+    told = check(folder, kind, inputs=inputs, force=force)
     place = Path(os.path.realpath(folder))
-    with _beside(place) as work:
+    with beside(place) as work:
         fresh = work / "new"
         fresh.mkdir()
         if place.exists():
             shutil.copymode(place, fresh)
         yield fresh
         mark(fresh, kind, own)
-        if force is None and (stranger := next(_strangers(place, kind), None)):
-            raise _refusal(folder, kind, stranger.why)
-        _put(work, place)
+        for stranger in _strangers(place, kind):
+            if stranger.name not in told:
+                raise _refusal(folder, kind, stranger.why)
+        put(work, place)
 
 
 @contextlib.contextmanager
@@ -119,7 +115,7 @@ def appending(folder: Path, kind: str) -> Iterator[Path]:
     place = Path(os.path.realpath(folder))
     if not place.is_dir():
         raise OutputRefused(f"{folder} is a file, not a folder")
-    with _beside(place) as work:
+    with beside(place) as work:
         fresh = work / "new"
         fresh.mkdir()
         yield fresh
@@ -127,7 +123,10 @@ def appending(folder: Path, kind: str) -> Iterator[Path]:
         if marker is None and not _entries(place):
             marker = _Marker(kind, {}, ())
         if marker is not None and marker.kind == kind:  # first told, then done: what is told and missing does no harm
-            _write(place, _Marker(kind, {**marker.files, **_sizes(fresh)}, marker.own))
+            changed = {stranger.name for stranger in _strangers(place, kind)}  # and stays so
+            files = {name: size for name, size in marker.files.items() if name not in changed}
+            files |= {name: at.st_size for name, at in _files(fresh)}
+            _write(place, _Marker(kind, files, marker.own))
         for file in sorted(fresh.iterdir()):
             try:
                 _link(file, place / file.name)
@@ -135,8 +134,8 @@ def appending(folder: Path, kind: str) -> Iterator[Path]:
                 raise OutputRefused(f"{folder} has a file {file.name} already") from None
 
 
-def check(folder: Path, kind: str, *, inputs: Iterable[Path] = (), force: Say | None = None) -> None:
-    """Refuses a folder that must not be written; tells `force` what will be removed. Removes nothing.
+def check(folder: Path, kind: str, *, inputs: Iterable[Path] = (), force: Say | None = None) -> set[str]:
+    """Refuses a folder that must not be written; tells `force` what will be removed, and returns it. Removes nothing.
 
     Raises:
         OutputRefused: it is a file; it is, holds or lies within an input or a folder that nobody may replace; without
@@ -146,22 +145,31 @@ def check(folder: Path, kind: str, *, inputs: Iterable[Path] = (), force: Say | 
     if place.exists() and not place.is_dir():
         raise OutputRefused(f"{folder} is a file, not a folder")
     refuse_overlap(folder, inputs)
-    _sweep(place)
+    sweep(place)
+    if force is None:
+        for stranger in _strangers(place, kind):
+            raise _refusal(folder, kind, stranger.why)
+        return set()
     strangers = list(_strangers(place, kind))
     if not strangers:
-        return
-    if force is None:
-        raise _refusal(folder, kind, strangers[0].why)
+        return set()
     names = ", ".join(stranger.name for stranger in strangers[:_NAMES_MAX])
     more = f" and {len(strangers) - _NAMES_MAX:,} more" if len(strangers) > _NAMES_MAX else ""
     size = sum(stranger.size for stranger in strangers)
     files = "1 file" if len(strangers) == 1 else f"{len(strangers):,} files"
     force(f"--force removes {files} ({size:,} bytes) from {folder}: {names}{more}")
+    return {stranger.name for stranger in strangers}
 
 
 def mark(folder: Path, kind: str, own: Sequence[str] = ()) -> None:
     """Writes the marker: what is in `folder` now is of this kind, and the entries `own` with what they will hold."""
-    _write(folder, _Marker(kind, _sizes(folder, own), own))
+    files = dict(_files(folder)) if own != EVERYTHING else {}
+    sizes = {name: at.st_size for name, at in files.items() if name.partition("/")[0] not in own}
+    _write(folder, _Marker(kind, sizes, own))
+    written = (folder / MARKER).stat().st_mtime_ns
+    newest = max((files[name].st_mtime_ns for name in sizes), default=0)
+    if newest > written:  # a copy keeps its original's time, which another clock gave
+        os.utime(folder / MARKER, ns=(newest, newest))
 
 
 def made(folder: Path) -> list[str]:
@@ -220,16 +228,10 @@ def _strangers(place: Path, kind: str) -> Iterator[_Stranger]:
 
 
 def _entries(place: Path) -> list[str]:
-    """Names in a folder, but for a command's work (see `_beside`); none where there is no folder."""
+    """Names in a folder, but for a command's work (see `beside`); none where there is no folder."""
     if not place.is_dir():
         return []
-    return sorted(name for name in os.listdir(place) if not name.startswith(_WORK))
-
-
-def _sizes(folder: Path, own: Collection[str] = ()) -> dict[str, int]:
-    if own == EVERYTHING:
-        return {}
-    return {name: at.st_size for name, at in _files(folder) if name.partition("/")[0] not in own}
+    return sorted(name for name in os.listdir(place) if not name.startswith(WORK))
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -239,7 +241,7 @@ def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """
     for top, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(top, name))]
-        folders[:] = sorted(name for name in folders if not name.startswith(_WORK))
+        folders[:] = sorted(name for name in folders if not name.startswith(WORK))
         for name in sorted([*names, *links]):
             if name.endswith(".pyc") and os.path.basename(top) == "__pycache__":
                 continue
@@ -269,116 +271,6 @@ def _write(folder: Path, marker: _Marker) -> None:
     writing = folder / f"{MARKER}.writing"
     writing.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     writing.replace(folder / MARKER)
-
-
-# -- taking its place --------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _beside(place: Path) -> Iterator[Path]:
-    """A work folder on the same disk, for as long as the block lasts, with a lock in it that says that somebody lives.
-
-    It is beside `place`, or in it where that cannot be renamed: a mount point, or below a folder of somebody else.
-    """
-    missing = [folder for folder in place.parents if not folder.exists()]
-    within = _pinned(place)
-    home = place if within else place.parent
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=_WORK if within else f".{place.name}{_WORK}", dir=home))
-        with (work / "making").open("wb") as lock:
-            with contextlib.suppress(OSError):  # a disk without locks: then nobody sweeps here either
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (work / "making").rename(work / "lock")
-            try:
-                yield work
-            finally:
-                _remove(work, place)
-    except BaseException:
-        for folder in missing:
-            with contextlib.suppress(OSError):  # not empty: somebody uses it by now
-                folder.rmdir()
-        raise
-
-
-def _remove(work: Path, place: Path) -> None:
-    _roll_back(work, place)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _pinned(place: Path) -> bool:
-    return place.is_dir() and (_mounted(place) or not os.access(place.parent, os.W_OK))
-
-
-def _mounted(place: Path) -> bool:
-    """Also where a folder of the same disk is mounted, which `ismount` does not tell."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        mounts = []
-    return os.path.ismount(place) or str(place) in (line.split(" ")[4] for line in mounts)
-
-
-def _sweep(place: Path) -> None:
-    """Takes away what killed runs left, and puts back what one of them had moved."""
-    for home, prefix in ((place.parent, f".{place.name}{_WORK}"), (place, _WORK)):
-        for work in _beginning(home, prefix):
-            with contextlib.suppress(OSError), (work / "lock").open("rb") as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(work, place)
-
-
-def _beginning(home: Path, prefix: str) -> list[Path]:
-    try:
-        return [home / name for name in os.listdir(home) if name.startswith(prefix)]
-    except OSError:  # not there yet, or not to be listed
-        return []
-
-
-def _put(work: Path, place: Path) -> None:
-    """Puts `new` of a work folder in its place; what was there is then somewhere in the work folder."""
-    fresh, old = work / "new", work / "old"
-    if not place.exists():
-        fresh.rename(place)
-    elif work.parent == place:
-        # One entry after the other, the marker last: the plan tells `_roll_back` which of them are new.
-        (work / "plan").write_text(json.dumps(sorted(os.listdir(fresh))), encoding="utf-8")
-        old.mkdir()
-        for name in _entries(place):
-            (place / name).rename(old / name)
-        for name in sorted(os.listdir(fresh), key=lambda name: name == MARKER):
-            (fresh / name).rename(place / name)
-        (work / "plan").unlink()
-    elif not _exchange(fresh, place):
-        place.rename(old)
-        fresh.rename(place)
-
-
-def _roll_back(work: Path, place: Path) -> None:
-    """Undoes a `_put` that did not come to its end; does nothing after one that did."""
-    fresh, old, plan = work / "new", work / "old", work / "plan"
-    if work.parent != place:
-        if old.is_dir() and not place.exists():
-            old.rename(place)
-    elif plan.exists() and old.is_dir():
-        for name in json.loads(plan.read_text(encoding="utf-8")):
-            if not (fresh / name).exists() and (place / name).exists():
-                (place / name).rename(fresh / name)
-        for name in os.listdir(old):
-            (old / name).rename(place / name)
-
-
-def _exchange(left: Path, right: Path) -> bool:
-    """Two folders change places in one step (Linux); false: this system or disk cannot."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
-    if rename(_AT_FDCWD, os.fsencode(left), _AT_FDCWD, os.fsencode(right), _RENAME_EXCHANGE) == 0:
-        return True
-    if ctypes.get_errno() in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(right))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -49,12 +49,12 @@ def refuse_overlap(folder: Path, inputs: Iterable[Path]) -> None:
 
 def _guarded() -> Iterator[tuple[str, Path]]:
     yield "the root", Path("/")
-    yield "the working folder", Path.cwd()
     yield "the folder of this program", _PROGRAM
-    try:
-        yield "the home folder", Path.home()
-    except RuntimeError:  # a user without one
-        return
+    for name, where in (("the working folder", Path.cwd), ("the home folder", Path.home)):
+        try:
+            yield name, where()
+        except (OSError, RuntimeError):  # it was removed, or the user has none
+            continue
 
 
 def _identity(path: Path) -> Identity | None:

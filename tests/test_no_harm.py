@@ -216,7 +216,7 @@ def test_an_older_folder_survives_a_failure(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output_folder, "_put", full)
+    monkeypatch.setattr(output_folder, "put", full)
     an_older_one(WRITERS[name], out)
     before = contents(tmp_path)
     with pytest.raises((OSError, ImportError, spark.SparkFailed)):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming import output_folder
+from streaming import work_folder
 from streaming.errors import OutputRefused
 from streaming.output_folder import EVERYTHING, MARKER, appending, check, link, made, mark, replacing
 
@@ -140,6 +140,24 @@ def test_what_comes_while_the_folder_is_made_is_not_lost(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_only_what_was_told_is_removed(tmp_path: Path) -> None:
+    out, told = tmp_path / "out", list[str]()
+    write(out, "one")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputRefused, match=r"holds later\.txt"), replacing(out, "features", force=told.append):
+        (out / "later.txt").write_text("mine")
+    assert (out / "notes.txt").exists()
+    assert len(told) == 1
+
+
+def test_files_with_a_time_of_another_clock_are_its_own(tmp_path: Path) -> None:
+    with replacing(tmp_path / "out", "features") as fresh:
+        (fresh / "one").touch()
+        os.utime(fresh / "one", (2**32, 2**32))
+    write(tmp_path / "out", "two")
+    assert made(tmp_path / "out") == ["two"]
+
+
 def test_pythons_byte_code_is_nobodys(tmp_path: Path) -> None:
     write(tmp_path / "out", "code.py")
     (tmp_path / "out" / "__pycache__").mkdir()
@@ -216,7 +234,7 @@ def test_what_was_there_survives_a_failure_and_nothing_else_is_left(
         (fresh / "two" / "three").write_text("half")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "new" / "deep" / "out", "features"):
         raise ZeroDivisionError
-    monkeypatch.setattr(output_folder, "_exchange", lambda *_: False)
+    monkeypatch.setattr(work_folder, "_exchange", lambda *_: False)
     write(tmp_path / "out", "one", text="old")  # where the disk cannot exchange folders
     assert contents(tmp_path) == before
 
@@ -224,11 +242,11 @@ def test_what_was_there_survives_a_failure_and_nothing_else_is_left(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from streaming import output_folder
+from streaming import output_folder, work_folder
 
 out, pinned, moves = Path(sys.argv[1]), sys.argv[2] == "pinned", int(sys.argv[3])
-output_folder._pinned = lambda place: pinned
-output_folder._exchange = lambda *_: False
+work_folder._pinned = lambda place: pinned
+work_folder._exchange = lambda *_: False
 rename, done = Path.rename, 0
 
 def counted(source, target):
@@ -292,6 +310,11 @@ def test_appending_adds_files_to_any_folder_and_changes_none(tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["mine", "two"]
     with pytest.raises(OutputRefused, match="is a file"), appending(tmp_path / "other" / "mine", "features"):
         raise AssertionError
+    younger(tmp_path / "own")
+    with appending(tmp_path / "own", "features") as fresh:
+        (fresh / "three").write_text("3")
+    with pytest.raises(OutputRefused, match="holds one, which"):
+        write(tmp_path / "own", "four")
 
 
 def test_files_are_carried_by_links_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
