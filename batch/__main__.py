@@ -7,6 +7,7 @@ in the model's. Each command imports what it needs when it runs, so that both en
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -397,6 +398,7 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
 
 def main() -> None:
     """The command; what a user can mend ends in one line and status 1, a folder that is not to be written in 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # takes away what is half written
     try:
         app()
     except (ScorerError, ValueError, OSError) as error:

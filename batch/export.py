@@ -147,7 +147,7 @@ def read_manifest(artifact: Path) -> Manifest:
 
 
 def _version(artifact: Path, asked: int | None) -> int:
-    folders = (artifact / "triton" / MODEL_NAME).glob("[1-9]*")  # as Triton reads them
+    folders = [*(artifact / "triton" / MODEL_NAME).glob("[1-9]*"), *(artifact / "versions").glob("[1-9]*")]
     newest = max((int(folder.name) for folder in folders if folder.name.isdecimal()), default=0)
     if asked is None:
         return newest + 1

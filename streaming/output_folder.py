@@ -173,16 +173,22 @@ def mark(folder: Path, kind: str, own: Sequence[str] = ()) -> None:
 
 
 def made(folder: Path) -> list[str]:
-    """The files that its marker names, by their path in a folder; none where there is no marker."""
+    """The files that its marker names and that are there, by their path in a folder; none where there is no marker."""
     marker = _read(folder)
-    return [] if marker is None else sorted(marker.files)
+    return [] if marker is None else sorted(name for name in marker.files if os.path.lexists(folder / name))
 
 
 def link(source: Path, target: Path) -> None:
-    """The file `source` is `target`, too: by a hard link, or copied where the disk has none. Makes the folders."""
+    """The file `source` is `target`, too: by a hard link, or copied where the disk has none. Makes the folders.
+
+    Raises:
+        FileExistsError: `target` is there: writing to it would change whatever else it is a link to.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
     except OSError:
         shutil.copy2(source, target, follow_symlinks=False)
 

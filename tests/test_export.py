@@ -64,6 +64,11 @@ def test_versions_count_up_and_the_older_ones_stay(tiny_dataset: Path, tiny_chec
     with pytest.raises(DatasetError, match="holds version 8; version 8 would not be newer"):
         export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, ExportOptions(model_version=8))
     assert read_manifest(artifact).model_version == 8
+    # A version that was removed for its place stays away, and its number is not given again.
+    for folder in (repository / "8", repository / "1", artifact / "versions" / "1"):
+        shutil.rmtree(folder)
+    assert export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact).model_version == 9
+    assert sorted(path.name for path in (artifact / "versions").iterdir()) == ["2", "7", "8", "9"]
 
 
 def test_triton_serves_the_newest_version_and_an_older_one_from_its_own_folder(

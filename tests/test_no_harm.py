@@ -7,6 +7,10 @@ failure half-way (their whole way: test_deepfm.py, test_demo.py).
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +35,7 @@ from streaming.engine import BadRow, Engine
 from streaming.errors import OutputRefused
 from streaming.output_folder import MARKER, Say, mark
 
-Run = Callable[[Path, Say | None], Any]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,20 @@ def test_a_refusal_ends_with_status_2_and_force_is_told_before(
     assert not (tmp_path / "notes.txt").exists()
     words = ["evaluate", "--dataset", str(tmp_path), "--checkpoint", str(tmp_path), "--force"]
     assert CliRunner().invoke(batch.__main__.app, words).exit_code == 2
+
+
+def test_a_command_that_is_stopped_leaves_nothing_and_what_a_killed_one_left_goes_with_the_next(tmp_path: Path) -> None:
+    for number, status, left in ((signal.SIGTERM, 143, 0), (signal.SIGKILL, -9, 1)):
+        argv = [sys.executable, "-m", "batch", "generate", "--users", "1000000", "--out", str(tmp_path / "out")]
+        with subprocess.Popen(argv, cwd=REPOSITORY) as running:
+            while not list(tmp_path.glob(f".out{MARKER}.work-*/lock")):
+                assert running.poll() is None
+                time.sleep(0.01)
+            running.send_signal(number)
+            assert running.wait(30) == status
+        assert len(list(tmp_path.iterdir())) == left
+    generate.generate(tmp_path / "out", 1, 1, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_metrics_come_to_a_checkpoint_and_to_no_other_folder(paths: dict[str, Path], tmp_path: Path) -> None:

@@ -321,6 +321,8 @@ def test_files_are_carried_by_links_or_copied(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "one").write_text("1")
     link(tmp_path / "one", tmp_path / "deep" / "two")
     assert (tmp_path / "deep" / "two").samefile(tmp_path / "one")
+    with pytest.raises(FileExistsError):
+        link(tmp_path / "one", tmp_path / "deep" / "two")
 
     def refused(*_: object, **__: object) -> None:
         raise OSError
