@@ -267,6 +267,7 @@ def test_a_refusal_ends_with_status_2_and_force_is_told_before(
     (tmp_path / "notes.txt").write_text("mine")
     words = ["generate", "--users", "1", "--days", "6", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["jd-intent-batch", *words])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command's own process sets it
     with pytest.raises(SystemExit) as end:
         batch.__main__.main()
     assert end.value.code == 2
