@@ -271,7 +271,7 @@ def test_a_refusal_ends_with_status_2_and_force_is_told_before(
     with pytest.raises(SystemExit) as end:
         batch.__main__.main()
     assert end.value.code == 2
-    assert f"error: {tmp_path} holds notes.txt and no {MARKER}" in capsys.readouterr().out
+    assert f": {tmp_path} holds notes.txt and no {MARKER}" in "".join(capsys.readouterr())
     done = CliRunner().invoke(batch.__main__.app, [*words, "--force"])
     assert done.exit_code == 0
     assert done.output.startswith(f"--force removes 1 file (4 bytes) from {tmp_path}: notes.txt\n")

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from test_output_folder import contents
 
-from streaming.engine import BadRow, Engine
+from streaming.engine import BadRow, Engine, files
 from streaming.output_folder import MARKER
 from streaming.shell import run
 
@@ -81,12 +80,11 @@ def test_a_failure_leaves_nothing_behind(
         write(engine, tmp_path / "out", "overwrite", kind)
     before = contents(tmp_path)
 
-    def half(table: pa.Table, path: Path, *_: Any) -> None:
-        Path(path).write_text("half")
+    def half(table: pa.Table, building: Path, name: str, *_: Any) -> None:
+        (building / name).write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pyarrow.csv, "write_csv", half)
-    monkeypatch.setattr(pyarrow.parquet, "write_table", half)
+    monkeypatch.setattr(files, "_write_part", half)
     for out in (tmp_path / "out", tmp_path / "new" / "deep"):
         with pytest.raises(OSError, match="No space left"):
             write(engine, out, mode, kind)
