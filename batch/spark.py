@@ -39,7 +39,6 @@ from batch.extract import (
     parquet_files,
     script_text,
 )
-from batch.folder import replacing
 from streaming.engine import UnsupportedSQL
 from streaming.engine import syntax as s
 from streaming.engine.errors import point
@@ -47,6 +46,7 @@ from streaming.engine.files import resolve
 from streaming.engine.parse import parse, statement_text
 from streaming.engine.tokens import Token, tokens_of
 from streaming.errors import ScorerError
+from streaming.output_folder import Say, replacing
 
 __all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]
 
@@ -89,6 +89,8 @@ def extract(
     sql: Path = SQL_FOLDER,
     master: str = MASTER,
     conf: Mapping[str, str] | None = None,
+    *,
+    force: Say | None = None,
 ) -> Extracted:
     """As `batch.extract.extract`, by Spark. The rows come in no particular order, in as many files as Spark makes.
 
@@ -100,6 +102,7 @@ def extract(
     Raises:
         BadData: a file or script is wrong. UnsupportedSQL: a script does something else than make, load and select.
         SparkFailed: Spark is not there, refuses the query, or died.
+        OutputRefused: `out` holds something else, or touches an input.
     """
     started = time.monotonic()
     scripts = {name: script_text(sql / name) for name in SCRIPTS}
@@ -107,7 +110,8 @@ def extract(
     rows = check(data)
     tables, database, query = read_scripts(scripts, data, {"action"} - rows.keys())
     checked = time.monotonic()
-    with replacing(out) as fresh, _work_folder() as (work, lock):
+    inputs = [data, *(sql / name for name in SCRIPTS)]
+    with replacing(out, "features", inputs=inputs, force=force) as fresh, _work_folder() as (work, lock):
         staging = fresh.parent / "spark"
         options = {
             "spark.jars": str(jar),

@@ -24,6 +24,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from streaming.errors import OutputRefused
+from streaming.output_folder import EVERYTHING, mark, replacing
+
 __all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "main", "make", "make_spark"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -120,6 +123,20 @@ def _run(argv: list[str], why: str) -> None:
         raise SystemExit(f"{why} failed with status {done.returncode}: {' '.join(argv)}")
 
 
+def _clear(home: Path, stamp: Path) -> None:
+    """Makes `home` an empty folder, where it is none that somebody else made.
+
+    JD_ENVS may be any folder, and what has the name of a part in it may be a user's.
+    """
+    if stamp.exists() and home.is_dir():
+        mark(home, "environment", EVERYTHING)  # an older release made it, and left no marker
+    try:
+        with replacing(home, "environment", own=EVERYTHING):
+            stamp.unlink(missing_ok=True)
+    except OutputRefused as error:
+        raise SystemExit(f"{error} with JD_ENVS") from None
+
+
 def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
     """Makes a virtual environment out of pinned requirements, in place of an older one."""
     home = folder() / name
@@ -128,8 +145,7 @@ def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
     digest = _digest(*(file.read_bytes() for file in files))
     if _step(f"{name} environment", stamp, digest):
         started = time.monotonic()
-        stamp.unlink(missing_ok=True)
-        shutil.rmtree(home, ignore_errors=True)
+        _clear(home, stamp)
         _run([_python310(), "-m", "venv", str(home)], f"making the {name} environment")
         pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         pins = [word for file in files for word in ("--requirement", str(file))]
@@ -160,8 +176,7 @@ def _make_kafka() -> None:
         return
     maven = _maven()
     started = time.monotonic()
-    stamp.unlink(missing_ok=True)
-    shutil.rmtree(home, ignore_errors=True)
+    _clear(home, stamp)
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={home / 'libs'}"]
     _run([maven, "--quiet", "--batch-mode", "--file", str(pom), *goal], "fetching Kafka's jars")
     stamp.write_text(digest)

@@ -14,6 +14,7 @@
     ├── FolderTaken       another process has the state folder: exit
     ├── NoSpace           the state folder cannot be made on a full disk: go on without it
     ├── ConfigError       refuse to start
+    │   └── OutputRefused  a folder to write holds what is not the command's own, or an input: nothing was touched
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
@@ -39,6 +40,7 @@ __all__ = [
     "ModelUnavailable",
     "NoSpace",
     "OffsetOutOfRange",
+    "OutputRefused",
     "ScorerError",
     "Stopped",
     "StoreUnavailable",
@@ -129,6 +131,10 @@ def unusable(key: str, folder: object, error: OSError) -> ScorerError:
     """Why a folder of the configuration cannot be used: `NoSpace` where the disk is full, else `ConfigError`."""
     kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
     return kind(f"{key}: {folder}: {error.strerror or error}")
+
+
+class OutputRefused(ConfigError):
+    """A folder must not be written: it touches an input, or holds what the command did not make. It is as it was."""
 
 
 class ArtifactMismatch(ScorerError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from streaming.engine.errors import BadRow
+from streaming.errors import OutputRefused
+from streaming.output_folder import appending, replacing
 
 __all__ = ["read", "resolve", "write"]
 
@@ -69,10 +71,11 @@ def _csv(name: str, columns: Sequence[str], options: Mapping[str, object]) -> pa
 def write(table: pa.Table, folder: str, options: Mapping[str, object]) -> None:
     """Writes one file into `folder`, which appears whole or not at all.
 
-    `mode`: 'error_if_exists' (the default), 'overwrite' or 'append'.
+    `mode`: 'error_if_exists' (the default); 'overwrite', which replaces only what INTO OUTFILE wrote, or an empty
+    folder; 'append', which adds a file to whatever folder and changes nothing in it.
 
     Raises:
-        BadRow: the folder is there already, or an option is unknown.
+        BadRow: the folder is there already, or holds something else; an option is unknown.
     """
     kind = str(options.get("format", "csv")).lower()
     mode = str(options.get("mode", "error_if_exists")).lower()
@@ -81,10 +84,17 @@ def write(table: pa.Table, folder: str, options: Mapping[str, object]) -> None:
     target = Path(folder)
     if target.exists() and mode == "error_if_exists":
         raise BadRow(f"{folder} exists already (mode='error_if_exists')")
-    part = len(list(target.glob(f"part-*.{kind}"))) if mode == "append" and target.exists() else 0
-    building = target.with_name(f".{target.name}.{os.getpid()}")
-    building.mkdir(parents=True, exist_ok=True)
-    name = f"part-{part:05d}.{kind}"
+    more = mode == "append" and target.exists()
+    taken = {file.name for file in target.glob(f"part-*.{kind}")} if more else ()
+    name = next(name for n in itertools.count() if (name := f"part-{n:05d}.{kind}") not in taken)
+    try:
+        with appending(target, "outfile") if more else replacing(target, "outfile") as building:
+            _write_part(table, building, name, kind, options)
+    except OutputRefused as error:
+        raise BadRow(str(error)) from None
+
+
+def _write_part(table: pa.Table, building: Path, name: str, kind: str, options: Mapping[str, object]) -> None:
     if kind == "parquet":
         pyarrow.parquet.write_table(table, building / name)
     else:
@@ -93,10 +103,3 @@ def write(table: pa.Table, folder: str, options: Mapping[str, object]) -> None:
         pyarrow.csv.write_csv(
             table, building / name, pyarrow.csv.WriteOptions(include_header=header, delimiter=delimiter)
         )  # fmt: skip
-    if mode == "append" and target.exists():
-        (building / name).replace(target / name)
-        building.rmdir()
-        return
-    if target.exists():
-        shutil.rmtree(target)
-    building.replace(target)
