@@ -11,95 +11,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-__all__ = [
-    "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "extract",
-    "parquet_files", "script_text",
-]  # fmt: skip
+from batch.inputs import DATA_PREFIX, SQL_FOLDER, BadData, check, parquet_files, script_text, sources, write_no_rows
 
-SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
-DATA_PREFIX = "/root/project/data/JD_data"
+__all__ = ["OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "BadData", "Extracted", "check", "extract"]
+
 OUT_PREFIX = "/root/project/out/1"
 SCRIPTS = ("create_tables.sql", "load_offline.sql", "select_into_outfile.sql")
-
-Kind = Callable[[pa.DataType], bool]
-
-
-def _text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-# SQL's type → what it is called, and the Arrow types that it takes.
-_KINDS: dict[str, tuple[str, Kind]] = {
-    "string": ("string", _text),
-    "timestamp": ("timestamp", pa.types.is_timestamp),
-    "int": ("int (up to 32 bits)", lambda kind: pa.types.is_integer(kind) and kind.bit_width <= 32),
-    "bigint": ("bigint (an integer)", pa.types.is_integer),
-    "float": ("float (a real number)", pa.types.is_floating),
-}
-# Folder → column → SQL's type, as in sql/create_tables.sql. `action` may be absent: then orders make the labels.
-TABLES: dict[str, dict[str, str]] = {
-    "action": {"reqId": "string", "eventTime": "timestamp", "ingestionTime": "timestamp", "actionValue": "int"},
-    "flattenRequest_clean": {
-        "reqId": "string",
-        "eventTime": "timestamp",
-        "main_id": "string",
-        "pair_id": "string",
-        "user_id": "string",
-        "sku_id": "string",
-        "time": "bigint",
-        "split_id": "int",
-        "time1": "string",
-    },
-    "bo_user": {
-        "ingestionTime": "timestamp",
-        "user_id": "string",
-        "age": "string",
-        "sex": "string",
-        "user_lv_cd": "string",
-        "user_reg_tm": "bigint",
-    },
-    "bo_action": {
-        "ingestionTime": "timestamp",
-        "pair_id": "string",
-        "time": "bigint",
-        "model_id": "string",
-        "type": "string",
-        "cate": "string",
-        "br": "string",
-    },
-    "bo_product": {
-        "ingestionTime": "timestamp",
-        "sku_id": "string",
-        "a1": "string",
-        "a2": "string",
-        "a3": "string",
-        "cate": "string",
-        "br": "string",
-    },
-    "bo_comment": {
-        "ingestionTime": "timestamp",
-        "dt": "bigint",
-        "sku_id": "string",
-        "comment_num": "int",
-        "has_bad_comment": "string",
-        "bad_comment_rate": "float",
-    },
-}
-OPTIONAL = {"action"}
-# Columns that order a window: without a valid time a row cannot take part.
-ORDERING = {"flattenRequest_clean": "eventTime", "bo_action": "ingestionTime", "bo_comment": "ingestionTime"}
-
-
-class BadData(ValueError):
-    """The input cannot be used; the message names file, column and, where it applies, row."""
 
 
 class Extracted(msgspec.Struct, frozen=True):
@@ -110,73 +32,6 @@ class Extracted(msgspec.Struct, frozen=True):
     columns: int
     check_s: float
     run_s: float
-
-
-def parquet_files(folder: Path) -> list[Path]:
-    """The parquet files of a table's folder, by name.
-
-    Raises:
-        BadData: there is no such folder, or no such file in it.
-    """
-    if not folder.is_dir():
-        raise BadData(f"{folder}: there is no such folder")
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise BadData(f"{folder}: no *.parquet file in it")
-    return files
-
-
-def check(data: Path) -> dict[str, int]:
-    """Looks at every file of a data folder in the tutorial's layout; returns the rows per table.
-
-    Raises:
-        BadData: a folder or file is missing, empty or unreadable; a column is missing or of another type; a time that
-            orders rows is NULL or negative.
-    """
-    if not data.is_dir():
-        raise BadData(f"{data}: there is no such folder")
-    rows: dict[str, int] = {}
-    for table, columns in TABLES.items():
-        if table in OPTIONAL and not (data / table).exists():
-            continue
-        rows[table] = 0
-        for file in parquet_files(data / table):
-            rows[table] += _check_file(file, columns, ORDERING.get(table))
-        if not rows[table]:
-            raise BadData(f"{data / table}: its files have no rows")
-    return rows
-
-
-def _check_file(file: Path, columns: dict[str, str], ordering: str | None) -> int:
-    if not file.stat().st_size:
-        raise BadData(f"{file}: the file is empty (0 bytes)")
-    try:
-        with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-            for column, sql_type in columns.items():
-                at = schema.get_field_index(column)
-                if at < 0:
-                    raise BadData(f"{file}: no column {column}; it has {', '.join(schema.names)}")
-                wanted, is_kind = _KINDS[sql_type]
-                if not is_kind(schema.field(at).type):
-                    raise BadData(f"{file}: column {column} is {schema.field(at).type}, it must be {wanted}")
-            if ordering is not None:
-                _check_times(file, parquet, ordering)
-            return int(parquet.metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise BadData(f"{file}: not a readable parquet file: {error}") from error
-
-
-def _check_times(file: Path, parquet: pq.ParquetFile, column: str) -> None:
-    """Refuses NULL and negative times, as the engine would, but with the row's number in the file (from 0)."""
-    first = 0
-    for batch in parquet.iter_batches(1 << 18, columns=[column]):
-        times = pc.cast(batch.column(0), pa.int64())
-        for what, wrong in (("NULL", pc.is_null(times)), ("before 1970", pc.less(times, 0))):
-            row = pc.index(wrong, True).as_py()
-            if row >= 0:
-                raise BadData(f"{file}: row {first + row}, column {column}: the time is {what}")
-        first += batch.num_rows
 
 
 def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
@@ -193,16 +48,16 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
 
     started = time.monotonic()
     scripts = [script_text(sql / name) for name in SCRIPTS]
-    rows = check(data)
+    rows = check(data, sql)
     checked = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as staging:
-        for table in TABLES:
-            if table in rows:
-                (Path(staging) / table).symlink_to((data / table).resolve(), target_is_directory=True)
-        if "action" not in rows:
-            _write_no_action(Path(staging) / "action")
-        engine = Engine(paths={DATA_PREFIX: staging, OUT_PREFIX: str(out.resolve())})
+        paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(out.resolve())}
+        for source in sources(data, sql):
+            if source.folder not in rows:  # an optional table: the scripts run unchanged where a dataset has none
+                write_no_rows(source, Path(staging) / source.folder)
+                paths[f"{DATA_PREFIX}/{source.folder}"] = f"{staging}/{source.folder}"
+        engine = Engine(paths=paths)
         for script in scripts:
             engine.execute(script)
     written = [pq.ParquetFile(file) for file in parquet_files(out)]
@@ -213,23 +68,3 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
         check_s=checked - started,
         run_s=time.monotonic() - checked,
     )
-
-
-def script_text(path: Path) -> str:
-    """The text of a script.
-
-    Raises:
-        BadData: it cannot be read.
-    """
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise BadData(f"{path}: {error.strerror}") from error
-
-
-def _write_no_action(folder: Path) -> None:
-    """An `action` table without rows, so that the scripts run unchanged where a dataset has none."""
-    folder.mkdir()
-    types = {"string": pa.string(), "timestamp": pa.timestamp("us"), "int": pa.int32()}
-    schema = pa.schema({column: types[sql_type] for column, sql_type in TABLES["action"].items()})
-    pq.write_table(schema.empty_table(), folder / "none.parquet")

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import msgspec
 import pyarrow.parquet as pq
 
-from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, parquet_files, script_text
+from batch.extract import OUT_PREFIX, SCRIPTS
+from batch.inputs import DATA_PREFIX, SQL_FOLDER, BadData, check, parquet_files, script_text
 from batch.jobs import Cluster, Job, run
 from streaming.engine import syntax as s
 from streaming.engine.parse import parse, statement_text
@@ -55,12 +56,12 @@ def extract(
         timeout_s: for each job.
 
     Raises:
-        BadData: see `batch.extract.check`, where `data` is a folder here, too.
+        BadData: see `batch.inputs.check`, where `data` is a folder here, too.
         JobFailed, StoreUnavailable: see `batch.jobs.run`.
     """
     started = time.monotonic()
     if _local(data).is_dir():
-        check(_local(data))
+        check(_local(data), sql)
     places = {DATA_PREFIX: data, OUT_PREFIX: out}
     following, jobs = _Following(timeout_s, say, sleep, _without(data, action)), 0
     for name in SCRIPTS:

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batch.encode import EVENT_TIME, REQUEST_ID, Encoding, fit
-from batch.extract import SQL_FOLDER, TABLES, BadData, parquet_files
 from batch.folder import digest, replacing
+from batch.inputs import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
 from batch.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
 from batch.split import by_time
 from streaming.encode import Encoder
@@ -127,8 +127,7 @@ def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
             int((~known).sum()),
             np.zeros(kept.num_rows, bool),
         )
-    columns = ["pair_id", "type", "ingestionTime"]
-    actions = pa.concat_tables(pq.read_table(file, columns=columns) for file in parquet_files(data / "bo_action"))
+    actions = pa.concat_tables(table_rows(data, "bo_action", ("pair_id", "type", "ingestionTime")))
     requests = pa.table({"pair_id": features[PAIR], "eventTime": features[EVENT_TIME]})
     time_ms = _epoch_ms(features[EVENT_TIME])
     last_ms = _epoch_ms(actions["ingestionTime"]).max()

@@ -26,6 +26,7 @@ from streaming.errors import ConfigError
 from streaming.event import Action, Actions, Record, action_columns
 from streaming.openmldb import Client, connect_options
 from streaming.rest import RestTransport
+from streaming.tablefile import is_there
 from streaming.waves import Places
 
 __all__ = ["EmbeddedStore", "FeatureStore", "StateCapture", "open_cluster", "open_store", "restore_singly"]
@@ -357,14 +358,14 @@ class EmbeddedStore:
             raise ConfigError(f"{path}: {error}") from error
 
     def _present(self, script: str) -> str:
-        """`script` without the LOADs of tables that history has no file of."""
+        """`script` without the LOADs of tables that history has no folder of; an empty one is an error."""
         prefix = self._settings.history_prefix.rstrip("/")
 
         def keep(load: re.Match[str]) -> str:
             pattern = load["path"]
             if not pattern.startswith(prefix + "/"):
                 return load[0]
-            if any(Path(self._settings.history).glob(pattern[len(prefix) + 1 :])):
+            if is_there(f"{self._settings.history}/{pattern[len(prefix) + 1 :]}"):
                 return load[0]
             _log.info("history has no file of this table", table=load["table"], path=pattern)
             return ""

@@ -55,7 +55,7 @@ def test_the_scripts_become_tables_files_and_a_query(data: Path) -> None:
     assert [(t.database, t.name, t.columns) for t in tables] == [
         ("d", "t", {"a": "string", "b": "bigint", "c": "timestamp"})
     ]
-    assert tables[0].files == [(data / "t" / f"{name}.parquet").as_uri() for name in ("a", "b")]
+    assert tables[0].files == [str(data / "t" / f"{name}.parquet") for name in ("a", "b")]
 
 
 def test_the_projects_scripts_are_read_and_a_missing_action_table_has_no_files(world: Path) -> None:
