@@ -1,7 +1,7 @@
 """What a body says that it is: JSON, or nothing at all.
 
 Clients leave the header `Content-Type` out, and curl's `-d` says that it sends a form. FastAPI reads neither as JSON and
-then calls the body a wrong dictionary. Here one without the header is JSON, and any other kind is refused by name.
+then calls the body a wrong dictionary. Here one without the header is JSON, other kinds are refused by name.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def main(config: Config, folder: Path) -> None:
     """The command; says how many rows each table has then.
 
     Raises:
-        ConfigError: the folder, a script or `store.kind` is wrong; a file cannot be taken (file, row, column are named).
+        ConfigError: the folder, a script or `store.kind` is wrong; a file cannot be taken (row and column are named).
         BadRow: a time that orders an index is NULL or negative, or a date is none of OpenMLDB's.
         StoreUnavailable: the cluster does not answer, or has fewer rows afterwards than it was given.
     """
