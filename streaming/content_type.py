@@ -1,6 +1,6 @@
 """What a body says that it is: JSON, or nothing at all.
 
-Clients leave the header `Content-Type` out, and curl's `-d` says that it sends a form. FastAPI reads neither as JSON and
+Clients leave the header `Content-Type` out, and `curl -d` says that it sends a form. FastAPI reads neither as JSON and
 then calls the body a wrong dictionary. Here one without the header is JSON, other kinds are refused by name.
 """
 

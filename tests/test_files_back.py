@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from odd_files import odd_but_good, set_column
 
 from batch import inputs, replay, spark
+from batch.extract import SCRIPTS as SCRIPT_NAMES
 from batch.generate import generate
 from streaming import history
 from streaming.config import Store
@@ -262,8 +263,12 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_cluster: Client) -> None:
     damage, message = WRONG[wrong]
     damage(data)
+
+    def loaded(data: Path) -> object:
+        return history.load(jd_cluster, SCRIPTS, data)
+
     said = []
-    for read in (*READERS.values(), lambda d: history.load(jd_cluster, SCRIPTS, d)):
+    for read in (*READERS.values(), loaded):
         with pytest.raises((ConfigError, inputs.BadData), match=message) as told:
             read(data)
         said.append(str(told.value).partition("load_online.sql: ")[2] or str(told.value))
@@ -289,7 +294,7 @@ def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Pat
 
 def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Path, tmp_path: Path) -> None:
     odd_but_good(data)
-    scripts = {name: (inputs.SQL_FOLDER / name).read_text() for name in spark.SCRIPTS}
+    scripts = {name: (inputs.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES}
     for folder, copied in ((world, set[str]()), (data, {"bo_product", "bo_comment", "bo_action"})):
         tables, _, _ = spark.read_scripts(scripts, folder, {"action"})
         given = {t.name: spark._handed_over(t, tmp_path / "tables").files for t in tables}
@@ -318,7 +323,7 @@ def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_pat
     store = EmbeddedStore(Store(history=str(data), sql=str(sql)))
     store.load()
     assert {table.removeprefix("JD_db."): rows for table, (rows, _) in store.sizes().items()} == embedded(world)
-    scripts = {name: (sql / name).read_text() for name in spark.SCRIPTS}
+    scripts = {name: (sql / name).read_text() for name in SCRIPT_NAMES}
     for table in spark.read_scripts(scripts, data, {"action"})[0]:
         for file in spark._handed_over(table, tmp_path / "tables").files:
             folder = "flattenRequest_clean" if table.name == "flattenRequest" else table.name

@@ -310,6 +310,11 @@ def test_hidden_files_are_no_data_and_folders_of_part_files_are(tmp_path: Path) 
     ]  # fmt: skip
 
 
+def piped(folder: Path) -> None:
+    folder.mkdir()
+    os.mkfifo(folder / "a.parquet")
+
+
 @pytest.mark.parametrize(
     ("make", "path", "message"),
     [
@@ -322,7 +327,7 @@ def test_hidden_files_are_no_data_and_folders_of_part_files_are(tmp_path: Path) 
         (lambda d: touched(d, "t/a.parquet", "t/dt=1/b.parquet"), "t", r"t: dt=1 in it is a folder whose name"),
         (lambda d: (d / "t" / "a.parquet").mkdir(parents=True), "t", r"t/a\.parquet: no \*\.parquet file in it"),
         (lambda d: ((d / "t").mkdir(), (d / "t" / "a.parquet").symlink_to("no")), "t", r"a\.parquet: a link to noth"),
-        (lambda d: ((d / "t").mkdir(), os.mkfifo(d / "t" / "a.parquet")), "t", "neither a file nor a fold"),
+        (lambda d: piped(d / "t"), "t", "neither a file nor a fold"),
     ],
 )  # fmt: skip
 def test_what_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], object], path: str, message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BadCell", "BadFile", "shown"]
+from collections.abc import Sequence
+
+__all__ = ["BadCell", "BadFile", "listed", "shown"]
 
 
 class BadFile(ValueError):
@@ -19,6 +21,12 @@ class BadCell(ValueError):
     def __init__(self, why: str, row: int = -1) -> None:
         super().__init__(why)
         self.row = row
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as they stand in a message: not all of hundreds, and none of a page's length."""
+    short = [name if len(name) <= 60 else f"{name[:57]}…" for name in names[:30]]
+    return ", ".join(short + ["…"] * (len(names) > 30))
 
 
 def shown(value: object) -> str:

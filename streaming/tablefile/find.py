@@ -6,11 +6,9 @@ import glob
 import os
 from pathlib import Path
 
-from streaming.tablefile.errors import BadFile
+from streaming.tablefile.errors import BadFile, listed
 
 __all__ = ["files_of", "is_there"]
-
-_SHOWN = 5  # names in a message
 
 
 def files_of(path: str | Path, kind: str) -> list[Path]:
@@ -78,5 +76,5 @@ def _nothing(pattern: Path) -> str:
     if glob.has_magic(str(folder)) or not folder.is_dir():
         return f"{pattern}: no such file"
     there = sorted(entry.name for entry in folder.iterdir() if not _hidden(entry))
-    others = f", but {', '.join(there[:_SHOWN])}{', …' if len(there) > _SHOWN else ''}" if there else ""
+    others = f", but {listed(there)}" if there else ""
     return f"{folder}: no {pattern.name} file in it{others}"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streaming.tablefile import csvin, parquetfile
-from streaming.tablefile.errors import BadFile
+from streaming.tablefile.errors import BadFile, listed
 from streaming.tablefile.find import files_of
 from streaming.tablefile.options import Options
 
@@ -46,7 +46,7 @@ def read(path: str | Path, schema: pa.Schema, options: Options = PARQUET) -> Ite
         more = columns_of(file, schema, options) if not told else []
         if more:
             told = True
-            _log.warning("%s: columns that the table does not have are left out: %s", file, ", ".join(more))
+            _log.warning("%s: columns that the table does not have are left out: %s", file, listed(more))
         yield from read_file(file, schema, options)
 
 
@@ -112,5 +112,5 @@ def _names(file: Path, there: list[str], schema: pa.Schema) -> list[str]:
             raise BadFile(f"{file}: columns {same[0]} and {alike[0]} differ in case only, which Spark does not see")
         found += same
     if missing:
-        raise BadFile(f"{file}: no column {', '.join(missing)}; it has {', '.join(there)}")
+        raise BadFile(f"{file}: no column {listed(missing)}; it has {listed(there)}")
     return found
