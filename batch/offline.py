@@ -17,8 +17,7 @@ from typing import NamedTuple
 import msgspec
 import pyarrow.parquet as pq
 
-from batch.extract import OUT_PREFIX, SCRIPTS
-from batch.inputs import DATA_PREFIX, SQL_FOLDER, BadData, check, parquet_files, script_text
+from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, parquet_files, script_text
 from batch.jobs import Cluster, Job, run
 from streaming.engine import syntax as s
 from streaming.engine.parse import parse, statement_text
@@ -56,7 +55,7 @@ def extract(
         timeout_s: for each job.
 
     Raises:
-        BadData: see `batch.inputs.check`, where `data` is a folder here, too.
+        BadData: see `batch.extract.check`, where `data` is a folder here, too.
         JobFailed, StoreUnavailable: see `batch.jobs.run`.
     """
     started = time.monotonic()

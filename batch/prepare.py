@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batch.encode import EVENT_TIME, REQUEST_ID, Encoding, fit
+from batch.extract import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
 from batch.folder import digest, replacing
-from batch.inputs import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
 from batch.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
 from batch.split import by_time
 from streaming.encode import Encoder

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.inputs import TABLES, table_rows
+from batch.extract import TABLES, table_rows
 from streaming.columns import schema_of
 
 __all__ = ["DIMENSIONS", "Message", "Replay", "cut_history", "period", "streamed_folder"]

@@ -26,9 +26,20 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.extract import OUT_PREFIX, SCRIPTS, Extracted
+from batch.extract import (
+    DATA_PREFIX,
+    OPTIONAL,
+    OUT_PREFIX,
+    SCRIPTS,
+    SQL_FOLDER,
+    BadData,
+    Extracted,
+    check,
+    parquet_files,
+    script_text,
+)
 from batch.folder import replacing
-from batch.inputs import DATA_PREFIX, OPTIONAL, SQL_FOLDER, BadData, check, parquet_files, script_text
+from batch.inputs import folder_of
 from batch.sparkfiles import for_spark
 from streaming.columns import schema_of
 from streaming.engine import UnsupportedSQL
@@ -208,10 +219,9 @@ def _place(name: tuple[str, ...], database: str) -> tuple[str, str]:
 
 def _files(load: s.LoadData, data: Path, absent: set[str]) -> tuple[list[str], Options]:
     path = resolve(load.path, {DATA_PREFIX: str(data.resolve())})
-    folder = load.path.removeprefix("file://").removeprefix(DATA_PREFIX).strip("/").split("/")[0]
     try:
         options = load_options(load.options)
-        if folder in absent & OPTIONAL and not is_there(path):
+        if folder_of(load.path) in absent & OPTIONAL and not is_there(path):
             return [], options
         return [str(file) for file in files_of(path, options.format)], options
     except BadFile as error:

@@ -23,7 +23,7 @@ def for_spark(files: Sequence[Path], schema: pa.Schema, options: Options, copies
     """Files with the same rows as `files`, in order, from which Spark makes what `streaming.tablefile` makes.
 
     Args:
-        files: of one table, found good by `batch.inputs.check`.
+        files: of one table, found good by `batch.extract.check`.
         copies: a folder for copies, which need not be there.
     """
     if options.format == "parquet":

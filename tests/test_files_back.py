@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odd_files import odd_but_good, set_column
 
-from batch import inputs, replay, spark
+from batch import extract, inputs, replay, spark
 from batch.extract import SCRIPTS as SCRIPT_NAMES
 from batch.generate import generate
 from streaming import history
@@ -211,7 +211,7 @@ def jd_cluster(cluster: tuple[Cluster, Client]) -> Client:
     return cluster[1]
 
 
-SQL = str(inputs.SQL_FOLDER)
+SQL = str(extract.SQL_FOLDER)
 SCRIPTS = Scripts.read(Store(sql=SQL))
 Reader = Callable[[Path], object]
 
@@ -224,7 +224,7 @@ def embedded(data: Path) -> object:
 
 READERS: dict[str, Reader] = {
     "store.history": embedded,
-    "extract": inputs.check,
+    "extract": extract.check,
     "replay": lambda data: replay.cut_history(data, data.parent / "cut", 2**42),
 }
 
@@ -269,7 +269,7 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
 
     said = []
     for read in (*READERS.values(), loaded):
-        with pytest.raises((ConfigError, inputs.BadData), match=message) as told:
+        with pytest.raises((ConfigError, extract.BadData), match=message) as told:
             read(data)
         said.append(str(told.value).partition("load_online.sql: ")[2] or str(told.value))
     if wrong != "another ending":
@@ -277,9 +277,9 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
 
 
 def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Path, jd_cluster: Client) -> None:
-    expected = inputs.check(world)
+    expected = extract.check(world)
     odd_but_good(data)
-    assert inputs.check(data) == expected
+    assert extract.check(data) == expected
     assert embedded(data) == embedded(world)
     assert replay.cut_history(data, tmp_path / "cut", 2**42) == replay.cut_history(world, tmp_path / "same", 2**42)
     for folder in expected:
@@ -294,7 +294,7 @@ def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Pat
 
 def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Path, tmp_path: Path) -> None:
     odd_but_good(data)
-    scripts = {name: (inputs.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES}
+    scripts = {name: (extract.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES}
     for folder, copied in ((world, set[str]()), (data, {"bo_product", "bo_comment", "bo_action"})):
         tables, _, _ = spark.read_scripts(scripts, folder, {"action"})
         given = {t.name: spark._handed_over(t, tmp_path / "tables").files for t in tables}
@@ -308,18 +308,18 @@ def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Pa
 def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_path: Path) -> None:
     """The scripts say how the files are laid out; here all of them are csv."""
     sql = tmp_path / "sql"
-    shutil.copytree(inputs.SQL_FOLDER, sql)
+    shutil.copytree(extract.SQL_FOLDER, sql)
     for name in ("load_offline.sql", "load_online.sql"):
         text = (sql / name).read_text()
         (sql / name).write_text(text.replace("*.parquet", "*.csv").replace("format='parquet'", "format='csv'"))
     engine = Engine()
-    engine.execute((inputs.SQL_FOLDER / "create_tables.sql").read_text())
-    for source in inputs.sources(world):
+    engine.execute((extract.SQL_FOLDER / "create_tables.sql").read_text())
+    for source in inputs.sources(*((extract.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES[:2]), world):
         if source.folder != "action":
             shutil.rmtree(data / source.folder)
             load = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"
             engine.execute(f"{load}; select * from {source.table} into outfile '{data / source.folder}'")
-    assert inputs.check(data, sql) == inputs.check(world)
+    assert extract.check(data, sql) == extract.check(world)
     store = EmbeddedStore(Store(history=str(data), sql=str(sql)))
     store.load()
     assert {table.removeprefix("JD_db."): rows for table, (rows, _) in store.sizes().items()} == embedded(world)
