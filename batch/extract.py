@@ -130,7 +130,8 @@ def check(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
         raise BadData(f"{data}: there is no such folder")
     rows: dict[str, int] = {}
     try:
-        for source in sources(*(script_text(sql / name) for name in SCRIPTS[:2]), data):
+        create, load = (script_text(sql / name) for name in SCRIPTS[:2])
+        for source in sources(create, load, data):
             folder = data / source.folder
             if source.folder in OPTIONAL and not folder.exists():
                 continue
@@ -183,7 +184,7 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as staging:
         paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(out.resolve())}
-        for source in sources(*scripts[:2], data):
+        for source in sources(scripts[0], scripts[1], data):
             if source.folder not in rows:  # an optional table: the scripts run unchanged where a dataset has none
                 write_no_rows(source, Path(staging) / source.folder)
                 paths[f"{DATA_PREFIX}/{source.folder}"] = f"{staging}/{source.folder}"

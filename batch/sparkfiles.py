@@ -7,6 +7,7 @@ handed on as it is; of the rest it gets parquet files in the table's own types.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def for_spark(files: Sequence[Path], schema: pa.Schema, options: Options, copies
     """
     if options.format == "parquet":
         stored = [_types(file, schema) for file in files]
-        if all(types == stored[0] and _alike(types, schema) for types in stored):
-            return [file.resolve() for file in files]
+        places = [file.resolve() for file in files]
+        if all(map(_plain, places)) and all(types == stored[0] and _alike(types, schema) for types in stored):
+            return places
     copies.mkdir(parents=True, exist_ok=True)
     made = []
     for number, file in enumerate(files):
@@ -38,6 +40,11 @@ def for_spark(files: Sequence[Path], schema: pa.Schema, options: Options, copies
             for piece in read_file(file, schema, options):
                 writer.write_table(piece.rows)
     return made
+
+
+def _plain(place: Path) -> bool:
+    """Whether Spark takes the path for itself: not for a pattern, nor an escape of a URI for its letters."""
+    return re.fullmatch(r"[\w./=+@~-]+", str(place), re.ASCII) is not None
 
 
 def _types(file: Path, schema: pa.Schema) -> list[pa.DataType | None]:

@@ -21,6 +21,7 @@ from streaming.config import Dedup, Store
 from streaming.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, SeenRequests
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine import Mark as EngineMark
+from streaming.engine.files import resolve
 from streaming.engine.snapshot import Capture, Piece
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, Record, action_columns
@@ -365,7 +366,7 @@ class EmbeddedStore:
             pattern = load["path"]
             if not pattern.startswith(prefix + "/"):
                 return load[0]
-            if is_there(f"{self._settings.history}/{pattern[len(prefix) + 1 :]}"):
+            if is_there(resolve(pattern, {prefix: self._settings.history})):
                 return load[0]
             _log.info("history has no file of this table", table=load["table"], path=pattern)
             return ""

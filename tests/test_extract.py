@@ -52,7 +52,7 @@ def test_a_good_folder_is_counted(world: Path) -> None:
 
 def test_the_tables_are_those_of_the_scripts() -> None:
     scripts = [(SQL_FOLDER / name).read_text() for name in SCRIPTS[:2]]
-    made = {source.folder: source.schema for source in sources(*scripts, Path("data"))}
+    made = {source.folder: source.schema for source in sources(scripts[0], scripts[1], Path("data"))}
     assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items()}
     with pytest.raises(BadFile, match="LOAD DATA INTO TABLE action: option formt"):
         sources(scripts[0], scripts[1].replace("format=", "formt="), Path("data"))

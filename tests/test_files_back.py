@@ -193,8 +193,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(world: Path, tmp_path: Path) -> Path:
-    shutil.copytree(world, tmp_path / "world")
-    return tmp_path / "world"
+    """A copy, in a folder whose name would be a pattern."""
+    shutil.copytree(world, tmp_path / "[w]orld*")
+    return tmp_path / "[w]orld*"
 
 
 @pytest.fixture(scope="module")
@@ -293,12 +294,19 @@ def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Pat
 
 
 def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Path, tmp_path: Path) -> None:
-    odd_but_good(data)
     scripts = {name: (extract.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES}
-    for folder, copied in ((world, set[str]()), (data, {"bo_product", "bo_comment", "bo_action"})):
+
+    def handed(folder: Path) -> tuple[dict[str, list[str]], set[str]]:
+        """The files of each table, and the tables of which they are copies."""
         tables, _, _ = spark.read_scripts(scripts, folder, {"action"})
-        given = {t.name: spark._handed_over(t, tmp_path / "tables").files for t in tables}
-        assert {name for name, files in given.items() if any("/tables/" in file for file in files)} == copied
+        given = {table.name: spark._handed_over(table, tmp_path / "tables").files for table in tables}
+        return given, {name for name, files in given.items() if any("/tables/" in file for file in files)}
+
+    assert handed(world)[1] == set()
+    assert handed(data)[1] == {"flattenRequest", "bo_user", "bo_action", "bo_product", "bo_comment"}  # for its path
+    odd_but_good(data)
+    given, copied = handed(data.rename(tmp_path / "plain"))
+    assert copied == {"bo_product", "bo_comment", "bo_action"}
     for name in copied:
         copies = pa.concat_tables(pq.read_table(file.removeprefix("file://")) for file in sorted(given[name]))
         original = pq.read_table(world / name).cast(copies.schema)
@@ -314,12 +322,15 @@ def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_pat
         (sql / name).write_text(text.replace("*.parquet", "*.csv").replace("format='parquet'", "format='csv'"))
     engine = Engine()
     engine.execute((extract.SQL_FOLDER / "create_tables.sql").read_text())
-    for source in inputs.sources(*((extract.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES[:2]), world):
+    create, load = ((extract.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES[:2])
+    for source in inputs.sources(create, load, world):
         if source.folder != "action":
             shutil.rmtree(data / source.folder)
-            load = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"
-            engine.execute(f"{load}; select * from {source.table} into outfile '{data / source.folder}'")
-    assert extract.check(data, sql) == extract.check(world)
+            taken = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"
+            engine.execute(f"{taken}; select * from {source.table} into outfile '{data / source.folder}'")
+    extracted = [extract.extract(*of) for of in ((data, tmp_path / "csv", sql), (world, tmp_path / "parquet"))]
+    assert extracted[0].rows == extracted[1].rows
+    assert pq.read_table(tmp_path / "csv").equals(pq.read_table(tmp_path / "parquet"))
     store = EmbeddedStore(Store(history=str(data), sql=str(sql)))
     store.load()
     assert {table.removeprefix("JD_db."): rows for table, (rows, _) in store.sizes().items()} == embedded(world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Mapping
@@ -17,11 +18,15 @@ __all__ = ["resolve", "write"]
 
 
 def resolve(path: str, prefixes: Mapping[str, str]) -> str:
-    """`path`, with its longest prefix that stands for a folder replaced; `file://` is left out."""
+    """`path`, with its longest prefix that stands for a folder replaced; `file://` is left out.
+
+    In a pattern the folder is escaped: its own brackets are no wildcards.
+    """
     path = path.removeprefix("file://")
     for prefix in sorted(prefixes, key=len, reverse=True):
         if path == prefix or path.startswith(prefix.rstrip("/") + "/"):
-            return str(prefixes[prefix]).rstrip("/") + path[len(prefix.rstrip("/")) :]
+            folder, rest = str(prefixes[prefix]).rstrip("/"), path[len(prefix.rstrip("/")) :]
+            return (glob.escape(folder) if glob.has_magic(rest) else folder) + rest
     return path
 
 

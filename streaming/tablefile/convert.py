@@ -104,8 +104,10 @@ def as_text(array: pa.Array) -> pa.Array | None:
             return array
         return array.cast(pa.binary()).cast(pa.string()) if given != pa.large_string() else _narrowed(array)
     except pa.ArrowInvalid:
-        wide = array.cast(pa.large_binary())
-        raise first(wide, lambda value: not _is_utf8(value), "is not UTF-8") from None
+        wrong = first(array.cast(pa.large_binary()), lambda value: not _is_utf8(value), "is not UTF-8")
+        if wrong.row < 0:
+            raise  # more than 2 GiB
+        raise wrong from None
 
 
 _TEXTS = (

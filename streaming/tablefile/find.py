@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from pathlib import Path
 
 from streaming.tablefile.errors import BadFile, listed
@@ -38,8 +39,7 @@ def is_there(path: str | Path) -> bool:
     text = str(path)
     if os.path.lexists(text):
         return True
-    folder = os.path.dirname(text)
-    return glob.has_magic(text) and (bool(glob.glob(text)) if glob.has_magic(folder) else os.path.isdir(folder))
+    return glob.has_magic(text) and any(map(os.path.isdir, glob.glob(os.path.dirname(text) or os.curdir)))
 
 
 def _expanded(path: Path, kind: str) -> list[Path]:
@@ -72,9 +72,14 @@ def _hidden(path: Path) -> bool:
 
 def _nothing(pattern: Path) -> str:
     """Why a pattern meets nothing, with what lies where it looks."""
-    folder = pattern.parent
-    if glob.has_magic(str(folder)) or not folder.is_dir():
-        return f"{pattern}: no such file"
+    folder = Path(_plain(pattern.parent))
+    if not folder.is_dir():
+        return f"{_plain(pattern)}: no such file"
     there = sorted(entry.name for entry in folder.iterdir() if not _hidden(entry))
     others = f", but {listed(there)}" if there else ""
     return f"{folder}: no {pattern.name} file in it{others}"
+
+
+def _plain(pattern: Path) -> str:
+    """The pattern without what `glob.escape` did to it."""
+    return re.sub(r"\[([*?[])\]", r"\1", str(pattern))

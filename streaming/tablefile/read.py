@@ -15,7 +15,7 @@ from streaming.tablefile.errors import BadFile, listed
 from streaming.tablefile.find import files_of
 from streaming.tablefile.options import Options
 
-__all__ = ["Piece", "columns_of", "ordered", "read", "read_file"]
+__all__ = ["Piece", "ordered", "read", "read_file"]
 
 PARQUET = Options(format="parquet")
 
@@ -43,17 +43,22 @@ def read(path: str | Path, schema: pa.Schema, options: Options = PARQUET) -> Ite
     """
     told = False
     for file in files_of(path, options.format):
-        more = columns_of(file, schema, options) if not told else []
-        if more:
+        there = _columns(file, schema, options)
+        names = _names(file, there, schema)
+        more = [name for name in there if name not in names]
+        if more and not told:
             told = True
             _log.warning("%s: columns that the table does not have are left out: %s", file, listed(more))
-        yield from read_file(file, schema, options)
+        yield from _pieces(file, schema, options, there, names)
 
 
 def read_file(file: Path, schema: pa.Schema, options: Options = PARQUET) -> Iterator[Piece]:
-    """See `read`."""
+    """See `read`; nothing is logged."""
     there = _columns(file, schema, options)
-    names = _names(file, there, schema)
+    yield from _pieces(file, schema, options, there, _names(file, there, schema))
+
+
+def _pieces(file: Path, schema: pa.Schema, options: Options, there: list[str], names: list[str]) -> Iterator[Piece]:
     if options.format == "parquet":
         found = parquetfile.batches(file, schema, names)
     else:
@@ -64,16 +69,6 @@ def read_file(file: Path, schema: pa.Schema, options: Options = PARQUET) -> Iter
         yield Piece(file, first, rows)
     if empty:
         yield Piece(file, 0, schema.empty_table())
-
-
-def columns_of(file: Path, schema: pa.Schema, options: Options = PARQUET) -> list[str]:
-    """The names of the file's columns that are not in `schema`.
-
-    Raises:
-        BadFile: the file cannot be read.
-    """
-    names = {name.strip() for name in schema.names}
-    return [name for name in _columns(file, schema, options) if name.strip() not in names]
 
 
 def ordered(piece: Piece, columns: Sequence[str]) -> Piece:
