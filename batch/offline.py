@@ -69,7 +69,7 @@ def extract(
     """
     started = time.monotonic()
     if _local(data).is_dir():
-        check(_local(data))
+        check(_local(data), sql)
     _refuse_output(data, out, sql, force)
     overwrite = force is not None or _local(out).exists()
     places = {DATA_PREFIX: data, OUT_PREFIX: out}

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batch.encode import EVENT_TIME, REQUEST_ID, Encoding, fit
-from batch.extract import SQL_FOLDER, TABLES, BadData, parquet_files
+from batch.extract import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
 from batch.folder import digest
 from batch.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
 from batch.split import by_time
@@ -129,8 +129,7 @@ def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
             int((~known).sum()),
             np.zeros(kept.num_rows, bool),
         )
-    columns = ["pair_id", "type", "ingestionTime"]
-    actions = pa.concat_tables(pq.read_table(file, columns=columns) for file in parquet_files(data / "bo_action"))
+    actions = pa.concat_tables(table_rows(data, "bo_action", ("pair_id", "type", "ingestionTime")))
     requests = pa.table({"pair_id": features[PAIR], "eventTime": features[EVENT_TIME]})
     time_ms = _epoch_ms(features[EVENT_TIME])
     last_ms = _epoch_ms(actions["ingestionTime"]).max()

@@ -8,6 +8,7 @@
 The state is a read-only copy (`streaming.follower`); request rows are answered, not inserted. Status codes: 422 names
 the fields that are missing or wrong, 413 a body above BODY_BYTES_MAX, 503 with Retry-After while the state is being
 rebuilt or Triton is away, 500 when Triton serves a model of another encoder.
+A body of another kind than JSON is a 415 (`streaming.content_type`).
 """
 
 import asyncio
@@ -47,6 +48,7 @@ from streaming import log
 from streaming.artifact import check_sql
 from streaming.cluster import ClusterStore
 from streaming.config import Config, load
+from streaming.content_type import JsonBody
 from streaming.encode import Encoder
 from streaming.engine import BadRow, UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, ScorerError, Unavailable
@@ -203,6 +205,7 @@ def create_app(predictor: Predictor, config: Config, request: pa.Schema, feature
         title="jd-intent-score serve",
         description="Features and purchase probability of one request row, from the scorer's own tables and model.",
     )
+    app.add_middleware(JsonBody, path="/predict")
     app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
     app.add_middleware(Measured, metrics=measured)
 
@@ -238,6 +241,7 @@ def create_app(predictor: Predictor, config: Config, request: pa.Schema, feature
         response_model_exclude_unset=True,
         responses={
             413: {"model": Problem, "description": f"the body is larger than {BODY_BYTES_MAX} bytes"},
+            415: {"model": Problem, "description": "Content-Type says that the body is something else than JSON"},
             500: {"model": Problem, "description": "Triton serves a model of another encoder"},
             503: {"model": Problem, "description": "the state is being rebuilt, or Triton is away; see Retry-After"},
         },
