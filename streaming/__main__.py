@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import typer
 
-from streaming.errors import ArtifactMismatch, ScorerError, TransactionFatal, Unavailable
+from streaming.errors import ArtifactMismatch, NotAllowed, ScorerError, TransactionFatal, Unavailable
 
 __all__ = ["app", "main"]
 
@@ -88,6 +88,20 @@ def load(
 
 
 @app.command()
+def doctor(
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines: level, about, text, fix.")] = False,
+) -> None:
+    """Check all that `run` needs, and say how to mend what is wrong: Kafka, rights, topics, model, SQL, folders, clock.
+
+    Nothing is changed. Exit status: 0, or 2 when something is wrong.
+    """
+    from streaming.doctor import main as check  # noqa: PLC0415
+
+    raise typer.Exit(check(config, as_json=as_json))
+
+
+@app.command()
 def serve(
     config: ConfigFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -125,9 +139,11 @@ def send(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the score.", min=0.1)] = 30.0,
 ) -> None:
     """Send one action through Kafka and wait for its score."""
+    from streaming import log  # noqa: PLC0415
     from streaming.config import load  # noqa: PLC0415
     from streaming.send import send as send_event  # noqa: PLC0415
 
+    log.to_stderr()
     print(json.dumps(send_event(load(config), event, timeout_s), ensure_ascii=False))
 
 
@@ -277,7 +293,7 @@ def main() -> None:
         sys.exit(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 2))
 
 
-_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5}
+_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5, NotAllowed: 5}
 
 
 if __name__ == "__main__":

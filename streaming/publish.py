@@ -23,6 +23,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from streaming.config import Kafka
 from streaming.errors import Aborted, BrokerUnavailable, ConfigError, Stopped, TransactionFatal
+from streaming.login import Login
+from streaming.rights import AUTHORIZATION, Right, denied, sentence
 from streaming.score import Headers
 
 __all__ = ["Publisher"]
@@ -62,6 +64,7 @@ class Publisher:
         beat: called while a call is being retried, so that the process counts as alive.
         transactional_id: instead of the scorer's own.
         topics: that are written to beside those of scores and dead letters.
+        login: asked why, where calls fail; none: a broker that refuses the login counts as away.
 
     Attributes:
         dead_letter_bytes_max: the largest record that the dead-letter topic takes.
@@ -69,17 +72,23 @@ class Publisher:
 
     def __init__(
         self, kafka: Kafka, stop: threading.Event, beat: Callable[[], None], transactional_id: str = "",
-        topics: Sequence[str] = (),
+        topics: Sequence[str] = (), *, login: Login | None = None,
     ) -> None:  # fmt: skip
+        self._kafka, self._login = kafka, login
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
         self._patience_s, self._timeout_s = kafka.give_up_after_s, kafka.transaction_timeout_s
         self._stop, self._beat = stop, beat
         self._running: _Running | None = None
         common = kafka.client()
-        limits = _message_bytes_max(common, (self._scores, self._dead_letters, *topics))
+        written = (self._scores, self._dead_letters, *topics)
+        limits = _message_bytes_max(kafka, written)
         self.dead_letter_bytes_max = limits[self._dead_letters]
         self._committed = 0.0
         self.transactional_id = transactional_id or f"{kafka.transactional_id_prefix}-{kafka.instance}"
+        self._rights = [
+            *(Right("Write", "topic", topic) for topic in written), Right("Read", "group", kafka.group_id),
+            Right("Write", "transactional id", self.transactional_id),
+        ]  # fmt: skip
         self._settings = {
             **common,
             "transactional.id": self.transactional_id,
@@ -205,6 +214,7 @@ class Publisher:
             repeat: call again while the broker is away.
 
         Raises:
+            NotAllowed: a right is lacking. No other try would do.
             Stopped: told to stop while the broker is away. The next `start` ends the transaction.
         """
         deadline = time.monotonic() + self._patience_s
@@ -218,6 +228,8 @@ class Publisher:
                 if error.code() in _FORGOTTEN:
                     self._renew()
                     raise Aborted(f"{step}: the broker has forgotten the transactional.id: {error.str()}") from raised
+                if error.code() in AUTHORIZATION:
+                    raise denied(self._kafka, error, self._rights) from raised
                 if error.txn_requires_abort() or (error.retriable() and not repeat and not error.fatal()):
                     self._abort()
                     raise Aborted(f"{step}: {error.str()}") from raised
@@ -231,6 +243,8 @@ class Publisher:
                     silence = f"{step}: no answer for {self._patience_s:.0f} s"
                     raise BrokerUnavailable(f"{silence}: {error.str()}") from raised
                 _log.warning("transaction call is repeated", step=step, error=error.str())
+                if self._login is not None:
+                    self._login.again()
                 self._beat()
                 time.sleep(random.uniform(0.05, 0.15))
             else:
@@ -256,14 +270,21 @@ _FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRO
 """The broker tells both cases by the same words."""
 
 
-def _message_bytes_max(common: Mapping[str, Any], topics: Sequence[str]) -> dict[str, int]:
+def _message_bytes_max(kafka: Kafka, topics: Sequence[str]) -> dict[str, int]:
     """`max.message.bytes` of each topic, as its broker says; the default where it does not tell."""
-    admin = AdminClient(dict(common), logger=logging.getLogger("librdkafka"))
+    admin = AdminClient(kafka.client(), logger=logging.getLogger("librdkafka"))
     wanted = {ConfigResource(ConfigResource.Type.TOPIC, topic): topic for topic in topics}
     limits = dict.fromkeys(topics, MESSAGE_BYTES_FALLBACK)
     for resource, future in admin.describe_configs(list(wanted), request_timeout=CALL_TIMEOUT_S).items():
+        topic = wanted[resource]
         try:
-            limits[wanted[resource]] = int(future.result()["max.message.bytes"].value)
+            limits[topic] = int(future.result()["max.message.bytes"].value)
         except (KafkaException, KeyError) as error:
-            _log.warning("the broker does not tell max.message.bytes", topic=wanted[resource], error=str(error))
+            why = str(error)
+            if isinstance(error, KafkaException) and error.args[0].code() in AUTHORIZATION:
+                why = sentence(kafka, [Right("DescribeConfigs", "topic", topic)])
+            _log.warning(
+                "the broker does not tell max.message.bytes: taken for the default", topic=topic,
+                bytes=MESSAGE_BYTES_FALLBACK, why=why,
+            )  # fmt: skip
     return limits

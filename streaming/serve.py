@@ -53,7 +53,9 @@ from streaming.encode import Encoder
 from streaming.engine import BadRow, UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, ScorerError, Unavailable
 from streaming.follower import Direct, Follower, State
+from streaming.reader import check_topics
 from streaming.request_model import request_model, type_name
+from streaming.rights import of_serve
 from streaming.run import exit_status
 from streaming.store import open_store
 from streaming.triton import Model
@@ -350,11 +352,14 @@ def run(config: Config, host: str, port: int) -> None:
     """Serves until SIGTERM or SIGINT, then finishes the requests at hand and returns.
 
     Raises:
-        ConfigError: the port is taken; a script, topic or file is missing or wrong.
+        ConfigError: the port is taken; a script, topic or file is missing or wrong; Kafka refuses the login.
+        NotAllowed: a topic may not be read.
         ArtifactMismatch: the encoder is damaged; the deployed SQL is not the artifact's.
         ScorerError: following the topics failed; the process should be started again.
     """
     with listening(host, port) as listener:
+        if config.store.kind == "embedded":  # what Kafka refuses is said before minutes go by with history
+            check_topics(config.kafka, of_serve(config.kafka))
         store = open_store(config.store, dedup=config.dedup)
         store.load()
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
