@@ -28,10 +28,13 @@ from streaming.score import Headers
 __all__ = ["Publisher"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
+# Of `send_offsets_to_transaction`, which is not repeated but costs the transaction. It takes milliseconds, and is the
+# call that hangs after a broker was killed: what comes first here is what such a scorer waits for before it goes on.
+OFFSETS_TIMEOUT_S = 3.0
 INIT_TURN_S = 1.0
 CLOSE_S = 1.0  # what was not sent is dropped: there is little to wait for
 STOP_S = 3.0  # for how long a call is repeated once the process is told to stop
-HUNG_S = CALL_TIMEOUT_S + 3.0  # a call that runs for so long will not return; the rest is for a busy machine
+HUNG_S = 2.0  # a call that runs for so long beyond its timeout will not return; a busy machine may need a second
 STEP_S = 2.0  # more than this between two looks at a call, and the process itself was stopped
 # A broker writes a transaction's markers after it has answered the commit, and refuses the next transaction meanwhile.
 # librdkafka then waits 20 ms: a rest as long as the markers usually take is shorter.
@@ -47,9 +50,10 @@ _log = structlog.stdlib.get_logger("streaming.publish")
 
 @dataclass
 class _Running:
-    """A call under way: when it was looked at last, and for how long it runs as far as looks tell."""
+    """A call under way: its timeout, when it was looked at last, and for how long it runs as far as looks tell."""
 
     step: str
+    timeout_s: float
     looked: float
     seconds: float = 0.0
 
@@ -129,7 +133,7 @@ class Publisher:
             self._producer.send_offsets_to_transaction,
             offsets,
             group_metadata,
-            CALL_TIMEOUT_S,
+            OFFSETS_TIMEOUT_S,
             repeat=False,
         )
 
@@ -149,7 +153,7 @@ class Publisher:
             return None
         running.seconds += min(now - running.looked, STEP_S)
         running.looked = now
-        return running.step if running.seconds > HUNG_S else None
+        return running.step if running.seconds > running.timeout_s + HUNG_S else None
 
     def close(self) -> None:
         """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
@@ -196,6 +200,7 @@ class Publisher:
         """Sorts what a transactional call raises.
 
         Args:
+            arguments: of the call; the last is its timeout in seconds.
             repeat: call again while the broker is away.
 
         Raises:
@@ -204,7 +209,8 @@ class Publisher:
         deadline = time.monotonic() + self._patience_s
         leaving = False
         while True:
-            self._running = _Running(step, time.monotonic())
+            timeout_s = arguments[-1] if arguments else 0.0
+            self._running = _Running(step, timeout_s, time.monotonic())
             try:
                 call(*arguments)
             except KafkaException as raised:
