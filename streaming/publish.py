@@ -3,12 +3,14 @@
 `Publisher` is a transactional producer whose errors are sorted into three: what passes is retried in here, what costs
 the transaction becomes `Aborted` (already aborted: the batch can be done again), what costs the producer becomes
 `TransactionFatal` (the process has to go: another process took its transactional.id, or it is lost). A broker that has
-forgotten the transactional.id while nobody sent costs one transaction: the producer is made anew.
+forgotten the transactional.id while nobody sent, and one that has lost a transaction as it died, costs one transaction:
+the producer is made anew. So does a call that hangs in librdkafka: `heir` goes on, the old producer is left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import random
 import threading
@@ -79,6 +81,8 @@ class Publisher:
         self._patience_s, self._timeout_s = kafka.give_up_after_s, kafka.transaction_timeout_s
         self._stop, self._beat = stop, beat
         self._running: _Running | None = None
+        self._turn = threading.Lock()  # of who begins a call, and who gives the producer up
+        self._given_up = False
         common = kafka.client()
         limits = _message_bytes_max(common, (self._scores, self._dead_letters, *topics))
         self.dead_letter_bytes_max = limits[self._dead_letters]
@@ -155,6 +159,23 @@ class Publisher:
         running.looked = now
         return running.step if running.seconds > running.timeout_s + HUNG_S else None
 
+    def heir(self) -> Publisher | None:
+        """Another one for the same transactional.id, once a call here hangs; its `start` ends this one's transaction.
+
+        Whoever hangs here calls librdkafka no more, should he ever come back: nothing is committed from now on.
+
+        Returns:
+            None: the call that hangs is the commit, of which nobody knows what became, or `start` itself.
+        """
+        with self._turn:
+            if self._running is not None and self._running.step in ("commit_transaction", "init_transactions"):
+                return None
+            self._given_up = True
+        heir = copy.copy(self)
+        heir._turn, heir._given_up, heir._running = threading.Lock(), False, None
+        heir._producer = heir._open()
+        return heir
+
     def close(self) -> None:
         """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
         with contextlib.suppress(KafkaException):  # of a producer that is spent already
@@ -210,14 +231,19 @@ class Publisher:
         leaving = False
         while True:
             timeout_s = arguments[-1] if arguments else 0.0
-            self._running = _Running(step, timeout_s, time.monotonic())
+            with self._turn:
+                if self._given_up:
+                    raise TransactionFatal(f"{step}: this producer was given up")
+                self._running = _Running(step, timeout_s, time.monotonic())
             try:
                 call(*arguments)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
-                if error.code() in _FORGOTTEN:
+                # Of a commit that fails otherwise nobody knows what became: the next start asks the group.
+                if error.code() in _LOST and (step != "commit_transaction" or error.txn_requires_abort()):
+                    _log.warning("the broker does not know this producer: it is made anew", error=error.str())
                     self._renew()
-                    raise Aborted(f"{step}: the broker has forgotten the transactional.id: {error.str()}") from raised
+                    raise Aborted(f"{step}: {error.str()}") from raised
                 if error.txn_requires_abort() or (error.retriable() and not repeat and not error.fatal()):
                     self._abort()
                     raise Aborted(f"{step}: {error.str()}") from raised
@@ -249,8 +275,8 @@ class Publisher:
         )
 
 
-_FORGOTTEN = {KafkaError.INVALID_PRODUCER_ID_MAPPING, KafkaError.UNKNOWN_PRODUCER_ID}
-"""After `transactional.id.expiration.ms` (7 days) without a transaction."""
+_LOST = {KafkaError.INVALID_PRODUCER_ID_MAPPING, KafkaError.UNKNOWN_PRODUCER_ID, KafkaError.INVALID_TXN_STATE}
+"""After `transactional.id.expiration.ms` (7 days) without a transaction; or when a broker died as one began."""
 
 _FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
 """The broker tells both cases by the same words."""
