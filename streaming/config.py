@@ -132,6 +132,9 @@ class Kafka(_Table):
             "bootstrap.servers": self.bootstrap_servers,
             "client.id": self.instance,
             "security.protocol": self.security_protocol,
+            # A broker that is away is tried once a second (librdkafka: ever more seldom, down to each 10 s): a scorer
+            # is back a second after its broker, and a handful of attempts a second disturbs nobody.
+            "reconnect.backoff.max.ms": 1000,
         }
         secrets = {
             "sasl.mechanism": self.sasl_mechanism,
