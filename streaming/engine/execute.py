@@ -9,6 +9,7 @@ import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.offline import as_of
 from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, plan
+from streaming.engine.reach import Folders
 from streaming.engine.rows import encode
 from streaming.engine.runner import Deployment, Runner, wall_clock
 from streaming.engine.shape import Shape, shape
@@ -73,6 +75,7 @@ class Engine:
 
     def __init__(self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock) -> None:
         self._paths = dict(paths or {})
+        self._folders: Folders | None = None  # none: as far as this process's user can reach
         self._clock = clock
         self._pool = Pool()
         self._databases: set[str] = set()
@@ -124,11 +127,27 @@ class Engine:
         elif isinstance(statement, s.LoadData):
             self._load(statement, script)
         elif isinstance(statement, s.Outfile):
+            path = self.reach(statement)
             answer = self._query(statement.select, script)
-            files.write(answer, files.resolve(statement.path, self._paths), statement.options)
+            files.write(answer, path, statement.options)
         elif isinstance(statement, s.Select):
             self._plan(statement, script)
         # SET: one process has no execution modes, and every job is synchronous
+
+    def confine(self, folders: Iterable[Path]) -> None:
+        """From now on statements touch only files below `folders`, for whoever may run statements but not more."""
+        self._folders = Folders(folders)
+
+    def reach(self, statement: s.LoadData | s.Outfile) -> str:
+        """The path of the file, folder or pattern that a statement touches: all of them ask here.
+
+        Raises:
+            OutOfReach: it lies outside of the folders of `confine`.
+        """
+        path = files.resolve(statement.path, self._paths)
+        if self._folders is None:
+            return path
+        return self._folders.to_write(path) if isinstance(statement, s.Outfile) else self._folders.to_read(path)
 
     def _find(self, name: tuple[str, ...]) -> Table | None:
         database, table = name if len(name) == 2 else (self._database, name[-1])
@@ -182,6 +201,7 @@ class Engine:
             raise point(script, statement.at, f"unknown {statement.kind} {'.'.join(statement.name)}")
 
     def _load(self, statement: s.LoadData, script: str) -> None:
+        place = self.reach(statement)
         table = self._table(statement.table, script, statement.at)
         mode = statement.options.get("mode", "error_if_exists")
         if mode == "overwrite":
@@ -192,7 +212,7 @@ class Engine:
         names = [column.name for column in table.columns]
         before = table.count
         try:
-            for path, rows in files.read(files.resolve(statement.path, self._paths), names, statement.options):
+            for path, rows in files.read(place, names, statement.options):
                 table.append(encode(f"{table.name} ({path})", table.columns, rows, self._pool))
         except BadRow:
             table.truncate(before)
