@@ -18,7 +18,7 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from streaming.config import Config
-from streaming.deadletter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, told
+from streaming.deadletter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, told
 from streaming.errors import ConfigError
 from streaming.event import Record, reason_of
 from streaming.log import place
@@ -48,6 +48,7 @@ class Letter:
         written_ms: when it became a dead letter; `timestamp_ms`: the record's own time.
         reason: as `jd_intent_dead_letters_total` calls it; `message`: in words.
         cut: what is missing of the record; "": nothing.
+        value_sha256: of the whole value, where it is cut and the topic took that; else "".
         headers: the record's own.
         replayed_ms: when the record was sent back to its topic; 0: it was not.
     """
@@ -64,6 +65,7 @@ class Letter:
     value: bytes | None
     headers: Headers
     fingerprint: str
+    value_sha256: str = ""
     replayed_ms: int = 0
 
     @property
@@ -85,7 +87,8 @@ class Letter:
         if whole:
             fields |= {
                 "stage": self.stage, "timestamp": _iso(self.timestamp_ms), "key": _text(self.key),
-                "value": _text(self.value), "headers": [[name, _text(value)] for name, value in self.headers],
+                "value": _text(self.value), "value_sha256": self.value_sha256 or None,
+                "headers": [[name, _text(value)] for name, value in self.headers],
             }  # fmt: skip
         return fields
 
@@ -218,6 +221,7 @@ def _letter(record: Record) -> Letter | Replayed:
         stage=stage, reason=reason_of(why.get(f"{ERRORS}exception.class.name", ""), stage),
         message=why.get(f"{ERRORS}exception.message", ""), cut=cut,
         key=record.key(), value=record.value(), headers=own, fingerprint=why.get(FINGERPRINT, ""),
+        value_sha256=why.get(VALUE_SHA256, ""),
     )  # fmt: skip
 
 

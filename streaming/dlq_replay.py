@@ -34,6 +34,7 @@ REPLAYED_FROM = "jd_intent.replayed_from"
 
 BATCH_RECORDS = 200  # of one transaction, whose names one marker holds
 BATCH_BYTES = 4_000_000
+MARKER_BYTES = 200  # of a marker, beside the names: its header and the record batch's own
 BYTES_MAX = 256_000_000  # of records that are held in memory; what is more is left to the next replay
 ABORTS_MAX = 10
 
@@ -89,7 +90,7 @@ def replay(
         step("start")
         outcome = _collect(config, wanted, limit, inputs)
         step("read")
-        for batch in _batches(outcome.sent):
+        for batch in _batches(outcome.sent, publisher.dead_letter_bytes_max):
             _send(publisher, batch, step)
     except TransactionFatal as error:
         raise TransactionFatal(f"another replay has begun, or the producer is lost; give it again: {error}") from error
@@ -133,13 +134,25 @@ def _impossible(letter: Letter, inputs: set[str]) -> str:
     return f"it was cut: {letter.cut}" if letter.cut else ""
 
 
-def _batches(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+def _batches(letters: Sequence[Letter], marker_bytes_max: int) -> Iterator[list[Letter]]:
+    """In order, in pieces that a transaction takes.
+
+    Args:
+        marker_bytes_max: the largest record that the dead-letter topic takes.
+    """
     batch: list[Letter] = []
+    size = names = 0
     for letter in letters:
-        if batch and (len(batch) == BATCH_RECORDS or sum(map(_bytes, batch)) + _bytes(letter) > BATCH_BYTES):
+        named = len(msgspec.json.encode(letter.name)) + 1
+        if batch and (
+            len(batch) == BATCH_RECORDS
+            or size + _bytes(letter) > BATCH_BYTES
+            or names + named > marker_bytes_max - MARKER_BYTES
+        ):
             yield batch
-            batch = []
+            batch, size, names = [], 0, 0
         batch.append(letter)
+        size, names = size + _bytes(letter), names + named
     if batch:
         yield batch
 

@@ -30,6 +30,8 @@ Positions = dict[tuple[str, int], int]
 CHUNK = 1000  # records of a topic that is read whole, at once
 REQUEST_TIMEOUT_S = 5.0  # one request to the broker; retried until `give_up_after_s`, so signals are served in between
 
+UNKNOWN_S = 30.0  # a broker that has just started does not know its partitions yet; one that is gone stays unknown
+
 _log = structlog.stdlib.get_logger("streaming.reader")
 _librdkafka = logging.getLogger("librdkafka")
 
@@ -48,6 +50,20 @@ class Waiting:
     ) -> None:
         self._stop, self._beat, self._login = stop, beat, login
 
+    def beside(self) -> Waiting:
+        """The same for work beside the loop, which must not say that the loop is alive."""
+        return Waiting(self._stop, login=self._login)
+
+    def rest(self, why: str) -> None:
+        """A moment before something is looked at again.
+
+        Raises:
+            Stopped: told to stop; `why` says while what.
+        """
+        self._beat()
+        if self._stop.wait(random.uniform(0.1, 0.3)):
+            raise Stopped(why)
+
     def retry(self, call: Callable[[], Any], patience_s: float) -> Any:
         """What `call` returns; it is called again while the broker is away or not ready.
 
@@ -55,9 +71,10 @@ class Waiting:
             BrokerUnavailable: for longer than `patience_s`.
             LoginRefused, NotAllowed: see `Login`.
             Stopped: told to stop meanwhile.
-            KafkaException: an error that does not pass.
+            KafkaException: an error that does not pass; a partition that stays unknown for `UNKNOWN_S`.
         """
-        deadline = time.monotonic() + patience_s
+        began = time.monotonic()
+        deadline = began + patience_s
         if self._login is not None:
             self._login.first()
         while True:
@@ -66,7 +83,9 @@ class Waiting:
                 return call()
             except KafkaException as raised:
                 error = raised.args[0]
-                if error.fatal() or not (error.retriable() or error.code() in _PASSING):
+                if error.fatal() or not (error.retriable() or error.code() in _PASSING | _UNKNOWN):
+                    raise
+                if error.code() in _UNKNOWN and time.monotonic() > began + UNKNOWN_S:
                     raise
                 if self._stop.is_set():
                     raise Stopped(f"Kafka does not answer: {error.str()}") from raised
@@ -140,19 +159,24 @@ class TopicReader:
         return low, high
 
     def committed(self, partitions: Sequence[tuple[str, int]]) -> Positions:
-        """What the group `kafka.group_id` has committed; 0 where it has nothing.
+        """What the group `kafka.group_id` has committed; negative where it has nothing.
+
+        Kafka tells it once no transaction is open that changes it.
 
         Raises:
             KafkaException: the broker does not tell it of a partition.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
-        found = self._waiting.retry(
-            lambda: self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s
-        )
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-        return {(p.topic, p.partition): max(p.offset, 0) for p in found}
+
+        def ask() -> list[TopicPartition]:
+            found = self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S)
+            for partition in found:
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
+            return found
+
+        found = self._waiting.retry(ask, self._patience_s)
+        return {(p.topic, p.partition): p.offset for p in found}
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Reads on from `positions`."""
@@ -226,6 +250,27 @@ class CommittedReader:
                     )
         finally:
             reader.close()
+
+    def wait_until_closed(self, reader: TopicReader) -> None:
+        """Waits until no transaction is open any more of those that were when it was asked; reads nothing.
+
+        Args:
+            reader: one that reads what is committed.
+
+        Raises:
+            ConfigError: the topic does not exist.
+            BrokerUnavailable: one stays open for `patience_s`.
+        """
+        ends = {partition: high for partition, (_, high) in self._spans().items()}
+        deadline = time.monotonic() + self._patience_s
+        for partition, end in ends.items():
+            while reader.watermarks(partition)[1] < end:
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(
+                        f"{self._topic}: a transaction was still open in partition {partition[1]} after "
+                        f"{self._patience_s:.0f} s"
+                    )
+                self._waiting.rest(f"while a transaction is open in {self._topic}")
 
     def _spans(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Of each partition the first offset, and the end, committed or not."""
@@ -354,3 +399,5 @@ _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNSTABLE_OFFSET_COMMIT,
 }
+
+_UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}
