@@ -82,6 +82,10 @@ def test_one_server_of_several_that_refuses_is_no_refusal(secured: Secured) -> N
     both = f"127.0.0.1:{secured.ports['PLAIN']},{kafka.bootstrap_servers}"
     for _ in range(3):  # librdkafka begins with any of them
         assert ask(kafka.model_copy(update={"bootstrap_servers": both})).kind == "in"
+    wrong = secured.kafka("LOGIN", bootstrap_servers=both, **WRONG)
+    started = time.monotonic()
+    assert ask(wrong).kind == "refused"
+    assert time.monotonic() - started < wrong.give_up_after_s
 
 
 # The commands, as what they do first, and what each needs. Each takes a configuration.
