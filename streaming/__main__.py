@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
+from streaming.stopping import end_at_once_when_told
+
+if __name__ == "__main__":
+    end_at_once_when_told()  # before typer is there, which takes longer than all of the above
+
 import typer
 
-from streaming.errors import ArtifactMismatch, ScorerError, TransactionFatal, Unavailable
+from streaming.errors import ArtifactMismatch, NotAllowed, ScorerError, TransactionFatal, Unavailable
 
 __all__ = ["app", "main"]
 
@@ -97,6 +102,20 @@ def load(
 
 
 @app.command()
+def doctor(
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines: level, about, text, fix.")] = False,
+) -> None:
+    """Check all that `run` needs, and say how to mend what is wrong: Kafka, rights, topics, model, SQL, folders, clock.
+
+    Nothing is changed. Exit status: 0, or 2 when something is wrong.
+    """
+    from streaming.doctor import main as check  # noqa: PLC0415
+
+    raise typer.Exit(check(config, as_json=as_json))
+
+
+@app.command()
 def serve(  # noqa: PLR0917 - typer calls it
     config: ConfigFile = None,
     host: Host = "127.0.0.1",
@@ -145,9 +164,11 @@ def send(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the score.", min=0.1)] = 30.0,
 ) -> None:
     """Send one action through Kafka and wait for its score."""
+    from streaming import log  # noqa: PLC0415
     from streaming.config import load  # noqa: PLC0415
     from streaming.send import send as send_event  # noqa: PLC0415
 
+    log.to_stderr()
     print(json.dumps(send_event(load(config), event, timeout_s), ensure_ascii=False))
 
 
@@ -298,6 +319,7 @@ def dlq_replay(  # noqa: PLR0917 - typer calls it
 
 def main() -> None:
     """The console script: failures that have a clear message are printed without a traceback."""
+    end_at_once_when_told()
     try:
         app()
     except (ScorerError, ValueError) as error:
@@ -307,7 +329,7 @@ def main() -> None:
         sys.exit(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 2))
 
 
-_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5}
+_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5, NotAllowed: 5}
 
 
 if __name__ == "__main__":

@@ -133,6 +133,9 @@ class Kafka(_Table):
             "bootstrap.servers": self.bootstrap_servers,
             "client.id": self.instance,
             "security.protocol": self.security_protocol,
+            # A broker that is away is tried once a second (librdkafka: ever more seldom, down to each 10 s): a scorer
+            # is back a second after its broker, and a handful of attempts a second disturbs nobody.
+            "reconnect.backoff.max.ms": 1000,
         }
         secrets = {
             "sasl.mechanism": self.sasl_mechanism,
@@ -204,6 +207,7 @@ class Store(_Table):
     deployment: Name = "demo"
     history: str = ""
     history_prefix: str = Field("/root/project/data/JD_data", min_length=1)
+    windows_may_start_empty: bool = False
     backoff_ms: int = Field(200, ge=1, le=60_000)
     backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
     give_up_after_s: Seconds = 300.0

@@ -12,7 +12,7 @@ import structlog
 
 from streaming.config import Log
 
-__all__ = ["configure", "place"]
+__all__ = ["configure", "place", "to_stderr"]
 
 
 def configure(log: Log) -> None:
@@ -57,6 +57,19 @@ def configure(log: Log) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+class _Stderr:
+    """Where it is now: a test may have put another in its place."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda message: print(message, file=sys.stderr)
+
+
+def to_stderr() -> None:
+    """For commands whose stdout is their answer: without `configure`, structlog prints there."""
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=lambda *_: _Stderr())
 
 
 def place(topic: str, partition: int, offset: int) -> str:

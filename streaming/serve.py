@@ -8,6 +8,7 @@
 The state is a read-only copy (`streaming.follower`); request rows are answered, not inserted. Status codes: 422 names
 the fields that are missing or wrong, 413 a body above BODY_BYTES_MAX, 503 with Retry-After while the state is being
 rebuilt or Triton is away, 500 when Triton serves a model of another encoder; 401, 403, 431 and 503 of `streaming.web`.
+A body of another kind than JSON is a 415 (`streaming.content_type`).
 """
 
 import asyncio
@@ -47,11 +48,14 @@ from streaming import log
 from streaming.artifact import check_sql
 from streaming.cluster import ClusterStore
 from streaming.config import Config, load
+from streaming.content_type import JsonBody
 from streaming.encode import Encoder
 from streaming.engine import BadRow, UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
 from streaming.follower import Direct, Follower, State
+from streaming.reader import check_topics
 from streaming.request_model import request_model, type_name
+from streaming.rights import of_serve
 from streaming.run import exit_status
 from streaming.store import open_store
 from streaming.triton import Model
@@ -211,6 +215,7 @@ def create_app(
         title="jd-intent-score serve",
         description="Features and purchase probability of one request row, from the scorer's own tables and model.",
     )
+    app.add_middleware(JsonBody, path="/predict")
     app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
     app.add_middleware(Access, rules=rules or Rules(), refusal=_refusal)
     app.add_middleware(Measured, metrics=measured)
@@ -248,6 +253,7 @@ def create_app(
         responses={
             401: {"model": Problem, "description": "the token is missing or wrong"},
             413: {"model": Problem, "description": f"the body is larger than {BODY_BYTES_MAX} bytes"},
+            415: {"model": Problem, "description": "Content-Type says that the body is something else than JSON"},
             500: {"model": Problem, "description": "Triton serves a model of another encoder"},
             503: {
                 "model": Problem,
@@ -339,13 +345,17 @@ def run(config: Config, listen: Listen) -> None:
     """Serves until SIGTERM or SIGINT, then finishes the requests at hand and returns.
 
     Raises:
-        ConfigError: the port is taken; a token is missing; a script, certificate, topic or file is missing or wrong.
+        ConfigError: the port is taken; a token is missing; a script, certificate, topic or file is missing or wrong;
+            Kafka refuses the login.
+        NotAllowed: a topic may not be read.
         ArtifactMismatch: the encoder is damaged; the deployed SQL is not the artifact's.
         ScorerError: following the topics failed; the process should be started again.
     """
     with listening(listen.host, listen.port) as listener:
         rules = Rules(own_names(listen.host, listen.allow_hosts), listen.token(listener))
         tls = listen.tls()
+        if config.store.kind == "embedded":  # what Kafka refuses is said before minutes go by with history
+            check_topics(config.kafka, of_serve(config.kafka))
         store = open_store(config.store, dedup=config.dedup)
         store.load()
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)

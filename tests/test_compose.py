@@ -10,8 +10,6 @@ import importlib.resources
 import json
 import re
 import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -394,32 +392,3 @@ def test_prometheus_scrapes_the_services_and_reads_the_alerts(services: dict[str
     for job in re.findall(r'up{job="(\w+)"}', (PROMETHEUS / "alerts.yml").read_text()):
         host, port = targets[job].split(":")
         assert any(published.endswith(f":{port}") for published in services[host]["ports"])
-
-
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not on PATH: apt-get install prometheus"
-)
-
-
-@needs_promtool
-@pytest.mark.parametrize(
-    "words", [["check", "config", "prometheus.yml"], ["test", "rules", "alerts.test.yml"]], ids=["config", "rules"]
-)
-def test_promtool_agrees(words: list[str]) -> None:
-    promtool(*words)
-
-
-@needs_promtool
-def test_promtool_reads_the_dashboard_s_queries(tmp_path: Path) -> None:
-    queries = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])]
-    rules = [
-        {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "1m")}
-        for number, query in enumerate(queries)
-    ]
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    promtool("check", "rules", str(tmp_path / "rules.yml"))
-
-
-def promtool(*words: str) -> None:
-    done = subprocess.run(["promtool", *words], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -295,6 +295,34 @@ def test_a_refusal_does_not_repeat_what_came(client: httpx.Client) -> None:
     assert "a secret" not in response.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (None, 200),
+        ("", 200),
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("application/vnd.shop+json", 200),
+        ("application/x-www-form-urlencoded", 415),  # what curl's -d says
+        ("text/plain;charset=UTF-8", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/jsonp", 415),
+        ("json", 415),
+    ],
+)
+def test_a_body_is_json_unless_it_says_to_be_something_else(
+    client: httpx.Client, kind: str | None, status: int
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    response = client.post("/predict", content=json.dumps(EXAMPLE).encode(), headers=headers)
+    assert response.status_code == status, response.text
+    if status == 415:
+        assert response.json()["detail"].startswith(f"Content-Type: {kind!r} is not read here")
+    response = client.post("/predict", content=b"{", headers=headers)  # and what is no JSON is said to be none
+    assert response.status_code == (415 if status == 415 else 422)
+    assert client.get("/predict", headers=headers).status_code == 405
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_above_the_limit_is_refused(client: httpx.Client, chunked: bool) -> None:
     body = json.dumps({**EXAMPLE, "time1": "x" * BODY_BYTES_MAX}).encode()
