@@ -1,6 +1,6 @@
 # Two commands set up all they need: `make demo` runs the main job, `make test` passes the tests.
 #
-#   make demo [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1]    JD_ENVS=DIR puts the environments elsewhere
+#   make demo [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1] [FORCE=1]    JD_ENVS=DIR puts the environments elsewhere
 #   make demo STORE=openmldb OPENMLDB_ZK=HOST:PORT [OPENMLDB_ZK_PATH=/openmldb]    the same over an OpenMLDB cluster
 
 SHELL   := /bin/bash
@@ -15,6 +15,7 @@ DATA    ?=
 USERS   ?=
 SEED    ?=
 KEEP    ?=
+FORCE   ?=
 STORE   ?= embedded
 OPENMLDB_ZK_PATH ?= /openmldb
 UPGRADE ?=
@@ -55,7 +56,7 @@ $(error STORE is $(STORE): embedded or openmldb)
 endif
 
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
-	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(DEMO_STORE)
+	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
 
 test: prometheus environments lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile
@@ -100,4 +101,4 @@ bench-restart: environments  ## restart with 1 M and 10 M rows of state: from a 
 	$(PYTHON) -m benchmarks.restart
 
 clean:  ## remove what the demo made (not the environments)
-	rm -rf build
+	rm -rf build/demo

@@ -26,19 +26,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = [
-    "Missing",
-    "folder",
-    "interpreter",
-    "java",
-    "kafka_jars",
-    "main",
-    "make",
-    "make_prometheus",
-    "make_spark",
-    "make_uv",
-    "prometheus",
-]
+from streaming.errors import OutputRefused
+from streaming.output_folder import EVERYTHING, mark, replacing
+
+__all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "make", "make_prometheus", "make_uv", "prometheus"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REQUIREMENTS = REPOSITORY / "deploy" / "requirements"
@@ -155,20 +146,25 @@ def _run(argv: list[str], why: str, cwd: Path | None = None) -> None:
 def _install(python: Path, locks: list[Path], sources: tuple[str, ...] = ()) -> None:
     """What the lock files list and nothing else, each file with a hash that stands there. Only wheels, which run
     nothing when they are installed, but for the packages `sources`."""
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "--quiet",
-        "--require-hashes",
-        "--no-deps",
-    ]
-    wheels = ["--only-binary", ":all:", "--no-build-isolation"]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--require-hashes"]
+    wheels = ["--no-deps", "--only-binary", ":all:", "--no-build-isolation"]
     wheels += [word for package in sources for word in ("--no-binary", package)]
     pins = [word for lock in locks for word in ("--requirement", str(lock))]
     _run([*pip, *wheels, *pins], f"installing {', '.join(lock.name for lock in locks)}")
+
+
+def _clear(home: Path, stamp: Path) -> None:
+    """Makes `home` an empty folder, where it is none that somebody else made.
+
+    JD_ENVS may be any folder, and what has the name of a part in it may be a user's.
+    """
+    if stamp.exists() and home.is_dir():
+        mark(home, "environment", EVERYTHING)  # an older release made it, and left no marker
+    try:
+        with replacing(home, "environment", own=EVERYTHING):
+            stamp.unlink(missing_ok=True)
+    except OutputRefused as error:
+        raise SystemExit(f"{error} with JD_ENVS") from None
 
 
 def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
@@ -179,8 +175,7 @@ def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
     digest = _digest(*(file.read_bytes() for file in files))
     if _step(f"{name} environment", stamp, digest):
         started = time.monotonic()
-        stamp.unlink(missing_ok=True)
-        shutil.rmtree(home, ignore_errors=True)
+        _clear(home, stamp)
         _run([_python310(), "-m", "venv", str(home)], f"making the {name} environment")
         build, *rest = files
         _install(home / "bin" / "python", [build])  # its pip installs the rest
@@ -211,8 +206,7 @@ def _make_kafka() -> None:
         return
     maven = _maven()
     started = time.monotonic()
-    stamp.unlink(missing_ok=True)
-    shutil.rmtree(home, ignore_errors=True)
+    _clear(home, stamp)
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={home / 'libs'}"]
     _run([maven, "--quiet", "--batch-mode", "--file", str(pom), *goal], "fetching Kafka's jars")
     stamp.write_text(digest)
@@ -319,7 +313,7 @@ def make_prometheus() -> None:
         if all(shutil.which(program) for program in ("prometheus", "promtool")):
             print("  Prometheus: is on PATH")
         elif _step("Prometheus", stamp, _digest(b"unpacked")):
-            shutil.rmtree(home, ignore_errors=True)
+            _clear(home, stamp)
             _fetch_prometheus(home)
             stamp.write_text(_digest(b"unpacked"))
 

@@ -22,6 +22,7 @@ import yaml
 from deploy.kafka.broker import TOPICS
 from streaming.config import ENV_PREFIX, Config
 from streaming.metrics import Metrics
+from streaming.web.listen import TOKEN_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
@@ -125,6 +126,9 @@ def test_every_variable_has_a_default_and_is_in_the_example(text: str) -> None:
     used = {}
     for match in VARIABLE.finditer(text):
         assert match["default"], f"{match[0]} has no default: `docker compose config` would warn and use ''"
+        if match["default"].startswith(":?"):  # a secret: made for each machine, in no file of this repository
+            assert match["name"] == TOKEN_VARIABLE
+            continue
         used[match["name"]] = match["default"].lstrip(":-?")
     assert used == {name: value for name, value in example.items() if name != "COMPOSE_PROFILES"}
     assert not any(re.search(r"PASSWORD|SECRET|TOKEN", name) for name in example)
@@ -171,7 +175,7 @@ def test_the_environment_sets_keys_that_exist(
             set_ = services[name]["environment"]
             assert set_
             for variable, value in set_.items():
-                assert variable.startswith(ENV_PREFIX)
+                assert variable.startswith(ENV_PREFIX) or (name, variable) == ("serve", TOKEN_VARIABLE)
                 patch.setenv(variable, str(value))
             config = load(REPOSITORY / "deploy" / "scorer.toml")
         assert config.kafka.bootstrap_servers == "kafka:9092"
@@ -234,6 +238,9 @@ def test_the_scorer_is_watched_on_the_port_that_it_listens_on(services: dict[str
     assert services["scorer"]["ports"] == [f"127.0.0.1:9108:{port}"]
     assert f"127.0.0.1:{port}/healthz" in services["scorer"]["healthcheck"]["test"][-1]
     assert services["scorer"]["environment"]["JD_INTENT__HTTP__HOST"] == "0.0.0.0"
+    words = services["serve"]["command"]
+    assert (words[words.index("--host") + 1], words[words.index("--allow-host") + 1]) == ("0.0.0.0", "serve")
+    assert services["serve"]["environment"][TOKEN_VARIABLE], "it does not start without a token"
     option = services["serve"]["command"].index("--port")
     assert f"127.0.0.1:{services['serve']['command'][option + 1]}/" in services["serve"]["healthcheck"]["test"][-1]
 

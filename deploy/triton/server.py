@@ -30,6 +30,8 @@ from types import TracebackType
 from deploy.environments import interpreter
 from deploy.process import Process, ProcessFailed, free_ports
 from deploy.triton.probe import MODEL, ProbeFailed, probe
+from streaming.errors import OutputRefused
+from streaming.output_folder import replacing
 
 __all__ = ["Ports", "Triton"]
 
@@ -223,11 +225,13 @@ class Triton:
         wheel = Path(packages) / "pytriton" / "tritonserver"
         if not wheel.is_dir():
             raise ProcessFailed(f"{wheel} does not exist: nvidia-pytriton is not installed beside {python}")
-        backend = self.folder / "backends" / "python"
-        shutil.rmtree(backend, ignore_errors=True)
-        shutil.copytree(wheel / "backends" / "python", backend)
         stub = wheel / "python_backend_stubs" / f"{major}.{minor}" / "triton_python_backend_stub"
-        shutil.copy2(stub, backend / stub.name)
+        try:
+            with replacing(self.folder / "backends" / "python", "backend") as backend:
+                shutil.copytree(wheel / "backends" / "python", backend, dirs_exist_ok=True)
+                shutil.copy2(stub, backend / stub.name)
+        except OutputRefused as error:
+            raise ProcessFailed(str(error)) from None
         environment = dict(os.environ)
         environment["LD_LIBRARY_PATH"] = os.pathsep.join([str(Path(packages) / "nvidia_pytriton.libs"), libraries])
         environment["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
