@@ -18,6 +18,7 @@ KEEP    ?=
 FORCE   ?=
 STORE   ?= embedded
 OPENMLDB_ZK_PATH ?= /openmldb
+UPGRADE ?=
 ROWS    ?=
 SEEDS   ?= 2000
 ROUNDS  ?= 30
@@ -27,7 +28,7 @@ PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment prometheus demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
+.PHONY: help environments spark-environment prometheus lock licences demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
         bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -41,6 +42,12 @@ spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engi
 
 prometheus:  ## fetch Debian's Prometheus into .envs/prometheus, where it is not on PATH: `make test` needs it
 	@$(PYTHON3) -m deploy.environments prometheus
+
+lock:  ## make the lock files anew out of setup.cfg's roots; versions stay where they fit (UPGRADE='PACKAGE …')
+	@$(PYTHON3) -m deploy.lock $(UPGRADE)
+
+licences: environments spark-environment  ## write docs/licences.md: the licence of every locked package
+	@$(PYTHON) -m deploy.licences
 
 ifeq ($(STORE),openmldb)
 DEMO_STORE = --zk '$(or $(OPENMLDB_ZK),$(error STORE=openmldb needs OPENMLDB_ZK=HOST:PORT))' --zk-path '$(OPENMLDB_ZK_PATH)'
