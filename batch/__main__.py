@@ -1,13 +1,12 @@
 """`jd-intent-batch`: from history to a model that Triton serves, one command per step.
 
-generate, extract, load-online, prepare, encode and parity run in the scorer's environment; train, evaluate and export
-in the model's. Each command imports what it needs when it runs, so that both environments can show all of them.
+train and evaluate run in the model's environment, the others in the scorer's: given in the other one, a command goes
+on in its own. Each imports what it needs when it runs, so that both can show all of them.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import time
 from enum import Enum
 from pathlib import Path
@@ -16,11 +15,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from streaming.errors import ScorerError
+from streaming import exits
+from streaming.errors import BadInput
+from streaming.version import Version
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name=exits.BATCH, help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)  # fmt: skip
 console = Console(highlight=False, soft_wrap=True)
 
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
@@ -60,6 +64,11 @@ class LabelName(str, Enum):
     auto = "auto"
     action = "action"
     five_day = "five-day"
+
+
+@app.callback()
+def program(version: Version = False) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -278,7 +287,7 @@ def train(
     try:
         done = run(dataset, out, dataclasses.replace(presets[preset](), seed=seed, **changes), console)
     except TrainingFailed as error:
-        raise ScorerError(f"training failed: {error}") from error
+        raise BadInput(f"training failed: {error}") from error
     auc = "none" if done.best.val_auc is None else f"{done.best.val_auc:.4f}"
     console.print(
         f"best: step {done.best.step}, validation AUC {auc}, log loss {done.best.val_log_loss:.4f}; "
@@ -376,12 +385,8 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
 
 
 def main() -> None:
-    """The command; what a user can mend ends in one line and status 1, anything else in a traceback."""
-    try:
-        app()
-    except (ScorerError, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+    """The console script."""
+    exits.main(exits.BATCH, "batch", app)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streaming.errors import BadInput
+
 __all__ = ["FIELDS", "DatasetError", "DatasetInfo", "Part", "PartName", "SplitTimes", "read_info", "read_part"]
 
 FIELDS = 41  # of the model's INT64 input, as in the tutorial
@@ -30,7 +32,7 @@ COLUMNS = {
 }
 
 
-class DatasetError(ValueError):
+class DatasetError(BadInput):
     """A file of the dataset is missing or wrong; the message names file and column."""
 
 

@@ -22,6 +22,7 @@ import msgspec
 from batch.dataset import DatasetError, read_info
 from batch.folder import digest, replacing
 from batch.train import Shape, read_shape
+from streaming.errors import BadInput
 
 __all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest", "write_repository"]
 
@@ -45,9 +46,9 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.model_version is not None and self.model_version < 1:
-            raise ValueError(f"model_version must be 1 or more, not {self.model_version}")
+            raise BadInput(f"model_version must be 1 or more, not {self.model_version}")
         if self.instances < 1:
-            raise ValueError(f"instances must be 1 or more, not {self.instances}")
+            raise BadInput(f"instances must be 1 or more, not {self.instances}")
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from streaming.errors import BadInput
+
 __all__ = [
     "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "extract",
-    "parquet_files", "script_text",
+    "parquet_files",
 ]  # fmt: skip
 
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
@@ -98,7 +100,7 @@ OPTIONAL = {"action"}
 ORDERING = {"flattenRequest_clean": "eventTime", "bo_action": "ingestionTime", "bo_comment": "ingestionTime"}
 
 
-class BadData(ValueError):
+class BadData(BadInput):
     """The input cannot be used; the message names file, column and, where it applies, row."""
 
 
@@ -187,9 +189,10 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
         sql: the folder of the three scripts.
 
     Raises:
-        BadData: see `check`; also when a script is missing. UnsupportedSQL: the engine cannot run a script.
+        BadData: see `check`. ConfigError: a script is missing. UnsupportedSQL: the engine cannot run a script.
     """
     from streaming.engine import Engine  # noqa: PLC0415 - compiles; only this command needs it
+    from streaming.scripts import script_text, within  # noqa: PLC0415
 
     started = time.monotonic()
     scripts = [script_text(sql / name) for name in SCRIPTS]
@@ -203,8 +206,9 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
         if "action" not in rows:
             _write_no_action(Path(staging) / "action")
         engine = Engine(paths={DATA_PREFIX: staging, OUT_PREFIX: str(out.resolve())})
-        for script in scripts:
-            engine.execute(script)
+        for name, script in zip(SCRIPTS, scripts, strict=True):
+            with within(sql / name):
+                engine.execute(script)
     written = [pq.ParquetFile(file) for file in parquet_files(out)]
     return Extracted(
         rows=rows,
@@ -213,18 +217,6 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
         check_s=checked - started,
         run_s=time.monotonic() - checked,
     )
-
-
-def script_text(path: Path) -> str:
-    """The text of a script.
-
-    Raises:
-        BadData: it cannot be read.
-    """
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise BadData(f"{path}: {error.strerror}") from error
 
 
 def _write_no_action(folder: Path) -> None:

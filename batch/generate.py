@@ -40,6 +40,7 @@ from batch.intent import (
 )
 from batch.label import later_order
 from batch.world import CATEGORIES, DAY_MS, LOCAL_MS, WORLD_START_MS, Catalogue, Users, timestamps
+from streaming.errors import BadInput
 
 __all__ = ["CHUNK_USERS", "World", "generate"]
 
@@ -108,14 +109,14 @@ def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool =
         users: at least 1. seed: 0 or more; the same seed gives the same bytes. days: length, more than the horizon.
 
     Raises:
-        ValueError: an argument out of its range. FileExistsError: `out` has files and `overwrite` is not given.
+        BadInput: an argument out of its range. FileExistsError: `out` has files and `overwrite` is not given.
     """
     if users < 1:
-        raise ValueError(f"--users must be at least 1, not {users}")
+        raise BadInput(f"--users must be at least 1, not {users}")
     if seed < 0:
-        raise ValueError(f"--seed must be 0 or more, not {seed}")
+        raise BadInput(f"--seed must be 0 or more, not {seed}")
     if days <= HORIZON_DAYS:
-        raise ValueError(f"--days must be more than the labels' horizon of {HORIZON_DAYS} days, not {days}")
+        raise BadInput(f"--days must be more than the labels' horizon of {HORIZON_DAYS} days, not {days}")
     _prepare(out, overwrite)
     catalogue_rng = np.random.default_rng([seed, 0])
     catalogue = Catalogue.make(max(200, users * 2 // 5), days, catalogue_rng)

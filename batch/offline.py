@@ -17,10 +17,11 @@ from typing import NamedTuple
 import msgspec
 import pyarrow.parquet as pq
 
-from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, parquet_files, script_text
+from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, parquet_files
 from batch.jobs import Cluster, Job, run
 from streaming.engine import syntax as s
 from streaming.engine.parse import parse, statement_text
+from streaming.scripts import script_text, within
 
 __all__ = ["Written", "extract", "load_online"]
 
@@ -95,7 +96,8 @@ def load_online(
         JobFailed, StoreUnavailable: see `batch.jobs.run`.
     """
     path = sql / "load_online.sql"
-    tables = [statement.table[-1] for statement in parse(script_text(path)) if isinstance(statement, s.LoadData)]
+    with within(path):
+        tables = [statement.table[-1] for statement in parse(script_text(path)) if isinstance(statement, s.LoadData)]
     _begin(cluster, path)
     filled = {table: rows for table in tables if (rows := _count(cluster, table))}
     if filled and not append:

@@ -37,7 +37,6 @@ from batch.extract import (
     Extracted,
     check,
     parquet_files,
-    script_text,
 )
 from batch.folder import replacing
 from streaming.engine import UnsupportedSQL
@@ -47,6 +46,7 @@ from streaming.engine.files import resolve
 from streaming.engine.parse import parse, statement_text
 from streaming.engine.tokens import Token, tokens_of
 from streaming.errors import ScorerError
+from streaming.scripts import script_text
 
 __all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]
 

@@ -27,6 +27,7 @@ from batch.dataset import FIELDS, DatasetError, Part, read_info, read_part
 from batch.folder import replacing
 from batch.metrics import Metrics, measure
 from batch.vocabulary import Vocabulary
+from streaming.errors import BadInput
 
 if TYPE_CHECKING:
     from batch.deepfm import DeepFM
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(BadInput):
     """The loss stopped being a number; the message names the step."""
 
 
@@ -111,13 +112,13 @@ class TrainOptions:
         )
         for name in positive:
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+                raise BadInput(f"{name} must be above 0, not {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+            raise BadInput(f"dropout must be in [0, 1), not {self.dropout}")
         if self.embedding_l2 < 0:
-            raise ValueError(f"embedding_l2 must not be negative, not {self.embedding_l2}")
+            raise BadInput(f"embedding_l2 must not be negative, not {self.embedding_l2}")
         if not self.layers or any(width < 1 for width in self.layers):
-            raise ValueError(f"layers must be one or more positive widths, not {self.layers}")
+            raise BadInput(f"layers must be one or more positive widths, not {self.layers}")
 
 
 class Shape(msgspec.Struct, frozen=True):

@@ -12,13 +12,15 @@
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
     ├── ConfigError       refuse to start
+    ├── BadInput          (a ValueError, too) a file or an option of a command is wrong
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
     UnsupportedSQL        (a ValueError, see `streaming.engine`) refuse to deploy
     BadRow                (a ValueError, see `streaming.engine`) a table refuses a row
 
-Anything else is a defect: the process dies and its state is rebuilt from the log.
+Anything else is a defect: the process dies and its state is rebuilt from the log. The exit status of each is in
+`streaming.exits`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ __all__ = [
     "Aborted",
     "ArtifactMismatch",
     "BadEvent",
+    "BadInput",
     "BadSnapshot",
     "BrokerUnavailable",
     "ConfigError",
@@ -105,6 +108,10 @@ class FolderTaken(ScorerError):
 
 class ConfigError(ScorerError):
     """The configuration is wrong; the message names file and key."""
+
+
+class BadInput(ScorerError, ValueError):
+    """A file or an option that a command was given cannot be used; the message names it and what is wrong with it."""
 
 
 class ArtifactMismatch(ScorerError):

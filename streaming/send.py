@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from streaming.config import Config
 from streaming.deadletter import ERRORS
-from streaming.errors import BadEvent, ScorerError
+from streaming.errors import BadEvent, BrokerUnavailable, ScorerError, Unavailable
 from streaming.reader import check_topics
 
 __all__ = ["send"]
@@ -69,7 +69,7 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
         producer.produce(topics.actions, value, key, on_delivery=delivered)
         producer.flush(timeout_s)
         if not sent:
-            raise ScorerError(f"{topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
+            raise BrokerUnavailable(f"{topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             record = consumer.poll(0.1)
@@ -79,7 +79,7 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
         raise ScorerError(f"Kafka at {config.kafka.bootstrap_servers}: {error}") from error
     finally:
         consumer.close()
-    raise ScorerError(f"no score for request {request_id} in {timeout_s:.0f} s: is the scorer running?")
+    raise Unavailable(f"no score for request {request_id} in {timeout_s:.0f} s: is the scorer running?")
 
 
 def _answer(record: Message, scores: str, request_id: str, sent: tuple[str, str, str]) -> dict[str, Any] | None:

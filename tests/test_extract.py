@@ -14,6 +14,7 @@ import pytest
 from batch.extract import BadData, check, extract
 from batch.generate import generate
 from batch.label import LABEL_COLUMN
+from streaming.errors import ConfigError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -100,7 +101,7 @@ def test_a_damaged_folder_is_refused_by_file_column_and_row(
 def test_missing_folders_and_scripts_are_named(world: Path, tmp_path: Path) -> None:
     with pytest.raises(BadData, match="nowhere: there is no such folder"):
         check(tmp_path / "nowhere")
-    with pytest.raises(BadData, match=r"create_tables\.sql: No such file"):
+    with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read: No such file"):
         extract(world, tmp_path / "out", sql=tmp_path)
 
 
