@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 
@@ -303,18 +304,23 @@ def evaluate(
         Path | None, typer.Option(help="Folder for metrics and predictions; default: the checkpoint's.")
     ] = None,
 ) -> None:
-    """Score validation and test: AUC, log loss and calibration error, each beside the base rate's."""
+    """Score validation and test: AUC, log loss and calibration error, each beside the base rate's; and a verdict."""
     from batch.evaluate import evaluate as run  # noqa: PLC0415
+    from batch.verdict import judge  # noqa: PLC0415
 
-    for part, metrics in run(dataset, checkpoint, out).items():
+    measured = run(dataset, checkpoint, out)
+    for part, metrics in measured.items():
         auc = "none (one class only)" if metrics.auc is None else f"{metrics.auc:.4f}"
+        if metrics.auc_low is not None:
+            auc += f", 95% confidence {metrics.auc_low:.4f} to {metrics.auc_high:.4f}"
         console.print(
-            f"{part}: {metrics.count:,} samples, {metrics.positives:,} positive; each beside the base rate's "
-            f"{metrics.base_rate:.4f}:\n"
+            f"{part}: {metrics.count:,} samples, {metrics.positives:,} positive, "
+            f"{metrics.count - metrics.positives:,} negative; each beside the base rate's {metrics.base_rate:.4f}:\n"
             f"  AUC               {auc} (0.5)\n"
             f"  log loss          {metrics.log_loss:.4f} ({metrics.base_log_loss:.4f})\n"
             f"  calibration error {metrics.calibration_error:.4f} ({metrics.base_calibration_error:.4f})"
         )
+    console.print(f"the model {judge(measured).text}")
 
 
 @app.command()
@@ -328,16 +334,23 @@ def export(
     ] = None,
     model_version: Annotated[int | None, typer.Option(help="Default: one more than the one in --out.")] = None,
     instances: Annotated[int, typer.Option(help="Processes that run the model in Triton.")] = 1,
+    accept_weak_model: Annotated[
+        bool, typer.Option("--accept-weak-model", help="Export a model that is no better than the base rate.")
+    ] = False,
     sql: SqlFolder = None,
 ) -> None:
     """Write the artifact: Triton repository, encoder, SQL and a manifest with their hashes."""
     from batch.export import ExportOptions  # noqa: PLC0415
     from batch.export import export as run  # noqa: PLC0415
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
+    from batch.verdict import Evaluated, judge  # noqa: PLC0415
 
-    options = ExportOptions(model_version, instances)
+    options = ExportOptions(model_version, instances, accept_weak_model)
     manifest = run(dataset, checkpoint, (sql or SQL_FOLDER) / "features.sql", out, options, evaluation=evaluation)
     console.print(f"{out}: model version {manifest.model_version}, weights {manifest.weights_sha256}")
+    verdict = judge(msgspec.convert(manifest.metrics, Evaluated).parts)
+    if not verdict.better:
+        console.print(f"note: exported all the same, the model {verdict.text}")
 
 
 @app.command()

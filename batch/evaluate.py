@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.dataset import DatasetError, PartName, read_info, read_part
+from batch.folder import digest
 from batch.metrics import Metrics, measure
 from batch.train import load_checkpoint
+from batch.verdict import Evaluated, write_evaluated
 
 __all__ = ["evaluate"]
 
@@ -60,6 +61,6 @@ def evaluate(dataset: Path, checkpoint: Path, out: Path | None = None) -> dict[s
         tables.append(pa.table(columns))
     target = checkpoint if out is None else out
     target.mkdir(parents=True, exist_ok=True)
-    (target / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2))
+    write_evaluated(target, Evaluated(digest(checkpoint / "model"), metrics.get("val"), metrics.get("test")))
     pq.write_table(pa.concat_tables(tables), target / "predictions.parquet")
     return metrics

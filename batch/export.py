@@ -22,6 +22,7 @@ import msgspec
 from batch.dataset import DatasetError, read_info
 from batch.folder import digest, replacing
 from batch.train import Shape, read_shape
+from batch.verdict import check_better
 from streaming.errors import BadInput
 
 __all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest", "write_repository"]
@@ -39,10 +40,12 @@ class ExportOptions:
     Args:
         model_version: None for one more than the version that lies in the artifact folder (1 where there is none).
         instances: processes that run the model in Triton, each with the weights in memory.
+        accept_weak_model: export a model that is no better than the base rate, or that was judged on next to nothing.
     """
 
     model_version: int | None = None
     instances: int = 1
+    accept_weak_model: bool = False
 
     def __post_init__(self) -> None:
         if self.model_version is not None and self.model_version < 1:
@@ -83,7 +86,8 @@ def export(
 
     Raises:
         DatasetError: a file is missing; the checkpoint was trained on another dataset, or that was made by another
-            query; it was not evaluated; the version is not newer than the one in `artifact`.
+            query; it was not evaluated, or is no better than the base rate (`batch.verdict`); the version is not newer
+            than the one in `artifact`.
     """
     options = options or ExportOptions()
     info, shape = read_info(dataset), read_shape(checkpoint)
@@ -92,24 +96,22 @@ def export(
             raise DatasetError(
                 f"{checkpoint} was trained on {name} {getattr(shape, name)}, {dataset} has {getattr(info, name)}"
             )
-    for path in (features_sql, dataset / "encoder", *CODE):
+    for path in (features_sql, dataset / "encoder", checkpoint / "model", *CODE):
         if not path.exists():
             raise DatasetError(f"{path} does not exist")
     if digest(features_sql) != info.sql_sha256:
         raise DatasetError(f"{features_sql} is not the query that made {dataset}: {info.sql_sha256}")
-    metrics = (evaluation or checkpoint) / "metrics.json"
-    if not metrics.exists():
-        raise DatasetError(f"{metrics} does not exist: run `jd-intent-batch evaluate` first")
-
+    weights = digest(checkpoint / "model")
+    evaluated = check_better(evaluation or checkpoint, weights, accept_weak=options.accept_weak_model)
     manifest = Manifest(
         model_version=_version(artifact, options.model_version),
         sql_sha256=shape.sql_sha256,
         encoder_sha256=shape.encoder_sha256,
         data_sha256=shape.data_sha256,
-        weights_sha256=digest(checkpoint / "model"),
+        weights_sha256=weights,
         table_size_array=shape.table_size_array,
         options=shape.options,
-        metrics=msgspec.json.decode(metrics.read_bytes()),
+        metrics=msgspec.to_builtins(evaluated),
     )
     with replacing(artifact) as folder:
         shutil.copy(features_sql, folder / "features.sql")
