@@ -110,14 +110,17 @@ def read_part(dataset: Path, name: PartName) -> Part:
         raise DatasetError(f"{path} does not exist")
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a parquet file: {error}") from error
     for column, expected in COLUMNS.items():
         if column not in schema.names:
             raise DatasetError(f"{path} has no column {column!r}; it has {', '.join(schema.names) or 'none'}")
         if schema.field(column).type != expected:
             raise DatasetError(f"{path}: column {column!r} is {schema.field(column).type}, not {expected}")
-    table = pq.read_table(path, columns=list(COLUMNS))
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
     if table.num_rows == 0:
         raise DatasetError(f"{path} has no rows")
     for column in COLUMNS:

@@ -96,7 +96,7 @@ def export(
             raise DatasetError(
                 f"{checkpoint} was trained on {name} {getattr(shape, name)}, {dataset} has {getattr(info, name)}"
             )
-    for path in (features_sql, dataset / "encoder", checkpoint / "model", *CODE):
+    for path in (features_sql, dataset / "encoder" / "encoder.json", checkpoint / "model", *CODE):
         if not path.exists():
             raise DatasetError(f"{path} does not exist")
     if digest(features_sql) != info.sql_sha256:

@@ -209,6 +209,8 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
         for name, script in zip(SCRIPTS, scripts, strict=True):
             with within(sql / name):
                 engine.execute(script)
+    if not any(out.glob("*.parquet")):
+        raise BadData(f"{sql / SCRIPTS[-1]}: it wrote no features to {out}")
     written = [pq.ParquetFile(file) for file in parquet_files(out)]
     return Extracted(
         rows=rows,

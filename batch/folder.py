@@ -35,7 +35,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def digest(path: Path) -> str:
     """`sha256:…` of a file, or of all files below a folder with their relative names."""
     sha = hashlib.sha256()
-    if path.is_file():
+    if not path.is_dir():
         sha.update(path.read_bytes())
     else:
         for file in sorted(file for file in path.rglob("*") if file.is_file()):

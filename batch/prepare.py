@@ -99,7 +99,10 @@ def read_features(folder: Path) -> pa.Table:
             if column not in table.column_names:
                 raise BadData(f"{file}: no column {column}: these are not the features of `extract`")
         tables.append(table)
-    features = pa.concat_tables(tables)
+    try:
+        features = pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise BadData(f"{folder}: its files differ: {error}") from error
     if not features.num_rows:
         raise BadData(f"{folder}: no features in it")
     return features
@@ -127,13 +130,35 @@ def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
             int((~known).sum()),
             np.zeros(kept.num_rows, bool),
         )
-    columns = ["pair_id", "type", "ingestionTime"]
-    actions = pa.concat_tables(pq.read_table(file, columns=columns) for file in parquet_files(data / "bo_action"))
+    actions = _actions(data)
     requests = pa.table({"pair_id": features[PAIR], "eventTime": features[EVENT_TIME]})
     time_ms = _epoch_ms(features[EVENT_TIME])
     last_ms = _epoch_ms(actions["ingestionTime"]).max()
     cut = time_ms + HORIZON_MS > last_ms + SLACK_MS
     return Labelled(features, five_day_rule(requests, actions), time_ms, "bo_action", 0, cut)
+
+
+def _actions(data: Path) -> pa.Table:
+    """The actions that make the labels."""
+    columns, tables = ["pair_id", "type", "ingestionTime"], []
+    for file in parquet_files(data / "bo_action"):
+        try:
+            tables.append(pq.read_table(file, columns=columns))
+        except (pa.ArrowException, OSError) as error:
+            raise BadData(f"{file}: not readable as parquet with {', '.join(columns)}: {error}") from error
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise BadData(f"{data / 'bo_action'}: its files differ: {error}") from error
+
+
+def _check_query(sql: Path) -> None:
+    """The dataset says by which query its features were made."""
+    from streaming.scripts import script_text  # noqa: PLC0415 - imports the engine
+
+    query = sql / "features.sql"
+    if not script_text(query).strip():
+        raise BadData(f"{query}: there is no query in it")
 
 
 def prepare(features: Path, data: Path, out: Path, options: Options | None = None, sql: Path = SQL_FOLDER) -> Prepared:
@@ -147,6 +172,7 @@ def prepare(features: Path, data: Path, out: Path, options: Options | None = Non
         ArtifactMismatch: the features are not those of the feature query.
     """
     options = options or Options()
+    _check_query(sql)
     labelled = label(read_features(features), data)
     if options.complete_labels:
         labelled = labelled.filter(~labelled.cut)
@@ -176,6 +202,7 @@ def encode_with(
     Raises:
         BadData: as `prepare`, or no request is that late. ArtifactMismatch: features and encoder do not fit.
     """
+    _check_query(sql)
     labelled = label(read_features(features), data, labels)
     late = np.flatnonzero(labelled.time_ms >= since_ms)
     if not len(late):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -370,13 +371,18 @@ def read_shape(checkpoint: Path) -> Shape:
     """
     path = checkpoint / "config.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Shape)
+        shape = msgspec.json.decode(path.read_bytes(), type=Shape)
     except FileNotFoundError:
         raise DatasetError(
             f"{path} does not exist: is {checkpoint} a folder that `jd-intent-batch train` wrote?"
         ) from None
     except msgspec.DecodeError as error:
         raise DatasetError(f"{path}: {error}") from error
+    try:
+        msgspec.convert(shape.options, TrainOptions)
+    except msgspec.ValidationError as error:
+        raise DatasetError(f"{path}: options: {error}") from error
+    return shape
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -392,14 +398,31 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Reads what `train` wrote.
 
     Raises:
-        DatasetError: the folder is not a checkpoint.
+        DatasetError: the folder is not a checkpoint, or a file of it is damaged.
     """
     from batch.deepfm import load_weights  # noqa: PLC0415
 
     shape = read_shape(folder)
+    path = folder / "vocabulary.npz"
+    try:
+        vocabulary = Vocabulary.load(path)
+        wrong = (vocabulary.fields, vocabulary.size) != (shape.fields, shape.rows)
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
+    if wrong:
+        raise DatasetError(f"{path} has {vocabulary.size} rows of {vocabulary.fields} fields, {folder / 'config.json'} "
+                           f"says {shape.rows} of {shape.fields}")  # fmt: skip
     model = build(shape)
-    load_weights(model, folder / "model")
-    return Checkpoint(shape, Vocabulary.load(folder / "vocabulary.npz"), model)
+    for name, value in model.state_dict().items():
+        weights = folder / "model" / name / "out"
+        if not weights.is_file() or weights.stat().st_size != 4 * math.prod(value.shape):
+            size = f"{weights.stat().st_size} bytes" if weights.is_file() else "not there"
+            raise DatasetError(f"{weights} is {size}: the model of config.json has {4 * math.prod(value.shape)} bytes")
+    try:
+        load_weights(model, folder / "model")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DatasetError(f"{folder / 'model'} is damaged: {error}") from error
+    return Checkpoint(shape, vocabulary, model)
 
 
 def _progress(console: Console | None) -> Progress:

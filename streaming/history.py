@@ -82,7 +82,10 @@ def load(client: Client | RestTransport, scripts: Scripts, folder: Path) -> dict
 
 
 def _rows(file: Path, schema: pa.Schema) -> pa.Table:
-    rows = pq.read_table(file)
+    try:
+        rows = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{file} is not a readable parquet file: {error}") from error
     if missing := [name for name in schema.names if name not in rows.column_names]:
         raise ConfigError(f"{file} has no column {', '.join(missing)}")
     try:
