@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import signal
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,13 +28,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from streaming import log
+from streaming import exits, log
 from streaming.api import Answer, Api
 from streaming.apicells import dump
 from streaming.config import Store, load
-from streaming.engine import Engine, UnsupportedSQL
-from streaming.errors import ScorerError
-from streaming.run import exit_status
+from streaming.engine import Engine
 from streaming.serve import BodyLimit, listening
 from streaming.store import EmbeddedStore
 
@@ -123,7 +120,7 @@ def main(file: Path | None, sql: Path | None, history: Path | None, host: str, p
         empty: runs no script: clients make their own databases.
 
     Returns:
-        The exit status, as of `streaming.run`.
+        The exit status, see `streaming.exits`.
     """
     try:
         config = load(file)
@@ -131,9 +128,8 @@ def main(file: Path | None, sql: Path | None, history: Path | None, host: str, p
         changes = {"sql": sql and str(sql), "history": history and str(history)}
         settings = config.store.model_copy(update={key: value for key, value in changes.items() if value})
         run(settings, host, port, empty=empty)
-    except (ScorerError, UnsupportedSQL) as error:
-        print(f"jd-intent-score: {type(error).__name__}: {error}", file=sys.stderr)
-        return exit_status(error)
+    except Exception as error:
+        return exits.ended(exits.SCORE, error)
     return 0
 
 
