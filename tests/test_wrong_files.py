@@ -10,11 +10,9 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from fixtures_model import FEATURES_SQL
 from wrong_files import FILE_KINDS, FOLDER_KINDS
 
 from batch.extract import extract
@@ -29,7 +27,8 @@ Case = tuple[str, list[str], str, str]
 # A command, with {} for the folder of the fixture, and what of it is damaged in turn; a folder's name ends in /.
 SCORER: list[tuple[str, str, str]] = [
     (BATCH, "extract --data {}/data --out {}/new", "data/ data/bo_user/ data/bo_action/*.parquet"),
-    (BATCH, "extract --data {}/data --sql {}/sql --out {}/new", "sql/ sql/create_tables.sql sql/select_into_outfile.sql"),
+    (BATCH, "extract --data {}/data --sql {}/sql --out {}/new",
+     "sql/ sql/create_tables.sql sql/select_into_outfile.sql"),
     (BATCH, "prepare --features {}/features --data {}/data --out {}/new",
      "features/ features/*.parquet data/ data/bo_action/ data/bo_action/*.parquet"),
     (BATCH, "prepare --features {}/features --data {}/data --sql {}/sql --out {}/new", "sql/ sql/features.sql"),

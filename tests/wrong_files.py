@@ -1,7 +1,7 @@
 """Gives commands wrong files, in one process per environment: python tests/wrong_files.py < CASES > OUTCOMES.
 
-Both are JSON: cases as `[program, words, path, kind]`, outcomes as `[status, output]`. `path` is damaged in the way that
-`kind` names while the command runs, and put right again. Importing what a command needs costs a second in a new
+Both are JSON: cases as `[program, words, path, kind]`, outcomes as `[status, output]`. `path` is damaged in the way
+that `kind` names while the command runs, and put right again. Importing what a command needs costs a second in a new
 process, a hundred commands in one cost that once.
 """
 
