@@ -279,6 +279,7 @@ def train(
     """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC."""
     import dataclasses  # noqa: PLC0415
 
+    from batch import deepfm  # noqa: F401, PLC0415 - where OneFlow is missing, goes on elsewhere before it reads a file
     from batch.train import TrainingFailed, TrainOptions  # noqa: PLC0415
     from batch.train import train as run  # noqa: PLC0415
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import structlog
 import typer
 
 from streaming.environment import go_on_elsewhere
@@ -86,6 +87,8 @@ def main(program: str, module: str, app: typer.Typer) -> None:
     Args:
         module: that runs the same program as `python -m module`.
     """
+    # Commands that set up no log of their own: what they meet on their way is told on stderr, answers on stdout.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         try:
             app(prog_name=program)

@@ -33,7 +33,7 @@ def configure(log: Log) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    if log.format == "json":
+    if log.format == "json" or (log.format == "auto" and not sys.stderr.isatty()):
         render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     else:
         render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]

@@ -52,7 +52,11 @@ def run(
     Raises:
         PredictFailed: see there.
     """
-    with httpx.Client(base_url=url, timeout=timeout_s) as client:
+    try:
+        opened = httpx.Client(base_url=url, timeout=timeout_s)
+    except httpx.InvalidURL as error:
+        raise PredictFailed(f"--url {url}: {error}") from error
+    with opened as client:
         answer = ask(client, read_row(client, words, file, row), ids=ids)
     if as_json:
         print(json.dumps(answer, ensure_ascii=False))
@@ -129,7 +133,7 @@ def _detail(response: httpx.Response) -> str:
             return detail
         return "; ".join(f"{'.'.join(map(str, part['loc'][1:])) or 'row'}: {part['msg']}" for part in detail)
     except (ValueError, KeyError, TypeError):
-        return response.text[:500]
+        return f"{response.url} has no answer in JSON: is this a predict server?"
 
 
 def _types(client: httpx.Client) -> dict[str, str]:
@@ -140,7 +144,7 @@ def _types(client: httpx.Client) -> dict[str, str]:
 def _object(text: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PredictFailed(f"{place} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise PredictFailed(f"{place} is not a JSON object")
@@ -159,7 +163,7 @@ def _from_words(words: Sequence[str], client: httpx.Client) -> dict[str, Any]:
             raise PredictFailed(f"column {name!r} is given twice")
         try:
             row[name] = text if types[name] in ("string", "date") else json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise PredictFailed(f"{name}: {text!r} is not a {types[name]}") from None
     return row
 

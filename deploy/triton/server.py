@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from deploy.environments import interpreter
-from deploy.process import Process, ProcessFailed, free_ports
+from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line, port
 from streaming.errors import OutputRefused
 from streaming.output_folder import replacing
 
@@ -114,6 +114,9 @@ class Triton:
             raise ProcessFailed(
                 f"{config} does not exist: {self.repository} is not a repository with the model {MODEL}"
             )
+        for number in (self.ports.grpc, self.ports.http, self.ports.metrics):
+            if not is_free(number, self.host):
+                raise ProcessFailed(f"Triton cannot listen on {self.host} port {number}: another process does")
         server, environment = self._prepare()
         argv = [
             str(server),
@@ -225,16 +228,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a model repository with the Triton of the model's environment.")
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for the backend's copy and the log")
-    parser.add_argument("--grpc-port", type=int, default=8001)
-    parser.add_argument("--http-port", type=int, default=8000)
-    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument("--grpc-port", type=port, default=8001)
+    parser.add_argument("--http-port", type=port, default=8000)
+    parser.add_argument("--metrics-port", type=port, default=8002)
     parser.add_argument("--host", default="127.0.0.1")
     args = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     ports = Ports(args.grpc_port, args.http_port, args.metrics_port)
-    with Triton(args.repository, args.folder, ports, args.host) as server:
+    with one_line("deploy.triton.server"), Triton(args.repository, args.folder, ports, args.host) as server:
         print(
             f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",
             flush=True,
@@ -242,7 +245,7 @@ def main() -> None:
         while server.process.running() and not stop.wait(1.0):
             pass
         if not stop.is_set():
-            raise SystemExit(f"tritonserver exited: {server.process.tail()}")
+            raise ProcessFailed(f"tritonserver exited: {server.process.tail()}")
 
 
 if __name__ == "__main__":
