@@ -98,7 +98,7 @@ def command(environment: str, *words: object, **variables: str) -> subprocess.Co
 
 @pytest.mark.parametrize("environment", ["scorer", "model"])
 def test_commands_run_whichever_environment_they_are_given_in(environment: str, tmp_path: Path) -> None:
-    given = {
+    given: dict[str, list[tuple[object, ...]]] = {
         "scorer": [("batch", "train", "--dataset", tmp_path / "no dataset", "--out", tmp_path / "new")],
         "model": [
             ("batch", "extract", "--data", tmp_path / "no data", "--out", tmp_path / "new"),
