@@ -45,9 +45,9 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
         event = json.loads(text)
         key = event["user_id"].encode()
     except (ValueError, RecursionError) as error:
-        raise BadEvent("decode", f"the event is not JSON: {error}") from error
+        raise BadEvent("decode", f"not a JSON object with a text user_id: {error}") from error
     except (TypeError, KeyError, AttributeError) as error:
-        raise BadEvent("decode", "the event is not a JSON object with a text user_id") from error
+        raise BadEvent("decode", "not a JSON object with a text user_id") from error
     event.setdefault("time", int(time.time() * 1000))
     if event.get("request_id") is None:  # null is what the scorer takes for none
         event["request_id"] = f"{uuid.uuid4()}"

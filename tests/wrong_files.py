@@ -22,7 +22,7 @@ from pathlib import Path
 from streaming import exits
 
 MODULES = {exits.SCORE: "streaming", exits.BATCH: "batch"}
-PATIENCE_S = 20
+PATIENCE_S = 120
 GARBAGE = bytes(range(255, 0, -1)) * 40
 FILE_KINDS = ("missing", "empty", "garbage", "folder", "loop", "unreadable")
 FOLDER_KINDS = ("missing", "file", "bare", "loop")
