@@ -30,7 +30,7 @@ PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
+.PHONY: help environments spark-environment prometheus demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
         bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -44,6 +44,9 @@ environments:  ## make .envs/: two Python environments and Kafka's jars (skips w
 spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engine, for extract --engine spark
 	@$(PYTHON3) -m deploy.environments spark
 
+prometheus:  ## fetch Debian's Prometheus into .envs/prometheus, where it is not on PATH: `make test` needs it
+	@$(PYTHON3) -m deploy.environments prometheus
+
 ifeq ($(STORE),openmldb)
 DEMO_STORE = --zk '$(or $(OPENMLDB_ZK),$(error STORE=openmldb needs OPENMLDB_ZK=HOST:PORT))' --zk-path '$(OPENMLDB_ZK_PATH)'
 else ifneq ($(STORE),embedded)
@@ -53,7 +56,7 @@ endif
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
 	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
 
-test: environments lint  ## every check that CI runs
+test: prometheus environments lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile
 
 test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine, long outages

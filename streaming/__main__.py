@@ -29,6 +29,20 @@ ConfigFile = Annotated[
 ]
 
 
+Host = Annotated[str, typer.Option(help="Address to listen on; beyond loopback callers need a token.")]
+TokenFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="File that holds the token of callers, and nothing else; or JD_INTENT_TOKEN in the environment."),
+]
+TlsCert = Annotated[Optional[Path], typer.Option(help="Certificate chain, PEM: HTTPS instead of HTTP.")]  # noqa: UP045
+TlsKey = Annotated[Optional[Path], typer.Option(help="Its private key, PEM.")]  # noqa: UP045
+AllowHost = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Another name under which it may be called; may be repeated."),
+]
+Connections = Annotated[int, typer.Option(help="At a time; more are told to come again.", min=1, max=10_000)]
+
+
 @app.callback()
 def program(version: Version = False) -> None:
     """Options of the program itself."""
@@ -106,15 +120,22 @@ def doctor(
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0917 - typer calls it
     config: ConfigFile = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9080,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    allow_host: AllowHost = None,
+    connections: Connections = 128,
 ) -> None:
     """Answer request rows over HTTP, from the scorer's tables and model: POST /predict, GET /schema, /docs."""
     from streaming.serve import main as run_server  # noqa: PLC0415
+    from streaming.web.listen import Listen  # noqa: PLC0415
 
-    raise typer.Exit(run_server(config, host, port))
+    listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
+    raise typer.Exit(run_server(config, listen))
 
 
 @app.command()
@@ -126,11 +147,15 @@ def predict(  # noqa: PLR0917 - typer calls it
     ids: Annotated[bool, typer.Option("--ids", help="Show the encoder's ids, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds.", min=0.1)] = 30.0,
+    token_file: TokenFile = None,
+    ca: Annotated[Optional[Path], typer.Option(help="Certificates, PEM, that vouch for an https server.")] = None,  # noqa: UP045
 ) -> None:
     """Ask `serve` about one row of flattenRequest: prints its features and the probability."""
     from streaming.predict import run as ask  # noqa: PLC0415
+    from streaming.web.listen import read_token  # noqa: PLC0415
 
-    ask(words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s)
+    token = read_token(token_file)
+    ask(words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s, token=token, ca=ca)
 
 
 @app.command()
@@ -153,14 +178,25 @@ def apiserver(  # noqa: PLR0917 - typer calls it
     config: ConfigFile = None,
     sql: Annotated[Optional[Path], typer.Option(help="Folder of create_tables.sql and deploy.sql.")] = None,  # noqa: UP045
     history: Annotated[Optional[Path], typer.Option(help="Folder that load_online.sql loads from.")] = None,  # noqa: UP045
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    files: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Folder below which LOAD DATA and INTO OUTFILE may read, write, replace; may be repeated."),
+    ] = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9081,
     empty: Annotated[bool, typer.Option("--empty", help="Run no script: start without a database.")] = False,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    allow_host: AllowHost = None,
+    connections: Connections = 128,
 ) -> None:
     """Serve the embedded engine under OpenMLDB's REST interface, to develop against without a cluster."""
     from streaming.apiserver import main as run_server  # noqa: PLC0415
+    from streaming.web.listen import Listen  # noqa: PLC0415
 
-    raise typer.Exit(run_server(config, sql, history, host, port, empty=empty))
+    listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
+    raise typer.Exit(run_server(config, sql, history, files or (), listen, empty=empty))
 
 
 @app.command()

@@ -34,9 +34,14 @@ def configure(log: Log) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if log.format == "json" or (log.format == "auto" and not sys.stderr.isatty()):
-        render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # A traceback without the values of variables: passwords and rows are among them.
+        traced = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
+        render: list[Any] = [traced, structlog.processors.JSONRenderer()]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback
+        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
