@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 
 from deploy.environments import interpreter
-from deploy.process import Process, ProcessFailed, free_ports
+from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line, port
 from deploy.triton.probe import MODEL, ProbeFailed, probe
 from streaming.errors import OutputRefused
 from streaming.output_folder import replacing
@@ -134,6 +134,9 @@ class Triton:
             raise ProcessFailed(
                 f"{config} does not exist: {self.repository} is not a repository with the model {MODEL}"
             )
+        for number in (self.ports.grpc, self.ports.http, self.ports.metrics):
+            if not is_free(number, self.host):
+                raise ProcessFailed(f"Triton cannot listen on {self.host} port {number}: another process does")
         server, environment = self._prepare()
         argv = [
             str(server),
@@ -282,9 +285,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a model repository with the Triton of the model's environment.")
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for the backend's copy and the log")
-    parser.add_argument("--grpc-port", type=int, default=8001)
-    parser.add_argument("--http-port", type=int, default=8000)
-    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument("--grpc-port", type=port, default=8001)
+    parser.add_argument("--http-port", type=port, default=8000)
+    parser.add_argument("--metrics-port", type=port, default=8002)
     there = "to listen on with %s; there is no password (default: %%(default)s)"
     parser.add_argument("--host", default="127.0.0.1", help=there % "gRPC and metrics")
     # Triton 24.10's HTTP can be made to crash from outside (CVE-2025-23310, -23311): gRPC is enough for scorers.
@@ -296,13 +299,16 @@ def main() -> None:
     signal.signal(signal.SIGHUP, lambda *_: reload.set())
     ports = Ports(args.grpc_port, args.http_port, args.metrics_port)
     try:
-        with Triton(args.repository, args.folder, ports, args.host, args.http_host) as server:
+        with (
+            one_line("deploy.triton.server"),
+            Triton(args.repository, args.folder, ports, args.host, args.http_host) as server,
+        ):
             print(
                 f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",
                 flush=True,
             )
             watch(server, stop, reload)
-    except (ProcessFailed, ProbeFailed) as error:
+    except ProbeFailed as error:
         raise SystemExit(str(error)) from error
 
 
