@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streaming.columns import schema_of
+from streaming.output_folder import Say, replacing
 from streaming.tablefile import BadFile, ordered, read
 
 __all__ = [
-    "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "extract",
-    "parquet_files", "script_text", "table_rows",
+    "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "counted",
+    "extract", "parquet_files", "script_text", "table_rows",
 ]  # fmt: skip
 
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
@@ -164,15 +165,16 @@ def table_rows(data: Path, folder: str, columns: Sequence[str] = ()) -> Iterator
         raise BadData(str(error)) from None
 
 
-def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
+def extract(data: Path, out: Path, sql: Path = SQL_FOLDER, *, force: Say | None = None) -> Extracted:
     """Writes the features of every request of `data` to `out` (parquet, the query's 42 columns).
 
     Args:
-        data: the tutorial's layout; `action/` may be absent. out: a folder; older feature files in it are replaced.
-        sql: the folder of the three scripts.
+        data: the tutorial's layout; `action/` may be absent. out: a folder; older features are replaced as a whole.
+        sql: the folder of the three scripts. force: see `streaming.output_folder.replacing`.
 
     Raises:
         BadData: see `check`; also when a script is missing. UnsupportedSQL: the engine cannot run a script.
+        OutputRefused: `out` holds something else, or touches an input.
     """
     from batch.inputs import sources, write_no_rows  # noqa: PLC0415
     from streaming.engine import Engine  # noqa: PLC0415 - compiles; only this command needs it
@@ -181,9 +183,9 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
     scripts = [script_text(sql / name) for name in SCRIPTS]
     rows = check(data, sql)
     checked = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as staging:
-        paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(out.resolve())}
+    inputs = [data, *(sql / name for name in SCRIPTS)]
+    with replacing(out, "features", inputs=inputs, force=force) as fresh, tempfile.TemporaryDirectory() as staging:
+        paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(fresh)}
         for source in sources(scripts[0], scripts[1], data):
             if source.folder not in rows:  # an optional table: the scripts run unchanged where a dataset has none
                 write_no_rows(source, Path(staging) / source.folder)
@@ -191,14 +193,16 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
         engine = Engine(paths=paths)
         for script in scripts:
             engine.execute(script)
-    written = [pq.ParquetFile(file) for file in parquet_files(out)]
+        features, columns = counted(fresh)
     return Extracted(
-        rows=rows,
-        features=sum(file.metadata.num_rows for file in written),
-        columns=written[0].metadata.num_columns,
-        check_s=checked - started,
-        run_s=time.monotonic() - checked,
+        rows=rows, features=features, columns=columns, check_s=checked - started, run_s=time.monotonic() - checked
     )
+
+
+def counted(folder: Path) -> tuple[int, int]:
+    """Rows and columns of the features in a folder."""
+    files = [pq.read_metadata(file) for file in parquet_files(folder)]
+    return sum(file.num_rows for file in files), files[0].num_columns
 
 
 def script_text(path: Path) -> str:

@@ -38,7 +38,6 @@ from batch.extract import (
     parquet_files,
     script_text,
 )
-from batch.folder import replacing
 from batch.inputs import folder_of
 from batch.sparkfiles import for_spark
 from streaming.columns import schema_of
@@ -49,6 +48,7 @@ from streaming.engine.files import resolve
 from streaming.engine.parse import parse, statement_text
 from streaming.engine.tokens import Token, tokens_of
 from streaming.errors import ScorerError
+from streaming.output_folder import Say, replacing
 from streaming.tablefile import BadFile, Options, files_of, is_there, load_options
 
 __all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]
@@ -96,6 +96,8 @@ def extract(
     sql: Path = SQL_FOLDER,
     master: str = MASTER,
     conf: Mapping[str, str] | None = None,
+    *,
+    force: Say | None = None,
 ) -> Extracted:
     """As `batch.extract.extract`, by Spark. The rows come in no particular order, in as many files as Spark makes.
 
@@ -107,6 +109,7 @@ def extract(
     Raises:
         BadData: a file or script is wrong. UnsupportedSQL: a script does something else than make, load and select.
         SparkFailed: Spark is not there, refuses the query, or died.
+        OutputRefused: `out` holds something else, or touches an input.
     """
     started = time.monotonic()
     scripts = {name: script_text(sql / name) for name in SCRIPTS}
@@ -114,7 +117,8 @@ def extract(
     rows = check(data, sql)
     tables, database, query = read_scripts(scripts, data, {"action"} - rows.keys())
     checked = time.monotonic()
-    with replacing(out) as fresh, _work_folder() as (work, lock):
+    inputs = [data, *(sql / name for name in SCRIPTS)]
+    with replacing(out, "features", inputs=inputs, force=force) as fresh, _work_folder() as (work, lock):
         staging, copies = fresh.parent / "spark", fresh.parent / "tables"
         tables = [_handed_over(table, copies) for table in tables]
         options = {

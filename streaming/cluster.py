@@ -190,6 +190,9 @@ class ClusterStore:
     def reset(self) -> None:
         """See `mark`."""
 
+    def reload(self) -> None:
+        """See `mark`."""
+
     def schema(self) -> pa.Schema:
         return self._schema
 

@@ -1,21 +1,26 @@
 """A record that cannot be scored → a dead letter: its bytes as they came, and headers that say where and why.
 
 The headers are Kafka Connect's (`__connect.errors.*`), so that its tools read them, and some of our own; the record's
-stay in front of them. A record that is larger than the dead-letter topic takes is cut, and one whose headers no client
-can read goes without them; either says so: it must not stop the rest.
+stay in front of them. A record that is larger than the dead-letter topic takes is cut, down to what names it, and one
+whose headers no client can read goes without them; either says so: it must not stop the rest.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import xxhash
 
-from streaming.errors import BadEvent
+from streaming.config import Kafka
+from streaming.errors import BadEvent, ConfigError
 from streaming.event import Record
 from streaming.score import Headers
 
-__all__ = ["ERRORS", "FINGERPRINT", "GROUP", "TIMESTAMP", "TRUNCATED", "dead_letter", "fingerprint", "told"]
+__all__ = [
+    "ERRORS", "FINGERPRINT", "GROUP", "TIMESTAMP", "TRUNCATED", "VALUE_SHA256", "check_room", "dead_letter",
+    "fingerprint", "told",
+]  # fmt: skip
 
 ERRORS = "__connect.errors."
 TIMESTAMP = "jd_intent.timestamp"
@@ -25,9 +30,18 @@ GROUP = "jd_intent.group"
 FINGERPRINT = "jd_intent.fingerprint"
 """Header: the record's `fingerprint`."""
 TRUNCATED = "jd_intent.truncated."
+"""Headers: how much there was of what is cut."""
+VALUE_SHA256 = "jd_intent.value_sha256"
+"""Header: of the whole value, where it is cut: its owner can tell which one it was."""
+UNREADABLE = "jd_intent.unreadable.headers"
 
-RECORD_OVERHEAD_BYTES = 512
-"""What a record batch of one adds to keys, values and headers: 61 bytes of batch header, varints per field."""
+SPARED = (UNREADABLE, f"{ERRORS}exception.message", TIMESTAMP, VALUE_SHA256, f"{ERRORS}stage",
+          f"{ERRORS}exception.class.name")  # fmt: skip
+"""What a letter does without where the topic takes too little, in this order: texts are shortened first. The others
+name the record, for `streaming.refused`, or say that it is cut, for `streaming.dlq`."""
+
+BATCH_BYTES = 61 + 40
+"""What a record batch of one adds to key, value and headers: its header, and the varints of the record's own fields."""
 
 MESSAGE_CHARS_MAX = 1000
 
@@ -39,8 +53,8 @@ def dead_letter(
 
     Args:
         bytes_max: the largest record batch that the topic takes. Above it the value is cut, then the record's own
-            headers are left out, then the key is cut; headers `jd_intent.truncated.value_bytes`, `.headers`,
-            `.key_bytes` carry what there was.
+            headers are left out, then the key is cut, and last `SPARED`; headers `jd_intent.truncated.value_bytes`,
+            `.headers`, `.key_bytes` carry what there was. `check_room` says whether it can do at all.
         group: the consumer group in whose name it is refused.
 
     Headers that cannot be read are left out; header `jd_intent.unreadable.headers` says why.
@@ -63,19 +77,60 @@ def dead_letter(
     except (SystemError, ValueError) as unreadable:  # confluent's for a header whose name is not UTF-8
         own = []
         cause = unreadable.__cause__ or unreadable
-        why.append(("jd_intent.unreadable.headers", str(cause)[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")))
-    room = bytes_max - RECORD_OVERHEAD_BYTES - _size(why)
-    if _length(key) + _length(value) + _size(own) <= room:
+        why.append((UNREADABLE, str(cause)[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")))
+    room = _room(bytes_max)
+    if _length(key) + _length(value) + _size(own) + _size(why) <= room:
         return key, value, own + why
     cut: Headers = [(f"{TRUNCATED}value_bytes", str(_length(value)).encode())]
-    if _length(key) + _size(own) > room // 2:
+    half = max(room - _size(why) - _size(cut), 0) // 2
+    if own and _length(key) + _size(own) > half:
         cut.append((f"{TRUNCATED}headers", str(len(own)).encode()))
         own = []
-    if key is not None and len(key) > room // 2:
+    if key is not None and len(key) > half:
         cut.append((f"{TRUNCATED}key_bytes", str(len(key)).encode()))
-        key = key[: room // 2]
-    left = room - _length(key) - _size(own) - _size(cut)
-    return key, None if value is None else value[: max(left, 0)], own + why + cut
+        key = key[:half]
+    if value is not None:
+        why.append((VALUE_SHA256, hashlib.sha256(value).hexdigest().encode()))
+    why = _shortened(why, room - _length(key) - _size(own) - _size(cut))
+    left = max(room - _length(key) - _size(own) - _size(cut) - _size(why), 0)
+    if left >= _length(value):  # what else was cut has made room for it
+        return key, value, own + [header for header in why if header[0] != VALUE_SHA256] + cut[1:]
+    return key, None if value is None else value[:left], own + why + cut
+
+
+def check_room(kafka: Kafka, bytes_max: int) -> None:
+    """Every record has a dead letter that its topic takes.
+
+    Args:
+        bytes_max: see `dead_letter`.
+
+    Raises:
+        ConfigError: not even what names the longest does fit.
+    """
+    topics, most = kafka.topics, 2**63 - 1
+    names = (topics.actions, topics.users, topics.products, topics.comments)
+    needed: Headers = [
+        (f"{ERRORS}topic", max((name.encode() for name in names), key=len)), (f"{ERRORS}partition", b"2147483647"),
+        (f"{ERRORS}offset", str(most).encode()), (GROUP, kafka.group_id.encode()), (FINGERPRINT, b"f" * 16),
+        *((f"{TRUNCATED}{part}", b"2147483647") for part in ("value_bytes", "headers", "key_bytes")),
+    ]  # fmt: skip
+    if (missing := _size(needed) - _room(bytes_max)) > 0:
+        raise ConfigError(
+            f"kafka.topics.dead_letters: {topics.dead_letters!r} takes records of at most {bytes_max} bytes; what a "
+            f"dead letter says of its record needs {missing} more: raise its max.message.bytes"
+        )
+
+
+def _shortened(why: Headers, room: int) -> Headers:
+    """So many of `SPARED` left out that the rest has room."""
+    for name in SPARED:
+        over = _size(why) - room
+        if over <= 0:
+            break
+        text = dict(why).get(name) or b""
+        keep = len(text) - over if name in (UNREADABLE, f"{ERRORS}exception.message") else 0
+        why = [(n, text[:keep] if n == name else v) for n, v in why if n != name or keep > 0]
+    return why
 
 
 def fingerprint(record: Record) -> str:
@@ -105,5 +160,10 @@ def _length(part: bytes | None) -> int:
 
 
 def _size(headers: Headers) -> int:
-    # each header: its name, its value, and two varints
-    return sum(len(name.encode()) + _length(value) + 10 for name, value in headers)
+    # Of each its name and its value, with a varint each: more than 63 bytes need two of its own, more than 8,191 three.
+    return sum(len(name.encode()) + _length(value) + 6 for name, value in headers)
+
+
+def _room(bytes_max: int) -> int:
+    """For key, value and headers. Compression that a topic asks for makes what is random a little larger."""
+    return bytes_max - BATCH_BYTES - 32 - bytes_max // 2048

@@ -18,14 +18,16 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from streaming.config import Config
-from streaming.deadletter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, told
+from streaming.deadletter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, told
 from streaming.errors import ConfigError
 from streaming.event import Record, reason_of
 from streaming.log import place
-from streaming.reader import CommittedReader, Waiting
+from streaming.login import Login
+from streaming.reader import CommittedReader, Waiting, check_topics
+from streaming.rights import named, of_letters
 from streaming.score import Headers
 
-__all__ = ["MARKER", "Filter", "Letter", "Name", "Replayed", "find", "offsets", "places", "read", "since"]
+__all__ = ["MARKER", "PATIENCE_S", "Filter", "Letter", "Name", "Replayed", "find", "offsets", "places", "read", "since"]
 
 PATIENCE_S = 60.0  # for the broker, and for transactions that are open at the topic's end
 
@@ -46,6 +48,7 @@ class Letter:
         written_ms: when it became a dead letter; `timestamp_ms`: the record's own time.
         reason: as `jd_intent_dead_letters_total` calls it; `message`: in words.
         cut: what is missing of the record; "": nothing.
+        value_sha256: of the whole value, where it is cut and the topic took that; else "".
         headers: the record's own.
         replayed_ms: when the record was sent back to its topic; 0: it was not.
     """
@@ -62,6 +65,7 @@ class Letter:
     value: bytes | None
     headers: Headers
     fingerprint: str
+    value_sha256: str = ""
     replayed_ms: int = 0
 
     @property
@@ -83,7 +87,8 @@ class Letter:
         if whole:
             fields |= {
                 "stage": self.stage, "timestamp": _iso(self.timestamp_ms), "key": _text(self.key),
-                "value": _text(self.value), "headers": [[name, _text(value)] for name, value in self.headers],
+                "value": _text(self.value), "value_sha256": self.value_sha256 or None,
+                "headers": [[name, _text(value)] for name, value in self.headers],
             }  # fmt: skip
         return fields
 
@@ -180,14 +185,18 @@ def read(config: Config) -> Iterator[Letter | Replayed]:
     """All that is there in partition order, up to the topic's present end; transactions open there are waited for.
 
     Raises:
-        ConfigError: the topic does not exist, or may not be read.
+        ConfigError: the topic does not exist, or Kafka refuses the login.
+        NotAllowed: it may not be read.
         BrokerUnavailable: no answer for `PATIENCE_S`.
     """
     kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
     topic = kafka.topics.dead_letters
+    waiting = Waiting(threading.Event(), login=Login(kafka))
     try:
-        for records in CommittedReader(kafka, Waiting(threading.Event()), topic, PATIENCE_S).to_end():
-            yield from map(_letter, records)
+        with named(kafka, of_letters(kafka)):
+            check_topics(kafka, of_letters(kafka), waiting)
+            for records in CommittedReader(kafka, waiting, topic, PATIENCE_S).to_end():
+                yield from map(_letter, records)
     except KafkaException as error:
         raise ConfigError(f"Kafka refuses {topic!r}: {error.args[0].str()}") from error
 
@@ -212,6 +221,7 @@ def _letter(record: Record) -> Letter | Replayed:
         stage=stage, reason=reason_of(why.get(f"{ERRORS}exception.class.name", ""), stage),
         message=why.get(f"{ERRORS}exception.message", ""), cut=cut,
         key=record.key(), value=record.value(), headers=own, fingerprint=why.get(FINGERPRINT, ""),
+        value_sha256=why.get(VALUE_SHA256, ""),
     )  # fmt: skip
 
 

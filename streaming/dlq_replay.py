@@ -18,10 +18,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streaming.config import Config
-from streaming.dlq import MARKER, Filter, Letter, Name, Replayed, read
+from streaming.dlq import MARKER, PATIENCE_S, Filter, Letter, Name, Replayed, read
 from streaming.errors import Aborted, ConfigError, TransactionFatal
 from streaming.log import place
+from streaming.login import Login
 from streaming.publish import Publisher
+from streaming.reader import Waiting, check_topics
+from streaming.rights import of_replay
 from streaming.score import Headers
 
 __all__ = ["REPLAYED_FROM", "Outcome", "replay"]
@@ -31,6 +34,7 @@ REPLAYED_FROM = "jd_intent.replayed_from"
 
 BATCH_RECORDS = 200  # of one transaction, whose names one marker holds
 BATCH_BYTES = 4_000_000
+MARKER_BYTES = 200  # of a marker, beside the names: its header and the record batch's own
 BYTES_MAX = 256_000_000  # of records that are held in memory; what is more is left to the next replay
 ABORTS_MAX = 10
 
@@ -63,7 +67,8 @@ def replay(
         step: called with a step's name after it was done; tests die in it.
 
     Raises:
-        ConfigError: a topic does not exist, or the scorers read what is not committed.
+        ConfigError: a topic does not exist, Kafka refuses the login, or the scorers read what is not committed.
+        NotAllowed: a topic may not be read or written, or the transactional id not be used.
         TransactionFatal: another replay has begun. What this one has committed is marked.
         BrokerUnavailable: no answer for `PATIENCE_S`, or for `kafka.give_up_after_s` in a transaction.
     """
@@ -75,15 +80,17 @@ def replay(
     inputs = {kafka.topics.actions, kafka.topics.users, kafka.topics.products, kafka.topics.comments}
     if dry_run:
         return _collect(config, wanted, limit, inputs)
+    stop, login = threading.Event(), Login(kafka)
+    check_topics(kafka, of_replay(kafka, sorted(inputs)), Waiting(stop, login=login), PATIENCE_S)
     publisher = Publisher(
-        kafka, threading.Event(), lambda: None, f"{kafka.transactional_id_prefix}.dlq-replay", sorted(inputs)
+        kafka, stop, lambda: None, f"{kafka.transactional_id_prefix}.dlq-replay", sorted(inputs), login=login
     )
     try:
         publisher.start()
         step("start")
         outcome = _collect(config, wanted, limit, inputs)
         step("read")
-        for batch in _batches(outcome.sent):
+        for batch in _batches(outcome.sent, publisher.dead_letter_bytes_max):
             _send(publisher, batch, step)
     except TransactionFatal as error:
         raise TransactionFatal(f"another replay has begun, or the producer is lost; give it again: {error}") from error
@@ -127,13 +134,25 @@ def _impossible(letter: Letter, inputs: set[str]) -> str:
     return f"it was cut: {letter.cut}" if letter.cut else ""
 
 
-def _batches(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+def _batches(letters: Sequence[Letter], marker_bytes_max: int) -> Iterator[list[Letter]]:
+    """In order, in pieces that a transaction takes.
+
+    Args:
+        marker_bytes_max: the largest record that the dead-letter topic takes.
+    """
     batch: list[Letter] = []
+    size = names = 0
     for letter in letters:
-        if batch and (len(batch) == BATCH_RECORDS or sum(map(_bytes, batch)) + _bytes(letter) > BATCH_BYTES):
+        named = len(msgspec.json.encode(letter.name)) + 1
+        if batch and (
+            len(batch) == BATCH_RECORDS
+            or size + _bytes(letter) > BATCH_BYTES
+            or names + named > marker_bytes_max - MARKER_BYTES
+        ):
             yield batch
-            batch = []
+            batch, size, names = [], 0, 0
         batch.append(letter)
+        size, names = size + _bytes(letter), names + named
     if batch:
         yield batch
 

@@ -71,6 +71,7 @@ class Patient:
         self.schema = store.schema
         self.sizes = store.sizes
         self.mark, self.rollback, self.reset, self.close = store.mark, store.rollback, store.reset, store.close
+        self.reload = store.reload
 
     def load(self) -> None:
         self._persist(self._store.load)
@@ -164,6 +165,8 @@ class Stretches:
             dimension_starts = dict(loop.dimensions.positions)
             dimension_records = loop.dimensions.poll(limits.messages_max) if loop.source.positions else []
         if not records and not dimension_records:
+            loop.pass_markers()
+            loop.published()
             return
         ends, generation = dict(loop.source.positions), loop.source.generation
         stretches = self._cut(records) or [[]]
@@ -199,9 +202,7 @@ class Stretches:
         self._pay()
         rows = 0
         if any(number == 0 for _, number in loop.source.pending):
-            loop.dimensions.restart()
-            low, committed = loop.dimensions.positions, loop.dimensions.committed
-            loop.dimensions.rewind({p: max(offset, committed.get(p, 0)) for p, offset in low.items()})
+            loop.dimensions.follow()
             while not loop.dimensions.caught_up:
                 rows += self._dimensions()
                 if loop.stop.is_set() or generation != loop.source.generation:
@@ -209,7 +210,7 @@ class Stretches:
         for records, _ in loop.source.replay(TAIL_RECORDS):
             for piece in loop.poison.cut(records, replayed=True)[0]:
                 with loop.poison.hold(piece, replayed=True):
-                    events, _, _ = loop.decoder.decode_all(piece)
+                    events, _, _ = loop.decoder.decode_all(piece, replayed=True)
                     loop.poison.at("insert")
                     if events:
                         loop.store.accept(action_columns(events))

@@ -8,10 +8,15 @@
     │   └── StoreUnavailable
     ├── Aborted           one transaction came to nothing: its batch is read and scored again
     ├── TransactionFatal  the producer is spent: exit, a supervisor starts a new one
-    ├── OffsetOutOfRange  records that should be there are gone: refuse to jump over them
+    ├── LogNotWhole       records that the state needs are gone, or lie elsewhere: refuse to score from a hole
+    │   └── OffsetOutOfRange
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
+    ├── NoSpace           the state folder cannot be made on a full disk: go on without it
+    ├── NotAllowed        Kafka refuses an operation, or a login that has worked: exit
     ├── ConfigError       refuse to start
+    │   ├── LoginRefused   Kafka refuses password, certificate or protocol
+    │   └── OutputRefused  a folder to write holds what is not the command's own, or an input: nothing was touched
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
@@ -23,6 +28,8 @@ Anything else is a defect: the process dies and its state is rebuilt from the lo
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "Aborted",
     "ArtifactMismatch",
@@ -31,14 +38,20 @@ __all__ = [
     "BrokerUnavailable",
     "ConfigError",
     "FolderTaken",
+    "LogNotWhole",
+    "LoginRefused",
     "ModelUnavailable",
+    "NoSpace",
+    "NotAllowed",
     "OffsetOutOfRange",
+    "OutputRefused",
     "ScorerError",
     "Stopped",
     "StoreUnavailable",
     "TransactionFatal",
     "Unavailable",
     "WorkerFailed",
+    "unusable",
 ]
 
 
@@ -80,11 +93,18 @@ class Aborted(ScorerError):
 
 
 class TransactionFatal(ScorerError):
-    """The producer cannot go on, e.g. it was fenced by a newer instance: exit, and let the supervisor restart."""
+    """The producer cannot go on, e.g. it was fenced: exit, and let the supervisor restart."""
 
 
-class OffsetOutOfRange(ScorerError):
-    """A committed offset lies outside of its topic: records are gone, or the topic was made anew."""
+class LogNotWhole(ScorerError):
+    """Log, state and committed offsets do not make a whole: records are gone, a topic was made anew or got partitions.
+
+    The message says what is missing and what can be done about it.
+    """
+
+
+class OffsetOutOfRange(LogNotWhole):
+    """A committed offset lies outside of its topic."""
 
 
 class BadSnapshot(ScorerError):
@@ -103,8 +123,30 @@ class FolderTaken(ScorerError):
     """Another process uses the state folder; the message says which."""
 
 
+class NoSpace(ScorerError):
+    """The disk is full where the state folder is: it costs what would be kept there, not the flow."""
+
+
 class ConfigError(ScorerError):
     """The configuration is wrong; the message names file and key."""
+
+
+def unusable(key: str, folder: object, error: OSError) -> ScorerError:
+    """Why a folder of the configuration cannot be used: `NoSpace` where the disk is full, else `ConfigError`."""
+    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
+    return kind(f"{key}: {folder}: {error.strerror or error}")
+
+
+class OutputRefused(ConfigError):
+    """A folder must not be written: it touches an input, or holds what the command did not make. It is as it was."""
+
+
+class LoginRefused(ConfigError):
+    """Kafka does not let this process in; the message has librdkafka's words."""
+
+
+class NotAllowed(ScorerError):
+    """The principal lacks a right on Kafka; the message names it, operation and resource, and how to give the right."""
 
 
 class ArtifactMismatch(ScorerError):

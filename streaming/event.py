@@ -7,6 +7,7 @@ bo_user, bo_product and bo_comment under their tables' own column names. Times a
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, Protocol, TypeVar
@@ -63,7 +64,7 @@ class InvalidField(BadEvent):
 
 
 class TimeOutOfRange(BadEvent):
-    """A time further ahead of the record's own than `events.future_s_max`."""
+    """A time further ahead of the record's own than `events.future_s_max`; of the present, where that has none."""
 
 
 class WrongKey(BadEvent):
@@ -146,7 +147,7 @@ class Decoder(Generic[E_co]):
         kind: the struct.
         key: its field that the record's key must equal.
         time: its time field, checked against the time when the record was written to its topic: unlike the wall clock,
-            that is the same when the topic is replayed.
+            that is the same when the topic is replayed. A record without a time is held against the wall clock, once.
         message_bytes_max: limit of a value's size; larger ones are refused unparsed.
         future_s_max: how far ahead of the record's time the event's may lie, in seconds.
     """
@@ -160,7 +161,7 @@ class Decoder(Generic[E_co]):
         """One record.
 
         Args:
-            written_ms: when it was written, epoch milliseconds.
+            written_ms: when it was written, epoch milliseconds; negative: nobody knows, it counts as written now.
 
         Raises:
             BadEvent: one of this module's subclasses; the message names the field.
@@ -179,12 +180,13 @@ class Decoder(Generic[E_co]):
             raise Malformed("decode", f"not UTF-8: {error.reason}") from None
         except (msgspec.DecodeError, RecursionError) as error:
             raise Malformed("decode", f"not JSON: {error}") from None
-        ahead_ms = getattr(event, self._time) - written_ms
+        since_ms = written_ms if written_ms >= 0 else int(time.time() * 1000)
+        ahead_ms = getattr(event, self._time) - since_ms
         if ahead_ms > self._future_ms:
             limit_s = self._future_ms // 1000
+            when = "the record's own time" if written_ms >= 0 else "now (the record has no time of its own)"
             raise TimeOutOfRange(
-                "validate",
-                f"{self._time} lies {ahead_ms // 1000} s after the record's own time; events.future_s_max is {limit_s}",
+                "validate", f"{self._time} lies {ahead_ms // 1000} s after {when}; events.future_s_max is {limit_s}"
             )
         name = getattr(event, self._key)
         if key is None or key != name.encode():
@@ -192,15 +194,24 @@ class Decoder(Generic[E_co]):
             raise WrongKey("validate", f"the key is {shown}, {self._key} is {name!r}")
         return event
 
-    def decode_all(self, records: Sequence[Record]) -> tuple[list[E_co], list[Record], list[tuple[Record, BadEvent]]]:
-        """A batch: the events, their records, and the records that are not events, each in the order given."""
+    def decode_all(
+        self, records: Sequence[Record], *, replayed: bool = False
+    ) -> tuple[list[E_co], list[Record], list[tuple[Record, BadEvent]]]:
+        """A batch: the events, their records, and the records that are not events, each in the order given.
+
+        Args:
+            replayed: they were committed before. One without a time was held against the clock then, and is taken
+                whatever the clock says now; what was refused then is not among them (`streaming.refused`).
+        """
         events: list[E_co] = []
         good: list[Record] = []
         bad: list[tuple[Record, BadEvent]] = []
         for record in records:
             try:
-                # Brokers since 0.10 give every record a time.
-                events.append(self.decode(record.value(), record.key(), record.timestamp()[1]))
+                written_ms = record.timestamp()[1]  # -1: its producer gave it none, and the topic does not either
+                if written_ms < 0 and replayed:
+                    written_ms = TIME_MS_MAX
+                events.append(self.decode(record.value(), record.key(), written_ms))
                 good.append(record)
             except BadEvent as error:
                 bad.append((record, error))

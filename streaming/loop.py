@@ -14,7 +14,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,13 +23,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import structlog
 
+from streaming.beside import Outcome, Start, in_thread
 from streaming.breaker import Breaker
 from streaming.config import Config
-from streaming.deadletter import dead_letter
+from streaming.deadletter import check_room, dead_letter
 from streaming.durable import Moved, Patient, Stretches
-from streaming.errors import Aborted, ArtifactMismatch, BadEvent, ModelUnavailable, Stopped, TransactionFatal
+from streaming.errors import (
+    Aborted,
+    ArtifactMismatch,
+    BadEvent,
+    ModelUnavailable,
+    OffsetOutOfRange,
+    Stopped,
+    TransactionFatal,
+)
 from streaming.event import Actions, Record, action_decoder, reason
 from streaming.health import Health
+from streaming.lineage import Lineages
 from streaming.log import place
 from streaming.metrics import Metrics
 from streaming.poison import Poison
@@ -42,13 +51,16 @@ from streaming.score import encode_scores
 from streaming.snapshots import Snapshots, Standing
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import FeatureStore
+from streaming.topics import Asked
 
 if TYPE_CHECKING:
     from streaming.triton import Scores
 
 __all__ = ["Batch", "Scorer"]
 
+HEIRS_MAX = 10  # producers that hang and are left behind, each with its threads: then a restart cleans up
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
+MARKERS_S = 1.0  # how often, at most, offsets are committed behind which there was no record
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
 STOP_S = 3.0  # for how long a transaction under way is waited for once the process is told to stop
 SLOW_S = 0.2  # a model that takes longer is waited for beside the polls that keep the consumer in its group
@@ -81,28 +93,6 @@ class Encoder(Protocol):
     def encode(self, features: pa.Table) -> npt.NDArray[np.int64]: ...
 
 
-class Outcome(Protocol):
-    """Of work beside the loop: raises what it raised, `concurrent.futures.TimeoutError` while it still runs."""
-
-    def result(self, timeout: float | None = None) -> None: ...
-
-
-def in_thread(work: Callable[[], None]) -> Outcome:
-    """Does `work` on a thread of its own: a daemon, because one that hangs in librdkafka must not keep the process."""
-    outcome = Future[None]()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(None)
-
-    threading.Thread(target=run, name="publish", daemon=True).start()
-    return outcome
-
-
 @dataclass
 class Batch:
     """What one poll gave, and what became of it so far.
@@ -115,6 +105,7 @@ class Batch:
         dead: the records that cannot be scored, and why.
         repeats: how many more actions repeat a request that was scored, and are left out.
         ids: int64 [n, 41].
+        asked: whether the topics are still those that its records were read from.
         after: the state behind it.
         committed: its transaction is.
     """
@@ -128,6 +119,7 @@ class Batch:
     dead: list[tuple[Record, BadEvent]] = field(default_factory=list)
     repeats: int = 0
     ids: npt.NDArray[np.int64] | None = None
+    asked: Asked | None = None
     call: Call | None = None
     after: Standing | None = None
     committed: bool = False
@@ -138,6 +130,7 @@ class Scorer:
 
     Args:
         source: makes the source of actions from its two callbacks, `settle` and `forget`.
+        lineages: what the topics hold, and what the group's state is made of.
         stop: set from outside to finish the batches under way, commit and leave.
         snapshots, restored: where snapshots are taken, and the state that one has brought.
         poison: who is known to kill; default: nobody ever is.
@@ -155,6 +148,7 @@ class Scorer:
         store: FeatureStore,
         encoder: Encoder,
         model: Model,
+        lineages: Lineages,
         publisher: Publisher,
         metrics: Metrics,
         health: Health,
@@ -163,13 +157,15 @@ class Scorer:
         restored: Standing | None = None,
         poison: Poison | None = None,
         step: Callable[[str], None] = lambda _: None,
-        start: Callable[[Callable[[], None]], Outcome] = in_thread,
+        start: Start = in_thread,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config, self.metrics, self.health, self.stop = config, metrics, health, stop
         self.store: FeatureStore = Patient(store, self) if store.durable else store
         self.dimensions, self.encoder, self.model = dimensions, encoder, model
+        self.topics, self.lineages = lineages.topics, lineages
         self.publisher = publisher
+        check_room(config.kafka, publisher.dead_letter_bytes_max)
         self.source = source(self.settle, self.forget)
         self.snapshots, self.standing = snapshots, restored
         self.poison = poison or Poison()
@@ -180,6 +176,8 @@ class Scorer:
         self.following: Batch | None = None  # read behind the one in flight, while that is waited for
         self.publishing: tuple[Batch, Outcome] | None = None
         self.step, self._start, self._clock = step, start, clock
+        self._started: Outcome | None = None  # of a producer that has taken the place of one that hangs
+        self._heirs = 0
         self.decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
         # Asked when it is scraped, so that it always says what /readyz does.
         metrics.ready.set_function(lambda: not health.missing())
@@ -192,6 +190,8 @@ class Scorer:
         )  # fmt: skip
         self._aborts = 0
         self._reported = 0.0
+        self._passed = 0.0
+        self._asked: Asked | None = None
         self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -201,13 +201,14 @@ class Scorer:
 
         Raises:
             Unavailable: a server stayed away for longer than its `give_up_after_s`.
-            TransactionFatal, OffsetOutOfRange, ArtifactMismatch: going on would be wrong.
+            TransactionFatal, LogNotWhole, ArtifactMismatch: going on would be wrong.
         """
         self.source.subscribe()
         self.health.watch()
         try:
             while not self.stop.is_set():
                 self.report()
+                self.source.learn()
                 if self.source.pending or self.store.durable:
                     with contextlib.suppress(Moved):
                         (self.rebuild.run if self.source.pending else self.stretches.go_round)()
@@ -218,6 +219,8 @@ class Scorer:
                     self.snapshots.turn(self.standing)
                 # Poll, decode, insert, features, encode: while Triton works, if it does.
                 self.following = following = self.read()
+                if following is None and self.in_flight is None and self.published():
+                    self.pass_markers()
                 pending = self.in_flight
                 scores = self.scores(pending) if pending else None
                 self.following = None
@@ -229,10 +232,16 @@ class Scorer:
                 if self.in_flight and not self.crowded(self.in_flight):
                     self.finish(self.in_flight)
             self.settle()
+            self.pass_markers()
+            self.published()
             self.stretches.settle()
         except Stopped as why:
             self.in_flight = None
             _log.warning("left before all was published: the next start reads it again", why=str(why))
+        except OffsetOutOfRange:
+            self.in_flight = None
+            self.topics.check()  # if it was made anew, that is what has to be said
+            raise
         except BaseException:
             self.in_flight = None  # leaving the group settles what is in flight: not after a failure
             raise
@@ -282,6 +291,7 @@ class Scorer:
             dimension_records = self.dimensions.poll(limits.messages_max) if ready else []
         if not records and not dimension_records:
             return None
+        batch.asked = self.topics.ask()
         return self.prepare(batch, records, dimension_records)
 
     def batch(self) -> Batch:
@@ -420,8 +430,28 @@ class Scorer:
 
     def publish(self, batch: Batch, scores: Scores | None) -> None:
         """Has `commit` done by the other thread; `published` tells how it went."""
-        group = self.source.group_metadata()
-        self.publishing = batch, self._start(lambda: self.commit(batch, scores, group))
+        group, started = self.source.group_metadata(), self._started
+
+        def work() -> None:
+            if started is not None:
+                started.result()
+            self.commit(batch, scores, group)
+
+        self.publishing = batch, self._start(work)
+
+    def pass_markers(self) -> None:
+        """Commits the ends of what was read where only markers of transactions, or aborted records, lie before them.
+
+        Else, when retention has emptied the log, nobody could tell whether it was records that lay there.
+        """
+        ends = self.source.markers()
+        if ends and (self.stop.is_set() or time.monotonic() - self._passed > MARKERS_S):
+            self._passed = time.monotonic()
+            batch = self.batch()
+            batch.ends = ends
+            self.source.positions.update(ends)
+            batch.after = self.stand()
+            self.publish(batch, None)
 
     def published(self) -> bool:
         """Waits for what is being published.
@@ -447,6 +477,7 @@ class Scorer:
         self._aborts = 0
         self.standing = batch.after
         batch.committed = True
+        self.lineages.remember(batch.ends)
         if self.store.durable and batch.actions is not None:
             self.stretches.owe(batch.actions)
         if self.owns_dimensions():
@@ -462,10 +493,26 @@ class Scorer:
                 return outcome.result(1.0)
             except FutureTimeoutError:
                 if step := self.publisher.hung():
-                    raise TransactionFatal(f"{step} does not return") from None
+                    self.replace_publisher(step)
+                    raise Aborted(f"{step} does not return") from None
                 left_s -= self.stop.is_set()  # a second each time
                 if left_s < 0:
                     raise Stopped(f"a transaction was still under way after {STOP_S:.0f} s") from None
+
+    def replace_publisher(self, step: str) -> None:
+        """Goes on with another producer, because a call of this one hangs in librdkafka.
+
+        Raises:
+            TransactionFatal: nobody knows what became of its transaction, or it has happened too often.
+        """
+        heir = self.publisher.heir() if self._heirs < HEIRS_MAX else None
+        if heir is None:
+            raise TransactionFatal(f"{step} does not return")
+        _log.error("a call hangs in librdkafka: another producer goes on", step=step)
+        self._heirs += 1
+        self.publisher = heir
+        # At once, not with the next batch: whoever gets our partitions waits for the end of the old transaction.
+        self._started = self._start(heir.start)
 
     def commit(self, batch: Batch, scores: Scores | None, group: Any) -> None:
         """Publishes a batch exactly once: scores, dead letters and offsets become visible together, or not at all.
@@ -485,6 +532,7 @@ class Scorer:
 
         Raises:
             Aborted: nothing of it is visible.
+            LogNotWhole: nothing of it ever will be.
         """
         publisher = self.publisher
         with self.metrics.stage("publish"):
@@ -501,9 +549,11 @@ class Scorer:
             limit, group_id = publisher.dead_letter_bytes_max, self.config.kafka.group_id
             publisher.dead_letters([dead_letter(record, error, limit, group_id) for record, error in batch.dead])
             self.step("dead letters")
-            # 4. The offsets behind the batch, in the name of this member of the group, in its present generation.
+            # 4. The offsets behind the batch, in the name of this member of the group, in its present generation. They
+            # are of the topics that the batch was read from: not of others that were made in their place meanwhile.
+            (batch.asked or self.topics.ask()).check()
             if batch.ends:
-                publisher.offsets(batch.ends, group)
+                publisher.offsets(batch.ends, group, self.lineages.note)
             self.step("offsets")
             # 5. All of it, or none.
             publisher.commit()
@@ -583,6 +633,7 @@ class Scorer:
             since = batch.actions.times
         else:
             since = np.array([record.timestamp()[1] for record in batch.records], np.int64)
+            since = since[since >= 0]  # a record may have no time
         metrics.latency.observe(np.maximum(self._now_ms() - since, 0) / 1000)
         late = 0
         partitions = np.array([record.partition() for record in batch.records])
@@ -599,7 +650,11 @@ class Scorer:
         if time.monotonic() - self._reported < REPORT_S:
             return
         self._reported = time.monotonic()
-        if self.source.joined:
+        if self._asked is None or self._asked.look():  # also while nothing comes
+            self._asked = self.topics.ask()
+        if unknown := self.source.unknown():
+            self.health.not_ready("assignment", f"Kafka is asked where {unknown} start; the other partitions flow")
+        elif self.source.joined:
             self.health.ready("assignment")
             if not self.source.positions:
                 self.health.ready("state")  # more scorers than partitions: this one waits for its turn

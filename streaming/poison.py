@@ -29,7 +29,7 @@ from confluent_kafka import KafkaException
 from streaming.config import Config
 from streaming.deadletter import fingerprint
 from streaming.durable import Moved
-from streaming.errors import BadEvent, ScorerError
+from streaming.errors import BadEvent, NoSpace, ScorerError
 from streaming.event import Record
 from streaming.log import place
 from streaming.poison_journal import Death, Journal, Ledger, Note, Span
@@ -62,7 +62,11 @@ def open_poison(config: Config) -> Poison:
     if not root:
         _log.info("a message that kills the process will not be put aside: set poison.folder")
         return Poison()
-    journal = Journal(Path(root) / config.kafka.instance)
+    try:
+        journal = Journal(Path(root) / config.kafka.instance)
+    except NoSpace as error:
+        _log.error("a message that kills the process will not be put aside: the disk is full", error=str(error))
+        return Poison()
     return Poison(journal, settings.tries_max, (topics.users, topics.products, topics.comments))
 
 

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 import xxhash
 
-from streaming.errors import ConfigError, FolderTaken
+from streaming.errors import FolderTaken, unusable
 
 __all__ = ["Death", "Journal", "Ledger", "Note", "Span"]
 
@@ -130,6 +130,7 @@ class Journal:
 
     Raises:
         ConfigError: the folder cannot be used.
+        NoSpace: the disk is full, and the folder or a file in it is not there yet.
         FolderTaken: another process uses it.
     """
 
@@ -144,7 +145,7 @@ class Journal:
             self.left = self._or_aside("in-hand", _note(folder / "in-hand"))
             found = self._or_aside("deaths.json", _ledger(folder / "deaths.json"))
         except OSError as error:
-            raise ConfigError(f"poison.folder: {folder}: {error.strerror or error}") from error
+            raise unusable("poison.folder", folder, error) from error
         self.ledger = found or Ledger()
 
     def write(self, note: Note) -> None:

@@ -70,18 +70,20 @@ class Rebuild:
         """Brings the tables up to the pending partitions' positions, unless `generation` passes meanwhile."""
         loop, source, start = self._loop, self._loop.source, time.monotonic()
         loop.poison.look(source.positions)
-        try:
-            rows = loop.stretches.repair(generation) if loop.store.durable else self._read(generation)
-        except OffsetOutOfRange as error:
-            if not loop.config.kafka.begin_anew:
-                raise OffsetOutOfRange(
-                    f"{error}; set kafka.begin_anew for one start to make the state from history and what the topics "
-                    "still hold"
-                ) from error
-            _log.warning("begins anew with what the topics hold", why=str(error))
-            self._restored, self._following = None, False
-            rows = self._read(generation)
-        if generation != source.generation or loop.stop.is_set():
+        if self._restored is not None and not self._following:
+            loop.lineages.forgotten(self._restored.actions)
+        if loop.store.durable:
+            rows = loop.stretches.repair(generation)
+        else:
+            try:
+                rows = self._read(generation)
+            except OffsetOutOfRange as error:
+                # The log has lost what the tables lack. History may have it by now; if not, that is said.
+                _log.warning("the state has a hole: it is made anew", why=str(error))
+                self._reload()
+                rows = self._read(generation)
+        loop.topics.check()
+        if generation != source.generation or loop.stop.is_set() or not self._note():
             return
         source.accept()
         loop.standing = loop.stand()
@@ -92,6 +94,28 @@ class Rebuild:
             "state is ready", rows=rows, seconds=round(time.monotonic() - start, 2),
             partitions=[place(*p, offset) for p, offset in source.positions.items()],
         )  # fmt: skip
+
+    def _reload(self) -> None:
+        """Forgets all rows and reads the history folder again."""
+        loop = self._loop
+        if loop.snapshots is not None:
+            loop.snapshots.abandon()
+        loop.store.reload()
+        loop.lineages.read_again()
+        self._restored, self._following = None, False
+
+    def _note(self) -> bool:
+        """Has the group note what the state is made of, where it does not know; False: that was aborted."""
+        loop = self._loop
+        ends = dict(loop.source.positions)
+        if loop.owns_dimensions():
+            ends |= {p: loop.dimensions.committed.get(p, 0) for p in loop.dimensions.positions}
+        if not (unnoted := loop.lineages.unnoted(ends)):
+            return True
+        batch = loop.batch()
+        batch.ends = unnoted
+        loop.publish(batch, None)
+        return loop.published()
 
     def _refused(self, generation: int) -> bool:
         """Learns which records are dead letters; False: told to stop, or `generation` has passed."""
@@ -131,7 +155,7 @@ class Rebuild:
         for records, left in source.replay():
             for piece in loop.poison.cut(records, replayed=True)[0]:
                 with loop.poison.hold(piece, replayed=True):
-                    events, good, _ = loop.decoder.decode_all(piece)
+                    events, good, _ = loop.decoder.decode_all(piece, replayed=True)
                     loop.poison.at("insert")
                     if events:
                         self._insert(events, good)

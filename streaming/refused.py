@@ -16,6 +16,7 @@ from streaming.config import Kafka
 from streaming.deadletter import ERRORS, FINGERPRINT, GROUP, fingerprint, told
 from streaming.event import Record
 from streaming.reader import CommittedReader, Waiting
+from streaming.topics import topic_id
 
 __all__ = ["Refused"]
 
@@ -37,6 +38,8 @@ class Refused:
         # A dead scorer's transaction is open until the broker ends it.
         patience_s = kafka.transaction_timeout_s + kafka.give_up_after_s
         self._reader = CommittedReader(kafka, waiting, kafka.topics.dead_letters, patience_s)
+        self._kafka, self._waiting = kafka, waiting
+        self._topic_id = ""
         self._known: dict[Partition, _Known] = {}
 
     def update(self) -> Iterator[int]:
@@ -52,6 +55,10 @@ class Refused:
             BrokerUnavailable: Kafka is away, or a transaction stays open, for longer than the configuration waits.
         """
         found: dict[Partition, list[tuple[int, int]]] = {}
+        now = topic_id(self._kafka, self._waiting, self._kafka.topics.dead_letters)
+        if now != self._topic_id:  # the first time, or the topic was made anew: all that is in it is new
+            self._topic_id = now
+            self._reader.at.clear()
         try:
             for letters in self._reader.to_end():
                 for letter in letters:

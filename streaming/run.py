@@ -2,7 +2,7 @@
 
 Exit status: 0 told to stop; 1 a defect (the state is rebuilt by the next start); 2 the configuration is wrong;
 3 encoder, model and SQL do not belong together; 4 a server stayed away for longer than its `give_up_after_s`;
-5 Kafka refuses: fenced by a newer instance, offsets out of range, not authorised; or another process
+5 Kafka refuses: fenced, offsets out of range, not authorised; or another process
 has the state folder.
 """
 
@@ -42,14 +42,18 @@ from streaming.errors import (
     WorkerFailed,
 )
 from streaming.health import Health, HttpServer
+from streaming.lineage import Lineages
+from streaming.login import Login
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.poison import open_poison
 from streaming.publish import Publisher
 from streaming.reader import Waiting, check_topics
+from streaming.rights import named, of_run
 from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import open_store
+from streaming.topics import Topics
 from streaming.triton import Model
 from streaming.workers import supervise
 
@@ -116,19 +120,24 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
     metrics, health = Metrics(), Health(config.http.stalled_s)
     with (
         contextlib.suppress(Stopped),
+        named(config.kafka, of_run(config.kafka)),
         HttpServer(config.http, health, metrics.registry) as server,
         contextlib.ExitStack() as stack,
     ):
         _log.info("http", host=config.http.host, port=server.port)
-        waiting = Waiting(stop, health.beat)
-        check_topics(config.kafka, waiting)
+        login = Login(config.kafka)
+        waiting = Waiting(stop, health.beat, login)
+        check_topics(config.kafka, of_run(config.kafka), waiting)
+        # Before anything is read: what is read later is of these topics, or it is not used.
+        lineages = Lineages(config, Topics(config.kafka, waiting))
+        lineages.look()
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         store = open_store(config.store, health.beat, config.dedup)
         stack.callback(store.close)
         start = time.monotonic()
         with leaving_at_once(stop):
             snapshots, restored = wait_for_store(
-                config, lambda: load_state(config, store, waiting, metrics), health, stop
+                config, lambda: load_state(config, store, lineages, metrics), health, stop
             )
         if snapshots is not None:
             stack.callback(snapshots.close)
@@ -145,14 +154,14 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         )
         stack.callback(model.close)
         wait_for_model(config, model, encoder, health, stop)
-        publisher = Publisher(config.kafka, stop, health.beat)
+        publisher = Publisher(config.kafka, stop, health.beat, login=login)
         # Before the group is joined: it ends a transaction that this instance's last run has left open.
         publisher.start()
         _log.info("transactions are ready", transactional_id=publisher.transactional_id)
         scorer = Scorer(
-            config, source=functools.partial(ActionSource, config.kafka, waiting),
-            dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=encoder, model=model,
-            publisher=publisher, metrics=metrics, health=health, stop=stop, step=step,
+            config, source=functools.partial(ActionSource, config.kafka, waiting, lineages),
+            dimensions=DimensionSource(config.kafka, waiting, lineages), store=store, encoder=encoder, model=model,
+            lineages=lineages, publisher=publisher, metrics=metrics, health=health, stop=stop, step=step,
             snapshots=snapshots, restored=restored, poison=poison,
         )  # fmt: skip
         # What is there now stays: the collector need not walk it again with every batch.

@@ -27,7 +27,7 @@ import xxhash
 
 from streaming.dedup import REQUEST_IDS
 from streaming.engine.snapshot import STRINGS
-from streaming.errors import BadSnapshot, ConfigError, FolderTaken
+from streaming.errors import BadSnapshot, FolderTaken, unusable
 
 __all__ = ["FORMAT", "Manifest", "SnapshotFolder", "Writing"]
 
@@ -125,7 +125,8 @@ class SnapshotFolder:
         keep: how many there are at most.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: it cannot be made.
+        NoSpace: the disk is full. One that is there already can be used all the same.
         FolderTaken: another process has it; the message says which.
     """
 
@@ -136,7 +137,7 @@ class SnapshotFolder:
             self._lock = _lock(path / "lock")
             shutil.rmtree(path / ".writing", ignore_errors=True)
         except OSError as error:
-            raise ConfigError(f"snapshots.folder: {path}: {error.strerror or error}") from error
+            raise unusable("snapshots.folder", path, error) from error
 
     def names(self) -> list[str]:
         """The snapshots, newest first."""
@@ -303,11 +304,10 @@ def _lock(path: Path) -> IO[str]:
             f"snapshots.folder: {path.parent} is in use by {holder}: stop that one, or give each scorer its own "
             "kafka.instance_id"
         ) from None
-    file.truncate(0)
-    file.write(
-        f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime())}"
-    )
-    file.flush()
+    holder = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime())}"
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), holder.encode())
     return file
 
 

@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import xxhash
-from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
 
 from streaming.config import Config
 from streaming.engine.errors import BadRow
 from streaming.engine.snapshot import Piece
-from streaming.errors import BadSnapshot, ConfigError
+from streaming.errors import BadSnapshot, ConfigError, NoSpace
 from streaming.event import ROWS_VERSION
+from streaming.lineage import Lineages
 from streaming.metrics import Metrics
-from streaming.reader import REQUEST_TIMEOUT_S, Waiting
 from streaming.snapshot_folder import Manifest, Positions, SnapshotFolder, Writing
 from streaming.store import EmbeddedStore, FeatureStore, StateCapture
 
@@ -238,9 +235,12 @@ class _Taking:
 
 
 def load_state(
-    config: Config, store: FeatureStore, waiting: Waiting, metrics: Metrics
+    config: Config, store: FeatureStore, lineages: Lineages, metrics: Metrics
 ) -> tuple[Snapshots | None, Standing | None]:
     """Makes the tables and fills them from the newest good snapshot, or else with history.
+
+    Args:
+        lineages: what the state belongs to.
 
     Returns:
         Where snapshots are taken, if they are, and what the one that was used stands for.
@@ -255,52 +255,36 @@ def load_state(
     if not isinstance(store, EmbeddedStore):
         raise ConfigError(f"snapshots.folder: store.kind {config.store.kind!r} keeps its state itself: set it to ''")
     store.define()
-    snapshots = Snapshots(config, store, identity(config, waiting), metrics)
+    try:
+        snapshots = Snapshots(config, store, identity(config, lineages), metrics)
+    except NoSpace as error:
+        _log.error("no snapshots are taken until the next start: the disk is full", error=str(error))
+        metrics.snapshot_failures.inc()
+        store.load_history()
+        return None, None
     restored = snapshots.restore()
     if restored is None:
         store.load_history()
     return snapshots, restored
 
 
-def identity(config: Config, waiting: Waiting) -> dict[str, str]:
+def identity(config: Config, lineages: Lineages) -> dict[str, str]:
     """What a snapshot belongs to: the topics' ids, the group, and all that decides which rows come of their records.
 
     Raises:
-        BrokerUnavailable: Kafka does not tell.
-        OSError: a script or a history file cannot be read.
+        OSError: a script cannot be read.
     """
-    kafka, store = config.kafka, config.store
-    admin = AdminClient(kafka.client())
-    patience_s = kafka.give_up_after_s
-    cluster = waiting.retry(lambda: admin.list_topics(timeout=REQUEST_TIMEOUT_S), patience_s).cluster_id
-    topics = [kafka.topics.actions, kafka.topics.users, kafka.topics.products, kafka.topics.comments]
-    ids = waiting.retry(
-        lambda: {
-            name: str(asked.result(REQUEST_TIMEOUT_S).topic_id)
-            for name, asked in admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_S).items()
-        },
-        patience_s,
-    )
-    found = {"Kafka cluster": str(cluster), "kafka.group_id": kafka.group_id}
-    found |= {f"topic {name}": topic_id for name, topic_id in ids.items()}
+    kafka, store, topics = config.kafka, config.store, lineages.topics
+    found = {"Kafka cluster": topics.cluster_id, "kafka.group_id": kafka.group_id}
+    found |= {f"topic {name}": topic.id for name, topic in topics.known.items()}
+    found[f"number of partitions of {kafka.topics.actions}"] = str(topics.known[kafka.topics.actions].partitions)
     for script in ("create_tables.sql", "deploy.sql", "load_online.sql"):
         found[script] = hashlib.sha256((Path(store.sql) / script).read_bytes()).hexdigest()
-    if store.history:
-        found["store.history"] = _history(Path(store.history))
+    if lineages.history.digest:
+        found["store.history"] = lineages.history.digest
     found["store.database"] = store.database
     found["[events]"] = config.events.model_dump_json()
     if config.dedup.horizon_ms:
         found["[dedup]"] = config.dedup.model_dump_json()
     found["version of the decoders"] = str(ROWS_VERSION)
     return found
-
-
-def _history(folder: Path) -> str:
-    """Names and contents of the history files."""
-    digest = xxhash.xxh3_128()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 24):
-                digest.update(chunk)
-    return digest.hexdigest()

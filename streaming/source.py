@@ -6,31 +6,27 @@ advance when a poll hands records out, and go back with `rewind` when a batch is
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
+from streaming.beside import Start, in_thread
 from streaming.config import Kafka
-from streaming.errors import OffsetOutOfRange, ScorerError
+from streaming.errors import LogNotWhole, OffsetOutOfRange
 from streaming.event import Record
+from streaming.lineage import Lineages
 from streaming.log import place
-from streaming.reader import (
-    REQUEST_TIMEOUT_S,
-    Positions,
-    TopicReader,
-    Waiting,
-    consumer_settings,
-    open_consumer,
-    records_of,
-)
+from streaming.reader import Positions, TopicReader, Waiting, consumer_settings, open_consumer, records_of
 from streaming.refused import Refused
+from streaming.starts import Inquiry
+from streaming.topics import Span
 
 __all__ = ["ActionSource", "DimensionSource"]
 
 REPLAY_CHUNK = 10_000  # records that a replay hands out at once: large enough to be fast, small enough to keep polling
+ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
 
 _log = structlog.stdlib.get_logger("streaming.source")
 
@@ -38,25 +34,31 @@ _log = structlog.stdlib.get_logger("streaming.source")
 class ActionSource:
     """`user-actions` through a consumer group.
 
-    New partitions come paused and are `pending`: the loop brings their rows into the tables (`streaming.rebuild`), then
-    calls `accept`.
+    New partitions come paused, and Kafka is asked beside the flow where they start (`streaming.starts`). Once `learn`
+    has the answer they are `pending`: the loop brings their rows into the tables (`streaming.rebuild`), then calls
+    `accept`.
 
     Args:
         settle: called before partitions are given up, to commit what is in flight.
         forget: called when partitions were lost already, to drop what is in flight.
         waiting: see `Waiting`.
+        lineages: what the topics hold, and what the group's state is made of.
+        start: does the asking beside the loop.
 
     Attributes:
-        positions: the assigned partitions.
+        positions: the assigned partitions whose start is known.
         pending: those of them that came since the last `accept`.
         held: of partitions that do not flow, because they are pending or were given up, the offset that the rows in the
             tables stand for. A partition that comes back goes on from there.
         joined: the group has given an assignment, maybe an empty one.
-        generation: changes whenever partitions come or go.
+        generation: changes whenever partitions come, are known or go.
         refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
     """
 
-    def __init__(self, kafka: Kafka, waiting: Waiting, settle: Callable[[], None], forget: Callable[[], None]) -> None:
+    def __init__(
+        self, kafka: Kafka, waiting: Waiting, lineages: Lineages, settle: Callable[[], None],
+        forget: Callable[[], None], *, start: Start = in_thread,
+    ) -> None:  # fmt: skip
         self.topic = kafka.topics.actions
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
@@ -65,19 +67,25 @@ class ActionSource:
         self._sifts = False  # offsets were reset to before records that were refused
         self.joined = False
         self._kafka, self._waiting = kafka, waiting
-        self._settle, self._forget = settle, forget
+        self._topics, self._lineages = lineages.topics, lineages
+        self._settle, self._forget, self._start = settle, forget, start
+        self._inquiries: list[Inquiry] = []
+        self._known: Positions = {}  # where partitions start that are not sought yet
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
         self.generation = 0
         self._failure: BaseException | None = None
-        settings = consumer_settings(kafka)
+        self._ended: Positions = {}  # where partitions ended when they were last read to their ends
+        settings = {**consumer_settings(kafka), "enable.partition.eof": True}
         settings["group.protocol"] = kafka.group_protocol
         if kafka.group_protocol == "classic":
             settings["partition.assignment.strategy"] = kafka.assignor
             settings["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
+            # A member learns by its heartbeat that the others wait for it in a rebalance (librdkafka: each 3 s).
+            settings.setdefault("heartbeat.interval.ms", int(min(1.0, kafka.session_timeout_s / 3) * 1000))
         if kafka.static_membership:
             settings["group.instance.id"] = kafka.instance
-        self._consumer = open_consumer(settings)
+        self._consumer = open_consumer(settings, waiting)
 
     def subscribe(self) -> None:
         """Joins the group; partitions come during a later `poll`."""
@@ -93,7 +101,7 @@ class ActionSource:
         """
         self._seek()
         generation = self.generation
-        records = self._consume(1, wait_s)
+        records = self._consume(1, min(wait_s, ASKING_POLL_S) if self.unknown() else wait_s)
         if records and count > 1:
             records += self._consume(count - 1, linger_s)
         if generation != self.generation or self._rewind:
@@ -125,6 +133,33 @@ class ActionSource:
         if flowing:
             self._consumer.resume(flowing)
 
+    def unknown(self) -> str:
+        """The assigned partitions of which it is not known yet where they start, for messages; "": none."""
+        unknown = self._known.keys() | {p for inquiry in self._inquiries for p in inquiry.partitions}
+        return ", ".join(f"{topic}[{number}]" for topic, number in sorted(unknown))
+
+    def learn(self) -> None:
+        """Takes up the partitions of which it is known by now where they start: they are `pending`.
+
+        Raises:
+            LogNotWhole: a committed offset lies outside of its topic, or is of another.
+            BrokerUnavailable, KafkaException, Stopped: Kafka does not tell, see `Inquiry.answer`.
+        """
+        self._inquiries = [inquiry for inquiry in self._inquiries if inquiry.partitions]
+        for inquiry in list(self._inquiries):
+            if (told := inquiry.answer()) is None:
+                continue
+            for partition in inquiry.partitions:
+                of = told[partition]
+                self._known[partition] = self._start_of(partition, of.committed, of.span)
+            self._inquiries.remove(inquiry)
+        for partition, offset in list(self._known.items()):
+            if self._sought(partition, offset):
+                self.positions[partition] = self._known.pop(partition)
+                self.pending.add(partition)
+                self.generation += 1
+                _log.info("partition starts", at=place(*partition, offset))
+
     def accept(self) -> None:
         """The tables stand for `positions`: all records flow."""
         self.pending.clear()
@@ -142,51 +177,58 @@ class ActionSource:
         for partition, offset in positions.items():
             if partition in self.positions:
                 self.positions[partition] = self._rewind[partition] = offset
+                self._ended.pop(partition, None)
 
     def group_metadata(self) -> Any:
         """What fences a zombie: member id and generation, for the producer's transaction."""
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> dict[tuple[str, int], int]:
-        """Records between position and end, per partition, as far as the last fetch knew."""
+        """Records between position and end, per partition, as far as the last fetch knew.
+
+        An end that was reached counts as read up to there: markers of transactions, and records of those that were
+        aborted, are offsets that nobody ever gets.
+        """
         lags = {}
         for partition, position in self.positions.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
             if high >= 0:
-                lags[partition] = max(0, high - position)
+                lags[partition] = max(0, high - max(position, self._ended.get(partition, 0)))
         return lags
+
+    def markers(self) -> Positions:
+        """Of the partitions that were read to their ends and hold offsets behind the last record that nobody ever gets
+        (see `lag`), those ends."""
+        return {
+            partition: self._ended[partition]
+            for partition, position in self.positions.items()
+            if partition not in self.pending and self._ended.get(partition, 0) > position
+        }
 
     def replay(self, tail: int | None = None) -> Iterator[tuple[Sequence[Record], int]]:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
 
-        A partition of which nothing is held is read from its beginning; with `tail`, each from so many offsets before
-        its position, whatever is held. `held` moves on when the next chunk is asked
-        for. Ends early when partitions come or go meanwhile: call it again.
+        A partition of which nothing is held is read from where its lineage begins; with `tail`, each from so many
+        offsets before its position, whatever is held. `held` moves on when the next chunk is asked for. Ends early when
+        partitions come or go meanwhile: call it again.
 
         Raises:
-            OffsetOutOfRange: the topic begins behind what is held.
+            LogNotWhole: records are gone that the tables need.
         """
         generation = self.generation
         targets = {partition: self.positions[partition] for partition in self.pending}
         reader = TopicReader(self._kafka, self._waiting)
         try:
-            starts = {}
-            for partition, target in targets.items():
-                low, _ = reader.watermarks(partition)
-                if tail is not None:
-                    self.held[partition] = max(low, target - tail)
-                held = self.held.setdefault(partition, low)
-                if held < low < target:
-                    raise OffsetOutOfRange(
-                        f"the state of {partition[0]}[{partition[1]}] stands at offset {held}, but the topic begins at "
-                        f"{low}: the records between are gone"
-                    )
-                starts[partition] = held
+            spans = self._topics.spans(targets)
+            starts = {p: self._begin(p, target, spans[p], tail) for p, target in targets.items()}
             left = {partition: targets[partition] - start for partition, start in starts.items()}
             reader.assign({partition: start for partition, start in starts.items() if left[partition] > 0})
             while generation == self.generation:
                 for partition in list(left):
-                    if left[partition] <= 0 or partition in reader.ended or reader.at[partition] >= targets[partition]:
+                    # Behind the last record there may be markers: then the end is seen, and no record. An end before
+                    # the target is that of an open transaction of the shop's, which is waited for.
+                    at = max(reader.at.get(partition, 0), reader.ended.get(partition, 0))
+                    if left[partition] <= 0 or at >= targets[partition]:
                         self.held[partition] = targets[partition]
                         del left[partition]
                 if not left:
@@ -204,15 +246,51 @@ class ActionSource:
         finally:
             reader.close()
 
+    def _begin(self, partition: tuple[str, int], target: int, span: Span, tail: int | None) -> int:
+        """The offset from which a partition has to be replayed."""
+        if tail is not None:
+            self.held[partition] = max(span.low, target - tail)
+        held = self.held.get(partition)
+        if span.low > target:
+            raise OffsetOutOfRange(
+                f"{place(*partition, target)} is to be scored next, but the topic begins at {span.low}: the "
+                "records between are gone"
+            )
+        if held is None:
+            held = self._lineages.begin(partition, span)
+            if held > target:
+                raise LogNotWhole(
+                    f"history reaches to {place(*partition, held)}, but records from {target} on are not scored yet: "
+                    "they would be in their own windows; give a history that ends before them"
+                )
+            self.held[partition] = held
+        elif held < span.low:
+            raise OffsetOutOfRange(
+                f"the state of {partition[0]}[{partition[1]}] stands at offset {held}, but the topic begins at "
+                f"{span.low}: the records between are gone"
+            )
+        return held
+
     def close(self) -> None:
         """Leaves the group; `settle` runs first for what is in flight."""
         self._consumer.close()
 
     def _consume(self, count: int, wait_s: float) -> list[Record]:
+        self._waiting.listen()
         messages = self._consumer.consume(count, wait_s)
         if self._failure is not None:
             raise self._failure
-        return records_of(messages)
+        return records_of(messages, self._ended)
+
+    def _sought(self, partition: tuple[str, int], offset: int) -> bool:
+        """Puts a new partition, which is paused, to where it starts; False: the client has not got it ready yet."""
+        try:
+            self._consumer.seek(TopicPartition(*partition, offset))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise
+            return False
+        return True
 
     def _seek(self) -> None:
         rewind, self._rewind = self._rewind, {}
@@ -224,21 +302,18 @@ class ActionSource:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.joined = True
         self.generation += bool(partitions)
-        try:
-            starts = self._starts(partitions)
-        except (ScorerError, KafkaException) as error:
-            self._failure = error
-            starts = {}
-        assigned = [TopicPartition(*partition, offset) for partition, offset in starts.items()]
+        # Nothing is asked in here: the loop stands still. The end is an offset that no topic lacks; they are paused,
+        # and sought once it is known where they start.
+        assigned = [TopicPartition(given.topic, given.partition, OFFSET_END) for given in partitions]
         if self._incremental:
             consumer.incremental_assign(assigned)
         else:
             consumer.assign(assigned)
         if assigned:
             consumer.pause(assigned)
-            self.positions.update(starts)
-            self.pending |= starts.keys()
-        _log.info("partitions assigned", partitions=[place(*p, offset) for p, offset in starts.items()])
+            new = [(given.topic, given.partition) for given in partitions]
+            self._inquiries.append(Inquiry(self._kafka, self._waiting, self._lineages, new, self._start))
+        _log.info("partitions assigned", partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._give_up(consumer, partitions, self._settle)
@@ -256,7 +331,10 @@ class ActionSource:
             self._failure = error
         for given in partitions:
             partition = (given.topic, given.partition)
-            self._rewind.pop(partition, None)
+            for known in (self._rewind, self._known, self._ended):
+                known.pop(partition, None)
+            for inquiry in self._inquiries:
+                inquiry.partitions.discard(partition)
             position = self.positions.pop(partition, None)
             if partition in self.pending:
                 self.pending.remove(partition)  # `held` says how far it had come
@@ -268,42 +346,31 @@ class ActionSource:
             self.joined = False
             consumer.unassign()
 
-    def _starts(self, partitions: Sequence[TopicPartition]) -> Positions:
-        """Where to begin: the group's committed offsets, or `kafka.start` where there is none.
+    def _start_of(self, partition: tuple[str, int], committed: int, span: Span) -> int:
+        """The offset to go on from.
 
-        A committed offset of a transaction that is still open is waited for: a scorer that died in `commit` holds it
-        until the broker aborts it after `transaction_timeout_s`.
+        Args:
+            committed: what the group has committed; negative: nothing.
+
+        Raises:
+            OffsetOutOfRange: the topic does not hold what is committed.
         """
-        if not partitions:
-            return {}
-        patience_s = self._kafka.transaction_timeout_s + self._kafka.give_up_after_s
-        committed = self._waiting.retry(
-            lambda: self._consumer.committed(list(partitions), timeout=REQUEST_TIMEOUT_S), patience_s
-        )
-        starts: Positions = {}
-        for partition in committed:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-            low, high = self._waiting.retry(
-                functools.partial(self._consumer.get_watermark_offsets, partition, timeout=REQUEST_TIMEOUT_S),
-                patience_s,
+        if committed >= 0 and self._lineages.is_of_former_topic(partition):
+            return span.low  # as `Lineages.look` has allowed
+        if committed < 0:
+            return span.low if self._kafka.start == "earliest" else span.end
+        if span.low <= committed <= span.end:
+            return committed
+        self._topics.check()  # if it was made anew meanwhile, that is what has to be said
+        at = place(*partition, committed)
+        why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {span.low} to {span.end}"
+        if not self._kafka.begin_anew:
+            raise OffsetOutOfRange(
+                f"{why}: records that were not scored are gone; kafka.begin_anew = true for one start: go on with what "
+                "the topic holds, or reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
             )
-            offset = partition.offset
-            if offset < 0:
-                offset = low if self._kafka.start == "earliest" else high
-            elif not low <= offset <= high:
-                at = place(partition.topic, partition.partition, offset)
-                why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {low} to {high}"
-                if not self._kafka.begin_anew:
-                    raise OffsetOutOfRange(
-                        f"{why}: records are gone or the topic was made anew; set kafka.begin_anew for one start to go "
-                        "on with what the topic holds, or reset the group's offsets (kafka-consumer-groups.sh "
-                        "--reset-offsets)"
-                    )
-                _log.warning("records are gone: begins anew with what the topic holds", why=why)
-                offset = low
-            starts[partition.topic, partition.partition] = offset
-        return starts
+        _log.warning("records are gone: begins anew with what the topic holds", why=why)
+        return span.low
 
 
 class DimensionSource:
@@ -311,38 +378,63 @@ class DimensionSource:
 
     Args:
         waiting: see `Waiting`.
+        lineages: what the topics hold, and what the group's state is made of.
 
     Attributes:
         positions: the next record of each partition.
         committed: up to where the group has published the dead letters of these topics.
     """
 
-    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
+    def __init__(self, kafka: Kafka, waiting: Waiting, lineages: Lineages) -> None:
+        self._logs, self._lineages = lineages.topics, lineages
         self.topics = (kafka.topics.users, kafka.topics.products, kafka.topics.comments)
         self.positions: Positions = {}
         self.committed: Positions = {}
         self._kafka, self._waiting = kafka, waiting
         self._reader: TopicReader | None = None
 
-    def restart(self, held: Mapping[tuple[str, int], int] | None = None) -> None:
-        """Reads everything: from what is `held` in the tables, or from the beginning.
+    def restart(self, held: Mapping[tuple[str, int], int]) -> None:
+        """Reads everything: from what is `held` in the tables, or from where their lineage begins.
+
+        Args:
+            held: of some partitions; of the others nothing is in the tables but history.
 
         Raises:
-            OffsetOutOfRange: a topic begins behind what is held, or ends before it.
+            LogNotWhole: records are gone that the tables need.
         """
         self.close()
         self._reader = reader = TopicReader(self._kafka, self._waiting)
-        marks = {partition: reader.watermarks(partition) for partition in reader.partitions(self.topics)}
-        self.positions = {partition: low for partition, (low, _) in marks.items()}
-        for partition, offset in (held or {}).items():
-            low, high = marks.get(partition, (0, 0))
-            if not low <= offset <= high:
+        spans = self._logs.spans(reader.partitions(self.topics))
+        for partition, offset in held.items():
+            span = spans.get(partition, Span(0, 0))
+            if not span.low <= offset <= span.end:
                 raise OffsetOutOfRange(
-                    f"the state of {partition[0]}[{partition[1]}] stands at offset {offset}, but the topic holds {low} "
-                    f"to {high}"
+                    f"the state of {partition[0]}[{partition[1]}] stands at offset {offset}, but the topic holds "
+                    f"{span.low} to {span.end}"
                 )
-            self.positions[partition] = offset
+        self.positions = {p: held[p] if p in held else self._lineages.begin(p, span) for p, span in spans.items()}
         self.ask_committed()
+        reader.assign(self.positions)
+
+    def follow(self) -> None:
+        """Reads on from what the group has committed: a store that keeps its rows has those before.
+
+        Raises:
+            LogNotWhole: records are gone that were never inserted.
+        """
+        self.close()
+        self._reader = reader = TopicReader(self._kafka, self._waiting)
+        spans = self._logs.spans(reader.partitions(self.topics))
+        self.positions = {partition: span.low for partition, span in spans.items()}
+        self.ask_committed()
+        for partition, committed in self.committed.items():
+            if 0 < committed < spans[partition].low and not self._kafka.begin_anew:
+                raise OffsetOutOfRange(
+                    f"group {self._kafka.group_id!r} has inserted {partition[0]}[{partition[1]}] up to offset "
+                    f"{committed}, but the topic begins at {spans[partition].low}: the rows between are in no table; "
+                    "load them (`jd-intent-score load`), then set kafka.begin_anew = true for one start"
+                )
+        self.positions = {p: max(low, self.committed.get(p, 0)) for p, low in self.positions.items()}
         reader.assign(self.positions)
 
     def look_again(self) -> None:
@@ -353,7 +445,11 @@ class DimensionSource:
     def ask_committed(self) -> None:
         """Asks the group how far the dead letters of these topics are published."""
         if self._reader is not None:
-            self.committed = self._reader.committed(list(self.positions))
+            committed = self._reader.committed(list(self.positions))
+            # What was committed of a topic that was made anew since says nothing of the one that is there.
+            self.committed = {
+                p: 0 if self._lineages.is_of_former_topic(p) else max(offset, 0) for p, offset in committed.items()
+            }
 
     def unpublished(self) -> Iterator[list[Record]]:
         """The records before `positions` that the group has not committed: their dead letters may be missing."""

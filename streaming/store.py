@@ -91,6 +91,9 @@ class FeatureStore(Protocol):
     def reset(self) -> None:
         """Forgets every row but history."""
 
+    def reload(self) -> None:
+        """Forgets every row and reads the history folder again: it may hold more by now."""
+
     def schema(self) -> pa.Schema:
         """The deployment's output columns."""
 
@@ -322,6 +325,10 @@ class EmbeddedStore:
         else:  # the rows came from a snapshot
             self.clear()
             self.load_history()
+
+    def reload(self) -> None:
+        self.clear()
+        self.load_history()
 
     def schema(self) -> pa.Schema:
         return self._engine.schema(self._deployment)

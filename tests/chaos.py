@@ -1,6 +1,6 @@
 """Kills anything, round after round, and holds every score against the input. `make chaos [ROUNDS=30] [SEED=1]`
 
-    PYTHONPATH=.:tests python tests/chaos.py --rounds 30
+    PYTHONPATH=.:tests python tests/chaos.py --rounds 30 [--only broker]
 
 A real Kafka, a real Triton and three real scorers over two partitions, which a supervisor starts again; a shop that
 sends actions, some of them poison, all the time; a `read_committed` subscriber. A round does one thing of `KINDS`, and
@@ -150,10 +150,10 @@ KINDS: dict[str, Callable[[Chaos], None]] = {
 }
 
 
-def drawn(luck: random.Random) -> Iterator[str]:
-    """All kinds, in another order each time."""
+def drawn(luck: random.Random, word: str = "") -> Iterator[str]:
+    """All kinds whose names have this word, in another order each time."""
     while True:
-        names = list(KINDS)
+        names = [name for name in KINDS if word in name]
         luck.shuffle(names)
         yield from names
 
@@ -175,8 +175,8 @@ class Outcome:
     triton_deaths: int
 
 
-def chaos(folder: Path, rounds: int, seed: int, minutes: float) -> Outcome:
-    """Does the rounds, and judges every score."""
+def chaos(folder: Path, rounds: int, seed: int, minutes: float, word: str = "") -> Outcome:
+    """Does the rounds, of the kinds that have this word, and judges every score."""
     luck = random.Random(seed)
     with pipeline(folder) as rig:
         traffic = Traffic(rig.stage, PER_S, seed)
@@ -201,7 +201,7 @@ def chaos(folder: Path, rounds: int, seed: int, minutes: float) -> Outcome:
         made.recovered()
         done: list[Round] = []
         end = time.monotonic() + minutes * 60
-        for number, kind in zip(range(rounds), drawn(luck), strict=False):
+        for number, kind in zip(range(rounds), drawn(luck, word), strict=False):
             if time.monotonic() > end:
                 break
             time.sleep(luck.uniform(*QUIET_S))
@@ -259,13 +259,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no round after so long")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", choices=["", "scorer", "broker", "Triton"], help="what is killed")
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
     words = parser.parse_args()
     folder = words.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.monotonic()
-    outcome = chaos(folder, words.rounds, words.seed, words.minutes)
+    outcome = chaos(folder, words.rounds, words.seed, words.minutes, words.only)
     text, verdict = report(outcome, time.monotonic() - started), outcome.verdict
     (folder / "report.md").write_text(text + "\n")
     print(text)

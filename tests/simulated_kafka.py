@@ -7,16 +7,27 @@ calls, callbacks and errors are those that librdkafka has. Errors are drawn by t
 
 from __future__ import annotations
 
+import types
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import OffsetSpec
 
 if TYPE_CHECKING:
     from simulator import Process, Task, World
 
-__all__ = ["Broker", "Consumer", "Entry", "Place", "Producer"]
+__all__ = ["Admin", "Broker", "Consumer", "Entry", "Place", "Producer"]
 
 Place = tuple[str, int]
 
@@ -32,6 +43,7 @@ class Transaction:
     since: float
     marked: float = 0.0
     offsets: dict[Place, int] = field(default_factory=dict)
+    notes: dict[Place, str | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,11 +85,11 @@ class Entry:
 
 
 class Log:
-    """One partition. Offsets may have gaps, as markers of transactions leave them."""
+    """One partition. Offsets may have gaps, as markers of transactions leave them; what lies before `low` is gone."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.end = 0
+        self.low = self.end = 0
 
     def append(self, entry: Entry) -> None:
         entry.at = self.end
@@ -89,6 +101,11 @@ class Log:
         return next(
             (e.at for e in self.entries if (t := e.transaction) and (t.state == "open" or t.marked > now)), self.end
         )
+
+    def trim(self, low: int) -> None:
+        """Retention: deletes what lies before `low`."""
+        self.low = max(self.low, low)
+        self.entries = [entry for entry in self.entries if entry.at >= self.low]
 
     def read(self, position: int, count: int, stable: int | None = None) -> list[Entry]:
         """`stable`: where to end; aborted entries are left out then."""
@@ -114,9 +131,13 @@ class Broker:
         self.world = world
         self.eager = eager
         self.logs: dict[Place, Log] = {(topic, n): Log() for topic, count in topics.items() for n in range(count)}
+        self.ids = {topic: f"{topic}/1" for topic in topics}
+        self.made = Counter[str]()
         self.committed: dict[Place, int] = {}
+        self.notes: dict[Place, str | None] = {}
         self.epochs: dict[str, int] = {}
         self.open: dict[str, Transaction] = {}
+        self.forgotten: set[str] = set()  # transactional.ids
         self.members: dict[str, Member] = {}
         self.generation = 0
         self.target: dict[str, set[Place]] = {}
@@ -145,6 +166,7 @@ class Broker:
         if name in self.open:
             self.end_transaction(name, "aborted")
         self.epochs[name] = self.epochs.get(name, 0) + 1
+        self.forgotten.discard(name)
         return self.epochs[name]
 
     def end_transaction(self, name: str, state: str) -> None:
@@ -157,6 +179,7 @@ class Broker:
                 if offset < self.committed.get(place, 0):
                     raise AssertionError(f"{name} commits {place}@{offset} after {self.committed[place]}")
                 self.committed[place] = offset
+            self.notes |= transaction.notes
         for log in {id(log): log for place, log in self.logs.items() if self._wrote(log, transaction)}.values():
             log.end += 1  # the marker
         self.world.tell(f"broker: {name} {state} {transaction.offsets}")
@@ -171,6 +194,34 @@ class Broker:
     @staticmethod
     def _wrote(log: Log, transaction: Transaction) -> bool:
         return any(entry.transaction is transaction for entry in reversed(log.entries))
+
+    # ── what is done to the log and the group ────────────────────────────────────────────────────────────────────────
+
+    def make_anew(self, topic: str) -> None:
+        """Deletes a topic and makes it anew, empty; the group's offsets of it go with it, as they do."""
+        self.made[topic] += 1
+        self.ids[topic] = f"{topic}/{self.made[topic] + 1}"
+        for place in [place for place in self.logs if place[0] == topic]:
+            self.logs[place] = Log()
+            self.committed.pop(place, None)
+            self.notes.pop(place, None)
+        self.world.tell(f"broker: {topic} is made anew")
+
+    def add_partition(self, topic: str) -> Place:
+        """One more; the group is told."""
+        place = topic, sum(name == topic for name, _ in self.logs)
+        self.logs[place] = Log()
+        self.world.tell(f"broker: {topic} has a partition more")
+        self.rebalance()
+        return place
+
+    def delete_group(self) -> None:
+        """Forgets its offsets. It must have no members."""
+        if self.members or self.open:
+            raise AssertionError("the group is not empty")
+        self.committed.clear()
+        self.notes.clear()
+        self.world.tell("broker: the group is deleted")
 
     # ── the group ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -267,6 +318,8 @@ class Consumer(Client):
         place = (partition.topic, partition.partition)
         if place not in self.position:
             fail(KafkaError._STATE, f"seek of {place}, which is not assigned")
+        if self.position[place] == OFFSET_END and self.world.luck("seek too early"):
+            fail(KafkaError._STATE, f"seek of {place}, which is not fetched yet")
         self.position[place] = partition.offset
 
     def consume(self, count: int, timeout: float) -> list[Entry]:
@@ -295,9 +348,12 @@ class Consumer(Client):
         if not cached:
             self.call("watermarks")
             if self.world.luck("broker away"):
+                if self.world.random.random() < 0.5:
+                    fail(KafkaError._UNKNOWN_PARTITION, "watermarks: unknown partition")  # its metadata is of before
                 self.world.sleep(timeout)
                 fail(KafkaError._TRANSPORT, "watermarks: broker transport failure", retriable=True)
-        return 0, self._end((partition.topic, partition.partition))
+        place = (partition.topic, partition.partition)
+        return self.broker.logs[place].low, self._end(place)
 
     def list_topics(self, timeout: float) -> Any:
         self.call("list_topics")
@@ -331,7 +387,10 @@ class Consumer(Client):
 
     def _tell(self, callback: str, places: set[Place]) -> None:
         self.world.tell(f"{self.process.name}: {callback} {sorted(places)}")
+        before = self.world.now
         self._callbacks[callback](self, [TopicPartition(*place) for place in sorted(places)])
+        if callback == "on_assign" and self.world.now > before:
+            raise AssertionError(f"{self.process.name}: its own partitions waited while new ones came")
 
     def _wait(self, timeout: float) -> None:
         """Waits for records in vain, or until the group has news."""
@@ -389,7 +448,14 @@ class Consumer(Client):
         random.shuffle(flowing)
         for place in flowing:
             end, most = self._end(place), min(count - len(found), random.randint(1, 6))
-            entries = self.broker.logs[place].read(self.position[place], most, end if self.committed_only else None)
+            if self.position[place] == OFFSET_END:
+                self.position[place] = end
+            log = self.broker.logs[place]
+            if not log.low <= self.position[place] <= log.end:
+                gone = Entry(place, self.position[place], None, None, [])
+                gone.failure = KafkaError(KafkaError._AUTO_OFFSET_RESET, "offset out of range")
+                return [gone]
+            entries = log.read(self.position[place], most, end if self.committed_only else None)
             if entries:
                 self.position[place] = entries[-1].at + 1
                 self._ended.pop(place, None)
@@ -406,7 +472,98 @@ class Consumer(Client):
         return log.stable(self.world.now) if self.committed_only else log.end
 
 
+class Admin(Client):
+    """confluent_kafka.admin.AdminClient, as `streaming.topics` uses it: what it tells was so when it was asked."""
+
+    def __init__(self, world: World, _: Mapping[str, Any]) -> None:
+        super().__init__(world)
+
+    def list_topics(self, timeout: float) -> Any:
+        self.call("list_topics")
+        return _Metadata(self.broker)
+
+    def describe_topics(self, asked: TopicCollection, request_timeout: float) -> dict[str, Answer]:
+        broker = self.broker
+        return self._answer(
+            {
+                name: _Described(broker.ids[name], sum(topic == name for topic, _ in broker.logs))
+                for name in asked.topic_names
+            }
+        )
+
+    def list_offsets(
+        self, asked: Mapping[TopicPartition, Any], isolation_level: Any, request_timeout: float
+    ) -> dict[TopicPartition, Answer]:
+        if isolation_level != IsolationLevel.READ_UNCOMMITTED:
+            raise AssertionError("the end for who reads committed is not simulated here")
+        logs = {partition: self.broker.logs[partition.topic, partition.partition] for partition in asked}
+        return self._answer(
+            {
+                partition: _Offset(logs[partition].low if at is OffsetSpec.earliest() else logs[partition].end)  # type: ignore[no-untyped-call]
+                for partition, at in asked.items()
+            }
+        )
+
+    def list_consumer_group_offsets(
+        self, asked: Sequence[ConsumerGroupTopicPartitions], request_timeout: float
+    ) -> dict[str, Answer]:
+        broker = self.broker
+        found = [TopicPartition(*p, offset, metadata=broker.notes.get(p)) for p, offset in broker.committed.items()]
+        return self._answer({asked[0].group_id: types.SimpleNamespace(topic_partitions=found)})
+
+    def _answer(self, values: Mapping[Any, Any]) -> dict[Any, Answer]:
+        """One request, however many futures: the first that is waited for waits for all of them."""
+        waited = Waited(self)
+        return {name: Answer(waited, value) for name, value in values.items()}
+
+
+@dataclass
+class _Described:
+    topic_id: str
+    count: int
+
+    @property
+    def partitions(self) -> range:
+        return range(self.count)
+
+
+@dataclass
+class _Offset:
+    offset: int
+
+
+@dataclass
+class Waited:
+    """A request of the admin's."""
+
+    admin: Admin
+    over: bool = False
+
+
+@dataclass
+class Answer:
+    """A future of the admin's: done at once, unless the broker is away."""
+
+    waited: Waited
+    value: Any
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float) -> Any:
+        if not self.waited.over:
+            self.waited.over = True
+            admin = self.waited.admin
+            admin.call("answer")
+            if admin.world.luck("broker away"):
+                admin.world.sleep(timeout)
+                fail(KafkaError._TIMED_OUT, "no answer", retriable=True)
+        return self.value
+
+
 class _Metadata:
+    cluster_id = "simulated"
+
     def __init__(self, broker: Broker) -> None:
         self.topics: dict[str, Any] = {}
         for topic, partition in broker.logs:
@@ -463,11 +620,19 @@ class Producer(Client):
         self.call("send_offsets")
         self._check_spent("send_offsets")
         if self.world.luck("hang"):
-            self.world.sleep(1e9)  # librdkafka 2.16 does, see `Publisher.hung`
+            # librdkafka 2.16 does, see `Publisher.hung`: for ever, or until long after it was given up.
+            self.world.sleep(self.world.random.choice((1e9, 12.0, 30.0)))
+            self._check_spent("send_offsets")
         if self._broken or self.world.luck("abort"):
             self._broken = self._broken or "the coordinator moved"
             fail(KafkaError._STATE, f"send_offsets: {self._broken}", abort=True)
         self._maybe_away("send_offsets", timeout)
+        if self.name not in self.broker.open and self.world.luck("id forgotten"):
+            self.broker.forgotten.add(self.name)
+        if self.name in self.broker.forgotten:
+            # librdkafka lets this transaction be aborted, and fails in the next one in the same way.
+            self._broken = "the transactional.id is not known"
+            fail(KafkaError.INVALID_PRODUCER_ID_MAPPING, f"send_offsets: {self._broken}", abort=True)
         self._flush()
         name, generation = group
         if name not in self.broker.members:
@@ -477,6 +642,7 @@ class Producer(Client):
             self._broken = "illegal generation"
             fail(KafkaError.ILLEGAL_GENERATION, "send_offsets: illegal generation", abort=True)
         self._open().offsets |= {(p.topic, p.partition): p.offset for p in offsets}
+        self._open().notes |= {(p.topic, p.partition): p.metadata for p in offsets}
         if self.world.luck("lost answer"):
             self.world.sleep(timeout)
             fail(KafkaError._TIMED_OUT, "send_offsets timed out, though it was done", retriable=True)
@@ -528,6 +694,8 @@ class Producer(Client):
 
     def _check_spent(self, step: str) -> None:
         if self.world.luck("lost producer"):
+            if self.world.random.random() < 0.5:  # its broker died, and has no transaction of it
+                fail(KafkaError.INVALID_TXN_STATE, f"{step}: invalid state", fatal=True)
             self._spent = True
         if self._spent or (self.epoch and self.broker.fenced(self.name, self.epoch)):
             self._spent = True

@@ -16,6 +16,7 @@ alone; every refused record in the dead letters once, and in no window; what rep
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import gc
 import itertools
@@ -25,6 +26,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -46,14 +48,15 @@ import xxhash
 from confluent_kafka import KafkaException
 from fixtures_scorer import REPOSITORY, START_MS, Shop, loaded_store, probabilities
 from greenlet import getcurrent, greenlet
-from simulated_kafka import Broker, Consumer, Entry, Place, Producer
+from simulated_kafka import Admin, Broker, Consumer, Entry, Place, Producer
 
 import streaming.loop
 import streaming.publish
 import streaming.reader
 import streaming.snapshots
+import streaming.topics
 from streaming.config import Config
-from streaming.errors import ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, ScorerError
+from streaming.errors import ArtifactMismatch, LogNotWhole, ModelUnavailable, ScorerError
 from streaming.event import (
     Actions,
     Decoder,
@@ -66,6 +69,7 @@ from streaming.event import (
     reason_of,
 )
 from streaming.health import Health
+from streaming.lineage import Lineages
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.poison import Poison, open_poison
@@ -75,6 +79,7 @@ from streaming.snapshot_folder import Writing
 from streaming.snapshots import Snapshots
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import EmbeddedStore, FeatureStore
+from streaming.topics import Topics
 from streaming.triton import Scores
 
 __all__ = ["Violation", "simulate"]
@@ -93,6 +98,14 @@ MEMORY = Path("/dev/shm")  # snapshots of a schedule live there: the disk is not
 HORIZON_MS = 8_000  # of `dedup`, where it is on
 TAKEN_BYTES = 600  # of a value, until the scorers are mended
 PIECE = 50  # schedules that a process takes at a time
+REFUSALS_MAX = 6  # of starts: then a schedule counts as refused for good
+HARMS = {
+    "retention": "are gone|out of range|begins at",
+    "topic made anew": "made anew",
+    "partition added": "had 3 partitions and has 4",
+    "group deleted": "has no offset of",
+}
+"""What is done to the log or the group in some schedules, and what a scorer that refuses to go on must say then."""
 TRACE = 100_000  # lines that a violation shows at most
 
 Origin = tuple[Place, int]
@@ -110,8 +123,10 @@ FAULTS = {
     "lost answer": 0.05,
     "lost producer": 0.004,
     "hang": 0.01,
+    "id forgotten": 0.01,
     "queue full": 0.02,
     "noise": 0.02,
+    "seek too early": 0.3,
     "model away": 0.05,
     "model slow": 0.05,
     "model mad": 0.015,
@@ -459,9 +474,9 @@ def arm(world: World, scorer: Scorer) -> None:
     def arm_decoder(decoder: Decoder[Any]) -> None:
         decode_all = decoder.decode_all
 
-        def decode(records: Sequence[Record]) -> Any:
+        def decode(records: Sequence[Record], **how: bool) -> Any:
             strike(world, "decode", *(str(record.value()) for record in records))
-            return decode_all(records)
+            return decode_all(records, **how)
 
         setattr(decoder, "decode_all", decode)  # noqa: B010 - of this one decoder
 
@@ -722,11 +737,12 @@ class Schedule:
     Args:
         mutate: changes each scorer before it runs, to see that a wrong one is caught.
         snapshots: whether snapshots are taken; default: the seed says it.
+        harm: what is done to the log; "": nothing; default: the seed says it.
     """
 
     def __init__(
         self, seed: int, faults: bool | Mapping[str, float], mutate: Callable[[Scorer], None],
-        snapshots: bool | None = None,
+        snapshots: bool | None = None, harm: str | None = None,
     ) -> None:  # fmt: skip
         self.world = World(seed, faults)
         self.number = seed % WORKLOADS
@@ -743,10 +759,19 @@ class Schedule:
         self.scorers: dict[str, tuple[Process, Flag, Task, Scorer | None]] = {}
         self.stores: list[EmbeddedStore] = []
         self.sent = False
+        self.given: list[Entry] = []  # actions that were sent
         # A quarter of the schedules take snapshots, far more often than anybody would.
         drawn = self.world.random.random() < 1 / 4
         self._folder = TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.folder = Path(self._folder.name) if (drawn if snapshots is None else snapshots) else None
+        # In an eighth of the schedules something is done to the log: then scorers may refuse, but never be wrong.
+        kinds = [kind for kind in HARMS if self.folder or kind != "group deleted"]
+        drawn_harm = luck.choice(kinds) if luck.random() < 1 / 8 and faults else ""
+        self.harm = drawn_harm if harm is None else harm
+        self.harm_at = luck.uniform(0.0, 8.0)
+        self.harmed = self.holds = False
+        self.refusals = 0
+        self.moved: Place | None = None
 
     def run(self) -> None:
         world = self.world
@@ -756,12 +781,12 @@ class Schedule:
             world.spawn(keeper, self._shop)
             world.spawn(keeper, self._supervise)
             try:
-                world.run(lambda: world.calm and self._answered())
+                world.run(self._over)
             except Stuck:
-                self._check()  # what is missing says more
+                self._check(whole=not self.harmed)  # what is missing says more
                 raise
             else:
-                self._check()
+                self._check(whole=self.refusals < REFUSALS_MAX)
             finally:
                 for process, *_ in self.scorers.values():
                     world.kill(process)
@@ -771,6 +796,12 @@ class Schedule:
                     store.clear()
                     store.load_history()
                 bench().stores[self.horizon_ms] += self.stores
+
+    def _over(self) -> bool:
+        """All is answered; or all refuse, which they must after most harms."""
+        if self.refusals >= REFUSALS_MAX:
+            return True
+        return self.world.calm and self._answered() and (not self.harmed or self.harm == "retention")
 
     def _append(self, entries: list[Entry], gaps: Mapping[int, int] = types.MappingProxyType({})) -> None:
         for number, entry in enumerate(entries):
@@ -785,7 +816,10 @@ class Schedule:
         while left or later:
             count = world.random.choice((1, 2, 6, 12))
             for entry, gap in left[:count]:
+                if self.moved and entry.key() in (b"0", b"1"):
+                    entry = dataclasses.replace(entry, place=self.moved)  # noqa: PLW2901 - as a producer has it now
                 self._append([entry], {0: gap})
+                self.given.append(entry)
             del left[:count]
             if later and world.random.random() < 0.3:
                 self._append([later.pop(0)])
@@ -801,10 +835,13 @@ class Schedule:
                 world.tell("the scorers are mended")
                 for process, *_ in self.scorers.values():
                     world.kill(process)
-            if not world.calm and (world.now > TROUBLE_S or (self.sent and self._answered())):
+            harm_to_come = self.harm and not self.harmed
+            if not world.calm and (world.now > TROUBLE_S or (self.sent and self._answered() and not harm_to_come)):
                 world.calm = True
                 world.tell("no more faults")
-            for number in range(PROCESSES):
+            if harm_to_come and world.now > self.harm_at and (self.holds or not world.calm):
+                self.harmed = self._do_harm()
+            for number in range(0 if self.holds else PROCESSES):
                 name = f"scorer-{number}"
                 if name not in self.scorers:
                     self._start(name)
@@ -822,6 +859,53 @@ class Schedule:
                 self._start(name)
             world.sleep(world.random.choice((0.2, 2.0)))
 
+    def _do_harm(self) -> bool:
+        """False: not yet."""
+        broker, luck = self.world.broker, self.world.random
+        noted = {topic for topic, _ in broker.notes}
+        if "actions" not in noted or len(noted) == 1:
+            return False  # nobody has begun yet: whatever is done now is how it was before
+        match self.harm:
+            case "retention":
+                lows = {place: luck.randint(0, broker.committed.get(place, 0)) for place, _ in self.action_logs}
+                if not any(lows.values()):
+                    return False
+                for place, low in lows.items():
+                    broker.logs[place].trim(low)
+                self.world.tell(f"broker: retention {lows}")
+            case "topic made anew":
+                broker.make_anew("actions")
+                self.action_logs = [(place, log) for place, log in broker.logs.items() if place[0] == "actions"]
+                # Filled past the old offsets, with other records at them.
+                self._append([dataclasses.replace(entry) for entry in reversed(self.given)])
+            case "partition added":
+                self.moved = broker.add_partition("actions")
+            case "group deleted":
+                return self._delete_group()
+        return True
+
+    def _delete_group(self) -> bool:
+        """Ends all scorers, waits until the group has missed them, and deletes it; only where all have snapshots."""
+        broker = self.world.broker
+        if not self.holds:
+            if not all(map(self._has_snapshot, range(PROCESSES))):
+                return False
+            self.holds = True
+            for process, *_ in self.scorers.values():
+                self.world.kill(process)
+        if broker.members or broker.open:
+            broker.expire()
+            return False
+        broker.delete_group()
+        self.holds = False
+        return True
+
+    def _has_snapshot(self, number: int) -> bool:
+        """Of some action, at least."""
+        manifests = sorted(Path(self._folder.name, f"scorer-{number}").glob("snapshot-*/manifest.json"))
+        stands = json.loads(manifests[-1].read_text())["snapshot"]["actions"] if manifests else []
+        return any(offset > 0 for *_, offset in stands)
+
     def _start(self, name: str) -> None:
         process, stop = Process(name), Flag(self.world)
         task = self.world.spawn(process, lambda: self._scorer(name, process, stop))
@@ -837,6 +921,7 @@ class Schedule:
         self.stores.append(store)
         try:
             waiting = Waiting(event, health.beat)
+            lineages = Lineages(config, Topics(config.kafka, waiting))
             publisher = Publisher(config.kafka, event, health.beat)
             publisher.start()
             health.ready("model")
@@ -853,12 +938,13 @@ class Schedule:
             if self.deadly:
                 journals = config.poison.model_copy(update={"folder": f"{self._folder.name}/poison"})
                 process.poison = open_poison(config.model_copy(update={"poison": journals}))
+            beside = functools.partial(Work, world)
             scorer = Scorer(
-                config, source=functools.partial(ActionSource, config.kafka, waiting),
-                dimensions=DimensionSource(config.kafka, waiting), store=store, encoder=bench().encoder,
-                model=Model(world, config, bench().encoder.digest), publisher=publisher, metrics=metrics,
-                health=health, stop=event, snapshots=snapshots, restored=restored, poison=process.poison,
-                step=world.point, start=lambda work: Work(world, work),
+                config, source=functools.partial(ActionSource, config.kafka, waiting, lineages, start=beside),
+                dimensions=DimensionSource(config.kafka, waiting, lineages), store=store, encoder=bench().encoder,
+                model=Model(world, config, bench().encoder.digest), lineages=lineages, publisher=publisher,
+                metrics=metrics, health=health, stop=event, snapshots=snapshots, restored=restored,
+                poison=process.poison, step=world.point, start=beside,
                 clock=lambda: START_MS / 1000 + world.now + world.wall_s,
             )  # fmt: skip
             if self.deadly:
@@ -866,8 +952,11 @@ class Schedule:
             self.mutate(scorer)
             self.scorers[name] = (*self.scorers[name][:3], scorer)
             scorer.run()
-        except OffsetOutOfRange:
-            raise
+        except LogNotWhole as refusal:
+            if not (self.harmed and re.search(HARMS[self.harm], str(refusal))):
+                raise
+            self.refusals += 1
+            world.tell(f"{name}: refuses: {refusal}")
         except (ScorerError, KafkaException, Defect) as error:
             world.tell(f"{name}: exits: {type(error).__name__}: {error}")
 
@@ -889,7 +978,8 @@ class Schedule:
         entries = self.world.broker.logs[topic, 0].entries
         return [e for e in entries if e.transaction is not None and e.transaction.state == "committed"]
 
-    def _check(self) -> None:
+    def _check(self, whole: bool = True) -> None:
+        """All that was published is right and there once; with `whole`, nothing is missing either."""
         letters = [_named(entry) for entry in self._output("dead_letters")]
         truth = bench().truth(self.number, frozenset(at for at, kind in letters if kind == "TooLarge"))
         scores, refused = dict(truth.scores), dict(truth.refused)
@@ -908,7 +998,7 @@ class Schedule:
             if newest.get(where, -1) > int(offset):
                 raise Violation(f"{ce_id} comes after {where}@{newest[where]}")
             newest[where] = int(offset)
-        if scores:
+        if scores and whole:
             raise Violation(f"never scored: {sorted(scores)}")
         for at, kind in letters:
             if at not in refused:
@@ -916,7 +1006,7 @@ class Schedule:
             wanted = refused.pop(at)
             if wanted != reason_of(kind, ""):
                 raise Violation(f"{at} was refused as {kind}, not as {wanted}")
-        if refused:
+        if refused and whole:
             raise Violation(f"not among the dead letters: {sorted(refused)}")
 
 
@@ -961,6 +1051,7 @@ def _simulated(world: World) -> Iterator[None]:
     abandoned = Writing.abandon
     changes: list[tuple[Any, str, Any]] = [
         (streaming.reader, "Consumer", lambda settings, **_: Consumer(world, settings)),
+        (streaming.topics, "AdminClient", lambda settings, **_: Admin(world, settings)),
         (streaming.publish, "Producer", lambda settings, **_: Producer(world, settings)),
         (streaming.snapshots, "threading", types.SimpleNamespace(Thread=writers.thread, Event=threading.Event)),
         (streaming.snapshots, "queue", types.SimpleNamespace(Queue=writers.queue)),
@@ -986,24 +1077,27 @@ def _simulated(world: World) -> Iterator[None]:
 
 def simulate(
     seed: int, *, faults: bool | Mapping[str, float] = True, mutate: Callable[[Scorer], None] = lambda _: None,
-    snapshots: bool | None = None,
+    snapshots: bool | None = None, harm: str | None = None,
 ) -> World:  # fmt: skip
     """Runs one schedule.
 
     Args:
         faults: with faults; or how often some of them come, whatever the seed says.
-        mutate, snapshots: see `Schedule`.
+        mutate, snapshots, harm: see `Schedule`.
 
     Raises:
         Violation: names the seed, and how to see it again.
     """
-    schedule = Schedule(seed, faults, mutate, snapshots)
+    schedule = Schedule(seed, faults, mutate, snapshots, harm)
     try:
         schedule.run()
     except BaseException as error:
         trace = "\n".join(schedule.world.trace)
         command = f"PYTHONPATH=.:tests {sys.executable} tests/simulator.py --replay {seed}"
         raise Violation(f"{trace}\nseed {seed}: {type(error).__name__}: {error}\nagain: {command}") from error
+    if schedule.harmed:
+        schedule.world.counts[schedule.harm] = 1
+        schedule.world.counts["refused for good"] = int(schedule.refusals >= REFUSALS_MAX)
     return schedule.world
 
 

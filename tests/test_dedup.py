@@ -23,9 +23,11 @@ from streaming.engine import BadRow
 from streaming.errors import ConfigError
 from streaming.event import Action
 from streaming.follower import Follower
+from streaming.lineage import Lineages
 from streaming.reader import Waiting
 from streaming.snapshots import identity
 from streaming.store import open_store
+from streaming.topics import Topics
 
 HORIZON_MS = 10
 
@@ -219,7 +221,8 @@ def test_the_predict_servers_copy_leaves_repeats_out(stage: Stage, shop: Shop) -
 
 def test_a_snapshot_belongs_to_its_horizon(stage: Stage) -> None:
     def of(horizon_s: float) -> dict[str, str]:
-        return identity(stage.config(dedup={"horizon_s": horizon_s}), Waiting(threading.Event()))
+        config = stage.config(dedup={"horizon_s": horizon_s})
+        return identity(config, Lineages(config, Topics(config.kafka, Waiting(threading.Event()))))
 
     assert of(0).keys() ^ of(1).keys() == {"[dedup]"}
     assert of(1)["[dedup]"] != of(2)["[dedup]"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from confluent_kafka import Producer
 from fixtures_scorer import PARTITIONS, Shop, Stage, check, loaded_store, poison, running, wait_until
 from prometheus_client import generate_latest
 
@@ -90,6 +91,43 @@ def test_aborted_transactions_are_done_again_from_the_same_state(
     check(found, truth)
     assert len(found.dead) == 2
     assert len(stage.collect(len(shop.actions), 2, "read_uncommitted").records) > len(shop.actions)
+
+
+def lags(scorer: Scorer) -> list[float]:
+    """Of each partition, as its /metrics says."""
+    lines = generate_latest(scorer.metrics.registry).decode().splitlines()
+    return [float(line.split()[-1]) for line in lines if line.startswith("jd_intent_consumer_lag{")]
+
+
+def test_behind_a_transactional_producer_lag_is_zero_and_records_need_no_time(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder
+) -> None:
+    stage.send_shop(Shop([], shop.users, shop.products, shop.comments))
+    ids = {"bootstrap.servers": stage.bootstrap, "transactional.id": f"shop-{stage.name}"}
+    producer = Producer({**ids, "partitioner": "murmur2_random"})
+    producer.init_transactions(30)
+
+    def put(actions: list[dict[str, Any]], end: Callable[[float], None]) -> None:
+        producer.begin_transaction()
+        for action in actions:
+            producer.produce(
+                stage.topics["actions"], json.dumps(action), action["user_id"], timestamp=-1, headers={"trace": "x"}
+            )
+        producer.flush(30)
+        end(30)
+
+    half = len(shop.actions) // 2
+    with running(stage.config(), scorer_encoder) as scorer:
+        for sent, actions in ((half, shop.actions[:half]), (len(shop.actions), shop.actions[half:])):
+            put(actions, producer.commit_transaction)
+            put(actions[:9], producer.abort_transaction)
+            found = stage.collect(sent)
+            wait_until(lambda: lags(scorer) == [0.0] * PARTITIONS, "nothing is behind")
+        assert "jd_intent_event_to_score_seconds_count 0.0" in generate_latest(scorer.metrics.registry).decode()
+    with running(stage.config(), scorer_encoder) as scorer:  # its state is of the same records
+        wait_until(lambda: not scorer.health.missing(), "ready")
+        assert scorer.store.sizes()["JD_db.bo_action"][0] == len(shop.actions)
+    check(found, truth)
 
 
 def test_a_message_too_large_for_the_dead_letter_topic_is_cut_and_stops_nothing(

@@ -201,6 +201,35 @@ def test_the_broker_killed_and_back(stage: Stage, shop: Shop, truth: dict[str, f
     check(found, truth)
 
 
+# `jd-intent-score run`, whose imports do not come to an end.
+IMPORTING = """
+import sys, time
+
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "streaming.run":
+            print("importing", flush=True)
+            try:
+                time.sleep(3600)
+            except BaseException:
+                pass
+
+sys.meta_path.insert(0, Slow())
+sys.argv = ["jd-intent-score", *sys.argv[1:]]
+from streaming.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_while_it_is_imported_it_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    argv = [sys.executable, "-c", IMPORTING, "run"]
+    with Process("importing", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
+        wait_until(lambda: "importing" in (tmp_path / "scorer.log").read_text(), "it imports")
+        process.popen.send_signal(number)
+        assert process.popen.wait(30) == 0, process.tail()
+
+
 def test_told_to_stop_while_no_broker_answers(stage: Stage, tmp_path: Path) -> None:
     port = free_ports(1)[0]
     nowhere = {"bootstrap_servers": f"127.0.0.1:{free_ports(1)[0]}", "give_up_after_s": 600.0}

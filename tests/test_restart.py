@@ -17,10 +17,12 @@ from deploy.kafka.broker import Broker
 from deploy.process import Process
 from streaming.config import Config
 from streaming.encode import Encoder
-from streaming.errors import FolderTaken, OffsetOutOfRange
+from streaming.errors import FolderTaken, LogNotWhole, OffsetOutOfRange
+from streaming.lineage import Lineages
 from streaming.loop import Scorer
 from streaming.reader import Waiting
 from streaming.source import DimensionSource
+from streaming.topics import Topics
 
 
 def replayed(scorer: Scorer) -> int:
@@ -164,8 +166,8 @@ def test_a_snapshot_that_the_topic_does_not_reach_back_to_is_refused_unless_told
     with running(stage.config(snapshots=later), scorer_encoder):
         stage.collect(200)
     delete_records(stage.bootstrap, stage.topics["actions"], [end - 2 for end in stage.committed()])
-    message = r"stands at offset \d+, but the topic begins at \d+: .* set kafka.begin_anew for one start"
-    with pytest.raises(OffsetOutOfRange, match=message), running(stage.config(snapshots=later), scorer_encoder) as one:
+    message = r"begins at offset \d+: the records before it are gone, .* kafka.begin_anew = true for one start"
+    with pytest.raises(LogNotWhole, match=message), running(stage.config(snapshots=later), scorer_encoder) as one:
         wait_until(one.stop.is_set, "it gives up")
     anew = stage.config(snapshots=later, kafka={"begin_anew": True})
     with running(anew, scorer_encoder) as one:
@@ -184,8 +186,9 @@ def test_dimension_rows_that_came_while_nobody_read_are_read_before_it_goes_on(s
         return found
 
     stage.send(comments(0, 10))
-    dimensions = DimensionSource(stage.config().kafka, Waiting(threading.Event()))
-    dimensions.restart()
+    config, waiting = stage.config(), Waiting(threading.Event())
+    dimensions = DimensionSource(config.kafka, waiting, Lineages(config, Topics(config.kafka, waiting)))
+    dimensions.restart({})
     assert read() == 10
     stage.send(comments(10, 15))
     dimensions.look_again()

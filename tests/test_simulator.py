@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import simulator
 import structlog
 from simulator import FAULTS, PROCESSES, TRIES_MAX, Violation, simulate
 
+from streaming.beside import Outcome
 from streaming.dedup import SeenRequests
 from streaming.event import Actions, action_columns
 from streaming.loop import Batch, Scorer
@@ -36,7 +38,7 @@ def test_whatever_fails_each_event_is_scored_once_in_order_from_the_right_state(
     seen: Counter[str] = Counter()
     for seed in range(SCHEDULES):
         seen.update(simulate(seed).counts)
-    assert seen.keys() == {*FAULTS, "deadly"}  # each kind of fault was met
+    assert seen.keys() >= {*FAULTS, "deadly", "topic made anew", "partition added", "retention"}  # each kind was met
 
 
 def test_without_faults_nothing_is_restarted() -> None:
@@ -52,6 +54,16 @@ def test_a_deadly_record_kills_so_often_and_then_no_more() -> None:
         assert world.counts.keys() == {"deadly"}
         # Both processes read the dimension topics, and all the deaths of a process may have been in other company.
         assert TRIES_MAX <= world.counts["deadly"] <= 2 * PROCESSES * (1 + TRIES_MAX)
+
+
+def test_a_transactional_id_that_the_broker_has_forgotten_costs_one_transaction() -> None:
+    only = {**dict.fromkeys(FAULTS, 0.0), "id forgotten": 0.2}
+    for seed in (0, 2, 3):
+        world = simulate(seed, faults=only, harm="")
+        assert world.counts.keys() == {"id forgotten"}
+        assert not [line for line in world.trace if "exits" in line]
+        starts, producers = (sum(line.endswith(end) for line in world.trace) for end in (": starts", ": init"))
+        assert producers == starts + world.counts["id forgotten"]
 
 
 def test_a_seed_names_one_schedule() -> None:
@@ -94,7 +106,7 @@ def commits_offsets_before_scores(scorer: Scorer) -> None:
     def early(batch: Batch, scores: Any, group: Any) -> None:
         if batch.ends:
             publisher.begin()
-            publisher.offsets(batch.ends, group)
+            publisher.offsets(batch.ends, group, scorer.lineages.note)
             publisher.commit()
         commit(dataclasses.replace(batch, ends={}), scores, group)
 
@@ -108,7 +120,7 @@ def commits_scores_before_offsets(scorer: Scorer) -> None:
         commit(dataclasses.replace(batch, ends={}), scores, group)
         if batch.ends:
             publisher.begin()
-            publisher.offsets(batch.ends, group)
+            publisher.offsets(batch.ends, group, scorer.lineages.note)
             publisher.commit()
 
     change(scorer, "commit", late)
@@ -220,6 +232,36 @@ def stays_paused_when_a_partition_comes_and_goes_again(scorer: Scorer) -> None:
     change(scorer.rebuild, "_refused", asked)
 
 
+def lets_its_own_partitions_wait_while_it_asks_where_new_ones_start(scorer: Scorer) -> None:
+    def at_once(work: Callable[[], None]) -> Outcome:
+        done = Future[None]()
+        work()
+        done.set_result(None)
+        return done
+
+    change(scorer.source, "_start", at_once)
+
+
+def lets_new_partitions_flow_from_their_ends(scorer: Scorer) -> None:
+    change(scorer.source, "_sought", lambda partition, offset: True)
+
+
+def begins_at_the_first_record_that_is_left(scorer: Scorer) -> None:
+    change(scorer.lineages, "begin", lambda partition, span: span.low)
+
+
+def does_not_ask_whether_the_topic_is_the_same(scorer: Scorer) -> None:
+    change(scorer.topics, "compare", lambda now: None)
+
+
+def does_not_compare_what_the_group_has_noted(scorer: Scorer) -> None:
+    change(scorer.lineages, "look", lambda waiting: None)
+
+
+def publishes_again_what_the_group_has_forgotten(scorer: Scorer) -> None:
+    change(scorer.lineages, "forgotten", lambda held: None)
+
+
 def leaves_repeats_uncommitted(scorer: Scorer) -> None:
     submit = scorer.submit
     change(scorer, "submit", lambda batch: submit(batch) if batch and (batch.records or batch.dead) else None)
@@ -240,7 +282,19 @@ RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
 }
 """Where to begin with a fault that few schedules bring to light, and what makes them more."""
 
-SNAPSHOTS = {takes_snapshots_that_name_an_earlier_offset, forgets_requests_at_a_restart}
+HARMS: dict[Callable[[Scorer], None], str] = {
+    begins_at_the_first_record_that_is_left: "retention",
+    does_not_ask_whether_the_topic_is_the_same: "topic made anew",
+    does_not_compare_what_the_group_has_noted: "partition added",
+    publishes_again_what_the_group_has_forgotten: "group deleted",
+}
+"""What has to be done to the log, so that it shows."""
+
+SNAPSHOTS = {
+    takes_snapshots_that_name_an_earlier_offset,
+    forgets_requests_at_a_restart,
+    publishes_again_what_the_group_has_forgotten,
+}
 """What only a restart from a snapshot can bring to light."""
 
 
@@ -268,11 +322,17 @@ SNAPSHOTS = {takes_snapshots_that_name_an_earlier_offset, forgets_requests_at_a_
         counts_repeats_when_it_reads_the_log_again,
         leaves_repeats_uncommitted,
         stays_paused_when_a_partition_comes_and_goes_again,
+        lets_its_own_partitions_wait_while_it_asks_where_new_ones_start,
+        lets_new_partitions_flow_from_their_ends,
+        begins_at_the_first_record_that_is_left,
+        does_not_ask_whether_the_topic_is_the_same,
+        does_not_compare_what_the_group_has_noted,
+        publishes_again_what_the_group_has_forgotten,
     ],
 )
 def test_the_simulator_catches_a_loop_that(wrong: Callable[[Scorer], None]) -> None:
     first, rates = RARE.get(wrong, (0, {}))
     with pytest.raises(Violation, match=r"seed \d+: .*\nagain: ") as caught:  # noqa: PT012 - the first that fails
         for seed in range(first, first + MUTANT_SCHEDULES):
-            simulate(seed, mutate=wrong, faults=rates, snapshots=wrong in SNAPSHOTS or None)
+            simulate(seed, mutate=wrong, faults=rates, snapshots=wrong in SNAPSHOTS or None, harm=HARMS.get(wrong))
     print(str(caught.value).splitlines()[-2])

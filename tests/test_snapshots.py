@@ -9,17 +9,19 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fixtures_scorer import REPOSITORY, Shop, loaded_store
 
 from streaming.config import Config, Store
-from streaming.errors import FolderTaken
+from streaming.errors import ConfigError, FolderTaken
 from streaming.event import Action, action_columns
+from streaming.lineage import Lineages
 from streaming.metrics import Metrics
+from streaming.poison import open_poison
 from streaming.snapshot_folder import SnapshotFolder, Writing
-from streaming.snapshots import Snapshots, Standing
+from streaming.snapshots import Snapshots, Standing, load_state
 from streaming.store import EmbeddedStore
 
 IDENTITY = {"Kafka cluster": "c", "topic actions": "t"}
@@ -277,6 +279,36 @@ def test_a_full_disk_costs_the_snapshot_only(
     copy, found = restored(folder)
     assert found is not None
     assert found.actions == {("actions", 0): 402}
+    assert same(store, copy, shop)
+
+
+def full_disk(path: object, *_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_on_a_disk_that_is_full_at_the_start_the_flow_goes_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("streaming.snapshots.identity", lambda *_: IDENTITY)
+    metrics, lineages = Metrics(), cast(Lineages, None)
+    settings = config(tmp_path / "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full_disk)
+        assert load_state(settings, EmbeddedStore(settings.store), lineages, metrics) == (None, None)
+        assert not open_poison(settings).wary
+    assert capsys.readouterr().out.count("the disk is full") == 2
+    assert metrics.snapshot_failures._value.get() == 1
+    with pytest.raises(ConfigError, match=r"snapshots\.folder: /proc/nowhere"):  # a wrong folder is no full disk
+        load_state(config(Path("/proc/nowhere")), EmbeddedStore(settings.store), lineages, metrics)
+
+
+def test_what_a_full_disk_holds_is_restored(filled: tuple[EmbeddedStore, Path], shop: Shop) -> None:
+    store, folder = filled
+    lock = folder / "one" / "lock"
+    lock.unlink()
+    lock.symlink_to("/dev/full")  # it can be locked, and not written
+    copy, found = restored(folder)
+    assert found is not None
     assert same(store, copy, shop)
 
 

@@ -24,6 +24,7 @@ from batch.spark import SparkFailed, extract, read_scripts
 from deploy import environments
 from deploy.process import Process, free_ports
 from streaming.engine import UnsupportedSQL
+from streaming.output_folder import mark
 
 CREATE = "CREATE DATABASE d; USE d; CREATE TABLE t(a string, b bigint, c timestamp);"
 LOAD = "LOAD DATA INFILE '/root/project/data/JD_data/t/*.parquet' INTO TABLE t OPTIONS(format='parquet');"
@@ -123,10 +124,11 @@ def test_a_spark_that_dies_leaves_the_older_features_and_no_litter(
     out = tmp_path / "out"
     out.mkdir()
     (out / "older.parquet").touch()
+    mark(out, "features")
     with pytest.raises(SparkFailed, match=r"(?s)status 7 .*no space left"):
         extract(world, out)
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert [path.name for path in out.iterdir()] == ["older.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == [".jd-intent", "older.parquet"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["envs", "out", "tmp"]
 
 

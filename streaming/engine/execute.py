@@ -9,6 +9,7 @@ import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.offline import as_of
 from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, plan
+from streaming.engine.reach import Folders
 from streaming.engine.rows import encode, schema_of
 from streaming.engine.runner import Deployment, Runner, wall_clock
 from streaming.engine.shape import Shape, shape
@@ -75,6 +77,7 @@ class Engine:
 
     def __init__(self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock) -> None:
         self._paths = dict(paths or {})
+        self._folders: Folders | None = None  # none: as far as this process's user can reach
         self._clock = clock
         self._pool = Pool()
         self._databases: set[str] = set()
@@ -131,6 +134,21 @@ class Engine:
             self._plan(statement, script)
         # SET: one process has no execution modes, and every job is synchronous
 
+    def confine(self, folders: Iterable[Path]) -> None:
+        """From now on statements touch only files below `folders`, for whoever may run statements but not more."""
+        self._folders = Folders(folders)
+
+    def reach(self, statement: s.LoadData | s.Outfile) -> str:
+        """The path of the file, folder or pattern that a statement touches: all of them ask here.
+
+        Raises:
+            OutOfReach: it lies outside of the folders of `confine`.
+        """
+        path = files.resolve(statement.path, self._paths)
+        if self._folders is None:
+            return path
+        return self._folders.to_write(path) if isinstance(statement, s.Outfile) else self._folders.to_read(path)
+
     def _find(self, name: tuple[str, ...]) -> Table | None:
         database, table = name if len(name) == 2 else (self._database, name[-1])
         return self._tables.get((database, table))
@@ -183,6 +201,7 @@ class Engine:
             raise point(script, statement.at, f"unknown {statement.kind} {'.'.join(statement.name)}")
 
     def _load(self, statement: s.LoadData, script: str) -> None:
+        place = self.reach(statement)
         table = self._table(statement.table, script, statement.at)
         try:
             options = load_options(statement.options)
@@ -190,13 +209,14 @@ class Engine:
             raise BadRow(f"LOAD DATA INTO TABLE {table.name}: {error}") from None
         if options.mode == "error_if_exists" and table.count and "mode" in statement.options:
             raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
-        self._dropped += load(table, files.resolve(statement.path, self._paths), options, self._pool)
+        self._dropped += load(table, place, options, self._pool)
 
     def _write(self, statement: s.Outfile, script: str) -> None:
+        path = self.reach(statement)
         try:
             outfile_options(statement.options)  # before the query, which may take long
             answer = self._query(statement.select, script)
-            files.write(answer, files.resolve(statement.path, self._paths), statement.options)
+            files.write(answer, path, statement.options)
         except BadFile as error:
             raise BadRow(f"INTO OUTFILE '{statement.path}': {error}") from None
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import glob
-import os
-import shutil
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from streaming.engine.errors import BadRow
+from streaming.errors import OutputRefused
+from streaming.output_folder import appending, replacing
 from streaming.tablefile import outfile_options, write_csv
 
 __all__ = ["resolve", "write"]
@@ -33,10 +34,11 @@ def resolve(path: str, prefixes: Mapping[str, str]) -> str:
 def write(table: pa.Table, folder: str, options: Mapping[str, object]) -> None:
     """Writes one file into `folder`, which appears whole or not at all.
 
-    `mode`: 'error_if_exists' (the default), 'overwrite' or 'append'.
+    `mode`: 'error_if_exists' (the default); 'overwrite', which replaces only what INTO OUTFILE wrote, or an empty
+    folder; 'append', which adds a file to whatever folder and changes nothing in it.
 
     Raises:
-        BadRow: the folder is there already, or an option is unknown.
+        BadRow: the folder is there already, or holds something else; an option is unknown.
     """
     kind = str(options.get("format", "csv")).lower()
     mode = str(options.get("mode", "error_if_exists")).lower()
@@ -45,19 +47,19 @@ def write(table: pa.Table, folder: str, options: Mapping[str, object]) -> None:
     target = Path(folder)
     if target.exists() and mode == "error_if_exists":
         raise BadRow(f"{folder} exists already (mode='error_if_exists')")
-    part = len(list(target.glob(f"part-*.{kind}"))) if mode == "append" and target.exists() else 0
-    building = target.with_name(f".{target.name}.{os.getpid()}")
-    building.mkdir(parents=True, exist_ok=True)
-    name = f"part-{part:05d}.{kind}"
+    more = mode == "append" and target.exists()
+    taken = {file.name for file in target.glob(f"part-*.{kind}")} if more else ()
+    name = next(name for n in itertools.count() if (name := f"part-{n:05d}.{kind}") not in taken)
+    try:
+        with appending(target, "outfile") if more else replacing(target, "outfile") as building:
+            _write_part(table, building, name, kind, options)
+    except OutputRefused as error:
+        raise BadRow(str(error)) from None
+
+
+def _write_part(table: pa.Table, building: Path, name: str, kind: str, options: Mapping[str, object]) -> None:
     if kind == "parquet":
         pyarrow.parquet.write_table(table, building / name)
     else:
         with (building / name).open("xb") as out:
             write_csv(table, out, outfile_options(options))
-    if mode == "append" and target.exists():
-        (building / name).replace(target / name)
-        building.rmdir()
-        return
-    if target.exists():
-        shutil.rmtree(target)
-    building.replace(target)
