@@ -251,10 +251,14 @@ def create_app(
         "/predict",
         response_model_exclude_unset=True,
         responses={
+            401: {"model": Problem, "description": "the token is missing or wrong"},
             413: {"model": Problem, "description": f"the body is larger than {BODY_BYTES_MAX} bytes"},
             415: {"model": Problem, "description": "Content-Type says that the body is something else than JSON"},
             500: {"model": Problem, "description": "Triton serves a model of another encoder"},
-            503: {"model": Problem, "description": "the state is being rebuilt, or Triton is away; see Retry-After"},
+            503: {
+                "model": Problem,
+                "description": "the state is being rebuilt, Triton is away, or too many are connected; see Retry-After",
+            },
         },
     )
     def predict(row: Row, ids: bool = False) -> Prediction:  # type: ignore[valid-type]  # made of the deployment above
