@@ -216,10 +216,12 @@ class Scorer:
         except Stopped as why:
             self.in_flight = None
             _log.warning("left before all was published: the next start reads it again", why=str(why))
-        except BaseException:
+        except BaseException as error:
+            self.health.leave(error)
             self.in_flight = None  # leaving the group settles what is in flight: not after a failure
             raise
         finally:
+            self.health.leave()
             self.health.not_ready("assignment", "stopping")
             if self.snapshots is not None:
                 self.snapshots.abandon()

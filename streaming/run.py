@@ -51,6 +51,7 @@ from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import open_store
 from streaming.triton import Model
+from streaming.watchdog import watched
 from streaming.workers import supervise
 
 __all__ = ["exit_status", "main", "run"]
@@ -116,6 +117,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
     metrics, health = Metrics(), Health(config.http.stalled_s)
     with (
         contextlib.suppress(Stopped),
+        _watched(health, config.http.stalled_s),
         HttpServer(config.http, health, metrics.registry) as server,
         contextlib.ExitStack() as stack,
     ):
@@ -160,6 +162,16 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         gc.freeze()
         scorer.run()
     _log.info("stopped")
+
+
+def _watched(health: Health, stalled_s: float) -> contextlib.AbstractContextManager[None]:
+    if threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext()  # a test's
+
+    def status_of(why: BaseException) -> int:
+        return exit_status(why) if isinstance(why, ScorerError | UnsupportedSQL | KafkaException) else 1
+
+    return watched(health, stalled_s, status_of)
 
 
 def wait_for_store(config: Config, load_store: Callable[[], T], health: Health, stop: threading.Event) -> T:

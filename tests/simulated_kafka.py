@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 if TYPE_CHECKING:
     from simulator import Process, Task, World
@@ -232,6 +232,7 @@ class Consumer(Client):
         self.paused: set[Place] = set()
         self.name: str | None = None
         self.owned: set[Place] = set()
+        self._unfetched: set[Place] = set()  # assigned just now
         self._ended: dict[Place, int] = {}
         self._callbacks: dict[str, Callable[[Any, list[TopicPartition]], None]] = {}
         self._subscribed = False
@@ -241,23 +242,25 @@ class Consumer(Client):
         self._callbacks, self._subscribed = callbacks, True
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
-        self.position = {(p.topic, p.partition): p.offset for p in partitions}
-        self.paused, self._ended = set(), {}
-        if self._subscribed:
-            self._own(set(self.position))
+        self.position, self.paused, self._ended = {}, set(), {}
+        self._add(partitions)
 
     def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
-        self.position |= {(p.topic, p.partition): p.offset for p in partitions}
-        self._own(set(self.position))
+        self._add(partitions)
 
     def unassign(self) -> None:
         self.position = {}
-        self._own(set())
 
     def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
-            self.position.pop((partition.topic, partition.partition), None)
-        self._own(set(self.position))
+            del self.position[partition.topic, partition.partition]
+
+    def _add(self, partitions: Sequence[TopicPartition]) -> None:
+        new = {(p.topic, p.partition): p.offset for p in partitions}
+        if self._subscribed and not new.keys() <= self.owned:
+            raise AssertionError(f"{self.process.name} assigns {new}, of which the group has given it {self.owned}")
+        self.position |= new
+        self._unfetched |= new.keys()
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         self.paused |= {(p.topic, p.partition) for p in partitions}
@@ -269,7 +272,7 @@ class Consumer(Client):
         place = (partition.topic, partition.partition)
         if place not in self.position:
             fail(KafkaError._STATE, f"seek of {place}, which is not assigned")
-        if self.position[place] == OFFSET_END and self.world.luck("seek too early"):
+        if place in self._unfetched and self.world.luck("seek too early"):
             fail(KafkaError._STATE, f"seek of {place}, which is not fetched yet")
         self.position[place] = partition.offset
 
@@ -338,9 +341,15 @@ class Consumer(Client):
     def _tell(self, callback: str, places: set[Place]) -> None:
         self.world.tell(f"{self.process.name}: {callback} {sorted(places)}")
         before = self.world.now
+        if callback == "on_assign":
+            self._own(self.owned | places)
         self._callbacks[callback](self, [TopicPartition(*place) for place in sorted(places)])
-        if callback == "on_assign" and self.world.now > before:
+        if callback != "on_assign":
+            self._own(self.owned - places)
+        elif self.world.now > before:
             raise AssertionError(f"{self.process.name}: its own partitions waited while new ones came")
+        if not self.position.keys() <= self.owned:
+            raise AssertionError(f"{self.process.name} keeps {self.position}, but the group gave it {self.owned}")
 
     def _wait(self, timeout: float) -> None:
         """Waits for records in vain, or until the group has news."""
@@ -376,8 +385,6 @@ class Consumer(Client):
         if self.owned - target or (broker.eager and not member.fresh and self.owned):
             gone = set(self.owned) if broker.eager else self.owned - target
             self._tell("on_revoke", gone)
-            if self.owned & gone:
-                raise AssertionError(f"{self.process.name} keeps {self.owned & gone}, which the group has taken")
             return
         free = {place for place in target - self.owned if broker.owners.get(place, self.name) == self.name}
         if broker.eager and free != target - self.owned:
@@ -395,11 +402,10 @@ class Consumer(Client):
             return [nowhere]
         found: list[Entry] = []
         flowing = [place for place in sorted(self.position) if place not in self.paused]
+        self._unfetched.clear()
         random.shuffle(flowing)
         for place in flowing:
             end, most = self._end(place), min(count - len(found), random.randint(1, 6))
-            if self.position[place] == OFFSET_END:
-                self.position[place] = end
             entries = self.broker.logs[place].read(self.position[place], most, end if self.committed_only else None)
             if entries:
                 self.position[place] = entries[-1].at + 1
