@@ -265,14 +265,20 @@ def hang():
     time.sleep(3600)
 
 class Hanging(Consumer):
+    member = False
+
+    def subscribe(self, *arguments, **callbacks):
+        self.member = True
+        super().subscribe(*arguments, **callbacks)
+
     def close(self):
-        if sys.argv[2] == "close":
+        if sys.argv[2] == "close" and self.member:
             hang()
         super().close()
 
     def consume(self, *arguments):
         messages = super().consume(*arguments)
-        if sys.argv[2] == "consume" and messages:
+        if sys.argv[2] == "consume" and self.member and messages:
             hang()
         return messages
 

@@ -261,7 +261,13 @@ RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
     gives_up_what_was_read_behind_a_batch: (0, {"model slow": 0.3, "rebalance": 0.03}),
     takes_snapshots_that_name_an_earlier_offset: (0, {"crash": 0.02, "freeze": 0.0, "rebalance": 0.0}),
     forgets_requests_at_a_restart: (20, {"crash": 0.02}),
-    stays_paused_when_a_partition_comes_and_goes_again: (0, {"rebalance": 0.1}),
+    stays_paused_when_a_partition_comes_and_goes_again: (
+        20,
+        {
+            **dict.fromkeys(("model slow", "model away", "crash", "freeze", "stop", "lost producer", "hang"), 0.0),
+            "rebalance": 0.1,
+        },
+    ),
 }
 """Where to begin with a fault that few schedules bring to light, and what makes them more."""
 
