@@ -232,7 +232,6 @@ class Consumer(Client):
         self.paused: set[Place] = set()
         self.name: str | None = None
         self.owned: set[Place] = set()
-        self._unfetched: set[Place] = set()  # assigned just now
         self._ended: dict[Place, int] = {}
         self._callbacks: dict[str, Callable[[Any, list[TopicPartition]], None]] = {}
         self._subscribed = False
@@ -260,7 +259,6 @@ class Consumer(Client):
         if self._subscribed and not new.keys() <= self.owned:
             raise AssertionError(f"{self.process.name} assigns {new}, of which the group has given it {self.owned}")
         self.position |= new
-        self._unfetched |= new.keys()
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         self.paused |= {(p.topic, p.partition) for p in partitions}
@@ -272,8 +270,8 @@ class Consumer(Client):
         place = (partition.topic, partition.partition)
         if place not in self.position:
             fail(KafkaError._STATE, f"seek of {place}, which is not assigned")
-        if place in self._unfetched and self.world.luck("seek too early"):
-            fail(KafkaError._STATE, f"seek of {place}, which is not fetched yet")
+        if self.world.luck("seek too early"):
+            fail(KafkaError._STATE, f"seek of {place}, which librdkafka has not begun to fetch")
         self.position[place] = partition.offset
 
     def consume(self, count: int, timeout: float) -> list[Entry]:
@@ -402,7 +400,6 @@ class Consumer(Client):
             return [nowhere]
         found: list[Entry] = []
         flowing = [place for place in sorted(self.position) if place not in self.paused]
-        self._unfetched.clear()
         random.shuffle(flowing)
         for place in flowing:
             end, most = self._end(place), min(count - len(found), random.randint(1, 6))

@@ -113,7 +113,7 @@ FAULTS = {
     "id forgotten": 0.01,
     "queue full": 0.02,
     "noise": 0.02,
-    "seek too early": 0.3,
+    "seek too early": 0.1,
     "model away": 0.05,
     "model slow": 0.05,
     "model mad": 0.015,
@@ -758,7 +758,7 @@ class Schedule:
             world.spawn(keeper, self._shop)
             world.spawn(keeper, self._supervise)
             try:
-                world.run(lambda: world.calm and self._answered())
+                world.run(lambda: world.calm and self.sent and self._answered())
             except Stuck:
                 self._check()  # what is missing says more
                 raise

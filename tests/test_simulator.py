@@ -258,7 +258,7 @@ def seen_by(scorer: Scorer) -> SeenRequests | None:
 
 RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
     publishes_what_is_not_its_own_any_more: (0, {"rebalance": 0.05}),
-    gives_up_what_was_read_behind_a_batch: (0, {"model slow": 0.3, "rebalance": 0.03}),
+    gives_up_what_was_read_behind_a_batch: (0, {"model slow": 0.5, "rebalance": 0.05}),
     takes_snapshots_that_name_an_earlier_offset: (0, {"crash": 0.02, "freeze": 0.0, "rebalance": 0.0}),
     forgets_requests_at_a_restart: (20, {"crash": 0.02}),
     stays_paused_when_a_partition_comes_and_goes_again: (
