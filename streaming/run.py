@@ -26,6 +26,7 @@ from streaming.config import Config, load, masked
 from streaming.durable import waits
 from streaming.encode import Encoder
 from streaming.errors import ArtifactMismatch, ModelUnavailable, Stopped, StoreUnavailable
+from streaming.exits import exit_status
 from streaming.health import Health, HttpServer
 from streaming.lineage import Lineages
 from streaming.login import Login
@@ -40,6 +41,7 @@ from streaming.source import ActionSource, DimensionSource
 from streaming.store import open_store
 from streaming.topics import Topics
 from streaming.triton import Model
+from streaming.watchdog import watched
 from streaming.workers import supervise
 
 __all__ = ["main", "run"]
@@ -90,6 +92,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
     with (
         contextlib.suppress(Stopped),
         named(config.kafka, of_run(config.kafka)),
+        _watched(health, config.http.stalled_s),
         HttpServer(config.http, health, metrics.registry) as server,
         contextlib.ExitStack() as stack,
     ):
@@ -138,6 +141,12 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         gc.freeze()
         scorer.run()
     _log.info("stopped")
+
+
+def _watched(health: Health, stalled_s: float) -> contextlib.AbstractContextManager[None]:
+    if threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext()  # a test's
+    return watched(health, stalled_s, exit_status)
 
 
 def wait_for_store(config: Config, load_store: Callable[[], T], health: Health, stop: threading.Event) -> T:
