@@ -274,14 +274,17 @@ def seen_by(scorer: Scorer) -> SeenRequests | None:
 
 RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
     publishes_what_is_not_its_own_any_more: (0, {"rebalance": 0.05}),
-    gives_up_what_was_read_behind_a_batch: (0, {"model slow": 0.5, "rebalance": 0.05}),
+    gives_up_what_was_read_behind_a_batch: (
+        375,
+        {"model slow": 0.5, "rebalance": 0.05, "crash": 0.0, "freeze": 0.0},
+    ),
     takes_snapshots_that_name_an_earlier_offset: (0, {"crash": 0.02, "freeze": 0.0, "rebalance": 0.0}),
     forgets_requests_at_a_restart: (20, {"crash": 0.02}),
     stays_paused_when_a_partition_comes_and_goes_again: (
-        20,
+        100,
         {
             **dict.fromkeys(("model slow", "model away", "crash", "freeze", "stop", "lost producer", "hang"), 0.0),
-            "rebalance": 0.1,
+            "rebalance": 0.04,
         },
     ),
 }
