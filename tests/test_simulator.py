@@ -58,12 +58,15 @@ def test_a_deadly_record_kills_so_often_and_then_no_more() -> None:
 
 def test_a_transactional_id_that_the_broker_has_forgotten_costs_one_transaction() -> None:
     only = {**dict.fromkeys(FAULTS, 0.0), "id forgotten": 0.2}
-    for seed in (0, 2, 3):
+    forgotten = 0
+    for seed in (0, 1, 2, 4, 5, 6):
         world = simulate(seed, faults=only, harm="")
-        assert world.counts.keys() == {"id forgotten"}
+        assert world.counts.keys() <= {"id forgotten"}
         assert not [line for line in world.trace if "exits" in line]
         starts, producers = (sum(line.endswith(end) for line in world.trace) for end in (": starts", ": init"))
-        assert producers == starts + world.counts["id forgotten"]
+        assert producers == starts + world.counts.get("id forgotten", 0)
+        forgotten += bool(world.counts)
+    assert forgotten >= 3
 
 
 def test_a_seed_names_one_schedule() -> None:
@@ -279,9 +282,9 @@ RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
         {"model slow": 0.5, "rebalance": 0.05, "crash": 0.0, "freeze": 0.0},
     ),
     takes_snapshots_that_name_an_earlier_offset: (0, {"crash": 0.02, "freeze": 0.0, "rebalance": 0.0}),
-    forgets_requests_at_a_restart: (20, {"crash": 0.02}),
+    forgets_requests_at_a_restart: (200, {"crash": 0.03, "freeze": 0.0, "rebalance": 0.0}),
     stays_paused_when_a_partition_comes_and_goes_again: (
-        100,
+        180,
         {
             **dict.fromkeys(("model slow", "model away", "crash", "freeze", "stop", "lost producer", "hang"), 0.0),
             "rebalance": 0.04,
