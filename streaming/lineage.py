@@ -7,6 +7,8 @@ its state was made of: a `Lineage`. A later start compares, and refuses where it
 
     a log that begins later than the state's lineage, with the same history    records are missing in it
     another topic id beside the offset                                          the topic was made anew
+    offsets of the dimension topics, but none of the actions                    the same: brokers forget those of a
+                                                                                topic that is deleted
     another number of partitions                                                users were moved away from their rows
     no offset in the group, but a snapshot that stands behind records           their scores would be published again
 
@@ -140,6 +142,16 @@ class Lineages:
                 f"offsets of it (its id was {mine[0].topic_id} and is {now.id})",
                 "the offsets mean nothing in it",
                 anew="begin with the first record of the new topic",
+            )
+        # A broker forgets the offsets of a topic that is deleted. Those of the dimension topics were first committed
+        # together with one of the actions', so that without any the actions' must have been there.
+        others = sorted({topic for topic, _ in self.noted if topic != actions})
+        if others and not any(topic == actions for topic, _ in found):
+            self._allow(
+                f"group {self._kafka.group_id!r} has offsets of {', '.join(others)}, but none of {actions}: that topic "
+                "was deleted and made anew, or its offsets were deleted",
+                "what was scored of it is not known",
+                anew="begin with the first record of the topic",
             )
         # Who has let partitions be added has noted it beside the first offset that it has committed since.
         if of_now and (before := max(note.partitions for note in of_now)) != now.partitions:

@@ -1,0 +1,165 @@
+"""What the subscriber must have seen: every score recomputed from the input topics, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from fixtures_scorer import Stage, loaded_store, probabilities
+from rig import Rig, Subscriber
+from traffic import Archive, Traffic, Upstream
+
+from streaming.event import Action, Decoder, action_columns, action_decoder, dimension_columns, dimension_decoders
+from streaming.history import FOLDERS
+
+__all__ = ["Epoch", "Verdict", "events_before", "judge", "write_history"]
+
+RECOMPUTE_ROWS = 37  # a batch of the verdict: another size than any batch of the scorers
+DIMENSIONS = (("users", "bo_user"), ("products", "bo_product"), ("comments", "bo_comment"))
+
+
+@dataclass
+class Verdict:
+    """Every record of `user-actions` and `comments` beside what the subscriber saw of it.
+
+    Attributes:
+        aborted: actions of upstream transactions that were aborted.
+        trimmed: records that retention had taken when they were recomputed.
+    """
+
+    actions: int = 0
+    dead: int = 0
+    aborted: int = 0
+    trimmed: int = 0
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    disordered: list[str] = field(default_factory=list)
+
+    def clean(self) -> bool:
+        return not (self.lost or self.doubled or self.wrong or self.disordered) and self.actions > 0
+
+
+@dataclass
+class Epoch:
+    """The actions' topic from when it was made until it was made anew, or got partitions.
+
+    Attributes:
+        number: as in the records' headers.
+        archive: its records.
+        base: the events that the state begins with: history of an older topic.
+        lows: what retention has left.
+        ended: it ended before all was scored: of each partition, behind what was answered the rest must not be.
+        at_least: up to where the group had committed shortly before that.
+    """
+
+    number: int
+    archive: Archive
+    base: list[Action] = field(default_factory=list)
+    lows: dict[int, int] = field(default_factory=dict)
+    ended: bool = False
+    at_least: dict[int, int] = field(default_factory=dict)
+
+
+def events_before(epoch: Epoch, lows: dict[int, int] | None = None) -> list[Action]:
+    """What a history must hold of an epoch: its base, and the accepted events before these offsets; None: all."""
+    decoder, events = _decoder(), list(epoch.base)
+    for number, records in sorted(epoch.archive.records.items()):
+        wanted = [r for r in records if lows is None or (r.offset() or 0) < lows.get(number, 0)]
+        events += decoder.decode_all(wanted)[0]  # type: ignore[arg-type]  # messages without errors are records
+    return events
+
+
+def write_history(folder: Path, events: list[Action]) -> None:
+    """Rows of the two tables that actions are inserted into, in the layout that store.history has."""
+    columns = action_columns(events)
+    for table, rows in (("bo_action", columns.rows), ("flattenRequest", columns.requests)):
+        home = folder / FOLDERS[table]
+        home.mkdir(parents=True)
+        pq.write_table(rows, home / "part-0.parquet")
+
+
+def judge(rig: Rig, subscriber: Subscriber, epochs: list[Epoch], traffic: Traffic, upstream: Upstream) -> Verdict:
+    """Recomputes every score with a store of its own, in the order of the records, and compares."""
+    verdict = Verdict(doubled=subscriber.doubled, disordered=subscriber.disordered, aborted=len(upstream.aborted))
+    dimensions = {topic: [r for records in _records(rig.stage, topic) for r in records] for topic, _ in DIMENSIONS}
+    refused: set[tuple[int, str, int, int]] = set()
+    expected: set[tuple[int, str]] = set()
+    named: set[str] = set()
+    for epoch in epochs:
+        store = loaded_store()
+        for topic, table in DIMENSIONS:
+            rows, _, bad = dimension_decoders(65_536, 300)[table].decode_all(dimensions[topic])  # type: ignore[arg-type]
+            refused |= {(0, r.topic(), r.partition(), r.offset()) for r, _ in bad}
+            store.restore({table: dimension_columns(table, rows)}, None)
+        if epoch.base:
+            store.restore({}, action_columns(epoch.base))
+        answered = subscriber.answered_to(epoch.number)
+        for number, records in epoch.archive.records.items():
+            if answered[number] < epoch.at_least.get(number, 0) and _any_before(records, epoch, number, answered):
+                verdict.lost.append(f"partition {number} was committed to {epoch.at_least[number]}")
+            if epoch.ended:
+                records = [record for record in records if (record.offset() or 0) < answered[number]]
+            verdict.trimmed += sum((record.offset() or 0) < epoch.lows.get(number, 0) for record in records)
+            for at in range(0, len(records), RECOMPUTE_ROWS):
+                events, good, bad = _decoder().decode_all(records[at : at + RECOMPUTE_ROWS])  # type: ignore[arg-type]
+                refused |= {(epoch.number, r.topic(), r.partition(), r.offset()) for r, _ in bad}
+                if not events:
+                    continue
+                truth = probabilities(rig.encoder.encode(store.answer({}, action_columns(events)))).tolist()
+                for event, record, probability in zip(events, good, truth, strict=True):
+                    ce_id = f"{record.topic()}[{record.partition()}]@{record.offset()}"
+                    expected.add((epoch.number, ce_id))
+                    named.add(event.request_id or "")
+                    score = subscriber.scores.get((epoch.number, ce_id))
+                    if score is None:
+                        verdict.lost.append(f"epoch {epoch.number} {ce_id}")
+                    elif score != (event.request_id, probability):
+                        verdict.wrong.append(f"epoch {epoch.number} {ce_id}: {score}, not {probability}")
+    verdict.actions = len(expected)
+    verdict.wrong += [f"a score of no action: {place}" for place in sorted(subscriber.scores.keys() - expected)]
+    verdict.dead = len(refused)
+    verdict.lost += [str(place) for place in sorted(refused - subscriber.dead)]
+    verdict.wrong += [f"a dead letter of nothing refused: {place}" for place in sorted(subscriber.dead - refused)]
+    # What the shops know, whatever the archive says.
+    verdict.wrong += [f"{name} was aborted" for name in sorted(upstream.aborted & named)]
+    for epoch in epochs:
+        if not epoch.ended:
+            mine = {name for name in traffic.acknowledged if name.startswith(f"e{epoch.number}-")}
+            verdict.lost += [f"{name} is not in the archive" for name in sorted(mine - named)]
+    return verdict
+
+
+def _any_before(records: list[Message], epoch: Epoch, number: int, answered: dict[int, int]) -> bool:
+    """Is there a record between what was answered and what was committed? Markers need no answer."""
+    return any(answered[number] <= (record.offset() or 0) < epoch.at_least[number] for record in records)
+
+
+def _decoder() -> Decoder[Action]:
+    return action_decoder(65_536, 300)
+
+
+def _records(stage: Stage, topic: str) -> Iterator[list[Message]]:
+    """Each partition of an input topic, whole."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stage.bootstrap, "group.id": "verdict", "enable.auto.commit": False,
+            "auto.offset.reset": "error", "enable.partition.eof": True,
+        }
+    )  # fmt: skip
+    name = stage.topics[topic]
+    try:
+        for partition in sorted(consumer.list_topics(name, timeout=30).topics[name].partitions):
+            consumer.assign([TopicPartition(name, partition, 0)])
+            records: list[Message] = []
+            while True:
+                messages = consumer.consume(10_000, 1.0)
+                records += [message for message in messages if message.error() is None]
+                if any(m.error() and m.error().code() == KafkaError._PARTITION_EOF for m in messages):  # type: ignore[union-attr]
+                    break
+            yield records
+    finally:
+        consumer.close()
