@@ -7,8 +7,6 @@ its state was made of: a `Lineage`. A later start compares, and refuses where it
 
     a log that begins later than the state's lineage, with the same history    records are missing in it
     another topic id beside the offset                                          the topic was made anew
-    offsets of the dimension topics, but none of the actions                    the same: brokers forget those of a
-                                                                                topic that is deleted
     another number of partitions                                                users were moved away from their rows
     no offset in the group, but a snapshot that stands behind records           their scores would be published again
 
@@ -53,12 +51,14 @@ class Lineage:
         partitions: how many that topic had.
         history: digest of the history folder; "": none.
         since: the log was read from this offset.
+        beside: of a partition of a dimension topic, the id of the actions' topic that was there; "": of the actions.
     """
 
     topic_id: str
     partitions: int
     history: str
     since: int
+    beside: str = ""
 
     def to_text(self) -> str:
         """As it is noted beside a committed offset."""
@@ -72,8 +72,8 @@ class Lineage:
             lineage = cls(**fields)
         except (ValueError, TypeError):
             return None
-        kinds = {"topic_id": str, "partitions": int, "history": str, "since": int}
-        return lineage if all(type(fields[name]) is kind for name, kind in kinds.items()) else None
+        kinds = {"topic_id": str, "partitions": int, "history": str, "since": int, "beside": str}
+        return lineage if all(type(getattr(lineage, name)) is kind for name, kind in kinds.items()) else None
 
 
 @dataclass(frozen=True)
@@ -136,22 +136,14 @@ class Lineages:
         now = self.topics.known[actions]
         mine = [note for (topic, _), note in self.noted.items() if topic == actions]
         of_now = [note for note in mine if note.topic_id == now.id]
-        if mine and not of_now:
+        # Brokers forget the offsets of a topic that is deleted; the notes beside those of the others tell.
+        former = {note.topic_id for note in mine} | {note.beside for note in self.noted.values() if note.beside}
+        if former - {now.id} and not of_now:
             self._allow(
                 f"topic {actions!r} was deleted and made anew since the group {self._kafka.group_id!r} has committed "
-                f"offsets of it (its id was {mine[0].topic_id} and is {now.id})",
+                f"offsets of it (its id was {min(former - {now.id})} and is {now.id})",
                 "the offsets mean nothing in it",
                 anew="begin with the first record of the new topic",
-            )
-        # A broker forgets the offsets of a topic that is deleted. Those of the dimension topics were first committed
-        # together with one of the actions', so that without any the actions' must have been there.
-        others = sorted({topic for topic, _ in self.noted if topic != actions})
-        if others and not any(topic == actions for topic, _ in found):
-            self._allow(
-                f"group {self._kafka.group_id!r} has offsets of {', '.join(others)}, but none of {actions}: that topic "
-                "was deleted and made anew, or its offsets were deleted",
-                "what was scored of it is not known",
-                anew="begin with the first record of the topic",
             )
         # Who has let partitions be added has noted it beside the first offset that it has committed since.
         if of_now and (before := max(note.partitions for note in of_now)) != now.partitions:
@@ -222,7 +214,9 @@ class Lineages:
         topic: Topic = self.topics.known[partition[0]]
         noted = self.of_topic(partition)
         since = self._since.get(partition, noted.since if noted else 0)
-        return Lineage(topic.id, topic.partitions, self.history.digest, since)
+        actions = self._kafka.topics.actions
+        beside = "" if partition[0] == actions else self.topics.known[actions].id
+        return Lineage(topic.id, topic.partitions, self.history.digest, since, beside)
 
     def note(self, partition: Partition) -> str:
         """`now`, as text."""

@@ -283,7 +283,8 @@ def do_rounds(made: Chaos, rounds: int, minutes: float, word: str) -> list[Round
         done.append(Round(kind, made.recovered(since)))
         print(f"{len(done):3}  {kind:44} flows again after {done[-1].recovery_s:5.1f} s", flush=True)
     if last:
-        done.append(Round(LAST, time.monotonic() - made.partitions_added()))
+        since = made.partitions_added()
+        done.append(Round(LAST, time.monotonic() - since))
         print(f"{len(done):3}  {LAST:44} all have refused after {done[-1].recovery_s:5.1f} s", flush=True)
     return done
 

@@ -165,7 +165,7 @@ class Harms:
     # ── the topic ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def make_anew(self, flows: Callable[[Slot, float], None]) -> float:
-        """Deletes the topic, makes it anew and fills it past the old offsets, while a scorer is frozen.
+        """Deletes the topic, makes it anew and fills it past the old offsets; one scorer is frozen, one dead meanwhile.
 
         Args:
             flows: waits until a scorer alone has scored events of both partitions that were sent after a time.
@@ -174,7 +174,9 @@ class Harms:
         self._wait(lambda: bool(scorers.running()), lambda: "no scorer runs")
         frozen = self.luck.choice(scorers.running())
         scorers.signal(frozen, signal.SIGSTOP)
-        time.sleep(1.0)  # what comes now is not scored by that one
+        dead = self.luck.choice([slot for slot in scorers.slots if slot is not frozen])
+        scorers.hold(dead, signal.SIGKILL)
+        time.sleep(1.0)  # what comes now is not scored by those
         self.upstream.close()
         self.traffic.close()
         old, ends = self.epoch, stage.ends()
@@ -194,6 +196,7 @@ class Harms:
         before = self.traffic.actions
         self._wait(lambda: self.traffic.actions > before + FILLED_ACTIONS, lambda: "no traffic comes")
         scorers.signal(frozen, signal.SIGCONT)
+        scorers.start(dead)
         self._all_refuse(scorers.slots, "topic made anew", "made anew|was deleted")
         scorers.passing = lambda _: False
         self._read_all_that_was_published()

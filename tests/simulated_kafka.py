@@ -197,8 +197,16 @@ class Broker:
 
     # ── what is done to the log and the group ────────────────────────────────────────────────────────────────────────
 
-    def make_anew(self, topic: str) -> None:
-        """Deletes a topic and makes it anew, empty; the group's offsets of it stay, as they do."""
+    def make_anew(self, topic: str, forgets: bool) -> None:
+        """Deletes a topic and makes it anew, empty.
+
+        Args:
+            forgets: the group's offsets of it, as brokers do a moment later.
+        """
+        if forgets:
+            for place in [place for place in self.committed if place[0] == topic]:
+                del self.committed[place]
+                self.notes.pop(place, None)
         self.made[topic] += 1
         self.ids[topic] = f"{topic}/{self.made[topic] + 1}"
         for place in [place for place in self.logs if place[0] == topic]:
