@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -194,9 +195,9 @@ LAST = "partitions added"
 
 
 def drawn(luck: random.Random, word: str = "") -> Iterator[str]:
-    """All kinds whose names have this word, in another order each time."""
+    """All kinds whose names have this word (a regular expression), in another order each time."""
     while True:
-        names = [name for name in KINDS if word in name]
+        names = [name for name in KINDS if re.search(word, name)]
         luck.shuffle(names)
         yield from names
 
@@ -273,7 +274,7 @@ def do_rounds(made: Chaos, rounds: int, minutes: float, word: str) -> list[Round
     """One after the other, until they or the minutes are over; then the one that is for ever."""
     done: list[Round] = []
     end = time.monotonic() + minutes * 60
-    last = word in LAST
+    last = bool(re.search(word, LAST))
     for kind in islice(drawn(made.luck, word), rounds - last):
         if time.monotonic() > end:
             break
@@ -335,7 +336,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no round after so long")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="only kinds whose names have this word")
+    parser.add_argument("--only", default="", help="only kinds whose names match this (log|group)")
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
     words = parser.parse_args()
     folder = words.folder.resolve()

@@ -62,7 +62,7 @@ class Harms:
     """When the topic and the history became what they are (wall clock)."""
 
     def __post_init__(self) -> None:
-        self.admin = AdminClient({"bootstrap.servers": self.rig.stage.bootstrap})
+        self.admin = AdminClient({"bootstrap.servers": self.rig.stage.bootstrap, "log_level": 0})
         self.topic = self.rig.stage.topics["actions"]
         self.group = f"group-{self.rig.stage.name}"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import signal
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP, Signals
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -229,13 +229,13 @@ class Scorers:
         """Those that wait for their operator."""
         return [slot for slot in self.slots if slot.refusal]
 
-    def signal(self, slot: Slot, number: signal.Signals) -> None:
+    def signal(self, slot: Slot, number: Signals) -> None:
         """To one scorer."""
         with self._lock, contextlib.suppress(ProcessLookupError):
             slot.process.popen.send_signal(number)
-            slot.stopped = number == signal.SIGSTOP
+            slot.stopped = number == SIGSTOP
 
-    def hold(self, slot: Slot, number: signal.Signals) -> None:
+    def hold(self, slot: Slot, number: Signals) -> None:
         """Ends a scorer, and does not start it again before `start`.
 
         Raises:
@@ -286,7 +286,7 @@ class Scorers:
         self._thread.join()
         flowing = [slot for slot in self.slots if not slot.held]
         for slot in flowing:
-            self.signal(slot, signal.SIGCONT)
+            self.signal(slot, SIGCONT)
             slot.process.popen.terminate()
         # Not twice: a second SIGTERM may meet an interpreter that has put its handlers away.
         return [slot.process.popen.wait(STOP_S) for slot in flowing]

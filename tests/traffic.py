@@ -148,7 +148,9 @@ class Traffic:
         self._produce(topics["actions"], user, value, request_id)
 
     def _produce(self, topic: str, key: str, value: bytes, request_id: str) -> None:
-        headers = {EPOCH: str(self.epoch)} if topic == self._stage.topics["actions"] else {}
+        headers: dict[str, str | bytes | None] = (
+            {EPOCH: str(self.epoch)} if topic == self._stage.topics["actions"] else {}
+        )
 
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from fixtures_scorer import Stage, loaded_store, probabilities
 from rig import Rig, Subscriber
-from traffic import Archive, Traffic, Upstream
+from traffic import Archive, Traffic, Upstream, epoch_of
 
 from streaming.event import Action, Decoder, action_columns, action_decoder, dimension_columns, dimension_decoders
 from streaming.history import FOLDERS
@@ -86,56 +86,62 @@ def judge(rig: Rig, subscriber: Subscriber, epochs: list[Epoch], traffic: Traffi
     """Recomputes every score with a store of its own, in the order of the records, and compares."""
     verdict = Verdict(doubled=subscriber.doubled, disordered=subscriber.disordered, aborted=len(upstream.aborted))
     dimensions = {topic: [r for records in _records(rig.stage, topic) for r in records] for topic, _ in DIMENSIONS}
-    refused: set[tuple[int, str, int, int]] = set()
-    expected: set[tuple[int, str]] = set()
-    named: set[str] = set()
-    for epoch in epochs:
-        store = loaded_store()
-        for topic, table in DIMENSIONS:
-            rows, _, bad = dimension_decoders(65_536, 300)[table].decode_all(dimensions[topic])  # type: ignore[arg-type]
-            refused |= {(0, r.topic(), r.partition(), r.offset()) for r, _ in bad}
-            store.restore({table: dimension_columns(table, rows)}, None)
-        if epoch.base:
-            store.restore({}, action_columns(epoch.base))
-        answered = subscriber.answered_to(epoch.number)
-        for number, records in epoch.archive.records.items():
-            if answered[number] < epoch.at_least.get(number, 0) and _any_before(records, epoch, number, answered):
-                verdict.lost.append(f"partition {number} was committed to {epoch.at_least[number]}")
-            if epoch.ended:
-                records = [record for record in records if (record.offset() or 0) < answered[number]]
-            verdict.trimmed += sum((record.offset() or 0) < epoch.lows.get(number, 0) for record in records)
-            for at in range(0, len(records), RECOMPUTE_ROWS):
-                events, good, bad = _decoder().decode_all(records[at : at + RECOMPUTE_ROWS])  # type: ignore[arg-type]
-                refused |= {(epoch.number, r.topic(), r.partition(), r.offset()) for r, _ in bad}
-                if not events:
-                    continue
-                truth = probabilities(rig.encoder.encode(store.answer({}, action_columns(events)))).tolist()
-                for event, record, probability in zip(events, good, truth, strict=True):
-                    ce_id = f"{record.topic()}[{record.partition()}]@{record.offset()}"
-                    expected.add((epoch.number, ce_id))
-                    named.add(event.request_id or "")
-                    score = subscriber.scores.get((epoch.number, ce_id))
-                    if score is None:
-                        verdict.lost.append(f"epoch {epoch.number} {ce_id}")
-                    elif score != (event.request_id, probability):
-                        verdict.wrong.append(f"epoch {epoch.number} {ce_id}: {score}, not {probability}")
-    verdict.actions = len(expected)
-    verdict.wrong += [f"a score of no action: {place}" for place in sorted(subscriber.scores.keys() - expected)]
-    verdict.dead = len(refused)
+    judged = [_judged(rig, subscriber, epoch, dimensions, verdict) for epoch in epochs]
+    expected = {place: name for of in judged for place, name in of.expected.items()}
+    refused = {place for of in judged for place in of.refused}
+    verdict.actions, verdict.dead = len(expected), len(refused)
+    scored_of_nothing = sorted(subscriber.scores.keys() - expected.keys())
+    verdict.wrong += [f"a score of no action: {place}" for place in scored_of_nothing]
     verdict.lost += [str(place) for place in sorted(refused - subscriber.dead)]
     verdict.wrong += [f"a dead letter of nothing refused: {place}" for place in sorted(subscriber.dead - refused)]
     # What the shops know, whatever the archive says.
+    named = set(expected.values())
     verdict.wrong += [f"{name} was aborted" for name in sorted(upstream.aborted & named)]
-    for epoch in epochs:
-        if not epoch.ended:
-            mine = {name for name in traffic.acknowledged if name.startswith(f"e{epoch.number}-")}
-            verdict.lost += [f"{name} is not in the archive" for name in sorted(mine - named)]
+    whole = {epoch.number for epoch in epochs if not epoch.ended}
+    missing = sorted(name for name in traffic.acknowledged - named if epoch_of(name) in whole)
+    verdict.lost += [f"{name} is not in the archive" for name in missing]
     return verdict
 
 
-def _any_before(records: list[Message], epoch: Epoch, number: int, answered: dict[int, int]) -> bool:
-    """Is there a record between what was answered and what was committed? Markers need no answer."""
-    return any(answered[number] <= (record.offset() or 0) < epoch.at_least[number] for record in records)
+@dataclass
+class _Judged:
+    """What must have come of an epoch: place of an action → its request id; and the places of dead letters."""
+
+    expected: dict[tuple[int, str], str | None] = field(default_factory=dict)
+    refused: set[tuple[int, str, int, int]] = field(default_factory=set)
+
+
+def _judged(
+    rig: Rig, subscriber: Subscriber, epoch: Epoch, dimensions: Mapping[str, list[Message]], verdict: Verdict
+) -> _Judged:
+    judged, store = _Judged(), loaded_store()
+    for topic, table in DIMENSIONS:
+        rows, _, bad = dimension_decoders(65_536, 300)[table].decode_all(dimensions[topic])  # type: ignore[arg-type]
+        judged.refused |= {(0, r.topic(), r.partition(), r.offset()) for r, _ in bad}
+        store.restore({table: dimension_columns(table, rows)}, None)
+    if epoch.base:
+        store.restore({}, action_columns(epoch.base))
+    answered = subscriber.answered_to(epoch.number)
+    for number, archived in epoch.archive.records.items():
+        # Behind the last that was answered, only markers may have been committed.
+        between = range(answered[number], epoch.at_least.get(number, 0))
+        verdict.lost += [f"epoch {epoch.number} [{number}]@{r.offset()}" for r in archived if r.offset() in between]
+        records = [r for r in archived if not epoch.ended or (r.offset() or 0) < answered[number]]
+        verdict.trimmed += sum((record.offset() or 0) < epoch.lows.get(number, 0) for record in records)
+        for at in range(0, len(records), RECOMPUTE_ROWS):
+            events, good, bad_actions = _decoder().decode_all(records[at : at + RECOMPUTE_ROWS])  # type: ignore[arg-type]
+            judged.refused |= {(epoch.number, r.topic(), r.partition(), r.offset()) for r, _ in bad_actions}
+            if not events:
+                continue
+            truth = probabilities(rig.encoder.encode(store.answer({}, action_columns(events)))).tolist()
+            for event, record, probability in zip(events, good, truth, strict=True):
+                place = epoch.number, f"{record.topic()}[{record.partition()}]@{record.offset()}"
+                judged.expected[place] = event.request_id
+                if (score := subscriber.scores.get(place)) is None:
+                    verdict.lost.append(f"epoch {place[0]} {place[1]}")
+                elif score != (event.request_id, probability):
+                    verdict.wrong.append(f"epoch {place[0]} {place[1]}: {score}, not {probability}")
+    return judged
 
 
 def _decoder() -> Decoder[Action]:
