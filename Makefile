@@ -1,6 +1,6 @@
 # Two commands set up all they need: `make demo` runs the main job, `make test` passes the tests.
 #
-#   make demo [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1]    JD_ENVS=DIR puts the environments elsewhere
+#   make demo [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1] [FORCE=1]    JD_ENVS=DIR puts the environments elsewhere
 #   make demo STORE=openmldb OPENMLDB_ZK=HOST:PORT [OPENMLDB_ZK_PATH=/openmldb]    the same over an OpenMLDB cluster
 
 SHELL   := /bin/bash
@@ -15,6 +15,7 @@ DATA    ?=
 USERS   ?=
 SEED    ?=
 KEEP    ?=
+FORCE   ?=
 STORE   ?= embedded
 OPENMLDB_ZK_PATH ?= /openmldb
 ROWS    ?=
@@ -26,7 +27,7 @@ PER_S   ?= 300
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
+.PHONY: help environments spark-environment prometheus demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
         bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -38,6 +39,9 @@ environments:  ## make .envs/: two Python environments and Kafka's jars (skips w
 spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engine, for extract --engine spark
 	@$(PYTHON3) -m deploy.environments spark
 
+prometheus:  ## fetch Debian's Prometheus into .envs/prometheus, where it is not on PATH: `make test` needs it
+	@$(PYTHON3) -m deploy.environments prometheus
+
 ifeq ($(STORE),openmldb)
 DEMO_STORE = --zk '$(or $(OPENMLDB_ZK),$(error STORE=openmldb needs OPENMLDB_ZK=HOST:PORT))' --zk-path '$(OPENMLDB_ZK_PATH)'
 else ifneq ($(STORE),embedded)
@@ -45,9 +49,9 @@ $(error STORE is $(STORE): embedded or openmldb)
 endif
 
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
-	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(DEMO_STORE)
+	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
 
-test: environments lint  ## every check that CI runs
+test: prometheus environments lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile
 
 test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine, long outages
@@ -90,4 +94,4 @@ bench-restart: environments  ## restart with 1 M and 10 M rows of state: from a 
 	$(PYTHON) -m benchmarks.restart
 
 clean:  ## remove what the demo made (not the environments)
-	rm -rf build
+	rm -rf build/demo

@@ -7,8 +7,10 @@ in the model's. Each command imports what it needs when it runs, so that both en
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from streaming.errors import ScorerError
+from streaming.errors import OutputRefused, ScorerError
 
 __all__ = ["app", "main"]
 
@@ -35,6 +37,9 @@ NoAction = Annotated[
     bool, typer.Option("--no-action", help="A cluster's DATA that is not seen from here has no table `action`.")
 ]
 JobTimeout = Annotated[float, typer.Option("--timeout", help="Seconds for each job on a cluster.", min=1)]
+Force = Annotated[
+    bool, typer.Option("--force", help="Write to --out though other things lie there: says what it removes, and does.")
+]
 DatasetFolder = Annotated[Path, typer.Option("--dataset", help="Folder that `prepare` wrote.")]
 CheckpointFolder = Annotated[Path, typer.Option("--checkpoint", help="Folder that `train` wrote.")]
 
@@ -68,13 +73,13 @@ def generate(
     users: Annotated[int, typer.Option(help="How many; each makes about 40 requests.")] = 6000,
     seed: Seed = 1,
     days: Annotated[int, typer.Option(help="Length of the world; the last five days serve the labels only.")] = 70,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a world that lies in --out.")] = False,
+    force: Force = False,
 ) -> None:
     """Make a seeded world in the tutorial's schema, with intent to learn and a known ceiling."""
     from batch.generate import generate as make  # noqa: PLC0415
 
     started = time.monotonic()
-    world = make(out, users, seed, days, overwrite)
+    world = make(out, users, seed, days, force=_told(force))
     seconds = time.monotonic() - started
     console.print(
         f"{world.users:,} users, {world.products:,} products, {world.actions:,} actions, {world.requests:,} requests, "
@@ -105,6 +110,7 @@ def extract(
     timeout_s: JobTimeout = 4 * 3600.0,
     master: Annotated[str | None, typer.Option(help="Spark's master URL; default local[2].")] = None,
     spark_conf: Annotated[list[str] | None, typer.Option(help="An option of Spark, KEY=VALUE; repeatable.")] = None,
+    force: Force = False,
 ) -> None:
     """Run the feature SQL over every request as of its own time."""
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
@@ -119,8 +125,9 @@ def extract(
 
         with open_cluster(load(config).store) as cluster:
             written = offline.extract(
-                cluster, data, out, sql or SQL_FOLDER, action=not no_action, timeout_s=timeout_s, say=_say
-            )
+                cluster, data, out, sql or SQL_FOLDER, action=not no_action, timeout_s=timeout_s, say=_say,
+                force=_told(force),
+            )  # fmt: skip
         seen = f"{out} (not seen from here)"
         if written.features is not None:
             seen = f"{written.features:,} requests x {written.columns} columns in {out}"
@@ -130,9 +137,11 @@ def extract(
         from batch import spark  # noqa: PLC0415
 
         options = _pairs(spark_conf or [])
-        done = spark.extract(Path(data), Path(out), sql or SQL_FOLDER, master or spark.MASTER, options)
+        done = spark.extract(
+            Path(data), Path(out), sql or SQL_FOLDER, master or spark.MASTER, options, force=_told(force)
+        )
     else:
-        done = run(Path(data), Path(out), sql or SQL_FOLDER)
+        done = run(Path(data), Path(out), sql or SQL_FOLDER, force=_told(force))
     console.print(
         "checked " + ", ".join(f"{table} {rows:,}" for table, rows in done.rows.items()) + f": {done.check_s:.1f} s"
     )
@@ -183,6 +192,7 @@ def prepare(
         bool, typer.Option("--complete-labels", help="Leave out requests less than five days before the last action.")
     ] = False,
     sql: SqlFolder = None,
+    force: Force = False,
 ) -> None:
     """Label, split by time, fit the encoder on the training part, encode."""
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
@@ -190,7 +200,7 @@ def prepare(
     from batch.prepare import prepare as run  # noqa: PLC0415
 
     options = Options(val_fraction, test_fraction, _duration_ms(embargo), complete_labels, encoding.value)
-    done = run(features, data, out, options, sql or SQL_FOLDER)
+    done = run(features, data, out, options, sql or SQL_FOLDER, force=_told(force))
     for part, count in done.counts.items():
         console.print(f"{part} samples = {count}")
     positives = ", ".join(f"{part} {n} ({n / done.counts[part]:.2%})" for part, n in done.positives.items())
@@ -221,14 +231,14 @@ def encode(
         ),
     ] = LabelName.auto,
     sql: SqlFolder = None,
+    force: Force = False,
 ) -> None:
     """Label and encode later requests with an encoder that exists."""
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
     from batch.prepare import encode_with  # noqa: PLC0415
-    from streaming.encode import Encoder  # noqa: PLC0415
 
     done = encode_with(
-        features, data, out, Encoder.load(encoder), since_ms=since, labels=labels.value, sql=sql or SQL_FOLDER
+        features, data, out, encoder, since_ms=since, labels=labels.value, sql=sql or SQL_FOLDER, force=_told(force)
     )
     console.print(
         f"test samples = {done.counts['test']}, positives = {done.positives['test']}, labels from {done.label_source}"
@@ -253,6 +263,7 @@ def train(
     embedding_l2: Annotated[float | None, typer.Option(help="Weight of the embeddings' length in the loss.")] = None,
     count_min: Annotated[int | None, typer.Option(help="Occurrences from which on an id owns an embedding.")] = None,
     patience: Annotated[int | None, typer.Option(help="Evaluations without a better one before it stops.")] = None,
+    force: Force = False,
 ) -> None:
     """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC."""
     import dataclasses  # noqa: PLC0415
@@ -276,7 +287,8 @@ def train(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     try:
-        done = run(dataset, out, dataclasses.replace(presets[preset](), seed=seed, **changes), console)
+        chosen = dataclasses.replace(presets[preset](), seed=seed, **changes)
+        done = run(dataset, out, chosen, console, force=_told(force))
     except TrainingFailed as error:
         raise ScorerError(f"training failed: {error}") from error
     auc = "none" if done.best.val_auc is None else f"{done.best.val_auc:.4f}"
@@ -293,11 +305,14 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for metrics and predictions; default: the checkpoint's.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Score validation and test: AUC, log loss and calibration error, each beside the base rate's."""
     from batch.evaluate import evaluate as run  # noqa: PLC0415
 
-    for part, metrics in run(dataset, checkpoint, out).items():
+    if force and out is None:
+        raise typer.BadParameter("goes with --out only: a checkpoint is no folder to clear", param_hint="--force")
+    for part, metrics in run(dataset, checkpoint, out, force=_told(force)).items():
         auc = "none (one class only)" if metrics.auc is None else f"{metrics.auc:.4f}"
         console.print(
             f"{part}: {metrics.count:,} samples, {metrics.positives:,} positive; each beside the base rate's "
@@ -317,17 +332,19 @@ def export(
     evaluation: Annotated[
         Path | None, typer.Option(help="Folder that `evaluate` wrote; default: the checkpoint's.")
     ] = None,
-    model_version: Annotated[int | None, typer.Option(help="Default: one more than the one in --out.")] = None,
+    model_version: Annotated[int | None, typer.Option(help="Default: one more than the newest in --out.")] = None,
     instances: Annotated[int, typer.Option(help="Processes that run the model in Triton.")] = 1,
     sql: SqlFolder = None,
+    force: Force = False,
 ) -> None:
-    """Write the artifact: Triton repository, encoder, SQL and a manifest with their hashes."""
+    """Write the artifact, or the next version into it: Triton repository, encoder, SQL and a manifest."""
     from batch.export import ExportOptions  # noqa: PLC0415
     from batch.export import export as run  # noqa: PLC0415
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
 
     options = ExportOptions(model_version, instances)
-    manifest = run(dataset, checkpoint, (sql or SQL_FOLDER) / "features.sql", out, options, evaluation=evaluation)
+    features_sql = (sql or SQL_FOLDER) / "features.sql"
+    manifest = run(dataset, checkpoint, features_sql, out, options, evaluation=evaluation, force=_told(force))
     console.print(f"{out}: model version {manifest.model_version}, weights {manifest.weights_sha256}")
 
 
@@ -350,6 +367,10 @@ def parity(
 
 def _say(line: str) -> None:
     console.print(line, markup=False)
+
+
+def _told(force: bool) -> Callable[[str], None] | None:
+    return _say if force else None
 
 
 def _duration_ms(text: str) -> int:
@@ -376,12 +397,13 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
 
 
 def main() -> None:
-    """The command; what a user can mend ends in one line and status 1, anything else in a traceback."""
+    """The command; what a user can mend ends in one line and status 1, a folder that is not to be written in 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # takes away what is half written
     try:
         app()
     except (ScorerError, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, OutputRefused) else 1)
 
 
 if __name__ == "__main__":

@@ -14,37 +14,55 @@ import pyarrow.parquet as pq
 
 from batch.dataset import DatasetError, PartName, read_info, read_part
 from batch.metrics import Metrics, measure
-from batch.train import load_checkpoint
+from batch.train import load_checkpoint, read_shape
+from streaming.output_folder import Say, link, made, replacing
 
 __all__ = ["evaluate"]
 
+METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 PARTS: tuple[PartName, ...] = ("val", "test")
 
 
-def evaluate(dataset: Path, checkpoint: Path, out: Path | None = None) -> dict[str, Metrics]:
+def evaluate(
+    dataset: Path, checkpoint: Path, out: Path | None = None, *, force: Say | None = None
+) -> dict[str, Metrics]:
     """Metrics of the parts `val` and `test`, whichever the dataset has, each beside the base rate's.
 
     Writes into `out` (by default the checkpoint's folder) `metrics.json` and `predictions.parquet`: part string,
     reqId string, probability float32, label int8. The dataset may be a later one, encoded with the same encoder; then
-    `out` must be another folder, because the checkpoint's own metrics go into the artifact.
+    `out` must be another folder, because the checkpoint's own metrics go into the artifact. `force`, for such a folder:
+    see `streaming.output_folder.replacing`.
 
     Raises:
         DatasetError: a file is missing or wrong, the checkpoint was trained with another encoder, or `dataset` is not
             the one of the checkpoint and `out` is None.
+        OutputRefused: `out` holds something else, or touches an input.
     """
-    from batch.deepfm import probabilities  # noqa: PLC0415  (OneFlow)
-
-    info = read_info(dataset)
-    trained = load_checkpoint(checkpoint)
-    if info.encoder_sha256 != trained.shape.encoder_sha256:
+    info, shape = read_info(dataset), read_shape(checkpoint)
+    if info.encoder_sha256 != shape.encoder_sha256:
         raise DatasetError(
-            f"{checkpoint} was trained with encoder {trained.shape.encoder_sha256}, {dataset} has {info.encoder_sha256}"
+            f"{checkpoint} was trained with encoder {shape.encoder_sha256}, {dataset} has {info.encoder_sha256}"
         )
-    if out is None and info.data_sha256 != trained.shape.data_sha256:
+    if out is None and info.data_sha256 != shape.data_sha256:
         raise DatasetError(f"{checkpoint} was trained on other data than {dataset}: name a folder for the results")
     parts = [name for name in PARTS if name in info.counts]
     if not parts:
         raise DatasetError(f"{dataset / 'dataset.json'}: counts has neither val nor test")
+    if out is not None:
+        with replacing(out, "evaluation", inputs=[dataset, checkpoint], force=force) as folder:
+            return _measured(dataset, parts, checkpoint, folder)
+    with replacing(checkpoint, "checkpoint", inputs=[dataset]) as folder:
+        for name in made(checkpoint):
+            if name not in (METRICS, PREDICTIONS):
+                link(checkpoint / name, folder / name)
+        return _measured(dataset, parts, checkpoint, folder)
+
+
+def _measured(dataset: Path, parts: list[PartName], checkpoint: Path, folder: Path) -> dict[str, Metrics]:
+    """Scores the parts; writes metrics and predictions into `folder`."""
+    from batch.deepfm import probabilities  # noqa: PLC0415  (OneFlow)
+
+    trained = load_checkpoint(checkpoint)
     metrics: dict[str, Metrics] = {}
     tables: list[pa.Table] = []
     for name in parts:
@@ -58,8 +76,6 @@ def evaluate(dataset: Path, checkpoint: Path, out: Path | None = None) -> dict[s
             "label": pa.array(part.labels.astype(np.int8)),
         }
         tables.append(pa.table(columns))
-    target = checkpoint if out is None else out
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2))
-    pq.write_table(pa.concat_tables(tables), target / "predictions.parquet")
+    (folder / METRICS).write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2))
+    pq.write_table(pa.concat_tables(tables), folder / PREDICTIONS)
     return metrics

@@ -5,12 +5,17 @@ jd-intent-batch export --dataset DIR --checkpoint DIR --artifact DIR [--model-ve
 manifest.json                       version, hashes of SQL, encoder, data and weights, metrics, options
 features.sql                        the one query that made the features
 encoder/                            what makes ids of them
-triton/embedding/config.pbtxt       the model's contract: INT64 [41] in, FP32 [1] out
+triton/embedding/config.pbtxt       the model's contract: INT64 [41] in, FP32 [1] out; its one version; its encoder
 triton/embedding/<version>/model/   weights; beside them the vocabulary and the code that runs them
+versions/<version>/                 each version that was exported here, with all of the above: an artifact by itself
+
+A version and its encoder change together: what lies outside of `versions/` belongs to the newest version, the only one
+that `config.pbtxt` lets Triton serve. An older one is served from its folder in `versions/`.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import string
 from dataclasses import dataclass
@@ -20,8 +25,9 @@ from typing import Any
 import msgspec
 
 from batch.dataset import DatasetError, read_info
-from batch.folder import digest, replacing
+from batch.folder import digest
 from batch.train import Shape, read_shape
+from streaming.output_folder import Say, link, made, replacing
 
 __all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest", "write_repository"]
 
@@ -29,6 +35,8 @@ MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that 
 BATCH = Path(__file__).resolve().parent
 TRITON = BATCH.parent / "deploy" / "triton"
 CODE = (TRITON / "model.py", BATCH / "deepfm.py", BATCH / "vocabulary.py")
+# The encoder that config.pbtxt names is this version's and no other's, whatever lies beside it.
+VERSION_POLICY = string.Template("\nversion_policy { specific { versions: [ $version ] } }\n")
 
 
 @dataclass(frozen=True)
@@ -71,18 +79,18 @@ def export(
     options: ExportOptions | None = None,
     *,
     evaluation: Path | None = None,
+    force: Say | None = None,
 ) -> Manifest:
-    """Writes the artifact folder; one that is there is replaced as a whole.
+    """Writes the artifact folder, or a new version into one that is there: all of it changes in one step.
 
     Args:
         evaluation: the folder that `evaluate` wrote `metrics.json` to, by default the checkpoint's.
-
-    An artifact holds one version: a version and its encoder change together, so an older version beside a newer
-    encoder could only give wrong scores.
+        force: see `streaming.output_folder.replacing`.
 
     Raises:
         DatasetError: a file is missing; the checkpoint was trained on another dataset, or that was made by another
-            query; it was not evaluated; the version is not newer than the one in `artifact`.
+            query; it was not evaluated; the version is not newer than those in `artifact`.
+        OutputRefused: `artifact` holds something else, or touches an input.
     """
     options = options or ExportOptions()
     info, shape = read_info(dataset), read_shape(checkpoint)
@@ -100,21 +108,24 @@ def export(
     if not metrics.exists():
         raise DatasetError(f"{metrics} does not exist: run `jd-intent-batch evaluate` first")
 
-    manifest = Manifest(
-        model_version=_version(artifact, options.model_version),
-        sql_sha256=shape.sql_sha256,
-        encoder_sha256=shape.encoder_sha256,
-        data_sha256=shape.data_sha256,
-        weights_sha256=digest(checkpoint / "model"),
-        table_size_array=shape.table_size_array,
-        options=shape.options,
-        metrics=msgspec.json.decode(metrics.read_bytes()),
-    )
-    with replacing(artifact) as folder:
+    inputs = [dataset, checkpoint, features_sql, metrics]
+    with replacing(artifact, "artifact", inputs=inputs, force=force) as folder:
+        manifest = Manifest(
+            model_version=_version(artifact, options.model_version),
+            sql_sha256=shape.sql_sha256,
+            encoder_sha256=shape.encoder_sha256,
+            data_sha256=shape.data_sha256,
+            weights_sha256=digest(checkpoint / "model"),
+            table_size_array=shape.table_size_array,
+            options=shape.options,
+            metrics=msgspec.json.decode(metrics.read_bytes()),
+        )
+        _keep_versions(artifact, folder)
         shutil.copy(features_sql, folder / "features.sql")
         shutil.copytree(dataset / "encoder", folder / "encoder")
         write_repository(folder / "triton", checkpoint, shape, manifest.model_version, options.instances)
         (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+        _keep_as_version(folder, manifest.model_version)
     return manifest
 
 
@@ -136,12 +147,30 @@ def read_manifest(artifact: Path) -> Manifest:
 
 
 def _version(artifact: Path, asked: int | None) -> int:
-    there = read_manifest(artifact).model_version if (artifact / "manifest.json").exists() else 0
+    folders = [*(artifact / "triton" / MODEL_NAME).glob("[1-9]*"), *(artifact / "versions").glob("[1-9]*")]
+    newest = max((int(folder.name) for folder in folders if folder.name.isdecimal()), default=0)
     if asked is None:
-        return there + 1
-    if asked <= there:
-        raise DatasetError(f"{artifact} holds version {there}; version {asked} would not be newer")
+        return newest + 1
+    if asked <= newest:
+        raise DatasetError(f"{artifact} holds version {newest}; version {asked} would not be newer")
     return asked
+
+
+def _keep_versions(artifact: Path, fresh: Path) -> None:
+    """Takes the versions of an artifact over into the one that takes its place."""
+    for name in made(artifact):
+        if re.match(rf"versions/|triton/{MODEL_NAME}/[0-9]+/", name):
+            link(artifact / name, fresh / name)
+
+
+def _keep_as_version(fresh: Path, version: int) -> None:
+    """`versions/<version>`: what belongs to the newest version, by hard links."""
+    served = fresh / "triton" / MODEL_NAME / str(version)
+    files = [fresh / "manifest.json", fresh / "features.sql", served.parent / "config.pbtxt"]
+    for folder in (fresh / "encoder", served):
+        files += [file for file in folder.rglob("*") if file.is_file()]
+    for file in files:
+        link(file, fresh / "versions" / str(version) / file.relative_to(fresh))
 
 
 def write_repository(repository: Path, checkpoint: Path, shape: Shape, version: int, instances: int = 1) -> None:
@@ -150,9 +179,8 @@ def write_repository(repository: Path, checkpoint: Path, shape: Shape, version: 
     served = model / str(version)
     served.mkdir(parents=True)
     config = string.Template((TRITON / "config.pbtxt").read_text())
-    (model / "config.pbtxt").write_text(
-        config.substitute(encoder_sha256=shape.encoder_sha256, instances=str(instances))
-    )
+    text = config.substitute(encoder_sha256=shape.encoder_sha256, instances=str(instances))
+    (model / "config.pbtxt").write_text(text + VERSION_POLICY.substitute(version=str(version)))
     for code in CODE:
         shutil.copy(code, served / code.name)
     for name in ("config.json", "vocabulary.npz"):

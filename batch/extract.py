@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from streaming.columns import schema_of
+from streaming.output_folder import Say, replacing
+from streaming.tablefile import BadFile, ordered, read
+
 __all__ = [
-    "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "extract",
-    "parquet_files", "script_text",
+    "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "counted",
+    "extract", "parquet_files", "script_text", "table_rows",
 ]  # fmt: skip
 
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
@@ -29,21 +32,6 @@ DATA_PREFIX = "/root/project/data/JD_data"
 OUT_PREFIX = "/root/project/out/1"
 SCRIPTS = ("create_tables.sql", "load_offline.sql", "select_into_outfile.sql")
 
-Kind = Callable[[pa.DataType], bool]
-
-
-def _text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-# SQL's type → what it is called, and the Arrow types that it takes.
-_KINDS: dict[str, tuple[str, Kind]] = {
-    "string": ("string", _text),
-    "timestamp": ("timestamp", pa.types.is_timestamp),
-    "int": ("int (up to 32 bits)", lambda kind: pa.types.is_integer(kind) and kind.bit_width <= 32),
-    "bigint": ("bigint (an integer)", pa.types.is_integer),
-    "float": ("float (a real number)", pa.types.is_floating),
-}
 # Folder → column → SQL's type, as in sql/create_tables.sql. `action` may be absent: then orders make the labels.
 TABLES: dict[str, dict[str, str]] = {
     "action": {"reqId": "string", "eventTime": "timestamp", "ingestionTime": "timestamp", "actionValue": "int"},
@@ -113,106 +101,108 @@ class Extracted(msgspec.Struct, frozen=True):
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The parquet files of a table's folder, by name.
+    """The parquet files of a folder that a command wrote, by name.
 
     Raises:
         BadData: there is no such folder, or no such file in it.
     """
     if not folder.is_dir():
         raise BadData(f"{folder}: there is no such folder")
-    files = sorted(folder.glob("*.parquet"))
+    files = sorted(file for file in folder.glob("*.parquet") if not file.name.startswith(("_", ".")))
     if not files:
         raise BadData(f"{folder}: no *.parquet file in it")
     return files
 
 
-def check(data: Path) -> dict[str, int]:
-    """Looks at every file of a data folder in the tutorial's layout; returns the rows per table.
+def check(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
+    """Reads every file of a data folder as LOAD DATA will; returns the rows per folder of a table.
+
+    Args:
+        sql: the folder of the scripts, which say what is a table's file and how it is laid out.
 
     Raises:
-        BadData: a folder or file is missing, empty or unreadable; a column is missing or of another type; a time that
-            orders rows is NULL or negative.
+        BadData: a folder or file is missing, empty or damaged; a column is missing or of another type; a value is none
+            of its column's; a time that orders rows is NULL or negative; a script is missing.
+        UnsupportedSQL: a script makes or loads no tables.
     """
+    from batch.inputs import sources  # noqa: PLC0415 - parses; who only reads features needs no engine
+
     if not data.is_dir():
         raise BadData(f"{data}: there is no such folder")
     rows: dict[str, int] = {}
-    for table, columns in TABLES.items():
-        if table in OPTIONAL and not (data / table).exists():
-            continue
-        rows[table] = 0
-        for file in parquet_files(data / table):
-            rows[table] += _check_file(file, columns, ORDERING.get(table))
-        if not rows[table]:
-            raise BadData(f"{data / table}: its files have no rows")
+    try:
+        create, load = (script_text(sql / name) for name in SCRIPTS[:2])
+        for source in sources(create, load, data):
+            folder = data / source.folder
+            if source.folder in OPTIONAL and not folder.exists():
+                continue
+            if not folder.exists():
+                raise BadData(f"{folder}: there is no such folder")
+            ordering = ORDERING.get(source.folder, "")
+            columns = [ordering] if ordering in source.schema.names else []
+            pieces = (ordered(piece, columns) for piece in read(source.path, source.schema, source.options))
+            count = sum(piece.rows.num_rows for piece in pieces)
+            if not count:
+                raise BadData(f"{folder}: its files have no rows")
+            rows[source.folder] = rows.get(source.folder, 0) + count
+    except BadFile as error:
+        raise BadData(str(error)) from None
     return rows
 
 
-def _check_file(file: Path, columns: dict[str, str], ordering: str | None) -> int:
-    if not file.stat().st_size:
-        raise BadData(f"{file}: the file is empty (0 bytes)")
+def table_rows(data: Path, folder: str, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """The rows of a table of the tutorial's layout, from its parquet files, in order; all columns, or those named.
+
+    Raises:
+        BadData: see `check`.
+    """
+    kinds = TABLES[folder]
+    schema = schema_of([(name, kinds[name]) for name in columns or kinds])
     try:
-        with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-            for column, sql_type in columns.items():
-                at = schema.get_field_index(column)
-                if at < 0:
-                    raise BadData(f"{file}: no column {column}; it has {', '.join(schema.names)}")
-                wanted, is_kind = _KINDS[sql_type]
-                if not is_kind(schema.field(at).type):
-                    raise BadData(f"{file}: column {column} is {schema.field(at).type}, it must be {wanted}")
-            if ordering is not None:
-                _check_times(file, parquet, ordering)
-            return int(parquet.metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise BadData(f"{file}: not a readable parquet file: {error}") from error
+        for piece in read(data / folder, schema):
+            yield piece.rows
+    except BadFile as error:
+        raise BadData(str(error)) from None
 
 
-def _check_times(file: Path, parquet: pq.ParquetFile, column: str) -> None:
-    """Refuses NULL and negative times, as the engine would, but with the row's number in the file (from 0)."""
-    first = 0
-    for batch in parquet.iter_batches(1 << 18, columns=[column]):
-        times = pc.cast(batch.column(0), pa.int64())
-        for what, wrong in (("NULL", pc.is_null(times)), ("before 1970", pc.less(times, 0))):
-            row = pc.index(wrong, True).as_py()
-            if row >= 0:
-                raise BadData(f"{file}: row {first + row}, column {column}: the time is {what}")
-        first += batch.num_rows
-
-
-def extract(data: Path, out: Path, sql: Path = SQL_FOLDER) -> Extracted:
+def extract(data: Path, out: Path, sql: Path = SQL_FOLDER, *, force: Say | None = None) -> Extracted:
     """Writes the features of every request of `data` to `out` (parquet, the query's 42 columns).
 
     Args:
-        data: the tutorial's layout; `action/` may be absent. out: a folder; older feature files in it are replaced.
-        sql: the folder of the three scripts.
+        data: the tutorial's layout; `action/` may be absent. out: a folder; older features are replaced as a whole.
+        sql: the folder of the three scripts. force: see `streaming.output_folder.replacing`.
 
     Raises:
         BadData: see `check`; also when a script is missing. UnsupportedSQL: the engine cannot run a script.
+        OutputRefused: `out` holds something else, or touches an input.
     """
+    from batch.inputs import sources, write_no_rows  # noqa: PLC0415
     from streaming.engine import Engine  # noqa: PLC0415 - compiles; only this command needs it
 
     started = time.monotonic()
     scripts = [script_text(sql / name) for name in SCRIPTS]
-    rows = check(data)
+    rows = check(data, sql)
     checked = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as staging:
-        for table in TABLES:
-            if table in rows:
-                (Path(staging) / table).symlink_to((data / table).resolve(), target_is_directory=True)
-        if "action" not in rows:
-            _write_no_action(Path(staging) / "action")
-        engine = Engine(paths={DATA_PREFIX: staging, OUT_PREFIX: str(out.resolve())})
+    inputs = [data, *(sql / name for name in SCRIPTS)]
+    with replacing(out, "features", inputs=inputs, force=force) as fresh, tempfile.TemporaryDirectory() as staging:
+        paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(fresh)}
+        for source in sources(scripts[0], scripts[1], data):
+            if source.folder not in rows:  # an optional table: the scripts run unchanged where a dataset has none
+                write_no_rows(source, Path(staging) / source.folder)
+                paths[f"{DATA_PREFIX}/{source.folder}"] = f"{staging}/{source.folder}"
+        engine = Engine(paths=paths)
         for script in scripts:
             engine.execute(script)
-    written = [pq.ParquetFile(file) for file in parquet_files(out)]
+        features, columns = counted(fresh)
     return Extracted(
-        rows=rows,
-        features=sum(file.metadata.num_rows for file in written),
-        columns=written[0].metadata.num_columns,
-        check_s=checked - started,
-        run_s=time.monotonic() - checked,
+        rows=rows, features=features, columns=columns, check_s=checked - started, run_s=time.monotonic() - checked
     )
+
+
+def counted(folder: Path) -> tuple[int, int]:
+    """Rows and columns of the features in a folder."""
+    files = [pq.read_metadata(file) for file in parquet_files(folder)]
+    return sum(file.num_rows for file in files), files[0].num_columns
 
 
 def script_text(path: Path) -> str:
@@ -225,11 +215,3 @@ def script_text(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise BadData(f"{path}: {error.strerror}") from error
-
-
-def _write_no_action(folder: Path) -> None:
-    """An `action` table without rows, so that the scripts run unchanged where a dataset has none."""
-    folder.mkdir()
-    types = {"string": pa.string(), "timestamp": pa.timestamp("us"), "int": pa.int32()}
-    schema = pa.schema({column: types[sql_type] for column, sql_type in TABLES["action"].items()})
-    pq.write_table(schema.empty_table(), folder / "none.parquet")

@@ -14,7 +14,6 @@ The true probability knows what no model sees (the latent intent), so its AUC is
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from batch.intent import (
 )
 from batch.label import later_order
 from batch.world import CATEGORIES, DAY_MS, LOCAL_MS, WORLD_START_MS, Catalogue, Users, timestamps
+from streaming.output_folder import Say, replacing
 
 __all__ = ["CHUNK_USERS", "World", "generate"]
 
@@ -100,15 +100,16 @@ class Actions:
     probability: Floats
 
 
-def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool = False) -> World:
+def generate(out: Path, users: int, seed: int, days: int = 70, *, force: Say | None = None) -> World:
     """Writes a world to `out` and returns what it made.
 
     Args:
-        out: a folder that is new or empty, or one with an older world and `overwrite`.
+        out: a folder that is new or empty, or holds an older world.
         users: at least 1. seed: 0 or more; the same seed gives the same bytes. days: length, more than the horizon.
+        force: see `streaming.output_folder.replacing`.
 
     Raises:
-        ValueError: an argument out of its range. FileExistsError: `out` has files and `overwrite` is not given.
+        ValueError: an argument out of its range. OutputRefused: `out` holds something else.
     """
     if users < 1:
         raise ValueError(f"--users must be at least 1, not {users}")
@@ -116,7 +117,13 @@ def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool =
         raise ValueError(f"--seed must be 0 or more, not {seed}")
     if days <= HORIZON_DAYS:
         raise ValueError(f"--days must be more than the labels' horizon of {HORIZON_DAYS} days, not {days}")
-    _prepare(out, overwrite)
+    with replacing(out, "world", force=force) as folder:
+        return _generate(folder, users, seed, days)
+
+
+def _generate(out: Path, users: int, seed: int, days: int) -> World:
+    for name in PARTS:
+        (out / name).mkdir()
     catalogue_rng = np.random.default_rng([seed, 0])
     catalogue = Catalogue.make(max(200, users * 2 // 5), days, catalogue_rng)
     pq.write_table(catalogue.products(), out / "bo_product" / "part-00000.parquet")
@@ -166,16 +173,6 @@ def generate(out: Path, users: int, seed: int, days: int = 70, overwrite: bool =
     )
     (out / "world.json").write_bytes(msgspec.json.format(msgspec.json.encode(world), indent=1) + b"\n")
     return world
-
-
-def _prepare(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out}: is a file, --out needs a folder")
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise FileExistsError(f"{out}: not empty; --overwrite replaces the world in it")
-    for name in PARTS:
-        shutil.rmtree(out / name, ignore_errors=True)
-        (out / name).mkdir(parents=True)
 
 
 def _interests(users: Users, catalogue: Catalogue, days: int, rng: np.random.Generator) -> Interests:

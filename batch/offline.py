@@ -9,18 +9,22 @@ the cluster's TaskManager sees them, and jobs are followed instead of waited for
 
 from __future__ import annotations
 
+import posixpath
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import pyarrow.parquet as pq
 
-from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, parquet_files, script_text
+from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, counted, script_text
 from batch.jobs import Cluster, Job, run
 from streaming.engine import syntax as s
 from streaming.engine.parse import parse, statement_text
+from streaming.errors import OutputRefused
+from streaming.output_folder import Say, mark
+from streaming.output_folder import check as check_output
 
 __all__ = ["Written", "extract", "load_online"]
 
@@ -46,8 +50,12 @@ def extract(
     timeout_s: float = JOB_S,
     say: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
+    force: Say | None = None,
 ) -> Written:
     """Makes the tables, loads `data` offline and writes the features of every request to `out`.
+
+    What lies in `out` is replaced where it is seen here and is all of an older INTO OUTFILE's, or with `force`. Else
+    the cluster is told to write into a new folder only.
 
     Args:
         data, out: as the TaskManager sees them: `/path`, `file:///path`, `hdfs://…`.
@@ -56,21 +64,35 @@ def extract(
 
     Raises:
         BadData: see `batch.extract.check`, where `data` is a folder here, too.
+        OutputRefused: `out` holds something else, as far as it is seen here, or touches an input.
         JobFailed, StoreUnavailable: see `batch.jobs.run`.
     """
     started = time.monotonic()
     if _local(data).is_dir():
-        check(_local(data))
+        check(_local(data), sql)
+    _refuse_output(data, out, sql, force)
+    overwrite = force is not None or _local(out).exists()
     places = {DATA_PREFIX: data, OUT_PREFIX: out}
-    following, jobs = _Following(timeout_s, say, sleep, _without(data, action)), 0
+    following, jobs = _Following(timeout_s, say, sleep, _without(data, action), overwrite), 0
     for name in SCRIPTS:
         jobs += len(_run(cluster, sql / name, places, following))
     written = _local(out)
     if not written.is_dir():
         return Written(jobs, None, None, time.monotonic() - started)
-    files = [pq.ParquetFile(file) for file in parquet_files(written)]
-    features = sum(file.metadata.num_rows for file in files)
-    return Written(jobs, features, files[0].metadata.num_columns, time.monotonic() - started)
+    try:
+        mark(written, "outfile")
+    except OSError as error:
+        say(f"{out}: no marker can be written there ({error.strerror}): the next extract into it needs --force")
+    return Written(jobs, *counted(written), time.monotonic() - started)
+
+
+def _refuse_output(data: str, out: str, sql: Path, force: Say | None) -> None:
+    """By the files, where paths are none of another system; by name in any case."""
+    source, target = (posixpath.normpath(path.removeprefix("file://")) + "/" for path in (data, out))
+    if source.startswith(target) or target.startswith(source):
+        raise OutputRefused(f"{out} is, holds or lies within an input, {data}: results go to another folder")
+    if "://" not in out.removeprefix("file://"):
+        check_output(_local(out), "outfile", inputs=[_local(data), *(sql / name for name in SCRIPTS)], force=force)
 
 
 def load_online(
@@ -106,12 +128,13 @@ def load_online(
 
 
 class _Following(NamedTuple):
-    """How jobs are followed, see `batch.jobs.run`, and the tables that are not loaded."""
+    """How jobs are followed, see `batch.jobs.run`; tables that are not loaded; whether INTO OUTFILE may overwrite."""
 
     timeout_s: float
     say: Callable[[str], None]
     sleep: Callable[[float], None]
     without: tuple[str, ...]
+    overwrite: bool = False
 
 
 def _run(cluster: Cluster, path: Path, places: dict[str, str], following: _Following) -> list[Job]:
@@ -130,6 +153,9 @@ def _run(cluster: Cluster, path: Path, places: dict[str, str], following: _Follo
             target = statement.table[-1] if isinstance(statement, s.LoadData) else moved
             following.say(f"{path.name}: {target}")
             text = text.replace(f"'{statement.path}'", f"'{moved}'")
+            if isinstance(statement, s.Outfile) and not following.overwrite:
+                select, path_, options = text.rpartition(f"'{moved}'")
+                text = select + path_ + re.sub(r"(?i)(mode\s*=\s*)'overwrite'", r"\1'error_if_exists'", options)
             jobs.append(run(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
         else:
             cluster.execute(text)

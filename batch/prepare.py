@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batch.encode import EVENT_TIME, REQUEST_ID, Encoding, fit
-from batch.extract import SQL_FOLDER, TABLES, BadData, parquet_files
-from batch.folder import digest, replacing
+from batch.extract import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
+from batch.folder import digest
 from batch.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
 from batch.split import by_time
 from streaming.encode import Encoder
+from streaming.output_folder import Say, replacing
 
 __all__ = ["LabelRule", "Options", "Prepared", "encode_with", "label", "prepare", "read_features"]
 
@@ -34,6 +35,7 @@ LabelRule: TypeAlias = Literal["auto", "action", "five-day"]
 """Where labels come from: the data's `action` table, the orders in bo_action, or (auto) `action` where there is one."""
 
 PAIR = "flattenRequest_pair_id_original_24"
+FEATURES_SQL = "features.sql"
 ENCODE_ROWS = 65_536  # rows encoded at once
 SLACK_MS = 3_600_000  # what was recorded ends a little after the last action
 
@@ -127,8 +129,7 @@ def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
             int((~known).sum()),
             np.zeros(kept.num_rows, bool),
         )
-    columns = ["pair_id", "type", "ingestionTime"]
-    actions = pa.concat_tables(pq.read_table(file, columns=columns) for file in parquet_files(data / "bo_action"))
+    actions = pa.concat_tables(table_rows(data, "bo_action", ("pair_id", "type", "ingestionTime")))
     requests = pa.table({"pair_id": features[PAIR], "eventTime": features[EVENT_TIME]})
     time_ms = _epoch_ms(features[EVENT_TIME])
     last_ms = _epoch_ms(actions["ingestionTime"]).max()
@@ -136,8 +137,16 @@ def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
     return Labelled(features, five_day_rule(requests, actions), time_ms, "bo_action", 0, cut)
 
 
-def prepare(features: Path, data: Path, out: Path, options: Options | None = None, sql: Path = SQL_FOLDER) -> Prepared:
-    """Makes the dataset folder `out` and returns what it holds.
+def prepare(
+    features: Path,
+    data: Path,
+    out: Path,
+    options: Options | None = None,
+    sql: Path = SQL_FOLDER,
+    *,
+    force: Say | None = None,
+) -> Prepared:
+    """Makes the dataset folder `out` and returns what it holds; `force`: see `streaming.output_folder.replacing`.
 
     The encoder sees nothing but the training part (with `encoding="seed"`, which learns no values, it counts over all
     requests, as the tutorial does).
@@ -145,48 +154,61 @@ def prepare(features: Path, data: Path, out: Path, options: Options | None = Non
     Raises:
         BadData: features or data cannot be used. ValueError: a part of the split is empty.
         ArtifactMismatch: the features are not those of the feature query.
+        OutputRefused: `out` holds something else, or touches an input.
     """
     options = options or Options()
-    labelled = label(read_features(features), data)
-    if options.complete_labels:
-        labelled = labelled.filter(~labelled.cut)
-    split = by_time(labelled.time_ms, options.val_fraction, options.test_fraction, options.embargo_ms)
-    rows = {"train": split.train, "val": split.val, "test": split.test}
-    seen = labelled.features if options.encoding == "seed" else labelled.features.take(pa.array(split.train))
-    encoder = fit(seen, options.encoding)
-    del seen
-    times = {"val_from": split.val_from_ms, "test_from": split.test_from_ms}
-    return _write(out, encoder, labelled, rows=rows, times=times, sources=(data, sql))
+    inputs = (features, data, sql / FEATURES_SQL)
+    with replacing(out, "dataset", inputs=inputs, force=force) as folder:
+        labelled = label(read_features(features), data)
+        if options.complete_labels:
+            labelled = labelled.filter(~labelled.cut)
+        split = by_time(labelled.time_ms, options.val_fraction, options.test_fraction, options.embargo_ms)
+        rows = {"train": split.train, "val": split.val, "test": split.test}
+        seen = labelled.features if options.encoding == "seed" else labelled.features.take(pa.array(split.train))
+        encoder = fit(seen, options.encoding)
+        del seen
+        times = {"val_from": split.val_from_ms, "test_from": split.test_from_ms}
+        return _write(folder, encoder, labelled, rows=rows, times=times, sources=(data, sql))
 
 
 def encode_with(
     features: Path,
     data: Path,
     out: Path,
-    encoder: Encoder,
+    encoder: Encoder | Path,
     *,
     since_ms: int,
     labels: LabelRule = "auto",
     sql: Path = SQL_FOLDER,
+    force: Say | None = None,
 ) -> Prepared:
     """A dataset of one part, `test`: the requests since `since_ms` (epoch ms), labelled, encoded by a given encoder.
 
     With `labels="five-day"` all of them are in it: requests that were streamed have no row in a recorded `action`.
 
+    Args:
+        encoder: itself, or the folder that it is in.
+
     Raises:
         BadData: as `prepare`, or no request is that late. ArtifactMismatch: features and encoder do not fit.
+        OutputRefused: as `prepare`.
     """
-    labelled = label(read_features(features), data, labels)
-    late = np.flatnonzero(labelled.time_ms >= since_ms)
-    if not len(late):
-        raise BadData(f"{features}: no request since {since_ms} (epoch ms); the last is at {labelled.time_ms.max()}")
-    rows = {"test": late[np.argsort(labelled.time_ms[late], kind="stable")]}
-    times = {"val_from": since_ms, "test_from": since_ms}
-    return _write(out, encoder, labelled, rows=rows, times=times, sources=(data, sql))
+    inputs = [features, data, sql / FEATURES_SQL]
+    if isinstance(encoder, Path):
+        inputs, encoder = [*inputs, encoder], Encoder.load(encoder)
+    with replacing(out, "dataset", inputs=inputs, force=force) as folder:
+        labelled = label(read_features(features), data, labels)
+        late = np.flatnonzero(labelled.time_ms >= since_ms)
+        if not len(late):
+            last = labelled.time_ms.max()
+            raise BadData(f"{features}: no request since {since_ms} (epoch ms); the last is at {last}")
+        rows = {"test": late[np.argsort(labelled.time_ms[late], kind="stable")]}
+        times = {"val_from": since_ms, "test_from": since_ms}
+        return _write(folder, encoder, labelled, rows=rows, times=times, sources=(data, sql))
 
 
 def _write(
-    out: Path,
+    folder: Path,
     encoder: Encoder,
     labelled: Labelled,
     *,
@@ -201,17 +223,16 @@ def _write(
         table_size_array=encoder.table_sizes,
         split=times,
         data_sha256=_data_digest(data),
-        sql_sha256=digest(sql / "features.sql"),
+        sql_sha256=digest(sql / FEATURES_SQL),
         encoder_sha256=encoder.digest,
         label_source=labelled.source,
         unlabelled=labelled.unlabelled,
         horizon_cut=int(labelled.cut.sum()),
     )
-    with replacing(out) as folder:
-        for name, part in rows.items():
-            _write_part(folder / f"{name}.parquet", encoder, labelled, part)
-        encoder.save(folder / "encoder")
-        (folder / "dataset.json").write_bytes(msgspec.json.format(msgspec.json.encode(prepared), indent=1) + b"\n")
+    for name, part in rows.items():
+        _write_part(folder / f"{name}.parquet", encoder, labelled, part)
+    encoder.save(folder / "encoder")
+    (folder / "dataset.json").write_bytes(msgspec.json.format(msgspec.json.encode(prepared), indent=1) + b"\n")
     return prepared
 
 

@@ -16,8 +16,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+
+from batch.extract import TABLES, table_rows
+from streaming.columns import schema_of
 
 __all__ = ["DIMENSIONS", "Message", "Replay", "cut_history", "period", "streamed_folder"]
 
@@ -66,10 +68,6 @@ class Replay:
     spread: int
 
 
-def _files(data: Path, folder: str) -> list[str]:
-    return sorted(str(file) for file in (data / folder).glob("*.parquet"))
-
-
 def _milliseconds(epoch_ms: int) -> pa.Scalar:
     return pa.scalar(epoch_ms, pa.timestamp("ms"))
 
@@ -79,31 +77,37 @@ def cut_history(data: Path, out: Path, before: int) -> dict[str, int]:
 
     Returns:
         Rows kept per folder. A row that does not say when it became known counts as known.
+
+    Raises:
+        BadData: a file of `data` cannot be used.
     """
     kept: dict[str, int] = {}
     for folder, column in TIME_COLUMNS.items():
-        files = _files(data, folder)
-        if not files:
+        if not (data / folder).is_dir():
             continue
         (out / folder).mkdir(parents=True, exist_ok=True)
-        schema = pq.read_schema(files[0])
         kept[folder] = 0
-        with pq.ParquetWriter(out / folder / "history.parquet", schema) as writer:
-            for file in files:
-                for rows in pq.ParquetFile(file).iter_batches(256 * 1024):
-                    known = pc.less(rows.column(column), _milliseconds(before))
-                    rows = rows.filter(pc.fill_null(known, True))  # noqa: PLW2901 - the unfiltered batch is done with
-                    writer.write_batch(rows)
-                    kept[folder] += rows.num_rows
+        with pq.ParquetWriter(out / folder / "history.parquet", schema_of([*TABLES[folder].items()])) as writer:
+            for rows in table_rows(data, folder):
+                known = rows.filter(pc.fill_null(pc.less(rows[column], _milliseconds(before)), True))
+                writer.write_table(known)
+                kept[folder] += known.num_rows
     return kept
+
+
+def _rows(data: Path, folder: str, column: str, first: pa.Scalar, end: pa.Scalar | None = None) -> pa.Table:
+    """The table's rows with `first` <= `column` < `end`, in order."""
+    some = []
+    for rows in table_rows(data, folder):
+        wanted = pc.greater_equal(rows[column], first)
+        some.append(rows.filter(wanted if end is None else pc.and_(wanted, pc.less(rows[column], end))))
+    return pa.concat_tables(some)
 
 
 def _rows_since(data: Path, folder: str, start: int) -> pa.Table:
     column = TIME_COLUMNS[folder]
-    rows = ds.dataset(_files(data, folder)).to_table(filter=ds.field(column) >= _milliseconds(start))
-    return rows.set_column(
-        rows.column_names.index(column), column, rows[column].cast(pa.timestamp("ms")).cast(pa.int64())
-    )
+    rows = _rows(data, folder, column, _milliseconds(start))
+    return rows.set_column(rows.column_names.index(column), column, rows[column].cast(pa.int64()))
 
 
 def _dimension_messages(data: Path, start: int) -> Iterator[Message]:
@@ -133,9 +137,7 @@ def period(data: Path, start: int, end: int) -> Replay:
     the stream only, and no offline extraction could see what each of them saw. An action of a pair's second that was
     seen before gets a request id with a running number: the default id must not name two requests.
     """
-    actions = ds.dataset(_files(data, "bo_action")).to_table(
-        filter=(ds.field("time") >= start) & (ds.field("time") < end)
-    )
+    actions = _rows(data, "bo_action", "time", pa.scalar(start), pa.scalar(end))
     actions = actions.take(pa.array(np.argsort(actions["time"].to_numpy(), kind="stable")))
     users = [pair.partition("_")[0] for pair in actions["pair_id"].to_pylist()]
     times, spread = _spread(users, actions["time"].to_pylist())
@@ -192,7 +194,7 @@ def streamed_folder(data: Path, history: Path, replay: Replay, out: Path) -> Non
         shutil.copy(history / folder / "history.parquet", out / folder / "0-history.parquet")
         pq.write_table(rows, out / folder / "1-streamed.parquet")
     end = pc.max(replay.requests["time"]).as_py()
-    later = ds.dataset(_files(data, "bo_action")).to_table(filter=ds.field("time") > end)
+    later = _rows(data, "bo_action", "time", pa.scalar(end + 1))
     pq.write_table(later, out / "bo_action" / "2-later.parquet")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import itertools
 import json
 import os
@@ -39,7 +38,9 @@ from batch.extract import (
     parquet_files,
     script_text,
 )
-from batch.folder import replacing
+from batch.inputs import folder_of
+from batch.sparkfiles import for_spark
+from streaming.columns import schema_of
 from streaming.engine import UnsupportedSQL
 from streaming.engine import syntax as s
 from streaming.engine.errors import point
@@ -47,6 +48,8 @@ from streaming.engine.files import resolve
 from streaming.engine.parse import parse, statement_text
 from streaming.engine.tokens import Token, tokens_of
 from streaming.errors import ScorerError
+from streaming.output_folder import Say, replacing
+from streaming.tablefile import BadFile, Options, files_of, is_there, load_options
 
 __all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]
 
@@ -64,12 +67,16 @@ class SparkFailed(ScorerError):
 
 
 class Table(msgspec.Struct):
-    """A table of the job: its columns with their SQL types, and the parquet files of its rows, in order."""
+    """A table of the job: its columns with their SQL types, and the files of its rows, in order.
+
+    `files` are paths, laid out as `options` say; in the job of the other process they are URIs of parquet files.
+    """
 
     database: str
     name: str
     columns: dict[str, str]
     files: list[str] = []
+    options: Options = Options("parquet")
 
 
 class Job(msgspec.Struct):
@@ -89,6 +96,8 @@ def extract(
     sql: Path = SQL_FOLDER,
     master: str = MASTER,
     conf: Mapping[str, str] | None = None,
+    *,
+    force: Say | None = None,
 ) -> Extracted:
     """As `batch.extract.extract`, by Spark. The rows come in no particular order, in as many files as Spark makes.
 
@@ -100,15 +109,18 @@ def extract(
     Raises:
         BadData: a file or script is wrong. UnsupportedSQL: a script does something else than make, load and select.
         SparkFailed: Spark is not there, refuses the query, or died.
+        OutputRefused: `out` holds something else, or touches an input.
     """
     started = time.monotonic()
     scripts = {name: script_text(sql / name) for name in SCRIPTS}
     python, jar = _environment()
-    rows = check(data)
+    rows = check(data, sql)
     tables, database, query = read_scripts(scripts, data, {"action"} - rows.keys())
     checked = time.monotonic()
-    with replacing(out) as fresh, _work_folder() as (work, lock):
-        staging = fresh.parent / "spark"
+    inputs = [data, *(sql / name for name in SCRIPTS)]
+    with replacing(out, "features", inputs=inputs, force=force) as fresh, _work_folder() as (work, lock):
+        staging, copies = fresh.parent / "spark", fresh.parent / "tables"
+        tables = [_handed_over(table, copies) for table in tables]
         options = {
             "spark.jars": str(jar),
             "spark.local.dir": str(work),
@@ -120,7 +132,8 @@ def extract(
         for number, file in enumerate(parquet_files(staging)):
             written = _as_features(file, fresh / f"part-{number:05d}.parquet")
             features, columns = features + written[0], written[1]
-        shutil.rmtree(staging)
+        for folder in (staging, copies):
+            shutil.rmtree(folder, ignore_errors=True)
     return Extracted(
         rows=rows, features=features, columns=columns, check_s=checked - started, run_s=time.monotonic() - checked
     )
@@ -160,7 +173,7 @@ def read_scripts(scripts: Mapping[str, str], data: Path, absent: set[str]) -> tu
                 place = _place(statement.table, database)
                 if place not in tables:
                     raise point(script, at, f"{name}: there is no table {'.'.join(place)}")
-                tables[place].files = _files(statement, data, absent)
+                tables[place].files, tables[place].options = _files(statement, data, absent)
             elif not isinstance(statement, _NEEDLESS):
                 raise point(
                     script, at, f"{name}: only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is"
@@ -208,14 +221,22 @@ def _place(name: tuple[str, ...], database: str) -> tuple[str, str]:
     return (name[0], name[1]) if len(name) > 1 else (database, name[0])
 
 
-def _files(load: s.LoadData, data: Path, absent: set[str]) -> list[str]:
+def _files(load: s.LoadData, data: Path, absent: set[str]) -> tuple[list[str], Options]:
     path = resolve(load.path, {DATA_PREFIX: str(data.resolve())})
-    if str(load.options.get("format", "csv")).lower() != "parquet":
-        raise BadData(f"{path}: LOAD DATA takes parquet here")
-    names = sorted(glob.glob(os.path.join(path, "*.parquet") if os.path.isdir(path) else path))
-    if not names and Path(path).relative_to(data.resolve()).parts[0] not in absent & OPTIONAL:
-        raise BadData(f"{path}: no such file")
-    return [Path(name).resolve().as_uri() for name in names]
+    try:
+        options = load_options(load.options)
+        if folder_of(load.path) in absent & OPTIONAL and not is_there(path):
+            return [], options
+        return [str(file) for file in files_of(path, options.format)], options
+    except BadFile as error:
+        raise BadData(str(error)) from None
+
+
+def _handed_over(table: Table, copies: Path) -> Table:
+    """The table with URIs of files in which Spark reads what we do."""
+    schema = schema_of([*table.columns.items()])
+    files = for_spark([Path(file) for file in table.files], schema, table.options, copies / table.name)
+    return Table(table.database, table.name, table.columns, [file.as_uri() for file in files])
 
 
 # -- the other process -----------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from batch.dataset import FIELDS, DatasetError, Part, read_info, read_part
-from batch.folder import replacing
 from batch.metrics import Metrics, measure
 from batch.vocabulary import Vocabulary
+from streaming.output_folder import Say, replacing
 
 if TYPE_CHECKING:
     from batch.deepfm import DeepFM
@@ -167,19 +167,34 @@ class Checkpoint:
     model: DeepFM
 
 
-def train(dataset: Path, checkpoint: Path, options: TrainOptions, console: Console | None = None) -> TrainResult:
+def train(
+    dataset: Path,
+    checkpoint: Path,
+    options: TrainOptions,
+    console: Console | None = None,
+    *,
+    force: Say | None = None,
+) -> TrainResult:
     """Trains on `dataset/train.parquet`, stops by `dataset/val.parquet`, writes the folder `checkpoint`.
 
-    The checkpoint (`model/`, `vocabulary.npz`, `config.json`, `history.jsonl`) is replaced as a whole each time the
-    validation AUC is the best yet; where validation has one class only, the log loss decides, and the console says so.
+    The checkpoint (`model/`, `vocabulary.npz`, `config.json`, `history.jsonl`) is that of the best validation AUC;
+    where validation has one class only, the log loss decides, and the console says so. It is there when training has
+    ended: a run that fails or is stopped leaves the older checkpoint as it was.
 
     Args:
         console: takes the progress bar and a line per evaluation; None for silence.
+        force: see `streaming.output_folder.replacing`.
 
     Raises:
         DatasetError: a file of the dataset is missing or wrong, or training has one class only.
-        TrainingFailed: the loss is not finite. A checkpoint of an earlier evaluation stays.
+        TrainingFailed: the loss is not finite.
+        OutputRefused: `checkpoint` holds something else, or touches the dataset.
     """
+    with replacing(checkpoint, "checkpoint", inputs=[dataset], force=force) as folder:
+        return _train(dataset, folder, options, console)
+
+
+def _train(dataset: Path, checkpoint: Path, options: TrainOptions, console: Console | None) -> TrainResult:
     info = read_info(dataset)
     training, validation = read_part(dataset, "train"), read_part(dataset, "val")
     if training.positives in (0, training.count):
@@ -337,7 +352,7 @@ class _Run:
         return metrics.auc if self.by_auc and metrics.auc is not None else -metrics.log_loss
 
     def _save(self) -> None:
-        with replacing(self.checkpoint) as folder:
+        with replacing(self.checkpoint, "checkpoint") as folder:
             save_checkpoint(folder, Checkpoint(self.shape, self.vocabulary, self.model))
             self._save_history(folder)
 

@@ -1,6 +1,6 @@
 """The whole job, once, on real parts: `make demo`.
 
-    python -m deploy.demo [--data DIR] [--users N] [--seed N] [--keep] [--zk HOST:PORT [--zk-path PATH]]
+    python -m deploy.demo [--data DIR] [--users N] [--seed N] [--keep] [--force] [--zk HOST:PORT [--zk-path PATH]]
 
 Nine steps: data, offline features, training, evaluation, Triton, history, scorer, traffic, verdict. Each is a command
 that a user can give alone (it is printed); this file gives them in order, starts the servers, and stops all it started.
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -37,11 +36,19 @@ from deploy.process import Process, ProcessFailed, free_ports
 from deploy.traffic import PACED_PER_S, PACED_SHARE, WINDOW, Shop, Subscriber, TrafficError
 from deploy.triton.server import Triton
 from deploy.verdict import Stream, compare, faults, summarise
+from streaming.errors import OutputRefused
+from streaming.output_folder import replacing
 
 __all__ = ["main"]
 
 # In a file or a CI log there is no width to keep to: tables take what they need.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+WRITTEN = (
+    "artifact", "checkpoint", "data", "dataset", "evaluation", "features", "history", "kafka", "scorer.log",
+    "scorer.toml", "serve.log", "sql", "state", "streamed", "triton",
+)  # fmt: skip
+"""Of the demo's folder: whatever is in these is the demo's, and goes when it is run again."""
 
 
 class Failed(Exception):
@@ -55,6 +62,7 @@ class Options:
     seed: int
     keep: bool
     work: Path
+    force: bool
     zk: str
     zk_path: str
 
@@ -219,8 +227,9 @@ def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Tabl
 def demo(options: Options, stack: contextlib.ExitStack) -> None:
     """Runs the steps; what it starts is entered into `stack`."""
     work = options.work
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    inputs, force = [options.data] if options.data else [], console.print if options.force else None
+    with replacing(work, "demo", inputs=inputs, force=force, own=WRITTEN):
+        pass  # empty: each step puts there what it makes
     with step("1 Kafka and data"):
         broker = stack.enter_context(Broker(work / "kafka"))
         broker.create_topics()
@@ -319,6 +328,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=6000, help="size of the generated world")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="leave all running until Ctrl-C")
+    parser.add_argument("--force", action="store_true", help="write to --work though other things lie there")
     parser.add_argument("--zk", default="", metavar="HOST:PORT", help="an OpenMLDB cluster's ZooKeeper: use that store")
     parser.add_argument("--zk-path", default="/openmldb", help="OpenMLDB's path in it")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "demo", help="where everything is written")
@@ -327,7 +337,7 @@ def main() -> None:
         parser.error(f"--data {words.data}: there is no such folder")
     options = Options(
         words.data and words.data.resolve(), words.users, words.seed, words.keep, words.work.resolve(),
-        words.zk, words.zk_path,
+        words.force, words.zk, words.zk_path,
     )  # fmt: skip
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
@@ -338,6 +348,9 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print(f"stopped after {time.monotonic() - started:.0f} s, with everything that was started")
         return
+    except OutputRefused as error:
+        console.print(f"[red]demo refused[/red]: {escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
     except (Failed, ProcessFailed, TrafficError, KafkaException, pa.ArrowException, OSError) as error:
         console.print(f"[red]demo failed[/red]: {escape(str(error))}")  # a log's brackets are no markup
         sys.exit(1)

@@ -2,6 +2,7 @@
 
     python3 -m deploy.environments            # makes what is missing, says what it does and how long it took
     python3 -m deploy.environments spark      # the optional third: Spark with OpenMLDB's batch engine
+    python3 -m deploy.environments prometheus # Debian's Prometheus, in which `make test` tries alerts and dashboard
 
 Two environments, because openmldb pins an importlib-metadata that nvidia-pytriton cannot live with. Only the standard
 library is used here: this file runs on whatever `python3` the machine has. What is made goes to `.envs/`, or to the
@@ -24,7 +25,21 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "main", "make", "make_spark"]
+from streaming.errors import OutputRefused
+from streaming.output_folder import EVERYTHING, mark, replacing
+
+__all__ = [
+    "Missing",
+    "folder",
+    "interpreter",
+    "java",
+    "kafka_jars",
+    "main",
+    "make",
+    "make_prometheus",
+    "make_spark",
+    "prometheus",
+]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # environment -> the files of deploy/requirements that it is made from; the scorer's also holds what checks the code
@@ -79,6 +94,21 @@ def java() -> str:
     return found
 
 
+def prometheus(program: str) -> str:
+    """The path of `prometheus` or `promtool`: what `make test` fetched, else the one on PATH.
+
+    Raises:
+        Missing: there is neither.
+    """
+    fetched = folder() / "prometheus" / "usr" / "bin" / program
+    found = str(fetched) if fetched.exists() else shutil.which(program)
+    if found is None:
+        raise Missing(
+            f"{program} is neither at {fetched} nor on PATH: `make prometheus`, or apt-get install prometheus"
+        )
+    return found
+
+
 def _python310() -> str:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     candidates = [
@@ -114,10 +144,24 @@ def _step(title: str, stamp: Path, digest: str) -> bool:
     return not fresh
 
 
-def _run(argv: list[str], why: str) -> None:
-    done = subprocess.run(argv, timeout=INSTALL_TIMEOUT_S, check=False)
+def _run(argv: list[str], why: str, cwd: Path | None = None) -> None:
+    done = subprocess.run(argv, timeout=INSTALL_TIMEOUT_S, check=False, cwd=cwd)
     if done.returncode:
         raise SystemExit(f"{why} failed with status {done.returncode}: {' '.join(argv)}")
+
+
+def _clear(home: Path, stamp: Path) -> None:
+    """Makes `home` an empty folder, where it is none that somebody else made.
+
+    JD_ENVS may be any folder, and what has the name of a part in it may be a user's.
+    """
+    if stamp.exists() and home.is_dir():
+        mark(home, "environment", EVERYTHING)  # an older release made it, and left no marker
+    try:
+        with replacing(home, "environment", own=EVERYTHING):
+            stamp.unlink(missing_ok=True)
+    except OutputRefused as error:
+        raise SystemExit(f"{error} with JD_ENVS") from None
 
 
 def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
@@ -128,8 +172,7 @@ def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
     digest = _digest(*(file.read_bytes() for file in files))
     if _step(f"{name} environment", stamp, digest):
         started = time.monotonic()
-        stamp.unlink(missing_ok=True)
-        shutil.rmtree(home, ignore_errors=True)
+        _clear(home, stamp)
         _run([_python310(), "-m", "venv", str(home)], f"making the {name} environment")
         pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         pins = [word for file in files for word in ("--requirement", str(file))]
@@ -160,8 +203,7 @@ def _make_kafka() -> None:
         return
     maven = _maven()
     started = time.monotonic()
-    stamp.unlink(missing_ok=True)
-    shutil.rmtree(home, ignore_errors=True)
+    _clear(home, stamp)
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={home / 'libs'}"]
     _run([maven, "--quiet", "--batch-mode", "--file", str(pom), *goal], "fetching Kafka's jars")
     stamp.write_text(digest)
@@ -236,6 +278,43 @@ def _make_oracle() -> None:
     stamp.write_text(digest)
 
 
+def _fetch_prometheus(home: Path) -> None:
+    """Debian's package, verified by apt's keys and only unpacked: it changes nothing of the machine, nor needs root."""
+    apt, dpkg = shutil.which("apt-get"), shutil.which("dpkg")
+    if apt is None or dpkg is None:
+        raise Missing(
+            "Prometheus is not on PATH, and there is no apt-get and dpkg to fetch it with: "
+            "install its programs `prometheus` and `promtool`, 2.42 or newer"
+        )
+    with tempfile.TemporaryDirectory(dir=folder()) as work:
+        # _apt, as which root downloads, may not be allowed into this folder
+        ask = [apt, "--quiet=2", "--option", "APT::Sandbox::User=root"]
+        if subprocess.run([*ask, "download", "prometheus"], cwd=work, capture_output=True, check=False).returncode:
+            # The machine's package list is missing or old: one of our own.
+            (Path(work) / "lists" / "partial").mkdir(parents=True)
+            ask += ["--option", f"Dir::State::Lists={work}/lists", "--option", f"Dir::Cache={work}/cache"]
+            _run([*ask, "update"], "asking for Debian's list of packages")
+            _run([*ask, "download", "prometheus"], "fetching Prometheus", Path(work))
+        (package,) = Path(work).glob("prometheus_*.deb")
+        _run([dpkg, "--extract", str(package), str(home)], "unpacking Prometheus")
+
+
+def make_prometheus() -> None:
+    """Fetches Prometheus, where it is not on PATH.
+
+    Raises:
+        Missing: nor is apt-get.
+    """
+    with _alone():
+        home, stamp = folder() / "prometheus", folder() / "prometheus.stamp"
+        if all(shutil.which(program) for program in ("prometheus", "promtool")):
+            print("  Prometheus: is on PATH")
+        elif _step("Prometheus", stamp, _digest(b"unpacked")):
+            shutil.rmtree(home, ignore_errors=True)
+            _fetch_prometheus(home)
+            stamp.write_text(_digest(b"unpacked"))
+
+
 def _make_kernels() -> None:
     """Compiles the embedded engine's kernels into their cache: otherwise the first command that needs them does."""
     stamp = folder() / "kernels.stamp"
@@ -291,10 +370,10 @@ def make_spark() -> None:
 
 
 def main() -> None:
-    parts = {"": make, "spark": make_spark}
+    parts = {"": make, "spark": make_spark, "prometheus": make_prometheus}
     asked = " ".join(sys.argv[1:])
     if asked not in parts:
-        raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, or `spark`")
+        raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, `spark` or `prometheus`")
     parts[asked]()
 
 

@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import typer
 
-from streaming.errors import ArtifactMismatch, ScorerError, TransactionFatal, Unavailable
+from streaming.errors import ArtifactMismatch, NotAllowed, ScorerError, TransactionFatal, Unavailable
 
 __all__ = ["app", "main"]
 
@@ -27,6 +27,20 @@ ConfigFile = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads this at run time
     typer.Option("--config", "-c", help="TOML file; see deploy/scorer.toml. The environment (JD_INTENT__…) wins."),
 ]
+
+
+Host = Annotated[str, typer.Option(help="Address to listen on; beyond loopback callers need a token.")]
+TokenFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="File that holds the token of callers, and nothing else; or JD_INTENT_TOKEN in the environment."),
+]
+TlsCert = Annotated[Optional[Path], typer.Option(help="Certificate chain, PEM: HTTPS instead of HTTP.")]  # noqa: UP045
+TlsKey = Annotated[Optional[Path], typer.Option(help="Its private key, PEM.")]  # noqa: UP045
+AllowHost = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Another name under which it may be called; may be repeated."),
+]
+Connections = Annotated[int, typer.Option(help="At a time; more are told to come again.", min=1, max=10_000)]
 
 
 @app.command()
@@ -88,18 +102,39 @@ def load(
 
 
 @app.command()
-def serve(
+def doctor(
     config: ConfigFile = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines: level, about, text, fix.")] = False,
+) -> None:
+    """Check all that `run` needs, and say how to mend what is wrong: Kafka, rights, topics, model, SQL, folders, clock.
+
+    Nothing is changed. Exit status: 0, or 2 when something is wrong.
+    """
+    from streaming.doctor import main as check  # noqa: PLC0415
+
+    raise typer.Exit(check(config, as_json=as_json))
+
+
+@app.command()
+def serve(  # noqa: PLR0917 - typer calls it
+    config: ConfigFile = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9080,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    allow_host: AllowHost = None,
+    connections: Connections = 128,
 ) -> None:
     """Answer request rows over HTTP, from the scorer's tables and model: POST /predict, GET /schema, /docs.
 
     Exit status: as of `run`.
     """
     from streaming.serve import main as run_server  # noqa: PLC0415
+    from streaming.web.listen import Listen  # noqa: PLC0415
 
-    raise typer.Exit(run_server(config, host, port))
+    listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
+    raise typer.Exit(run_server(config, listen))
 
 
 @app.command()
@@ -111,11 +146,15 @@ def predict(  # noqa: PLR0917 - typer calls it
     ids: Annotated[bool, typer.Option("--ids", help="Show the encoder's ids, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds.", min=0.1)] = 30.0,
+    token_file: TokenFile = None,
+    ca: Annotated[Optional[Path], typer.Option(help="Certificates, PEM, that vouch for an https server.")] = None,  # noqa: UP045
 ) -> None:
     """Ask `serve` about one row of flattenRequest: prints its features and the probability."""
     from streaming.predict import run as ask  # noqa: PLC0415
+    from streaming.web.listen import read_token  # noqa: PLC0415
 
-    ask(words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s)
+    token = read_token(token_file)
+    ask(words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s, token=token, ca=ca)
 
 
 @app.command()
@@ -125,9 +164,11 @@ def send(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the score.", min=0.1)] = 30.0,
 ) -> None:
     """Send one action through Kafka and wait for its score."""
+    from streaming import log  # noqa: PLC0415
     from streaming.config import load  # noqa: PLC0415
     from streaming.send import send as send_event  # noqa: PLC0415
 
+    log.to_stderr()
     print(json.dumps(send_event(load(config), event, timeout_s), ensure_ascii=False))
 
 
@@ -136,17 +177,28 @@ def apiserver(  # noqa: PLR0917 - typer calls it
     config: ConfigFile = None,
     sql: Annotated[Optional[Path], typer.Option(help="Folder of create_tables.sql and deploy.sql.")] = None,  # noqa: UP045
     history: Annotated[Optional[Path], typer.Option(help="Folder that load_online.sql loads from.")] = None,  # noqa: UP045
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    files: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Folder below which LOAD DATA and INTO OUTFILE may read, write, replace; may be repeated."),
+    ] = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9081,
     empty: Annotated[bool, typer.Option("--empty", help="Run no script: start without a database.")] = False,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    allow_host: AllowHost = None,
+    connections: Connections = 128,
 ) -> None:
     """Serve the embedded engine under OpenMLDB's REST interface, to develop against without a cluster.
 
     Exit status: as of `run`.
     """
     from streaming.apiserver import main as run_server  # noqa: PLC0415
+    from streaming.web.listen import Listen  # noqa: PLC0415
 
-    raise typer.Exit(run_server(config, sql, history, host, port, empty=empty))
+    listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
+    raise typer.Exit(run_server(config, sql, history, files or (), listen, empty=empty))
 
 
 @app.command()
@@ -277,7 +329,7 @@ def main() -> None:
         sys.exit(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 2))
 
 
-_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5}
+_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5, NotAllowed: 5}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ than there:
   first).
 - SELECT is answered at once, in every mode; LOAD DATA and INTO OUTFILE are done when the call returns, and are jobs
   that have ended already. Offline and online tables are the same. SELECT with parameters and procedures are refused.
+- LOAD DATA and INTO OUTFILE touch only files below the engine's folders (`Engine.confine`), and are refused at once.
 - Messages of refused SQL have the server's code and beginning, and then the engine's own words.
 """
 
@@ -224,6 +225,8 @@ class Api:
                 raise Refused(f"database {database} does not exist", 2000)
             if isinstance(statement, s.Select):
                 return {"data": self._select(statement, sql, finite)}
+            if isinstance(statement, (s.LoadData, s.Outfile)):
+                self._engine.reach(statement)  # refused at once, not as a job that fails
             if isinstance(statement, (s.LoadData, s.Outfile)) and mode in ASYNCHRONOUS:
                 online = "Online" if mode == "online" else "Offline"
                 kind = f"Import{online}Data" if isinstance(statement, s.LoadData) else f"Export{online}Data"

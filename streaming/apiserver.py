@@ -6,26 +6,27 @@
     POST /dbs/DB                    {"mode": "online", "sql": "…"}: one statement
     POST /refresh · GET /health
 
-As there, every answer has status 200, whatever `code` in it says, and no content type. One thread runs the engine;
-requests wait for it in their order.
+As there, every answer has status 200, whatever `code` in it says, and no content type; but for what the real server
+takes from everybody, and this one does not: see `streaming.web.access` (401, 403, 413, 415, 431, 503). Bodies must be
+application/json, so that no web page can post a form; statements touch only files below the folders that were named at
+the start. One thread runs the engine; requests wait for it in their order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
-import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -34,24 +35,29 @@ from streaming.api import Answer, Api
 from streaming.apicells import dump
 from streaming.config import Store, load
 from streaming.engine import Engine, UnsupportedSQL
-from streaming.errors import ScorerError
+from streaming.errors import ConfigError, ScorerError
 from streaming.run import exit_status
-from streaming.serve import BodyLimit, listening
 from streaming.store import EmbeddedStore
+from streaming.web.access import Access, BodyLimit, Rules, own_names
+from streaming.web.connection import Limits
+from streaming.web.listen import Listen, listening
+from streaming.web.server import Server, run_until_told
 
 __all__ = ["BODY_BYTES_MAX", "create_app", "main"]
 
 BODY_BYTES_MAX = 64 * 1024 * 1024  # brpc's limit
+LIMITS = Limits(body_s=60.0)
 METHODS = ("GET", "POST", "PUT")
 
 _log = structlog.stdlib.get_logger("streaming.apiserver")
 
 
-def create_app(api: Api, thread: ThreadPoolExecutor) -> Starlette:
+def create_app(api: Api, thread: ThreadPoolExecutor, rules: Rules) -> Starlette:
     """The HTTP application.
 
     Args:
         thread: of one thread, the one that made the engine of `api`.
+        rules: what callers must show.
     """
 
     async def answer(call: Callable[..., Answer], *arguments: object) -> Response:
@@ -93,9 +99,12 @@ def create_app(api: Api, thread: ThreadPoolExecutor) -> Starlette:
 
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code == 413:
-            return Response(dump({"code": -1, "msg": error.detail}), 413)
+            return _refusal(413, error.detail, {})
         known = request.method in METHODS
         return Response(dump({"code": -1, "msg": "no match method" if known else "unsupported method"}))
+
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response()  # nobody is there to read it: it hung up, or was dropped, before its body was whole
 
     app = Starlette(
         routes=[
@@ -108,18 +117,26 @@ def create_app(api: Api, thread: ThreadPoolExecutor) -> Starlette:
             Route("/refresh", refresh, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
         ],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: refused, ClientDisconnect: gone},
     )
     app.router.redirect_slashes = False
     app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
+    app.add_middleware(Access, rules=rules, refusal=_refusal)
     return app
 
 
-def main(file: Path | None, sql: Path | None, history: Path | None, host: str, port: int, *, empty: bool) -> int:
+def _refusal(status: int, why: str, headers: Mapping[str, str]) -> Response:
+    return Response(dump({"code": -1, "msg": why}), status, dict(headers))
+
+
+def main(
+    file: Path | None, sql: Path | None, history: Path | None, files: Sequence[Path], listen: Listen, *, empty: bool
+) -> int:
     """The command: makes the engine, serves until SIGTERM or Ctrl-C, and says in one line why it ended.
 
     Args:
         sql, history: instead of the configuration's `store.sql` and `store.history`.
+        files: folders below which statements may read and write files.
         empty: runs no script: clients make their own databases.
 
     Returns:
@@ -130,35 +147,41 @@ def main(file: Path | None, sql: Path | None, history: Path | None, host: str, p
         log.configure(config.log)
         changes = {"sql": sql and str(sql), "history": history and str(history)}
         settings = config.store.model_copy(update={key: value for key, value in changes.items() if value})
-        run(settings, host, port, empty=empty)
+        run(settings, files, listen, empty=empty)
     except (ScorerError, UnsupportedSQL) as error:
         print(f"jd-intent-score: {type(error).__name__}: {error}", file=sys.stderr)
         return exit_status(error)
     return 0
 
 
-def run(settings: Store, host: str, port: int, *, empty: bool) -> None:
+def run(settings: Store, files: Sequence[Path], listen: Listen, *, empty: bool) -> None:
     """Serves until it is told to stop.
 
     Raises:
-        ConfigError: the port is taken; a script or a history file is missing or wrong.
+        ConfigError: the port is taken; a token is missing; a script, folder, certificate or history file is missing or
+            wrong.
         UnsupportedSQL: a script says what the engine cannot run.
     """
-    with listening(host, port) as listener, ThreadPoolExecutor(1, "engine") as thread:
-        api = Api(thread.submit(_engine, settings, empty).result(), time.time)
-        server = uvicorn.Server(
-            uvicorn.Config(create_app(api, thread), log_config=None, access_log=False, timeout_graceful_shutdown=10)
-        )
-        _log.info("serving", url=f"http://{host}:{listener.getsockname()[1]}", databases=api.databases()["dbs"])
-        # uvicorn gives a signal that it stopped for back to the handler that was there before: ours ends in order.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        asyncio.run(server.serve(sockets=[listener]))
+    for folder in files:
+        if not folder.is_dir():
+            raise ConfigError(f"--files {folder}: there is no such folder")
+    with listening(listen.host, listen.port) as listener, ThreadPoolExecutor(1, "engine") as thread:
+        rules = Rules(own_names(listen.host, listen.allow_hosts), listen.token(listener), json_only=True)
+        tls = listen.tls()
+        api = Api(thread.submit(_engine, settings, files, empty).result(), time.time)
+        limits = dataclasses.replace(LIMITS, connections_max=listen.connections_max)
+        server = Server(create_app(api, thread, rules), limits, tls)
+        _log.info("serving", **listen.told(listener), databases=api.databases()["dbs"], files=list(map(str, files)))
+        run_until_told(lambda: server.serve(sockets=[listener]))
 
 
-def _engine(settings: Store, empty: bool) -> Engine:
+def _engine(settings: Store, files: Sequence[Path], empty: bool) -> Engine:
+    """The engine with what it begins with; whoever calls afterwards reaches no file outside of `files`."""
     if empty:
-        return Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
-    store = EmbeddedStore(settings)
-    store.load()
-    return store.engine
+        engine = Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
+    else:
+        store = EmbeddedStore(settings)
+        store.load()
+        engine = store.engine
+    engine.confine(files)
+    return engine

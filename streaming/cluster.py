@@ -259,11 +259,11 @@ class _Trust:
             self._store._doubtful = True
 
 
-def times_checked(what: str, rows: pa.Table, times: Sequence[str]) -> pa.Table:
+def times_checked(what: str, rows: pa.Table, times: Sequence[str], first: int = 0) -> pa.Table:
     """`rows`, if a server takes their times and dates.
 
     Args:
-        what: names the table in messages.
+        what, first: name the table, and count its first row, in messages.
         times: columns that an index is ordered by. A NULL or negative one is refused by the SDK with a message that
             names another column, and kills the API server.
 
@@ -272,20 +272,19 @@ def times_checked(what: str, rows: pa.Table, times: Sequence[str]) -> pa.Table:
     """
     for name in times:
         wrong = pc.fill_null(pc.less(milliseconds(rows[name]), 0), True)
-        _refuse(what, name, wrong, "is NULL or negative, and orders an index")
+        _refuse(what, name, wrong, "is NULL or negative, and orders an index", first)
     for field in rows.schema:
         if pa.types.is_date(field.type):
             early = pc.less(rows[field.name], pa.scalar(DATE_MIN))
-            _refuse(
-                what, field.name, pc.fill_null(early, False), f"is before {DATE_MIN}, the first that OpenMLDB holds"
-            )
+            why = f"is before {DATE_MIN}, the first that OpenMLDB holds"
+            _refuse(what, field.name, pc.fill_null(early, False), why, first)
     return rows
 
 
-def _refuse(what: str, name: str, wrong: pa.ChunkedArray, why: str) -> None:
+def _refuse(what: str, name: str, wrong: pa.ChunkedArray, why: str, first: int) -> None:
     if pc.any(wrong).as_py():
         place = wrong.to_pylist().index(True)
-        raise BadRow(f"{what} row {place}: {name} {why}")
+        raise BadRow(f"{what} row {first + place}: {name} {why}")
 
 
 def _keys(rows: pa.Table, columns: Sequence[str]) -> list[Any]:

@@ -23,7 +23,7 @@ from streaming.errors import ConfigError
 
 __all__ = [
     "ENV_PREFIX", "Batch", "Config", "Dedup", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model",
-    "OpenMLDB", "Poison", "Rest", "Store", "Topics", "Workers", "load", "masked",
+    "OpenMLDB", "Poison", "Rest", "Store", "Topics", "Workers", "load", "masked", "masked_url",
 ]  # fmt: skip
 
 ENV_PREFIX = "JD_INTENT__"
@@ -60,6 +60,7 @@ _REFUSED = {
 
 _SECRET = re.compile(r"password|secret|token|credential|passphrase|jaas|\.pem$|oauthbearer\.config", re.I)
 _MASK = "**********"
+_USER = re.compile(r"(?<=://).*@")  # as far as the last @: a password that is not escaped may hold others
 
 
 class _Table(BaseModel):
@@ -132,6 +133,9 @@ class Kafka(_Table):
             "bootstrap.servers": self.bootstrap_servers,
             "client.id": self.instance,
             "security.protocol": self.security_protocol,
+            # A broker that is away is tried once a second (librdkafka: ever more seldom, down to each 10 s): a scorer
+            # is back a second after its broker, and a handful of attempts a second disturbs nobody.
+            "reconnect.backoff.max.ms": 1000,
         }
         secrets = {
             "sasl.mechanism": self.sasl_mechanism,
@@ -181,8 +185,19 @@ class Rest(_Table):
     """OpenMLDB's API server."""
 
     url: str = Field("http://localhost:9080", min_length=1)
+    token: SecretStr = SecretStr("")
+    token_file: str = ""
+    ca_file: str = ""
     timeout_s: Seconds = 20.0
     connections: int = Field(4, ge=1, le=64)
+
+    def secret(self) -> str:
+        """The token; "": none is sent.
+
+        Raises:
+            ConfigError: its file cannot be read.
+        """
+        return _secret("store.rest.token", self.token, self.token_file)
 
 
 class Store(_Table):
@@ -318,14 +333,21 @@ def load(file: Path | None) -> Config:
 
 
 def masked(config: Config) -> dict[str, Any]:
-    """The effective configuration as plain values, secrets masked, those in raw librdkafka keys too."""
+    """The effective configuration as plain values, secrets masked, those in raw librdkafka keys and in URLs too."""
     return {name: _mask(name, value) for name, value in config.model_dump(mode="json").items()}
 
 
 def _mask(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _mask(key, inner) for key, inner in value.items()}
-    return _MASK if value and _SECRET.search(name) and not name.endswith("_file") else value
+    if value and _SECRET.search(name) and not name.endswith("_file"):
+        return _MASK
+    return masked_url(value) if isinstance(value, str) else value
+
+
+def masked_url(text: str) -> str:
+    """`text` without the user and password of a URL in it."""
+    return _USER.sub(f"{_MASK}@", text)
 
 
 def _secret(key: str, value: SecretStr, file: str) -> str:

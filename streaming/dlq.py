@@ -22,10 +22,12 @@ from streaming.deadletter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALU
 from streaming.errors import ConfigError
 from streaming.event import Record, reason_of
 from streaming.log import place
-from streaming.reader import CommittedReader, Waiting
+from streaming.login import Login
+from streaming.reader import CommittedReader, Waiting, check_topics
+from streaming.rights import named, of_letters
 from streaming.score import Headers
 
-__all__ = ["MARKER", "Filter", "Letter", "Name", "Replayed", "find", "offsets", "places", "read", "since"]
+__all__ = ["MARKER", "PATIENCE_S", "Filter", "Letter", "Name", "Replayed", "find", "offsets", "places", "read", "since"]
 
 PATIENCE_S = 60.0  # for the broker, and for transactions that are open at the topic's end
 
@@ -183,14 +185,18 @@ def read(config: Config) -> Iterator[Letter | Replayed]:
     """All that is there in partition order, up to the topic's present end; transactions open there are waited for.
 
     Raises:
-        ConfigError: the topic does not exist, or may not be read.
+        ConfigError: the topic does not exist, or Kafka refuses the login.
+        NotAllowed: it may not be read.
         BrokerUnavailable: no answer for `PATIENCE_S`.
     """
     kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
     topic = kafka.topics.dead_letters
+    waiting = Waiting(threading.Event(), login=Login(kafka))
     try:
-        for records in CommittedReader(kafka, Waiting(threading.Event()), topic, PATIENCE_S).to_end():
-            yield from map(_letter, records)
+        with named(kafka, of_letters(kafka)):
+            check_topics(kafka, of_letters(kafka), waiting)
+            for records in CommittedReader(kafka, waiting, topic, PATIENCE_S).to_end():
+                yield from map(_letter, records)
     except KafkaException as error:
         raise ConfigError(f"Kafka refuses {topic!r}: {error.args[0].str()}") from error
 

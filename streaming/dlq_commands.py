@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from streaming import log
 from streaming.config import load
 from streaming.dlq import Filter, find, offsets, places, since
 from streaming.dlq_replay import replay
@@ -40,6 +41,7 @@ def filter_of(  # noqa: PLR0917 - the options of a command, in their order
 
 def list_letters(file: Path | None, wanted: Filter, limit: int, *, as_json: bool) -> None:
     """A table, or JSON lines."""
+    log.to_stderr()
     found, count = find(load(file), wanted, limit)
     if as_json:
         for letter in found:
@@ -60,6 +62,7 @@ def show_letter(file: Path | None, at: str) -> None:
     Raises:
         ConfigError: there is none.
     """
+    log.to_stderr()
     config = load(file)
     found, _ = find(config, Filter(places=places([at])), 1)
     if not found:
@@ -79,6 +82,7 @@ def replay_letters(file: Path | None, wanted: Filter, limit: int, *, everything:
     """
     if not everything and wanted == Filter():
         raise ConfigError("say which: places, --reason, --topic, --partition, --offsets, --since, or --all")
+    log.to_stderr()
     outcome = replay(load(file), wanted, limit=limit, dry_run=dry_run)
     counts = Counter((letter.origin[0] if letter.origin else "?", letter.reason) for letter in outcome.sent)
     for (topic, reason), count in sorted(counts.items()):

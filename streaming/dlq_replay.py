@@ -18,10 +18,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streaming.config import Config
-from streaming.dlq import MARKER, Filter, Letter, Name, Replayed, read
+from streaming.dlq import MARKER, PATIENCE_S, Filter, Letter, Name, Replayed, read
 from streaming.errors import Aborted, ConfigError, TransactionFatal
 from streaming.log import place
+from streaming.login import Login
 from streaming.publish import Publisher
+from streaming.reader import Waiting, check_topics
+from streaming.rights import of_replay
 from streaming.score import Headers
 
 __all__ = ["REPLAYED_FROM", "Outcome", "replay"]
@@ -64,7 +67,8 @@ def replay(
         step: called with a step's name after it was done; tests die in it.
 
     Raises:
-        ConfigError: a topic does not exist, or the scorers read what is not committed.
+        ConfigError: a topic does not exist, Kafka refuses the login, or the scorers read what is not committed.
+        NotAllowed: a topic may not be read or written, or the transactional id not be used.
         TransactionFatal: another replay has begun. What this one has committed is marked.
         BrokerUnavailable: no answer for `PATIENCE_S`, or for `kafka.give_up_after_s` in a transaction.
     """
@@ -76,8 +80,10 @@ def replay(
     inputs = {kafka.topics.actions, kafka.topics.users, kafka.topics.products, kafka.topics.comments}
     if dry_run:
         return _collect(config, wanted, limit, inputs)
+    stop, login = threading.Event(), Login(kafka)
+    check_topics(kafka, of_replay(kafka, sorted(inputs)), Waiting(stop, login=login), PATIENCE_S)
     publisher = Publisher(
-        kafka, threading.Event(), lambda: None, f"{kafka.transactional_id_prefix}.dlq-replay", sorted(inputs)
+        kafka, stop, lambda: None, f"{kafka.transactional_id_prefix}.dlq-replay", sorted(inputs), login=login
     )
     try:
         publisher.start()

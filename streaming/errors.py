@@ -13,7 +13,10 @@
     ├── BadSnapshot       it is set aside; an older one or the log makes the state
     ├── FolderTaken       another process has the state folder: exit
     ├── NoSpace           the state folder cannot be made on a full disk: go on without it
+    ├── NotAllowed        Kafka refuses an operation, or a login that has worked: exit
     ├── ConfigError       refuse to start
+    │   ├── LoginRefused   Kafka refuses password, certificate or protocol
+    │   └── OutputRefused  a folder to write holds what is not the command's own, or an input: nothing was touched
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
@@ -36,9 +39,12 @@ __all__ = [
     "ConfigError",
     "FolderTaken",
     "LogNotWhole",
+    "LoginRefused",
     "ModelUnavailable",
     "NoSpace",
+    "NotAllowed",
     "OffsetOutOfRange",
+    "OutputRefused",
     "ScorerError",
     "Stopped",
     "StoreUnavailable",
@@ -129,6 +135,18 @@ def unusable(key: str, folder: object, error: OSError) -> ScorerError:
     """Why a folder of the configuration cannot be used: `NoSpace` where the disk is full, else `ConfigError`."""
     kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
     return kind(f"{key}: {folder}: {error.strerror or error}")
+
+
+class OutputRefused(ConfigError):
+    """A folder must not be written: it touches an input, or holds what the command did not make. It is as it was."""
+
+
+class LoginRefused(ConfigError):
+    """Kafka does not let this process in; the message has librdkafka's words."""
+
+
+class NotAllowed(ScorerError):
+    """The principal lacks a right on Kafka; the message names it, operation and resource, and how to give the right."""
 
 
 class ArtifactMismatch(ScorerError):

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import structlog
+from confluent_kafka import KafkaError, KafkaException
 
 from streaming.cluster import ClusterStore
 from streaming.config import Config
@@ -32,8 +33,10 @@ from streaming.event import (
 )
 from streaming.lineage import Lineages
 from streaming.log import place
+from streaming.login import Login
 from streaming.reader import TopicReader, Waiting, check_topics
 from streaming.refused import Refused
+from streaming.rights import named, of_serve
 from streaming.store import EmbeddedStore, restore_singly
 from streaming.topics import Topics
 
@@ -128,16 +131,18 @@ class Follower:
         limits = (config.events.message_bytes_max, config.events.future_s_max)
         self._actions = action_decoder(*limits)
         self._dimensions = dimension_decoders(*limits)
+        self._waiting = Waiting(self._stop, login=Login(config.kafka))
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
         """Begins to read.
 
         Raises:
-            ConfigError: a topic does not exist.
+            ConfigError: a topic does not exist, or Kafka refuses the login.
+            NotAllowed: a topic may not be read.
             BrokerUnavailable: no broker answers.
         """
-        check_topics(self._config.kafka, Waiting(self._stop))
+        check_topics(self._config.kafka, of_serve(self._config.kafka), self._waiting)
         self._thread.start()
 
     def stop(self) -> None:
@@ -171,7 +176,8 @@ class Follower:
 
     def _run(self) -> None:
         try:
-            self._follow()
+            with named(self._config.kafka, of_serve(self._config.kafka)):
+                self._follow()
         except Stopped as why:
             _log.info("stopped while Kafka is away", why=str(why))
         except BaseException as error:
@@ -182,18 +188,17 @@ class Follower:
 
     def _follow(self) -> None:
         kafka, batch = self._config.kafka, self._config.batch
-        waiting = Waiting(self._stop)
-        topics = Topics(kafka, waiting)
+        topics = Topics(kafka, self._waiting)
         lineages = Lineages(self._config, topics)
-        lineages.look()
-        reader = TopicReader(kafka, waiting)
+        self._look(lineages)
+        reader = TopicReader(kafka, self._waiting)
         try:
             partitions = reader.partitions((*self._tables, kafka.topics.actions))
             starts = {
                 partition: lineages.begin(partition, span) for partition, span in topics.spans(partitions).items()
             }
             marks = {partition: reader.watermarks(partition) for partition in partitions}
-            refused = Refused(kafka, waiting)
+            refused = Refused(kafka, self._waiting)
             for _ in refused.update():
                 if self._stop.is_set():
                     return
@@ -214,6 +219,15 @@ class Follower:
                         _log.info("the state is there", skipped=self._skipped, tables=dict(self._store.sizes()))
         finally:
             reader.close()
+
+    def _look(self, lineages: Lineages) -> None:
+        """Reads what the group has noted; where this principal may not, the log is judged by itself."""
+        try:
+            lineages.look()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise
+            _log.info("the group's notes are not read", why=error.args[0].str())
 
     def _apply(self, records: Sequence[Record]) -> None:
         """Inserts what the scorer would insert of these records; dimension rows first, as it does."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from types import TracebackType
+from typing import Any
 
 import msgspec
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from streaming.config import Http
@@ -19,6 +23,13 @@ __all__ = ["PARTS", "Health", "HttpServer"]
 
 PARTS = ("assignment", "state", "model")
 """What has to be there before the scorer is ready."""
+
+CONNECTIONS_MAX = 32
+CONNECTION_S = 5.0  # for a request and its answer; each connection has one
+LEAVING_S = 1.0  # to read that it should come again
+BUSY = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+
+_log = structlog.stdlib.get_logger("streaming.health")
 
 
 class Health:
@@ -64,14 +75,66 @@ class Health:
         return self._missing
 
 
-class _UnixServer(ThreadingTCPServer):
+class _Bounded(ThreadingTCPServer):
+    """Answers in at most `CONNECTIONS_MAX` threads; a connection ends after `CONNECTION_S`, whatever its peer does."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int] | str, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._until: dict[socket.socket, float] = {}  # when each connection that has a thread is cut
+        self._leaving: dict[socket.socket, float] = {}  # those that were told to come again
+        super().__init__(address, handler)  # type: ignore[arg-type]  # a Unix socket's is its path
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Gives it a thread, or tells it to come again."""
+        now = time.monotonic()
+        if len(self._until) < CONNECTIONS_MAX:
+            self._until[request] = now + CONNECTION_S
+            super().process_request(request, client_address)
+        elif len(self._leaving) < CONNECTIONS_MAX:
+            self._leaving[request] = now + LEAVING_S
+            with contextlib.suppress(OSError):
+                request.setblocking(False)
+                request.send(BUSY)
+                request.shutdown(socket.SHUT_WR)
+        else:
+            self.shutdown_request(request)
+
+    def close_request(self, request: Any) -> None:
+        """It has ended: its place is free."""
+        self._until.pop(request, None)
+        super().close_request(request)
+
+    def service_actions(self) -> None:
+        """Cuts those whose time is over; twice a second."""
+        now = time.monotonic()
+        for request, until in list(self._until.items()):
+            if now > until:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)  # ends what its thread waits for; the thread closes it
+        for request, until in list(self._leaving.items()):
+            if now > until:
+                del self._leaving[request]
+                self.shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Nobody is left."""
+        super().server_close()
+        for request in self._leaving:
+            request.close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A peer that went away, or was cut, is no news; anything else is a defect."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            _log.exception("an answer failed")
+
+
+class _UnixServer(_Bounded):
     """On a Unix socket. A socket that another process has left must be removed first."""
 
     address_family = socket.AF_UNIX
-    request_queue_size = 5
-
-    def __init__(self, path: str, handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(path, handler)  # type: ignore[arg-type]  # typed for TCP: (host, port)
 
 
 class HttpServer:
@@ -83,6 +146,8 @@ class HttpServer:
 
     def __init__(self, http: Http, health: Health, registry: CollectorRegistry) -> None:
         class Handler(BaseHTTPRequestHandler):
+            timeout = CONNECTION_S
+
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 if path == "/metrics":
@@ -111,13 +176,12 @@ class HttpServer:
 
         try:
             if http.host.startswith("unix:"):
-                self._server: _UnixServer | ThreadingHTTPServer = _UnixServer(http.host.removeprefix("unix:"), Handler)
+                self._server: _Bounded = _UnixServer(http.host.removeprefix("unix:"), Handler)
             else:
-                self._server = ThreadingHTTPServer((http.host, http.port), Handler)
+                self._server = _Bounded((http.host, http.port), Handler)
         except OSError as error:
             why = error.strerror or str(error)
             raise ConfigError(f"http: cannot listen on {http.host} port {http.port}: {why}") from error
-        self._server.daemon_threads = True
         self.port: int = 0 if isinstance(self._server, _UnixServer) else self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
         self._thread.start()

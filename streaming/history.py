@@ -1,4 +1,4 @@
-"""`jd-intent-score load`: history from parquet files into a cluster's online tables, by INSERT OR IGNORE.
+"""`jd-intent-score load`: the files that load_online.sql names into a cluster's online tables, by INSERT OR IGNORE.
 
 LOAD DATA does the same where the cluster has a TaskManager that sees the files (`jd-intent-batch load-online`).
 """
@@ -6,27 +6,24 @@ LOAD DATA does the same where the cluster has a TaskManager that sees the files 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import structlog
 
 from streaming.cluster import times_checked
-from streaming.config import Config
+from streaming.config import Config, Store
 from streaming.deploy_sql import Scripts
+from streaming.engine.files import resolve
+from streaming.engine.parse import parse
+from streaming.engine.syntax import LoadData
 from streaming.errors import ConfigError, StoreUnavailable
 from streaming.openmldb import Client
 from streaming.rest import RestTransport
 from streaming.store import open_cluster
+from streaming.tablefile import BadFile, Options, Piece, is_there, load_options, read
 
-__all__ = ["FOLDERS", "load", "main"]
-
-FOLDERS = {
-    "action": "action", "bo_user": "bo_user", "bo_product": "bo_product", "bo_comment": "bo_comment",
-    "bo_action": "bo_action", "flattenRequest": "flattenRequest_clean",
-}  # fmt: skip
-"""Table → folder, as in sql/load_online.sql."""
+__all__ = ["load", "main"]
 
 CHUNK_ROWS = 10_000
 
@@ -37,16 +34,23 @@ def main(config: Config, folder: Path) -> None:
     """The command; says how many rows each table has then.
 
     Raises:
-        ConfigError: the folder or `store.kind` is wrong; a file has other columns than its table.
+        ConfigError: the folder, a script or `store.kind` is wrong; a file cannot be taken (row and column are named).
+        BadRow: a time that orders an index is NULL or negative, or a date is none of OpenMLDB's.
         StoreUnavailable: the cluster does not answer, or has fewer rows afterwards than it was given.
     """
     with open_cluster(config.store) as client:
-        for table, (given, there) in load(client, Scripts.read(config.store), folder).items():
+        scripts = Scripts.read(config.store)
+        for table, (given, there) in load(client, scripts, folder, config.store.history_prefix).items():
             print(f"{table}: {given:,} rows read, {there:,} in the table")
 
 
-def load(client: Client | RestTransport, scripts: Scripts, folder: Path) -> dict[str, tuple[int, int]]:
+def load(
+    client: Client | RestTransport, scripts: Scripts, folder: Path, prefix: str = Store().history_prefix
+) -> dict[str, tuple[int, int]]:
     """Inserts every file; of each table the distinct rows in the files, and the rows that the table has then.
+
+    Args:
+        prefix: of the paths in load_online.sql: `folder` stands for it.
 
     Raises:
         See `main`.
@@ -56,17 +60,16 @@ def load(client: Client | RestTransport, scripts: Scripts, folder: Path) -> dict
     found: dict[str, tuple[int, int]] = {}
     times = dict(scripts.engine.shape(scripts.name).times)
     client.execute(f"USE {scripts.database}")
-    for table, name in FOLDERS.items():
-        files = sorted((folder / name).glob("*.parquet"))
-        if not files:
+    for table, path, options in _loads(scripts, folder, prefix):
+        if not is_there(path):
+            _log.info("history has no file of this table", table=table, path=path)
             continue
         started, given = time.monotonic(), 0
         distinct: set[int] = set()
-        for file in files:
-            rows = _rows(file, scripts.engine.table_schema(f"{scripts.database}.{table}"))
-            times_checked(f"{file}: {table}", rows, times.get(table, ()))
-            for at in range(0, rows.num_rows, CHUNK_ROWS):
-                chunk = rows.slice(at, CHUNK_ROWS)
+        for piece in _pieces(path, options, scripts, table):
+            times_checked(f"{piece.file}: {table}", piece.rows, times.get(table, ()), piece.first)
+            for at in range(0, piece.rows.num_rows, CHUNK_ROWS):
+                chunk = piece.rows.slice(at, CHUNK_ROWS)
                 client.insert(table, chunk)
                 given += chunk.num_rows
                 distinct.update(map(hash, zip(*(column.to_pylist() for column in chunk.columns), strict=True)))
@@ -81,11 +84,24 @@ def load(client: Client | RestTransport, scripts: Scripts, folder: Path) -> dict
     return found
 
 
-def _rows(file: Path, schema: pa.Schema) -> pa.Table:
-    rows = pq.read_table(file)
-    if missing := [name for name in schema.names if name not in rows.column_names]:
-        raise ConfigError(f"{file} has no column {', '.join(missing)}")
+def _loads(scripts: Scripts, folder: Path, prefix: str) -> Iterator[tuple[str, str, Options]]:
+    """The tables of load_online.sql, with the files of each and how they are laid out."""
+    path = scripts.path.with_name("load_online.sql")
     try:
-        return rows.select(schema.names).cast(schema)
-    except pa.ArrowException as error:
-        raise ConfigError(f"{file}: {error}") from error
+        script = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"store.sql: {path} cannot be read: {error}") from error
+    for statement in parse(script):
+        if isinstance(statement, LoadData):
+            try:
+                options = load_options(statement.options)
+            except BadFile as error:
+                raise ConfigError(f"{path}: {statement.table[-1]}: {error}") from None
+            yield statement.table[-1], resolve(statement.path, {prefix: str(folder)}), options
+
+
+def _pieces(path: str, options: Options, scripts: Scripts, table: str) -> Iterator[Piece]:
+    try:
+        yield from read(path, scripts.engine.table_schema(f"{scripts.database}.{table}"), options)
+    except BadFile as error:
+        raise ConfigError(str(error)) from None

@@ -51,14 +51,15 @@ class Lineage:
         partitions: how many that topic had.
         history: digest of the history folder; "": none.
         since: the log was read from this offset.
-        beside: of a partition of a dimension topic, the id of the actions' topic that was there; "": of the actions.
+        actions: id of the topic of actions. Kafka forgets a group's offsets of a topic that is deleted: those of the
+            other topics still tell.
     """
 
     topic_id: str
     partitions: int
     history: str
     since: int
-    beside: str = ""
+    actions: str
 
     def to_text(self) -> str:
         """As it is noted beside a committed offset."""
@@ -72,8 +73,8 @@ class Lineage:
             lineage = cls(**fields)
         except (ValueError, TypeError):
             return None
-        kinds = {"topic_id": str, "partitions": int, "history": str, "since": int, "beside": str}
-        return lineage if all(type(getattr(lineage, name)) is kind for name, kind in kinds.items()) else None
+        kinds = {"topic_id": str, "partitions": int, "history": str, "since": int, "actions": str}
+        return lineage if all(type(fields[name]) is kind for name, kind in kinds.items()) else None
 
 
 @dataclass(frozen=True)
@@ -134,15 +135,13 @@ class Lineages:
         self.noted = {partition: note for partition, note in notes.items() if note is not None}
         actions = self._kafka.topics.actions
         now = self.topics.known[actions]
-        mine = [note for (topic, _), note in self.noted.items() if topic == actions]
-        of_now = [note for note in mine if note.topic_id == now.id]
-        # Brokers forget the offsets of a topic that is deleted; the notes beside those of the others tell.
-        former = {note.topic_id for note in mine} | {note.beside for note in self.noted.values() if note.beside}
-        if former - {now.id} and not of_now:
+        former = {note.actions for note in self.noted.values()} - {now.id}
+        of_now = [n for (topic, _), n in self.noted.items() if topic == actions and n.topic_id == now.id]
+        if former and not of_now:
             self._allow(
                 f"topic {actions!r} was deleted and made anew since the group {self._kafka.group_id!r} has committed "
-                f"offsets of it (its id was {min(former - {now.id})} and is {now.id})",
-                "the offsets mean nothing in it",
+                f"offsets (its id was {', '.join(sorted(former))} and is {now.id})",
+                "what was in it is gone, and windows would lack it",
                 anew="begin with the first record of the new topic",
             )
         # Who has let partitions be added has noted it beside the first offset that it has committed since.
@@ -214,9 +213,8 @@ class Lineages:
         topic: Topic = self.topics.known[partition[0]]
         noted = self.of_topic(partition)
         since = self._since.get(partition, noted.since if noted else 0)
-        actions = self._kafka.topics.actions
-        beside = "" if partition[0] == actions else self.topics.known[actions].id
-        return Lineage(topic.id, topic.partitions, self.history.digest, since, beside)
+        actions = self.topics.known[self._kafka.topics.actions].id
+        return Lineage(topic.id, topic.partitions, self.history.digest, since, actions)
 
     def note(self, partition: Partition) -> str:
         """`now`, as text."""

@@ -12,7 +12,7 @@ import structlog
 
 from streaming.config import Log
 
-__all__ = ["configure", "place"]
+__all__ = ["configure", "place", "to_stderr"]
 
 
 def configure(log: Log) -> None:
@@ -34,9 +34,14 @@ def configure(log: Log) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if log.format == "json":
-        render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # A traceback without the values of variables: passwords and rows are among them.
+        traced = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
+        render: list[Any] = [traced, structlog.processors.JSONRenderer()]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback
+        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -52,6 +57,19 @@ def configure(log: Log) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+class _Stderr:
+    """Where it is now: a test may have put another in its place."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda message: print(message, file=sys.stderr)
+
+
+def to_stderr() -> None:
+    """For commands whose stdout is their answer: without `configure`, structlog prints there."""
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=lambda *_: _Stderr())
 
 
 def place(topic: str, partition: int, offset: int) -> str:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Scorer"]
 
+HEIRS_MAX = 10  # producers that hang and are left behind, each with its threads: then a restart cleans up
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
 MARKERS_S = 1.0  # how often, at most, offsets are committed behind which there was no record
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
@@ -175,6 +176,8 @@ class Scorer:
         self.following: Batch | None = None  # read behind the one in flight, while that is waited for
         self.publishing: tuple[Batch, Outcome] | None = None
         self.step, self._start, self._clock = step, start, clock
+        self._started: Outcome | None = None  # of a producer that has taken the place of one that hangs
+        self._heirs = 0
         self.decoder = action_decoder(config.events.message_bytes_max, config.events.future_s_max)
         # Asked when it is scraped, so that it always says what /readyz does.
         metrics.ready.set_function(lambda: not health.missing())
@@ -427,8 +430,14 @@ class Scorer:
 
     def publish(self, batch: Batch, scores: Scores | None) -> None:
         """Has `commit` done by the other thread; `published` tells how it went."""
-        group = self.source.group_metadata()
-        self.publishing = batch, self._start(lambda: self.commit(batch, scores, group))
+        group, started = self.source.group_metadata(), self._started
+
+        def work() -> None:
+            if started is not None:
+                started.result()
+            self.commit(batch, scores, group)
+
+        self.publishing = batch, self._start(work)
 
     def pass_markers(self) -> None:
         """Commits the ends of what was read where only markers of transactions, or aborted records, lie before them.
@@ -484,10 +493,26 @@ class Scorer:
                 return outcome.result(1.0)
             except FutureTimeoutError:
                 if step := self.publisher.hung():
-                    raise TransactionFatal(f"{step} does not return") from None
+                    self.replace_publisher(step)
+                    raise Aborted(f"{step} does not return") from None
                 left_s -= self.stop.is_set()  # a second each time
                 if left_s < 0:
                     raise Stopped(f"a transaction was still under way after {STOP_S:.0f} s") from None
+
+    def replace_publisher(self, step: str) -> None:
+        """Goes on with another producer, because a call of this one hangs in librdkafka.
+
+        Raises:
+            TransactionFatal: nobody knows what became of its transaction, or it has happened too often.
+        """
+        heir = self.publisher.heir() if self._heirs < HEIRS_MAX else None
+        if heir is None:
+            raise TransactionFatal(f"{step} does not return")
+        _log.error("a call hangs in librdkafka: another producer goes on", step=step)
+        self._heirs += 1
+        self.publisher = heir
+        # At once, not with the next batch: whoever gets our partitions waits for the end of the old transaction.
+        self._started = self._start(heir.start)
 
     def commit(self, batch: Batch, scores: Scores | None, group: Any) -> None:
         """Publishes a batch exactly once: scores, dead letters and offsets become visible together, or not at all.

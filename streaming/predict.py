@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from streaming.errors import ScorerError
+from streaming.web.client import connect
 
 __all__ = ["PredictFailed", "ask", "read_row", "run", "show"]
 
@@ -35,6 +36,8 @@ def run(
     ids: bool = False,
     as_json: bool = False,
     timeout_s: float = 30.0,
+    token: str | None = None,
+    ca: Path | None = None,
 ) -> None:
     """Sends one row and prints the answer on stdout.
 
@@ -44,11 +47,14 @@ def run(
         row: its number in the file, from 0.
         ids: show the encoder's ids, too.
         as_json: print the server's answer as it came.
+        token: shown to the server.
+        ca: certificates, PEM, that vouch for it; default: this machine's own.
 
     Raises:
         PredictFailed: see there.
+        ConfigError: the URL, the token or the certificates are wrong.
     """
-    with httpx.Client(base_url=url, timeout=timeout_s) as client:
+    with connect("--url", url, token=token, ca=ca, timeout=timeout_s) as client:
         answer = ask(client, read_row(client, words, file, row), ids=ids)
     if as_json:
         print(json.dumps(answer, ensure_ascii=False))

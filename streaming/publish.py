@@ -3,12 +3,14 @@
 `Publisher` is a transactional producer whose errors are sorted into three: what passes is retried in here, what costs
 the transaction becomes `Aborted` (already aborted: the batch can be done again), what costs the producer becomes
 `TransactionFatal` (the process has to go: another process took its transactional.id, or it is lost). A broker that has
-forgotten the transactional.id while nobody sent costs one transaction: the producer is made anew.
+forgotten the transactional.id while nobody sent, and one that has lost a transaction as it died, costs one transaction:
+the producer is made anew. So does a call that hangs in librdkafka: `heir` goes on, the old producer is left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import random
 import threading
@@ -23,15 +25,20 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from streaming.config import Kafka
 from streaming.errors import Aborted, BrokerUnavailable, ConfigError, Stopped, TransactionFatal
+from streaming.login import Login
+from streaming.rights import AUTHORIZATION, Right, denied, sentence
 from streaming.score import Headers
 
 __all__ = ["Publisher"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
+# Of `send_offsets_to_transaction`, which is not repeated but costs the transaction. It takes milliseconds, and is the
+# call that hangs after a broker was killed: what comes first here is what such a scorer waits for before it goes on.
+OFFSETS_TIMEOUT_S = 3.0
 INIT_TURN_S = 1.0
 CLOSE_S = 1.0  # what was not sent is dropped: there is little to wait for
 STOP_S = 3.0  # for how long a call is repeated once the process is told to stop
-HUNG_S = CALL_TIMEOUT_S + 3.0  # a call that runs for so long will not return; the rest is for a busy machine
+HUNG_S = 2.0  # a call that runs for so long beyond its timeout will not return; a busy machine may need a second
 STEP_S = 2.0  # more than this between two looks at a call, and the process itself was stopped
 # A broker writes a transaction's markers after it has answered the commit, and refuses the next transaction meanwhile.
 # librdkafka then waits 20 ms: a rest as long as the markers usually take is shorter.
@@ -47,9 +54,10 @@ _log = structlog.stdlib.get_logger("streaming.publish")
 
 @dataclass
 class _Running:
-    """A call under way: when it was looked at last, and for how long it runs as far as looks tell."""
+    """A call under way: its timeout, when it was looked at last, and for how long it runs as far as looks tell."""
 
     step: str
+    timeout_s: float
     looked: float
     seconds: float = 0.0
 
@@ -62,6 +70,7 @@ class Publisher:
         beat: called while a call is being retried, so that the process counts as alive.
         transactional_id: instead of the scorer's own.
         topics: that are written to beside those of scores and dead letters.
+        login: asked why, where calls fail; none: a broker that refuses the login counts as away.
 
     Attributes:
         dead_letter_bytes_max: the largest record that the dead-letter topic takes.
@@ -69,17 +78,25 @@ class Publisher:
 
     def __init__(
         self, kafka: Kafka, stop: threading.Event, beat: Callable[[], None], transactional_id: str = "",
-        topics: Sequence[str] = (),
+        topics: Sequence[str] = (), *, login: Login | None = None,
     ) -> None:  # fmt: skip
+        self._kafka, self._login = kafka, login
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
         self._patience_s, self._timeout_s = kafka.give_up_after_s, kafka.transaction_timeout_s
         self._stop, self._beat = stop, beat
         self._running: _Running | None = None
+        self._turn = threading.Lock()  # of who begins a call, and who gives the producer up
+        self._given_up = False
         common = kafka.client()
-        limits = _message_bytes_max(common, (self._scores, self._dead_letters, *topics))
+        written = (self._scores, self._dead_letters, *topics)
+        limits = _message_bytes_max(kafka, written)
         self.dead_letter_bytes_max = limits[self._dead_letters]
         self._committed = 0.0
         self.transactional_id = transactional_id or f"{kafka.transactional_id_prefix}-{kafka.instance}"
+        self._rights = [
+            *(Right("Write", "topic", topic) for topic in written), Right("Read", "group", kafka.group_id),
+            Right("Write", "transactional id", self.transactional_id),
+        ]  # fmt: skip
         self._settings = {
             **common,
             "transactional.id": self.transactional_id,
@@ -135,7 +152,7 @@ class Publisher:
             self._producer.send_offsets_to_transaction,
             offsets,
             group_metadata,
-            CALL_TIMEOUT_S,
+            OFFSETS_TIMEOUT_S,
             repeat=False,
         )
 
@@ -155,7 +172,24 @@ class Publisher:
             return None
         running.seconds += min(now - running.looked, STEP_S)
         running.looked = now
-        return running.step if running.seconds > HUNG_S else None
+        return running.step if running.seconds > running.timeout_s + HUNG_S else None
+
+    def heir(self) -> Publisher | None:
+        """Another one for the same transactional.id, once a call here hangs; its `start` ends this one's transaction.
+
+        Whoever hangs here calls librdkafka no more, should he ever come back: nothing is committed from now on.
+
+        Returns:
+            None: the call that hangs is the commit, of which nobody knows what became, or `start` itself.
+        """
+        with self._turn:
+            if self._running is not None and self._running.step in ("commit_transaction", "init_transactions"):
+                return None
+            self._given_up = True
+        heir = copy.copy(self)
+        heir._turn, heir._given_up, heir._running = threading.Lock(), False, None
+        heir._producer = heir._open()
+        return heir
 
     def close(self) -> None:
         """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
@@ -202,22 +236,32 @@ class Publisher:
         """Sorts what a transactional call raises.
 
         Args:
+            arguments: of the call; the last is its timeout in seconds.
             repeat: call again while the broker is away.
 
         Raises:
+            NotAllowed: a right is lacking. No other try would do.
             Stopped: told to stop while the broker is away. The next `start` ends the transaction.
         """
         deadline = time.monotonic() + self._patience_s
         leaving = False
         while True:
-            self._running = _Running(step, time.monotonic())
+            timeout_s = arguments[-1] if arguments else 0.0
+            with self._turn:
+                if self._given_up:
+                    raise TransactionFatal(f"{step}: this producer was given up")
+                self._running = _Running(step, timeout_s, time.monotonic())
             try:
                 call(*arguments)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
-                if error.code() in _FORGOTTEN:
+                # Of a commit that fails otherwise nobody knows what became: the next start asks the group.
+                if error.code() in _LOST and (step != "commit_transaction" or error.txn_requires_abort()):
+                    _log.warning("the broker does not know this producer: it is made anew", error=error.str())
                     self._renew()
-                    raise Aborted(f"{step}: the broker has forgotten the transactional.id: {error.str()}") from raised
+                    raise Aborted(f"{step}: {error.str()}") from raised
+                if error.code() in AUTHORIZATION:
+                    raise denied(self._kafka, error, self._rights) from raised
                 if error.txn_requires_abort() or (error.retriable() and not repeat and not error.fatal()):
                     self._abort()
                     raise Aborted(f"{step}: {error.str()}") from raised
@@ -231,6 +275,8 @@ class Publisher:
                     silence = f"{step}: no answer for {self._patience_s:.0f} s"
                     raise BrokerUnavailable(f"{silence}: {error.str()}") from raised
                 _log.warning("transaction call is repeated", step=step, error=error.str())
+                if self._login is not None:
+                    self._login.again()
                 self._beat()
                 time.sleep(random.uniform(0.05, 0.15))
             else:
@@ -249,21 +295,28 @@ class Publisher:
         )
 
 
-_FORGOTTEN = {KafkaError.INVALID_PRODUCER_ID_MAPPING, KafkaError.UNKNOWN_PRODUCER_ID}
-"""After `transactional.id.expiration.ms` (7 days) without a transaction."""
+_LOST = {KafkaError.INVALID_PRODUCER_ID_MAPPING, KafkaError.UNKNOWN_PRODUCER_ID, KafkaError.INVALID_TXN_STATE}
+"""After `transactional.id.expiration.ms` (7 days) without a transaction; or when a broker died as one began."""
 
 _FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
 """The broker tells both cases by the same words."""
 
 
-def _message_bytes_max(common: Mapping[str, Any], topics: Sequence[str]) -> dict[str, int]:
+def _message_bytes_max(kafka: Kafka, topics: Sequence[str]) -> dict[str, int]:
     """`max.message.bytes` of each topic, as its broker says; the default where it does not tell."""
-    admin = AdminClient(dict(common), logger=logging.getLogger("librdkafka"))
+    admin = AdminClient(kafka.client(), logger=logging.getLogger("librdkafka"))
     wanted = {ConfigResource(ConfigResource.Type.TOPIC, topic): topic for topic in topics}
     limits = dict.fromkeys(topics, MESSAGE_BYTES_FALLBACK)
     for resource, future in admin.describe_configs(list(wanted), request_timeout=CALL_TIMEOUT_S).items():
+        topic = wanted[resource]
         try:
-            limits[wanted[resource]] = int(future.result()["max.message.bytes"].value)
+            limits[topic] = int(future.result()["max.message.bytes"].value)
         except (KafkaException, KeyError) as error:
-            _log.warning("the broker does not tell max.message.bytes", topic=wanted[resource], error=str(error))
+            why = str(error)
+            if isinstance(error, KafkaException) and error.args[0].code() in AUTHORIZATION:
+                why = sentence(kafka, [Right("DescribeConfigs", "topic", topic)])
+            _log.warning(
+                "the broker does not tell max.message.bytes: taken for the default", topic=topic,
+                bytes=MESSAGE_BYTES_FALLBACK, why=why,
+            )  # fmt: skip
     return limits

@@ -11,14 +11,17 @@ from typing import Any, cast
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from streaming.config import Kafka
-from streaming.errors import BrokerUnavailable, ConfigError, OffsetOutOfRange, Stopped
+from streaming.errors import BrokerUnavailable, ConfigError, NotAllowed, OffsetOutOfRange, Stopped
 from streaming.event import Record
+from streaming.login import Login
+from streaming.rights import Right, find, sentence
 
 __all__ = [
     "REQUEST_TIMEOUT_S", "CommittedReader", "Positions", "TopicReader", "Waiting", "check_topics", "consumer_settings",
-    "open_consumer", "records_of",
+    "open_admin", "open_consumer", "records_of",
 ]  # fmt: skip
 
 Positions = dict[tuple[str, int], int]
@@ -39,14 +42,17 @@ class Waiting:
     Args:
         stop: once it is set, nothing is called again.
         beat: called before each attempt, so that the process counts as alive.
+        login: asked why, where calls fail; none: a broker that refuses the login counts as away.
     """
 
-    def __init__(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> None:
-        self._stop, self._beat = stop, beat
+    def __init__(
+        self, stop: threading.Event, beat: Callable[[], None] = lambda: None, login: Login | None = None
+    ) -> None:
+        self._stop, self._beat, self._login = stop, beat, login
 
     def beside(self) -> Waiting:
         """The same for work beside the loop, which must not say that the loop is alive."""
-        return Waiting(self._stop)
+        return Waiting(self._stop, login=self._login)
 
     def rest(self, why: str) -> None:
         """A moment before something is looked at again.
@@ -63,11 +69,14 @@ class Waiting:
 
         Raises:
             BrokerUnavailable: for longer than `patience_s`.
+            LoginRefused, NotAllowed: see `Login`.
             Stopped: told to stop meanwhile.
             KafkaException: an error that does not pass; a partition that stays unknown for `UNKNOWN_S`.
         """
         began = time.monotonic()
         deadline = began + patience_s
+        if self._login is not None:
+            self._login.first()
         while True:
             self._beat()
             try:
@@ -83,7 +92,23 @@ class Waiting:
                 if time.monotonic() > deadline:
                     raise BrokerUnavailable(f"Kafka did not answer for {patience_s:.0f} s: {error.str()}") from raised
                 _log.warning("kafka does not answer yet", error=error.str())
+                if self._login is not None:
+                    self._login.again()
                 self._stop.wait(random.uniform(0.1, 0.3))
+
+    def listen(self) -> None:
+        """In every round of who waits for records: a login that is refused shows as silence.
+
+        Raises:
+            LoginRefused, NotAllowed: see `Login`.
+        """
+        if self._login is not None:
+            self._login.listen()
+
+    def heard(self, error: KafkaError) -> None:
+        """The `error_cb` of clients."""
+        if self._login is not None:
+            self._login.heard(error)
 
 
 class TopicReader:
@@ -104,7 +129,8 @@ class TopicReader:
         settings = {**consumer_settings(kafka), "enable.partition.eof": True}
         if isolation:
             settings["isolation.level"] = isolation
-        self._consumer = open_consumer(settings)
+        self._kafka = kafka
+        self._consumer = open_consumer(settings, waiting)
         self.ended: Positions = {}
         self.at: Positions = {}
 
@@ -113,12 +139,15 @@ class TopicReader:
 
         Raises:
             ConfigError: a topic does not exist.
+            NotAllowed: it may not be read.
         """
         there = self._waiting.retry(
             lambda: self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S), self._patience_s
         ).topics
-        if missing := [topic for topic in topics if topic not in there]:
-            raise ConfigError(f"Kafka has no topic {', '.join(map(repr, missing))}")
+        if any(topic not in there for topic in topics):
+            needs = [Right("Read", "topic", topic) for topic in topics]
+            check_topics(self._kafka, needs, self._waiting, self._patience_s)
+            raise BrokerUnavailable(f"Kafka shows the topics {topics} by name only: ask again")
         return [(topic, partition) for topic in topics for partition in there[topic].partitions]
 
     def watermarks(self, partition: tuple[str, int]) -> tuple[int, int]:
@@ -157,7 +186,8 @@ class TopicReader:
 
     def read(self, count: int, wait_s: float) -> list[Record]:
         """Up to `count` records; returns when they are there or `wait_s` is over."""
-        records = records_of(self._consumer.consume(count, wait_s), self.ended)
+        self._waiting.listen()
+        records = records_of(self._consumer.consume(count, wait_s), self.ended, alone=True)
         for record in records:
             self.at[record.topic(), record.partition()] = record.offset() + 1
         return records
@@ -251,28 +281,32 @@ class CommittedReader:
             asking.close()
 
 
-def check_topics(kafka: Kafka, waiting: Waiting | None = None, patience_s: float | None = None) -> None:
-    """All topics exist.
+def check_topics(
+    kafka: Kafka, needs: Sequence[Right], waiting: Waiting | None = None, patience_s: float | None = None
+) -> None:
+    """The login is taken, and all topics exist and may be used as needed.
 
     Args:
+        needs: of topics, and of groups; see `streaming.rights`.
         patience_s: for how long the broker is waited for; default: `kafka.give_up_after_s`.
 
     Raises:
         ConfigError: names the missing topics and their keys.
+        LoginRefused: with librdkafka's words.
+        NotAllowed: names operation, resource and principal of all that is not allowed.
         BrokerUnavailable: no broker answers.
         Stopped: told to stop before one did.
     """
-    consumer = open_consumer(consumer_settings(kafka))
-    try:
-        waiting = waiting or Waiting(threading.Event())
-        patience_s = kafka.give_up_after_s if patience_s is None else patience_s
-        # All topics are asked for: to ask for one by its name could make it.
-        there = waiting.retry(lambda: consumer.list_topics(timeout=REQUEST_TIMEOUT_S), patience_s).topics
-    finally:
-        consumer.close()
-    missing = [f"{name!r} (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items() if name not in there]
+    waiting = waiting or Waiting(threading.Event(), login=Login(kafka))
+    patience_s = kafka.give_up_after_s if patience_s is None else patience_s
+    admin = open_admin(kafka, waiting)
+    found = waiting.retry(lambda: find(admin, needs), patience_s)
+    keys = {name: f" (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items()}
+    missing = [f"{name!r}{keys.get(name, '')}" for name in found.absent]
     if missing:
         raise ConfigError(f"Kafka at {kafka.bootstrap_servers} has no topic {', '.join(missing)}: create it first")
+    if found.lacking:
+        raise NotAllowed(f"Kafka at {kafka.bootstrap_servers}: {sentence(kafka, found.lacking)}")
 
 
 def consumer_settings(kafka: Kafka) -> dict[str, Any]:
@@ -291,25 +325,36 @@ def consumer_settings(kafka: Kafka) -> dict[str, Any]:
     }
 
 
-def open_consumer(settings: dict[str, Any]) -> Consumer:
-    """A consumer that logs through structlog.
+def open_consumer(settings: dict[str, Any], waiting: Waiting) -> Consumer:
+    """A consumer that logs through structlog, and tells `waiting` what happens to its connections.
 
     Raises:
         ConfigError: librdkafka refuses a setting.
     """
     try:
-        return Consumer({**settings, "error_cb": _on_error}, logger=_librdkafka)
+        return Consumer({**settings, "error_cb": waiting.heard}, logger=_librdkafka)
     except KafkaException as error:
         raise ConfigError(f"kafka: librdkafka refuses the consumer's settings: {error.args[0].str()}") from error
 
 
-def _on_error(error: KafkaError) -> None:
-    """What happens to connections: librdkafka mends them by itself, and its logger tells them already."""
-    _log.debug("kafka", error=error.str(), code=error.name())
+def open_admin(kafka: Kafka, waiting: Waiting) -> AdminClient:
+    """The same for a client that asks about topics and groups.
+
+    Raises:
+        ConfigError: librdkafka refuses a setting.
+    """
+    settings: dict[str, Any] = {**kafka.client(), "error_cb": waiting.heard}
+    try:
+        return AdminClient(settings, logger=_librdkafka)
+    except KafkaException as error:
+        raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from error
 
 
-def records_of(messages: Sequence[Any], ended: Positions | None = None) -> list[Record]:
+def records_of(messages: Sequence[Any], ended: Positions | None = None, *, alone: bool = False) -> list[Record]:
     """The records among what a poll gave; ends of partitions go to `ended`, errors that pass are logged.
+
+    Args:
+        alone: read in no group: librdkafka looks for the group's coordinator all the same, which may be forbidden.
 
     Raises:
         OffsetOutOfRange, KafkaException: an error that does not pass.
@@ -324,6 +369,8 @@ def records_of(messages: Sequence[Any], ended: Positions | None = None) -> list[
                 ended[message.topic(), message.partition()] = message.offset()
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise OffsetOutOfRange(f"{message.topic()}[{message.partition()}]: {error.str()}")
+        elif alone and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            continue
         elif error.fatal() or error.code() in _NOT_PASSING:
             raise KafkaException(error)
         else:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -30,6 +31,7 @@ from streaming.columns import cells, rows_to_table, schema_of
 from streaming.config import Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
+from streaming.web.client import connect
 
 __all__ = ["RestTransport", "literal", "statements"]
 
@@ -67,7 +69,7 @@ class RestTransport:
         sleep: waits between attempts.
 
     Raises:
-        ConfigError: there is no usable URL.
+        ConfigError: there is no usable URL, token or certificate.
     """
 
     def __init__(
@@ -79,21 +81,23 @@ class RestTransport:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         rest = settings.rest
-        if not re.match(r"https?://[^/]", rest.url):
-            raise ConfigError(f"store.rest.url: {rest.url!r} is no URL such as http://HOST:9080")
         self._database, self._deployment = settings.database, settings.deployment
         self._place = f"/dbs/{quote(settings.database, safe='')}"
         self._session: dict[str, str] = {}  # variables of SET
         self._beat, self._sleep = beat, sleep
         self._connections = rest.connections
-        self._threads = ThreadPoolExecutor(rest.connections, "rest")
-        self._client = httpx.Client(
-            base_url=rest.url.rstrip("/"),
+        self._client = connect(
+            "store.rest.url",
+            rest.url,
+            token=rest.secret() or None,
+            ca=Path(rest.ca_file) if rest.ca_file else None,
+            headers={"Content-Type": "application/json"},
             timeout=httpx.Timeout(rest.timeout_s, connect=min(CONNECT_S, rest.timeout_s)),
             limits=httpx.Limits(max_connections=rest.connections, max_keepalive_connections=rest.connections),
             transport=transport,
             trust_env=False,
         )
+        self._threads = ThreadPoolExecutor(rest.connections, "rest")
 
     def __enter__(self) -> RestTransport:
         return self
@@ -205,6 +209,7 @@ class RestTransport:
 
         Raises:
             StoreUnavailable: no answer after `ATTEMPTS_MAX` attempts, or one that is not OpenMLDB's.
+            ConfigError: it does not let us in.
         """
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         timeout = self._client.timeout if timeout_s is None else httpx.Timeout(timeout_s, connect=CONNECT_S)
@@ -221,6 +226,8 @@ class RestTransport:
             except httpx.TransportError as error:
                 failure = error
                 continue
+            if response.status_code in (401, 403):
+                raise ConfigError(f"{where}: {_refusal(response)}: see token and url of [store.rest]")
             if response.status_code < 500:
                 return _answer(response)
             failure = httpx.HTTPStatusError(
@@ -310,6 +317,13 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
         text = response.text[:ERROR_CHARS]
         raise StoreUnavailable(f"{response.request.url} is no API server of OpenMLDB: {response.status_code} {text!r}")
     return answer
+
+
+def _refusal(response: httpx.Response) -> str:
+    try:
+        return f"{response.status_code} {str(response.json()['msg'])[:ERROR_CHARS]}"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} {response.reason_phrase}"
 
 
 def _waits(attempts: int) -> Iterator[float]:

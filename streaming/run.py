@@ -43,11 +43,13 @@ from streaming.errors import (
 )
 from streaming.health import Health, HttpServer
 from streaming.lineage import Lineages
+from streaming.login import Login
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.poison import open_poison
 from streaming.publish import Publisher
 from streaming.reader import Waiting, check_topics
+from streaming.rights import named, of_run
 from streaming.snapshots import load_state
 from streaming.source import ActionSource, DimensionSource
 from streaming.store import open_store
@@ -118,12 +120,14 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
     metrics, health = Metrics(), Health(config.http.stalled_s)
     with (
         contextlib.suppress(Stopped),
+        named(config.kafka, of_run(config.kafka)),
         HttpServer(config.http, health, metrics.registry) as server,
         contextlib.ExitStack() as stack,
     ):
         _log.info("http", host=config.http.host, port=server.port)
-        waiting = Waiting(stop, health.beat)
-        check_topics(config.kafka, waiting)
+        login = Login(config.kafka)
+        waiting = Waiting(stop, health.beat, login)
+        check_topics(config.kafka, of_run(config.kafka), waiting)
         # Before anything is read: what is read later is of these topics, or it is not used.
         lineages = Lineages(config, Topics(config.kafka, waiting))
         lineages.look()
@@ -150,7 +154,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         )
         stack.callback(model.close)
         wait_for_model(config, model, encoder, health, stop)
-        publisher = Publisher(config.kafka, stop, health.beat)
+        publisher = Publisher(config.kafka, stop, health.beat, login=login)
         # Before the group is joined: it ends a transaction that this instance's last run has left open.
         publisher.start()
         _log.info("transactions are ready", transactional_id=publisher.transactional_id)

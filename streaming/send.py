@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 import time
 import uuid
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from streaming.config import Config
+from streaming.config import Config, Kafka
 from streaming.deadletter import ERRORS
 from streaming.errors import BadEvent, ScorerError
-from streaming.reader import check_topics
+from streaming.event import Record
+from streaming.login import Login
+from streaming.reader import TopicReader, Waiting, check_topics
+from streaming.rights import named, of_send
 
 __all__ = ["send"]
 
@@ -31,7 +36,8 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
 
     Raises:
         BadEvent: the text is no JSON object with a user_id, or the scorer made a dead letter of it.
-        ConfigError: a topic does not exist.
+        ConfigError: a topic does not exist, or Kafka refuses the login.
+        NotAllowed: a topic may not be read or written.
         ScorerError: no answer within `timeout_s` seconds, or Kafka cannot be reached.
     """
     try:
@@ -43,54 +49,57 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
     if event.get("request_id") is None:  # null is what the scorer takes for none
         event["request_id"] = f"{uuid.uuid4()}"
     request_id = event["request_id"]
-    topics = config.kafka.topics
-    client = config.kafka.client()
-    consumer = Consumer({**client, "group.id": f"send-{uuid.uuid4()}", "isolation.level": "read_committed"})
+    kafka = config.kafka.model_copy(update={"give_up_after_s": METADATA_TIMEOUT_S})
+    topics, rights = kafka.topics, of_send(kafka)
+    waiting = Waiting(threading.Event(), login=Login(kafka))
+    reader: TopicReader | None = None
     try:
-        check_topics(config.kafka, patience_s=METADATA_TIMEOUT_S)
-        there = consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics
-        # The ends of today: the answer can only come after them.
-        consumer.assign(
-            [
-                TopicPartition(topic, partition, consumer.get_watermark_offsets(TopicPartition(topic, partition))[1])
-                for topic in (topics.scores, topics.dead_letters)
-                for partition in there[topic].partitions
-            ]
-        )
-        # The partitioner of Java's clients: a user's events are in one partition whoever sends them.
-        producer = Producer({**client, "partitioner": "murmur2_random"})
-        value = json.dumps(event, ensure_ascii=False).encode()
-        sent: list[tuple[str, str, str]] = []
-
-        def delivered(error: KafkaError | None, record: Message) -> None:
-            if error is None:
-                sent.append((record.topic() or "", str(record.partition()), str(record.offset())))
-
-        producer.produce(topics.actions, value, key, on_delivery=delivered)
-        producer.flush(timeout_s)
-        if not sent:
-            raise ScorerError(f"{topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            record = consumer.poll(0.1)
-            if record is not None and (score := _answer(record, topics.scores, request_id, sent[0])) is not None:
-                return score
+        with named(kafka, rights):
+            check_topics(kafka, rights, waiting)
+            reader = TopicReader(kafka, waiting, "read_committed")
+            # The ends of today: the answer can only come after them.
+            outputs = reader.partitions((topics.scores, topics.dead_letters))
+            reader.assign({partition: reader.watermarks(partition)[1] for partition in outputs})
+            sent = _produce(kafka, key, json.dumps(event, ensure_ascii=False).encode(), timeout_s)
+            deadline = time.monotonic() + timeout_s
+            while time.monotonic() < deadline:
+                for record in reader.read(100, 0.05):
+                    if (score := _answer(record, topics.scores, request_id, sent)) is not None:
+                        return score
     except KafkaException as error:
-        raise ScorerError(f"Kafka at {config.kafka.bootstrap_servers}: {error}") from error
+        raise ScorerError(f"Kafka at {kafka.bootstrap_servers}: {error.args[0].str()}") from error
     finally:
-        consumer.close()
+        if reader is not None:
+            reader.close()
     raise ScorerError(f"no score for request {request_id} in {timeout_s:.0f} s: is the scorer running?")
 
 
-def _answer(record: Message, scores: str, request_id: str, sent: tuple[str, str, str]) -> dict[str, Any] | None:
+def _produce(kafka: Kafka, key: bytes, value: bytes, timeout_s: float) -> tuple[str, str, str]:
+    """Topic, partition and offset of the event that was sent.
+
+    Raises:
+        KafkaException: the broker refuses it.
+        ScorerError: it does not answer.
+    """
+    told: list[tuple[KafkaError | None, Message]] = []
+    # The partitioner of Java's clients: a user's events are in one partition whoever sends them.
+    producer = Producer({**kafka.client(), "partitioner": "murmur2_random"}, logger=logging.getLogger("librdkafka"))
+    producer.produce(kafka.topics.actions, value, key, on_delivery=lambda *what: told.append(what))
+    producer.flush(timeout_s)
+    if not told:
+        raise ScorerError(f"{kafka.topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
+    error, record = told[0]
+    if error is not None:
+        raise KafkaException(error)
+    return record.topic() or "", str(record.partition()), str(record.offset())
+
+
+def _answer(record: Record, scores: str, request_id: str, sent: tuple[str, str, str]) -> dict[str, Any] | None:
     """The score of the request, where `record` is it.
 
     Raises:
         BadEvent: `record` is the dead letter of what was sent (its topic, partition and offset), whole or cut.
     """
-    error = record.error()
-    if error is not None:
-        raise KafkaException(error)
     if record.topic() == scores:
         score: dict[str, Any] = json.loads(record.value() or b"")
         return score if score["request_id"] == request_id else None

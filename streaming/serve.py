@@ -7,27 +7,28 @@
 
 The state is a read-only copy (`streaming.follower`); request rows are answered, not inserted. Status codes: 422 names
 the fields that are missing or wrong, 413 a body above BODY_BYTES_MAX, 503 with Retry-After while the state is being
-rebuilt or Triton is away, 500 when Triton serves a model of another encoder.
+rebuilt or Triton is away, 500 when Triton serves a model of another encoder; 401, 403, 431 and 503 of `streaming.web`.
+A body of another kind than JSON is a 415 (`streaming.content_type`).
 """
 
 import asyncio
+import dataclasses
 import datetime
 import html
 import json
 import math
-import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import structlog
-import uvicorn
 from confluent_kafka import KafkaException
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import (
@@ -47,18 +48,26 @@ from streaming import log
 from streaming.artifact import check_sql
 from streaming.cluster import ClusterStore
 from streaming.config import Config, load
+from streaming.content_type import JsonBody
 from streaming.encode import Encoder
 from streaming.engine import BadRow, UnsupportedSQL
-from streaming.errors import ArtifactMismatch, ConfigError, ScorerError, Unavailable
+from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
 from streaming.follower import Direct, Follower, State
+from streaming.reader import check_topics
 from streaming.request_model import request_model, type_name
+from streaming.rights import of_serve
 from streaming.run import exit_status
 from streaming.store import open_store
 from streaming.triton import Model
+from streaming.web.access import Access, BodyLimit, Rules, own_names
+from streaming.web.connection import Limits
+from streaming.web.listen import Listen, listening
+from streaming.web.server import Server, run_until_told
 
-__all__ = ["BODY_BYTES_MAX", "BodyLimit", "PredictMetrics", "Predictor", "create_app", "listening", "main", "run"]
+__all__ = ["BODY_BYTES_MAX", "PredictMetrics", "Predictor", "create_app", "main", "run"]
 
 BODY_BYTES_MAX = 65_536
+LIMITS = Limits()
 RETRY_AFTER_S = 1
 CHECK_S = 5.0  # how often Triton is asked, under load, whether its model still belongs to our encoder
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -188,11 +197,14 @@ class Predictor:
         self._checked = (version, time.monotonic())
 
 
-def create_app(predictor: Predictor, config: Config, request: pa.Schema, features: pa.Schema) -> FastAPI:
+def create_app(
+    predictor: Predictor, config: Config, request: pa.Schema, features: pa.Schema, rules: Rules | None = None
+) -> FastAPI:
     """The application over a predictor.
 
     Args:
         request, features: the deployment's request and output columns.
+        rules: what callers must show; default: they are on this machine.
     """
     example = EXAMPLE if set(request.names) == EXAMPLE.keys() else None
     Row = request_model("RequestRow", request, example)  # noqa: N806 - it is a class
@@ -203,7 +215,9 @@ def create_app(predictor: Predictor, config: Config, request: pa.Schema, feature
         title="jd-intent-score serve",
         description="Features and purchase probability of one request row, from the scorer's own tables and model.",
     )
+    app.add_middleware(JsonBody, path="/predict")
     app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
+    app.add_middleware(Access, rules=rules or Rules(), refusal=_refusal)
     app.add_middleware(Measured, metrics=measured)
 
     @app.get("/docs", include_in_schema=False)
@@ -238,6 +252,7 @@ def create_app(predictor: Predictor, config: Config, request: pa.Schema, feature
         response_model_exclude_unset=True,
         responses={
             413: {"model": Problem, "description": f"the body is larger than {BODY_BYTES_MAX} bytes"},
+            415: {"model": Problem, "description": "Content-Type says that the body is something else than JSON"},
             500: {"model": Problem, "description": "Triton serves a model of another encoder"},
             503: {"model": Problem, "description": "the state is being rebuilt, or Triton is away; see Retry-After"},
         },
@@ -305,27 +320,7 @@ class Measured:
             self._metrics.seconds.observe(time.perf_counter() - start)
 
 
-class BodyLimit:
-    """ASGI middleware: a body above `bytes_max` is refused while it is read, whatever its headers say."""
-
-    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
-        self._app, self._bytes_max = app, bytes_max
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._bytes_max:
-                raise HTTPException(413, f"the body is larger than {self._bytes_max} bytes")
-            return message
-
-        await self._app(scope, counted, send)
-
-
-def main(file: Path | None, host: str, port: int) -> int:
+def main(file: Path | None, listen: Listen) -> int:
     """The command: reads the configuration, serves, and says in one line why it ended.
 
     Returns:
@@ -334,7 +329,7 @@ def main(file: Path | None, host: str, port: int) -> int:
     try:
         config = load(file)
         log.configure(config.log)
-        run(config, host, port)
+        run(config, listen)
     except (ScorerError, UnsupportedSQL, KafkaException) as error:
         text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
         print(f"jd-intent-score: {type(error).__name__}: {text}", file=sys.stderr)
@@ -342,39 +337,41 @@ def main(file: Path | None, host: str, port: int) -> int:
     return 0
 
 
-def run(config: Config, host: str, port: int) -> None:
+def run(config: Config, listen: Listen) -> None:
     """Serves until SIGTERM or SIGINT, then finishes the requests at hand and returns.
 
     Raises:
-        ConfigError: the port is taken; a script, topic or file is missing or wrong.
+        ConfigError: the port is taken; a token is missing; a script, certificate, topic or file is missing or wrong;
+            Kafka refuses the login.
+        NotAllowed: a topic may not be read.
         ArtifactMismatch: the encoder is damaged; the deployed SQL is not the artifact's.
         ScorerError: following the topics failed; the process should be started again.
     """
-    with listening(host, port) as listener:
+    with listening(listen.host, listen.port) as listener:
+        rules = Rules(own_names(listen.host, listen.allow_hosts), listen.token(listener))
+        tls = listen.tls()
+        if config.store.kind == "embedded":  # what Kafka refuses is said before minutes go by with history
+            check_topics(config.kafka, of_serve(config.kafka))
         store = open_store(config.store, dedup=config.dedup)
         store.load()
         check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         model = Model(config.model.url, config.model.name, config.model.timeout_s)
         follower: State = Direct(store) if isinstance(store, ClusterStore) else Follower(config, store)
-        app = create_app(
-            Predictor(follower, encoder, model, config.model.name), config, store.request_schema(), store.schema()
-        )
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10))
+        predictor = Predictor(follower, encoder, model, config.model.name)
+        app = create_app(predictor, config, store.request_schema(), store.schema(), rules)
+        server = Server(app, dataclasses.replace(LIMITS, connections_max=listen.connections_max), tls)
         follower.start()
         try:
-            _log.info("serving", url=f"http://{host}:{listener.getsockname()[1]}", docs="/docs")
-            # uvicorn gives a signal that it stopped for back to the handler that was there before: ours ends in order.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: None)
-            asyncio.run(_serve(server, listener, follower))
+            _log.info("serving", **listen.told(listener), docs="/docs")
+            run_until_told(lambda: _serve(server, listener, follower))
         finally:
             follower.stop()
     if follower.failure is not None:
         raise ScorerError(f"following the topics failed: {follower.failure}") from follower.failure
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, follower: State) -> None:
+async def _serve(server: Server, listener: socket.socket, follower: State) -> None:
     """Runs the server until it is told to stop, or the follower ends: a state that stands still must not answer."""
 
     async def watch() -> None:
@@ -389,21 +386,8 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, follower: Stat
         await watching
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything slow begins."""
-    listener = None
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # With its protocol named: only then asyncio sets TCP_NODELAY, without which an answer waits 40 ms for an ACK.
-        listener = socket.socket(family, kind, proto)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-    return listener
+def _refusal(status: int, why: str, headers: Mapping[str, str]) -> Response:
+    return JSONResponse({"detail": why}, status, dict(headers))
 
 
 def _column(column: pa.Field, *, nullable: bool) -> Column:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -25,6 +24,7 @@ from rich.text import Text
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine.catalogue import TableInfo
 from streaming.engine.tokens import tokens_of
+from streaming.tablefile import Options, write_csv
 
 __all__ = ["Shell", "mapped", "run", "statements_of"]
 
@@ -215,7 +215,7 @@ class Shell:
     def show(self, answer: pa.Table, start: float) -> None:
         """Shows a result: as a table where its columns fit, else each row as a list."""
         if self.csv:
-            pyarrow.csv.write_csv(answer, sys.stdout.buffer)
+            write_csv(answer, sys.stdout.buffer, Options(null_value=""))
             sys.stdout.buffer.flush()
             return
         rows = answer.slice(0, self.rows_max).to_pylist()

@@ -81,9 +81,11 @@ class ActionSource:
         if kafka.group_protocol == "classic":
             settings["partition.assignment.strategy"] = kafka.assignor
             settings["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
+            # A member learns by its heartbeat that the others wait for it in a rebalance (librdkafka: each 3 s).
+            settings.setdefault("heartbeat.interval.ms", int(min(1.0, kafka.session_timeout_s / 3) * 1000))
         if kafka.static_membership:
             settings["group.instance.id"] = kafka.instance
-        self._consumer = open_consumer(settings)
+        self._consumer = open_consumer(settings, waiting)
 
     def subscribe(self) -> None:
         """Joins the group; partitions come during a later `poll`."""
@@ -274,6 +276,7 @@ class ActionSource:
         self._consumer.close()
 
     def _consume(self, count: int, wait_s: float) -> list[Record]:
+        self._waiting.listen()
         messages = self._consumer.consume(count, wait_s)
         if self._failure is not None:
             raise self._failure

@@ -21,11 +21,13 @@ from streaming.config import Dedup, Store
 from streaming.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, SeenRequests
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine import Mark as EngineMark
+from streaming.engine.files import resolve
 from streaming.engine.snapshot import Capture, Piece
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, Record, action_columns
 from streaming.openmldb import Client, connect_options
 from streaming.rest import RestTransport
+from streaming.tablefile import is_there
 from streaming.waves import Places
 
 __all__ = ["EmbeddedStore", "FeatureStore", "StateCapture", "open_cluster", "open_store", "restore_singly"]
@@ -364,14 +366,14 @@ class EmbeddedStore:
             raise ConfigError(f"{path}: {error}") from error
 
     def _present(self, script: str) -> str:
-        """`script` without the LOADs of tables that history has no file of."""
+        """`script` without the LOADs of tables that history has no folder of; an empty one is an error."""
         prefix = self._settings.history_prefix.rstrip("/")
 
         def keep(load: re.Match[str]) -> str:
             pattern = load["path"]
             if not pattern.startswith(prefix + "/"):
                 return load[0]
-            if any(Path(self._settings.history).glob(pattern[len(prefix) + 1 :])):
+            if is_there(resolve(pattern, {prefix: self._settings.history})):
                 return load[0]
             _log.info("history has no file of this table", table=load["table"], path=pattern)
             return ""

@@ -139,13 +139,21 @@ class Model:
         Raises:
             ModelUnavailable: the server does not answer or has no such model.
         """
-        try:
-            config = self._client.get_model_config(self.name, client_timeout=CONTROL_TIMEOUT_S).config
-        except InferenceServerException as error:
-            raise _translated(self.name, error) from error
+        config = self.settings()
         if "encoder_sha256" not in config.parameters:
             return None
         return str(config.parameters["encoder_sha256"].string_value)
+
+    def settings(self) -> Any:
+        """The model's configuration, as the server tells it (Triton's `ModelConfig`).
+
+        Raises:
+            ModelUnavailable: the server does not answer or has no such model.
+        """
+        try:
+            return self._client.get_model_config(self.name, client_timeout=CONTROL_TIMEOUT_S).config
+        except InferenceServerException as error:
+            raise _translated(self.name, error) from error
 
     def submit(self, ids: npt.NDArray[np.int64]) -> Call:
         """Sends ids [n, 41]; returns before the answer is there.

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.kafka.broker import Broker
 
-pytest_plugins = ["fixtures_apiserver", "fixtures_model", "fixtures_scorer"]
+pytest_plugins = ["fixtures_apiserver", "fixtures_model", "fixtures_scorer", "fixtures_secured"]
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fixtures_web import Certificate
 
 from deploy.process import Process, free_ports
+from streaming.web.listen import TOKEN_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -21,14 +24,24 @@ class ApiServer:
 
     Args:
         options: of the command, e.g. `--empty`.
+        token: in the environment of the server, and shown by the client.
+        certificate: of a server that speaks TLS.
     """
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *options: str, port: int = 0, token: str = "", certificate: Certificate | None = None
+    ) -> None:
         self.port = port or free_ports(1)[0]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        if certificate is not None:
+            options = (*options, "--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key))
         command = [sys.executable, "-m", "streaming", "apiserver", "--port", str(self.port), *options]
-        self.process = Process("apiserver", command, folder / "apiserver.log", cwd=REPOSITORY)
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        environment = {**os.environ, TOKEN_VARIABLE: token}
+        self.process = Process("apiserver", command, folder / "apiserver.log", environment, REPOSITORY)
+        self.client = httpx.Client(
+            base_url=self.url, timeout=60, headers={"Authorization": f"Bearer {token}"} if token else {},
+            verify=certificate.client() if certificate else True,
+        )  # fmt: skip
         self.process.wait_ready(self._answers, 120)
 
     def sql(self, database: str, statement: str) -> dict[str, Any]:

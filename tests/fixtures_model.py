@@ -140,26 +140,27 @@ def triton(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield server
 
 
+def write_repository(repository: Path, answer: str) -> Path:
+    """A repository whose model `embedding` is a Python file with the given body of `answer(ids)`."""
+    model = repository / "embedding"
+    shutil.rmtree(model, ignore_errors=True)
+    (model / "1").mkdir(parents=True)
+    config = (REPOSITORY / "deploy" / "triton" / "config.pbtxt").read_text()
+    (model / "config.pbtxt").write_text(config.replace("$instances", "1").replace("$encoder_sha256", "sha256:none"))
+    (model / "1" / "model.py").write_text(
+        "import numpy as np\n"
+        "import triton_python_backend_utils as pb_utils\n"
+        "def answer(ids):\n"
+        f"    {answer}\n"
+        "class TritonPythonModel:\n"
+        "    def execute(self, requests):\n"
+        "        inputs = [pb_utils.get_input_tensor_by_name(r, 'INPUT_0').as_numpy() for r in requests]\n"
+        "        return [pb_utils.InferenceResponse([pb_utils.Tensor('OUTPUT_0', answer(i))]) for i in inputs]\n"
+    )
+    return repository
+
+
 @pytest.fixture
 def small_repository(tmp_path: Path) -> Callable[[str], Path]:
-    """Makes a repository whose model `embedding` is a Python file with the given body of `answer(ids)`."""
-
-    def make(answer: str) -> Path:
-        model = tmp_path / "repository" / "embedding"
-        shutil.rmtree(model, ignore_errors=True)
-        (model / "1").mkdir(parents=True)
-        config = (REPOSITORY / "deploy" / "triton" / "config.pbtxt").read_text()
-        (model / "config.pbtxt").write_text(config.replace("$instances", "1").replace("$encoder_sha256", "sha256:none"))
-        (model / "1" / "model.py").write_text(
-            "import numpy as np\n"
-            "import triton_python_backend_utils as pb_utils\n"
-            "def answer(ids):\n"
-            f"    {answer}\n"
-            "class TritonPythonModel:\n"
-            "    def execute(self, requests):\n"
-            "        inputs = [pb_utils.get_input_tensor_by_name(r, 'INPUT_0').as_numpy() for r in requests]\n"
-            "        return [pb_utils.InferenceResponse([pb_utils.Tensor('OUTPUT_0', answer(i))]) for i in inputs]\n"
-        )
-        return model.parent
-
-    return make
+    """`write_repository` in this test's folder."""
+    return lambda answer: write_repository(tmp_path / "repository", answer)

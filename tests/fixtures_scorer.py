@@ -30,6 +30,7 @@ from streaming.encode import Encoder
 from streaming.event import Action, action_columns, dimension_columns, dimension_decoders
 from streaming.health import Health
 from streaming.lineage import Lineages
+from streaming.login import Login
 from streaming.loop import Scorer
 from streaming.metrics import Metrics
 from streaming.poison import open_poison
@@ -310,14 +311,18 @@ def running(
 ) -> Iterator[Scorer]:
     """A scorer on a thread of this process; leaving the block stops it. What it raised is raised here."""
     stop, health, model = threading.Event(), Health(60), Model(config.model.url, timeout_s=config.model.timeout_s)
-    publisher = Publisher(config.kafka, stop, health.beat)
+    login = Login(config.kafka)
+    publisher = Publisher(config.kafka, stop, health.beat, login=login)
     publisher.start()
-    waiting, metrics = Waiting(stop, health.beat), Metrics()
+    waiting, metrics = Waiting(stop, health.beat, login), Metrics()
     lineages = Lineages(config, Topics(config.kafka, waiting))
     snapshots, restored = None, None
     if config.snapshots.folder:
         store = EmbeddedStore(config.store, config.dedup.horizon_ms)
         snapshots, restored = load_state(config, store, lineages, metrics)
+    elif config.store.history:
+        store = EmbeddedStore(config.store, config.dedup.horizon_ms)
+        store.load()
     poison = open_poison(config)
     scorer = Scorer(
         config, source=functools.partial(ActionSource, config.kafka, waiting, lineages),

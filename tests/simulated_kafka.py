@@ -197,20 +197,14 @@ class Broker:
 
     # ── what is done to the log and the group ────────────────────────────────────────────────────────────────────────
 
-    def make_anew(self, topic: str, forgets: bool) -> None:
-        """Deletes a topic and makes it anew, empty.
-
-        Args:
-            forgets: the group's offsets of it, as brokers do a moment later.
-        """
-        if forgets:
-            for place in [place for place in self.committed if place[0] == topic]:
-                del self.committed[place]
-                self.notes.pop(place, None)
+    def make_anew(self, topic: str) -> None:
+        """Deletes a topic and makes it anew, empty; the group's offsets of it go with it, as they do."""
         self.made[topic] += 1
         self.ids[topic] = f"{topic}/{self.made[topic] + 1}"
         for place in [place for place in self.logs if place[0] == topic]:
             self.logs[place] = Log()
+            self.committed.pop(place, None)
+            self.notes.pop(place, None)
         self.world.tell(f"broker: {topic} is made anew")
 
     def add_partition(self, topic: str) -> Place:
@@ -626,7 +620,9 @@ class Producer(Client):
         self.call("send_offsets")
         self._check_spent("send_offsets")
         if self.world.luck("hang"):
-            self.world.sleep(1e9)  # librdkafka 2.16 does, see `Publisher.hung`
+            # librdkafka 2.16 does, see `Publisher.hung`: for ever, or until long after it was given up.
+            self.world.sleep(self.world.random.choice((1e9, 12.0, 30.0)))
+            self._check_spent("send_offsets")
         if self._broken or self.world.luck("abort"):
             self._broken = self._broken or "the coordinator moved"
             fail(KafkaError._STATE, f"send_offsets: {self._broken}", abort=True)
@@ -698,6 +694,8 @@ class Producer(Client):
 
     def _check_spent(self, step: str) -> None:
         if self.world.luck("lost producer"):
+            if self.world.random.random() < 0.5:  # its broker died, and has no transaction of it
+                fail(KafkaError.INVALID_TXN_STATE, f"{step}: invalid state", fatal=True)
             self._spent = True
         if self._spent or (self.epoch and self.broker.fenced(self.name, self.epoch)):
             self._spent = True

@@ -862,8 +862,9 @@ class Schedule:
     def _do_harm(self) -> bool:
         """False: not yet."""
         broker, luck = self.world.broker, self.world.random
-        if not any(place[0] == "actions" for place in broker.notes):
-            return False  # nothing was scored yet: whatever is done now is how it was before
+        noted = {topic for topic, _ in broker.notes}
+        if "actions" not in noted or len(noted) == 1:
+            return False  # nobody has begun yet: whatever is done now is how it was before
         match self.harm:
             case "retention":
                 lows = {place: luck.randint(0, broker.committed.get(place, 0)) for place, _ in self.action_logs}
@@ -873,9 +874,7 @@ class Schedule:
                     broker.logs[place].trim(low)
                 self.world.tell(f"broker: retention {lows}")
             case "topic made anew":
-                # The notes beside the dimension topics' offsets, which partition 0's owner commits, tell then.
-                forgets = ("actions", 0) in broker.notes and luck.random() < 0.5
-                broker.make_anew("actions", forgets)
+                broker.make_anew("actions")
                 self.action_logs = [(place, log) for place, log in broker.logs.items() if place[0] == "actions"]
                 # Filled past the old offsets, with other records at them.
                 self._append([dataclasses.replace(entry) for entry in reversed(self.given)])

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fixtures_apiserver import REPOSITORY, ApiServer
+from fixtures_web import Certificate
+from pydantic import SecretStr
+
+from streaming.config import Rest, Store
+from streaming.errors import ConfigError
+from streaming.rest import RestTransport
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases" / "rest.jsonl").read_text().splitlines()]
+
+JSON = {"content-type": "application/json"}
 
 # Where the stand-in answers otherwise, as `streaming.api` says. Each is a refusal.
 OTHERWISE = {
@@ -47,7 +58,7 @@ def test_every_recorded_call_is_answered_as_it_was(apiserver: ApiServer) -> None
     recorded_state(apiserver)
     for case in CASES:
         body = case["body"] and case["body"].encode()
-        response = apiserver.client.request(case["method"], case["path"], content=body)
+        response = apiserver.client.request(case["method"], case["path"], content=body, headers=JSON)
         assert response.status_code == 200
         assert "content-type" not in response.headers
         if case["note"] in OTHERWISE:
@@ -169,9 +180,10 @@ def test_values_pass_unchanged(shop_db: ApiServer) -> None:
 def test_numbers_that_are_not_finite(shop_db: ApiServer) -> None:
     shop_db.run("api", "CREATE TABLE w(f float, d double)", "DEPLOY w SELECT f, d FROM w")
     body = '{"input": [[Inf, -Inf], [1e39, NaN], [-Infinity, 0.5]]%s}'
-    text = shop_db.client.post("/dbs/api/deployments/w", content=body % "").text
+    text = shop_db.client.post("/dbs/api/deployments/w", content=body % "", headers=JSON).text
     assert text.endswith('"data":[[Infinity,-Infinity],[Infinity,NaN],[-Infinity,0.5]]}}')
-    text = shop_db.client.post("/dbs/api/deployments/w", content=body % ', "write_nan_and_inf_null": true').text
+    body %= ', "write_nan_and_inf_null": true'
+    text = shop_db.client.post("/dbs/api/deployments/w", content=body, headers=JSON).text
     assert text.endswith('"data":[[null,null],[null,null],[null,0.5]]}}')
     quoted = {"input": [["Inf", 1.0]]}
     assert "trans failed on f(4): Inf" in shop_db.client.post("/dbs/api/deployments/w", json=quoted).json()["msg"]
@@ -228,7 +240,7 @@ def test_a_body_that_is_too_large_is_refused(apiserver: ApiServer) -> None:
             yield b" " * (1 << 20)
 
     try:
-        status = httpx.post(f"{apiserver.url}/dbs/x", content=chunks(), timeout=60).status_code
+        status = httpx.post(f"{apiserver.url}/dbs/x", content=chunks(), headers=JSON, timeout=60).status_code
     except httpx.TransportError:  # it hung up before everything was sent
         status = 413
     assert status == 413
@@ -248,3 +260,143 @@ def test_it_says_why_it_does_not_start(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False, timeout=120)
     assert done.returncode == 2
     assert f"{tmp_path / 'create_tables.sql'} cannot be read" in done.stderr
+
+
+# ── who may do what ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+TOKEN = "0123456789abcdef-in-the-test"
+ROWS = "id,n\nsecret,1\n"
+MODES = ("online", "onsync", "offsync", "offasync")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`named` is a folder that the server was given; `other` is not."""
+    folder = tmp_path_factory.mktemp("world")
+    for name in ("named", "other"):
+        (folder / name / "in").mkdir(parents=True)
+        (folder / name / "in" / "a.csv").write_text(ROWS)
+    (folder / "named" / "link").symlink_to(folder / "other")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guarded(world: Path) -> Iterator[ApiServer]:
+    """All that a command line can ask for: folders, a token, TLS."""
+    certificate = Certificate(world)
+    options = ("--empty", "--files", str(world / "named"), "--allow-host", "shop.example")
+    with ApiServer(world, *options, token=TOKEN, certificate=certificate) as server:
+        server.run("x", "CREATE DATABASE d")
+        server.run("d", "CREATE TABLE t(id string, n int)")
+        yield server
+
+
+def load_of(path: str) -> str:
+    return f"LOAD DATA INFILE '{path}' INTO TABLE t OPTIONS(format='csv', mode='append')"
+
+
+def outfile_of(path: str) -> str:
+    return f"SELECT id FROM t INTO OUTFILE '{path}' OPTIONS(format='csv', mode='overwrite')"
+
+
+def refused_at_once(server: ApiServer, database: str, sql: str, why: str) -> bool:
+    """In every mode: not accepted as a job that fails later."""
+    answers = [server.client.post(f"/dbs/{database}", json={"mode": mode, "sql": sql}).json() for mode in MODES]
+    return all(answer["code"] == 2000 and why in answer["msg"] for answer in answers)
+
+
+def test_files_below_a_named_folder_are_read_and_written(guarded: ApiServer, world: Path) -> None:
+    guarded.run("d", load_of(f"{world}/named/in/a.csv"), load_of(f"file://{world}/named/in/*.csv"))
+    assert guarded.sql("d", "SELECT count(*) FROM t")["data"]["data"] == [[2]]
+    guarded.run("d", outfile_of(f"{world}/named/out"))
+    assert b"secret" in b"".join(part.read_bytes() for part in (world / "named" / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["{w}/other/in/a.csv", "file://{w}/other/in/a.csv", "{w}/named/../other/in/a.csv", "{w}/named/link/in/a.csv",
+     "{w}/named/link", "{w}/named/*/in/a.csv", "/etc/passwd", "/proc/self/environ", "{w}/other/*", "{w}/cert.pem"],
+)  # fmt: skip
+def test_files_elsewhere_are_not(guarded: ApiServer, world: Path, path: str) -> None:
+    path = path.replace("{w}", str(world))
+    assert refused_at_once(guarded, "d", load_of(path), "not below a folder that it may touch")
+    if "*" not in path:
+        assert refused_at_once(guarded, "d", outfile_of(path), "not below a folder that it may touch")
+    assert (world / "other" / "in" / "a.csv").read_text() == ROWS
+    assert guarded.sql("d", outfile_of(f"{world}/named"))["code"] == 2000, "the folder itself would be deleted"
+
+
+def test_a_server_that_was_given_no_folder_touches_none(shop_db: ApiServer, world: Path) -> None:
+    for sql in (load_of(f"{world}/named/in/a.csv"), outfile_of(f"{world}/named/out2")):
+        assert refused_at_once(shop_db, "api", sql, "this server touches no files: name the folders that it may with")
+    assert not (world / "named" / "out2").exists()
+
+
+def test_a_foreign_page_cannot_call_it(apiserver: ApiServer) -> None:
+    """What a browser sends for a page of somebody else: a form, a fetch, a name that leads here."""
+    sql = b'{"mode": "online", "sql": "CREATE DATABASE stolen"}'
+    for headers, status, why in (
+        ({"content-type": "text/plain"}, 415, "Content-Type is text/plain: it must be application/json"),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415, "application/x-www-form-urlencoded"),
+        ({}, 415, "Content-Type is missing"),
+        ({**JSON, "origin": "http://evil.example"}, 403, "Origin is not this server"),
+        ({**JSON, "origin": "null"}, 403, "Origin is not this server"),
+        ({**JSON, "host": "evil.example:9081"}, 403, "Host is not a name of this server"),
+        ({**JSON, "host": "evil.example", "origin": "http://evil.example"}, 403, "Host is not a name of this server"),
+    ):
+        response = apiserver.client.post("/dbs/x", content=sql, headers=headers)
+        assert (response.status_code, why in response.json()["msg"]) == (status, True), response.text
+        assert response.json()["code"] == -1
+    assert apiserver.client.get("/dbs", headers={"origin": "http://evil.example"}).status_code == 403
+    assert "stolen" not in apiserver.client.get("/dbs").json()["dbs"]
+    assert apiserver.client.get("/dbs", headers={"origin": apiserver.url}).json()["code"] == 0
+
+
+def test_a_token_is_asked_for_and_never_told(guarded: ApiServer, world: Path) -> None:
+    for shown in ("", "Bearer", "Bearer wrong-but-long-enough", f"Basic {TOKEN}"):
+        response = guarded.client.get("/dbs", headers={"authorization": shown})
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert guarded.client.get("/dbs", headers={"host": "shop.example"}).json()["dbs"] == ["d"]
+    assert httpx.get(f"{guarded.url}/health", verify=ssl.create_default_context(cafile=world / "cert.pem")).text == "OK"
+    told = (world / "apiserver.log").read_text()
+    assert TOKEN not in told
+    assert "https://127.0.0.1" in told
+
+
+def test_the_store_shows_its_token_over_tls(guarded: ApiServer, world: Path) -> None:
+    (world / "token").write_text(TOKEN)
+    guarded.run("d", "DEPLOY dt SELECT id, n FROM t")
+    rest = Rest(url=guarded.url, token_file=str(world / "token"), ca_file=str(world / "cert.pem"))
+    with RestTransport(Store(database="d", deployment="dt", rest=rest)) as transport:
+        assert transport.schemas()[0].names == ["id", "n"]
+    wrong = rest.model_copy(update={"token_file": "", "token": SecretStr("another-one-of-16-characters")})
+    with (
+        RestTransport(Store(database="d", deployment="dt", rest=wrong)) as transport,
+        pytest.raises(ConfigError, match=r"401 a token is needed.*see token and url") as error,
+    ):
+        transport.schemas()
+    assert "another" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["serve", "--host", "0.0.0.0"], "other machines reach this address, so callers need a token"),
+        (["apiserver", "--host", "::"], "other machines reach this address, so callers need a token"),
+        (["apiserver", "--token-file", "nowhere"], "--token-file nowhere cannot be read"),
+        (["serve", "--tls-cert", "cert.pem"], "--tls-cert and --tls-key: give both"),
+    ],
+)
+def test_an_open_door_is_not_opened(tmp_path: Path, words: list[str], why: str) -> None:
+    words = [sys.executable, "-m", "streaming", *words, "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JD_INTENT_TOKEN": ""}
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=120
+    )
+    assert (done.returncode, why in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "streaming", "apiserver", "--port", "0", "--empty", "--files", str(tmp_path / "no")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, check=False, timeout=120)
+    assert (done.returncode, f"--files {tmp_path / 'no'}: there is no such folder" in done.stderr) == (2, True)

@@ -13,6 +13,7 @@ from streaming import serve
 from streaming.artifact import check_sql
 from streaming.errors import ArtifactMismatch, ConfigError
 from streaming.run import run
+from streaming.web.listen import Listen
 
 
 @pytest.fixture
@@ -94,4 +95,4 @@ def test_scorer_and_predict_server_refuse_another_window(stage: Stage, sql: Path
     with pytest.raises(ArtifactMismatch, match="13d preceding"):
         run(config, threading.Event())
     with pytest.raises(ArtifactMismatch, match="13d preceding"):
-        serve.run(config, "127.0.0.1", 0)
+        serve.run(config, Listen("127.0.0.1", 0))

@@ -90,7 +90,6 @@ def test_mistakes_end_in_one_clear_line(work: Path, tmp_path: Path) -> None:
     prepare = ("prepare", "--features", work / "features", "--data", work / "data", "--out", tmp_path / "d")
     for words, message in (
         (("generate", "--users", 0, "--out", tmp_path / "w"), "error: --users must be at least 1, not 0"),
-        (("generate", "--users", 5, "--out", work / "data"), "not empty; --overwrite replaces"),
         (("extract", "--data", tmp_path / "no", "--out", tmp_path / "f"), "no: there is no such folder"),
         ((*prepare, "--val-fraction", 2), "error: --val-fraction must be between 0 and 1, not 2.0"),
         (("parity", "--served", tmp_path / "no.parquet", "--offline", tmp_path / "no.parquet"), "not readable"),

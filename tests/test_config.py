@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+import structlog
 import tomli
+from pydantic import BaseModel, SecretStr
 
-from streaming.config import Config, Kafka, load, masked
+from streaming import log
+from streaming.config import Config, Kafka, Log, load, masked
 from streaming.errors import ConfigError
 
 DOCUMENTED = Path(__file__).resolve().parent.parent / "deploy" / "scorer.toml"
@@ -98,15 +106,73 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: st
         load(None)
 
 
-def test_secrets_reach_the_client_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JD_INTENT__KAFKA__SASL_PASSWORD", "hunter2")
-    raw = "'ssl.key.password' = 'hunter3'\n'ssl.keystore.password' = 'hunter4'"
-    config = load(write(tmp_path, f"[kafka.librdkafka.common]\n{raw}"))
-    assert config.kafka.client()["sasl.password"] == "hunter2"
-    assert config.kafka.client()["ssl.key.password"] == "hunter3"
+def secret_places(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key that may hold a secret: those of a secret's type, URLs, and librdkafka's raw ones."""
+    for name, field in model.model_fields.items():
+        if field.annotation is SecretStr or name == "url":
+            yield (*at, name)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from secret_places(field.annotation, (*at, name))
+    if at[-1:] == ("librdkafka",):
+        for key in RAW_SECRETS:
+            yield (*at, "common", key)
+
+
+RAW_SECRETS = (
+    "sasl.password", "ssl.key.password", "ssl.keystore.password", "ssl.key.pem", "sasl.oauthbearer.config",
+    "sasl.oauthbearer.client.secret", "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem", "sasl.jaas.config",
+)  # fmt: skip
+
+
+def test_no_secret_is_shown_wherever_it_stands() -> None:
+    places = list(secret_places(Config))
+    assert {place[-1] for place in places} >= {"sasl_password", "ssl_key_password", "password", "token", "url"}
+    values: dict[str, Any] = {}
+    for number, place in enumerate(places):
+        *tables, key = place
+        table = values
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[key] = f"http://hunter:hunter{number}@host/hunt" if key == "url" else f"hunter{number}"
+    config = Config(**values)
     shown = json.dumps(masked(config)) + repr(config.kafka.sasl_password)
     assert "hunter" not in shown
-    assert shown.count("**********") >= 3
+    assert shown.count("**********") == len(places) + 1
+    assert "http://**********@host/hunt" in shown
+
+
+def test_secrets_reach_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JD_INTENT__KAFKA__SASL_PASSWORD", "hunter2")
+    config = load(write(tmp_path, "[kafka.librdkafka.common]\n'ssl.key.password' = 'hunter3'"))
+    assert config.kafka.client()["sasl.password"] == "hunter2"
+    assert config.kafka.client()["ssl.key.password"] == "hunter3"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_in_the_log_shows_no_values(
+    form: Literal["json", "console"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", root.handlers[:])
+    monkeypatch.setattr(root, "level", root.level)
+    before, written = structlog.get_config(), io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", written)
+        log.configure(Log(format=form))
+    word = "hunter2"[::-1]  # the line of the code may be shown, the value may not
+
+    def fail(settings: dict[str, str]) -> None:
+        raise RuntimeError(f"{len(settings)} setting")
+
+    try:
+        fail({"sasl.password": word[::-1]})
+    except RuntimeError:
+        logging.getLogger("uvicorn.error").exception("an application failed")
+        structlog.stdlib.get_logger("streaming.test").exception("so did we")
+    structlog.configure(**before)
+    assert written.getvalue().count("1 setting") == 2
+    assert "hunter2'}" not in written.getvalue()
 
 
 def test_secrets_come_from_files(tmp_path: Path) -> None:

@@ -167,7 +167,12 @@ def test_evaluation_takes_later_data_of_the_same_encoder(
 
     cases = [(later, tmp_path / "out"), (later, ""), (encoded_otherwise, ""), (nothing, ""), (tmp_path, "")]
     words = [f"{folder}|{tiny_checkpoint}|{out}" for folder, out in cases]
-    measured, unnamed, otherwise, empty, absent = in_model_environment(EVALUATE, *words)
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    whole = digest(copy)
+    words.append(f"{tiny_dataset}|{copy}|")
+    measured, unnamed, otherwise, empty, absent, again = in_model_environment(EVALUATE, *words)
+    assert again == json.loads(kept)
+    assert digest(copy) == whole
     assert list(measured) == ["test"]
     assert measured["test"] == json.loads(kept)["test"]
     assert pq.read_table(tmp_path / "out" / "predictions.parquet").num_rows == 1500

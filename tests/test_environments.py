@@ -64,3 +64,40 @@ def test_missing_maven_is_named_with_its_command(bare: Path) -> None:
 def test_an_environment_that_was_not_made_is_named(bare: Path) -> None:
     with pytest.raises(environments.Missing, match="make environments"):
         environments.interpreter("model")
+
+
+APT = """echo "$@" >> "$(dirname "$0")/calls"
+case "$*" in
+    *update*) touch "$(dirname "$0")/updated";;
+    *download*) test -e "$(dirname "$0")/updated" && touch prometheus_2_amd64.deb;;
+esac"""
+DPKG = 'mkdir -p "$3/usr/bin"; echo "#!/bin/sh" > "$3/usr/bin/promtool"'
+
+
+def test_prometheus_comes_from_debian_s_package_after_a_list_of_its_own(bare: Path) -> None:
+    for name in ("touch", "dirname", "mkdir"):
+        (bare / "bin" / name).symlink_to(f"/usr/bin/{name}")
+    program(bare, "apt-get", APT)
+    program(bare, "dpkg", DPKG)
+    environments.make_prometheus()
+    assert environments.prometheus("promtool") == str(bare / "envs" / "prometheus" / "usr" / "bin" / "promtool")
+    first, update, download = (bare / "bin" / "calls").read_text().splitlines()
+    assert "Dir::State::Lists" not in first, "the machine's own list is asked first"
+    for call in (update, download):
+        assert f"Dir::State::Lists={bare}/envs/" in call, "nothing of the machine is written to"
+    environments.make_prometheus()
+    assert len((bare / "bin" / "calls").read_text().splitlines()) == 3, "it is there"
+
+
+def test_prometheus_on_path_is_taken(bare: Path) -> None:
+    program(bare, "prometheus", "exit 0")
+    program(bare, "promtool", "exit 0")
+    environments.make_prometheus()
+    assert environments.prometheus("prometheus") == str(bare / "bin" / "prometheus")
+
+
+def test_prometheus_that_cannot_be_fetched_is_named(bare: Path) -> None:
+    with pytest.raises(environments.Missing, match="no apt-get and dpkg to fetch it with: install its programs"):
+        environments.make_prometheus()
+    with pytest.raises(environments.Missing, match=r"promtool is neither at .* `make prometheus`"):
+        environments.prometheus("promtool")

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from fixtures_model import FEATURES_SQL, TABLE_SIZES
 
-from batch.dataset import DatasetError
+from batch.dataset import DatasetError, read_part
 from batch.export import ExportOptions, export, read_manifest
-from batch.folder import digest, replacing
+from batch.folder import digest
+from deploy.triton.server import Triton
+from streaming.triton import Model
 
 
 def test_the_artifact_is_the_tutorials_repository_and_a_manifest(
@@ -41,18 +43,46 @@ def test_the_artifact_is_the_tutorials_repository_and_a_manifest(
     assert digest(tiny_artifact / "encoder") == digest(tiny_dataset / "encoder")
 
 
-def test_versions_count_up(tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    artifact = tmp_path / "artifact"
-    made = [
-        export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, options).model_version
-        for options in (None, None, ExportOptions(model_version=7), ExportOptions())
-    ]
-    assert made == [1, 2, 7, 8]
-    # A version and its encoder change together: the older versions are gone with the older artifact.
-    assert [path.name for path in (artifact / "triton" / "embedding").iterdir() if path.is_dir()] == ["8"]
+def test_versions_count_up_and_the_older_ones_stay(tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    artifact, contents = tmp_path / "artifact", dict[int, str]()
+    for number, options in ((1, None), (2, None), (7, ExportOptions(model_version=7)), (8, ExportOptions())):
+        made = export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, options)
+        assert made.model_version == read_manifest(artifact).model_version == number
+        contents[number] = digest(artifact / "versions" / str(number))
+    repository = artifact / "triton" / "embedding"
+    assert sorted(path.name for path in repository.iterdir() if path.is_dir()) == ["1", "2", "7", "8"]
+    for number, content in contents.items():
+        version = artifact / "versions" / str(number)
+        assert digest(version) == content
+        assert read_manifest(version).model_version == number
+        assert digest(version / "triton" / "embedding" / str(number)) == digest(repository / str(number))
+        assert f"versions: [ {number} ]" in (version / "triton" / "embedding" / "config.pbtxt").read_text()
+    # What the scorer and Triton read is the newest version's, and Triton serves no other beside its encoder.
+    assert (repository / "config.pbtxt").read_bytes() == (
+        artifact / "versions" / "8" / "triton" / "embedding" / "config.pbtxt"
+    ).read_bytes()
     with pytest.raises(DatasetError, match="holds version 8; version 8 would not be newer"):
         export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, ExportOptions(model_version=8))
     assert read_manifest(artifact).model_version == 8
+    # A version that was removed for its place stays away, and its number is not given again.
+    for folder in (repository / "8", repository / "1", artifact / "versions" / "1"):
+        shutil.rmtree(folder)
+    assert export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact).model_version == 9
+    assert sorted(path.name for path in (artifact / "versions").iterdir()) == ["2", "7", "8", "9"]
+
+
+def test_triton_serves_the_newest_version_and_an_older_one_from_its_own_folder(
+    tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "artifact"
+    for _ in range(2):
+        export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact)
+    ids = read_part(tiny_dataset, "test").ids[:3]
+    with Triton(artifact / "triton", tmp_path / "newest") as server, Model(server.grpc_url) as model:
+        assert model.score(ids).version == "2"
+    with Triton(artifact / "versions" / "1" / "triton", tmp_path / "older") as server, Model(server.grpc_url) as model:
+        assert model.score(ids).version == "1"
+    assert export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact).model_version == 3
 
 
 def test_instances_are_an_option(tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -87,19 +117,6 @@ def test_what_does_not_belong_together_is_not_exported(
     with pytest.raises(DatasetError, match=r"config\.json does not exist: is .* a folder that `jd-intent-batch train`"):
         export(tiny_dataset, tmp_path, FEATURES_SQL, artifact)
     assert not artifact.exists()
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    with replacing(folder) as fresh:
-        (fresh / "one").write_text("1")
-    with pytest.raises(FileNotFoundError), replacing(folder) as fresh:
-        (fresh / "two").rename(tmp_path / "nobody" / "two")
-    assert [path.name for path in folder.iterdir()] == ["one"]
-    with replacing(folder) as fresh:
-        (fresh / "three").write_text("3")
-    assert [path.name for path in folder.iterdir()] == ["three"]
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:

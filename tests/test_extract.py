@@ -11,9 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from batch.extract import BadData, check, extract
+from batch.extract import SCRIPTS, SQL_FOLDER, TABLES, BadData, check, extract
 from batch.generate import generate
+from batch.inputs import sources
 from batch.label import LABEL_COLUMN
+from streaming.columns import schema_of
+from streaming.tablefile import BadFile
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -45,6 +48,16 @@ def test_a_good_folder_is_counted(world: Path) -> None:
     rows = check(world)
     assert set(rows) == {"flattenRequest_clean", "bo_user", "bo_action", "bo_product", "bo_comment"}
     assert rows["bo_action"] == pq.read_table(world / "bo_action").num_rows
+
+
+def test_the_tables_are_those_of_the_scripts() -> None:
+    scripts = [(SQL_FOLDER / name).read_text() for name in SCRIPTS[:2]]
+    made = {source.folder: source.schema for source in sources(scripts[0], scripts[1], Path("data"))}
+    assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items()}
+    with pytest.raises(BadFile, match="LOAD DATA INTO TABLE action: option formt"):
+        sources(scripts[0], scripts[1].replace("format=", "formt="), Path("data"))
+    with pytest.raises(BadFile, match="LOAD DATA INTO TABLE action: no script makes the table"):
+        sources("USE JD_db;", scripts[1], Path("data"))
 
 
 @pytest.mark.parametrize(

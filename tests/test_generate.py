@@ -147,19 +147,15 @@ def test_some_users_and_products_are_cold(made: tuple[Path, World]) -> None:
 
 
 def test_a_user_who_does_nothing_makes_a_world_all_the_same(tmp_path: Path) -> None:
-    worlds = [generate(tmp_path, users=1, seed=seed, days=6, overwrite=True) for seed in range(6)]
+    worlds = [generate(tmp_path, users=1, seed=seed, days=6) for seed in range(6)]
     assert min(world.actions for world in worlds) == 0
     assert pq.read_table(tmp_path / "bo_action").num_rows == worlds[-1].actions
 
 
-def test_arguments_out_of_range_and_a_full_folder_are_refused(tmp_path: Path) -> None:
+def test_arguments_out_of_range_are_refused(tmp_path: Path) -> None:
     for users, seed, name in ((0, 1, "--users"), (-3, 1, "--users"), (1, -1, "--seed")):
         with pytest.raises(ValueError, match=name):
             generate(tmp_path / "new", users, seed)
     with pytest.raises(ValueError, match="--days"):
         generate(tmp_path / "new", users=1, seed=1, days=5)
-    (tmp_path / "mine.txt").write_text("keep me")
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        generate(tmp_path, users=1, seed=1)
-    generate(tmp_path, users=1, seed=1, overwrite=True)
-    assert (tmp_path / "mine.txt").read_text() == "keep me"
+    assert not (tmp_path / "new").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from batch.extract import extract as extract_embedded
 from batch.generate import generate
 from batch.jobs import JobFailed
 from streaming.config import Rest, Store
-from streaming.errors import ConfigError, StoreUnavailable
+from streaming.errors import ConfigError, OutputRefused, StoreUnavailable
 from streaming.rest import RestTransport
 
 # A row of SHOW JOB, as recorded (SHOW JOBS has these 14 columns) and as OpenMLDB's documentation shows a TaskManager's.
@@ -172,6 +172,51 @@ def test_features_of_the_cluster_are_those_of_the_embedded_engine(world: Path, c
     assert "load_offline.sql: flattenRequest" in text
     assert re.search(r"job \d+ ImportOfflineData: FINISHED, \d+ s", text)
     assert re.search(r"job \d+ ExportOfflineData: FINISHED, \d+ s", text)
+
+
+def test_a_cluster_replaces_what_it_wrote_and_nothing_else(world: Path, config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features"
+    words = ["extract", "--engine", "openmldb", "--config", str(config), "--data", str(world), "--out", str(out)]
+    first, second = command(*words), command(*words)
+    assert first.splitlines()[-1].partition(":")[0] == second.splitlines()[-1].partition(":")[0]
+    (out / "notes.txt").write_text("mine")
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, OutputRefused)
+    assert f"{out} holds notes.txt" in str(done.exception)
+    assert sorted(path.name for path in out.iterdir()) == [".jd-intent", "notes.txt", "part-00000.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("out", "force", "mode"),
+    [
+        ("hdfs://host/features", None, "error_if_exists"),
+        ("hdfs://host/features", print, "overwrite"),
+        ("file:///nowhere/features", None, "error_if_exists"),
+    ],
+)
+def test_where_the_output_is_not_seen_the_cluster_is_told_to_replace_nothing(
+    out: str, force: Callable[[str], None] | None, mode: str
+) -> None:
+    cluster = TaskManager("FINISHED")
+    done = offline.extract(cluster, "/nowhere/data", out, force=force, sleep=Clock().sleep)
+    (written,) = [sql for sql in cluster.statements if "OUTFILE" in sql]
+    assert written.endswith(f"INTO OUTFILE '{out}' OPTIONS(format='parquet', mode='{mode}')")
+    assert (done.jobs, done.features) == (7, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "out"),
+    [
+        ("hdfs://host/data", "hdfs://host/data/features"),
+        ("hdfs://host/data/jd", "hdfs://host/data/"),
+        ("/nowhere/data", "file:///nowhere/./data"),
+    ],
+)
+def test_inputs_that_are_not_seen_are_not_written_either(data: str, out: str) -> None:
+    cluster = TaskManager("FINISHED")
+    with pytest.raises(OutputRefused, match="is, holds or lies within an input"):
+        offline.extract(cluster, data, out, force=print)
+    assert cluster.statements == []
 
 
 def test_the_online_load_refuses_to_double_rows(world: Path, config: Path, cluster: ApiServer) -> None:

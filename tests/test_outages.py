@@ -190,8 +190,8 @@ def test_the_topic_of_scores_goes_and_comes_back(
         check(stage.collect(len(shop.actions)), truth)
 
 
-# The same as `jd-intent-score run`, but the third call to send_offsets_to_transaction never returns, as librdkafka's
-# does now and then when the broker was killed and came back.
+# The same as `jd-intent-score run`, but the third call of a step never returns, as librdkafka's
+# send_offsets_to_transaction does now and then when the broker was killed and came back.
 HANGING = """
 import sys, time
 from pathlib import Path
@@ -202,12 +202,19 @@ from streaming.run import main
 class Hanging(Producer):
     count = 0
 
-    def send_offsets_to_transaction(self, *arguments):
-        Hanging.count += 1
+    def hang(self, step, arguments):
+        Hanging.count += step == sys.argv[2]
         if Hanging.count == 3:
+            Hanging.count += 1
             print("it hangs", flush=True)
             time.sleep(3600)
-        return super().send_offsets_to_transaction(*arguments)
+        return getattr(super(), step)(*arguments)
+
+    def send_offsets_to_transaction(self, *arguments):
+        return self.hang("send_offsets_to_transaction", arguments)
+
+    def commit_transaction(self, *arguments):
+        return self.hang("commit_transaction", arguments)
 
 publish.Producer = Hanging
 publish.HUNG_S = 2.0
@@ -215,15 +222,29 @@ sys.exit(main(Path(sys.argv[1])))
 """
 
 
-def test_a_call_that_hangs_in_librdkafka_ends_the_process_for_its_supervisor(
+def test_another_producer_goes_on_when_a_call_hangs_in_librdkafka(
+    stage: Stage, shop: Shop, truth: dict[str, float], tmp_path: Path
+) -> None:
+    stage.send_shop(shop)
+    file = stage.file(tmp_path, batch={"messages_max": 20}, http={"port": free_ports(1)[0]})
+    argv = [sys.executable, "-c", HANGING, str(file), "send_offsets_to_transaction"]
+    with Process("hanging", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
+        check(stage.collect(len(shop.actions)), truth)
+        log = (tmp_path / "scorer.log").read_text()
+        assert "it hangs" in log
+        assert "another producer goes on" in log
+        assert process.stop(30) == 0, process.tail()
+
+
+def test_a_commit_that_hangs_in_librdkafka_ends_the_process_for_its_supervisor(
     stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, tmp_path: Path
 ) -> None:
     stage.send_shop(shop)
     file = stage.file(tmp_path, batch={"messages_max": 20}, http={"port": free_ports(1)[0]})
-    argv = [sys.executable, "-c", HANGING, str(file)]
+    argv = [sys.executable, "-c", HANGING, str(file), "commit_transaction"]
     with Process("hanging", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
         assert process.popen.wait(120) == 5, process.tail()
-    assert "TransactionFatal: send_offsets_to_transaction does not return" in process.tail(3)
+    assert "TransactionFatal: commit_transaction does not return" in process.tail(3)
     assert 0 < sum(stage.committed()) < len(shop.actions)
     with running(stage.config(), scorer_encoder):
         check(stage.collect(len(shop.actions)), truth)
@@ -262,7 +283,8 @@ def test_a_call_that_hangs_does_not_keep_it_when_it_is_told_to_stop(
 ) -> None:
     stage.send_shop(shop)
     file = stage.file(tmp_path, batch={"messages_max": 20}, http={"port": free_ports(1)[0]})
-    argv = [sys.executable, "-c", HANGING.replace("publish.HUNG_S = 2.0", "publish.HUNG_S = 60.0"), str(file)]
+    script = HANGING.replace("publish.HUNG_S = 2.0", "publish.HUNG_S = 60.0")
+    argv = [sys.executable, "-c", script, str(file), "send_offsets_to_transaction"]
     with Process("hanging", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
         wait_until(lambda: "it hangs" in (tmp_path / "scorer.log").read_text(), "it hangs")
         process.popen.send_signal(signal.SIGTERM)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import uvicorn
 from confluent_kafka import Producer
+from fastapi import FastAPI
 from fixtures_scorer import Shop, Stage, loaded_store, poison, probabilities, wait_until
+from fixtures_web import Certificate, Running
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
@@ -38,6 +39,8 @@ from streaming.request_model import request_model
 from streaming.serve import BODY_BYTES_MAX, EXAMPLE, Predictor, create_app
 from streaming.store import EmbeddedStore
 from streaming.triton import Scores
+from streaming.web.access import Rules
+from streaming.web.listen import Listen
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -99,16 +102,16 @@ def encoder(scorer_encoder: Encoder) -> Encoder:
 def served(store: EmbeddedStore, encoder: Encoder) -> Iterator[tuple[httpx.Client, State, Answering]]:
     """The application on a port of its own."""
     state, model = State(store), Answering(encoder.digest)
+    with (
+        Running(application(state, encoder, model), serve.LIMITS) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        yield client, state, model
+
+
+def application(state: State, encoder: Encoder, model: Answering, rules: Rules | None = None) -> FastAPI:
     predictor = Predictor(state, encoder, model, "embedding")  # type: ignore[arg-type]  # they answer alike
-    app = create_app(predictor, Config(), store.request_schema(), store.schema())
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-    with serve.listening("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
-            yield client, state, model
-        server.should_exit = True
-        thread.join()
+    return create_app(predictor, Config(), state.store.request_schema(), state.store.schema(), rules)
 
 
 @pytest.fixture
@@ -290,6 +293,34 @@ def test_a_refusal_does_not_repeat_what_came(client: httpx.Client) -> None:
     response = client.post("/predict", json={**EXAMPLE, "user_id": ["a secret"]})
     assert response.status_code == 422
     assert "a secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (None, 200),
+        ("", 200),
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("application/vnd.shop+json", 200),
+        ("application/x-www-form-urlencoded", 415),  # what curl's -d says
+        ("text/plain;charset=UTF-8", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/jsonp", 415),
+        ("json", 415),
+    ],
+)
+def test_a_body_is_json_unless_it_says_to_be_something_else(
+    client: httpx.Client, kind: str | None, status: int
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    response = client.post("/predict", content=json.dumps(EXAMPLE).encode(), headers=headers)
+    assert response.status_code == status, response.text
+    if status == 415:
+        assert response.json()["detail"].startswith(f"Content-Type: {kind!r} is not read here")
+    response = client.post("/predict", content=b"{", headers=headers)  # and what is no JSON is said to be none
+    assert response.status_code == (415 if status == 415 else 422)
+    assert client.get("/predict", headers=headers).status_code == 405
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -482,6 +513,43 @@ def test_the_server_s_own_message_reaches_the_user(client: httpx.Client, model: 
         predict.run([json.dumps(EXAMPLE)], url=f"http://127.0.0.1:{port}")
 
 
+# ── who may ask ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_token_and_tls_between_client_and_server(store: EmbeddedStore, encoder: Encoder, tmp_path: Path) -> None:
+    token, certificate = "0123456789abcdef-in-the-test", Certificate(tmp_path)
+    (tmp_path / "token").write_text(f"{token}\n")
+    app = application(State(store), encoder, Answering(encoder.digest), Rules(token=token))
+    with Running(app, serve.LIMITS, certificate.server()) as server:
+        with httpx.Client(base_url=server.url, verify=certificate.client(), timeout=60) as client:
+            for path in ("/schema", "/docs", "/openapi.json"):
+                assert client.get(path).status_code == 401
+            refused = client.post("/predict", json=EXAMPLE, headers={"authorization": "Bearer wrong"})
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert refused.json() == {"detail": "a token is needed: Authorization: Bearer TOKEN"}
+            answers = {path: client.get(path).status_code for path in ("/healthz", "/readyz", "/metrics")}
+            assert set(answers.values()) == {200}
+            assert b'jd_intent_predict_requests_total{status="401"} 1.0' in client.get("/metrics").content
+        asked = command("predict", "--url", server.url, "--ca", certificate.cert, json.dumps(EXAMPLE))
+        for words, variables, status, says in (
+            ([*asked, "--token-file", str(tmp_path / "token")], {}, 0, "purchase probability"),
+            (asked, {"JD_INTENT_TOKEN": token}, 0, "purchase probability"),
+            (asked, {"JD_INTENT_TOKEN": f"{token}0"}, 2, "401 Unauthorized: a token is needed"),
+        ):
+            env = {**os.environ, **variables}
+            done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=env)
+            told = done.stdout + done.stderr
+            assert (done.returncode, says in told, token in told) == (status, True, False), told
+
+
+def test_a_page_of_somebody_else_reads_no_features(client: httpx.Client) -> None:
+    for headers in ({"origin": "http://evil.example"}, {"host": "evil.example"}):
+        assert client.post("/predict", json=EXAMPLE, headers=headers).status_code == 403
+    assert (
+        client.post("/predict", json=EXAMPLE, headers={"origin": str(client.base_url).rstrip("/")}).status_code == 200
+    )
+
+
 # ── beside a real Kafka and a real Triton ────────────────────────────────────────────────────────────────────────────
 
 
@@ -636,7 +704,7 @@ def test_a_taken_port_and_a_missing_topic_are_named(stage: Stage) -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1 port {taken.getsockname()[1]}: .*in use"),
     ):
-        serve.run(stage.config(), "127.0.0.1", taken.getsockname()[1])
+        serve.run(stage.config(), Listen("127.0.0.1", taken.getsockname()[1]))
     topics = {**stage.topics, "products": f"nowhere-{stage.name}"}
     with pytest.raises(ConfigError, match=rf"'nowhere-{stage.name}' \(kafka\.topics\.products\)"):
-        serve.run(stage.config(kafka={"topics": topics}), "127.0.0.1", 0)
+        serve.run(stage.config(kafka={"topics": topics}), Listen("127.0.0.1", 0))

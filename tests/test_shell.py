@@ -92,7 +92,7 @@ def test_csv_comes_from_scripts_and_from_stdin() -> None:
         (["--csv", "-e", "select 1 as a, 'x' as b"], None),
     ):
         done = CliRunner().invoke(app, ["sql", *arguments], input=typed)
-        assert (done.exit_code, done.stdout) == (0, '"a","b"\n1,"x"\n')
+        assert (done.exit_code, done.stdout) == (0, "a,b\n1,x\n")
     with pytest.raises(UnsupportedSQL, match="not as PREFIX=FOLDER"):
         shell.mapped(["/root"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from odd_files import odd_but_good
 
 from batch import extract as embedded
 from batch.extract import SQL_FOLDER, BadData
@@ -22,6 +24,7 @@ from batch.spark import SparkFailed, extract, read_scripts
 from deploy import environments
 from deploy.process import Process, free_ports
 from streaming.engine import UnsupportedSQL
+from streaming.output_folder import mark
 
 CREATE = "CREATE DATABASE d; USE d; CREATE TABLE t(a string, b bigint, c timestamp);"
 LOAD = "LOAD DATA INFILE '/root/project/data/JD_data/t/*.parquet' INTO TABLE t OPTIONS(format='parquet');"
@@ -55,7 +58,7 @@ def test_the_scripts_become_tables_files_and_a_query(data: Path) -> None:
     assert [(t.database, t.name, t.columns) for t in tables] == [
         ("d", "t", {"a": "string", "b": "bigint", "c": "timestamp"})
     ]
-    assert tables[0].files == [(data / "t" / f"{name}.parquet").as_uri() for name in ("a", "b")]
+    assert tables[0].files == [str(data / "t" / f"{name}.parquet") for name in ("a", "b")]
 
 
 def test_the_projects_scripts_are_read_and_a_missing_action_table_has_no_files(world: Path) -> None:
@@ -121,10 +124,11 @@ def test_a_spark_that_dies_leaves_the_older_features_and_no_litter(
     out = tmp_path / "out"
     out.mkdir()
     (out / "older.parquet").touch()
+    mark(out, "features")
     with pytest.raises(SparkFailed, match=r"(?s)status 7 .*no space left"):
         extract(world, out)
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert [path.name for path in out.iterdir()] == ["older.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == [".jd-intent", "older.parquet"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["envs", "out", "tmp"]
 
 
@@ -164,6 +168,17 @@ def test_the_public_sample_is_equal_to_the_embedded_engines(jd: Path, spark: Pat
     embedded.extract(jd, tmp_path / "embedded")
     done = extract(jd, tmp_path / "spark")
     assert (done.features, done.columns) == (13_916, 42)
+    same(tmp_path / "embedded", tmp_path / "spark")
+
+
+@pytest.mark.slow
+def test_files_of_other_types_are_read_as_the_embedded_engine_reads_them(
+    world: Path, spark: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(world, tmp_path / "data")
+    odd_but_good(tmp_path / "data")
+    embedded.extract(world, tmp_path / "embedded")
+    extract(tmp_path / "data", tmp_path / "spark")
     same(tmp_path / "embedded", tmp_path / "spark")
 
 

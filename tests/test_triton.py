@@ -174,6 +174,7 @@ def test_a_new_version_is_loaded_on_request(small_repository: Callable[[str], Pa
         (repository / "embedding" / "2").mkdir()
         (repository / "embedding" / "2" / "model.py").write_text(code.replace("0.25", "0.75"))
         server.load()
+        model.wait_ready(START_TIMEOUT_S)
         new = model.score(some_ids(1))
         (repository / "embedding" / "3").mkdir()
         (repository / "embedding" / "3" / "model.py").write_text("import nothing_of_that_name")

@@ -16,13 +16,14 @@ import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from deploy.environments import java, kafka_jars
 from deploy.process import Process, ProcessFailed, free_ports
 
-__all__ = ["TOPICS", "Broker"]
+__all__ = ["TOPICS", "Broker", "Listener"]
 
 # A message as large as the scorer's own limit plus headers must fit (a dead letter keeps the bytes as they came).
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -40,6 +41,20 @@ TOPICS: Mapping[str, int] = {
 READY_TIMEOUT_S = 60.0
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A door of the broker.
+
+    Attributes:
+        protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+        advertised_port: as of `Broker`; 0: `port`.
+    """
+
+    protocol: str
+    port: int
+    advertised_port: int = 0
+
+
 class Broker:
     """A broker that keeps its data in `folder` over restarts.
 
@@ -48,17 +63,21 @@ class Broker:
         port: the client port; a free one by default.
         heap_mb: the JVM's heap.
         advertised_port: what clients are told to connect to, where something stands in between; default: `port`.
+        listeners: further listeners on loopback, by name.
+        settings: further server properties, e.g. of those listeners.
     """
 
-    def __init__(
-        self, folder: Path, port: int | None = None, heap_mb: int = 512, advertised_port: int | None = None
-    ) -> None:
+    def __init__(  # noqa: PLR0917 - each has its default
+        self, folder: Path, port: int | None = None, heap_mb: int = 512, advertised_port: int | None = None,
+        listeners: Mapping[str, Listener] | None = None, settings: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         ports = free_ports(2)
         self.port = port or ports[0]
         self._controller_port = ports[1]
         self._heap_mb = heap_mb
         self._advertised_port = advertised_port or self.port
+        self._listeners, self._settings = dict(listeners or {}), dict(settings or {})
         self.process: Process | None = None
 
     @property
@@ -151,14 +170,18 @@ class Broker:
 
     def _write_config(self) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
+        listeners = {"PLAINTEXT": Listener("PLAINTEXT", self.port, self._advertised_port), **self._listeners}
+        bound = {name: f"{name}://127.0.0.1:{listener.port}" for name, listener in listeners.items()}
+        told = {name: f"{name}://127.0.0.1:{of.advertised_port or of.port}" for name, of in listeners.items()}
+        protocols = {"CONTROLLER": "PLAINTEXT", **{name: of.protocol for name, of in listeners.items()}}
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised_port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": ",".join([*bound.values(), f"CONTROLLER://127.0.0.1:{self._controller_port}"]),
+            "advertised.listeners": ",".join(told.values()),
+            "listener.security.protocol.map": ",".join(map(":".join, protocols.items())),
             "log.dirs": str((self.folder / "data").resolve()),
             "auto.create.topics.enable": "false",
             "message.max.bytes": str(MESSAGE_BYTES_MAX),
@@ -176,6 +199,7 @@ class Broker:
             # the coordinator gathers offset commits and transaction markers for this long: each batch would wait twice
             "group.coordinator.append.linger.ms": "0",
             "group.coordinator.rebalance.protocols": "classic,consumer",
+            **self._settings,
         }
         path = self.folder / "server.properties"
         path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))

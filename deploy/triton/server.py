@@ -6,6 +6,9 @@ What the wheel needs to run by itself, found by experiment: the Python backend c
 stub for this Python beside it; LD_LIBRARY_PATH with the wheel's libraries and the interpreter's (a libpython built by
 pyenv is on no system path); the model environment's `bin` first on PATH, because the stub runs the first `python3`.
 Clients must not inherit that LD_LIBRARY_PATH: the wheel's libcrypto and libcurl would shadow the system's.
+
+The launcher asks for a score every few seconds and starts a server again whose model no longer answers. SIGHUP serves
+the newest version in the repository, after it was tried beside the old one.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +29,25 @@ from types import TracebackType
 
 from deploy.environments import interpreter
 from deploy.process import Process, ProcessFailed, free_ports
+from deploy.triton.probe import MODEL, ProbeFailed, probe
+from streaming.errors import OutputRefused
+from streaming.output_folder import replacing
 
 __all__ = ["Ports", "Triton"]
 
-MODEL = "embedding"
 SHARED_MEMORY = Path("/dev/shm")
 READY_TIMEOUT_S = 120.0  # importing OneFlow takes 2 s on an idle machine, many times that on a busy one
 STOP_TIMEOUT_S = 20.0  # above --exit-timeout-secs: what is left then hangs
+PROBE_EVERY_S = 1.0
+PROBE_TIMEOUT_S = 10.0  # behind some full batches of a slow model
+PROBES_FAILED_MAX = 3  # in a row; a dead stub refuses each after a second
+
+# Whoever reaches Triton's ports could load any Python through its repository API, read and write the memory between
+# server and model, and fill its log. Triton opens a restricted API to a header that its command line shows to every
+# user of the machine; so the header is one that nobody can send: a name with a colon is cut at it by HTTP/1, and makes
+# gRPC reset the call.
+CLOSED_APIS = "model-repository,shared-memory,trace,logging"
+UNSENDABLE_HEADER = "closed:to everybody=x"
 
 # Where the model environment's packages and its interpreter's library lie: asked of it, not guessed.
 ASK = """
@@ -117,9 +131,10 @@ class Triton:
             str(server),
             f"--model-repository={self.repository.resolve()}",
             f"--backend-directory={self.folder.resolve() / 'backends'}",
-            # Only what was asked for is loaded, and a new version only on request: polling may see half a version.
-            "--model-control-mode=explicit",
-            f"--load-model={MODEL}",
+            # What is loaded at the start stays: a new version is served by another start, after a trial (`load`).
+            "--model-control-mode=none",
+            f"--http-restricted-api={CLOSED_APIS}:{UNSENDABLE_HEADER}",
+            f"--grpc-restricted-protocol={CLOSED_APIS}:{UNSENDABLE_HEADER}",
             "--exit-on-error=true",
             "--exit-timeout-secs=10",
             f"--http-address={self.host}",
@@ -143,31 +158,36 @@ class Triton:
         return self
 
     def ready(self) -> bool:
-        """Does the model answer?"""
+        """Has the server loaded the model? It says yes, too, when the model's process has died since: see `probe`."""
         try:
             with urllib.request.urlopen(f"{self.http_url}/v2/models/{MODEL}/ready", timeout=2.0) as response:
                 return bool(response.status == 200)
         except (OSError, http.client.HTTPException):
             return False
 
-    def load(self) -> None:
-        """Loads the newest version in the repository; the old one answers until the new one is ready.
+    def probe(self) -> None:
+        """Asks for one score.
 
         Raises:
-            ProcessFailed: the model does not load. The old version goes on answering.
+            ProbeFailed: there is none.
         """
-        request = urllib.request.Request(
-            f"{self.http_url}/v2/repository/models/{MODEL}/load", method="POST", data=b"{}"
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=READY_TIMEOUT_S):
-                pass
-        except urllib.error.HTTPError as error:
-            raise ProcessFailed(
-                f"tritonserver does not load {MODEL}: {error.read().decode(errors='replace')}"
-            ) from error
-        except OSError as error:
-            raise ProcessFailed(f"tritonserver at {self.http_url} does not answer: {error}") from error
+        probe(self.http_url, PROBE_TIMEOUT_S)
+
+    def load(self) -> None:
+        """Serves the newest version in the repository: a second server tries it, then this one starts again with it.
+
+        Nobody answers for the seconds of that start; clients try again.
+
+        Raises:
+            ProcessFailed: the model does not load, or gives no score. The old version goes on answering.
+        """
+        with Triton(self.repository, self.folder / "trial") as trial:
+            try:
+                trial.probe()
+            except ProbeFailed as error:
+                raise ProcessFailed(str(error)) from error
+        self.stop()
+        self.start()
 
     def stop(self) -> None:
         """Lets requests at hand end, then stops; safe in any state."""
@@ -197,11 +217,13 @@ class Triton:
         wheel = Path(packages) / "pytriton" / "tritonserver"
         if not wheel.is_dir():
             raise ProcessFailed(f"{wheel} does not exist: nvidia-pytriton is not installed beside {python}")
-        backend = self.folder / "backends" / "python"
-        shutil.rmtree(backend, ignore_errors=True)
-        shutil.copytree(wheel / "backends" / "python", backend)
         stub = wheel / "python_backend_stubs" / f"{major}.{minor}" / "triton_python_backend_stub"
-        shutil.copy2(stub, backend / stub.name)
+        try:
+            with replacing(self.folder / "backends" / "python", "backend") as backend:
+                shutil.copytree(wheel / "backends" / "python", backend, dirs_exist_ok=True)
+                shutil.copy2(stub, backend / stub.name)
+        except OutputRefused as error:
+            raise ProcessFailed(str(error)) from None
         environment = dict(os.environ)
         environment["LD_LIBRARY_PATH"] = os.pathsep.join([str(Path(packages) / "nvidia_pytriton.libs"), libraries])
         environment["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
@@ -216,6 +238,37 @@ class Triton:
                 region.unlink()
 
 
+def watch(server: Triton, stop: threading.Event, reload: threading.Event) -> None:
+    """Asks the running server for scores until `stop`; starts it again when it gives none, and loads on `reload`.
+
+    Raises:
+        ProbeFailed: it gave none from its start on: another start would not help.
+        ProcessFailed: it does not start again.
+    """
+    server.probe()
+    failed = 0
+    while not stop.wait(PROBE_EVERY_S):
+        if reload.is_set():
+            reload.clear()
+            try:
+                server.load()
+                print("serving the newest version", flush=True)
+            except ProcessFailed as error:
+                print(f"the old version goes on: {error}", flush=True)
+        try:
+            server.probe()
+            failed = 0
+        except ProbeFailed as error:
+            failed += 1
+            exited = not server.process.running()
+            if exited or failed >= PROBES_FAILED_MAX:
+                print(f"starting tritonserver again: {server.process.tail() if exited else error}", flush=True)
+                server.kill()
+                server.start()
+                server.probe()
+                failed = 0
+
+
 def main() -> None:
     """Serves a repository until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description="Serve a model repository with the Triton of the model's environment.")
@@ -224,21 +277,22 @@ def main() -> None:
     parser.add_argument("--grpc-port", type=int, default=8001)
     parser.add_argument("--http-port", type=int, default=8000)
     parser.add_argument("--metrics-port", type=int, default=8002)
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="to listen on; there is no password (default: %(default)s)")
     args = parser.parse_args()
-    stop = threading.Event()
+    stop, reload = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: reload.set())
     ports = Ports(args.grpc_port, args.http_port, args.metrics_port)
-    with Triton(args.repository, args.folder, ports, args.host) as server:
-        print(
-            f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",
-            flush=True,
-        )
-        while server.process.running() and not stop.wait(1.0):
-            pass
-        if not stop.is_set():
-            raise SystemExit(f"tritonserver exited: {server.process.tail()}")
+    try:
+        with Triton(args.repository, args.folder, ports, args.host) as server:
+            print(
+                f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",
+                flush=True,
+            )
+            watch(server, stop, reload)
+    except (ProcessFailed, ProbeFailed) as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

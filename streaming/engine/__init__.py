@@ -6,5 +6,6 @@ parse (text -> syntax) -> plan (names, types -> nodes) -> emit (-> instructions)
 
 from streaming.engine.errors import BadRow, UnsupportedSQL
 from streaming.engine.execute import Engine, Mark, TableStats
+from streaming.engine.reach import OutOfReach
 
-__all__ = ["BadRow", "Engine", "Mark", "TableStats", "UnsupportedSQL"]
+__all__ = ["BadRow", "Engine", "Mark", "OutOfReach", "TableStats", "UnsupportedSQL"]

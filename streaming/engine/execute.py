@@ -9,6 +9,7 @@ import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from streaming.engine.emit import emit
 from streaming.engine.errors import BadRow, UnsupportedSQL, point
 from streaming.engine.expire import collect_strings, expired, expires, remove
 from streaming.engine.explain import explain
+from streaming.engine.loading import load
 from streaming.engine.longwindows import check_long_windows
 from streaming.engine.machine import Op
 from streaming.engine.nodes import Base
@@ -32,13 +34,15 @@ from streaming.engine.nodes import Column as ColumnNode
 from streaming.engine.offline import as_of
 from streaming.engine.parse import parse, parse_select, statement_text
 from streaming.engine.plan import Query, plan
-from streaming.engine.rows import encode
+from streaming.engine.reach import Folders
+from streaming.engine.rows import encode, schema_of
 from streaming.engine.runner import Deployment, Runner, wall_clock
 from streaming.engine.shape import Shape, shape
 from streaming.engine.snapshot import Capture, Restore
 from streaming.engine.strings import Pool
 from streaming.engine.table import FREE_FROM, Column, Table, check_times
-from streaming.engine.types import ARROW, Type
+from streaming.engine.types import Type
+from streaming.tablefile import BadFile, load_options, outfile_options
 
 __all__ = ["Engine", "Mark", "TableStats"]
 
@@ -73,6 +77,7 @@ class Engine:
 
     def __init__(self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock) -> None:
         self._paths = dict(paths or {})
+        self._folders: Folders | None = None  # none: as far as this process's user can reach
         self._clock = clock
         self._pool = Pool()
         self._databases: set[str] = set()
@@ -124,11 +129,25 @@ class Engine:
         elif isinstance(statement, s.LoadData):
             self._load(statement, script)
         elif isinstance(statement, s.Outfile):
-            answer = self._query(statement.select, script)
-            files.write(answer, files.resolve(statement.path, self._paths), statement.options)
+            self._write(statement, script)
         elif isinstance(statement, s.Select):
             self._plan(statement, script)
         # SET: one process has no execution modes, and every job is synchronous
+
+    def confine(self, folders: Iterable[Path]) -> None:
+        """From now on statements touch only files below `folders`, for whoever may run statements but not more."""
+        self._folders = Folders(folders)
+
+    def reach(self, statement: s.LoadData | s.Outfile) -> str:
+        """The path of the file, folder or pattern that a statement touches: all of them ask here.
+
+        Raises:
+            OutOfReach: it lies outside of the folders of `confine`.
+        """
+        path = files.resolve(statement.path, self._paths)
+        if self._folders is None:
+            return path
+        return self._folders.to_write(path) if isinstance(statement, s.Outfile) else self._folders.to_read(path)
 
     def _find(self, name: tuple[str, ...]) -> Table | None:
         database, table = name if len(name) == 2 else (self._database, name[-1])
@@ -182,21 +201,24 @@ class Engine:
             raise point(script, statement.at, f"unknown {statement.kind} {'.'.join(statement.name)}")
 
     def _load(self, statement: s.LoadData, script: str) -> None:
+        place = self.reach(statement)
         table = self._table(statement.table, script, statement.at)
-        mode = statement.options.get("mode", "error_if_exists")
-        if mode == "overwrite":
-            self._dropped += table.count * table.width
-            table.truncate(0)
-        elif mode == "error_if_exists" and table.count and "mode" in statement.options:
-            raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
-        names = [column.name for column in table.columns]
-        before = table.count
         try:
-            for path, rows in files.read(files.resolve(statement.path, self._paths), names, statement.options):
-                table.append(encode(f"{table.name} ({path})", table.columns, rows, self._pool))
-        except BadRow:
-            table.truncate(before)
-            raise
+            options = load_options(statement.options)
+        except BadFile as error:
+            raise BadRow(f"LOAD DATA INTO TABLE {table.name}: {error}") from None
+        if options.mode == "error_if_exists" and table.count and "mode" in statement.options:
+            raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
+        self._dropped += load(table, place, options, self._pool)
+
+    def _write(self, statement: s.Outfile, script: str) -> None:
+        path = self.reach(statement)
+        try:
+            outfile_options(statement.options)  # before the query, which may take long
+            answer = self._query(statement.select, script)
+            files.write(answer, path, statement.options)
+        except BadFile as error:
+            raise BadRow(f"INTO OUTFILE '{statement.path}': {error}") from None
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
@@ -270,7 +292,7 @@ class Engine:
 
     def request_schema(self, deployment: str) -> pa.Schema:
         """The columns of a deployment's request rows."""
-        return _table_schema(self._deployment(deployment).table)
+        return schema_of(self._deployment(deployment).table.columns)
 
     def shape(self, deployment: str) -> Shape:
         """Which rows a deployment reads, and what its answers always show."""
@@ -278,7 +300,7 @@ class Engine:
 
     def table_schema(self, table: str) -> pa.Schema:
         """The columns of a table."""
-        return _table_schema(self._named(table))
+        return schema_of(self._named(table).columns)
 
     def explain(self, sql: str) -> str:
         """What a SELECT, or the SELECT of a DEPLOY, would do: windows, joins, indexes, and what they share."""
@@ -566,7 +588,3 @@ class Engine:
         if query.limit is not None:
             answer = answer.slice(0, query.limit)
         return answer
-
-
-def _table_schema(table: Table) -> pa.Schema:
-    return pa.schema([pa.field(c.name, ARROW[c.type], c.nullable) for c in table.columns])

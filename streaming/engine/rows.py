@@ -15,7 +15,7 @@ from streaming.engine.strings import NULL, Pool
 from streaming.engine.table import NULLS_PER_WORD, Column
 from streaming.engine.types import ARROW, Type, to_word
 
-__all__ = ["encode", "width_of"]
+__all__ = ["encode", "schema_of", "width_of"]
 
 Int64 = npt.NDArray[np.int64]
 _MISSING = object()
@@ -39,6 +39,11 @@ def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool, unread: 
     if not isinstance(rows, (list, tuple)):
         raise BadRow(f"{what}: rows are a list of dicts or a pyarrow.Table, not a {type(rows).__name__}")
     return _from_dicts(what, columns, rows, pool, unread)
+
+
+def schema_of(columns: Sequence[Column]) -> pa.Schema:
+    """The columns as Arrow has them."""
+    return pa.schema([pa.field(column.name, ARROW[column.type], column.nullable) for column in columns])
 
 
 def width_of(columns: Sequence[Column]) -> int:

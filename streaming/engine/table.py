@@ -195,13 +195,15 @@ def _bad_time(rows: Matrix, columns: Int64, n_columns: int) -> int:
     return -1
 
 
-def check_times(what: str, columns: Sequence[Column], rows: Matrix, times: Sequence[int] | Int64, role: str) -> None:
-    """Refuses rows in which one of the columns `times` is NULL or negative."""
+def check_times(
+    what: str, columns: Sequence[Column], rows: Matrix, times: Sequence[int] | Int64, role: str, first: int = 0
+) -> None:
+    """Refuses rows, the first of which has number `first`, in which one of the columns `times` is NULL or negative."""
     if len(times):
         place = _bad_time(rows, np.asarray(times, np.int64), len(columns))
         if place >= 0:
             row, c = divmod(place, len(columns))
-            raise BadRow(f"{what} row {row} column {columns[c].name}: {role} is NULL or negative", row)
+            raise BadRow(f"{what} row {first + row} column {columns[c].name}: {role} is NULL or negative", first + row)
 
 
 def _grown(array: npt.NDArray[Any], used: int, need: int, fill: int | None = None) -> npt.NDArray[Any]:
@@ -377,6 +379,23 @@ class Table:
         """int64[end - first, width], the words of these rows; a view, until the next insert."""
         return self.rows[first : min(end, self.count)]
 
+    def check(self, rows: Int64, what: str = "", first: int = 0) -> None:
+        """Refuses rows that may not be in the table.
+
+        Args:
+            rows: int64[n, width], laid out as the table's.
+            what, first: whose rows they are, and the number of the first in messages; by default the table's, and 0.
+
+        Raises:
+            BadRow: a NULL where none may be, or a NULL or negative indexed time.
+        """
+        for c in self.required:
+            missing = (rows[:, len(self.columns) + c // NULLS_PER_WORD] >> (c % NULLS_PER_WORD)) & 1
+            if missing.any():
+                row, name = first + int(missing.argmax()), self.columns[c].name
+                raise BadRow(f"{what or self.name} row {row} column {name}: NULL in a NOT NULL column", row)
+        check_times(what or self.name, self.columns, rows, self.times, "an indexed time", first)
+
     def append(self, rows: Int64, link: bool = True) -> None:
         """Adds rows.
 
@@ -385,15 +404,10 @@ class Table:
             link: whether the indexes learn of them at once.
 
         Raises:
-            BadRow: a NULL where none may be, or a NULL or negative indexed time. Nothing was added then.
+            BadRow: see `check`. Nothing was added then.
         """
+        self.check(rows)
         first, end = self.count, self.count + len(rows)
-        for c in self.required:
-            missing = (rows[:, len(self.columns) + c // NULLS_PER_WORD] >> (c % NULLS_PER_WORD)) & 1
-            if missing.any():
-                row, name = int(missing.argmax()), self.columns[c].name
-                raise BadRow(f"{self.name} row {row} column {name}: NULL in a NOT NULL column", row)
-        check_times(self.name, self.columns, rows, self.times, "an indexed time")
         if end > len(self.rows):
             _stretch(self.rows, end)
             self.version += 1

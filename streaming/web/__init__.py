@@ -1,0 +1,6 @@
+"""What the HTTP servers share (`serve`, `apiserver`): who may connect, who may ask, and for how long it may take.
+
+listen (address, token, TLS) -> server (accepts connections, and not too many) -> connection (a peer that is too slow is
+dropped) -> access (Host, Origin, token, content type, sizes). Applications are handed in; nothing here knows one.
+client is the other side: how our own clients reach a server.
+"""
