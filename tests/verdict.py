@@ -13,7 +13,6 @@ from rig import Rig, Subscriber
 from traffic import Archive, Traffic, Upstream, epoch_of
 
 from streaming.event import Action, Decoder, action_columns, action_decoder, dimension_columns, dimension_decoders
-from streaming.history import FOLDERS
 
 __all__ = ["Epoch", "Verdict", "events_before", "judge", "write_history"]
 
@@ -76,8 +75,8 @@ def events_before(epoch: Epoch, lows: dict[int, int] | None = None) -> list[Acti
 def write_history(folder: Path, events: list[Action]) -> None:
     """Rows of the two tables that actions are inserted into, in the layout that store.history has."""
     columns = action_columns(events)
-    for table, rows in (("bo_action", columns.rows), ("flattenRequest", columns.requests)):
-        home = folder / FOLDERS[table]
+    for name, rows in (("bo_action", columns.rows), ("flattenRequest_clean", columns.requests)):
+        home = folder / name  # as in sql/load_online.sql
         home.mkdir(parents=True)
         pq.write_table(rows, home / "part-0.parquet")
 
