@@ -241,7 +241,15 @@ class Harms:
         self._start_all()
 
     def add_partitions(self) -> float:
-        """For ever: all refuse, and nothing is scored from then on."""
+        """For ever: all refuse, and nothing is published from then on."""
+        self.traffic.with_comments = False  # actions tell by their offsets where it ended; these do not
+        comments = self.rig.stage.topics["comments"]
+
+        def all_dead() -> bool:
+            dead = sum(topic == comments for _, topic, *_ in list(self.subscriber.dead))
+            return dead >= (self.traffic.comments + 1) // 2
+
+        self._wait(all_dead, lambda: "a comment's dead letter does not come")
         done = time.monotonic()
         self.epoch.at_least = dict(enumerate(self.rig.stage.committed()))
         self.admin.create_partitions([NewPartitions(self.topic, PARTITIONS + 1)])[self.topic].result(30)

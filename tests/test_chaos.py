@@ -111,7 +111,11 @@ BEGINS = "jd-intent-score: LogNotWhole: actions[0] begins at offset 50: the reco
         ("jd-intent-score: LogNotWhole: topic 'actions' was deleted and made anew since …", None, {}, False),
         ("jd-intent-score: LogNotWhole: group 'group-x' has no offset of actions[0], but the …", None, {}, False),
     ],
-)
+    ids=[
+        "nothing held", "a snapshot that ends before", "a snapshot", "history that ends before", "history",
+        "not trimmed so far", "another partition", "another topic", "another harm", "yet another",
+    ],
+)  # fmt: skip
 def test_a_refusal_needs_a_cause(
     tmp_path: Path, refusal: str, snapshot: int | None, reaches: dict[int, int], legitimate: bool
 ) -> None:

@@ -77,6 +77,7 @@ class Traffic:
         acknowledged: the requests that the broker has.
         actions, poison, comments: how many were sent of each.
         epoch: of the topic; set it while paused.
+        with_comments: some come now and then, every second one poison.
     """
 
     def __init__(self, stage: Stage, per_s: float, seed: int, users: int = 40, now: bool = False) -> None:
@@ -84,6 +85,7 @@ class Traffic:
         self.acknowledged: set[str] = set()
         self.actions = self.poison = self.comments = 0
         self.epoch = 0
+        self.with_comments = True
         self.failure: BaseException | None = None
         self._stage, self._per_s = stage, per_s
         self._shopping = Shopping(seed, users, now)
@@ -140,7 +142,9 @@ class Traffic:
             self.poison += 1
             self._produce(topics["actions"], user, value[: int(random.integers(0, len(value)))], "")
             return
-        if luck < POISON_SHARE + COMMENT_SHARE:  # nobody looks at it: no feature depends on when it comes
+        if (
+            luck < POISON_SHARE + COMMENT_SHARE and self.with_comments
+        ):  # nobody looks at it: no feature depends on when it comes
             self.comments += 1
             self._produce(topics["comments"], "nobody's", b"{" if self.comments % 2 else _comment("nobody's"), "")
         self.actions += 1
