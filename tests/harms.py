@@ -22,7 +22,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from fixtures_scorer import PARTITIONS
-from rig import Rig, Scorers, Slot, Subscriber
+from rig import Rig, Scorers, Slot, Subscriber, damage
 from traffic import Archive, Failed, Traffic, Upstream
 from verdict import Epoch, events_before, write_history
 
@@ -100,21 +100,9 @@ class Harms:
         self.scorers.hold(slot, signal.SIGKILL)
         self.trim()
         for snapshot in self._home(slot).glob("snapshot-*"):
-            self._damage(snapshot)
+            damage(snapshot, self.luck)
         self.scorers.start(slot)
         return time.monotonic()
-
-    def _damage(self, snapshot: Path) -> None:
-        file = self.luck.choice(sorted(snapshot.iterdir()))
-        content = bytearray(file.read_bytes())
-        match self.luck.choice(("cut", "flipped", "gone")):
-            case "cut":
-                file.write_bytes(content[: len(content) // 2])
-            case "flipped":
-                content[self.luck.randrange(len(content))] ^= 0x10
-                file.write_bytes(content)
-            case _:
-                file.unlink()
 
     # ── the group ────────────────────────────────────────────────────────────────────────────────────────────────────
 

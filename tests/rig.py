@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 import sys
 import threading
@@ -30,7 +31,7 @@ from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 from streaming.encode import Encoder
 
-__all__ = ["NOT_WHOLE", "Rig", "Scorers", "Slot", "Subscriber", "pipeline"]
+__all__ = ["NOT_WHOLE", "Rig", "Scorers", "Slot", "Subscriber", "damage", "pipeline"]
 
 RESTART_S = 0.5  # a supervisor's pause before it starts a process again
 STOP_S = 60.0
@@ -347,6 +348,20 @@ class Rig:
     broker: Broker
     triton: Triton
     shop: Shop
+
+
+def damage(snapshot: Path, luck: random.Random) -> None:
+    """Cuts, changes or removes one of its files."""
+    file = luck.choice(sorted(snapshot.iterdir()))
+    content = bytearray(file.read_bytes())
+    match luck.choice(("cut", "changed", "gone")):
+        case "cut":
+            file.write_bytes(content[: len(content) // 2])
+        case "changed":
+            content[luck.randrange(len(content))] ^= 0x10
+            file.write_bytes(content)
+        case _:
+            file.unlink()
 
 
 @contextlib.contextmanager
