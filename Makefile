@@ -4,6 +4,7 @@
 #   make demo STORE=openmldb OPENMLDB_ZK=HOST:PORT [OPENMLDB_ZK_PATH=/openmldb]    the same over an OpenMLDB cluster
 
 SHELL   := /bin/bash
+JD_ENVS ?=## folder of the environments; empty: .envs
 ENVS    := $(or $(JD_ENVS),.envs)
 PYTHON  := $(ENVS)/scorer/bin/python
 PYTEST  := $(PYTHON) -m pytest
@@ -11,27 +12,32 @@ PYTEST  := $(PYTHON) -m pytest
 PYTHON3  = $(firstword $(foreach p,python3 python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10),\
                          $(shell $(p) -c pass 2>/dev/null && echo $(p))) python3)
 
-DATA    ?=
-USERS   ?=
-SEED    ?=
-KEEP    ?=
-FORCE   ?=
-STORE   ?= embedded
-OPENMLDB_ZK_PATH ?= /openmldb
-ROWS    ?=
-SEEDS   ?= 2000
-ROUNDS  ?= 30
-INPUTS  ?= 1000000
-MINUTES ?= 60
-PER_S   ?= 300
+# What stands before a ## is the value, without a blank at its end; `make help` shows the lines.
+DATA    ?=## demo: a folder in the tutorial's layout; empty: a generated world
+USERS   ?=## demo: size of the generated world; empty: 6000
+SEED    ?=## demo, chaos: of the world, of the kills; empty: 1
+KEEP    ?=## demo: 1 leaves all running until Ctrl-C
+FORCE   ?=## demo: 1 removes what else lies in its folder
+STORE   ?=embedded## demo: embedded, or openmldb: a cluster keeps the tables
+OPENMLDB_ZK ?=## demo with STORE=openmldb: HOST:PORT of its ZooKeeper
+OPENMLDB_ZK_PATH ?=/openmldb## demo with STORE=openmldb: OpenMLDB's path in it
+UPGRADE ?=## lock: the packages to lift; empty: none, all: every one
+ROWS    ?=## soak-engine: rows to insert; empty: 100 million
+SEEDS   ?=2000## simulate: schedules
+ROUNDS  ?=30## chaos: kills
+INPUTS  ?=1000000## fuzz: odd inputs
+MINUTES ?=60## soak: how long
+PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment prometheus demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
+.PHONY: help environments spark-environment prometheus lock licences demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
         bench-offline bench-restart soak-engine clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@echo "variables, as in: make demo USERS=500 KEEP=1"
+	@grep -hE '^[A-Z_0-9]+ +[?:]=.*##' $(MAKEFILE_LIST) | sed -E 's/ +[?:]=/=/' | awk -F' *## ' '{printf "  %-28s %s\n", $$1, $$2}'
 
 environments:  ## make .envs/: two Python environments and Kafka's jars (skips what is there)
 	@$(PYTHON3) -m deploy.environments
@@ -41,6 +47,12 @@ spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engi
 
 prometheus:  ## fetch Debian's Prometheus into .envs/prometheus, where it is not on PATH: `make test` needs it
 	@$(PYTHON3) -m deploy.environments prometheus
+
+lock:  ## make the lock files anew out of setup.cfg's roots; versions stay where they fit (UPGRADE='PACKAGE …')
+	@$(PYTHON3) -m deploy.lock $(UPGRADE)
+
+licences: environments spark-environment  ## write docs/licences.md: the licence of every locked package
+	@$(PYTHON) -m deploy.licences
 
 ifeq ($(STORE),openmldb)
 DEMO_STORE = --zk '$(or $(OPENMLDB_ZK),$(error STORE=openmldb needs OPENMLDB_ZK=HOST:PORT))' --zk-path '$(OPENMLDB_ZK_PATH)'

@@ -1,7 +1,7 @@
 """`jd-intent-batch`: from history to a model that Triton serves, one command per step.
 
-generate, extract, load-online, prepare, encode and parity run in the scorer's environment; train, evaluate and export
-in the model's. Each command imports what it needs when it runs, so that both environments can show all of them.
+train and evaluate run in the model's environment, the others in the scorer's: given in the other one, a command goes
+on in its own. Each imports what it needs when it runs, so that both can show all of them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 
-from streaming.errors import OutputRefused, ScorerError
+from streaming import exits
+from streaming.errors import BadInput
+from streaming.version import Version
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name=exits.BATCH, help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)  # fmt: skip
 console = Console(highlight=False, soft_wrap=True)
 
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
@@ -65,6 +71,11 @@ class LabelName(str, Enum):
     auto = "auto"
     action = "action"
     five_day = "five-day"
+
+
+@app.callback()
+def program(version: Version = False) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -268,6 +279,7 @@ def train(
     """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC."""
     import dataclasses  # noqa: PLC0415
 
+    from batch import deepfm  # noqa: F401, PLC0415 - where OneFlow is missing, goes on elsewhere before it reads a file
     from batch.train import TrainingFailed, TrainOptions  # noqa: PLC0415
     from batch.train import train as run  # noqa: PLC0415
 
@@ -290,7 +302,7 @@ def train(
         chosen = dataclasses.replace(presets[preset](), seed=seed, **changes)
         done = run(dataset, out, chosen, console, force=_told(force))
     except TrainingFailed as error:
-        raise ScorerError(f"training failed: {error}") from error
+        raise BadInput(f"training failed: {error}") from error
     auc = "none" if done.best.val_auc is None else f"{done.best.val_auc:.4f}"
     console.print(
         f"best: step {done.best.step}, validation AUC {auc}, log loss {done.best.val_log_loss:.4f}; "
@@ -307,20 +319,25 @@ def evaluate(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Score validation and test: AUC, log loss and calibration error, each beside the base rate's."""
+    """Score validation and test: AUC, log loss and calibration error, each beside the base rate's; and a verdict."""
     from batch.evaluate import evaluate as run  # noqa: PLC0415
+    from batch.verdict import judge  # noqa: PLC0415
 
     if force and out is None:
         raise typer.BadParameter("goes with --out only: a checkpoint is no folder to clear", param_hint="--force")
-    for part, metrics in run(dataset, checkpoint, out, force=_told(force)).items():
+    measured = run(dataset, checkpoint, out, force=_told(force))
+    for part, metrics in measured.items():
         auc = "none (one class only)" if metrics.auc is None else f"{metrics.auc:.4f}"
+        if metrics.auc_low is not None:
+            auc += f", 95% confidence {metrics.auc_low:.4f} to {metrics.auc_high:.4f}"
         console.print(
-            f"{part}: {metrics.count:,} samples, {metrics.positives:,} positive; each beside the base rate's "
-            f"{metrics.base_rate:.4f}:\n"
+            f"{part}: {metrics.count:,} samples, {metrics.positives:,} positive, "
+            f"{metrics.count - metrics.positives:,} negative; each beside the base rate's {metrics.base_rate:.4f}:\n"
             f"  AUC               {auc} (0.5)\n"
             f"  log loss          {metrics.log_loss:.4f} ({metrics.base_log_loss:.4f})\n"
             f"  calibration error {metrics.calibration_error:.4f} ({metrics.base_calibration_error:.4f})"
         )
+    console.print(f"the model {judge(measured).text}")
 
 
 @app.command()
@@ -334,6 +351,9 @@ def export(
     ] = None,
     model_version: Annotated[int | None, typer.Option(help="Default: one more than the newest in --out.")] = None,
     instances: Annotated[int, typer.Option(help="Processes that run the model in Triton.")] = 1,
+    accept_weak_model: Annotated[
+        bool, typer.Option("--accept-weak-model", help="Export a model that is no better than the base rate.")
+    ] = False,
     sql: SqlFolder = None,
     force: Force = False,
 ) -> None:
@@ -341,11 +361,15 @@ def export(
     from batch.export import ExportOptions  # noqa: PLC0415
     from batch.export import export as run  # noqa: PLC0415
     from batch.extract import SQL_FOLDER  # noqa: PLC0415
+    from batch.verdict import Evaluated, judge  # noqa: PLC0415
 
-    options = ExportOptions(model_version, instances)
+    options = ExportOptions(model_version, instances, accept_weak_model)
     features_sql = (sql or SQL_FOLDER) / "features.sql"
     manifest = run(dataset, checkpoint, features_sql, out, options, evaluation=evaluation, force=_told(force))
     console.print(f"{out}: model version {manifest.model_version}, weights {manifest.weights_sha256}")
+    verdict = judge(msgspec.convert(manifest.metrics, Evaluated).parts)
+    if not verdict.better:
+        console.print(f"note: exported all the same, the model {verdict.text}")
 
 
 @app.command()
@@ -397,13 +421,9 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
 
 
 def main() -> None:
-    """The command; what a user can mend ends in one line and status 1, a folder that is not to be written in 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # takes away what is half written
-    try:
-        app()
-    except (ScorerError, ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        sys.exit(2 if isinstance(error, OutputRefused) else 1)
+    """The console script; told to stop, it takes away what is half written."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exits.main(exits.BATCH, "batch", app)
 
 
 if __name__ == "__main__":

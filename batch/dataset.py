@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streaming.errors import BadInput
+
 __all__ = ["FIELDS", "DatasetError", "DatasetInfo", "Part", "PartName", "SplitTimes", "read_info", "read_part"]
 
 FIELDS = 41  # of the model's INT64 input, as in the tutorial
@@ -30,7 +32,7 @@ COLUMNS = {
 }
 
 
-class DatasetError(ValueError):
+class DatasetError(BadInput):
     """A file of the dataset is missing or wrong; the message names file and column."""
 
 
@@ -108,14 +110,17 @@ def read_part(dataset: Path, name: PartName) -> Part:
         raise DatasetError(f"{path} does not exist")
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a parquet file: {error}") from error
     for column, expected in COLUMNS.items():
         if column not in schema.names:
             raise DatasetError(f"{path} has no column {column!r}; it has {', '.join(schema.names) or 'none'}")
         if schema.field(column).type != expected:
             raise DatasetError(f"{path}: column {column!r} is {schema.field(column).type}, not {expected}")
-    table = pq.read_table(path, columns=list(COLUMNS))
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
     if table.num_rows == 0:
         raise DatasetError(f"{path} has no rows")
     for column in COLUMNS:

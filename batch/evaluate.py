@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.dataset import DatasetError, PartName, read_info, read_part
+from batch.folder import digest
 from batch.metrics import Metrics, measure
 from batch.train import load_checkpoint, read_shape
+from batch.verdict import METRICS, Evaluated, write_evaluated
 from streaming.output_folder import Say, link, made, replacing
 
 __all__ = ["evaluate"]
 
-METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
+PREDICTIONS = "predictions.parquet"
 PARTS: tuple[PartName, ...] = ("val", "test")
 
 
@@ -76,6 +77,6 @@ def _measured(dataset: Path, parts: list[PartName], checkpoint: Path, folder: Pa
             "label": pa.array(part.labels.astype(np.int8)),
         }
         tables.append(pa.table(columns))
-    (folder / METRICS).write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2))
+    write_evaluated(folder, Evaluated(digest(checkpoint / "model"), metrics.get("val"), metrics.get("test")))
     pq.write_table(pa.concat_tables(tables), folder / PREDICTIONS)
     return metrics

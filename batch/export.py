@@ -27,6 +27,8 @@ import msgspec
 from batch.dataset import DatasetError, read_info
 from batch.folder import digest
 from batch.train import Shape, read_shape
+from batch.verdict import METRICS, check_better
+from streaming.errors import BadInput
 from streaming.output_folder import Say, link, made, replacing
 
 __all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest", "write_repository"]
@@ -46,16 +48,18 @@ class ExportOptions:
     Args:
         model_version: None for one more than the version that lies in the artifact folder (1 where there is none).
         instances: processes that run the model in Triton, each with the weights in memory.
+        accept_weak_model: export a model that is no better than the base rate, or that was judged on next to nothing.
     """
 
     model_version: int | None = None
     instances: int = 1
+    accept_weak_model: bool = False
 
     def __post_init__(self) -> None:
         if self.model_version is not None and self.model_version < 1:
-            raise ValueError(f"model_version must be 1 or more, not {self.model_version}")
+            raise BadInput(f"model_version must be 1 or more, not {self.model_version}")
         if self.instances < 1:
-            raise ValueError(f"instances must be 1 or more, not {self.instances}")
+            raise BadInput(f"instances must be 1 or more, not {self.instances}")
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -89,7 +93,8 @@ def export(
 
     Raises:
         DatasetError: a file is missing; the checkpoint was trained on another dataset, or that was made by another
-            query; it was not evaluated; the version is not newer than those in `artifact`.
+            query; it was not evaluated, or is no better than the base rate (`batch.verdict`); the version is not newer
+            than those in `artifact`.
         OutputRefused: `artifact` holds something else, or touches an input.
     """
     options = options or ExportOptions()
@@ -99,26 +104,24 @@ def export(
             raise DatasetError(
                 f"{checkpoint} was trained on {name} {getattr(shape, name)}, {dataset} has {getattr(info, name)}"
             )
-    for path in (features_sql, dataset / "encoder", *CODE):
+    for path in (features_sql, dataset / "encoder" / "encoder.json", checkpoint / "model", *CODE):
         if not path.exists():
             raise DatasetError(f"{path} does not exist")
     if digest(features_sql) != info.sql_sha256:
         raise DatasetError(f"{features_sql} is not the query that made {dataset}: {info.sql_sha256}")
-    metrics = (evaluation or checkpoint) / "metrics.json"
-    if not metrics.exists():
-        raise DatasetError(f"{metrics} does not exist: run `jd-intent-batch evaluate` first")
-
-    inputs = [dataset, checkpoint, features_sql, metrics]
+    weights = digest(checkpoint / "model")
+    evaluated = check_better(evaluation or checkpoint, weights, accept_weak=options.accept_weak_model)
+    inputs = [dataset, checkpoint, features_sql, (evaluation or checkpoint) / METRICS]
     with replacing(artifact, "artifact", inputs=inputs, force=force) as folder:
         manifest = Manifest(
             model_version=_version(artifact, options.model_version),
             sql_sha256=shape.sql_sha256,
             encoder_sha256=shape.encoder_sha256,
             data_sha256=shape.data_sha256,
-            weights_sha256=digest(checkpoint / "model"),
+            weights_sha256=weights,
             table_size_array=shape.table_size_array,
             options=shape.options,
-            metrics=msgspec.json.decode(metrics.read_bytes()),
+            metrics=msgspec.to_builtins(evaluated),
         )
         _keep_versions(artifact, folder)
         shutil.copy(features_sql, folder / "features.sql")

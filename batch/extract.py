@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streaming.columns import schema_of
+from streaming.errors import BadInput
 from streaming.output_folder import Say, replacing
 from streaming.tablefile import BadFile, ordered, read
 
 __all__ = [
     "DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "Extracted", "check", "counted",
-    "extract", "parquet_files", "script_text", "table_rows",
+    "extract", "parquet_files", "table_rows",
 ]  # fmt: skip
 
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
@@ -86,7 +87,7 @@ OPTIONAL = {"action"}
 ORDERING = {"flattenRequest_clean": "eventTime", "bo_action": "ingestionTime", "bo_comment": "ingestionTime"}
 
 
-class BadData(ValueError):
+class BadData(BadInput):
     """The input cannot be used; the message names file, column and, where it applies, row."""
 
 
@@ -122,8 +123,8 @@ def check(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
 
     Raises:
         BadData: a folder or file is missing, empty or damaged; a column is missing or of another type; a value is none
-            of its column's; a time that orders rows is NULL or negative; a script is missing.
-        UnsupportedSQL: a script makes or loads no tables.
+            of its column's; a time that orders rows is NULL or negative.
+        ConfigError: a script is missing. UnsupportedSQL: one cannot be parsed.
     """
     from batch.inputs import sources  # noqa: PLC0415 - parses; who only reads features needs no engine
 
@@ -131,8 +132,7 @@ def check(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
         raise BadData(f"{data}: there is no such folder")
     rows: dict[str, int] = {}
     try:
-        create, load = (script_text(sql / name) for name in SCRIPTS[:2])
-        for source in sources(create, load, data):
+        for source in sources(sql, data):
             folder = data / source.folder
             if source.folder in OPTIONAL and not folder.exists():
                 continue
@@ -147,6 +147,8 @@ def check(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
             rows[source.folder] = rows.get(source.folder, 0) + count
     except BadFile as error:
         raise BadData(str(error)) from None
+    if not rows:
+        raise BadData(f"{sql / SCRIPTS[1]}: it loads no table")
     return rows
 
 
@@ -173,11 +175,12 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER, *, force: Say | None 
         sql: the folder of the three scripts. force: see `streaming.output_folder.replacing`.
 
     Raises:
-        BadData: see `check`; also when a script is missing. UnsupportedSQL: the engine cannot run a script.
+        BadData: see `check`. ConfigError: a script is missing. UnsupportedSQL: the engine cannot run a script.
         OutputRefused: `out` holds something else, or touches an input.
     """
     from batch.inputs import sources, write_no_rows  # noqa: PLC0415
     from streaming.engine import Engine  # noqa: PLC0415 - compiles; only this command needs it
+    from streaming.scripts import script_text, within  # noqa: PLC0415
 
     started = time.monotonic()
     scripts = [script_text(sql / name) for name in SCRIPTS]
@@ -186,13 +189,16 @@ def extract(data: Path, out: Path, sql: Path = SQL_FOLDER, *, force: Say | None 
     inputs = [data, *(sql / name for name in SCRIPTS)]
     with replacing(out, "features", inputs=inputs, force=force) as fresh, tempfile.TemporaryDirectory() as staging:
         paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(fresh)}
-        for source in sources(scripts[0], scripts[1], data):
+        for source in sources(sql, data):
             if source.folder not in rows:  # an optional table: the scripts run unchanged where a dataset has none
                 write_no_rows(source, Path(staging) / source.folder)
                 paths[f"{DATA_PREFIX}/{source.folder}"] = f"{staging}/{source.folder}"
         engine = Engine(paths=paths)
-        for script in scripts:
-            engine.execute(script)
+        for name, script in zip(SCRIPTS, scripts, strict=True):
+            with within(sql / name):
+                engine.execute(script)
+        if not any(fresh.glob("*.parquet")):
+            raise BadData(f"{sql / SCRIPTS[-1]}: it wrote no features to {out}")
         features, columns = counted(fresh)
     return Extracted(
         rows=rows, features=features, columns=columns, check_s=checked - started, run_s=time.monotonic() - checked
@@ -203,15 +209,3 @@ def counted(folder: Path) -> tuple[int, int]:
     """Rows and columns of the features in a folder."""
     files = [pq.read_metadata(file) for file in parquet_files(folder)]
     return sum(file.num_rows for file in files), files[0].num_columns
-
-
-def script_text(path: Path) -> str:
-    """The text of a script.
-
-    Raises:
-        BadData: it cannot be read.
-    """
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise BadData(f"{path}: {error.strerror}") from error

@@ -13,7 +13,7 @@ __all__ = ["digest"]
 def digest(path: Path) -> str:
     """`sha256:…` of a file, or of all files below a folder with their relative names, but for markers."""
     sha = hashlib.sha256()
-    if path.is_file():
+    if not path.is_dir():
         sha.update(path.read_bytes())
     else:
         for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name != MARKER):

@@ -39,6 +39,7 @@ from batch.intent import (
 )
 from batch.label import later_order
 from batch.world import CATEGORIES, DAY_MS, LOCAL_MS, WORLD_START_MS, Catalogue, Users, timestamps
+from streaming.errors import BadInput
 from streaming.output_folder import Say, replacing
 
 __all__ = ["CHUNK_USERS", "World", "generate"]
@@ -109,14 +110,14 @@ def generate(out: Path, users: int, seed: int, days: int = 70, *, force: Say | N
         force: see `streaming.output_folder.replacing`.
 
     Raises:
-        ValueError: an argument out of its range. OutputRefused: `out` holds something else.
+        BadInput: an argument out of its range. OutputRefused: `out` holds something else.
     """
     if users < 1:
-        raise ValueError(f"--users must be at least 1, not {users}")
+        raise BadInput(f"--users must be at least 1, not {users}")
     if seed < 0:
-        raise ValueError(f"--seed must be 0 or more, not {seed}")
+        raise BadInput(f"--seed must be 0 or more, not {seed}")
     if days <= HORIZON_DAYS:
-        raise ValueError(f"--days must be more than the labels' horizon of {HORIZON_DAYS} days, not {days}")
+        raise BadInput(f"--days must be more than the labels' horizon of {HORIZON_DAYS} days, not {days}")
     with replacing(out, "world", force=force) as folder:
         return _generate(folder, users, seed, days)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.extract import DATA_PREFIX
+from batch.extract import DATA_PREFIX, SCRIPTS
 from streaming.engine import syntax as s
 from streaming.engine.files import resolve
 from streaming.engine.parse import parse
 from streaming.engine.types import ARROW
+from streaming.scripts import script_text, within
 from streaming.tablefile import BadFile, Options, load_options, write_csv
 
 __all__ = ["Source", "folder_of", "sources", "write_no_rows"]
@@ -34,27 +35,33 @@ class Source:
     options: Options
 
 
-def sources(create: str, load: str, data: Path) -> list[Source]:
-    """What the script `load` loads into the tables of the script `create`, in its order.
+def sources(sql: Path, data: Path) -> list[Source]:
+    """What `load_offline.sql` of the folder `sql` loads into the tables of its `create_tables.sql`, in its order.
 
     Raises:
+        ConfigError: a script cannot be read.
         BadFile: a table is not made, or an option of LOAD DATA is wrong. UnsupportedSQL: a statement is wrong.
     """
+    create, load = (sql / name for name in SCRIPTS[:2])
+    with within(create):
+        statements = parse(script_text(create))
     schemas = {
         made.name[-1]: pa.schema([(column.name, ARROW[column.type]) for column in made.columns])
-        for made in parse(create)
+        for made in statements
         if isinstance(made, s.CreateTable)
     }
+    with within(load):
+        statements = parse(script_text(load))
     found = []
-    for statement in parse(load):
+    for statement in statements:
         if isinstance(statement, s.LoadData):
             table = statement.table[-1]
             if table not in schemas:
-                raise BadFile(f"LOAD DATA INTO TABLE {table}: no script makes the table")
+                raise BadFile(f"{load}: LOAD DATA INTO TABLE {table}: no script makes the table")
             try:
                 options = load_options(statement.options)
             except BadFile as error:
-                raise BadFile(f"LOAD DATA INTO TABLE {table}: {error}") from None
+                raise BadFile(f"{load}: LOAD DATA INTO TABLE {table}: {error}") from None
             path = resolve(statement.path, {DATA_PREFIX: str(data)})
             found.append(Source(table, folder_of(statement.path), path, schemas[table], options))
     return found

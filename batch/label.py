@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from streaming.errors import BadInput
+
 __all__ = ["HORIZON_MS", "LABEL_COLUMN", "ORDER_TYPE", "five_day_rule", "later_order", "recorded"]
 
 HORIZON_MS = 5 * 86_400_000
@@ -43,7 +45,7 @@ def later_order(
     origin = min(int(order_ms.min()), int(request_ms[known].min()))
     span = max(int(order_ms.max()), int(request_ms[known].max())) - origin + 1
     if span * len(pairs) >= 1 << 62:
-        raise ValueError(f"times span {span} ms over {len(pairs)} ordered pairs: too far apart to be real")
+        raise BadInput(f"times span {span} ms over {len(pairs)} ordered pairs: too far apart to be real")
     keys = order_dense * span + (order_ms - origin)
     after = np.searchsorted(keys, dense[known] * span + (request_ms[known] - origin), side="right")
     next_order = np.minimum(after, len(keys) - 1)
@@ -88,6 +90,6 @@ def _codes(values: pa.ChunkedArray) -> NDArray[np.int64]:
 def _epoch_ms(times: pa.ChunkedArray) -> NDArray[np.int64]:
     if times.null_count:
         row = int(np.flatnonzero(pc.is_null(times).to_numpy(zero_copy_only=False))[0])
-        raise ValueError(f"row {row}: no time, so no label")
+        raise BadInput(f"row {row}: no time, so no label")
     ms: NDArray[np.int64] = pc.cast(pc.cast(times, pa.timestamp("ms"), safe=False), pa.int64()).to_numpy()
     return ms

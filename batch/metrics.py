@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
 
-__all__ = ["BINS", "Metrics", "calibration_error", "measure"]
+__all__ = ["BINS", "Metrics", "auc_interval", "calibration_error", "measure"]
 
 BINS = 10
+Z95 = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
 
 Floats = npt.NDArray[np.floating]
 
@@ -20,6 +22,7 @@ class Metrics:
     """Of one part. `auc` is None where only one class occurs; a constant's AUC is 0.5 by definition.
 
     Args:
+        auc_low, auc_high: its 95% confidence interval; None where a class occurs less than twice.
         calibration_error: expected calibration error over 10 bins of equal count.
         base_rate: the share of positives in the *training* part, which the base columns predict for every sample.
     """
@@ -33,6 +36,8 @@ class Metrics:
     base_auc: float
     base_log_loss: float
     base_calibration_error: float
+    auc_low: float | None = None
+    auc_high: float | None = None
 
 
 def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Metrics:
@@ -41,6 +46,7 @@ def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Metrics:
     p = probabilities.astype(np.float64)
     constant = np.full(len(y), base_rate)
     both = 0 < int(y.sum()) < len(y)
+    low, high = auc_interval(y, p) or (None, None)
     return Metrics(
         count=len(y),
         positives=int(y.sum()),
@@ -51,7 +57,34 @@ def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Metrics:
         base_auc=0.5,
         base_log_loss=float(log_loss(y, constant, labels=[0, 1])),
         base_calibration_error=abs(base_rate - float(y.mean())),
+        auc_low=low,
+        auc_high=high,
     )
+
+
+def auc_interval(labels: npt.NDArray[np.int8], probabilities: Floats) -> tuple[float, float] | None:
+    """The 95% confidence interval of the AUC, None where a class occurs less than twice.
+
+    DeLong's variance (DeLong et al. 1988), on the scale of the AUC's log odds: there the interval stays within 0 and 1.
+    """
+    positive, negative = np.sort(probabilities[labels == 1]), np.sort(probabilities[labels == 0])
+    if min(len(positive), len(negative)) < 2:
+        return None
+    above, below = _share_below(negative, positive), 1 - _share_below(positive, negative)
+    auc = float(above.mean())
+    variance = float(above.var(ddof=1)) / len(positive) + float(below.var(ddof=1)) / len(negative)
+    if not 0 < auc < 1:
+        return auc, auc
+    middle, reach = math.log(auc / (1 - auc)), Z95 * math.sqrt(variance) / (auc * (1 - auc))
+    low, high = (1 / (1 + math.exp(-(middle + sign * reach))) for sign in (-1, 1))
+    return low, high
+
+
+def _share_below(others: Floats, values: Floats) -> npt.NDArray[np.float64]:
+    """Of each value, the share of the sorted `others` that is below it; equal ones count half."""
+    ranks = np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")
+    share: npt.NDArray[np.float64] = ranks / (2 * len(others))
+    return share
 
 
 def calibration_error(labels: Floats, probabilities: Floats) -> float:

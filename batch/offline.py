@@ -18,13 +18,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, counted, script_text
+from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, counted
 from batch.jobs import Cluster, Job, run
 from streaming.engine import syntax as s
 from streaming.engine.parse import parse, statement_text
 from streaming.errors import OutputRefused
 from streaming.output_folder import Say, mark
 from streaming.output_folder import check as check_output
+from streaming.scripts import script_text, within
 
 __all__ = ["Written", "extract", "load_online"]
 
@@ -117,7 +118,8 @@ def load_online(
         JobFailed, StoreUnavailable: see `batch.jobs.run`.
     """
     path = sql / "load_online.sql"
-    tables = [statement.table[-1] for statement in parse(script_text(path)) if isinstance(statement, s.LoadData)]
+    with within(path):
+        tables = [statement.table[-1] for statement in parse(script_text(path)) if isinstance(statement, s.LoadData)]
     _begin(cluster, path)
     filled = {table: rows for table in tables if (rows := _count(cluster, table))}
     if filled and not append:

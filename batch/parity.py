@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from streaming.encode import Encoder
+from streaming.errors import BadInput
 
 __all__ = ["Difference", "Report", "parity", "read"]
 
@@ -83,14 +84,14 @@ def read(path: Path) -> pa.Table:
     """A parquet file, or all of a folder.
 
     Raises:
-        ValueError: not readable, or without a request id.
+        BadInput: not readable, or without a request id.
     """
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not readable as parquet: {error}") from error
+        raise BadInput(f"{path}: not readable as parquet: {error}") from error
     if not any(name in table.column_names for name in REQUEST_IDS):
-        raise ValueError(f"{path}: no request id; one of the columns {', '.join(REQUEST_IDS)} must be there")
+        raise BadInput(f"{path}: no request id; one of the columns {', '.join(REQUEST_IDS)} must be there")
     return table
 
 

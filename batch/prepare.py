@@ -101,7 +101,10 @@ def read_features(folder: Path) -> pa.Table:
             if column not in table.column_names:
                 raise BadData(f"{file}: no column {column}: these are not the features of `extract`")
         tables.append(table)
-    features = pa.concat_tables(tables)
+    try:
+        features = pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise BadData(f"{folder}: its files differ: {error}") from error
     if not features.num_rows:
         raise BadData(f"{folder}: no features in it")
     return features
@@ -137,6 +140,15 @@ def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
     return Labelled(features, five_day_rule(requests, actions), time_ms, "bo_action", 0, cut)
 
 
+def _check_query(sql: Path) -> None:
+    """The dataset says by which query its features were made."""
+    from streaming.scripts import script_text  # noqa: PLC0415 - imports the engine
+
+    query = sql / FEATURES_SQL
+    if not script_text(query).strip():
+        raise BadData(f"{query}: there is no query in it")
+
+
 def prepare(
     features: Path,
     data: Path,
@@ -157,6 +169,7 @@ def prepare(
         OutputRefused: `out` holds something else, or touches an input.
     """
     options = options or Options()
+    _check_query(sql)
     inputs = (features, data, sql / FEATURES_SQL)
     with replacing(out, "dataset", inputs=inputs, force=force) as folder:
         labelled = label(read_features(features), data)
@@ -193,6 +206,7 @@ def encode_with(
         BadData: as `prepare`, or no request is that late. ArtifactMismatch: features and encoder do not fit.
         OutputRefused: as `prepare`.
     """
+    _check_query(sql)
     inputs = [features, data, sql / FEATURES_SQL]
     if isinstance(encoder, Path):
         inputs, encoder = [*inputs, encoder], Encoder.load(encoder)

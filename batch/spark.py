@@ -36,7 +36,6 @@ from batch.extract import (
     Extracted,
     check,
     parquet_files,
-    script_text,
 )
 from batch.inputs import folder_of
 from batch.sparkfiles import for_spark
@@ -49,6 +48,7 @@ from streaming.engine.parse import parse, statement_text
 from streaming.engine.tokens import Token, tokens_of
 from streaming.errors import ScorerError
 from streaming.output_folder import Say, replacing
+from streaming.scripts import script_text
 from streaming.tablefile import BadFile, Options, files_of, is_there, load_options
 
 __all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]

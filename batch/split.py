@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from streaming.errors import BadInput
+
 __all__ = ["Split", "by_time", "test_from"]
 
 
@@ -35,18 +37,18 @@ def by_time(
     """Splits rows by their times (epoch ms, any order).
 
     Raises:
-        ValueError: a fraction out of its range, a negative embargo, or a part that would be empty.
+        BadInput: a fraction out of its range, a negative embargo, or a part that would be empty.
     """
     for name, fraction in (("--val-fraction", val_fraction), ("--test-fraction", test_fraction)):
         if not 0 < fraction < 1:
-            raise ValueError(f"{name} must be between 0 and 1, not {fraction}")
+            raise BadInput(f"{name} must be between 0 and 1, not {fraction}")
     if val_fraction + test_fraction >= 1:
-        raise ValueError(f"--val-fraction {val_fraction} and --test-fraction {test_fraction} leave nothing to train on")
+        raise BadInput(f"--val-fraction {val_fraction} and --test-fraction {test_fraction} leave nothing to train on")
     if embargo_ms < 0:
-        raise ValueError("--embargo must not be negative")
+        raise BadInput("--embargo must not be negative")
     n = len(time_ms)
     if n < 3:
-        raise ValueError(f"{n} requests cannot make three parts")
+        raise BadInput(f"{n} requests cannot make three parts")
     order = np.argsort(time_ms, kind="stable")
     sorted_ms = time_ms[order]
     # The boundary is a time: every request of that very time goes to the later part.
@@ -61,7 +63,7 @@ def by_time(
     }
     for name, rows in parts.items():
         if not len(rows):
-            raise ValueError(
+            raise BadInput(
                 f"the {name} part is empty: {n} requests from {sorted_ms[0]} to {sorted_ms[-1]} (epoch ms), "
                 f"validation from {val_from}, test from {test_from}, embargo {embargo_ms} ms"
             )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from batch.dataset import FIELDS, DatasetError, Part, read_info, read_part
 from batch.metrics import Metrics, measure
 from batch.vocabulary import Vocabulary
+from streaming.errors import BadInput
 from streaming.output_folder import Say, replacing
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(BadInput):
     """The loss stopped being a number; the message names the step."""
 
 
@@ -111,13 +113,13 @@ class TrainOptions:
         )
         for name in positive:
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+                raise BadInput(f"{name} must be above 0, not {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+            raise BadInput(f"dropout must be in [0, 1), not {self.dropout}")
         if self.embedding_l2 < 0:
-            raise ValueError(f"embedding_l2 must not be negative, not {self.embedding_l2}")
+            raise BadInput(f"embedding_l2 must not be negative, not {self.embedding_l2}")
         if not self.layers or any(width < 1 for width in self.layers):
-            raise ValueError(f"layers must be one or more positive widths, not {self.layers}")
+            raise BadInput(f"layers must be one or more positive widths, not {self.layers}")
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -384,13 +386,18 @@ def read_shape(checkpoint: Path) -> Shape:
     """
     path = checkpoint / "config.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Shape)
+        shape = msgspec.json.decode(path.read_bytes(), type=Shape)
     except FileNotFoundError:
         raise DatasetError(
             f"{path} does not exist: is {checkpoint} a folder that `jd-intent-batch train` wrote?"
         ) from None
     except msgspec.DecodeError as error:
         raise DatasetError(f"{path}: {error}") from error
+    try:
+        msgspec.convert(shape.options, TrainOptions)
+    except msgspec.ValidationError as error:
+        raise DatasetError(f"{path}: options: {error}") from error
+    return shape
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -406,14 +413,31 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Reads what `train` wrote.
 
     Raises:
-        DatasetError: the folder is not a checkpoint.
+        DatasetError: the folder is not a checkpoint, or a file of it is damaged.
     """
     from batch.deepfm import load_weights  # noqa: PLC0415
 
     shape = read_shape(folder)
+    path = folder / "vocabulary.npz"
+    try:
+        vocabulary = Vocabulary.load(path)
+        wrong = (vocabulary.fields, vocabulary.size) != (shape.fields, shape.rows)
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
+    if wrong:
+        raise DatasetError(f"{path} has {vocabulary.size} rows of {vocabulary.fields} fields, {folder / 'config.json'} "
+                           f"says {shape.rows} of {shape.fields}")  # fmt: skip
     model = build(shape)
-    load_weights(model, folder / "model")
-    return Checkpoint(shape, Vocabulary.load(folder / "vocabulary.npz"), model)
+    for name, value in model.state_dict().items():
+        weights = folder / "model" / name / "out"
+        if not weights.is_file() or weights.stat().st_size != 4 * math.prod(value.shape):
+            size = f"{weights.stat().st_size} bytes" if weights.is_file() else "not there"
+            raise DatasetError(f"{weights} is {size}: the model of config.json has {4 * math.prod(value.shape)} bytes")
+    try:
+        load_weights(model, folder / "model")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DatasetError(f"{folder / 'model'} is damaged: {error}") from error
+    return Checkpoint(shape, vocabulary, model)
 
 
 def _progress(console: Console | None) -> Progress:

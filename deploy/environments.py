@@ -7,6 +7,7 @@
 Two environments, because openmldb pins an importlib-metadata that nvidia-pytriton cannot live with. Only the standard
 library is used here: this file runs on whatever `python3` the machine has. What is made goes to `.envs/`, or to the
 folder that JD_ENVS names; a stamp beside each part holds the hash of what it was made from: a second run skips it.
+Packages come as the lock files in deploy/requirements have them (`deploy/lock.py` makes these), by their hashes.
 """
 
 from __future__ import annotations
@@ -28,23 +29,15 @@ from pathlib import Path
 from streaming.errors import OutputRefused
 from streaming.output_folder import EVERYTHING, mark, replacing
 
-__all__ = [
-    "Missing",
-    "folder",
-    "interpreter",
-    "java",
-    "kafka_jars",
-    "main",
-    "make",
-    "make_prometheus",
-    "make_spark",
-    "prometheus",
-]
+__all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "make", "make_prometheus", "make_uv", "prometheus"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# environment -> the files of deploy/requirements that it is made from; the scorer's also holds what checks the code
-ENVIRONMENTS = {"scorer": ("scorer.txt", "test.txt"), "model": ("model.txt",)}
-SPARK = ("spark.txt",)
+REQUIREMENTS = REPOSITORY / "deploy" / "requirements"
+# environment -> the lock files that it is made from; the scorer's also holds what checks the code
+ENVIRONMENTS = {"scorer": ("build.txt", "scorer.txt", "test.txt"), "model": ("build.txt", "model.txt")}
+SPARK = ("build.txt", "spark.txt")
+UV = ("build.txt", "uv.txt")
+SOURCES = ("pyspark",)  # has no wheel
 SPARK_JAR = "openmldb-spark.jar"  # in the Spark environment's own folder, where batch/spark.py looks for it
 INSTALL_TIMEOUT_S = 1800
 
@@ -59,7 +52,7 @@ def folder() -> Path:
 
 
 def interpreter(name: str) -> Path:
-    """The Python of the environment `scorer` or `model`.
+    """The Python of the environment `scorer`, `model`, `spark` or `uv`.
 
     Raises:
         Missing: it has not been made yet.
@@ -150,6 +143,16 @@ def _run(argv: list[str], why: str, cwd: Path | None = None) -> None:
         raise SystemExit(f"{why} failed with status {done.returncode}: {' '.join(argv)}")
 
 
+def _install(python: Path, locks: list[Path], sources: tuple[str, ...] = ()) -> None:
+    """What the lock files list and nothing else, each file with a hash that stands there. Only wheels, which run
+    nothing when they are installed, but for the packages `sources`."""
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--require-hashes"]
+    wheels = ["--no-deps", "--only-binary", ":all:", "--no-build-isolation"]
+    wheels += [word for package in sources for word in ("--no-binary", package)]
+    pins = [word for lock in locks for word in ("--requirement", str(lock))]
+    _run([*pip, *wheels, *pins], f"installing {', '.join(lock.name for lock in locks)}")
+
+
 def _clear(home: Path, stamp: Path) -> None:
     """Makes `home` an empty folder, where it is none that somebody else made.
 
@@ -165,18 +168,18 @@ def _clear(home: Path, stamp: Path) -> None:
 
 
 def _make_environment(name: str, requirements: tuple[str, ...]) -> None:
-    """Makes a virtual environment out of pinned requirements, in place of an older one."""
+    """Makes a virtual environment out of lock files, in place of an older one."""
     home = folder() / name
-    files = [REPOSITORY / "deploy" / "requirements" / file for file in requirements]
+    files = [REQUIREMENTS / file for file in requirements]
     stamp = folder() / f"{name}.stamp"
     digest = _digest(*(file.read_bytes() for file in files))
     if _step(f"{name} environment", stamp, digest):
         started = time.monotonic()
         _clear(home, stamp)
         _run([_python310(), "-m", "venv", str(home)], f"making the {name} environment")
-        pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        pins = [word for file in files for word in ("--requirement", str(file))]
-        _run([*pip, "--no-deps", *pins], f"installing {', '.join(file.name for file in files)}")
+        build, *rest = files
+        _install(home / "bin" / "python", [build])  # its pip installs the rest
+        _install(home / "bin" / "python", rest, SOURCES)
         stamp.write_text(digest)
         print(f"  {name} environment: made in {time.monotonic() - started:.0f} s", flush=True)
 
@@ -189,7 +192,7 @@ def _link_project(name: str) -> None:
     digest = _digest(str(REPOSITORY).encode(), (REPOSITORY / "setup.cfg").read_bytes(), stamp.read_bytes())
     if not link.exists() or link.read_text() != digest:
         python = str(folder() / name / "bin" / "python")
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--quiet"]
         _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)], "installing the project")
         link.write_text(digest)
 
@@ -310,7 +313,7 @@ def make_prometheus() -> None:
         if all(shutil.which(program) for program in ("prometheus", "promtool")):
             print("  Prometheus: is on PATH")
         elif _step("Prometheus", stamp, _digest(b"unpacked")):
-            shutil.rmtree(home, ignore_errors=True)
+            _clear(home, stamp)
             _fetch_prometheus(home)
             stamp.write_text(_digest(b"unpacked"))
 
@@ -367,6 +370,16 @@ def make_spark() -> None:
         _make_environment("spark", SPARK)
         _make_spark_jar()
         _make_oracle()
+
+
+def make_uv() -> None:
+    """Makes the environment of `make lock`.
+
+    Raises:
+        Missing: Python 3.10 is not on the machine.
+    """
+    with _alone():
+        _make_environment("uv", UV)
 
 
 def main() -> None:

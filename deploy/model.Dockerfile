@@ -13,8 +13,9 @@ ENV PATH=/opt/envs/model/bin:$PATH \
     PYTHONUNBUFFERED=1
 
 # The pins first (3 GB with cuDNN, which OneFlow's wheel loads on CPU, too): this layer changes only with them.
-COPY deploy/requirements/model.txt /tmp/model.txt
-RUN pip install --no-cache-dir --no-deps --requirement /tmp/model.txt
+COPY deploy/requirements/build.txt deploy/requirements/model.txt /tmp/
+RUN pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --requirement /tmp/build.txt \
+    && pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --requirement /tmp/model.txt
 
 WORKDIR /app
 COPY setup.cfg pyproject.toml README.md LICENSE ./

@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Process", "ProcessFailed", "free_ports"]
+__all__ = ["Process", "ProcessFailed", "free_ports", "is_free", "one_line", "port"]
 
 
 PR_SET_PDEATHSIG = 1
@@ -33,6 +33,39 @@ def free_ports(count: int) -> list[int]:
         for s in sockets:
             s.bind(("127.0.0.1", 0))
         return [s.getsockname()[1] for s in sockets]
+
+
+def is_free(number: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server can listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is no obstacle
+        try:
+            probe.bind((host, number))
+        except OSError:
+            return False
+    return True
+
+
+def port(text: str) -> int:
+    """A port of a command line.
+
+    Raises:
+        ValueError: it is none, as argparse wants to hear it.
+    """
+    number = int(text)
+    if not 0 < number < 65_536:
+        raise ValueError(f"{text} is not a port")
+    return number
+
+
+@contextlib.contextmanager
+def one_line(program: str) -> Iterator[None]:
+    """Ends the process with one message and status 2 where a server cannot be started, instead of a traceback."""
+    try:
+        yield
+    except (ProcessFailed, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _end_with_parent() -> None:

@@ -14,8 +14,9 @@ ENV PATH=/opt/envs/scorer/bin:$PATH \
     XDG_CACHE_HOME=/var/cache/jd
 
 # The pins first: this layer changes only with them.
-COPY deploy/requirements/scorer.txt /tmp/scorer.txt
-RUN pip install --no-cache-dir --no-deps --requirement /tmp/scorer.txt
+COPY deploy/requirements/build.txt deploy/requirements/scorer.txt /tmp/
+RUN pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --requirement /tmp/build.txt \
+    && pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --requirement /tmp/scorer.txt
 
 WORKDIR /app
 COPY setup.cfg pyproject.toml README.md LICENSE ./

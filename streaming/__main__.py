@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,12 +13,13 @@ if __name__ == "__main__":
 
 import typer
 
-from streaming.errors import ArtifactMismatch, NotAllowed, ScorerError, TransactionFatal, Unavailable
+from streaming import exits
+from streaming.version import Version
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    name="jd-intent-score", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name=exits.SCORE, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Scores a shop's user actions: the probability that this user buys this product within five days.",
 )  # fmt: skip
 
@@ -43,6 +43,11 @@ AllowHost = Annotated[
 Connections = Annotated[int, typer.Option(help="At a time; more are told to come again.", min=1, max=10_000)]
 
 
+@app.callback()
+def program(version: Version = False) -> None:
+    """Options of the program itself."""
+
+
 @app.command()
 def run(
     config: ConfigFile = None,
@@ -53,8 +58,8 @@ def run(
 ) -> None:
     """Score `user-actions` until SIGTERM or Ctrl-C.
 
-    Exit status: 0 stopped, 1 a defect, 2 configuration, 3 encoder, model and SQL do not fit, 4 a server stayed away,
-    5 Kafka refuses.
+    Exit status, here and of the other commands: 0 done or stopped, 1 a defect, 2 usage, configuration, a file or a
+    script, 3 encoder, model and SQL do not fit, 4 a server stayed away, 5 Kafka refuses.
     """
     from streaming.run import main as run_scorer  # noqa: PLC0415 - seconds of imports that other commands do not need
 
@@ -77,8 +82,7 @@ def deploy(
 ) -> None:
     """Make database, tables, indexes and deployment of sql/ on the OpenMLDB cluster of [store].
 
-    What is there already is compared; where it differs nothing is changed, unless --replace is given.
-    Exit status: 2 configuration, 3 something else is there, 4 the cluster does not answer.
+    What is there already is compared; where it differs nothing is changed, unless --replace is given (status 3).
     """
     from streaming.config import load as load_config  # noqa: PLC0415
     from streaming.deploy_sql import main as deploy_sql  # noqa: PLC0415
@@ -126,10 +130,7 @@ def serve(  # noqa: PLR0917 - typer calls it
     allow_host: AllowHost = None,
     connections: Connections = 128,
 ) -> None:
-    """Answer request rows over HTTP, from the scorer's tables and model: POST /predict, GET /schema, /docs.
-
-    Exit status: as of `run`.
-    """
+    """Answer request rows over HTTP, from the scorer's tables and model: POST /predict, GET /schema, /docs."""
     from streaming.serve import main as run_server  # noqa: PLC0415
     from streaming.web.listen import Listen  # noqa: PLC0415
 
@@ -190,10 +191,7 @@ def apiserver(  # noqa: PLR0917 - typer calls it
     allow_host: AllowHost = None,
     connections: Connections = 128,
 ) -> None:
-    """Serve the embedded engine under OpenMLDB's REST interface, to develop against without a cluster.
-
-    Exit status: as of `run`.
-    """
+    """Serve the embedded engine under OpenMLDB's REST interface, to develop against without a cluster."""
     from streaming.apiserver import main as run_server  # noqa: PLC0415
     from streaming.web.listen import Listen  # noqa: PLC0415
 
@@ -230,19 +228,23 @@ def explain(
     ] = None,
 ) -> None:
     """Print the plan of a query: windows, joins, indexes, times to live, and what the windows share."""
-    from streaming.engine import BadRow, Engine  # noqa: PLC0415
+    from streaming.engine import Engine  # noqa: PLC0415
+    from streaming.scripts import script_text, within  # noqa: PLC0415
 
     made = tables or script.with_name("create_tables.sql")
-    try:
-        engine = Engine()
-        if tables or made.is_file():
-            engine.execute(made.read_text(encoding="utf-8"))
-        print(engine.explain(script.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise BadRow(f"{error.filename} cannot be read: {error.strerror}") from None
+    engine = Engine()
+    if tables or made.is_file():
+        with within(made):
+            engine.execute(script_text(made))
+    with within(script):
+        print(engine.explain(script_text(script)))
 
 
-dlq = typer.Typer(no_args_is_help=True, help="What is in the dead-letter topic, and why; send it back after a fix.")
+dlq = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="What is in the dead-letter topic, and why; send it back after a fix.",
+)
 app.add_typer(dlq, name="dlq")
 
 Reasons = Annotated[
@@ -318,18 +320,9 @@ def dlq_replay(  # noqa: PLR0917 - typer calls it
 
 
 def main() -> None:
-    """The console script: failures that have a clear message are printed without a traceback."""
+    """The console script."""
     end_at_once_when_told()
-    try:
-        app()
-    except (ScorerError, ValueError) as error:
-        if not isinstance(error, ScorerError) and type(error).__name__ not in ("UnsupportedSQL", "BadRow"):
-            raise
-        print(f"jd-intent-score: {type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 2))
-
-
-_STATUS = {Unavailable: 4, ArtifactMismatch: 3, TransactionFatal: 5, NotAllowed: 5}
+    exits.main(exits.SCORE, "streaming", app)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Jobs:
         try:
             work()
         except Exception as failure:  # a job's failure is its state, not the caller's
-            error, state = f"{type(failure).__name__}: {failure}", "FAILED"
+            error, state = str(failure) or type(failure).__name__, "FAILED"
         end = int(self._clock() * 1000)
         row = [self._count, kind, state, start, end, sql, "embedded", "", error, None, None, None, None, "TaskManager"]
         self._rows[self._count] = row

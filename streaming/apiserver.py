@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +29,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from streaming import log
+from streaming import exits, log
 from streaming.api import Answer, Api
 from streaming.apicells import dump
 from streaming.config import Store, load
-from streaming.engine import Engine, UnsupportedSQL
-from streaming.errors import ConfigError, ScorerError
-from streaming.run import exit_status
+from streaming.engine import Engine
+from streaming.errors import ConfigError
 from streaming.store import EmbeddedStore
 from streaming.web.access import Access, BodyLimit, Rules, own_names
 from streaming.web.connection import Limits
@@ -140,7 +138,7 @@ def main(
         empty: runs no script: clients make their own databases.
 
     Returns:
-        The exit status, as of `streaming.run`.
+        The exit status, see `streaming.exits`.
     """
     try:
         config = load(file)
@@ -148,9 +146,8 @@ def main(
         changes = {"sql": sql and str(sql), "history": history and str(history)}
         settings = config.store.model_copy(update={key: value for key, value in changes.items() if value})
         run(settings, files, listen, empty=empty)
-    except (ScorerError, UnsupportedSQL) as error:
-        print(f"jd-intent-score: {type(error).__name__}: {error}", file=sys.stderr)
-        return exit_status(error)
+    except Exception as error:
+        return exits.ended(exits.SCORE, error)
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from streaming.errors import ArtifactMismatch, ConfigError
+from streaming.scripts import script_text
 
 __all__ = ["check_sql"]
 
@@ -59,10 +60,7 @@ def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
         ConfigError: `deploy.sql` cannot be read or has no such deployment.
     """
     script, features, manifest = sql / DEPLOY, artifact / FEATURES, artifact / MANIFEST
-    try:
-        deployed = script.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"store.sql: {script} cannot be read: {error}") from error
+    deployed = script_text(script, "store.sql")
     try:
         content = features.read_bytes()
         wanted = msgspec.json.decode(manifest.read_bytes(), type=_Manifest).sql_sha256

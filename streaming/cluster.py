@@ -31,6 +31,7 @@ from streaming.engine import BadRow, Engine
 from streaming.engine.shape import Shape
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.event import Action, Actions, Record
+from streaming.scripts import script_text, within
 from streaming.waves import ANY, Access, Places, cut, levels
 
 __all__ = ["WAVE_ROWS_MAX", "ClusterStore", "Transport", "times_checked"]
@@ -297,10 +298,8 @@ def _planned(settings: Store) -> Engine:
     engine = Engine()
     for name in ("create_tables.sql", "deploy.sql"):
         path = Path(settings.sql) / name
-        try:
-            engine.execute(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"store.sql: {path} cannot be read: {error.strerror}") from error
+        with within(path):
+            engine.execute(script_text(path, "store.sql"))
     try:
         engine.schema(settings.deployment)
     except KeyError as error:

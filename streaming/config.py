@@ -272,7 +272,7 @@ class Metrics(_Table):
 
 class Log(_Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
+    format: Literal["auto", "json", "console"] = "auto"
 
 
 class Config(BaseSettings):
@@ -373,6 +373,8 @@ def _explain(file: str, loc: tuple[int | str, ...], kind: str, message: str) -> 
     key = ".".join(map(str, loc))
     variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc)
     place = f"environment {variable}" if variable in os.environ else file
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{place}: {key}: must be a table, [{key}]"
     if kind == "extra_forbidden":
         return f"{place}: {key}: unknown key{_nearest(loc[:-1], str(loc[-1]))}"
     return f"{place}: {key}: {message.removeprefix('Value error, ')}"

@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from streaming.columns import differences, schema_of
 from streaming.config import Config, Store
-from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine import Engine
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.openmldb import deployment_schemas
+from streaming.scripts import script_text, within
 from streaming.store import open_cluster
 
 __all__ = ["Cluster", "Scripts", "deploy", "main", "same_sql", "shown_sql", "statements", "table_columns", "tokens"]
@@ -66,14 +67,9 @@ class Scripts:
         engine, tables, deployment, database = Engine(), {}, "", ""
         for name in ("create_tables.sql", "deploy.sql"):
             path = Path(settings.sql) / name
-            try:
-                script = path.read_text(encoding="utf-8")
-            except OSError as error:
-                raise ConfigError(f"store.sql: {path} cannot be read: {error.strerror}") from error
-            try:
+            script = script_text(path, "store.sql")
+            with within(path):
                 engine.execute(script)
-            except UnsupportedSQL as error:
-                raise UnsupportedSQL(f"{path}: {error}") from error
             for statement in statements(script):
                 words = [word.lower() for word in tokens(statement)[:6]]
                 if words[:2] == ["create", "table"]:

@@ -117,6 +117,12 @@ class Filter:
     since_ms: int = 0
     places: Collection[Place] = ()
 
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is chosen, which takes all."""
+        chosen = (self.reasons, self.topics, self.partitions, self.offsets, self.since_ms, self.places)
+        return not any(chosen)
+
     def takes(self, letter: Letter) -> bool:
         topic, partition, offset = letter.origin or ("", -1, -1)
         return (
@@ -151,12 +157,15 @@ def offsets(text: str) -> tuple[int, int]:
     """`17` or `17-20`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or the last one comes before the first.
     """
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
     if match is None:
         raise ConfigError(f"--offsets {text!r} is neither an offset nor a first and a last one, like 17-20")
-    return int(match[1]), int(match[2] or match[1])
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise ConfigError(f"--offsets {text}: the first one comes first, like {last}-{first}")
+    return first, last
 
 
 def find(config: Config, wanted: Filter, limit: int) -> tuple[list[Letter], int]:

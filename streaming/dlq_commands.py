@@ -8,17 +8,27 @@ from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from streaming import log
-from streaming.config import load
+from streaming import (
+    log,
+    poison,  # noqa: F401 - its reason is one of those that are known
+)
+from streaming.config import Config, load
 from streaming.dlq import Filter, find, offsets, places, since
 from streaming.dlq_replay import replay
-from streaming.errors import ConfigError
+from streaming.errors import BadEvent, ConfigError
+from streaming.event import reason_of
 from streaming.log import place
 
-__all__ = ["filter_of", "list_letters", "replay_letters", "show_letter"]
+__all__ = ["STAGES", "filter_of", "list_letters", "replay_letters", "show_letter"]
+
+
+STAGES = ("decode", "validate", "insert", "features", "encode")
+"""Of a dead letter without a reason of its own; see `streaming.errors.BadEvent`."""
+
+
+def known_reasons() -> list[str]:
+    """All that this program gives."""
+    return sorted({reason_of(kind.__name__, "") for kind in BadEvent.__subclasses__()} | set(STAGES))
 
 
 def filter_of(  # noqa: PLR0917 - the options of a command, in their order
@@ -31,8 +41,11 @@ def filter_of(  # noqa: PLR0917 - the options of a command, in their order
         span: offsets, first and last.
 
     Raises:
-        ConfigError: an age, a place or an offset is none.
+        ConfigError: an age, a place, an offset or a reason is none.
     """
+    known = known_reasons()
+    if unknown := [reason for reason in reasons if reason not in known]:
+        raise ConfigError(f"--reason {unknown[0]}: there are {', '.join(known)}")
     return Filter(
         reasons, topics, partitions, offsets(span) if span else None,
         since(age, datetime.now(timezone.utc)) if age else 0, places(at),
@@ -40,19 +53,26 @@ def filter_of(  # noqa: PLR0917 - the options of a command, in their order
 
 
 def list_letters(file: Path | None, wanted: Filter, limit: int, *, as_json: bool) -> None:
-    """A table, or JSON lines."""
+    """Two lines for each, or JSON lines.
+
+    Raises:
+        ConfigError: a topic is none that letters come from; see `streaming.dlq.find`, too.
+    """
     log.to_stderr()
-    found, count = find(load(file), wanted, limit)
+    config = load(file)
+    _check_topics(config, wanted)
+    found, count = find(config, wanted, limit)
     if as_json:
         for letter in found:
             print(json.dumps(letter.told(), ensure_ascii=False))
         return
-    table = Table("place", "written", "from", "reason", "message", "")
-    for letter in found:
+    for letter in found:  # no table: however narrow the terminal, the place stays whole, for `show` and `replay`
         fields = letter.told()
-        state = f"replayed {fields['replayed']}" if letter.replayed_ms else f"cut: {letter.cut}" if letter.cut else ""
-        table.add_row(fields["place"], fields["written"], fields["origin"] or "?", letter.reason, letter.message, state)
-    Console(highlight=False, markup=False).print(table)
+        state = (
+            f", replayed {fields['replayed']}" if letter.replayed_ms else f", cut: {letter.cut}" if letter.cut else ""
+        )
+        print(f"{fields['place']}  {fields['written']}")
+        print(f"    {letter.reason}, from {fields['origin'] or '?'}{state}: {letter.message}")
     print(f"{len(found)} of {count}")
 
 
@@ -63,8 +83,9 @@ def show_letter(file: Path | None, at: str) -> None:
         ConfigError: there is none.
     """
     log.to_stderr()
-    config = load(file)
-    found, _ = find(config, Filter(places=places([at])), 1)
+    config, wanted = load(file), Filter(places=places([at]))
+    _check_topics(config, wanted)
+    found, _ = find(config, wanted, 1)
     if not found:
         raise ConfigError(f"{at}: no dead letter is there")
     (letter,) = found
@@ -80,10 +101,12 @@ def replay_letters(file: Path | None, wanted: Filter, limit: int, *, everything:
     Raises:
         ConfigError: nothing was chosen; see `streaming.dlq_replay.replay`, too.
     """
-    if not everything and wanted == Filter():
+    if not everything and wanted.everything:
         raise ConfigError("say which: places, --reason, --topic, --partition, --offsets, --since, or --all")
     log.to_stderr()
-    outcome = replay(load(file), wanted, limit=limit, dry_run=dry_run)
+    config = load(file)
+    _check_topics(config, wanted)
+    outcome = replay(config, wanted, limit=limit, dry_run=dry_run)
     counts = Counter((letter.origin[0] if letter.origin else "?", letter.reason) for letter in outcome.sent)
     for (topic, reason), count in sorted(counts.items()):
         print(f"{'would be sent' if dry_run else 'sent'} to {topic}: {count} ({reason})")
@@ -96,3 +119,14 @@ def replay_letters(file: Path | None, wanted: Filter, limit: int, *, everything:
     if not (outcome.sent or outcome.already or outcome.refused):
         print("no such dead letters")
     return 1 if outcome.refused else 0
+
+
+def _check_topics(config: Config, wanted: Filter) -> None:
+    topics = config.kafka.topics
+    inputs = [topics.actions, topics.users, topics.products, topics.comments]
+    for topic in wanted.topics:
+        if topic not in inputs:
+            raise ConfigError(f"--topic {topic}: dead letters come from {', '.join(inputs)}")
+    for topic, *_ in wanted.places:
+        if topic != topics.dead_letters:
+            raise ConfigError(f"{topic}: dead letters lie in {topics.dead_letters}")

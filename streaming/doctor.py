@@ -30,14 +30,17 @@ ON_KAFKA: dict[str, Callable[[Config, AdminClient], Iterator[Finding]]] = {
     "topics": doctor_kafka.check_topics,
     "clock": doctor_kafka.check_clock,
 }
-PARTS: dict[str, Callable[[Config], Iterator[Finding]]] = {
-    "SQL": doctor_parts.check_store,
-    "encoder": doctor_parts.check_encoder,
-    "model": doctor_parts.check_model,
-    "history": doctor_parts.check_history,
-    "folders": doctor_parts.check_folders,
-    "port": doctor_parts.check_port,
+BROKERS = "look at the brokers' logs, and give the command again"
+PARTS: dict[str, tuple[Callable[[Config], Iterator[Finding]], str]] = {
+    "SQL": (doctor_parts.check_store, "mend the script, or set store.sql, store.deployment"),
+    "SQL and model": (doctor_parts.check_query, "serve the model of this query, or set store.sql"),
+    "encoder": (doctor_parts.check_encoder, "set model.artifact to what `jd-intent-batch export` wrote"),
+    "model": (doctor_parts.check_model, "look at Triton's log, start it again"),
+    "history": (doctor_parts.check_history, "set store.history to a folder of parquet files"),
+    "folders": (doctor_parts.check_folders, "set snapshots.folder, poison.folder to folders that can be written"),
+    "port": (doctor_parts.check_port, "set http.host, http.port"),
 }
+"""Each with what to do where it comes to an end by an error."""
 
 
 def main(file: Path | None, *, as_json: bool) -> int:
@@ -61,7 +64,7 @@ def check_file(file: Path | None) -> Iterator[Finding]:
         config = load(file)
         config.kafka.client()  # reads the files of passwords
     except ConfigError as error:
-        yield wrong("configuration", str(error))
+        yield wrong("configuration", str(error), "deploy/scorer.toml has every key and what it means")
     else:
         yield ok("configuration", f"{file or 'defaults and environment'}: every key is known")
         yield from check_all(config)
@@ -70,24 +73,24 @@ def check_file(file: Path | None) -> Iterator[Finding]:
 def check_all(config: Config) -> Iterator[Finding]:
     """Everything that a configuration names."""
     let_in = False
-    for finding in _guarded("login", doctor_kafka.check_login(config)):
+    for finding in _guarded("login", doctor_kafka.check_login(config), "set [kafka] as the brokers want it"):
         let_in = finding.level == "ok"
         yield finding
     if let_in:
         admin = doctor_kafka.admin_of(config)
         for about, check in ON_KAFKA.items():
-            yield from _guarded(about, check(config, admin))
-    for about, check_part in PARTS.items():
-        yield from _guarded(about, check_part(config))
+            yield from _guarded(about, check(config, admin), BROKERS)
+    for about, (check_part, fix) in PARTS.items():
+        yield from _guarded(about, check_part(config), fix)
 
 
-def _guarded(about: str, check: Iterator[Finding]) -> Iterator[Finding]:
+def _guarded(about: str, check: Iterator[Finding], fix: str) -> Iterator[Finding]:
     """What ends a check is a finding: the others go on."""
     try:
         yield from check
     except (ScorerError, UnsupportedSQL) as error:
-        yield wrong(about, str(error))
+        yield wrong(about, str(error), fix)
     except KafkaException as error:
-        yield wrong(about, error.args[0].str())
+        yield wrong(about, error.args[0].str(), fix)
     except Exception as error:  # the others shall be checked all the same
         yield wrong(about, f"the check came to nothing: {error!r}", "report it: it is a defect of this program")

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 from streaming.config import Config
 from streaming.findings import Finding, ok, warning, wrong
 from streaming.login import ask
-from streaming.reader import Waiting
+from streaming.reader import Waiting, consumer_settings, open_consumer
 from streaming.rights import Right, find, grants, of_run, principal
 
 __all__ = [
@@ -44,6 +44,8 @@ def admin_of(config: Config) -> AdminClient:
 def check_login(config: Config) -> Iterator[Finding]:
     """Somebody answers, speaks our protocol, and takes our credentials."""
     kafka = config.kafka
+    open_consumer(consumer_settings(kafka), Waiting(threading.Event())).close()  # a setting that is none ends here
+    Producer({**kafka.client(), **kafka.librdkafka.producer}, logger=_quiet)
     about, answer = f"Kafka at {kafka.bootstrap_servers}", ask(kafka, LOGIN_S)
     if answer.kind == "in":
         how = f"{kafka.security_protocol} {kafka.sasl_mechanism}".strip()
@@ -95,7 +97,7 @@ def check_transactional_id(config: Config, _: AdminClient) -> Iterator[Finding]:
             right = Right("Write", "transactional id", kafka.transactional_id_prefix, prefixed=True)
             yield wrong(about, f"{principal(kafka)} may not Write it", *grants(kafka, [right]))
         else:
-            yield wrong(about, error.args[0].str())
+            yield wrong(about, error.args[0].str(), "look at the brokers' logs")
     else:
         yield ok(about, f"{principal(kafka)} may write it")
 
@@ -114,7 +116,7 @@ def check_topics(config: Config, admin: AdminClient) -> Iterator[Finding]:
                 make = f"kafka-topics.sh --bootstrap-server {kafka.bootstrap_servers} --create --topic {name}"
                 yield wrong(f"topic {name!r}", f"kafka.topics.{keys[name]}: it does not exist", make)
             elif error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:  # told by `check_rights`
-                yield wrong(f"topic {name!r}", error.args[0].str())
+                yield wrong(f"topic {name!r}", error.args[0].str(), "look at the brokers")
     settings: dict[str, Mapping[str, str]] = {}
     hidden = []
     resources = {ConfigResource(ConfigResource.Type.TOPIC, name): name for name in there}

@@ -19,18 +19,27 @@ from tritonclient.grpc import model_config_pb2
 from streaming.artifact import check_sql
 from streaming.config import Config
 from streaming.encode import Encoder
-from streaming.errors import ModelUnavailable, ScorerError
+from streaming.errors import ModelUnavailable, ScorerError, StoreUnavailable
 from streaming.findings import Finding, ok, warning, wrong
 from streaming.store import EmbeddedStore, open_store
 from streaming.triton import INPUT, OUTPUT, Model
 
-__all__ = ["check_encoder", "check_folders", "check_history", "check_model", "check_port", "check_store", "unfit"]
+__all__ = [
+    "check_encoder",
+    "check_folders",
+    "check_history",
+    "check_model",
+    "check_port",
+    "check_query",
+    "check_store",
+    "unfit",
+]
 
 FREE_BYTES = 1 << 30  # a folder with less is nearly full
 
 
 def check_store(config: Config) -> Iterator[Finding]:
-    """The scripts run, or the cluster has what they make; and it is what the model was trained on."""
+    """The scripts run, or the cluster has what they make; the encoder finds its columns."""
     settings = config.store
     store = open_store(settings, dedup=config.dedup)
     with contextlib.closing(store):
@@ -38,14 +47,23 @@ def check_store(config: Config) -> Iterator[Finding]:
             store.define()
             yield ok("SQL", f"{settings.sql} runs on the embedded engine and deploys {settings.deployment!r}")
         else:
-            store.load()
-            yield ok("SQL", f"the cluster has {settings.database}.{settings.deployment} as {settings.sql} makes it")
+            try:
+                store.load()
+            except StoreUnavailable as error:
+                yield wrong("SQL", str(error), f"start the cluster, or set [store.{settings.kind.rpartition('-')[2]}]")
+            else:
+                made = f"{settings.database}.{settings.deployment}"
+                yield ok("SQL", f"the cluster has {made} as {settings.sql} makes it")
         columns = store.schema()
-    check_sql(Path(settings.sql), Path(config.model.artifact), settings.deployment)
-    yield ok("SQL and model", f"{config.model.artifact} was trained on this query")
     encoder = _encoder(config)
     encoder.encode(columns.empty_table())
     yield ok("SQL and encoder", f"the query has the columns of all {len(encoder.fields)} fields")
+
+
+def check_query(config: Config) -> Iterator[Finding]:
+    """The deployed query is the one that the model was trained on."""
+    check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
+    yield ok("SQL and model", f"{config.model.artifact} was trained on this query")
 
 
 def _encoder(config: Config) -> Encoder:
@@ -118,18 +136,18 @@ def check_history(config: Config) -> Iterator[Finding]:
         return
     folder = Path(config.store.history)
     if not folder.is_dir():
-        yield wrong("history", f"store.history: {folder} is not a folder")
+        yield wrong("history", f"store.history: {folder} is not a folder", "set it to a folder, or to ''")
         return
     files = sorted(folder.rglob("*.parquet"))
     if not files:
-        yield wrong("history", f"store.history: no parquet file below {folder}")
+        yield wrong("history", f"store.history: no parquet file below {folder}", "put them there, or set it to ''")
     rows, damaged = 0, False
     for file in files:
         try:
             rows += pq.read_metadata(file).num_rows
         except (OSError, pa.ArrowException) as error:
             damaged = True
-            yield wrong("history", f"{file} cannot be read: {error}")
+            yield wrong("history", f"{file} cannot be read: {error}", "copy it anew")
     if files and not damaged:
         yield ok("history", f"{len(files)} files with {rows} rows below {folder}")
 
@@ -156,7 +174,7 @@ def check_folders(config: Config) -> Iterator[Finding]:
 def _folder(key: str, root: Path, instances: Sequence[str]) -> Iterator[Finding]:
     there = next(folder for folder in (root, *root.resolve().parents) if folder.exists())
     if not there.is_dir():
-        yield wrong(key, f"{there} is not a folder")
+        yield wrong(key, f"{there} is not a folder", f"set {key} to a folder")
         return
     folders = [root / instance for instance in instances]
     shut = [str(folder) for folder in (there, *folders) if folder.exists() and not os.access(folder, os.W_OK | os.X_OK)]

@@ -17,13 +17,15 @@
     ├── ConfigError       refuse to start
     │   ├── LoginRefused   Kafka refuses password, certificate or protocol
     │   └── OutputRefused  a folder to write holds what is not the command's own, or an input: nothing was touched
+    ├── BadInput          (a ValueError, too) a file or an option of a command is wrong
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
     UnsupportedSQL        (a ValueError, see `streaming.engine`) refuse to deploy
     BadRow                (a ValueError, see `streaming.engine`) a table refuses a row
 
-Anything else is a defect: the process dies and its state is rebuilt from the log.
+Anything else is a defect: the process dies and its state is rebuilt from the log. The exit status of each is in
+`streaming.exits`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ __all__ = [
     "Aborted",
     "ArtifactMismatch",
     "BadEvent",
+    "BadInput",
     "BadSnapshot",
     "BrokerUnavailable",
     "ConfigError",
@@ -147,6 +150,10 @@ class LoginRefused(ConfigError):
 
 class NotAllowed(ScorerError):
     """The principal lacks a right on Kafka; the message names it, operation and resource, and how to give the right."""
+
+
+class BadInput(ScorerError, ValueError):
+    """A file or an option that a command was given cannot be used; the message names it and what is wrong with it."""
 
 
 class ArtifactMismatch(ScorerError):

@@ -25,7 +25,8 @@ class Finding:
 
     def line(self) -> str:
         """For a terminal."""
-        return f"{self.level:<8} {self.about}: {self.text}{f'. Fix: {self.fix}' if self.fix else ''}"
+        text = " | ".join(line.strip() for line in self.text.splitlines())
+        return f"{self.level:<8} {self.about}: {text}{f'. Fix: {self.fix}' if self.fix else ''}"
 
     def fields(self) -> dict[str, str]:
         """For JSON."""

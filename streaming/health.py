@@ -38,29 +38,41 @@ class Health:
     Args:
         stalled_s: a loop that has not called `beat` for so long counts as hung. Only from `watch` on: before it history
             is loaded and servers are awaited, which takes as long as it takes, and a kill would only begin it anew.
+
+    Attributes:
+        beaten: when the loop went round last (monotonic).
+        watched: from `watch` on.
+        leaves: the loop is over, and its clients are closed.
+        why: it leaves; none: it was told to.
     """
 
     def __init__(self, stalled_s: float) -> None:
         self._stalled_s = stalled_s
-        self._beat = time.monotonic()
-        self._watched = False
+        self.beaten = time.monotonic()
+        self.watched = self.leaves = False
+        self.why: BaseException | None = None
         self._missing: dict[str, str] = dict.fromkeys(PARTS, "starting")
 
     def watch(self) -> None:
         """The loop begins to go round: silence means that it hangs."""
         self.beat()
-        self._watched = True
+        self.watched = True
+
+    def leave(self, why: BaseException | None = None) -> None:
+        """The loop is over: what is left is to close the clients."""
+        self.why = why or self.why
+        self.leaves = True
 
     def beat(self) -> None:
         """The loop goes round."""
-        self._beat = time.monotonic()
+        self.beaten = time.monotonic()
 
     def silent_s(self) -> float:
         """Seconds since the last `beat`."""
-        return time.monotonic() - self._beat
+        return time.monotonic() - self.beaten
 
     def alive(self) -> bool:
-        return not self._watched or self.silent_s() < self._stalled_s
+        return not self.watched or self.silent_s() < self._stalled_s
 
     def ready(self, part: str) -> None:
         """`part` of `PARTS` is there."""

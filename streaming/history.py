@@ -20,6 +20,7 @@ from streaming.engine.syntax import LoadData
 from streaming.errors import ConfigError, StoreUnavailable
 from streaming.openmldb import Client
 from streaming.rest import RestTransport
+from streaming.scripts import script_text, within
 from streaming.store import open_cluster
 from streaming.tablefile import BadFile, Options, Piece, is_there, load_options, read
 
@@ -87,11 +88,10 @@ def load(
 def _loads(scripts: Scripts, folder: Path, prefix: str) -> Iterator[tuple[str, str, Options]]:
     """The tables of load_online.sql, with the files of each and how they are laid out."""
     path = scripts.path.with_name("load_online.sql")
-    try:
-        script = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"store.sql: {path} cannot be read: {error}") from error
-    for statement in parse(script):
+    script = script_text(path, "store.sql")
+    with within(path):
+        statements = parse(script)
+    for statement in statements:
         if isinstance(statement, LoadData):
             try:
                 options = load_options(statement.options)

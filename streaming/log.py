@@ -33,7 +33,7 @@ def configure(log: Log) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    if log.format == "json":
+    if log.format == "json" or (log.format == "auto" and not sys.stderr.isatty()):
         # A traceback without the values of variables: passwords and rows are among them.
         traced = structlog.processors.ExceptionRenderer(
             structlog.tracebacks.ExceptionDictTransformer(show_locals=False)

@@ -27,6 +27,7 @@ from streaming.errors import ConfigError, LoginRefused, NotAllowed
 __all__ = ["Answer", "Login", "ask"]
 
 ASK_S = 2.5  # for name, connection, TLS and login of a broker that is there: a few hundred milliseconds
+OTHERS_S = 10.0  # for the other servers, where one has refused: a login may be known to them
 TURN_S = 0.5  # a refusal is looked for in between
 EVERY_S = 5.0  # between two questions: each is a login more for the broker
 LATER_S = 60.0  # for how long a login may be refused that has worked: brokers change their credentials one by one
@@ -142,12 +143,13 @@ class _Heard:
     """What a client says of its connections, in the order in which it says it."""
 
     lines: list[str] = field(default_factory=list)
-    refusal: str = ""
+    refusals: dict[str, str] = field(default_factory=dict)
+    """By server, as librdkafka calls it: protocol://host:port."""
 
     def on_error(self, error: KafkaError) -> None:
         text = error.str()
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or _ALERT.search(text):
-            self.refusal = self.refusal or text
+            self.refusals.setdefault(text.partition(": ")[0].rpartition("/")[0], text)
         elif error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.lines.append(text)
 
@@ -170,18 +172,18 @@ def ask(kafka: Kafka, wait_s: float = ASK_S) -> Answer:
         client = AdminClient(settings, logger=heard)
     except KafkaException as error:
         raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from error
-    alone = "," not in kafka.bootstrap_servers
-    answer = _try(client, heard, TURN_S, alone=alone)
+    servers = len(kafka.bootstrap_servers.split(","))
+    answer = _try(client, heard, TURN_S, servers)
     if answer.kind == "silent" and all(map(_CLOSED.search, heard.lines)) and (hint := _other_protocol(kafka)):
         # A broker that came up a moment ago has closed connections, too: it is asked once more.
-        again = _try(AdminClient(kafka.client(), logger=_Heard()), _Heard(), TURN_S, alone=True)
+        again = _try(AdminClient(kafka.client(), logger=_Heard()), _Heard(), TURN_S, 1)
         return again if again.kind == "in" else Answer("refused", f"{answer.why}: {hint}")
-    return _try(client, heard, wait_s, alone=alone) if answer.kind == "silent" else answer
+    return _try(client, heard, wait_s, servers) if answer.kind == "silent" else answer
 
 
-def _try(client: AdminClient, heard: _Heard, wait_s: float, *, alone: bool) -> Answer:
-    """`alone`: there is one server, so that the first refusal says all; of several, one may be in another's way."""
-    deadline = time.monotonic() + wait_s
+def _try(client: AdminClient, heard: _Heard, wait_s: float, servers: int) -> Answer:
+    """`servers`: so many have to refuse, or to be silent for `OTHERS_S` beside one that does."""
+    began = time.monotonic()
     while True:
         try:
             client.list_topics(timeout=TURN_S)
@@ -190,10 +192,10 @@ def _try(client: AdminClient, heard: _Heard, wait_s: float, *, alone: bool) -> A
         else:
             return Answer("in")
         client.poll(0)
-        late = time.monotonic() > deadline
-        if heard.refusal and (alone or late):
-            return Answer("refused", heard.refusal)
-        if late:
+        took_s, refusals = time.monotonic() - began, list(heard.refusals.values())
+        if len(refusals) >= servers or (refusals and took_s > OTHERS_S):
+            return Answer("refused", refusals[0])
+        if took_s > wait_s and not refusals:
             return Answer("silent", heard.lines[-1] if heard.lines else failure)
         time.sleep(0.05)  # a call that fails at once is no reason to go round at full speed
 

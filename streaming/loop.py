@@ -238,14 +238,17 @@ class Scorer:
         except Stopped as why:
             self.in_flight = None
             _log.warning("left before all was published: the next start reads it again", why=str(why))
-        except OffsetOutOfRange:
+        except OffsetOutOfRange as error:
+            self.health.leave(error)
             self.in_flight = None
             self.topics.check()  # if it was made anew, that is what has to be said
             raise
-        except BaseException:
+        except BaseException as error:
+            self.health.leave(error)
             self.in_flight = None  # leaving the group settles what is in flight: not after a failure
             raise
         finally:
+            self.health.leave()
             self.health.not_ready("assignment", "stopping")
             if self.snapshots is not None:
                 self.snapshots.abandon()

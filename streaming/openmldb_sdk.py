@@ -122,7 +122,9 @@ class Session:
                 **options.servers, password=options.password, requestTimeout=self._timeout_ms, glogLevel=3
             )
         except Exception as error:  # the SDK raises Exception itself
-            why = str(error).replace(options.password, "***") if options.password else str(error)
+            why = str(error)
+            for told in (repr(options.password)[1:-1], options.password) if options.password else ():
+                why = why.replace(told, "***")  # as a dictionary writes it, too
             raise Failed(f"{options} does not answer: {why}") from None  # the SDK's text shows the password
         self._router = self._connection._sdk.sdk
         kinds = {getattr(self._k, "kType" + kind): names for kind, names in KINDS.items()}

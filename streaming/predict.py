@@ -15,16 +15,20 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
-from streaming.errors import ScorerError
+from streaming.errors import ScorerError, Unavailable
 from streaming.web.client import connect
 
-__all__ = ["PredictFailed", "ask", "read_row", "run", "show"]
+__all__ = ["NoAnswer", "PredictFailed", "ask", "read_row", "run", "show"]
 
 URL = "http://127.0.0.1:9080"
 
 
 class PredictFailed(ScorerError):
-    """The row cannot be read, or the server did not answer it; the message is the server's own where there is one."""
+    """The row cannot be read, or the server refuses it; the message is the server's own where there is one."""
+
+
+class NoAnswer(PredictFailed, Unavailable):
+    """The server is not there, or not ready to answer."""
 
 
 def run(
@@ -103,12 +107,17 @@ def _section(console: Console, title: str, values: dict[str, Any]) -> None:
 def _call(client: httpx.Client, method: str, path: str, **arguments: Any) -> dict[str, Any]:
     try:
         response = client.request(method, path, **arguments)
+    except httpx.UnsupportedProtocol as error:
+        raise PredictFailed(f"--url {client.base_url}: {error}") from error
     except httpx.HTTPError as error:
-        raise PredictFailed(f"{client.base_url}: {error}") from error
+        raise NoAnswer(f"{client.base_url}: {error or type(error).__name__}") from error
     except (TypeError, ValueError) as error:  # json= could not be written
         raise PredictFailed(f"the row is not JSON: {error}") from error
     if response.status_code != httpx.codes.OK:
-        raise PredictFailed(f"{response.status_code} {response.reason_phrase}: {_detail(response)}")
+        away = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        raise (NoAnswer if away else PredictFailed)(
+            f"{response.status_code} {response.reason_phrase}: {_detail(response)}"
+        )
     try:
         body = response.json()
     except ValueError as error:
@@ -126,7 +135,7 @@ def _detail(response: httpx.Response) -> str:
             return detail
         return "; ".join(f"{'.'.join(map(str, part['loc'][1:])) or 'row'}: {part['msg']}" for part in detail)
     except (ValueError, KeyError, TypeError):
-        return response.text[:500]
+        return f"{response.url} has no answer in JSON: is this a predict server?"
 
 
 def _types(client: httpx.Client) -> dict[str, str]:
@@ -137,7 +146,7 @@ def _types(client: httpx.Client) -> dict[str, str]:
 def _object(text: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PredictFailed(f"{place} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise PredictFailed(f"{place} is not a JSON object")
@@ -156,7 +165,7 @@ def _from_words(words: Sequence[str], client: httpx.Client) -> dict[str, Any]:
             raise PredictFailed(f"column {name!r} is given twice")
         try:
             row[name] = text if types[name] in ("string", "date") else json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise PredictFailed(f"{name}: {text!r} is not a {types[name]}") from None
     return row
 

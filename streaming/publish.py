@@ -87,6 +87,7 @@ class Publisher:
         self._running: _Running | None = None
         self._turn = threading.Lock()  # of who begins a call, and who gives the producer up
         self._given_up = False
+        self._stale = False  # it has seen its broker go
         common = kafka.client()
         written = (self._scores, self._dead_letters, *topics)
         limits = _message_bytes_max(kafka, written)
@@ -113,6 +114,7 @@ class Publisher:
             # Java's partitioner, so that a user has the same partition here as with any Java producer.
             "partitioner": "murmur2_random",
             **kafka.librdkafka.producer,
+            "error_cb": self._on_error,
         }
         self._producer = self._open()
 
@@ -120,9 +122,18 @@ class Publisher:
         """Takes the transactional.id: fences a former holder and ends the transaction that it left open."""
         # In short turns, because a signal to stop is noticed in between; librdkafka goes on where it was.
         self._call("init_transactions", self._producer.init_transactions, INIT_TURN_S)
+        self._stale = False
 
     def begin(self) -> None:
-        """Opens the transaction, once the broker has had time to write the last one's markers."""
+        """Opens the transaction, once the broker has had time to write the last one's markers.
+
+        After an outage with another producer: one that has lived through it mostly hangs in its next
+        `send_offsets_to_transaction`.
+        """
+        self._producer.poll(0)  # serves `_on_error`
+        if self._stale:
+            _log.info("the broker was away: the producer is made anew")
+            self._renew()
         time.sleep(max(0.0, self._committed + MARKERS_S - time.monotonic()))
         self._call("begin_transaction", self._producer.begin_transaction)
 
@@ -188,6 +199,7 @@ class Publisher:
             self._given_up = True
         heir = copy.copy(self)
         heir._turn, heir._given_up, heir._running = threading.Lock(), False, None
+        heir._settings = {**self._settings, "error_cb": heir._on_error}
         heir._producer = heir._open()
         return heir
 
@@ -213,7 +225,11 @@ class Publisher:
             self._abort()
             raise Aborted(f"produce to {topic}: {error.args[0].str()}") from error
 
+    def _on_error(self, error: KafkaError) -> None:
+        self._stale |= error.code() == KafkaError._ALL_BROKERS_DOWN
+
     def _open(self) -> Producer:
+        self._stale = False
         try:
             return Producer(self._settings, logger=logging.getLogger("librdkafka"))
         except KafkaException as error:
@@ -274,6 +290,7 @@ class Publisher:
                         raise Stopped(f"{step}: {error.str()}") from raised
                     silence = f"{step}: no answer for {self._patience_s:.0f} s"
                     raise BrokerUnavailable(f"{silence}: {error.str()}") from raised
+                self._stale = True
                 _log.warning("transaction call is repeated", step=step, error=error.str())
                 if self._login is not None:
                     self._login.again()

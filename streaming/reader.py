@@ -147,7 +147,7 @@ class TopicReader:
         if any(topic not in there for topic in topics):
             needs = [Right("Read", "topic", topic) for topic in topics]
             check_topics(self._kafka, needs, self._waiting, self._patience_s)
-            raise BrokerUnavailable(f"Kafka shows the topics {topics} by name only: ask again")
+            raise BrokerUnavailable(f"Kafka has {', '.join(topics)}, but does not list all of them yet")
         return [(topic, partition) for topic in topics for partition in there[topic].partitions]
 
     def watermarks(self, partition: tuple[str, int]) -> tuple[int, int]:

@@ -1,9 +1,6 @@
 """`jd-intent-score run`: checks that all parts are there and belong together, then lets the loop go round.
 
-Exit status: 0 told to stop; 1 a defect (the state is rebuilt by the next start); 2 the configuration is wrong;
-3 encoder, model and SQL do not belong together; 4 a server stayed away for longer than its `give_up_after_s`;
-5 Kafka refuses: fenced, offsets out of range, not authorised; or another process
-has the state folder.
+Its exit status is of `streaming.exits`: 0 told to stop, 1 a defect, whose state the next start rebuilds.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ import gc
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,24 +19,14 @@ from types import FrameType
 from typing import TypeVar
 
 import structlog
-from confluent_kafka import KafkaException
 
-from streaming import log
+from streaming import exits, log
 from streaming.artifact import check_sql
 from streaming.config import Config, load, masked
 from streaming.durable import waits
 from streaming.encode import Encoder
-from streaming.engine import UnsupportedSQL
-from streaming.errors import (
-    ArtifactMismatch,
-    ConfigError,
-    ModelUnavailable,
-    ScorerError,
-    Stopped,
-    StoreUnavailable,
-    Unavailable,
-    WorkerFailed,
-)
+from streaming.errors import ArtifactMismatch, ModelUnavailable, Stopped, StoreUnavailable
+from streaming.exits import exit_status
 from streaming.health import Health, HttpServer
 from streaming.lineage import Lineages
 from streaming.login import Login
@@ -55,9 +41,10 @@ from streaming.source import ActionSource, DimensionSource
 from streaming.store import open_store
 from streaming.topics import Topics
 from streaming.triton import Model
+from streaming.watchdog import watched
 from streaming.workers import supervise
 
-__all__ = ["exit_status", "main", "run"]
+__all__ = ["main", "run"]
 
 MODEL_POLL_S = 0.5
 
@@ -73,7 +60,7 @@ def main(file: Path | None, workers: int | None = None) -> int:
         workers: processes under a supervisor; default: `workers.count` of the configuration. 0: this one alone.
 
     Returns:
-        The exit status, see the module.
+        The exit status, see `streaming.exits`.
     """
     try:
         config = load(file)
@@ -85,25 +72,9 @@ def main(file: Path | None, workers: int | None = None) -> int:
             stop = threading.Event()
             _stop_on_signals(stop)
             run(config, stop)
-    except (ScorerError, UnsupportedSQL, KafkaException) as error:
-        text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
-        print(f"jd-intent-score: {type(error).__name__}: {text}", file=sys.stderr)
-        return exit_status(error)
+    except Exception as error:
+        return exits.ended(exits.SCORE, error)
     return 0
-
-
-def exit_status(error: ScorerError | UnsupportedSQL | KafkaException) -> int:
-    """The status that stands for a failure."""
-    match error:
-        case ConfigError():
-            return 2
-        case ArtifactMismatch() | UnsupportedSQL():
-            return 3
-        case Unavailable():
-            return 4
-        case WorkerFailed():
-            return error.status
-    return 5
 
 
 def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lambda _: None) -> None:
@@ -121,6 +92,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
     with (
         contextlib.suppress(Stopped),
         named(config.kafka, of_run(config.kafka)),
+        _watched(health, config.http.stalled_s),
         HttpServer(config.http, health, metrics.registry) as server,
         contextlib.ExitStack() as stack,
     ):
@@ -169,6 +141,12 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         gc.freeze()
         scorer.run()
     _log.info("stopped")
+
+
+def _watched(health: Health, stalled_s: float) -> contextlib.AbstractContextManager[None]:
+    if threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext()  # a test's
+    return watched(health, stalled_s, exit_status)
 
 
 def wait_for_store(config: Config, load_store: Callable[[], T], health: Health, stop: threading.Event) -> T:

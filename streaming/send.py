@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streaming.config import Config, Kafka
 from streaming.deadletter import ERRORS
-from streaming.errors import BadEvent, ScorerError
+from streaming.errors import BadEvent, BrokerUnavailable, ScorerError, Unavailable
 from streaming.event import Record
 from streaming.login import Login
 from streaming.reader import TopicReader, Waiting, check_topics
@@ -38,13 +38,16 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
         BadEvent: the text is no JSON object with a user_id, or the scorer made a dead letter of it.
         ConfigError: a topic does not exist, or Kafka refuses the login.
         NotAllowed: a topic may not be read or written.
-        ScorerError: no answer within `timeout_s` seconds, or Kafka cannot be reached.
+        Unavailable: no answer within `timeout_s` seconds, or Kafka cannot be reached.
+        ScorerError: Kafka refuses something.
     """
     try:
         event = json.loads(text)
         key = event["user_id"].encode()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadEvent("decode", f"not a JSON object with a text user_id: {error!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadEvent("decode", f"not a JSON object with a text user_id: {error}") from error
+    except (TypeError, KeyError, AttributeError) as error:
+        raise BadEvent("decode", "not a JSON object with a text user_id") from error
     event.setdefault("time", int(time.time() * 1000))
     if event.get("request_id") is None:  # null is what the scorer takes for none
         event["request_id"] = f"{uuid.uuid4()}"
@@ -71,7 +74,7 @@ def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
     finally:
         if reader is not None:
             reader.close()
-    raise ScorerError(f"no score for request {request_id} in {timeout_s:.0f} s: is the scorer running?")
+    raise Unavailable(f"no score for request {request_id} in {timeout_s:.0f} s: is the scorer running?")
 
 
 def _produce(kafka: Kafka, key: bytes, value: bytes, timeout_s: float) -> tuple[str, str, str]:
@@ -79,7 +82,7 @@ def _produce(kafka: Kafka, key: bytes, value: bytes, timeout_s: float) -> tuple[
 
     Raises:
         KafkaException: the broker refuses it.
-        ScorerError: it does not answer.
+        BrokerUnavailable: it does not answer.
     """
     told: list[tuple[KafkaError | None, Message]] = []
     # The partitioner of Java's clients: a user's events are in one partition whoever sends them.
@@ -87,7 +90,7 @@ def _produce(kafka: Kafka, key: bytes, value: bytes, timeout_s: float) -> tuple[
     producer.produce(kafka.topics.actions, value, key, on_delivery=lambda *what: told.append(what))
     producer.flush(timeout_s)
     if not told:
-        raise ScorerError(f"{kafka.topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
+        raise BrokerUnavailable(f"{kafka.topics.actions}: the broker did not take the event in {timeout_s:.0f} s")
     error, record = told[0]
     if error is not None:
         raise KafkaException(error)

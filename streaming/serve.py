@@ -18,7 +18,6 @@ import html
 import json
 import math
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -27,7 +26,6 @@ from typing import Any
 
 import pyarrow as pa
 import structlog
-from confluent_kafka import KafkaException
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -44,19 +42,18 @@ from prometheus_client import (
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streaming import log
+from streaming import exits, log
 from streaming.artifact import check_sql
 from streaming.cluster import ClusterStore
 from streaming.config import Config, load
 from streaming.content_type import JsonBody
 from streaming.encode import Encoder
-from streaming.engine import BadRow, UnsupportedSQL
+from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
 from streaming.follower import Direct, Follower, State
 from streaming.reader import check_topics
 from streaming.request_model import request_model, type_name
 from streaming.rights import of_serve
-from streaming.run import exit_status
 from streaming.store import open_store
 from streaming.triton import Model
 from streaming.web.access import Access, BodyLimit, Rules, own_names
@@ -251,10 +248,14 @@ def create_app(
         "/predict",
         response_model_exclude_unset=True,
         responses={
+            401: {"model": Problem, "description": "the token is missing or wrong"},
             413: {"model": Problem, "description": f"the body is larger than {BODY_BYTES_MAX} bytes"},
             415: {"model": Problem, "description": "Content-Type says that the body is something else than JSON"},
             500: {"model": Problem, "description": "Triton serves a model of another encoder"},
-            503: {"model": Problem, "description": "the state is being rebuilt, or Triton is away; see Retry-After"},
+            503: {
+                "model": Problem,
+                "description": "the state is being rebuilt, Triton is away, or too many are connected; see Retry-After",
+            },
         },
     )
     def predict(row: Row, ids: bool = False) -> Prediction:  # type: ignore[valid-type]  # made of the deployment above
@@ -324,16 +325,14 @@ def main(file: Path | None, listen: Listen) -> int:
     """The command: reads the configuration, serves, and says in one line why it ended.
 
     Returns:
-        The exit status, as of `streaming.run`.
+        The exit status, see `streaming.exits`.
     """
     try:
         config = load(file)
         log.configure(config.log)
         run(config, listen)
-    except (ScorerError, UnsupportedSQL, KafkaException) as error:
-        text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
-        print(f"jd-intent-score: {type(error).__name__}: {text}", file=sys.stderr)
-        return exit_status(error)
+    except Exception as error:
+        return exits.ended(exits.SCORE, error)
     return 0
 
 
@@ -350,12 +349,12 @@ def run(config: Config, listen: Listen) -> None:
     with listening(listen.host, listen.port) as listener:
         rules = Rules(own_names(listen.host, listen.allow_hosts), listen.token(listener))
         tls = listen.tls()
+        check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
+        encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         if config.store.kind == "embedded":  # what Kafka refuses is said before minutes go by with history
             check_topics(config.kafka, of_serve(config.kafka))
         store = open_store(config.store, dedup=config.dedup)
         store.load()
-        check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
-        encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         model = Model(config.model.url, config.model.name, config.model.timeout_s)
         follower: State = Direct(store) if isinstance(store, ClusterStore) else Follower(config, store)
         predictor = Predictor(follower, encoder, model, config.model.name)

@@ -24,10 +24,13 @@ from rich.text import Text
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine.catalogue import TableInfo
 from streaming.engine.tokens import tokens_of
+from streaming.errors import ConfigError
+from streaming.scripts import script_text
 from streaming.tablefile import Options, write_csv
 
 __all__ = ["Shell", "mapped", "run", "statements_of"]
 
+FAILURES = (UnsupportedSQL, BadRow, KeyError, OSError, ConfigError)
 ROWS_MAX = 20  # rows of a result that are shown; all are counted
 CELL_CHARS_MAX = 60
 WORDS_CHARS_MAX = 100  # of a statement that is reported
@@ -140,7 +143,7 @@ class Shell:
         if word in (".quit", ".exit"):
             raise EOFError
         if word == ".read":
-            self.script(Path(rest).read_text(encoding="utf-8"))
+            self.script(script_text(Path(rest)))
         elif word == ".rows" and rest.isdecimal():
             self.rows_max = int(rest)
         elif word == ".request":
@@ -293,8 +296,10 @@ def run(scripts: Sequence[Path], maps: Sequence[str], execute: str | None, csv: 
     place = ""
     try:
         for path in scripts:
+            place = ""
+            script = script_text(path)
             place = f"{path}: "
-            shell.script(_text(path))
+            shell.script(script)
         if execute is not None:
             place = "--execute: "
             shell.script(execute)
@@ -304,17 +309,10 @@ def run(scripts: Sequence[Path], maps: Sequence[str], execute: str | None, csv: 
             else:
                 place = "stdin: "
                 shell.script(sys.stdin.read())
-    except (UnsupportedSQL, BadRow, KeyError, OSError) as error:
+    except FAILURES as error:
         _fail(errors, error, place)
         return 2
     return 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRow(f"cannot be read: {error}") from None
 
 
 def _fail(errors: Console, error: Exception, place: str = "") -> None:
@@ -348,5 +346,5 @@ def _prompt(shell: Shell, errors: Console) -> None:
             typed = ""
         except EOFError:
             return
-        except (UnsupportedSQL, BadRow, KeyError, OSError) as error:
+        except FAILURES as error:
             _fail(errors, error)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming.beside import Start, in_thread
 from streaming.config import Kafka
@@ -34,9 +34,9 @@ _log = structlog.stdlib.get_logger("streaming.source")
 class ActionSource:
     """`user-actions` through a consumer group.
 
-    New partitions come paused, and Kafka is asked beside the flow where they start (`streaming.starts`). Once `learn`
-    has the answer they are `pending`: the loop brings their rows into the tables (`streaming.rebuild`), then calls
-    `accept`.
+    When partitions come, Kafka is asked beside the flow where they start (`streaming.starts`). Once `learn` has the
+    answer they are assigned, paused and `pending`: the loop brings their rows into the tables (`streaming.rebuild`),
+    then calls `accept`.
 
     Args:
         settle: called before partitions are given up, to commit what is in flight.
@@ -70,7 +70,6 @@ class ActionSource:
         self._topics, self._lineages = lineages.topics, lineages
         self._settle, self._forget, self._start = settle, forget, start
         self._inquiries: list[Inquiry] = []
-        self._known: Positions = {}  # where partitions start that are not sought yet
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
         self.generation = 0
@@ -135,7 +134,7 @@ class ActionSource:
 
     def unknown(self) -> str:
         """The assigned partitions of which it is not known yet where they start, for messages; "": none."""
-        unknown = self._known.keys() | {p for inquiry in self._inquiries for p in inquiry.partitions}
+        unknown = {partition for inquiry in self._inquiries for partition in inquiry.partitions}
         return ", ".join(f"{topic}[{number}]" for topic, number in sorted(unknown))
 
     def learn(self) -> None:
@@ -149,16 +148,21 @@ class ActionSource:
         for inquiry in list(self._inquiries):
             if (told := inquiry.answer()) is None:
                 continue
+            starts: Positions = {}
             for partition in inquiry.partitions:
                 of = told[partition]
-                self._known[partition] = self._start_of(partition, of.committed, of.span)
+                starts[partition] = self._start_of(partition, of.committed, of.span)
             self._inquiries.remove(inquiry)
-        for partition, offset in list(self._known.items()):
-            if self._sought(partition, offset):
-                self.positions[partition] = self._known.pop(partition)
-                self.pending.add(partition)
-                self.generation += 1
-                _log.info("partition starts", at=place(*partition, offset))
+            self.generation += 1
+            self.positions.update(starts)
+            self.pending |= starts.keys()
+            new = [TopicPartition(*partition, offset) for partition, offset in starts.items()]
+            if self._incremental:
+                self._consumer.incremental_assign(new)
+            else:  # then all partitions come at once
+                self._consumer.assign(new)
+            self._consumer.pause(new)
+            _log.info("partitions start", partitions=[place(*p, offset) for p, offset in starts.items()])
 
     def accept(self) -> None:
         """The tables stand for `positions`: all records flow."""
@@ -282,35 +286,29 @@ class ActionSource:
             raise self._failure
         return records_of(messages, self._ended)
 
-    def _sought(self, partition: tuple[str, int], offset: int) -> bool:
-        """Puts a new partition, which is paused, to where it starts; False: the client has not got it ready yet."""
-        try:
-            self._consumer.seek(TopicPartition(*partition, offset))
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE:
-                raise
-            return False
-        return True
-
     def _seek(self) -> None:
         rewind, self._rewind = self._rewind, {}
-        for (topic, partition), offset in rewind.items():
-            self._consumer.seek(TopicPartition(topic, partition, offset))
+        for partition, offset in rewind.items():
+            try:
+                self._consumer.seek(TopicPartition(*partition, offset))
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:
+                    raise
+                self._rewind[partition] = offset  # it was assigned just now: again with the next poll
 
     # What a callback raises must not cross librdkafka: it is kept, and raised by the poll that the callback ran in.
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.joined = True
         self.generation += bool(partitions)
-        # Nothing is asked in here: the loop stands still. The end is an offset that no topic lacks; they are paused,
-        # and sought once it is known where they start.
-        assigned = [TopicPartition(given.topic, given.partition, OFFSET_END) for given in partitions]
+        # Nothing is asked in here, because the loop stands still; and nothing is assigned of which it is not known
+        # where it starts: what librdkafka finds out about a provisional offset may overtake a seek, and records are
+        # skipped.
         if self._incremental:
-            consumer.incremental_assign(assigned)
+            consumer.incremental_assign([])
         else:
-            consumer.assign(assigned)
-        if assigned:
-            consumer.pause(assigned)
+            consumer.assign([])
+        if partitions:
             new = [(given.topic, given.partition) for given in partitions]
             self._inquiries.append(Inquiry(self._kafka, self._waiting, self._lineages, new, self._start))
         _log.info("partitions assigned", partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
@@ -329,9 +327,10 @@ class ActionSource:
             end()
         except Exception as error:  # see above: raised by the poll
             self._failure = error
+        assigned = [given for given in partitions if (given.topic, given.partition) in self.positions]
         for given in partitions:
             partition = (given.topic, given.partition)
-            for known in (self._rewind, self._known, self._ended):
+            for known in (self._rewind, self._ended):
                 known.pop(partition, None)
             for inquiry in self._inquiries:
                 inquiry.partitions.discard(partition)
@@ -341,7 +340,7 @@ class ActionSource:
             elif position is not None:
                 self.held[partition] = position
         if self._incremental:
-            consumer.incremental_unassign(partitions)
+            consumer.incremental_unassign(assigned)
         else:
             self.joined = False
             consumer.unassign()

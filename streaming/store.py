@@ -27,6 +27,7 @@ from streaming.errors import ConfigError
 from streaming.event import Action, Actions, Record, action_columns
 from streaming.openmldb import Client, connect_options
 from streaming.rest import RestTransport
+from streaming.scripts import script_text
 from streaming.tablefile import is_there
 from streaming.waves import Places
 
@@ -354,14 +355,11 @@ class EmbeddedStore:
 
     def _run(self, name: str, edit: Any = None) -> None:
         path = Path(self._settings.sql) / name
-        try:
-            script = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"store.sql: {path} cannot be read: {error.strerror}") from error
+        script = script_text(path, "store.sql")
         try:
             self._engine.execute(edit(script) if edit else script)
         except UnsupportedSQL as error:
-            raise UnsupportedSQL(f"{path}: {error}") from error
+            raise UnsupportedSQL(f"{path}: {error}", error.line, error.column) from error
         except (ValueError, OSError, pa.ArrowException) as error:
             raise ConfigError(f"{path}: {error}") from error
 

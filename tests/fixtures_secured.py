@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ from streaming.rights import Right
 
 PASSWORD = "right"
 USERS = ("scorer", *(f"user{number}" for number in range(80)))
+
+ANY: Any = None
+"""In a filter of ACLs; confluent_kafka's types know no None."""
 
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
@@ -86,10 +90,15 @@ class Secured:
         return name
 
     def allow(self, user: str, rights: Sequence[Right]) -> None:
-        """Gives rights."""
+        """Gives rights, and waits until the broker knows them: the controller has taken them before that."""
         bindings = [AclBinding(*_acl(user, right)) for right in rights]
         for future in (self.admin.create_acls(bindings) if bindings else {}).values():
             future.result(30)
+        wanted = AclBindingFilter(
+            ResourceType.ANY, ANY, ResourcePatternType.ANY, f"User:{user}", ANY, AclOperation.ANY, AclPermissionType.ANY
+        )
+        while len(self.admin.describe_acls(wanted).result(30)) < len(bindings):
+            time.sleep(0.02)
 
     def forbid(self, user: str, right: Right) -> None:
         """Takes a right."""

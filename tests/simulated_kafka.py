@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from confluent_kafka import (
-    OFFSET_END,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
@@ -290,23 +289,24 @@ class Consumer(Client):
         self._callbacks, self._subscribed = callbacks, True
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
-        self.position = {(p.topic, p.partition): p.offset for p in partitions}
-        self.paused, self._ended = set(), {}
-        if self._subscribed:
-            self._own(set(self.position))
+        self.position, self.paused, self._ended = {}, set(), {}
+        self._add(partitions)
 
     def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
-        self.position |= {(p.topic, p.partition): p.offset for p in partitions}
-        self._own(set(self.position))
+        self._add(partitions)
 
     def unassign(self) -> None:
         self.position = {}
-        self._own(set())
 
     def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
-            self.position.pop((partition.topic, partition.partition), None)
-        self._own(set(self.position))
+            del self.position[partition.topic, partition.partition]
+
+    def _add(self, partitions: Sequence[TopicPartition]) -> None:
+        new = {(p.topic, p.partition): p.offset for p in partitions}
+        if self._subscribed and not new.keys() <= self.owned:
+            raise AssertionError(f"{self.process.name} assigns {new}, of which the group has given it {self.owned}")
+        self.position |= new
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         self.paused |= {(p.topic, p.partition) for p in partitions}
@@ -318,8 +318,8 @@ class Consumer(Client):
         place = (partition.topic, partition.partition)
         if place not in self.position:
             fail(KafkaError._STATE, f"seek of {place}, which is not assigned")
-        if self.position[place] == OFFSET_END and self.world.luck("seek too early"):
-            fail(KafkaError._STATE, f"seek of {place}, which is not fetched yet")
+        if self.world.luck("seek too early"):
+            fail(KafkaError._STATE, f"seek of {place}, which librdkafka has not begun to fetch")
         self.position[place] = partition.offset
 
     def consume(self, count: int, timeout: float) -> list[Entry]:
@@ -388,9 +388,15 @@ class Consumer(Client):
     def _tell(self, callback: str, places: set[Place]) -> None:
         self.world.tell(f"{self.process.name}: {callback} {sorted(places)}")
         before = self.world.now
+        if callback == "on_assign":
+            self._own(self.owned | places)
         self._callbacks[callback](self, [TopicPartition(*place) for place in sorted(places)])
-        if callback == "on_assign" and self.world.now > before:
+        if callback != "on_assign":
+            self._own(self.owned - places)
+        elif self.world.now > before:
             raise AssertionError(f"{self.process.name}: its own partitions waited while new ones came")
+        if not self.position.keys() <= self.owned:
+            raise AssertionError(f"{self.process.name} keeps {self.position}, but the group gave it {self.owned}")
 
     def _wait(self, timeout: float) -> None:
         """Waits for records in vain, or until the group has news."""
@@ -426,8 +432,6 @@ class Consumer(Client):
         if self.owned - target or (broker.eager and not member.fresh and self.owned):
             gone = set(self.owned) if broker.eager else self.owned - target
             self._tell("on_revoke", gone)
-            if self.owned & gone:
-                raise AssertionError(f"{self.process.name} keeps {self.owned & gone}, which the group has taken")
             return
         free = {place for place in target - self.owned if broker.owners.get(place, self.name) == self.name}
         if broker.eager and free != target - self.owned:
@@ -448,8 +452,6 @@ class Consumer(Client):
         random.shuffle(flowing)
         for place in flowing:
             end, most = self._end(place), min(count - len(found), random.randint(1, 6))
-            if self.position[place] == OFFSET_END:
-                self.position[place] = end
             log = self.broker.logs[place]
             if not log.low <= self.position[place] <= log.end:
                 gone = Entry(place, self.position[place], None, None, [])

@@ -126,7 +126,7 @@ FAULTS = {
     "id forgotten": 0.01,
     "queue full": 0.02,
     "noise": 0.02,
-    "seek too early": 0.3,
+    "seek too early": 0.1,
     "model away": 0.05,
     "model slow": 0.05,
     "model mad": 0.015,
@@ -801,7 +801,8 @@ class Schedule:
         """All is answered; or all refuse, which they must after most harms."""
         if self.refusals >= REFUSALS_MAX:
             return True
-        return self.world.calm and self._answered() and (not self.harmed or self.harm == "retention")
+        answered = self.world.calm and self.sent and self._answered()
+        return answered and (not self.harmed or self.harm == "retention")
 
     def _append(self, entries: list[Entry], gaps: Mapping[int, int] = types.MappingProxyType({})) -> None:
         for number, entry in enumerate(entries):

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -361,6 +362,22 @@ def test_a_token_is_asked_for_and_never_told(guarded: ApiServer, world: Path) ->
     told = (world / "apiserver.log").read_text()
     assert TOKEN not in told
     assert "https://127.0.0.1" in told
+
+
+def test_a_peer_that_hangs_up_in_its_body_is_no_defect(guarded: ApiServer, world: Path) -> None:
+    start = f"POST /dbs/d HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    start += "Content-Type: application/json\r\nContent-Length: 900\r\n\r\n{"
+    context = ssl.create_default_context(cafile=world / "cert.pem")
+    for _ in range(3):
+        with (
+            socket.create_connection(("127.0.0.1", guarded.port), 60) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as peer,
+        ):
+            peer.sendall(start.encode())
+        assert guarded.sql("d", "SHOW TABLES")["code"] == 0
+    told = (world / "apiserver.log").read_text()
+    assert "Traceback" not in told
+    assert '"level": "error"' not in told
 
 
 def test_the_store_shows_its_token_over_tls(guarded: ApiServer, world: Path) -> None:

@@ -1,4 +1,4 @@
-"""`jd-intent-batch`: what the commands print, and that what a user can mend ends in one line and status 1."""
+"""`jd-intent-batch`: what the commands print, and that what a user can mend ends in one line and status 2."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def test_parity_answers_with_its_status(work: Path, tmp_path: Path) -> None:
 def test_mistakes_end_in_one_clear_line(work: Path, tmp_path: Path) -> None:
     prepare = ("prepare", "--features", work / "features", "--data", work / "data", "--out", tmp_path / "d")
     for words, message in (
-        (("generate", "--users", 0, "--out", tmp_path / "w"), "error: --users must be at least 1, not 0"),
+        (("generate", "--users", 0, "--out", tmp_path / "w"), "jd-intent-batch: --users must be at least 1, not 0"),
         (("extract", "--data", tmp_path / "no", "--out", tmp_path / "f"), "no: there is no such folder"),
-        ((*prepare, "--val-fraction", 2), "error: --val-fraction must be between 0 and 1, not 2.0"),
+        ((*prepare, "--val-fraction", 2), "jd-intent-batch: --val-fraction must be between 0 and 1, not 2.0"),
         (("parity", "--served", tmp_path / "no.parquet", "--offline", tmp_path / "no.parquet"), "not readable"),
     ):
         done = batch(*words)
-        assert done.returncode == 1, words
-        assert message in done.stdout
+        assert done.returncode == 2, words
+        assert message in done.stderr
         assert "Traceback" not in done.stdout + done.stderr
     done = batch(*prepare, "--embargo", "5 weeks")
     assert done.returncode == 2

@@ -55,7 +55,7 @@ def test_every_key_of_the_documented_file_is_explained() -> None:
         ("[kafak]\n", r"kafak: unknown key \(did you mean 'kafka'\?\)"),
         ("[batch]\nmessages_max = 0", r"batch\.messages_max: Input should be greater than or equal to 1"),
         ("[batch]\nmessages_max = 'many'", r"batch\.messages_max: Input should be a valid integer"),
-        ("[log]\nformat = 'xml'", r"log\.format: Input should be 'json' or 'console'"),
+        ("[log]\nformat = 'xml'", r"log\.format: Input should be 'auto', 'json' or 'console'"),
         ("[kafka]\nx y", "not valid TOML: .*line 2"),
         (
             "[kafka.librdkafka.consumer]\n'enable.auto.commit' = true",

@@ -76,9 +76,8 @@ def test_every_command_is_named(program: str) -> None:
 
 def tutorial() -> list[str]:
     """Our commands in README's table of the tutorial's steps, in order."""
-    section = (
-        (REPOSITORY / "README.md").read_text().split("## The tutorial, step by step\n")[1].split("\n\n`train`, ")[0]
-    )
+    page = (REPOSITORY / "README.md").read_text()
+    section = page.split("## The tutorial, step by step\n")[1].split("\n\nThere are two environments")[0]
     cells = [row.split(" | ")[-1] for row in section.splitlines() if row.startswith("|")]
     return [span for cell in cells for span in re.findall(r"`((?:jd-intent|python -m)[^`]+)`", cell)]
 

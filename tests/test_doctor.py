@@ -22,8 +22,8 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from fixtures_scorer import Shop, Stage, running
-from fixtures_secured import PASSWORD, Secured
+from fixtures_scorer import REPOSITORY, Shop, Stage, running
+from fixtures_secured import ANY, PASSWORD, Secured
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
 
@@ -32,15 +32,14 @@ from streaming.__main__ import app
 from streaming.config import Config, Kafka
 from streaming.doctor import check_all, check_file
 from streaming.doctor_kafka import admin_of, check_clock, check_rights, check_transactional_id, judge_settings
-from streaming.doctor_parts import check_folders, check_history, check_port, unfit
+from streaming.doctor_parts import check_folders, check_history, check_port, check_store, unfit
 from streaming.encode import Encoder
 from streaming.findings import Finding
 from streaming.rights import Right, of_run
 from streaming.snapshot_folder import SnapshotFolder
 
-EVERY: Any = None
 EVERY_ACL = AclBindingFilter(
-    ResourceType.ANY, EVERY, ResourcePatternType.ANY, EVERY, EVERY, AclOperation.ANY, AclPermissionType.ANY
+    ResourceType.ANY, ANY, ResourcePatternType.ANY, ANY, ANY, AclOperation.ANY, AclPermissionType.ANY
 )
 
 
@@ -142,14 +141,24 @@ def test_all_checks_run_whatever_is_wrong(secured: Secured, tmp_path: Path) -> N
     told = levels(found)
     assert told["ok"] == set()
     assert told["wrong"] == {
-        f"Kafka at {config.kafka.bootstrap_servers}", "SQL", "encoder", "model 'embedding'", "history",
-        "snapshots.folder",
+        f"Kafka at {config.kafka.bootstrap_servers}", "SQL", "SQL and model", "encoder", "model 'embedding'",
+        "history", "snapshots.folder",
     }  # fmt: skip
     assert told["warning"] == {f"http port {config.http.port}"}
+    assert [one for one in found if one.level == "wrong" and not one.fix] == []
+    assert [one for one in found if "\n" in one.line()] == []
     text = " ".join(one.line() for one in found)
     assert "SASL authentication error" in text
     assert "Connection refused" in text
     assert f"{tmp_path / 'file'} is not a folder" in text
+
+
+@pytest.mark.parametrize("table", ["common", "consumer", "producer"])
+def test_a_setting_that_librdkafka_does_not_know_is_named(table: str) -> None:
+    kafka = Kafka(bootstrap_servers="127.0.0.1:1", librdkafka={table: {"no.such.key": 1}})
+    line = next(iter(check_all(Config(kafka=kafka))))
+    assert line.level == "wrong"
+    assert "no.such.key" in line.text
 
 
 def test_topics_that_are_missing_are_no_right_that_lacks(secured: Secured) -> None:
@@ -250,6 +259,14 @@ def test_a_model_that_does_not_fit_is_told(
     assert line.fix
 
 
+def test_a_cluster_that_is_away_is_told() -> None:
+    store = {"kind": "openmldb-rest", "sql": str(REPOSITORY / "sql"), "rest": {"url": "http://127.0.0.1:1"}}
+    line = next(check_store(Config(store=store)))
+    assert line.level == "wrong"
+    assert "Connection refused" in line.text
+    assert line.fix == "start the cluster, or set [store.rest]"
+
+
 def test_folders_and_history(tmp_path: Path) -> None:
     config = Config(kafka={"instance_id": "one"}, snapshots={"folder": str(tmp_path)}, store={"history": str(tmp_path)})
     assert [one.level for one in check_folders(config)] == ["ok"]
@@ -307,7 +324,7 @@ def test_the_command(stage: Stage, tmp_path: Path, scorer_encoder: Encoder) -> N
     assert {line.split()[0] for line in lines.stdout.splitlines()} <= {"ok", "warning"}
     told = run.invoke(app, ["doctor", "-c", file, "--json"])
     assert [json.loads(line).keys() for line in told.stdout.splitlines()] == [{"level", "about", "text", "fix"}] * len(
-        lines.output.splitlines()
+        lines.stdout.splitlines()
     )
     other = tmp_path / "other"
     other.mkdir()

@@ -16,6 +16,8 @@ from batch.generate import generate
 from batch.inputs import sources
 from batch.label import LABEL_COLUMN
 from streaming.columns import schema_of
+from streaming.engine import UnsupportedSQL
+from streaming.errors import ConfigError
 from streaming.tablefile import BadFile
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -50,14 +52,21 @@ def test_a_good_folder_is_counted(world: Path) -> None:
     assert rows["bo_action"] == pq.read_table(world / "bo_action").num_rows
 
 
-def test_the_tables_are_those_of_the_scripts() -> None:
-    scripts = [(SQL_FOLDER / name).read_text() for name in SCRIPTS[:2]]
-    made = {source.folder: source.schema for source in sources(scripts[0], scripts[1], Path("data"))}
+def test_the_tables_are_those_of_the_scripts(tmp_path: Path) -> None:
+    made = {source.folder: source.schema for source in sources(SQL_FOLDER, Path("data"))}
     assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items()}
-    with pytest.raises(BadFile, match="LOAD DATA INTO TABLE action: option formt"):
-        sources(scripts[0], scripts[1].replace("format=", "formt="), Path("data"))
-    with pytest.raises(BadFile, match="LOAD DATA INTO TABLE action: no script makes the table"):
-        sources("USE JD_db;", scripts[1], Path("data"))
+    create, load = (tmp_path / name for name in SCRIPTS[:2])
+    shutil.copy(SQL_FOLDER / create.name, create)
+    load.write_text((SQL_FOLDER / load.name).read_text().replace("format=", "formt="))
+    with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: option formt"):
+        sources(tmp_path, Path("data"))
+    shutil.copy(SQL_FOLDER / load.name, load)
+    create.write_text("USE JD_db;")
+    with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: no script makes the table"):
+        sources(tmp_path, Path("data"))
+    create.write_text("CREATE TABLE;")
+    with pytest.raises(UnsupportedSQL, match=r"create_tables\.sql: syntax error: .* at 1:13"):
+        sources(tmp_path, Path("data"))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +122,7 @@ def test_a_damaged_folder_is_refused_by_file_column_and_row(
 def test_missing_folders_and_scripts_are_named(world: Path, tmp_path: Path) -> None:
     with pytest.raises(BadData, match="nowhere: there is no such folder"):
         check(tmp_path / "nowhere")
-    with pytest.raises(BadData, match=r"create_tables\.sql: No such file"):
+    with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read: No such file"):
         extract(world, tmp_path / "out", sql=tmp_path)
 
 

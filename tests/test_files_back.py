@@ -322,8 +322,7 @@ def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_pat
         (sql / name).write_text(text.replace("*.parquet", "*.csv").replace("format='parquet'", "format='csv'"))
     engine = Engine()
     engine.execute((extract.SQL_FOLDER / "create_tables.sql").read_text())
-    create, load = ((extract.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES[:2])
-    for source in inputs.sources(create, load, world):
+    for source in inputs.sources(extract.SQL_FOLDER, world):
         if source.folder != "action":
             shutil.rmtree(data / source.folder)
             taken = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"

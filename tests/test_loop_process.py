@@ -322,4 +322,4 @@ def test_the_command_says_in_one_line_why_it_ends(tmp_path: Path) -> None:
     with start(file, tmp_path) as process:
         assert process.popen.wait(60) == 2
     why = "kafka.bootstrap_server: unknown key (did you mean 'bootstrap_servers'?)"
-    assert (tmp_path / "scorer.log").read_text() == f"jd-intent-score: ConfigError: {file}: {why}\n"
+    assert (tmp_path / "scorer.log").read_text() == f"jd-intent-score: {file}: {why}\n"

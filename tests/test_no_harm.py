@@ -26,6 +26,9 @@ from typer.testing import CliRunner
 
 import batch.__main__
 from batch import evaluate, export, extract, generate, offline, prepare, spark, train
+from batch.folder import digest
+from batch.metrics import measure
+from batch.verdict import Evaluated, write_evaluated
 from batch.vocabulary import Vocabulary
 from deploy import demo, environments
 from deploy.process import ProcessFailed
@@ -122,7 +125,9 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     paths |= {"encoder": paths["dataset"] / "encoder", "sql": extract.SQL_FOLDER / "features.sql"}
     (paths["checkpoint"] / "model").mkdir(parents=True)
     (paths["checkpoint"] / "model" / "weights").write_text("1")
-    (paths["checkpoint"] / "metrics.json").write_text("{}")
+    labels = np.repeat([1.0, 0.0], 50)
+    judged = measure(labels, np.where(np.arange(100) % 10 == 0, 0.5, 0.1 + 0.8 * labels), 0.1)
+    write_evaluated(paths["checkpoint"], Evaluated(digest(paths["checkpoint"] / "model"), test=judged))
     hashes = {name: getattr(prepared, name) for name in ("data_sha256", "sql_sha256", "encoder_sha256")}
     shape = train.Shape(41, 42, 0.1, {}, prepared.table_size_array, **hashes)
     (paths["checkpoint"] / "config.json").write_bytes(msgspec.json.encode(shape))

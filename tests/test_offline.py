@@ -142,7 +142,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with ApiServer(tmp_path_factory.mktemp("offline"), "--empty") as server:
+    files = str(tmp_path_factory.getbasetemp())
+    with ApiServer(tmp_path_factory.mktemp("offline"), "--empty", "--files", files) as server:
         yield server
 
 
@@ -236,12 +237,13 @@ def test_the_online_load_refuses_to_double_rows(world: Path, config: Path, clust
 
 def test_a_wrong_file_fails_its_job_and_is_named(cluster: ApiServer, world: Path, tmp_path: Path) -> None:
     settings = Store(kind="openmldb-rest", rest=Rest(url=cluster.url))
+    nowhere = str(tmp_path / "nowhere")
     with RestTransport(settings) as transport:
         why = r"ImportOfflineData: FAILED (.|\n)*/nowhere/%s/\*\.parquet: no such file"
         with pytest.raises(JobFailed, match=why % "action"):
-            offline.extract(transport, "/nowhere", str(tmp_path / "out"))
+            offline.extract(transport, nowhere, str(tmp_path / "out"))
         with pytest.raises(JobFailed, match=why % "flattenRequest_clean"):
-            offline.extract(transport, "/nowhere", str(tmp_path / "out"), action=False)
+            offline.extract(transport, nowhere, str(tmp_path / "out"), action=False)
         with pytest.raises(BadData, match="a quote or backslash"):
             offline.extract(transport, "/it's", str(tmp_path / "out"))
         (tmp_path / "half").mkdir()

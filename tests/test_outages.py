@@ -250,6 +250,71 @@ def test_a_commit_that_hangs_in_librdkafka_ends_the_process_for_its_supervisor(
         check(stage.collect(len(shop.actions)), truth)
 
 
+# The same, but a call of the consumer hangs; no signal gets through to the thread that it hangs in.
+DEAF = """
+import signal, sys, time
+from pathlib import Path
+import streaming.publish as publish
+import streaming.reader as reader
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from streaming.run import main
+
+def hang():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    print("it hangs", flush=True)
+    time.sleep(3600)
+
+class Hanging(Consumer):
+    member = False
+
+    def subscribe(self, *arguments, **callbacks):
+        self.member = True
+        super().subscribe(*arguments, **callbacks)
+
+    def close(self):
+        if sys.argv[2] == "close" and self.member:
+            hang()
+        super().close()
+
+    def consume(self, *arguments):
+        messages = super().consume(*arguments)
+        if sys.argv[2] == "consume" and self.member and messages:
+            hang()
+        return messages
+
+class Fatal(Producer):
+    def begin_transaction(self):
+        if sys.argv[2] == "close":
+            raise KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+        super().begin_transaction()
+
+reader.Consumer, publish.Producer = Hanging, Fatal
+sys.exit(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(("step", "status"), [("consume", 0), ("close", 5)])
+def test_whatever_call_hangs_it_ends_in_time(stage: Stage, shop: Shop, tmp_path: Path, step: str, status: int) -> None:
+    stage.send_shop(shop)
+    file = stage.file(tmp_path, http={"port": free_ports(1)[0]})
+    argv = [sys.executable, "-c", DEAF, str(file), step]
+    with Process("deaf", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
+        wait_until(lambda: "it hangs" in (tmp_path / "scorer.log").read_text(), "it hangs")
+        if not status:
+            process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(60) == status, process.tail()
+    assert "left while a call hangs" in process.tail(5)
+
+
+def test_a_loop_that_goes_round_no_more_ends_for_its_supervisor(stage: Stage, shop: Shop, tmp_path: Path) -> None:
+    stage.send_shop(shop)
+    file = stage.file(tmp_path, http={"port": free_ports(1)[0], "stalled_s": 3.0})
+    argv = [sys.executable, "-c", DEAF, str(file), "consume"]
+    with Process("deaf", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
+        assert process.popen.wait(120) == 5, process.tail()
+    assert "the loop does not go round" in process.tail(5)
+
+
 LOADING = """
 import sys
 from pathlib import Path

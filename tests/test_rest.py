@@ -309,3 +309,25 @@ def test_the_time_of_a_statement_can_be_longer_than_a_call_s(tmp_path: Path) -> 
         transport.execute("DEPLOY …", timeout_s=600.0)
     assert seen == [20.0, 600.0]
     assert np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize("status", [200, 404, 401, 403, 500, 503, None])
+def test_a_password_in_the_url_is_in_no_message_and_no_log(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], status: int | None
+) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == httpx.BasicAuth("reader", "hunter2/")._auth_header
+        if status is None:
+            raise httpx.ConnectError("refused", request=request)
+        return httpx.Response(status, text="<html>who are you?</html>")
+
+    caplog.set_level("DEBUG")
+    settings = Store(rest=Rest(url="http://reader:hunter2%2F@store:9080/"))
+    with (
+        RestTransport(settings, transport=httpx.MockTransport(handle), sleep=lambda _: None) as transport,
+        pytest.raises((StoreUnavailable, ConfigError), match="http://store:9080/dbs/JD_db") as error,
+    ):
+        transport.execute("SELECT 1")
+    told = f"{error.value} {error.value.__cause__} {caplog.text} {capsys.readouterr()}"
+    assert status is None or "http://store:9080/dbs/JD_db" in caplog.text, "httpx logs its requests"
+    assert not any(part in told for part in ("reader", "hunter2"))

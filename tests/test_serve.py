@@ -542,6 +542,20 @@ def test_a_token_and_tls_between_client_and_server(store: EmbeddedStore, encoder
             assert (done.returncode, says in told, token in told) == (status, True, False), told
 
 
+def test_a_peer_that_hangs_up_in_its_body_is_no_defect(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    before = hung_up(client)
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), 60) as peer:
+        peer.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n" + b"\r\n{")
+    wait_until(lambda: hung_up(client) == before + 1, "it was given up")
+    assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
+
+
+def hung_up(client: httpx.Client) -> float:
+    """Answers with status 400 so far."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return sum(s.value for f in families for s in f.samples if s.labels.get("status") == "400" and "total" in s.name)
+
+
 def test_a_page_of_somebody_else_reads_no_features(client: httpx.Client) -> None:
     for headers in ({"origin": "http://evil.example"}, {"host": "evil.example"}):
         assert client.post("/predict", json=EXAMPLE, headers=headers).status_code == 403

@@ -218,18 +218,17 @@ def counts_repeats_when_it_reads_the_log_again(scorer: Scorer) -> None:
 
 
 def stays_paused_when_a_partition_comes_and_goes_again(scorer: Scorer) -> None:
-    refused, resume = scorer.rebuild._refused, scorer.source.resume
+    make, resume = scorer.rebuild._make, scorer.source.resume
 
     def not_now() -> None:
         change(scorer.source, "resume", resume)
 
-    def asked(generation: int) -> bool:
-        still = refused(generation)
-        if not still:
+    def interrupted(generation: int) -> None:
+        make(generation)
+        if generation != scorer.source.generation:
             change(scorer.source, "resume", not_now)
-        return still
 
-    change(scorer.rebuild, "_refused", asked)
+    change(scorer.rebuild, "_make", interrupted)
 
 
 def lets_its_own_partitions_wait_while_it_asks_where_new_ones_start(scorer: Scorer) -> None:
@@ -243,7 +242,7 @@ def lets_its_own_partitions_wait_while_it_asks_where_new_ones_start(scorer: Scor
 
 
 def lets_new_partitions_flow_from_their_ends(scorer: Scorer) -> None:
-    change(scorer.source, "_sought", lambda partition, offset: True)
+    change(scorer.source, "_start_of", lambda partition, committed, low, high: high)
 
 
 def begins_at_the_first_record_that_is_left(scorer: Scorer) -> None:
@@ -281,10 +280,19 @@ def seen_by(scorer: Scorer) -> SeenRequests | None:
 
 RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
     publishes_what_is_not_its_own_any_more: (0, {"rebalance": 0.05}),
-    gives_up_what_was_read_behind_a_batch: (0, {"model slow": 0.3, "rebalance": 0.03}),
-    takes_snapshots_that_name_an_earlier_offset: (60, {}),
-    forgets_requests_at_a_restart: (50, {"crash": 0.02}),
-    stays_paused_when_a_partition_comes_and_goes_again: (100, {}),
+    gives_up_what_was_read_behind_a_batch: (
+        375,
+        {"model slow": 0.5, "rebalance": 0.05, "crash": 0.0, "freeze": 0.0},
+    ),
+    takes_snapshots_that_name_an_earlier_offset: (0, {"crash": 0.02, "freeze": 0.0, "rebalance": 0.0}),
+    forgets_requests_at_a_restart: (20, {"crash": 0.02}),
+    stays_paused_when_a_partition_comes_and_goes_again: (
+        100,
+        {
+            **dict.fromkeys(("model slow", "model away", "crash", "freeze", "stop", "lost producer", "hang"), 0.0),
+            "rebalance": 0.04,
+        },
+    ),
 }
 """Where to begin with a fault that few schedules bring to light, and what makes them more."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from streaming.tablefile import BadFile, Options, files_of, is_there, load_options, outfile_options, read
 
@@ -353,3 +356,62 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["c", "c"]), file)
     with pytest.raises(BadFile, match=r"a\.parquet: column c is in it 2 times"):
         rows_in(file, schema)
+
+
+# -- any text as csv, against a reader that goes letter by letter ------------------------------------------------------
+
+
+def naive_csv(text: str, width: int) -> list[tuple[str | None, ...]] | None:
+    """The rows; None: no csv."""
+    rows: list[tuple[str | None, ...]] = []
+    cells: list[str | None] = []
+    at, start, end = 0, 0, len(text)
+    while at < end:
+        if text[at] == '"':
+            cell, at = "", at + 1
+            while True:
+                close = text.find('"', at)
+                if close < 0:
+                    return None
+                cell, at = cell + text[at:close], close + 1
+                if text[at : at + 1] != '"':
+                    break
+                cell, at = cell + '"', at + 1
+            cells.append(cell)
+            if at < end and text[at] not in ",\r\n":
+                return None
+        else:
+            begin = at
+            while at < end and text[at] not in ",\r\n":
+                at += 1
+            cell = text[begin:at]
+            if '"' in cell:
+                return None
+            cells.append(None if cell in ("", "null") else cell)
+        if at < end and text[at] == ",":
+            at += 1
+            if at < end:
+                continue
+            cells.append(None)
+        if at > start or width == 1:
+            rows.append(tuple(cells))
+        at += 2 if text[at : at + 2] == "\r\n" else 1
+        start, cells = at, []
+    return rows if all(len(row) == width for row in rows) else None
+
+
+@settings(deadline=None, max_examples=300)
+@example(text='"",', width=2)
+@example(text='"","",', width=3)
+@given(text=st.lists(st.sampled_from([*'",\n\ra', "null"]), max_size=12).map("".join), width=st.integers(1, 3))
+def test_any_text_is_read_as_the_rules_say_or_refused(text: str, width: int) -> None:
+    schema = pa.schema([(name, pa.string()) for name in "abc"[:width]])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.csv"
+        file.write_text(text, newline="")
+        try:
+            found = rows_in(file, schema, Options(header=False))
+        except BadFile:
+            found = None
+    expected = naive_csv(text, width)
+    assert found == expected

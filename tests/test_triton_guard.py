@@ -38,9 +38,9 @@ HEADER, VALUE = UNSENDABLE_HEADER.split("=")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    """A Triton that no test changes."""
+    """A Triton that no test changes, open to the network as a container's is."""
     folder = tmp_path_factory.mktemp("guard")
-    with Triton(write_repository(folder / "repository", HALF), folder / "triton") as running:
+    with Triton(write_repository(folder / "repository", HALF), folder / "triton", host="0.0.0.0") as running:
         yield running
 
 
@@ -160,12 +160,15 @@ def listeners() -> dict[int, set[str]]:
     return found
 
 
-def test_only_this_machine_reaches_it(server: Triton) -> None:
+# IPv4's 127.0.0.1, and the same in a socket for IPv6, as gRPC has it
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def test_http_stays_on_this_machine_where_grpc_does_not(server: Triton) -> None:
     found = listeners()
-    for port in (server.ports.grpc, server.ports.http, server.ports.metrics):
-        address = found[port]
-        # gRPC listens with a socket for IPv6 that takes IPv4's loopback only
-        assert address <= {"0100007F", "0000000000000000FFFF00000100007F"}, address
+    assert found[server.ports.http] <= LOOPBACK
+    assert not found[server.ports.grpc] & LOOPBACK
+    assert not found[server.ports.metrics] & LOOPBACK
 
 
 def children(pid: int) -> dict[int, str]:
@@ -235,6 +238,7 @@ def test_the_launcher_starts_again_what_no_longer_scores_and_loads_on_sighup(
     with launch(repository, tmp_path / "triton", ports) as launcher, Model(f"127.0.0.1:{ports.grpc}") as model:
         launcher.wait_ready(lambda: "gRPC" in launcher.log.read_text(), START_TIMEOUT_S)
         assert scores(model)
+        assert set.union(*(listeners()[port] for port in (ports.grpc, ports.http, ports.metrics))) <= LOOPBACK
         kill_stub(launcher.pid)
         assert not scores(model)
         launcher.wait_ready(lambda: scores(model), START_TIMEOUT_S)

@@ -24,7 +24,9 @@ from fixtures_web import (
     ended,
 )
 
-from streaming.web.connection import Limits
+from streaming.web.connection import Connection, Limits
+from streaming.web.listen import listening
+from streaming.web.server import Server
 
 QUICK = Limits(headers_s=0.8, body_s=0.8, idle_s=1, unread_s=0.8, closing_s=0.8, look_s=0.1)
 """A machine that is busy elsewhere may make a good peer look slow: what must go well is tried again, see `until`."""
@@ -218,3 +220,26 @@ def test_a_request_that_is_under_way_is_answered_when_the_server_stops(certifica
             answer = thread.submit(client.get, "/slow")
             until(lambda: running.connections() == 1)
         assert answer.result().text == "done"
+
+
+def test_a_server_whose_watch_fails_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Connection, "overdue", broken)
+    server = Server(application(), QUICK)
+    with listening("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as thread:
+        served = thread.submit(server.run, [listener])
+        with (
+            socket.create_connection(listener.getsockname(), PATIENCE_S),
+            pytest.raises(RuntimeError, match="a defect"),
+        ):
+            served.result(PATIENCE_S)
+
+
+def test_a_peer_that_goes_away_is_no_defect(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for begin in (REFUSED, START + b"Content-Length: 900\r\n\r\nx", b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        with server.connect() as peer:
+            peer.sendall(begin)
+    until(lambda: server.connections() == 0)
+    assert not caplog.records

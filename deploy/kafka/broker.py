@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
@@ -21,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 
 from deploy.environments import java, kafka_jars
-from deploy.process import Process, ProcessFailed, free_ports
+from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line
+from deploy.process import port as port_number
 
 __all__ = ["TOPICS", "Broker", "Listener"]
 
@@ -91,7 +91,7 @@ class Broker:
         Raises:
             ProcessFailed: the port is taken, or the broker died; the message carries the end of its log.
         """
-        if not _is_free(self.port):
+        if not is_free(self.port):
             raise ProcessFailed(f"Kafka cannot listen on 127.0.0.1 port {self.port}: another process does")
         config = self._write_config()
         if not (self.folder / "data" / "meta.properties").exists():
@@ -206,16 +206,6 @@ class Broker:
         return path
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the JVM does: TIME_WAIT is no obstacle
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 class _Silent:
     """A logger for clients that are expected to fail to connect."""
 
@@ -229,10 +219,14 @@ _SILENT = _Silent()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run one Kafka broker (KRaft) until Ctrl-C.")
     parser.add_argument("--folder", type=Path, default=Path("build/kafka"))
-    parser.add_argument("--port", type=int, default=9092)
+    parser.add_argument("--port", type=port_number, default=9092)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), Broker(arguments.folder, arguments.port) as broker:
+    with (
+        one_line("deploy.kafka.broker"),
+        contextlib.suppress(KeyboardInterrupt),
+        Broker(arguments.folder, arguments.port) as broker,
+    ):
         broker.create_topics()
         print(f"Kafka at {broker.bootstrap}, pid {os.getpid()}, log {broker.folder / 'kafka.log'}")
         print(f"topics: {', '.join(TOPICS)}")

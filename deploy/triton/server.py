@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 
 from deploy.environments import interpreter
-from deploy.process import Process, ProcessFailed, free_ports
+from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line, port
 from deploy.triton.probe import MODEL, ProbeFailed, probe
 from streaming.errors import OutputRefused
 from streaming.output_folder import replacing
@@ -77,14 +77,22 @@ class Triton:
         repository: model repository, e.g. an artifact's `triton/`.
         folder: for the backend's copy and the log; several servers need a folder each.
         ports: None for free ones.
-        host: address to listen on.
+        host: address to listen on with gRPC, which scorers ask, and metrics.
+        http_host: the same with HTTP, which only health checks and people need.
     """
 
-    def __init__(self, repository: Path, folder: Path, ports: Ports | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        repository: Path,
+        folder: Path,
+        ports: Ports | None = None,
+        host: str = "127.0.0.1",
+        http_host: str = "127.0.0.1",
+    ) -> None:
         self.repository = repository
         self.folder = folder
         self.ports = ports or Ports.free()
-        self.host = host
+        self.host, self.http_host = host, http_host
         self.log = folder / "triton.log"
         # Triton's stubs make regions with this prefix: what a killed server leaves behind is found by it.
         self._shared_memory_prefix = f"jd_triton_{os.getpid()}_{self.ports.grpc}_"
@@ -97,7 +105,7 @@ class Triton:
 
     @property
     def http_url(self) -> str:
-        return f"http://{self.host}:{self.ports.http}"
+        return f"http://{self.http_host}:{self.ports.http}"
 
     @property
     def metrics_url(self) -> str:
@@ -126,6 +134,9 @@ class Triton:
             raise ProcessFailed(
                 f"{config} does not exist: {self.repository} is not a repository with the model {MODEL}"
             )
+        for number in (self.ports.grpc, self.ports.http, self.ports.metrics):
+            if not is_free(number, self.host):
+                raise ProcessFailed(f"Triton cannot listen on {self.host} port {number}: another process does")
         server, environment = self._prepare()
         argv = [
             str(server),
@@ -137,7 +148,7 @@ class Triton:
             f"--grpc-restricted-protocol={CLOSED_APIS}:{UNSENDABLE_HEADER}",
             "--exit-on-error=true",
             "--exit-timeout-secs=10",
-            f"--http-address={self.host}",
+            f"--http-address={self.http_host}",
             f"--http-port={self.ports.http}",
             f"--grpc-address={self.host}",
             f"--grpc-port={self.ports.grpc}",
@@ -274,10 +285,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a model repository with the Triton of the model's environment.")
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for the backend's copy and the log")
-    parser.add_argument("--grpc-port", type=int, default=8001)
-    parser.add_argument("--http-port", type=int, default=8000)
-    parser.add_argument("--metrics-port", type=int, default=8002)
-    parser.add_argument("--host", default="127.0.0.1", help="to listen on; there is no password (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=port, default=8001)
+    parser.add_argument("--http-port", type=port, default=8000)
+    parser.add_argument("--metrics-port", type=port, default=8002)
+    there = "to listen on with %s; there is no password (default: %%(default)s)"
+    parser.add_argument("--host", default="127.0.0.1", help=there % "gRPC and metrics")
+    # Triton 24.10's HTTP can be made to crash from outside (CVE-2025-23310, -23311): gRPC is enough for scorers.
+    parser.add_argument("--http-host", default="127.0.0.1", help=there % "HTTP")
     args = parser.parse_args()
     stop, reload = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -285,13 +299,16 @@ def main() -> None:
     signal.signal(signal.SIGHUP, lambda *_: reload.set())
     ports = Ports(args.grpc_port, args.http_port, args.metrics_port)
     try:
-        with Triton(args.repository, args.folder, ports, args.host) as server:
+        with (
+            one_line("deploy.triton.server"),
+            Triton(args.repository, args.folder, ports, args.host, args.http_host) as server,
+        ):
             print(
                 f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",
                 flush=True,
             )
             watch(server, stop, reload)
-    except (ProcessFailed, ProbeFailed) as error:
+    except ProbeFailed as error:
         raise SystemExit(str(error)) from error
 
 

@@ -121,10 +121,10 @@ class Binder:
         if isinstance(expr, s.In):
             operand = self.bind(expr.operand, scope, over)
             tests = [f.compare("=", operand, self.bind(choice, scope, over)) for choice in expr.choices]
-            node = tests[0]
-            for test in tests[1:]:
-                node = f.logic("or", node, test)
-            return f.invert(node) if expr.negated else node
+            while len(tests) > 1:  # in pairs: a long list must not make a deep tree
+                pairs = [f.logic("or", *tests[i : i + 2]) for i in range(0, len(tests) - 1, 2)]
+                tests = pairs + tests[2 * len(pairs) :]
+            return f.invert(tests[0]) if expr.negated else tests[0]
         if isinstance(expr, s.Like):
             arguments = [self.bind(expr.operand, scope, over), self.bind(expr.pattern, scope, over)]
             if expr.escape is not None:

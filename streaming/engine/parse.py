@@ -7,6 +7,7 @@ syntax error; what parses but cannot be run is refused by `plan`.
 from __future__ import annotations
 
 from streaming.engine import syntax as s
+from streaming.engine.depth import nested
 from streaming.engine.errors import point
 from streaming.engine.parse_select import SelectParser
 from streaming.engine.tokens import UNITS_MS, tokens_of, unquote
@@ -25,6 +26,7 @@ def parse(script: str) -> list[s.Statement]:
     while parser.token.kind != "end":
         if not parser.accept(";"):
             statements.append(parser.statement())
+            parser.measure.check(statements[-1])
             if parser.token.kind != "end":
                 parser.expect(";")
     return statements
@@ -182,6 +184,7 @@ class _Parser(SelectParser):
             latest = 0
         return s.IndexDef(key, ts, (absolute, latest), kind, at)
 
+    @nested
     def ttl(self) -> tuple[int, int]:
         """(milliseconds, rows); a bare number stands for minutes, or for rows where TTL_TYPE=latest."""
         if self.accept("("):
@@ -232,6 +235,7 @@ class _Parser(SelectParser):
             self.accept(",")
         return found
 
+    @nested
     def option_value(self) -> object:
         """A constant, or a list of such in brackets or parentheses."""
         for opening, closing in (("[", "]"), ("(", ")")):

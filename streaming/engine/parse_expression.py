@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streaming.engine import syntax as s
+from streaming.engine.depth import nested
 from streaming.engine.errors import point
 from streaming.engine.tokens import Reader, Token, unquote
 from streaming.engine.types import Type, from_name
@@ -39,10 +40,13 @@ class ExpressionParser(Reader):
         return left
 
     def negation(self) -> s.Expr:
-        if self.peek("not"):
-            at = self.advance().at
-            return s.Unary("not", self.negation(), at)
-        return self.comparison()
+        places = []
+        while self.peek("not"):
+            places.append(self.advance().at)
+        expr = self.comparison()
+        for at in reversed(places):
+            expr = s.Unary("not", expr, at)
+        return expr
 
     def comparison(self) -> s.Expr:
         left = self.binary(0)
@@ -83,6 +87,7 @@ class ExpressionParser(Reader):
             raise self.refuse("an ESCAPE of more than one byte", at)
         return s.Literal(text, Type.STRING, at)
 
+    @nested
     def membership(self, left: s.Expr, negated: bool, at: int) -> s.Expr:
         self.expect("(")
         if self.peek("select"):
@@ -105,6 +110,7 @@ class ExpressionParser(Reader):
             left = s.Binary(operator, left, self.binary(level + 1), token.at)
         return left
 
+    @nested
     def unary(self) -> s.Expr:
         token = self.token
         if token.kind == "symbol" and token.text in ("-", "+", "~", "!"):

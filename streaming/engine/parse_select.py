@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streaming.engine import syntax as s
+from streaming.engine.depth import nested
 from streaming.engine.errors import point
 from streaming.engine.naming import title
 from streaming.engine.parse_expression import ExpressionParser
@@ -18,6 +19,7 @@ class SelectParser(ExpressionParser):
         super().__init__(script)
         self.common: dict[str, s.Select] = {}  # what WITH has named, where this part of the script may use it
 
+    @nested
     def select(self, united: bool = False) -> s.Select:
         """A SELECT; `united`: a UNION with others may follow."""
         if self.accept("("):
@@ -81,6 +83,7 @@ class SelectParser(ExpressionParser):
         if self.accept("*"):
             return s.Item(s.Star(None, at), None, "*", at)
         expr = self.expression()
+        self.measure.check(expr)  # before its name is made of it
         alias = None
         if (
             self.accept("as")
@@ -90,6 +93,7 @@ class SelectParser(ExpressionParser):
             alias = self.name("an alias")
         return s.Item(expr, alias, title(expr), at)
 
+    @nested
     def source(self) -> s.Source:
         at = self.token.at
         if self.accept("("):
@@ -144,6 +148,7 @@ class SelectParser(ExpressionParser):
             self.accept("asc")
         return column, descending
 
+    @nested
     def column_name(self) -> s.Name:
         """The name of a column, in parentheses or not."""
         at = self.token.at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from streaming.engine.depth import Measure
 from streaming.engine.errors import UnsupportedSQL, point
 
 __all__ = ["RESERVED", "UNITS_MS", "Reader", "Token", "tokens_of", "unquote"]
@@ -69,6 +70,8 @@ class Reader:
         self.script = script
         self.tokens = tokens_of(script)
         self.position = 0
+        self.nesting = 0  # of rules in themselves, see `depth`
+        self.measure = Measure(script)
 
     # -- tokens ----------------------------------------------------------------------------------------------------
 

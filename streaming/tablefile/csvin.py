@@ -79,13 +79,13 @@ def batches(
         null_values=["", options.null_value], strings_can_be_null=True, quoted_strings_can_be_null=False,
     )  # fmt: skip
     reading = pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=_BLOCK_BYTES)
-    source = pa.OSFile(str(file))
-    source.seek(start)
     at = 0
     try:
-        for batch in pa.csv.open_csv(source, reading, parsing, converting):
-            yield at, _converted(file, at, batch, schema)
-            at += batch.num_rows
+        with pa.OSFile(str(file)) if data[-1] in b"\r\n" else pa.PythonFile(_Ended(file)) as source:
+            source.seek(start)
+            for batch in pa.csv.open_csv(source, reading, parsing, converting):
+                yield at, _converted(file, at, batch, schema)
+                at += batch.num_rows
     except pa.ArrowInvalid as error:
         if wrong:
             row = wrong[0]
@@ -93,6 +93,20 @@ def batches(
                 f"{file}: row {row.number - 1}: {row.actual_columns} cells instead of {row.expected_columns}"
             ) from None
         raise BadFile(f"{file}: row {at} or later: {error}") from None
+
+
+class _Ended(io.FileIO):
+    """A file with a line's end behind its last row, without which Arrow takes a blank last cell for a quoted one."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self._more = b"\n"
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(-1 if size is None else size)
+        if not data and size:
+            data, self._more = self._more, b""
+        return data or b""
 
 
 def _converted(file: Path, at: int, batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:

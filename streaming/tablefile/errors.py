@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from streaming.errors import BadInput
+
 __all__ = ["BadCell", "BadFile", "listed", "shown"]
 
 
-class BadFile(ValueError):
+class BadFile(BadInput):
     """A file, or what should be one, that cannot be used; the message names file, row (from 0) and column."""
 
 

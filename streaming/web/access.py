@@ -49,7 +49,7 @@ class Rules:
 
 def own_names(host: str, allowed: Iterable[str] = ()) -> frozenset[str]:
     """The names of a server that was told to listen on `host`, and `allowed`: for `Rules.hosts`."""
-    names = {*LOOPBACK_NAMES, host, socket.gethostname(), socket.getfqdn(), *allowed}
+    names = {*LOOPBACK_NAMES, host, socket.gethostname(), *allowed}
     return frozenset(name.strip("[]").rstrip(".").lower() for name in names)
 
 
@@ -97,7 +97,8 @@ class Access:
             return False
         name = (match["v6"] or match["name"]).decode("latin-1").rstrip(".").lower()
         # The address that the peer connected to is no name that somebody else could have led here.
-        return name in self._rules.hosts or name == (scope.get("server") or ("",))[0]
+        there = str((scope.get("server") or ("",))[0]).removeprefix("::ffff:")  # one of IPv4 on a socket for both
+        return name in self._rules.hosts or name == there
 
     def _knows_token(self, shown: list[bytes]) -> bool:
         token = self._rules.token

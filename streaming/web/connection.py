@@ -88,9 +88,10 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.app_state[TURNED_AWAY]:
-            self.timeout_keep_alive_handler()
+        if self._has_place:
+            super().on_response_complete()
+        else:
+            self.timeout_keep_alive_handler()  # ends it, before another request that waits behind this one begins
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -41,17 +41,29 @@ class Server(uvicorn.Server):
             )
         )  # fmt: skip
         self._limits, self._tls = limits, tls
+        self._failure: BaseException | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Until it is told to stop, or until nobody looks after its connections any more: that is a defect."""
+        await super().serve(sockets)
+        if self._failure is not None:
+            raise self._failure
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._failure, self.should_exit = task.exception(), True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to accept; in place of uvicorn's, which accepts without a bound."""
         await self.lifespan.startup()
-
         places = Places(self._limits.connections_max)
 
         def connection() -> Connection:
             return Connection(self.config, self.server_state, places, self._limits)
 
         doors = [_Door(listener, connection, self.server_state, self._limits, self._tls) for listener in sockets or []]
+        for task in (task for door in doors for task in door.tasks):
+            task.add_done_callback(self._ended)
         self.servers = cast(list[Any], doors)  # it closes them, and waits until they are
         self.started = True
 
@@ -75,6 +87,7 @@ class _Door:
         self._dropped: collections.Counter[str] = collections.Counter()
         self._accepting = asyncio.create_task(self._accept())
         self._looking = asyncio.create_task(self._look())
+        self.tasks = (self._accepting, self._looking)
 
     def close(self) -> None:
         """No more connections."""
