@@ -94,7 +94,7 @@ def test_the_verdict_sees_what_is_wrong(
         assert verdict.actions == 100
 
 
-BEGINS = "jd-intent-score: LogNotWhole: actions[0] begins at offset 50: the records before it are gone, and neither …"
+BEGINS = "jd-intent-score: actions[0] begins at offset 50: the records before it are gone, and neither …"
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ BEGINS = "jd-intent-score: LogNotWhole: actions[0] begins at offset 50: the reco
         (BEGINS.replace("50", "40"), None, {}, False),
         (BEGINS.replace("actions[0]", "actions[1]"), None, {}, False),
         (BEGINS.replace("actions[0]", "users[0]"), None, {}, False),
-        ("jd-intent-score: LogNotWhole: topic 'actions' was deleted and made anew since …", None, {}, False),
-        ("jd-intent-score: LogNotWhole: group 'group-x' has no offset of actions[0], but the …", None, {}, False),
+        ("jd-intent-score: topic 'actions' was deleted and made anew since …", None, {}, False),
+        ("jd-intent-score: group 'group-x' has no offset of actions[0], but the …", None, {}, False),
     ],
     ids=[
         "nothing held", "a snapshot that ends before", "a snapshot", "history that ends before", "history",
