@@ -172,14 +172,15 @@ class Lineages:
             LogNotWhole: records are in it of which the group says nothing: their scores would be published again.
         """
         missing = {partition: offset for partition, offset in held.items() if partition not in self._committed}
-        spans = self.topics.spans(missing)
+        spans, topics = self.topics.spans(missing), self._kafka.topics
         for partition, offset in sorted(missing.items()):
             if offset > spans[partition].low:
                 self._allow(
                     f"group {self._kafka.group_id!r} has no offset of {partition[0]}[{partition[1]}], but the snapshot "
                     f"has its records up to {offset}: the group was deleted, or expired (offsets.retention.minutes)",
                     "their scores would be published again. If the snapshot has all that was published, set the "
-                    f"group's offset: kafka-consumer-groups.sh --reset-offsets --to-offset {offset}",
+                    f"group's offset: kafka-consumer-groups.sh --reset-offsets --to-offset {offset}; likewise those of "
+                    f"{topics.users}, {topics.products} and {topics.comments}, whose dead letters would come again too",
                     anew=f"publish them again, from offset {spans[partition].low} on",
                 )
 

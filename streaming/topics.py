@@ -66,7 +66,7 @@ class Topics:
         topics = kafka.topics
         self._names = [topics.actions, topics.users, topics.products, topics.comments]
         self._kafka, self._waiting = kafka, waiting
-        self._admin = AdminClient(kafka.client(), logger=logging.getLogger("librdkafka"))
+        self._admin = self._client()
         self.known = self._described()
         self.cluster_id = str(self._retry(lambda: self._admin.list_topics(timeout=REQUEST_TIMEOUT_S)).cluster_id)
 
@@ -114,7 +114,7 @@ class Topics:
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
         low, end = (
-            self._retry(lambda at=at: self._offsets(wanted, at), waiting) if wanted else {}
+            self._retry(lambda at=at: self._offsets(self._client(), wanted, at), waiting) if wanted else {}
             for at in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
         )
         return {partition: Span(low[partition], end[partition]) for partition in low}
@@ -128,7 +128,8 @@ class Topics:
         group = self._kafka.group_id
 
         def ask() -> Any:
-            asked = self._admin.list_consumer_group_offsets(
+            admin = self._client()
+            asked = admin.list_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
             )
             return _result(asked[group]).topic_partitions
@@ -138,8 +139,15 @@ class Topics:
             (p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.error is None and p.offset >= 0
         }
 
-    def _offsets(self, wanted: list[TopicPartition], at: OffsetSpec) -> dict[tuple[str, int], int]:
-        asked = self._admin.list_offsets(
+    def _client(self) -> AdminClient:
+        """One that has lived through its broker's death is told nothing more by a group's coordinator, and asks the
+        leader of a partition with the former one's epoch, for ever (librdkafka 2.16): either is asked by a new one.
+        """
+        return AdminClient(self._kafka.client(), logger=logging.getLogger("librdkafka"))
+
+    @staticmethod
+    def _offsets(admin: AdminClient, wanted: list[TopicPartition], at: OffsetSpec) -> dict[tuple[str, int], int]:
+        asked = admin.list_offsets(
             dict.fromkeys(wanted, at), isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=REQUEST_TIMEOUT_S,
         )  # fmt: skip

@@ -3,9 +3,11 @@
     PYTHONPATH=.:tests python tests/chaos.py --rounds 30 [--only broker]
 
 A real Kafka, a real Triton and three real scorers over two partitions, which a supervisor starts again; a shop that
-sends actions, some of them poison, all the time; a `read_committed` subscriber. A round does one thing of `KINDS`, and
-waits until events that were sent afterwards are scored in each partition. At the end every record of the input topics
-is decoded and answered once more, by a store of its own, and compared with what the subscriber saw of it.
+sends actions, some of them poison, all the time, and another that sends them in transactions, of which it aborts some;
+a `read_committed` subscriber. A round does one thing of `KINDS`, and waits until events that were sent afterwards are
+scored in each partition. Where the log or the group is harmed (`harms`), scorers may refuse to go on, if they name what
+was harmed; then their operator does what they say. Last come partitions, for ever. At the end every record of the input
+topics is decoded and answered once more, by a store of its own, and compared with what the subscriber saw of it.
 """
 
 from __future__ import annotations
@@ -13,23 +15,29 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from fixtures_scorer import PARTITIONS
-from rig import Failed, Rig, Scorers, Slot, Subscriber, Traffic, Verdict, pipeline
+from harms import Harms
+from rig import Rig, Scorers, Slot, Subscriber, pipeline
+from traffic import Archive, Failed, Traffic, Upstream
+from verdict import Epoch, Verdict, judge
 
 SCORERS = 3
-PER_S = 150.0
-READY_S = 180.0
-RECOVERY_S_MAX = 120.0
+PER_S = 120.0
+UPSTREAM_PER_S = 30.0  # in transactions
+READY_S = 300.0
+RECOVERY_S_MAX = 240.0
 QUIET_S = (0.5, 3.0)  # between two rounds
-STOP_S_MAX = 30.0
+STOP_S_MAX = 60.0
 LOOK_S = 1.0  # between two looks at Triton, while events are waited for
 SILENCE_S_MAX = 20.0  # of a Triton that nobody holds back
 SNAPSHOT_S = 5.0
@@ -48,13 +56,18 @@ class Round:
 
 @dataclass
 class Chaos:
-    """What the rounds need; each method named in `KINDS` does one thing and returns when it is over."""
+    """What the rounds need; each method named in `KINDS` does one thing and returns when it is over.
+
+    Those that return a time (monotonic seconds) did it then, and have spent what came after on its remedy.
+    """
 
     rig: Rig
     scorers: Scorers
     traffic: Traffic
+    upstream: Upstream
     subscriber: Subscriber
     luck: random.Random
+    harms: Harms
     stops_s: list[float] = field(default_factory=list)
     triton_deaths: int = 0
 
@@ -103,6 +116,28 @@ class Chaos:
         time.sleep(1.0)
         self.rig.broker.start()
 
+    def upstream_left_open(self) -> None:
+        """A transaction of a shop's is open over something else, and ends late, or by the broker's patience."""
+        self.upstream.hold()
+        self.luck.choice((self.scorer_killed, self.all_scorers_killed, self.broker_killed, self.log_trimmed))()
+        time.sleep(self.luck.choice((0.0, 2.0, 5.0)))
+        self.upstream.release(die=self.luck.random() < 0.3)
+
+    def log_trimmed(self) -> float:
+        return self.luck.choice((self.harms.trim, self.harms.trim_and_kill))()
+
+    def log_trimmed_snapshots_damaged(self) -> float:
+        return self.harms.trim_and_damage()
+
+    def group_deleted(self) -> float:
+        return self.harms.delete_group()
+
+    def topic_made_anew(self) -> float:
+        return self.harms.make_anew(lambda _, since: [self.recovered(since)].clear())
+
+    def partitions_added(self) -> float:
+        return self.harms.add_partitions()
+
     def revive_triton(self, silent_s: float) -> None:
         """As its supervisor would: Triton's Python backend may crash by itself once it wakes up from a SIGSTOP."""
         if not self.rig.triton.process.running() or silent_s > SILENCE_S_MAX:
@@ -118,27 +153,29 @@ class Chaos:
             time.sleep(0.1)
         return self.luck.choice(running)
 
-    def recovered(self) -> float:
-        """Seconds from now until an event that is sent from now on is scored, in each partition."""
+    def recovered(self, since: float | None = None) -> float:
+        """Seconds from a time (now) until an event that was sent from then on is scored, in each partition."""
         now = looked = answered = time.monotonic()
-        while len([at for at in self.subscriber.newest.values() if at >= now]) < PARTITIONS:
+        since = now if since is None else since
+        while len([at for at in self.subscriber.newest.values() if at >= since]) < PARTITIONS:
             self.scorers.check()
+            self.harms.look()
             if time.monotonic() > looked + LOOK_S:
                 looked = time.monotonic()
                 if self.rig.triton.ready():
                     answered = looked
                 else:
                     self.revive_triton(looked - answered)
-            if self.subscriber.failure or self.traffic.failure:
-                raise Failed(f"{self.subscriber.failure or self.traffic.failure}")
+            if failure := self.subscriber.failure or self.traffic.failure or self.upstream.failure:
+                raise Failed(f"{failure}")
             if time.monotonic() - now > RECOVERY_S_MAX:
                 tails = "\n".join(slot.process.tail(15) for slot in self.scorers.slots)
                 raise Failed(f"no score for {RECOVERY_S_MAX:.0f} s\n{tails}")
             time.sleep(0.01)
-        return time.monotonic() - now
+        return time.monotonic() - since
 
 
-KINDS: dict[str, Callable[[Chaos], None]] = {
+KINDS: dict[str, Callable[[Chaos], float | None]] = {
     "scorer SIGKILL": Chaos.scorer_killed,
     "all scorers SIGKILL": Chaos.all_scorers_killed,
     "scorer SIGSTOP 1–14 s": Chaos.scorer_frozen,
@@ -147,13 +184,20 @@ KINDS: dict[str, Callable[[Chaos], None]] = {
     "broker and a scorer SIGKILL": Chaos.scorer_killed_while_the_broker_is_away,
     "Triton SIGKILL, started again": Chaos.triton_killed,
     "Triton SIGSTOP 1–12 s": Chaos.triton_frozen,
+    "upstream transaction open over another fault": Chaos.upstream_left_open,
+    "log trimmed": Chaos.log_trimmed,
+    "log trimmed, a scorer's snapshots damaged": Chaos.log_trimmed_snapshots_damaged,
+    "group deleted": Chaos.group_deleted,
+    "topic made anew": Chaos.topic_made_anew,
 }
+LAST = "partitions added"
+"""It cannot be undone: nothing flows again."""
 
 
 def drawn(luck: random.Random, word: str = "") -> Iterator[str]:
-    """All kinds whose names have this word, in another order each time."""
+    """All kinds whose names have this word (a regular expression), in another order each time."""
     while True:
-        names = [name for name in KINDS if word in name]
+        names = [name for name in KINDS if re.search(word, name)]
         luck.shuffle(names)
         yield from names
 
@@ -166,6 +210,7 @@ class Outcome:
         statuses: of the scorers that ended meanwhile.
         stops_s: how long each SIGTERM took.
         triton_deaths: how often Triton ended by itself.
+        refusals, remedies: see `Harms`.
     """
 
     rounds: list[Round]
@@ -173,6 +218,8 @@ class Outcome:
     statuses: list[int]
     stops_s: list[float]
     triton_deaths: int
+    refusals: Mapping[str, int]
+    remedies: Mapping[str, int]
 
 
 def chaos(folder: Path, rounds: int, seed: int, minutes: float, word: str = "") -> Outcome:
@@ -180,13 +227,15 @@ def chaos(folder: Path, rounds: int, seed: int, minutes: float, word: str = "") 
     luck = random.Random(seed)
     with pipeline(folder) as rig:
         traffic = Traffic(rig.stage, PER_S, seed)
+        upstream = Upstream(rig.stage, traffic, UPSTREAM_PER_S, seed + 1)
         subscriber = Subscriber(rig.stage, traffic)
+        epochs = [Epoch(0, Archive(rig.stage))]
         scorers = Scorers(
             rig.stage,
             folder,
             SCORERS,
             kafka=KAFKA,
-            snapshots={"every_s": 5.0},
+            snapshots={"every_s": SNAPSHOT_S},
             model={"timeout_s": 3.0, **rig.stage.values["model"]},
         )  # fmt: skip
         deadline = time.monotonic() + READY_S
@@ -197,29 +246,48 @@ def chaos(folder: Path, rounds: int, seed: int, minutes: float, word: str = "") 
             time.sleep(0.2)
         subscriber.start()
         traffic.start()
-        made = Chaos(rig, scorers, traffic, subscriber, luck)
+        upstream.start()
+        harms = Harms(rig, scorers, traffic, upstream, subscriber, luck, epochs)
+        made = Chaos(rig, scorers, traffic, upstream, subscriber, luck, harms)
         made.recovered()
-        done: list[Round] = []
-        end = time.monotonic() + minutes * 60
-        for number, kind in zip(range(rounds), drawn(luck, word), strict=False):
-            if time.monotonic() > end:
-                break
-            time.sleep(luck.uniform(*QUIET_S))
-            KINDS[kind](made)
-            done.append(Round(kind, made.recovered()))
-            print(f"{number + 1:3}  {kind:32} flows again after {done[-1].recovery_s:5.1f} s", flush=True)
+        done = do_rounds(made, rounds, minutes, word)
+        upstream.close()
         traffic.close()
         deadline = time.monotonic() + RECOVERY_S_MAX
-        while traffic.sent and time.monotonic() < deadline:
+        while traffic.sent and not harms.epoch.ended and time.monotonic() < deadline:
+            harms.look()
             time.sleep(0.1)
         time.sleep(2.0)  # what is published twice would show now
         statuses = [status for slot in scorers.slots for status in slot.statuses]
         ends = scorers.close()
+        harms.epoch.archive.wait(dict(enumerate(rig.stage.ends())))
+        harms.epoch.archive.close()
         subscriber.close()
         if any(ends):
             raise Failed(f"told to stop at the end, the scorers ended with {ends}")
         print("recomputing every score from the input topics", flush=True)
-        return Outcome(done, rig.judge(subscriber), statuses, made.stops_s, made.triton_deaths)
+        verdict = judge(rig, subscriber, epochs, traffic, upstream)
+        return Outcome(done, verdict, statuses, made.stops_s, made.triton_deaths, harms.refusals, harms.remedies)
+
+
+def do_rounds(made: Chaos, rounds: int, minutes: float, word: str) -> list[Round]:
+    """One after the other, until they or the minutes are over; then the one that is for ever."""
+    done: list[Round] = []
+    end = time.monotonic() + minutes * 60
+    last = bool(re.search(word, LAST))
+    for kind in islice(drawn(made.luck, word), rounds - last):
+        if time.monotonic() > end:
+            break
+        time.sleep(made.luck.uniform(*QUIET_S))
+        made.harms.look()
+        since = KINDS[kind](made)
+        done.append(Round(kind, made.recovered(since)))
+        print(f"{len(done):3}  {kind:44} flows again after {done[-1].recovery_s:5.1f} s", flush=True)
+    if last:
+        since = made.partitions_added()
+        done.append(Round(LAST, time.monotonic() - since))
+        print(f"{len(done):3}  {LAST:44} all have refused after {done[-1].recovery_s:5.1f} s", flush=True)
+    return done
 
 
 def report(outcome: Outcome, seconds: float) -> str:
@@ -227,12 +295,12 @@ def report(outcome: Outcome, seconds: float) -> str:
     rounds, verdict, statuses = outcome.rounds, outcome.verdict, outcome.statuses
     lines = [
         f"{len(rounds)} rounds in {seconds / 60:.0f} minutes, {SCORERS} scorers, {PARTITIONS} partitions, "
-        f"{PER_S:.0f} events/s.",
+        f"{PER_S:.0f} events/s and {UPSTREAM_PER_S:.0f} in transactions.",
         "",
         "| what | times | flows again after, median | longest |",
         "|---|---|---|---|",
     ]
-    for kind in KINDS:
+    for kind in (*KINDS, LAST):
         times = sorted(done.recovery_s for done in rounds if done.kind == kind)
         if times:
             lines.append(f"| {kind} | {len(times)} | {times[len(times) // 2]:.1f} s | {times[-1]:.1f} s |")
@@ -243,15 +311,24 @@ def report(outcome: Outcome, seconds: float) -> str:
         "|---|---|",
         f"| actions scored and recomputed | {verdict.actions:,} |",
         f"| dead letters | {verdict.dead:,} |",
+        f"| actions whose transactions were aborted: never scored | {verdict.aborted:,} |",
+        f"| of the scored, records that retention had taken by the end | {verdict.trimmed:,} |",
         f"| lost | {len(verdict.lost)} |",
         f"| doubled | {len(verdict.doubled)} |",
         f"| wrong | {len(verdict.wrong)} |",
         f"| out of order | {len(verdict.disordered)} |",
         f"| SIGTERM under load until the end of the process | {', '.join(f'{s:.1f}' for s in outcome.stops_s)} s |",
+        f"| refused to go on, naming the reason | {named(outcome.refusals)} |",
+        f"| what their operator did | {named(outcome.remedies)} |",
         f"| scorers that ended by themselves, by exit status | {by_itself or 'none'} |",
         f"| Triton crashed by itself, and was started again | {outcome.triton_deaths} |",
     ]
     return "\n".join(lines)
+
+
+def named(counts: Mapping[str, int]) -> str:
+    """What was how often."""
+    return ", ".join(f"{what} {count}" for what, count in sorted(counts.items())) or "none"
 
 
 def main() -> None:
@@ -259,7 +336,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no round after so long")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", choices=["", "scorer", "broker", "Triton"], help="what is killed")
+    parser.add_argument("--only", default="", help="only kinds whose names match this (log|group)")
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
     words = parser.parse_args()
     folder = words.folder.resolve()

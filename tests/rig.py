@@ -1,5 +1,5 @@
-"""The whole pipeline as processes, for `chaos` and `soak`: Kafka, Triton, scorers that are started again, traffic, a
-subscriber, and a verdict that recomputes every score from the input topics.
+"""The whole pipeline as processes, for `chaos` and `soak`: Kafka, Triton, scorers that are started again, and a
+subscriber. What is sent is in `traffic`, what has to come of it in `verdict`.
 
 The model is the tests' own (`fixtures_scorer.ANSWER`), behind a real Triton: its answer hashes all columns, so that one
 wrong feature anywhere is another probability.
@@ -9,171 +9,64 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
+import random
+import re
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP, Signals
 from typing import Any
 
-import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from fixtures_scorer import (
-    PARTITIONS,
-    REPOSITORY,
-    START_MS,
-    Shop,
-    Stage,
-    answers,
-    loaded_store,
-    probabilities,
-    save_artifact,
-)  # fmt: skip
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from fixtures_scorer import PARTITIONS, REPOSITORY, Shop, Stage, answers, save_artifact
+from traffic import EPOCH, Failed, Traffic, epoch_of
 
 from batch.encode import fit
 from deploy.kafka.broker import Broker
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 from streaming.encode import Encoder
-from streaming.event import action_columns, action_decoder, dimension_columns, dimension_decoders
 
-__all__ = ["Rig", "Scorers", "Subscriber", "Traffic", "Verdict", "pipeline"]
+__all__ = ["NOT_WHOLE", "Rig", "Scorers", "Slot", "Subscriber", "damage", "pipeline"]
 
 RESTART_S = 0.5  # a supervisor's pause before it starts a process again
-RECOMPUTE_ROWS = 37  # a batch of the verdict: another size than any batch of the scorers
-STOP_S = 30.0
-LATE_MS = 86_400_000
-POISON_SHARE = 0.01
-COMMENT_SHARE = 0.002
-
-
-class Failed(Exception):
-    """The pipeline cannot be judged: something died that nothing starts again."""
-
-
-class Traffic:
-    """A shop that sends `per_s` actions a second, some of them poison, on a thread of its own, until `close`.
-
-    Args:
-        users: among whom actions are drawn.
-        now: events happen when they are sent (some a day before), not in 2016.
-
-    Attributes:
-        sent: request id → when it was handed to the producer (monotonic seconds); taken out by whoever sees its score.
-        actions, poison, comments: how many were sent of each.
-    """
-
-    def __init__(self, stage: Stage, per_s: float, seed: int, users: int = 40, now: bool = False) -> None:
-        self.sent: dict[str, float] = {}
-        self.actions = self.poison = self.comments = 0
-        self._stage, self._per_s, self._users, self._now = stage, per_s, users, now
-        self._random = np.random.default_rng(seed)
-        self._producer = Producer(
-            {
-                "bootstrap.servers": stage.bootstrap, "enable.idempotence": True, "linger.ms": 2,
-                "partitioner": "murmur2_random", "message.timeout.ms": 300_000, "log_level": 0,
-            }
-        )  # fmt: skip
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send, name="traffic", daemon=True)
-        self.failure: BaseException | None = None
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Sends no more; all that was sent is on the broker.
-
-        Raises:
-            Failed: it is not.
-        """
-        self._stop.set()
-        self._thread.join()
-        if left := self._producer.flush(120):
-            raise Failed(f"the broker did not take {left} messages")
-        if self.failure is not None:
-            raise Failed(f"the traffic failed: {self.failure}") from self.failure
-
-    def _send(self) -> None:
-        try:
-            started, number = time.monotonic(), 0
-            event_ms = START_MS
-            while not self._stop.is_set():
-                due = int((time.monotonic() - started) * self._per_s)
-                while number < due:
-                    event_ms += int(self._random.integers(0, 3)) * 40_000
-                    if self._now:
-                        event_ms = int(time.time() * 1000)
-                    self._one(number, event_ms)
-                    number += 1
-                self._producer.poll(0.005)
-        except BaseException as error:
-            self.failure = error
-
-    def _one(self, number: int, event_ms: int) -> None:
-        random, topics = self._random, self._stage.topics
-        user, luck = str(int(random.integers(0, self._users))), random.random()
-        late = int(random.integers(0, LATE_MS)) if random.random() < 0.1 else 0
-        request_id = f"r{number}"
-        action = {
-            "user_id": user, "sku_id": str(int(random.integers(0, 12))), "time": event_ms - late,
-            "type": str(int(random.integers(1, 7))), "model_id": str(int(random.integers(0, 4))), "cate": "8",
-            "br": str(int(random.integers(0, 5))), "request_id": request_id,
-        }  # fmt: skip
-        value = json.dumps(action).encode()
-        if luck < POISON_SHARE:
-            self.poison += 1
-            self._produce(topics["actions"], user, value[: int(random.integers(0, len(value)))])
-            return
-        if luck < POISON_SHARE + COMMENT_SHARE:  # nobody looks at it: no feature depends on when it comes
-            self.comments += 1
-            self._produce(topics["comments"], "nobody's", b"{" if self.comments % 2 else _comment("nobody's"))
-        self.actions += 1
-        self.sent[request_id] = time.monotonic()
-        self._produce(topics["actions"], user, value)
-
-    def _produce(self, topic: str, key: str, value: bytes) -> None:
-        while True:
-            try:
-                return self._producer.produce(topic, value, key)
-            except BufferError:  # the broker is away: wait for room
-                self._producer.poll(0.1)
-
-
-def _comment(sku_id: str) -> bytes:
-    row = {
-        "sku_id": sku_id, "ingestionTime": START_MS, "dt": 0, "comment_num": 1, "has_bad_comment": "0",
-        "bad_comment_rate": 0.5,
-    }  # fmt: skip
-    return json.dumps(row).encode()
+STOP_S = 60.0
+NOT_WHOLE = re.compile(
+    r"are gone|is gone|begins at|holds \d+ to|made anew|was deleted|partitions and has|has no offset of|history reaches"
+)
+"""What a scorer says at its end when it refuses to score from a hole."""
 
 
 class Subscriber:
     """Another system that reads scores: `read_committed`, from the start of both topics, on a thread of its own.
 
     Attributes:
-        scores: ce_id (topic[partition]@offset of the action) → probability. Empty with `keep` False.
-        dead: (topic, partition, offset) of the dead letters' records.
+        scores: (epoch, ce_id) → request id and probability; ce_id is topic[partition]@offset of the action. Empty with
+            `keep` False.
+        dead: (epoch, topic, partition, offset) of the dead letters' records; the epoch of dimension rows is 0.
         doubled: ce_ids and places that came again.
         disordered: ce_ids that came after a later one of their partition.
         seen: scores so far.
         latency_ms: of the scores since it was last emptied.
         newest: partition of the actions → when its newest score's action was sent (monotonic seconds).
+        covered: (topic, partition) that is read → up to where.
     """
 
     def __init__(self, stage: Stage, traffic: Traffic, keep: bool = True) -> None:
-        self.scores: dict[str, float] = {}
-        self.dead: set[tuple[str, int, int]] = set()
+        self.scores: dict[tuple[int, str], tuple[str, float]] = {}
+        self.dead: set[tuple[int, str, int, int]] = set()
         self.doubled: list[str] = []
         self.disordered: list[str] = []
         self.seen = 0
         self.latency_ms: list[float] = []
         self.newest: dict[int, float] = {}
+        self.covered: dict[tuple[str, int], int] = {}
         self.failure: BaseException | None = None
-        self._highest: dict[str, int] = {}
+        self._highest: dict[tuple[int, str], int] = {}
         self._stage, self._traffic, self._keep = stage, traffic, keep
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="subscriber", daemon=True)
@@ -187,12 +80,24 @@ class Subscriber:
         if self.failure is not None:
             raise Failed(f"the subscriber failed: {self.failure}") from self.failure
 
+    def answered_to(self, epoch: int) -> dict[int, int]:
+        """Of each partition of the actions the offset behind the last record that was scored or is a dead letter."""
+        ends = dict.fromkeys(range(PARTITIONS), 0)
+        for of, where in list(self._highest):
+            if of == epoch:
+                number = int(where[where.index("[") + 1 : -1])
+                ends[number] = max(ends[number], self._highest[of, where] + 1)
+        for of, topic, number, offset in list(self.dead):
+            if of == epoch and topic == self._stage.topics["actions"]:
+                ends[number] = max(ends[number], offset + 1)
+        return ends
+
     def _follow(self) -> None:
         consumer = Consumer(
             {
                 "bootstrap.servers": self._stage.bootstrap, "group.id": "subscriber", "enable.auto.commit": False,
                 "isolation.level": "read_committed", "auto.offset.reset": "error", "fetch.wait.max.ms": 10,
-                "log_level": 0,
+                "enable.partition.eof": True, "log_level": 0,
             }
         )  # fmt: skip
         topics = self._stage.topics
@@ -202,8 +107,12 @@ class Subscriber:
             while not self._stop.is_set():
                 for message in consumer.consume(1000, 0.05):
                     error = message.error()
+                    place = (message.topic() or "", message.partition() or 0)
                     if error is None:
                         self._take(message, topics["dead_letters"])
+                        self.covered[place] = (message.offset() or 0) + 1
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        self.covered[place] = max(self.covered.get(place, 0), message.offset() or 0)
                     elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
                         raise KafkaException(error)  # noqa: TRY301 - told by `close`
         except BaseException as error:
@@ -215,25 +124,28 @@ class Subscriber:
         headers: dict[str, Any] = dict(message.headers() or [])
         if message.topic() == dead_letters:
             partition, offset = (int(headers[f"__connect.errors.{part}"]) for part in ("partition", "offset"))
-            place = (headers["__connect.errors.topic"].decode(), partition, offset)
+            topic = headers["__connect.errors.topic"].decode()
+            place = (int(headers.get(EPOCH, b"0")), topic, partition, offset)
             if place in self.dead:
                 self.doubled.append(str(place))
             self.dead.add(place)
             return
         ce_id = headers["ce_id"].decode()
         score = json.loads(message.value() or b"")
-        where, _, at = ce_id.partition("@")
-        if self._highest.get(where, -1) >= int(at):
+        request_id, probability = score["request_id"], score["purchase_probability"]
+        epoch, (where, _, at) = epoch_of(request_id), ce_id.partition("@")
+        if self._highest.get((epoch, where), -1) >= int(at):
             self.disordered.append(ce_id)
-        self._highest[where] = max(int(at), self._highest.get(where, -1))
-        if self._keep:
-            if ce_id in self.scores:
-                self.doubled.append(ce_id)
-            self.scores[ce_id] = score["purchase_probability"]
+        self._highest[epoch, where] = max(int(at), self._highest.get((epoch, where), -1))
         self.seen += 1
-        sent = self._traffic.sent.pop(score["request_id"], None)
-        if sent is None:
+        sent = self._traffic.sent.pop(request_id, None)
+        if self._keep:
+            if (epoch, ce_id) in self.scores:
+                self.doubled.append(ce_id)
+            self.scores[epoch, ce_id] = request_id, probability
+        elif sent is None:
             self.doubled.append(ce_id)
+        if sent is None:  # an upstream transaction of unknown outcome: the verdict tells
             return
         self.latency_ms.append((time.monotonic() - sent) * 1000)
         number = int(where[where.index("[") + 1 : -1])
@@ -250,8 +162,16 @@ class Slot:
     process: Process
     stopped: bool = False
     """SIGSTOPped: it hangs on purpose."""
+    held: bool = False
+    """Not started again, until `Scorers.start`."""
+    over: bool = False
+    """Its process has ended, and was taken note of."""
+    refusal: str = ""
+    """Why it refuses to go on; it is held then."""
     statuses: list[int] = field(default_factory=list)
     """How its processes ended."""
+    log_from: int = 0
+    """Where its process's part of the log begins."""
 
     def answers(self, path: str) -> bool:
         """Does it say yes to `/readyz` or `/healthz`?"""
@@ -261,32 +181,41 @@ class Slot:
         except OSError:  # HTTPError is one
             return False
 
+    def last_words(self) -> str:
+        """The line in which its process has said why it ends."""
+        with self.process.log.open("rb") as log:
+            log.seek(self.log_from)
+            lines = log.read().decode(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.startswith("jd-intent-score: ")), "")
+
 
 class Scorers:
     """Scorer processes; `tend` starts those again that ended, as a supervisor does, from a thread of its own.
 
+    One that refuses to go on because the log is not whole is not started again: that is its operator's turn.
+
     Args:
         count: how many.
+
+    Attributes:
+        passing: words of a wrong configuration that pass by themselves; else that is a failure.
     """
 
     def __init__(self, stage: Stage, folder: Path, count: int, **tables: dict[str, Any]) -> None:
-        self._folder = folder
+        self._stage, self._folder, self._tables = stage, folder, tables
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self.passing: Callable[[str], bool] = lambda _: False
+        self.failure = ""
         self.slots: list[Slot] = []
+        self.snapshots = folder / "snapshots"
         for number in range(count):
             instance, port = f"scorer-{number + 1}", free_ports(1)[0]
-            home = folder / instance
-            home.mkdir()
-            kafka = {**stage.values["kafka"], **tables.get("kafka", {}), "instance_id": instance}
-            settings = {**tables, "kafka": kafka, "http": {"port": port}, "log": {"format": "json"}}
-            if "snapshots" in tables:
-                settings["snapshots"] = {**tables["snapshots"], "folder": str(folder / "snapshots")}
-            file = stage.file(home, **settings)
-            self.slots.append(Slot(instance, file, port, self._start(instance, file)))
+            (folder / instance).mkdir()
+            file = self._file(instance, port)
+            self.slots.append(Slot(instance, file, port, self._started(instance, file)))
         self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
         self._thread.start()
-        self.failure = ""
 
     def ready(self) -> int:
         """How many say that they are ready."""
@@ -297,11 +226,47 @@ class Scorers:
         with self._lock:
             return [slot for slot in self.slots if slot.process.running() and not slot.stopped]
 
-    def signal(self, slot: Slot, number: signal.Signals) -> None:
+    def refused(self) -> list[Slot]:
+        """Those that wait for their operator."""
+        return [slot for slot in self.slots if slot.refusal]
+
+    def signal(self, slot: Slot, number: Signals) -> None:
         """To one scorer."""
         with self._lock, contextlib.suppress(ProcessLookupError):
             slot.process.popen.send_signal(number)
-            slot.stopped = number == signal.SIGSTOP
+            slot.stopped = number == SIGSTOP
+
+    def hold(self, slot: Slot, number: Signals) -> None:
+        """Ends a scorer, and does not start it again before `start`.
+
+        Raises:
+            Failed: it does not end.
+        """
+        with self._lock:
+            slot.held = True
+        self.signal(slot, number)
+        deadline = time.monotonic() + STOP_S
+        while not slot.over:
+            if time.monotonic() > deadline:
+                raise Failed(f"{slot.instance} was told to stop {STOP_S:.0f} s ago: {slot.process.tail()}")
+            time.sleep(0.02)
+
+    def configure(self, **tables: dict[str, Any]) -> None:
+        """Other settings, from each scorer's next start on."""
+        for name, keys in tables.items():
+            self._tables[name] = {**self._tables.get(name, {}), **keys}
+        for slot in self.slots:
+            slot.file = self._file(slot.instance, slot.port)
+
+    def start(self, slot: Slot, **once: dict[str, Any]) -> None:
+        """Starts one that is held.
+
+        Args:
+            once: settings of this start only.
+        """
+        file = slot.file if not once else self._file(slot.instance, slot.port, "once", **once)
+        with self._lock:
+            self._start(slot, file)
 
     def wait_ended(self, slot: Slot, timeout_s: float) -> float:
         """Seconds until the process that runs now has ended.
@@ -317,14 +282,15 @@ class Scorers:
         return time.monotonic() - started
 
     def close(self) -> list[int]:
-        """SIGTERM to all; their statuses."""
+        """SIGTERM to all; the statuses of those that were not held."""
         self._stop.set()
         self._thread.join()
-        for slot in self.slots:
-            self.signal(slot, signal.SIGCONT)
+        flowing = [slot for slot in self.slots if not slot.held]
+        for slot in flowing:
+            self.signal(slot, SIGCONT)
             slot.process.popen.terminate()
         # Not twice: a second SIGTERM may meet an interpreter that has put its handlers away.
-        return [slot.process.popen.wait(STOP_S) for slot in self.slots]
+        return [slot.process.popen.wait(STOP_S) for slot in flowing]
 
     def check(self) -> None:
         """
@@ -334,36 +300,42 @@ class Scorers:
         if self.failure:
             raise Failed(self.failure)
 
-    def _start(self, instance: str, file: Path) -> Process:
+    def _file(self, instance: str, port: int, folder: str = "", **once: dict[str, Any]) -> Path:
+        home = self._folder / instance / folder
+        home.mkdir(exist_ok=True)
+        tables = {name: {**self._tables.get(name, {}), **once.get(name, {})} for name in {*self._tables, *once}}
+        kafka = {**self._stage.values["kafka"], **tables.get("kafka", {}), "instance_id": instance}
+        settings = {**tables, "kafka": kafka, "http": {"port": port}, "log": {"format": "json"}}
+        if "snapshots" in tables:
+            settings["snapshots"] = {**tables["snapshots"], "folder": str(self.snapshots)}
+        return self._stage.file(home, **settings)
+
+    def _started(self, instance: str, file: Path) -> Process:
         argv = [sys.executable, "-m", "streaming", "run", "-c", str(file)]
         return Process(instance, argv, self._folder / instance / "scorer.log", cwd=REPOSITORY)
+
+    def _start(self, slot: Slot, file: Path) -> None:
+        slot.log_from = slot.process.log.stat().st_size
+        slot.process = self._started(slot.instance, file)
+        slot.stopped = slot.held = slot.over = False
+        slot.refusal = ""
 
     def _tend(self) -> None:
         while not self._stop.wait(RESTART_S):
             for slot in self.slots:
                 status = slot.process.popen.poll()
-                if status is None:
+                if status is None or slot.over:
                     continue
                 slot.statuses.append(status)
-                if status in (1, 2, 3):
+                words = slot.last_words()
+                if status in (1, 2, 3) and not self.passing(words):
                     self.failure = f"{slot.instance} ended with status {status}: {slot.process.tail(60)}"
                 with self._lock:
-                    slot.process, slot.stopped = self._start(slot.instance, slot.file), False
-
-
-@dataclass
-class Verdict:
-    """Every record of `user-actions` and `comments` beside what the subscriber saw of it."""
-
-    actions: int = 0
-    dead: int = 0
-    lost: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    disordered: list[str] = field(default_factory=list)
-
-    def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.wrong or self.disordered) and self.actions > 0
+                    if status == 5 and NOT_WHOLE.search(words):
+                        slot.refusal, slot.held = words, True
+                    slot.over = True
+                    if not slot.held:
+                        self._start(slot, slot.file)
 
 
 @dataclass
@@ -377,59 +349,19 @@ class Rig:
     triton: Triton
     shop: Shop
 
-    def records(self, topic: str) -> Iterator[list[Message]]:
-        """Each partition of an input topic, whole."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.stage.bootstrap, "group.id": "verdict", "enable.auto.commit": False,
-                "auto.offset.reset": "error", "enable.partition.eof": True,
-            }
-        )  # fmt: skip
-        name = self.stage.topics[topic]
-        try:
-            for partition in sorted(consumer.list_topics(name, timeout=30).topics[name].partitions):
-                consumer.assign([TopicPartition(name, partition, 0)])
-                records: list[Message] = []
-                while True:
-                    messages = consumer.consume(10_000, 1.0)
-                    records += [message for message in messages if message.error() is None]
-                    if any(m.error() and m.error().code() == KafkaError._PARTITION_EOF for m in messages):  # type: ignore[union-attr]
-                        break
-                yield records
-        finally:
-            consumer.close()
 
-    def judge(self, subscriber: Subscriber) -> Verdict:
-        """Recomputes every score from the input topics, in their order, with a store of its own, and compares."""
-        verdict = Verdict(doubled=subscriber.doubled, disordered=subscriber.disordered)
-        store, decoder = loaded_store(), action_decoder(65_536, 300)
-        refused: set[tuple[str, int, int]] = set()
-        for topic, table in (("users", "bo_user"), ("products", "bo_product"), ("comments", "bo_comment")):
-            decode = dimension_decoders(65_536, 300)[table].decode_all
-            for records in self.records(topic):
-                rows, _, bad = decode(records)  # type: ignore[arg-type]  # messages without errors are records
-                refused |= {(r.topic(), r.partition(), r.offset()) for r, _ in bad}
-                store.restore({table: dimension_columns(table, rows)}, None)
-        for records in self.records("actions"):
-            for at in range(0, len(records), RECOMPUTE_ROWS):
-                events, good, bad = decoder.decode_all(records[at : at + RECOMPUTE_ROWS])  # type: ignore[arg-type]
-                refused |= {(r.topic(), r.partition(), r.offset()) for r, _ in bad}
-                if not events:
-                    continue
-                truth = probabilities(self.encoder.encode(store.answer({}, action_columns(events)))).tolist()
-                for record, probability in zip(good, truth, strict=True):
-                    ce_id = f"{record.topic()}[{record.partition()}]@{record.offset()}"
-                    verdict.actions += 1
-                    if ce_id not in subscriber.scores:
-                        verdict.lost.append(ce_id)
-                    elif subscriber.scores[ce_id] != probability:
-                        verdict.wrong.append(ce_id)
-        verdict.dead = len(refused)
-        verdict.lost += [str(place) for place in sorted(refused - subscriber.dead)]
-        verdict.wrong += [str(place) for place in sorted(subscriber.dead - refused)]
-        if extra := len(subscriber.scores) - verdict.actions + sum("@" in place for place in verdict.lost):
-            verdict.wrong.append(f"{extra} scores of no action")
-        return verdict
+def damage(snapshot: Path, luck: random.Random) -> None:
+    """Cuts, changes or removes one of its files."""
+    file = luck.choice(sorted(snapshot.iterdir()))
+    content = bytearray(file.read_bytes())
+    match luck.choice(("cut", "changed", "gone")):
+        case "cut":
+            file.write_bytes(content[: len(content) // 2])
+        case "changed":
+            content[luck.randrange(len(content))] ^= 0x10
+            file.write_bytes(content)
+        case _:
+            file.unlink()
 
 
 @contextlib.contextmanager

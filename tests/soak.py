@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from fixtures_scorer import REPOSITORY
-from rig import Failed, Scorers, Subscriber, Traffic, pipeline
+from rig import Scorers, Subscriber, pipeline
+from traffic import Failed, Traffic
 
 LIVE = "5m"
 INDEXES = {

@@ -260,6 +260,12 @@ def does_not_compare_what_the_group_has_noted(scorer: Scorer) -> None:
     change(scorer.lineages, "look", lambda waiting: None)
 
 
+def forgets_a_topic_with_its_offsets(scorer: Scorer) -> None:
+    notes = scorer.topics.notes
+    actions = scorer.source.topic
+    change(scorer.topics, "notes", lambda waiting: {p: of for p, of in notes(waiting).items() if p[0] == actions})
+
+
 def publishes_again_what_the_group_has_forgotten(scorer: Scorer) -> None:
     change(scorer.lineages, "forgotten", lambda held: None)
 
@@ -297,6 +303,7 @@ HARMS: dict[Callable[[Scorer], None], str] = {
     begins_at_the_first_record_that_is_left: "retention",
     does_not_ask_whether_the_topic_is_the_same: "topic made anew",
     does_not_compare_what_the_group_has_noted: "partition added",
+    forgets_a_topic_with_its_offsets: "topic made anew",
     publishes_again_what_the_group_has_forgotten: "group deleted",
 }
 """What has to be done to the log, so that it shows."""
@@ -338,6 +345,7 @@ SNAPSHOTS = {
         begins_at_the_first_record_that_is_left,
         does_not_ask_whether_the_topic_is_the_same,
         does_not_compare_what_the_group_has_noted,
+        forgets_a_topic_with_its_offsets,
         publishes_again_what_the_group_has_forgotten,
     ],
 )
