@@ -261,8 +261,13 @@ class ActionSource:
                 "records between are gone"
             )
         if held is None:
-            held = self._lineages.begin(partition, span)
+            try:
+                held = self._lineages.begin(partition, span)
+            except LogNotWhole:
+                self._topics.check()  # if the topic was made anew meanwhile, that is what has to be said
+                raise
             if held > target:
+                self._topics.check()
                 raise LogNotWhole(
                     f"history reaches to {place(*partition, held)}, but records from {target} on are not scored yet: "
                     "they would be in their own windows; give a history that ends before them"
