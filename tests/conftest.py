@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy.kafka.broker import Broker
 
@@ -20,6 +21,17 @@ def shared(name: str, what: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{what} not at {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """What a command under test makes of the log ends with the test: its streams are closed then."""
+    before, configured = structlog.get_config(), structlog.is_configured()
+    yield
+    if configured:
+        structlog.configure(**before)
+    else:
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -244,7 +244,7 @@ def test_a_commit_that_hangs_in_librdkafka_ends_the_process_for_its_supervisor(
     argv = [sys.executable, "-c", HANGING, str(file), "commit_transaction"]
     with Process("hanging", argv, tmp_path / "scorer.log", cwd=REPOSITORY) as process:
         assert process.popen.wait(120) == 5, process.tail()
-    assert "TransactionFatal: commit_transaction does not return" in process.tail(3)
+    assert "commit_transaction does not return" in process.tail(3)
     assert 0 < sum(stage.committed()) < len(shop.actions)
     with running(stage.config(), scorer_encoder):
         check(stage.collect(len(shop.actions)), truth)

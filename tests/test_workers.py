@@ -101,7 +101,7 @@ def test_what_no_restart_mends_stops_all_with_its_status(stage: Stage, tmp_path:
     file = stage.file(tmp_path, model={"artifact": str(tmp_path / "nowhere")}, log={"format": "json"})
     with start(file, tmp_path) as supervisor:
         assert supervisor.popen.wait(120) == 3
-    assert "WorkerFailed: worker" in supervisor.tail()
+    assert "jd-intent-score: worker" in supervisor.tail()
     assert events(tmp_path, "worker died") == []
 
 
