@@ -61,6 +61,7 @@ __all__ = ["Batch", "Scorer"]
 HEIRS_MAX = 10  # producers that hang and are left behind, each with its threads: then a restart cleans up
 ABORTS_MAX = 10  # in a row, with backoff: about half a minute; then a restart is the better try
 MARKERS_S = 1.0  # how often, at most, offsets are committed behind which there was no record
+RENEW_S = 3600.0  # how often the offsets of the dimension topics are committed again
 REPORT_S = 1.0  # how often lag, sizes and readiness are brought up to date
 STOP_S = 3.0  # for how long a transaction under way is waited for once the process is told to stop
 SLOW_S = 0.2  # a model that takes longer is waited for beside the polls that keep the consumer in its group
@@ -191,6 +192,7 @@ class Scorer:
         self._aborts = 0
         self._reported = 0.0
         self._passed = 0.0
+        self._renewed = time.monotonic()
         self._asked: Asked | None = None
         self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
 
@@ -313,10 +315,7 @@ class Scorer:
         touched = {(self.source.topic, record.partition()) for record in records}
         batch.ends = {partition: self.source.positions[partition] for partition in touched}
         batch.after = self.stand()
-        if self.owns_dimensions():
-            committed = self.dimensions.committed
-            # Only forward: while a rebuild reads these topics anew, it is behind what the group has published already.
-            batch.ends.update({p: o for p, o in self.dimensions.positions.items() if o > committed.get(p, 0)})
+        batch.ends.update(self.dimension_ends())
         for topic in {record.topic() for record in dimension_records}:
             self.metrics.events.labels(topic).inc(sum(record.topic() == topic for record in dimension_records))
         self.metrics.events.labels(self.source.topic).inc(len(records))
@@ -447,12 +446,12 @@ class Scorer:
 
         Else, when retention has emptied the log, nobody could tell whether it was records that lay there.
         """
-        ends = self.source.markers()
+        ends = self.source.markers() | self.dimension_ends(only_renew=True)
         if ends and (self.stop.is_set() or time.monotonic() - self._passed > MARKERS_S):
             self._passed = time.monotonic()
             batch = self.batch()
             batch.ends = ends
-            self.source.positions.update(ends)
+            self.source.positions.update({p: end for p, end in ends.items() if p[0] == self.source.topic})
             batch.after = self.stand()
             self.publish(batch, None)
 
@@ -606,6 +605,28 @@ class Scorer:
     def owns_dimensions(self) -> bool:
         """Every scorer reads the dimension topics; the one that has partition 0 publishes their dead letters."""
         return (self.source.topic, 0) in self.source.positions
+
+    def dimension_ends(self, *, only_renew: bool = False) -> Positions:
+        """The offsets of the dimension topics to commit with a batch, by the scorer that publishes their dead letters.
+
+        The group is not subscribed to these topics, so Kafka forgets their offsets `offsets.retention.minutes` (7 days)
+        after they were committed last, whoever is alive: they are committed again every `RENEW_S`, moved or not.
+
+        Args:
+            only_renew: nothing before it is time for that.
+        """
+        if not self.owns_dimensions():
+            return {}
+        due = time.monotonic() - self._renewed > RENEW_S
+        if only_renew and not due:
+            return {}
+        committed = self.dimensions.committed
+        # Only forward: while a rebuild reads these topics anew, it is behind what the group has published already.
+        moved = {p: o for p, o in self.dimensions.positions.items() if o > committed.get(p, 0)}
+        if not due:
+            return moved
+        self._renewed = time.monotonic()
+        return {p: committed.get(p, 0) for p in self.dimensions.positions} | moved
 
     def owned(self, refused: list[tuple[Record, BadEvent]]) -> list[tuple[Record, BadEvent]]:
         """Those dead letters of dimension topics that are this scorer's to publish, and were not published yet."""
