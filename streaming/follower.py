@@ -203,17 +203,19 @@ class Follower:
                 if self._stop.is_set():
                     return
             reader.assign(starts)
-            looked = time.monotonic()
+            asked, looked = topics.ask(), time.monotonic()
             while not self._stop.is_set():
                 records = refused.drop(reader.read(batch.messages_max, batch.poll_ms / 1000))
                 if records:
                     self._apply(records)
-                if time.monotonic() - looked > LOOK_S or not (records or self._caught_up):
-                    looked = time.monotonic()
-                    topics.check()
+                # While Kafka is away it goes on with what it has: nothing is waited for here.
+                if time.monotonic() - looked > LOOK_S and asked.look():
+                    asked, looked = topics.ask(), time.monotonic()
                 if not self._caught_up:
                     # Up to where the log went at the start; a tail of transaction markers shows as an end only.
                     self._left = sum(max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended.keys())
+                    if self._left == 0:
+                        topics.check()  # all of it was of these topics
                     self._caught_up = self._left == 0
                     if self._caught_up:
                         _log.info("the state is there", skipped=self._skipped, tables=dict(self._store.sizes()))

@@ -5,7 +5,8 @@ beginning (offset 0), from where history ends, or from where a snapshot stands. 
 log; then only history or a snapshot can bring what was there. Beside each offset that it commits, the group notes what
 its state was made of: a `Lineage`. A later start compares, and refuses where it could only score from a hole:
 
-    a log that begins later than the state's lineage, with the same history    records are missing in it
+    a log that begins later than the state's lineage, and no history that       records are missing in it
+        says that it reaches so far
     another topic id beside the offset                                          the topic was made anew
     another number of partitions                                                users were moved away from their rows
     no offset in the group, but a snapshot that stands behind records           their scores would be published again
@@ -79,7 +80,7 @@ class Lineage:
 
 @dataclass(frozen=True)
 class History:
-    """The history folder: a digest of all its files, and up to where it says that it reaches."""
+    """The history folder: a digest of its data and offsets.json, and up to where it says that it reaches."""
 
     digest: str
     offsets: Mapping[Partition, int]
@@ -119,6 +120,7 @@ class Lineages:
         self.noted: dict[Partition, Lineage] = {}
         self._committed: set[Partition] = set()
         self._since: dict[Partition, int] = {}
+        self._made_anew = False  # the topic of actions was, and that was allowed
 
     def look(self, waiting: Waiting | None = None) -> None:
         """Reads the group's notes.
@@ -144,6 +146,7 @@ class Lineages:
                 "what was in it is gone, and windows would lack it",
                 anew="begin with the first record of the new topic",
             )
+            self._made_anew = True
         # Who has let partitions be added has noted it beside the first offset that it has committed since.
         if of_now and (before := max(note.partitions for note in of_now)) != now.partitions:
             self._allow(
@@ -181,7 +184,11 @@ class Lineages:
                     "their scores would be published again. If the snapshot has all that was published, set the "
                     f"group's offset: kafka-consumer-groups.sh --reset-offsets --to-offset {offset}; likewise those of "
                     f"{topics.users}, {topics.products} and {topics.comments}, whose dead letters would come again too",
-                    anew=f"publish them again, from offset {spans[partition].low} on",
+                    anew=(
+                        f"publish them again, from offset {spans[partition].low} on"
+                        if self._kafka.start == "earliest"
+                        else f"begin at the end of the topic, {spans[partition].end} (kafka.start)"
+                    ),
                 )
 
     def begin(self, partition: Partition, span: Span) -> int:
@@ -191,18 +198,32 @@ class Lineages:
             LogNotWhole: what lies before the log's first offset is nowhere.
         """
         low, noted = span.low, self.of_topic(partition)
-        reaches = self.history.offsets.get(partition)
-        if reaches is not None and low <= reaches <= span.end:
+        # What a history says of a topic that was made anew since, it says of the former one.
+        reaches = None if self._made_anew else self.history.offsets.get(partition)
+        if noted is not None and noted.history == self.history.digest and low <= noted.since:
+            since = noted.since  # the same history and the same log as the published scores were made with
+        elif reaches is not None and low <= reaches <= span.end:
             since = reaches
-        elif reaches is None and (low == 0 or self._as_noted(noted, low) or self._newly_given(noted)):
-            since = low if noted is None or not self._as_noted(noted, low) else noted.since
-        else:
-            since, hole = low, self._hole(partition, span, noted)
-            self._allow(hole, f"windows would lack their rows. {REMEDY}", "let them begin empty now", empty=True)
-        if low and reaches is None and self._newly_given(noted):
+        elif reaches is None and low == 0:
+            since = 0
+        elif reaches is None and noted is None and self.history.digest:
+            since = low
             _log.warning("history is taken to hold what the log does not", at=place(*partition, low))
+        else:
+            since = low
+            self._allow(
+                self._hole(partition, span, reaches), f"windows would lack their rows. {REMEDY}",
+                "let them begin empty now", empty=True,
+            )  # fmt: skip
         self._since[partition] = since
         return since
+
+    def gap(self, partition: Partition, held: int, low: int) -> bool:
+        """May rows between those that are held and the log's first offset be missing?"""
+        if not (self._kafka.begin_anew or self._store.windows_may_start_empty):
+            return False
+        _log.warning("goes on without the rows between, as it was told to", at=place(*partition, held), begins=low)
+        return True
 
     def read_again(self) -> None:
         """Reads the history folder again: it may hold by now what retention has taken from the log."""
@@ -229,23 +250,17 @@ class Lineages:
         """These were committed, with their lineage."""
         self.noted.update({partition: self.now(partition) for partition in positions})
 
-    def _as_noted(self, noted: Lineage | None, low: int) -> bool:
-        """The same history and the same log as the published scores were made with."""
-        return noted is not None and noted.history == self.history.digest and low <= noted.since
-
-    def _newly_given(self, noted: Lineage | None) -> bool:
-        """History that the group's state was not made with: its giver says that it holds what the log does not."""
-        return bool(self.history.digest) and (noted is None or noted.history != self.history.digest)
-
-    def _hole(self, partition: Partition, span: Span, noted: Lineage | None) -> str:
-        reaches = self.history.offsets.get(partition)
+    def _hole(self, partition: Partition, span: Span, reaches: int | None) -> str:
         begins = f"{partition[0]}[{partition[1]}] begins at offset {span.low}"
         if reaches is not None and reaches > span.end:
             return f"{OFFSETS_FILE} of store.history reaches to {place(*partition, reaches)}, the topic to {span.end}"
         if reaches is not None:
             return f"{begins}, store.history reaches to {reaches} ({OFFSETS_FILE}): the records between are gone"
-        if self.history.digest and noted is not None:
-            return f"{begins}, it began at {noted.since} when store.history was read first: records between are gone"
+        if self.history.digest:
+            return (
+                f"{begins}: the records before it are gone, and store.history does not say that it has them (if so, "
+                f'put {OFFSETS_FILE} into it: {{"{partition[0]}": {{"{partition[1]}": {span.low}, …}}}})'
+            )
         return f"{begins}: the records before it are gone, and neither history nor a snapshot has them"
 
     def _allow(self, what: str, harm: str, anew: str, *, empty: bool = False) -> None:
@@ -257,7 +272,7 @@ class Lineages:
 
 
 REMEDY = (
-    "Copy a snapshot that has them into snapshots.folder, or give them as store.history; "
+    f"Copy a snapshot that has them into snapshots.folder, or give them as store.history with {OFFSETS_FILE}; "
     "store.windows_may_start_empty = true lets windows begin empty, always"
 )
 
@@ -282,9 +297,11 @@ def _offsets(file: Path) -> dict[Partition, int]:
 
 
 def _digest(folder: Path) -> str:
-    """Of the names and contents of all files in a folder."""
+    """Of names and contents of all files in a folder that may be data: no hidden ones, none of `_SUCCESS`' kind."""
     digest = xxhash.xxh3_128()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if any(part.startswith((".", "_")) for part in path.relative_to(folder).parts):
+            continue
         digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):

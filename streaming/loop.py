@@ -446,7 +446,7 @@ class Scorer:
 
         Else, when retention has emptied the log, nobody could tell whether it was records that lay there.
         """
-        ends = self.source.markers() | self.dimension_ends(only_renew=True)
+        ends = self.source.markers() | self.dimension_ends()
         if ends and (self.stop.is_set() or time.monotonic() - self._passed > MARKERS_S):
             self._passed = time.monotonic()
             batch = self.batch()
@@ -606,20 +606,15 @@ class Scorer:
         """Every scorer reads the dimension topics; the one that has partition 0 publishes their dead letters."""
         return (self.source.topic, 0) in self.source.positions
 
-    def dimension_ends(self, *, only_renew: bool = False) -> Positions:
+    def dimension_ends(self) -> Positions:
         """The offsets of the dimension topics to commit with a batch, by the scorer that publishes their dead letters.
 
         The group is not subscribed to these topics, so Kafka forgets their offsets `offsets.retention.minutes` (7 days)
         after they were committed last, whoever is alive: they are committed again every `RENEW_S`, moved or not.
-
-        Args:
-            only_renew: nothing before it is time for that.
         """
         if not self.owns_dimensions():
             return {}
         due = time.monotonic() - self._renewed > RENEW_S
-        if only_renew and not due:
-            return {}
         committed = self.dimensions.committed
         # Only forward: while a rebuild reads these topics anew, it is behind what the group has published already.
         moved = {p: o for p, o in self.dimensions.positions.items() if o > committed.get(p, 0)}

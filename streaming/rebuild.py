@@ -10,8 +10,9 @@ stay in the tables: they belong to keys that nobody asks for here.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,6 +24,7 @@ from streaming.log import place
 from streaming.store import restore_singly
 
 if TYPE_CHECKING:
+    from streaming.health import Health
     from streaming.loop import Scorer
     from streaming.snapshots import Standing
 
@@ -79,7 +81,7 @@ class Rebuild:
                 rows = self._read(generation)
             except OffsetOutOfRange as error:
                 # The log has lost what the tables lack. History may have it by now; if not, that is said.
-                _log.warning("the state has a hole: it is made anew", why=str(error))
+                _log.warning("the state has a hole: history is read again", why=str(error))
                 self._reload()
                 rows = self._read(generation)
         loop.topics.check()
@@ -96,12 +98,21 @@ class Rebuild:
         )  # fmt: skip
 
     def _reload(self) -> None:
-        """Forgets all rows and reads the history folder again."""
-        loop = self._loop
-        if loop.snapshots is not None:
-            loop.snapshots.abandon()
-        loop.store.reload()
-        loop.lineages.read_again()
+        """Forgets all rows and reads the history folder again.
+
+        Raises:
+            LogNotWhole: with that, too, rows would be missing. The state is as it was.
+        """
+        loop, lineages = self._loop, self._loop.lineages
+        with _alive(loop.health):
+            lineages.read_again()
+            partitions = [*loop.source.positions, *loop.dimensions.positions]
+            for partition, span in loop.topics.spans(partitions).items():
+                lineages.begin(partition, span)
+            if loop.snapshots is not None:
+                loop.snapshots.abandon()
+                loop.snapshots.made_with(lineages.history.digest)
+            loop.store.reload()
         self._restored, self._following = None, False
 
     def _note(self) -> bool:
@@ -174,7 +185,8 @@ class Rebuild:
             if loop.snapshots is not None:
                 loop.snapshots.abandon()
             loop.standing = None
-            loop.store.reset()
+            with _alive(loop.health):
+                loop.store.reset()
             loop.newest.clear()
             loop.source.held.clear()
             loop.source.pending |= loop.source.positions.keys()
@@ -227,3 +239,21 @@ class Rebuild:
         if time.monotonic() - self._told > PROGRESS_S:
             self._told = time.monotonic()
             _log.info(what, **fields)
+
+
+@contextlib.contextmanager
+def _alive(health: Health) -> Iterator[None]:
+    """Loading history takes as long as it is large: the process is alive meanwhile, though the loop stands still."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(1.0):
+            health.beat()
+
+    beating = threading.Thread(target=beat, name="loading history", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beating.join()

@@ -93,6 +93,10 @@ class Snapshots:
             return Standing(self._store.mark(), manifest.actions, manifest.dimensions, manifest.newest)
         return None
 
+    def made_with(self, history: str) -> None:
+        """The state was made anew, with the history of this digest."""
+        self._identity = {**self._identity, "store.history": history}
+
     def turn(self, standing: Standing | None) -> None:
         """Goes on with a snapshot for `TURN_S`, or begins one when it is time.
 
@@ -277,7 +281,6 @@ def identity(config: Config, lineages: Lineages) -> dict[str, str]:
     kafka, store, topics = config.kafka, config.store, lineages.topics
     found = {"Kafka cluster": topics.cluster_id, "kafka.group_id": kafka.group_id}
     found |= {f"topic {name}": topic.id for name, topic in topics.known.items()}
-    found[f"number of partitions of {kafka.topics.actions}"] = str(topics.known[kafka.topics.actions].partitions)
     for script in ("create_tables.sql", "deploy.sql", "load_online.sql"):
         found[script] = hashlib.sha256((Path(store.sql) / script).read_bytes()).hexdigest()
     if lineages.history.digest:

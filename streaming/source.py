@@ -273,6 +273,8 @@ class ActionSource:
                     "they would be in their own windows; give a history that ends before them"
                 )
             self.held[partition] = held
+        elif held < span.low and self._lineages.gap(partition, held, span.low):
+            self.held[partition] = held = span.low
         elif held < span.low:
             raise OffsetOutOfRange(
                 f"the state of {partition[0]}[{partition[1]}] stands at offset {held}, but the topic begins at "
@@ -481,6 +483,9 @@ class DimensionSource:
         records = self._reader.read(count, wait_s)
         for record in records:
             self.positions[record.topic(), record.partition()] = record.offset() + 1
+        # Markers of transactions, and aborted records, are offsets that nobody ever gets.
+        for partition, end in self._reader.ended.items():
+            self.positions[partition] = max(self.positions[partition], end)
         return records
 
     def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:

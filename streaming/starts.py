@@ -85,7 +85,7 @@ class Inquiry:
         return self._told
 
     def _ask(self) -> None:
-        reader = TopicReader(self._patient, self._waiting)
+        reader = TopicReader(self._patient, self._waiting, "read_committed")
         try:
             committed = reader.committed(self._asked)
             if any(number == 0 for _, number in self._asked):

@@ -8,7 +8,6 @@ partitions: a producer that knows of new ones sends a user's events elsewhere, a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -66,6 +65,7 @@ class Topics:
         topics = kafka.topics
         self._names = [topics.actions, topics.users, topics.products, topics.comments]
         self._kafka, self._waiting = kafka, waiting
+        self._unknown_since: float | None = None
         self._admin = self._client()
         self.known = self._described()
         self.cluster_id = str(self._retry(lambda: self._admin.list_topics(timeout=REQUEST_TIMEOUT_S)).cluster_id)
@@ -100,6 +100,19 @@ class Topics:
                     f"topic {name!r} had {was.partitions} partitions and has {now[name].partitions}: producers send "
                     "users elsewhere than their former events"
                 )
+
+    def missed(self, error: KafkaError | None) -> None:
+        """Takes note of what came of a question that nobody waited for.
+
+        Raises:
+            LogNotWhole: a topic is unknown for `GONE_S` already.
+        """
+        if error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            self._unknown_since = None
+            return
+        self._unknown_since = self._unknown_since or time.monotonic()
+        if time.monotonic() - self._unknown_since > GONE_S:
+            raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted")
 
     def spans(
         self, partitions: Iterable[tuple[str, int]], waiting: Waiting | None = None
@@ -189,8 +202,12 @@ class Asked:
         """
         if not all(told.done() for told in self._asked.values()):
             return False
-        with contextlib.suppress(KafkaException):  # away: the next question may be answered
+        try:
             self._topics.compare(described(self._asked))
+        except KafkaException as error:  # away: the next question may be answered
+            self._topics.missed(error.args[0])
+        else:
+            self._topics.missed(None)
         return True
 
     def check(self) -> None:

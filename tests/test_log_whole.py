@@ -94,21 +94,27 @@ def test_a_log_that_retention_has_begun_to_delete_is_refused_or_completed_by_his
         check(stage.collect(len(shop.actions)), truth)
 
 
-def test_history_without_offsets_is_taken_at_its_word_once_and_not_when_the_log_loses_more(
+def test_history_without_offsets_is_taken_at_its_word_by_a_new_group_and_not_when_the_log_loses_more(
     stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, delete_records: DeleteRecords,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     others = score_first_half(stage, shop, scorer_encoder)
     delete_records(stage.bootstrap, stage.topics["actions"], stage.committed())
     write_history(tmp_path, half(shop)[0].actions)
-    given = stage.config(store={"history": str(tmp_path)})
+    refused(
+        stage.config(store={"history": str(tmp_path)}), scorer_encoder, "store.history does not say that it has them"
+    )
+    given = stage.config(store={"history": str(tmp_path)}, kafka={"group_id": f"new-{stage.name}"})
     with running(given, scorer_encoder):
         stage.send_actions(others)
         check(stage.collect(len(shop.actions)), truth)
     with running(given, scorer_encoder) as scorer:  # the log is as it was: nothing is asked again
         ready(scorer)
-    delete_records(stage.bootstrap, stage.topics["actions"], stage.committed())
-    refused(given, scorer_encoder, r"it began at \d+ when store.history was read first: records between are gone")
+    (tmp_path / ".DS_Store").write_text("no data, and no news")
+    with running(given, scorer_encoder) as scorer:
+        ready(scorer)
+    delete_records(stage.bootstrap, stage.topics["actions"], stage.ends())
+    refused(given, scorer_encoder, "store.history does not say that it has them")
 
 
 def test_history_that_overlaps_the_log_says_so_and_nothing_counts_twice(
@@ -156,11 +162,33 @@ def test_a_partition_that_comes_back_after_retention_goes_on_with_a_history_that
             wait_until(lambda: len(one.source.positions) == len(two.source.positions) == 1, "each has a partition")
             stage.send_actions(first.actions[quarter:])
             stage.collect(len(first.actions))
-            write_history(folder, first.actions)
-            delete_records(stage.bootstrap, stage.topics["actions"], stage.committed())
+            committed = stage.committed()
+            reaches = {stage.topics["actions"]: {str(number): offset for number, offset in enumerate(committed)}}
+            write_history(folder, first.actions, reaches)
+            delete_records(stage.bootstrap, stage.topics["actions"], committed)
         wait_until(lambda: len(one.source.positions) == PARTITIONS, "it has both again")
         stage.send_actions(others)
         check(stage.collect(len(shop.actions)), truth)
+
+
+def test_rows_between_may_be_missing_where_that_is_allowed_and_the_others_stay(
+    stage: Stage, shop: Shop, scorer_encoder: Encoder, delete_records: DeleteRecords, tmp_path: Path
+) -> None:
+    first, others = half(shop)
+    snapshots = {"folder": str(tmp_path), "every_s": 0.05}
+    stage.send_shop(first)
+    with running(stage.config(snapshots=snapshots), scorer_encoder):
+        stage.collect(len(first.actions))
+        wait_until(lambda: sum(positions(tmp_path)) == len(first.actions), "a snapshot of all")
+    stage.send_actions(others)
+    later = {**snapshots, "every_s": 3600.0}
+    with running(stage.config(snapshots=later), scorer_encoder):
+        stage.collect(len(shop.actions))
+    delete_records(stage.bootstrap, stage.topics["actions"], stage.committed())
+    refused(stage.config(snapshots=later), scorer_encoder, "the records before it are gone")
+    with running(stage.config(snapshots=later, store={"windows_may_start_empty": True}), scorer_encoder) as scorer:
+        ready(scorer)
+        assert scorer.store.sizes()["JD_db.bo_action"][0] == len(first.actions)  # the snapshot's
 
 
 def test_dimension_rows_that_retention_has_deleted_are_missed(
