@@ -194,10 +194,17 @@ def _try(client: AdminClient, heard: _Heard, wait_s: float, servers: int) -> Ans
         client.poll(0)
         took_s, refusals = time.monotonic() - began, list(heard.refusals.values())
         if len(refusals) >= servers or (refusals and took_s > OTHERS_S):
-            return Answer("refused", refusals[0])
+            return Answer("refused", _advised(refusals[0]))
         if took_s > wait_s and not refusals:
             return Answer("silent", heard.lines[-1] if heard.lines else failure)
         time.sleep(0.05)  # a call that fails at once is no reason to go round at full speed
+
+
+def _advised(text: str) -> str:
+    """librdkafka says what to do about an unknown CA in one of the two ways in which it meets it only."""
+    if "certificate verify failed" in text and "ssl.ca.location" not in text:
+        return f"{text}: ssl.ca.location of [kafka.librdkafka.common] has to name the CA of the broker's certificate"
+    return text
 
 
 def _other_protocol(kafka: Kafka) -> str:

@@ -446,6 +446,8 @@ class Scorer:
 
         Else, when retention has emptied the log, nobody could tell whether it was records that lay there.
         """
+        if self.source.pending:
+            return  # who gets partition 0 has not published yet what its former owner has left of the dimension topics
         ends = self.source.markers() | self.dimension_ends()
         if ends and (self.stop.is_set() or time.monotonic() - self._passed > MARKERS_S):
             self._passed = time.monotonic()

@@ -463,7 +463,7 @@ class Consumer(Client):
                 self._ended.pop(place, None)
                 found += entries
             elif self.eof and self._ended.get(place) != end and len(found) < count:
-                self._ended[place] = end
+                self._ended[place] = self.position[place] = end  # behind markers, too
                 last = Entry(place, end, None, None, [])
                 last.failure = KafkaError(KafkaError._PARTITION_EOF, "end of partition")
                 found.append(last)
