@@ -129,7 +129,7 @@ def unfit(found: Any, config: Config) -> Iterator[Finding]:
 
 
 def check_history(config: Config) -> Iterator[Finding]:
-    """The files that a start loads can be opened and have their tables' columns. Values are seen when they are loaded."""
+    """The files that a start loads can be opened and have their tables' columns; their values are seen by the start."""
     if not config.store.history:
         yield ok("history", "store.history is not set: the state is what the topics hold")
         return

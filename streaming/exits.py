@@ -14,6 +14,7 @@ Imports nothing of what only one environment has (see `streaming.environment`).
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 

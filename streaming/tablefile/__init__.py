@@ -13,6 +13,6 @@ from streaming.tablefile.options import Options, load_options, outfile_options
 from streaming.tablefile.read import Piece, check_columns, ordered, read, read_file
 
 __all__ = [
-    "BadFile", "Options", "Piece", "check_columns", "files_of", "is_there", "load_options", "ordered", "outfile_options",
-    "read", "read_file", "write_csv",
+    "BadFile", "Options", "Piece", "check_columns", "files_of", "is_there", "load_options", "ordered",
+    "outfile_options", "read", "read_file", "write_csv",
 ]  # fmt: skip
