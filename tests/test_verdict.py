@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -69,7 +70,8 @@ def test_verdicts() -> None:
 def test_what_is_no_number_is_no_better(field: str) -> None:
     good = drawn(40, 1000, 1.0, 1)
     assert judge({"test": good}).better
-    assert not judge({"test": dataclasses.replace(good, **{field: float("nan")})}).better
+    changed: dict[str, Any] = {field: float("nan")}
+    assert not judge({"test": dataclasses.replace(good, **changed)}).better
 
 
 def test_chance_agrees_with_its_verdict() -> None:
