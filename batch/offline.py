@@ -9,27 +9,30 @@ the cluster's TaskManager sees them, and jobs are followed instead of waited for
 
 from __future__ import annotations
 
-import posixpath
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from batch.clusterpath import Place, place_of, quoted
 from batch.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, counted
 from batch.jobs import Cluster, Job, run
 from streaming.engine import syntax as s
 from streaming.engine.parse import parse, statement_text
-from streaming.errors import OutputRefused
-from streaming.output_folder import Say, mark
+from streaming.engine.tokens import Token, tokens_of
+from streaming.errors import ConfigError, OutputRefused
+from streaming.output_folder import Say, mark, refuse_new
 from streaming.output_folder import check as check_output
 from streaming.scripts import script_text, within
 
 __all__ = ["Written", "extract", "load_online"]
 
 JOB_S = 4 * 3600.0
+
+SPARKS = ("part-*", "_SUCCESS", ".part-*.crc", "._SUCCESS.crc")
+"""What INTO OUTFILE's files are called."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -56,44 +59,75 @@ def extract(
     """Makes the tables, loads `data` offline and writes the features of every request to `out`.
 
     What lies in `out` is replaced where it is seen here and is all of an older INTO OUTFILE's, or with `force`. Else
-    the cluster is told to write into a new folder only.
+    the cluster is told to write into a new folder only. It is looked at first, and again when the features' turn comes.
 
     Args:
-        data, out: as the TaskManager sees them: `/path`, `file:///path`, `hdfs://…`.
+        data, out: as the TaskManager sees them: `/path`, `file:/path`, `file:///path`, `hdfs://…`.
         action: whether `data` has the table `action`; where it is a folder here, it is looked up.
         timeout_s: for each job.
 
     Raises:
         BadData: see `batch.extract.check`, where `data` is a folder here, too.
-        OutputRefused: `out` holds something else, as far as it is seen here, or touches an input.
+        BadInput: a path is relative, or cannot stand in SQL.
+        ConfigError: a script's path is not in the folder that `data` or `out` stands for.
+        OutputRefused: `out` holds something else, as far as it is seen here, or touches an input; `force`, and it is
+            not seen.
         JobFailed, StoreUnavailable: see `batch.jobs.run`.
     """
     started = time.monotonic()
-    if _local(data).is_dir():
-        check(_local(data), sql)
-    _refuse_output(data, out, sql, force)
-    overwrite = force is not None or _local(out).exists()
-    places = {DATA_PREFIX: data, OUT_PREFIX: out}
-    following, jobs = _Following(timeout_s, say, sleep, _without(data, action), overwrite), 0
+    source, target = place_of(data), place_of(out)
+    if (folder := source.here) and folder.is_dir():
+        check(folder, sql)
+    told = _refuse_output(data, out, sql, force)
     for name in SCRIPTS:
-        jobs += len(_run(cluster, sql / name, places, following))
-    written = _local(out)
-    if not written.is_dir():
+        _refuse_script(sql / name, data, out)
+    written = target.here
+
+    def overwrite() -> bool:
+        """Whether what lies there, which is seen and of an older run, or was told, may go."""
+        if written is None or not written.exists():
+            return False
+        refuse_new(written, "outfile", told)
+        return True
+
+    following, jobs = _Following(timeout_s, say, sleep, _without(source, action), overwrite), 0
+    for name in SCRIPTS:
+        jobs += len(_run(cluster, sql / name, data, out, following))
+    if written is None or not written.is_dir():
         return Written(jobs, None, None, time.monotonic() - started)
     try:
-        mark(written, "outfile")
+        mark(written, "outfile", names=SPARKS)
     except OSError as error:
         say(f"{out}: no marker can be written there ({error.strerror}): the next extract into it needs --force")
     return Written(jobs, *counted(written), time.monotonic() - started)
 
 
-def _refuse_output(data: str, out: str, sql: Path, force: Say | None) -> None:
-    """By the files, where paths are none of another system; by name in any case."""
-    source, target = (posixpath.normpath(path.removeprefix("file://")) + "/" for path in (data, out))
-    if source.startswith(target) or target.startswith(source):
-        raise OutputRefused(f"{out} is, holds or lies within an input, {data}: results go to another folder")
-    if "://" not in out.removeprefix("file://"):
-        check_output(_local(out), "outfile", inputs=[_local(data), *(sql / name for name in SCRIPTS)], force=force)
+def _refuse_output(data: str, out: str, sql: Path, force: Say | None) -> set[str]:
+    """By name in any case, and by the files where they are seen; what `force` was told will go."""
+    source, target = place_of(data), place_of(out)
+    if source.touches(target):
+        raise OutputRefused(
+            f"{out} is, holds or lies within an input, {data}, by its path (hosts and schemes do not count): results "
+            "go to another folder"
+        )
+    if target.here is not None:
+        inputs = [Path(source.path)] if source.local else []
+        return check_output(target.here, "outfile", inputs=[*inputs, *(sql / name for name in SCRIPTS)], force=force)
+    if force is not None:
+        raise OutputRefused(
+            f"{out} is not seen from here: --force cannot say what it would remove; name a new folder, without --force"
+        )
+    return set()
+
+
+def _refuse_script(path: Path, data: str, out: str | None) -> None:
+    """Before anything is sent: can every path of a script be replaced?"""
+    script = script_text(path)
+    with within(path):
+        statements = parse(script)
+    for statement in statements:
+        if isinstance(statement, (s.LoadData, s.Outfile)):
+            _rewritten(path, script, statement, data, out, overwrite=False)
 
 
 def load_online(
@@ -117,7 +151,8 @@ def load_online(
         BadData: a table has rows.
         JobFailed, StoreUnavailable: see `batch.jobs.run`.
     """
-    path = sql / "load_online.sql"
+    path, source = sql / "load_online.sql", place_of(data)
+    _refuse_script(path, data, None)
     with within(path):
         tables = [statement.table[-1] for statement in parse(script_text(path)) if isinstance(statement, s.LoadData)]
     _begin(cluster, path)
@@ -125,7 +160,7 @@ def load_online(
     if filled and not append:
         found = ", ".join(f"{table} {rows:,}" for table, rows in filled.items())
         raise BadData(f"there are rows already ({found}), which LOAD DATA would double: --append loads all the same")
-    _run(cluster, path, {DATA_PREFIX: data}, _Following(timeout_s, say, sleep, _without(data, action)))
+    _run(cluster, path, data, None, _Following(timeout_s, say, sleep, _without(source, action), lambda: False))
     return {table: _count(cluster, table) for table in tables}
 
 
@@ -136,10 +171,10 @@ class _Following(NamedTuple):
     say: Callable[[str], None]
     sleep: Callable[[float], None]
     without: tuple[str, ...]
-    overwrite: bool = False
+    overwrite: Callable[[], bool]
 
 
-def _run(cluster: Cluster, path: Path, places: dict[str, str], following: _Following) -> list[Job]:
+def _run(cluster: Cluster, path: Path, data: str, out: str | None, following: _Following) -> list[Job]:
     """Runs a script, one statement after the other; its jobs."""
     script = script_text(path)
     jobs = []
@@ -151,26 +186,19 @@ def _run(cluster: Cluster, path: Path, places: dict[str, str], following: _Follo
         if isinstance(statement, s.LoadData) and statement.table[-1] in following.without:
             following.say(f"{path.name}: {statement.table[-1]}: not loaded, the data has none")
         elif isinstance(statement, (s.LoadData, s.Outfile)):
-            moved = _moved(statement.path, places)
-            target = statement.table[-1] if isinstance(statement, s.LoadData) else moved
-            following.say(f"{path.name}: {target}")
-            text = text.replace(f"'{statement.path}'", f"'{moved}'")
-            if isinstance(statement, s.Outfile) and not following.overwrite:
-                select, path_, options = text.rpartition(f"'{moved}'")
-                text = select + path_ + re.sub(r"(?i)(mode\s*=\s*)'overwrite'", r"\1'error_if_exists'", options)
+            following.say(f"{path.name}: {statement.table[-1] if isinstance(statement, s.LoadData) else out}")
+            overwrite = isinstance(statement, s.Outfile) and following.overwrite()
+            text = _rewritten(path, script, statement, data, out, overwrite=overwrite)
             jobs.append(run(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
         else:
             cluster.execute(text)
     return jobs
 
 
-def _local(path: str) -> Path:
-    return Path(path.removeprefix("file://"))
-
-
-def _without(data: str, action: bool) -> tuple[str, ...]:
-    """The optional tables that `data` lacks: OpenMLDB takes a table that was never loaded for an empty one."""
-    there = (_local(data) / "action").is_dir() if _local(data).is_dir() else action
+def _without(source: Place, action: bool) -> tuple[str, ...]:
+    """The optional tables that the data lacks: OpenMLDB takes a table that was never loaded for an empty one."""
+    folder = source.here
+    there = (folder / "action").is_dir() if folder is not None and folder.is_dir() else action
     return () if there else ("action",)
 
 
@@ -182,13 +210,45 @@ def _begin(cluster: Cluster, path: Path) -> None:
             cluster.execute(statement_text(script, statement.at))
 
 
-def _moved(path: str, places: dict[str, str]) -> str:
-    for prefix, place in places.items():
-        if path == prefix or path.startswith(prefix + "/"):
-            if "'" in place or "\\" in place:
-                raise BadData(f"{place}: a quote or backslash cannot stand in a path of SQL")
-            return place.rstrip("/") + path[len(prefix) :]
-    return path
+def _rewritten(
+    script: Path, text: str, statement: s.LoadData | s.Outfile, data: str, out: str | None, *, overwrite: bool
+) -> str:
+    """The statement at its place in `text`, with the path moved; of INTO OUTFILE the options are written anew."""
+    text = statement_text(text, statement.at)
+    tokens = tokens_of(text)
+    load = isinstance(statement, s.LoadData)
+    words, prefix, place = (("data", "infile"), DATA_PREFIX, data) if load else (("into", "outfile"), OUT_PREFIX, out)
+    at = next(i for i in range(2, len(tokens)) if tuple(token.lower for token in tokens[i - 2 : i]) == words)
+    path = place_of(statement.path)
+    if place is None or not (path.local and (path.path == prefix or path.path.startswith(prefix + "/"))):
+        option = "--data" if load else "--out"
+        raise ConfigError(
+            f"{script}: {words[1].upper()} {tokens[at].text} is not in {prefix}, for which {option} stands"
+        )
+    moved = text[: tokens[at].at] + quoted(place.rstrip("/") + path.path[len(prefix) :])
+    if load:
+        return moved + text[tokens[at].at + len(tokens[at].text) :]
+    options = _options(tokens[at + 1 :])
+    if not overwrite and str(statement.options.get("mode", "append")).lower() != "append":
+        options["mode"] = "'error_if_exists'"
+    return f"{moved} OPTIONS({', '.join(f'{key}={value}' for key, value in options.items())})" if options else moved
+
+
+def _options(tokens: Sequence[Token]) -> dict[str, str]:
+    """The values as they are written in OPTIONS( … ), which the parser has taken already; of two for a key the last."""
+    found: dict[str, str] = {}
+    at = 2
+    while at < len(tokens) and tokens[at].text != ")":
+        if tokens[at].text == ",":
+            at += 1
+            continue
+        key, begin, depth = tokens[at].lower.strip("'\"`"), at + 2, 0  # behind key and `=`
+        at = begin
+        while at == begin or depth:
+            depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(tokens[at].text, 0)
+            at += 1
+        found[key] = "".join(token.text for token in tokens[begin:at])
+    return found
 
 
 def _count(cluster: Cluster, table: str) -> int:

@@ -66,9 +66,9 @@ def judge(parts: Mapping[str, Metrics]) -> Verdict:
         f"negative samples of {name}"
     )
     wrong = []
-    if part.auc_low <= part.base_auc:
+    if not part.auc_low > part.base_auc:  # so said, what is no number is no better
         wrong.append("its order may be chance")
-    if part.log_loss >= part.base_log_loss:
+    if not part.log_loss < part.base_log_loss:
         wrong.append("its probabilities are worse")
     if wrong:
         return Verdict(False, f"is no better than the base rate, {' and '.join(wrong)}: {measured}")

@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[Callable[[Config], Iterator[Finding]], str]] = {
     "SQL and model": (doctor_parts.check_query, "serve the model of this query, or set store.sql"),
     "encoder": (doctor_parts.check_encoder, "set model.artifact to what `jd-intent-batch export` wrote"),
     "model": (doctor_parts.check_model, "look at Triton's log, start it again"),
-    "history": (doctor_parts.check_history, "set store.history to a folder of parquet files"),
+    "history": (doctor_parts.check_history, "set store.history to a folder with a folder of files for each table"),
     "folders": (doctor_parts.check_folders, "set snapshots.folder, poison.folder to folders that can be written"),
     "port": (doctor_parts.check_port, "set http.host, http.port"),
 }

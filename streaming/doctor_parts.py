@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tritonclient.grpc import model_config_pb2
 
 from streaming.artifact import check_sql
 from streaming.config import Config
 from streaming.encode import Encoder
-from streaming.errors import ModelUnavailable, ScorerError, StoreUnavailable
+from streaming.errors import ConfigError, ModelUnavailable, ScorerError, StoreUnavailable
 from streaming.findings import Finding, ok, warning, wrong
+from streaming.history_files import checked
 from streaming.store import EmbeddedStore, open_store
 from streaming.triton import INPUT, OUTPUT, Model
 
@@ -130,7 +129,7 @@ def unfit(found: Any, config: Config) -> Iterator[Finding]:
 
 
 def check_history(config: Config) -> Iterator[Finding]:
-    """Files that can be read. That they fit their tables is seen when they are loaded."""
+    """The files that a start loads can be opened and have their tables' columns; their values are seen by the start."""
     if not config.store.history:
         yield ok("history", "store.history is not set: the state is what the topics hold")
         return
@@ -138,18 +137,17 @@ def check_history(config: Config) -> Iterator[Finding]:
     if not folder.is_dir():
         yield wrong("history", f"store.history: {folder} is not a folder", "set it to a folder, or to ''")
         return
-    files = sorted(folder.rglob("*.parquet"))
-    if not files:
-        yield wrong("history", f"store.history: no parquet file below {folder}", "put them there, or set it to ''")
-    rows, damaged = 0, False
-    for file in files:
-        try:
-            rows += pq.read_metadata(file).num_rows
-        except (OSError, pa.ArrowException) as error:
-            damaged = True
-            yield wrong("history", f"{file} cannot be read: {error}", "copy it anew")
-    if files and not damaged:
-        yield ok("history", f"{len(files)} files with {rows} rows below {folder}")
+    try:
+        found = checked(config.store)
+    except ConfigError as error:
+        yield wrong("history", str(error), "mend or copy it anew; hidden files and folders of no table are passed over")
+        return
+    if not found:
+        why = f"store.history: {folder} has none of the tables that load_online.sql of {config.store.sql} loads"
+        yield wrong("history", why, "put a folder of files for each there, or set it to ''")
+    else:
+        tables = ", ".join(f"{table} {len(files):,}" for table, files in found.items())
+        yield ok("history", f"files below {folder}, by table: {tables}")
 
 
 def check_folders(config: Config) -> Iterator[Finding]:

@@ -14,14 +14,15 @@ from typing import NoReturn
 
 from streaming.errors import ConfigError
 
-__all__ = ["environment_of", "go_on_elsewhere", "interpreter"]
+__all__ = ["SWITCHED", "environment_of", "go_on_elsewhere", "interpreter"]
 
 MODEL_PACKAGES = frozenset({"oneflow"})
 """What only the environment of the model has; all else is in the scorer's."""
 
 OURS = frozenset({"streaming", "batch", "deploy"})
 
-SWITCHED = "JD_INTENT_ENVIRONMENT"  # set for the process that goes on: it does not go on again
+SWITCHED = "JD_INTENT_ENVIRONMENT"
+"""Set for the process that goes on: it does not go on again."""
 
 
 def environment_of(package: str) -> str:
@@ -37,15 +38,16 @@ def interpreter(name: str) -> Path:
     return next((place for place in places if place.exists()), places[-1])
 
 
-def go_on_elsewhere(program: str, module: str, missing: ModuleNotFoundError) -> NoReturn:
+def go_on_elsewhere(program: str, module: str, missing: ModuleNotFoundError, came: str = "") -> NoReturn:
     """Replaces this process by the same command in the environment that has what is missing.
 
     Args:
         program: the console script; `python -m module` is the same.
+        came: the environment that this command has come to from another one; '': this is its first.
 
     Raises:
         ModuleNotFoundError: what is missing is a part of this program: a defect.
-        ConfigError: there is no such environment, or it lacks the package, too.
+        ConfigError: there is no such environment, it lacks the package, too, or the command has gone on once already.
     """
     package = (missing.name or "").partition(".")[0]
     if not package or package in OURS:
@@ -53,10 +55,10 @@ def go_on_elsewhere(program: str, module: str, missing: ModuleNotFoundError) -> 
     name = environment_of(package)
     python = interpreter(name)
     command = " ".join([program, *sys.argv[1:2]])
-    if os.environ.get(SWITCHED) == name or Path(sys.prefix).resolve() == python.parent.parent.resolve():
+    if came or Path(sys.prefix).resolve() == python.parent.parent.resolve():
         raise ConfigError(
-            f"`{command}` needs {package}, which the {name} environment at {sys.prefix} lacks: `make environments` "
-            "makes it anew"
+            f"`{command}` needs {package}, which the {came or name} environment at {sys.prefix} lacks: "
+            "`make environments` makes it anew"
         )
     if not python.exists():
         raise ConfigError(

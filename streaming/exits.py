@@ -14,13 +14,14 @@ Imports nothing of what only one environment has (see `streaming.environment`).
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import structlog
 import typer
 
-from streaming.environment import go_on_elsewhere
+from streaming.environment import SWITCHED, go_on_elsewhere
 from streaming.errors import (
     Aborted,
     ArtifactMismatch,
@@ -89,11 +90,12 @@ def main(program: str, module: str, app: typer.Typer) -> None:
     """
     # Commands that set up no log of their own: what they meet on their way is told on stderr, answers on stdout.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    came = os.environ.pop(SWITCHED, "")  # said to this process, and to none that it starts
     try:
         try:
             app(prog_name=program)
         except ModuleNotFoundError as error:
-            go_on_elsewhere(program, module, error)
+            go_on_elsewhere(program, module, error, came)
     except Exception as error:
         sys.exit(ended(program, error))
 

@@ -21,6 +21,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase as fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from streaming.errors import OutputRefused
 from streaming.overlap import refuse_overlap
 from streaming.work_folder import LAST, WORK, beside, put, sweep
 
-__all__ = ["EVERYTHING", "MARKER", "Say", "appending", "check", "link", "made", "mark", "replacing"]
+__all__ = ["EVERYTHING", "MARKER", "Say", "appending", "check", "link", "made", "mark", "refuse_new", "replacing"]
 
 MARKER = LAST
 MADE_BY = {
@@ -97,9 +98,7 @@ def replacing(
             shutil.copymode(place, fresh)
         yield fresh
         mark(fresh, kind, own)
-        for stranger in _strangers(place, kind):
-            if stranger.name not in told:
-                raise _refusal(folder, kind, stranger.why)
+        refuse_new(folder, kind, told)
         put(work, place)
 
 
@@ -161,9 +160,25 @@ def check(folder: Path, kind: str, *, inputs: Iterable[Path] = (), force: Say | 
     return {stranger.name for stranger in strangers}
 
 
-def mark(folder: Path, kind: str, own: Sequence[str] = ()) -> None:
-    """Writes the marker: what is in `folder` now is of this kind, and the entries `own` with what they will hold."""
+def refuse_new(folder: Path, kind: str, told: Collection[str]) -> None:
+    """Refuses what has come into a folder since `check` returned `told`.
+
+    Raises:
+        OutputRefused: it names the first such thing.
+    """
+    for stranger in _strangers(Path(os.path.realpath(folder)), kind):
+        if stranger.name not in told:
+            raise _refusal(folder, kind, stranger.why)
+
+
+def mark(folder: Path, kind: str, own: Sequence[str] = (), *, names: Sequence[str] = EVERYTHING) -> None:
+    """Writes the marker: what is in `folder` now is of this kind, and the entries `own` with what they will hold.
+
+    Args:
+        names: patterns of what files may be called; others are not of this kind.
+    """
     files = dict(_files(folder)) if own != EVERYTHING else {}
+    files = {path: at for path, at in files.items() if any(fnmatch(os.path.basename(path), name) for name in names)}
     sizes = {name: at.st_size for name, at in files.items() if name.partition("/")[0] not in own}
     _write(folder, _Marker(kind, sizes, own))
     written = (folder / MARKER).stat().st_mtime_ns

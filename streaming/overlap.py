@@ -6,6 +6,7 @@ disk says so (device and inode).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,13 @@ from streaming.errors import OutputRefused
 __all__ = ["refuse_overlap"]
 
 _PROGRAM = Path(__file__).resolve().parents[1]
+_CODE = ("streaming", "batch", "deploy", "sql", "tests", "docs", "benchmarks", ".git")
+_TOPS = (
+    "/dev", "/home", "/opt", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/usr/local", "/usr/share", "/var",
+    "/var/cache", "/var/lib", "/var/log", "/var/tmp",
+)  # fmt: skip
+_SYSTEM = ("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/sbin", "/usr/bin", "/usr/lib", "/usr/sbin")
+_SECRETS = (".ssh", ".gnupg", ".config", ".aws", ".kube")
 
 Identity = tuple[int, int]
 
@@ -22,7 +30,8 @@ Identity = tuple[int, int]
 def refuse_overlap(folder: Path, inputs: Iterable[Path]) -> None:
     """Refuses a folder that is, holds or lies within an input, or what an input's links point to.
 
-    And one that is or holds the root, the home folder, the working folder or the folder of this program.
+    And one that is or holds the root, the home folder, the working folder, the folder of this program; that is a folder
+    of the system (/usr, /var, …); that is or lies within the program's code, /etc and the like, or ~/.ssh and the like.
 
     Raises:
         OutputRefused: it names both.
@@ -33,6 +42,10 @@ def refuse_overlap(folder: Path, inputs: Iterable[Path]) -> None:
         if own is not None and own in _upwards(guarded):
             same = own == _identity(guarded)
             raise OutputRefused(f"{folder} {'is' if same else 'holds'} {name}{'' if same else f', {guarded}'}")
+    for kept in _kept():
+        found = _identity(kept)
+        if found is not None and found in around:
+            raise OutputRefused(f"{folder} {'is' if found == own else 'lies within'} {kept}, which holds no results")
     for given in inputs:
         for path in _with_links(given):
             found = _identity(path)
@@ -55,6 +68,16 @@ def _guarded() -> Iterator[tuple[str, Path]]:
             yield name, where()
         except (OSError, RuntimeError):  # it was removed, or the user has none
             continue
+    for system in (*_TOPS, *_SYSTEM):
+        yield "a folder of the system", Path(system)
+
+
+def _kept() -> Iterator[Path]:
+    """Folders in which, at any depth, nothing is written."""
+    yield from (_PROGRAM / name for name in _CODE)
+    yield from map(Path, _SYSTEM)
+    with contextlib.suppress(RuntimeError):
+        yield from (Path.home() / name for name in _SECRETS)
 
 
 def _identity(path: Path) -> Identity | None:

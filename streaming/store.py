@@ -6,7 +6,6 @@ of history and the input topics, and so is rebuilt from them and rolled back wit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,13 @@ from streaming.config import Dedup, Store
 from streaming.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, SeenRequests
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine import Mark as EngineMark
-from streaming.engine.files import resolve
 from streaming.engine.snapshot import Capture, Piece
 from streaming.errors import ConfigError
 from streaming.event import Action, Actions, Record, action_columns
+from streaming.history_files import present
 from streaming.openmldb import Client, connect_options
 from streaming.rest import RestTransport
 from streaming.scripts import script_text
-from streaming.tablefile import is_there
 from streaming.waves import Places
 
 __all__ = ["EmbeddedStore", "FeatureStore", "StateCapture", "open_cluster", "open_store", "restore_singly"]
@@ -365,18 +363,10 @@ class EmbeddedStore:
 
     def _present(self, script: str) -> str:
         """`script` without the LOADs of tables that history has no folder of; an empty one is an error."""
-        prefix = self._settings.history_prefix.rstrip("/")
-
-        def keep(load: re.Match[str]) -> str:
-            pattern = load["path"]
-            if not pattern.startswith(prefix + "/"):
-                return load[0]
-            if is_there(resolve(pattern, {prefix: self._settings.history})):
-                return load[0]
-            _log.info("history has no file of this table", table=load["table"], path=pattern)
-            return ""
-
-        return re.sub(r"LOAD\s+DATA\s+INFILE\s+'(?P<path>[^']*)'\s+INTO\s+TABLE\s+(?P<table>\w+)[^;]*;", keep, script)
+        script, left_out = present(script, {self._settings.history_prefix: self._settings.history})
+        for load in left_out:
+            _log.info("history has no file of this table", table=load.table[-1], path=load.path)
+        return script
 
     def _warm_up(self) -> None:
         """Compiles the engine's kernels before the first event has to wait for them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -27,20 +28,27 @@ from fixtures_secured import ANY, PASSWORD, Secured
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
 
+from batch.extract import TABLES
 from streaming import log
 from streaming.__main__ import app
+from streaming.columns import schema_of
 from streaming.config import Config, Kafka
 from streaming.doctor import check_all, check_file
 from streaming.doctor_kafka import admin_of, check_clock, check_rights, check_transactional_id, judge_settings
 from streaming.doctor_parts import check_folders, check_history, check_port, check_store, unfit
 from streaming.encode import Encoder
+from streaming.errors import ConfigError
 from streaming.findings import Finding
 from streaming.rights import Right, of_run
 from streaming.snapshot_folder import SnapshotFolder
+from streaming.store import EmbeddedStore
 
 EVERY_ACL = AclBindingFilter(
     ResourceType.ANY, ANY, ResourcePatternType.ANY, ANY, ANY, AclOperation.ANY, AclPermissionType.ANY
 )
+
+
+BO_USER = schema_of(list(TABLES["bo_user"].items())).empty_table()
 
 
 def levels(found: list[Finding]) -> dict[str, set[str]]:
@@ -61,8 +69,8 @@ def well(secured: Secured, stage: Stage, tmp_path: Path) -> Config:
     own = {key: made.values["kafka"][key] for key in ("group_id", "transactional_id_prefix", "topics", "instance_id")}
     user = secured.user(rights_of(Kafka(**own)))
     kafka = json.loads(secured.kafka("BOTH", user, **own).model_dump_json()) | {"sasl_password": PASSWORD}
-    (tmp_path / "history").mkdir()
-    pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "history" / "a.parquet")
+    (tmp_path / "history" / "bo_user").mkdir(parents=True)
+    pq.write_table(BO_USER, tmp_path / "history" / "bo_user" / "a.parquet")
     folders = {"history": str(tmp_path / "history")}
     return made.config(kafka=kafka, store=folders, snapshots={"folder": str(tmp_path / "state")})
 
@@ -278,9 +286,43 @@ def test_folders_and_history(tmp_path: Path) -> None:
     assert [one.level for one in check_folders(config)] == ["ok"]
     bare = [one.about for one in check_folders(Config()) if one.level == "warning"]
     assert bare == ["snapshots.folder", "poison.folder"]
-    assert ["no parquet file" in one.text for one in check_history(config)] == [True]
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    assert ["a.parquet cannot be read" in one.text for one in check_history(config)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "level", "words"),
+    [
+        ("other/a.parquet", b"PAR1", "wrong", "has none of the tables that load_online.sql"),
+        ("bo_user/a.parquet", b"PAR1", "wrong", "a.parquet: not a readable parquet file"),
+        ("bo_user/a.parquet", pa.table({"a": [1]}), "wrong", "a.parquet: no column ingestionTime"),
+        ("bo_user/notes.txt", b"mine", "wrong", "bo_user: no *.parquet file in it, but notes.txt"),
+        ("bo_user/a.parquet", BO_USER, "ok", "by table: bo_user 1"),
+        ("bo_user/.a.parquet", BO_USER, "wrong", "no *.parquet file in it"),
+        ("bo_user/a.csv", b"sku_id,user_lv_cd,sex,age,user_id,user_reg_tm,ingestionTime\n", "ok", "bo_user 1"),
+        ("bo_user/a.csv", b"sku_id,age\n", "wrong", "a.csv: no column "),
+    ],
+)
+def test_history_is_checked_as_it_is_loaded(
+    file: str, content: bytes | pa.Table, level: str, words: str, tmp_path: Path
+) -> None:
+    sql, history = shutil.copytree(REPOSITORY / "sql", tmp_path / "sql"), tmp_path / "history"
+    if file.endswith(".csv"):
+        script = sql / "load_online.sql"
+        script.write_text(script.read_text().replace("format='parquet'", 'format="csv"').replace("*.parquet", "*.csv"))
+    (history / file).parent.mkdir(parents=True)
+    if isinstance(content, bytes):
+        (history / file).write_bytes(content)
+    else:
+        pq.write_table(content, history / file)
+    config = Config(store={"history": str(history), "sql": str(sql)})
+    (found,) = check_history(config)
+    assert (found.level, words in found.text) == (level, True), found
+    store = EmbeddedStore(config.store)
+    store.define()
+    if level == "ok":
+        store.load_history()
+    elif "none of the tables" not in words:
+        with pytest.raises(ConfigError):
+            store.load_history()
 
 
 def test_what_is_logged_is_no_part_of_an_answer(capsys: pytest.CaptureFixture[str]) -> None:

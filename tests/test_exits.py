@@ -140,6 +140,27 @@ def test_an_environment_that_lacks_something_itself_is_named(tmp_path: Path) -> 
     assert "needs oneflow, which the model environment at" in done.stderr
 
 
+def test_a_command_goes_on_once_and_what_it_starts_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the scorer's to the model's, which lacks what the scorer's has: they would ask each other for ever."""
+    monkeypatch.setenv("JD_INTENT_ENVIRONMENT", "model")
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it goes on again"))
+    monkeypatch.setattr(sys, "argv", ["jd-intent-batch", "train"])
+    monkeypatch.setattr(sys, "prefix", "/envs/model")
+    app = typer.Typer()
+
+    @app.command()
+    def train(words: list[str]) -> None:
+        assert "JD_INTENT_ENVIRONMENT" not in os.environ
+        raise ModuleNotFoundError(name="numpy.linalg")
+
+    with pytest.raises(SystemExit, match="2"):
+        exits.main("jd-intent-batch", "batch", app)
+    told = capsys.readouterr().err
+    assert "`jd-intent-batch train` needs numpy, which the model environment at /envs/model lacks" in told
+
+
 def test_signals_and_the_process_stay_the_same_when_a_command_goes_on_elsewhere(tmp_path: Path) -> None:
     """The process that was started is the one that is stopped: no child between them could swallow the signal."""
     (tmp_path / "scorer" / "bin").mkdir(parents=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fixtures_apiserver import ApiServer
@@ -20,7 +21,8 @@ from batch.extract import extract as extract_embedded
 from batch.generate import generate
 from batch.jobs import JobFailed
 from streaming.config import Rest, Store
-from streaming.errors import ConfigError, OutputRefused, StoreUnavailable
+from streaming.errors import BadInput, ConfigError, OutputRefused, StoreUnavailable
+from streaming.output_folder import made
 from streaming.rest import RestTransport
 
 # A row of SHOW JOB, as recorded (SHOW JOBS has these 14 columns) and as OpenMLDB's documentation shows a TaskManager's.
@@ -188,21 +190,128 @@ def test_a_cluster_replaces_what_it_wrote_and_nothing_else(world: Path, config: 
 
 
 @pytest.mark.parametrize(
-    ("out", "force", "mode"),
+    "out",
     [
-        ("hdfs://host/features", None, "error_if_exists"),
-        ("hdfs://host/features", print, "overwrite"),
-        ("file:///nowhere/features", None, "error_if_exists"),
+        "hdfs://host/features", "hdfs:///features", "file:///nowhere/features", "file:/nowhere/features",
+        "/nowhere/out", "file://other/features", "S3A://bucket/features",
+    ],
+)  # fmt: skip
+def test_where_the_output_is_not_seen_the_cluster_is_told_to_replace_nothing(out: str) -> None:
+    cluster = TaskManager("FINISHED")
+    done = offline.extract(cluster, "/nowhere/data", out, sleep=Clock().sleep)
+    (written,) = [sql for sql in cluster.statements if "OUTFILE" in sql]
+    assert written.endswith(f"INTO OUTFILE '{out}' OPTIONS(format='parquet', mode='error_if_exists')")
+    assert (done.jobs, done.features) == (7, None)
+    cluster = TaskManager("FINISHED")
+    with pytest.raises(OutputRefused, match="is not seen from here: --force cannot say"):
+        offline.extract(cluster, "/nowhere/data", out, force=print)
+    assert cluster.statements == []
+
+
+LOADS = (
+    """LOAD DATA INFILE "/root/project/data/JD_data/bo_user/*.parquet" INTO TABLE bo_user OPTIONS(format="parquet");"""
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "sent"),
+    [
+        (
+            """"/root/project/out/1" OPTIONS(format="parquet", mode="overwrite")""",
+            """'{out}' OPTIONS(format="parquet", mode='error_if_exists')""",
+        ),
+        ("'/root/project/out/1' OPTIONS(mode = \"overwrite\")", "'{out}' OPTIONS(mode='error_if_exists')"),
+        (
+            "'/root/project/out/1/' options ( mode /* x */ = 'OverWrite' `delimiter` = '\\t', )",
+            "'{out}' OPTIONS(mode='error_if_exists', delimiter='\\t')",
+        ),
+        (
+            "'file:///root/project/out/1/a' OPTIONS(mode=['overwrite', 'x'], mode='append')",
+            "'{out}/a' OPTIONS(mode='append')",
+        ),
+        ("'/root//project/out/1'", "'{out}'"),
     ],
 )
-def test_where_the_output_is_not_seen_the_cluster_is_told_to_replace_nothing(
-    out: str, force: Callable[[str], None] | None, mode: str
-) -> None:
+def test_paths_and_options_are_found_however_they_are_written(end: str, sent: str, tmp_path: Path) -> None:
+    for name, script in (
+        ("create_tables.sql", "USE d;"),
+        ("load_offline.sql", LOADS),
+        ("select_into_outfile.sql", f"SELECT '/root/project/out/1' AS x FROM bo_user INTO OUTFILE {end};"),
+    ):
+        (tmp_path / name).write_text(script)
     cluster = TaskManager("FINISHED")
-    done = offline.extract(cluster, "/nowhere/data", out, force=force, sleep=Clock().sleep)
-    (written,) = [sql for sql in cluster.statements if "OUTFILE" in sql]
-    assert written.endswith(f"INTO OUTFILE '{out}' OPTIONS(format='parquet', mode='{mode}')")
-    assert (done.jobs, done.features) == (7, None)
+    offline.extract(cluster, "/nowhere/data", "/nowhere/out", tmp_path, sleep=Clock().sleep)
+    (load,), (select,) = ([sql for sql in cluster.statements if word in sql] for word in ("INFILE", "OUTFILE"))
+    assert load.startswith("LOAD DATA INFILE '/nowhere/data/bo_user/*.parquet' INTO TABLE bo_user OPTIONS(")
+    expected = sent.format(out="/nowhere/out")
+    assert select == f"SELECT '/root/project/out/1' AS x FROM bo_user INTO OUTFILE {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("select_into_outfile.sql", "/root/project/out/2"),
+        ("select_into_outfile.sql", "/root/project/out/1/../../data"),
+        ("select_into_outfile.sql", "/root/project/data/JD_data/x"),
+        ("select_into_outfile.sql", "hdfs://host/root/project/out/1"),
+        ("load_offline.sql", "/home/data"),
+    ],
+)
+def test_a_path_that_stands_for_nothing_is_refused_before_anything_is_sent(
+    name: str, path: str, tmp_path: Path
+) -> None:
+    (tmp_path / "create_tables.sql").write_text("USE d;")
+    (tmp_path / "load_offline.sql").write_text(
+        LOADS if name != "load_offline.sql" else f"LOAD DATA INFILE '{path}' INTO TABLE t;"
+    )
+    (tmp_path / "select_into_outfile.sql").write_text(f"SELECT 1 FROM t INTO OUTFILE '{path}';")
+    cluster = TaskManager("FINISHED")
+    with pytest.raises(ConfigError, match=f"{name}: (IN|OUT)FILE '{re.escape(path)}' is not in /root"):
+        offline.extract(cluster, "/nowhere/data", "/nowhere/out", tmp_path)
+    assert cluster.statements == []
+
+
+class Writing(TaskManager):
+    """Runs `then` when a statement with `word` comes."""
+
+    def __init__(self, word: str, then: Callable[[], object]) -> None:
+        super().__init__("FINISHED")
+        self.word, self.then = word, then
+
+    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+        if self.word in sql:
+            self.then()
+        return super().execute(sql, timeout_s)
+
+
+def test_what_came_while_jobs_ran_is_neither_overwritten_nor_taken_for_the_clusters(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    cluster = Writing("INFILE", lambda: (out / "mine.txt").write_text("mine"))
+    with pytest.raises(OutputRefused, match=r"holds mine\.txt"):
+        offline.extract(cluster, "/nowhere/data", f"file:{out}", force=print, sleep=Clock().sleep)
+    assert [sql for sql in cluster.statements if "OUTFILE" in sql] == []
+    (out / "mine.txt").unlink()
+
+    def written() -> None:
+        for name in ("part-0.parquet", ".part-0.parquet.crc"):
+            pq.write_table(pa.table({"a": [1]}), out / name)
+        (out / "_SUCCESS").touch()
+        (out / "later.txt").write_text("mine")
+
+    cluster = Writing("OUTFILE", written)
+    done = offline.extract(cluster, "/nowhere/data", f"file://localhost{out}", sleep=Clock().sleep)
+    assert done.features == 1
+    assert sum("mode='overwrite'" in sql for sql in cluster.statements if "OUTFILE" in sql) == 1
+    assert made(out) == [".part-0.parquet.crc", "_SUCCESS", "part-0.parquet"]
+    with pytest.raises(OutputRefused, match=r"holds later\.txt"):
+        offline.extract(TaskManager("FINISHED"), "/nowhere/data", str(out))
+
+
+@pytest.mark.parametrize("out", ["out", "file:out", "//host/out", "hdfs:out", ""])
+def test_a_path_that_the_cluster_takes_for_another_is_refused(out: str) -> None:
+    with pytest.raises(BadInput):
+        offline.extract(TaskManager("FINISHED"), "/nowhere/data", out)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +320,12 @@ def test_where_the_output_is_not_seen_the_cluster_is_told_to_replace_nothing(
         ("hdfs://host/data", "hdfs://host/data/features"),
         ("hdfs://host/data/jd", "hdfs://host/data/"),
         ("/nowhere/data", "file:///nowhere/./data"),
+        ("file:/nowhere/data", "/nowhere/data"),
+        ("FILE://localhost/nowhere/data", "/nowhere//data/x"),
+        ("hdfs://nn/data", "hdfs://nn:8020/data"),
+        ("hdfs:///data", "hdfs://nn/data/x"),
+        ("hdfs://nn/data/../a", "HDFS://nn/a"),
+        ("/nowhere/data", "hdfs://nn/"),
     ],
 )
 def test_inputs_that_are_not_seen_are_not_written_either(data: str, out: str) -> None:
@@ -244,7 +359,7 @@ def test_a_wrong_file_fails_its_job_and_is_named(cluster: ApiServer, world: Path
             offline.extract(transport, nowhere, str(tmp_path / "out"))
         with pytest.raises(JobFailed, match=why % "flattenRequest_clean"):
             offline.extract(transport, nowhere, str(tmp_path / "out"), action=False)
-        with pytest.raises(BadData, match="a quote or backslash"):
+        with pytest.raises(BadInput, match="a quote or backslash"):
             offline.extract(transport, "/it's", str(tmp_path / "out"))
         (tmp_path / "half").mkdir()
         with pytest.raises(BadData, match="there is no such folder"):

@@ -187,7 +187,7 @@ def test_inputs_and_what_one_lives_in_are_never_written(
     told: Callable[[str], None] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, home, elsewhere = tmp_path / "data", tmp_path / "home", tmp_path / "elsewhere"
-    for folder in (data / "table", home, elsewhere / "here"):
+    for folder in (data / "table", home / ".ssh", elsewhere / "here"):
         folder.mkdir(parents=True)
         (folder / "rows").write_text("1")
     (data / "linked").symlink_to(elsewhere / "here")
@@ -213,6 +213,15 @@ def test_inputs_and_what_one_lives_in_are_never_written(
         (tmp_path, "holds the working folder"),
         (REPOSITORY, "is the folder of this program"),
         (REPOSITORY.parent, "holds the folder of this program"),
+        *(
+            (REPOSITORY / name, "which holds no results")
+            for name in ("streaming", "batch", "deploy/kafka", "sql", "tests")
+        ),
+        *((Path(name), "folder of the system|holds the") for name in ("/usr", "/var", "/opt", "/var/lib", "/tmp")),
+        *((Path(name), "folder of the system") for name in ("/etc", "/bin", "/lib")),
+        (Path("/etc/new"), "lies within /etc"),
+        (home / ".ssh", "which holds no results"),
+        (home / ".ssh" / "new", "which holds no results"),
     ):
         with pytest.raises(OutputRefused, match=why), replacing(out, "features", inputs=[data], force=told):
             raise AssertionError(out)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -62,6 +64,14 @@ def test_verdicts() -> None:
     sure = judge({"test": measure(labels, np.where(labels == 1, 0.99, 0.9), 40 / 1040)})
     assert not sure.better
     assert "its probabilities are worse" in sure.text
+
+
+@pytest.mark.parametrize("field", ["log_loss", "base_log_loss", "auc_low", "base_auc"])
+def test_what_is_no_number_is_no_better(field: str) -> None:
+    good = drawn(40, 1000, 1.0, 1)
+    assert judge({"test": good}).better
+    changed: dict[str, Any] = {field: float("nan")}
+    assert not judge({"test": dataclasses.replace(good, **changed)}).better
 
 
 def test_chance_agrees_with_its_verdict() -> None:

@@ -76,6 +76,7 @@ def outcome(program: str, words: list[str]) -> tuple[object, str]:
     out = io.StringIO()
     status: object = 0
     sys.argv = [program, *words]
+    os.environ["JD_INTENT_ENVIRONMENT"] = "neither"
     signal.alarm(PATIENCE_S)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
@@ -92,7 +93,6 @@ def outcome(program: str, words: list[str]) -> tuple[object, str]:
 def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print below Python do not spoil the answer
-    os.environ["JD_INTENT_ENVIRONMENT"] = "neither"
     signal.signal(signal.SIGALRM, hung)
     found = []
     for program, words, path, kind in json.load(sys.stdin):

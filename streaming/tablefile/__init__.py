@@ -10,9 +10,9 @@ from streaming.tablefile.csvout import write_csv
 from streaming.tablefile.errors import BadFile
 from streaming.tablefile.find import files_of, is_there
 from streaming.tablefile.options import Options, load_options, outfile_options
-from streaming.tablefile.read import Piece, ordered, read, read_file
+from streaming.tablefile.read import Piece, check_columns, ordered, read, read_file
 
 __all__ = [
-    "BadFile", "Options", "Piece", "files_of", "is_there", "load_options", "ordered", "outfile_options", "read",
-    "read_file", "write_csv",
+    "BadFile", "Options", "Piece", "check_columns", "files_of", "is_there", "load_options", "ordered",
+    "outfile_options", "read", "read_file", "write_csv",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from streaming.tablefile.errors import BadFile, listed
 from streaming.tablefile.find import files_of
 from streaming.tablefile.options import Options
 
-__all__ = ["Piece", "ordered", "read", "read_file"]
+__all__ = ["Piece", "check_columns", "ordered", "read", "read_file"]
 
 PARQUET = Options(format="parquet")
 
@@ -69,6 +69,18 @@ def _pieces(file: Path, schema: pa.Schema, options: Options, there: list[str], n
         yield Piece(file, first, rows)
     if empty:
         yield Piece(file, 0, schema.empty_table())
+
+
+def check_columns(path: str | Path, schema: pa.Schema, options: Options = PARQUET) -> list[Path]:
+    """The files that `path` means, each of which can be opened and has the schema's columns. No value is read.
+
+    Raises:
+        BadFile: see `read`.
+    """
+    found = files_of(path, options.format)
+    for file in found:
+        _names(file, _columns(file, schema, options), schema)
+    return found
 
 
 def ordered(piece: Piece, columns: Sequence[str]) -> Piece:
