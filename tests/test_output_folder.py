@@ -78,6 +78,31 @@ def younger(out: Path) -> None:
     os.utime(out / "one", ns=(later, later))
 
 
+def older(out: Path) -> None:
+    """Of the same size: what `cp -p` puts in its place."""
+    (out / "one").write_text("ald")
+    os.utime(out / "one", (1_000_000_000, 1_000_000_000))
+
+
+def empty_folder(out: Path) -> None:
+    (out / "deep" / "later").mkdir()
+
+
+def byte_code(out: Path) -> None:
+    (out / "__pycache__").mkdir()
+    (out / "__pycache__" / "mine.cpython-310.pyc").touch()
+
+
+def folder_of_a_work_folder_s_name(out: Path) -> None:
+    (out / f"{MARKER}.work-mine").mkdir()
+    (out / f"{MARKER}.work-mine" / "notes.txt").touch()
+
+
+def deep_work_folder(out: Path) -> None:
+    (out / "deep" / f"{MARKER}.work-x").mkdir()
+    (out / "deep" / f"{MARKER}.work-x" / "lock").touch()
+
+
 def another_kind(out: Path) -> None:
     mark(out, "world")
 
@@ -101,6 +126,11 @@ STRANGE: dict[Callable[[Path], None], str] = {
     foreign_link: "holds notes.txt, which",
     longer: "holds one, which was changed since",
     younger: "holds one, which was changed since",
+    older: "holds one, which was changed since",
+    empty_folder: "holds deep/later/, which `jd-intent-batch extract` did not make",
+    byte_code: "holds __pycache__/mine.cpython-310.pyc, which",
+    folder_of_a_work_folder_s_name: f"holds {MARKER}.work-mine/notes.txt, which",
+    deep_work_folder: f"holds deep/{MARKER}.work-x/lock, which",
     another_kind: "was made by `jd-intent-batch generate`, not by `jd-intent-batch extract`: it holds one",
     no_marker: f"holds one and no {MARKER}: `jd-intent-batch extract` did not make it",
     damaged_marker: f"holds one and no {MARKER}",
@@ -169,6 +199,17 @@ def test_pythons_byte_code_is_nobodys(tmp_path: Path) -> None:
         write(tmp_path / "out", "three")
 
 
+def test_empty_folders_and_folders_that_were_emptied_are_its_own(tmp_path: Path) -> None:
+    with replacing(tmp_path / "out", "features") as fresh:
+        (fresh / "a" / "empty").mkdir(parents=True)
+        (fresh / "b" / "c").mkdir(parents=True)
+        (fresh / "b" / "c" / "one").touch()
+    (tmp_path / "out" / "b" / "c" / "one").unlink()
+    assert made(tmp_path / "out") == []
+    write(tmp_path / "out", "two")
+    assert made(tmp_path / "out") == ["two"]
+
+
 def test_what_a_command_will_write_later_is_its_own(tmp_path: Path) -> None:
     with replacing(tmp_path / "demo", "demo", own=("logs", "state")):
         pass
@@ -234,9 +275,10 @@ def test_what_was_there_survives_a_failure_and_nothing_else_is_left(
         (fresh / "two" / "three").write_text("half")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "new" / "deep" / "out", "features"):
         raise ZeroDivisionError
+    assert contents(tmp_path) == before
     monkeypatch.setattr(work_folder, "_exchange", lambda *_: False)
     write(tmp_path / "out", "one", text="old")  # where the disk cannot exchange folders
-    assert contents(tmp_path) == before
+    assert {**contents(tmp_path), f"out/{MARKER}": b""} == {**before, f"out/{MARKER}": b""}  # it holds times
 
 
 KILLED = """
@@ -262,6 +304,109 @@ with output_folder.replacing(out, "features") as fresh:
     for name in ("one", "three", "four"):
         (fresh / name).write_text("new")
 """
+
+
+def killed(out: Path, where: str, moves: int) -> Path:
+    """The work folder of a run that was killed after so many moves."""
+    argv = [sys.executable, "-c", KILLED, str(out), where, str(moves)]
+    assert subprocess.run(argv, cwd=REPOSITORY, check=False).returncode == -signal.SIGKILL
+    (work,) = out.parent.rglob(f"*{MARKER}.work-*")
+    return work
+
+
+def appears(out: Path, _: Path) -> None:
+    out.mkdir()
+    (out / "mine").write_text("mine")
+
+
+def a_file_appears(out: Path, _: Path) -> None:
+    out.write_text("mine")
+
+
+def one_of_the_old_ones(out: Path, _: Path) -> None:
+    (out / "two").write_text("mine")
+
+
+def one_of_the_new_ones(out: Path, _: Path) -> None:
+    (out / "four").write_text("mine")
+
+
+def damaged_plan(_: Path, work: Path) -> None:
+    (work / "plan").write_text('["fo')
+
+
+@pytest.mark.parametrize(
+    ("where", "moves", "change", "why"),
+    [
+        ("beside", 1, appears, "that folder is there again"),
+        ("beside", 1, a_file_appears, "is a file, not a folder"),
+        ("pinned", 4, one_of_the_old_ones, "it holds another two now"),
+        ("pinned", 6, one_of_the_new_ones, "it holds another four now"),
+        ("pinned", 4, damaged_plan, "plan, which tells what is new, is damaged"),
+    ],
+)
+def test_the_only_copy_is_never_swept(
+    where: str, moves: int, change: Callable[[Path, Path], None], why: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write(out, "one", "two", text="old")
+    work = killed(out, where, moves)
+    change(out, work)
+    before = contents(tmp_path)
+    for force in (None, print):
+        with pytest.raises(OutputRefused, match=why) as told:
+            check(out, "features", force=force)
+        assert str(work / "old") in str(told.value) or change is a_file_appears
+    assert contents(tmp_path) == before
+
+
+def test_an_empty_folder_in_the_place_gives_way_to_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "one", "two", text="old")
+    killed(out, "beside", 1)
+    out.mkdir()
+    check(out, "features")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert made(out) == ["one", "two"]
+
+
+def test_what_appears_between_the_moves_does_not_cost_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "out", Path.rename
+    write(out, "one", text="old")
+
+    def late(source: Path, target: Path) -> Path:
+        if source.name == "new":
+            appears(out, source)
+        return rename(source, target)
+
+    monkeypatch.setattr(work_folder, "_exchange", lambda *_: False)
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(OutputRefused, match="that folder is there again"):
+        write(out, "two")
+    assert made(out) == []
+    assert (out / "mine").read_text() == "mine"
+    (old,) = tmp_path.glob(f".out{MARKER}.work-*/old")
+    assert made(old) == ["one"]
+
+
+def test_a_sweep_that_is_killed_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    write(out, "one", "two", text="old")
+    work = killed(out, "pinned", 5)
+
+    def half(folder: Path, **_: object) -> None:
+        for file in (folder / "new").iterdir():
+            file.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        check(out, "features")
+    assert work.exists()
+    check(out, "features")
+    assert not work.exists()
+    assert made(out) == ["one", "two"]
 
 
 @pytest.mark.parametrize("where", ["beside", "pinned"])
