@@ -5,10 +5,9 @@
 
 A folder that was written holds a marker, `.jd-intent`: the kind of the folder, the version that made it, and each file
 with its size and time. What is in a folder and not in its marker, or of another size or time, is somebody else's, an
-empty folder, too. A folder is
-written where there is none, where it is empty, and where all that is in it is of the kind that is written; else it is
-refused, or, with `force`, what goes is told first. Never written: a folder that is, holds or lies within an input; the
-root, home, working and program's folder, and what holds one of them.
+empty folder, too. A folder is written where there is none, where it is empty, and where all that is in it is of the
+kind that is written; else it is refused, or, with `force`, what goes is told first. Never written: a folder that is,
+holds or lies within an input; the root, home, working and program's folder, and what holds one of them.
 
 The new folder is made beside the old one and exchanged with it in one step. A run that fails leaves the old one and
 nothing besides; what a killed run leaves is swept by the next one that writes there.
@@ -307,7 +306,7 @@ def _write(folder: Path, marker: _Marker) -> None:
         made_by = version("jd-intent-scorer")
     except PackageNotFoundError:  # run from a checkout that is not installed
         made_by = "unknown"
-    told = {"kind": marker.kind, "version": made_by, "own": list(marker.own)}
+    told: dict[str, object] = {"kind": marker.kind, "version": made_by, "own": list(marker.own)}
     told |= {"files": marker.files, "times": marker.times}
     writing = folder / f"{MARKER}.writing"
     writing.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

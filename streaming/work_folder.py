@@ -126,10 +126,11 @@ def put(work: Path, place: Path) -> None:
         fresh.rename(place)
 
 
-def _signature(path: Path) -> list[int] | None:
-    """What tells a file from another one that was put in its place; None: a folder."""
-    at = path.lstat()
-    return None if stat.S_ISDIR(at.st_mode) else [at.st_size, at.st_mtime_ns]
+def _signature(path: Path) -> list[list[str | int]]:
+    """What tells a file, or a folder with all files in it, from what somebody made of it since."""
+    files = [path] if path.is_symlink() or not path.is_dir() else sorted(path.rglob("*"))
+    found = [(str(file.relative_to(path)), file.lstat()) for file in files]
+    return [[name, at.st_size, at.st_mtime_ns] for name, at in found if not stat.S_ISDIR(at.st_mode)]
 
 
 def _roll_back(work: Path, place: Path) -> None:

@@ -301,7 +301,8 @@ def counted(source, target):
 
 Path.rename = counted
 with output_folder.replacing(out, "features") as fresh:
-    for name in ("one", "three", "four"):
+    (fresh / "three").mkdir()
+    for name in ("one", "three/deep", "four"):
         (fresh / name).write_text("new")
 """
 
@@ -331,6 +332,10 @@ def one_of_the_new_ones(out: Path, _: Path) -> None:
     (out / "four").write_text("mine")
 
 
+def one_within_the_new_ones(out: Path, _: Path) -> None:
+    (out / "three" / "later").write_text("mine")
+
+
 def damaged_plan(_: Path, work: Path) -> None:
     (work / "plan").write_text('["fo')
 
@@ -342,6 +347,7 @@ def damaged_plan(_: Path, work: Path) -> None:
         ("beside", 1, a_file_appears, "is a file, not a folder"),
         ("pinned", 4, one_of_the_old_ones, "it holds another two now"),
         ("pinned", 6, one_of_the_new_ones, "it holds another four now"),
+        ("pinned", 6, one_within_the_new_ones, "it holds another three now"),
         ("pinned", 4, damaged_plan, "plan, which tells what is new, is damaged"),
     ],
 )
@@ -428,7 +434,7 @@ def test_a_kill_at_any_move_leaves_the_old_or_the_new_and_the_next_run_sweeps(
         assert {name: value for name, value in contents(out).items() if name != MARKER} == old
         assert list(tmp_path.rglob(f"*{MARKER}.work-*")) == []
     assert moves == (2 if where == "beside" else 7)
-    assert made(out) == ["four", "one", "three"]
+    assert made(out) == ["four", "one", "three/deep"]
     assert list(tmp_path.rglob(f"*{MARKER}.work-*")) == []
 
 
