@@ -335,7 +335,7 @@ def _alone() -> Iterator[None]:
     """Holds the folder's lock: of two `make` at once the second waits, then finds all there."""
     folder().mkdir(parents=True, exist_ok=True)
     print(f"environments in {folder()}", flush=True)
-    with (folder() / "lock").open("w") as lock:
+    with (folder() / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

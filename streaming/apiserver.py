@@ -44,6 +44,7 @@ from streaming.web.server import Server, run_until_told
 __all__ = ["BODY_BYTES_MAX", "create_app", "main"]
 
 BODY_BYTES_MAX = 64 * 1024 * 1024  # brpc's limit
+BODIES_BYTES_MAX = 4 * BODY_BYTES_MAX  # of all together: each connection may bring one
 LIMITS = Limits(body_s=60.0)
 METHODS = ("GET", "POST", "PUT")
 
@@ -96,8 +97,8 @@ def create_app(api: Api, thread: ThreadPoolExecutor, rules: Rules) -> Starlette:
         return PlainTextResponse("OK")
 
     async def refused(request: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException) and error.status_code == 413:
-            return _refusal(413, error.detail, {})
+        if isinstance(error, HTTPException) and error.status_code in (413, 503):
+            return _refusal(error.status_code, error.detail, error.headers or {})
         known = request.method in METHODS
         return Response(dump({"code": -1, "msg": "no match method" if known else "unsupported method"}))
 
@@ -118,7 +119,7 @@ def create_app(api: Api, thread: ThreadPoolExecutor, rules: Rules) -> Starlette:
         exception_handlers={HTTPException: refused, ClientDisconnect: gone},
     )
     app.router.redirect_slashes = False
-    app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
+    app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX, together_max=BODIES_BYTES_MAX)
     app.add_middleware(Access, rules=rules, refusal=_refusal)
     return app
 

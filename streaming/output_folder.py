@@ -4,10 +4,10 @@
         ...                                     # write into `fresh`: it takes the place of `out` at the end
 
 A folder that was written holds a marker, `.jd-intent`: the kind of the folder, the version that made it, and each file
-with its size. What is in a folder and not in its marker, of another size or younger, is somebody else's. A folder is
-written where there is none, where it is empty, and where all that is in it is of the kind that is written; else it is
-refused, or, with `force`, what goes is told first. Never written: a folder that is, holds or lies within an input; the
-root, home, working and program's folder, and what holds one of them.
+with its size and time. What is in a folder and not in its marker, or of another size or time, is somebody else's, an
+empty folder, too. A folder is written where there is none, where it is empty, and where all that is in it is of the
+kind that is written; else it is refused, or, with `force`, what goes is told first. Never written: a folder that is,
+holds or lies within an input; the root, home, working and program's folder, and what holds one of them.
 
 The new folder is made beside the old one and exchanged with it in one step. A run that fails leaves the old one and
 nothing besides; what a killed run leaves is swept by the next one that writes there.
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from streaming.errors import OutputRefused
 from streaming.overlap import refuse_overlap
-from streaming.work_folder import LAST, WORK, beside, put, sweep
+from streaming.work_folder import LAST, beside, is_work, put, sweep
 
 __all__ = ["EVERYTHING", "MARKER", "Say", "appending", "check", "link", "made", "mark", "refuse_new", "replacing"]
 
@@ -57,15 +57,16 @@ _NAMES_MAX = 5  # of what is removed, that are told
 
 @dataclass(frozen=True)
 class _Marker:
-    """What `.jd-intent` says: files by their path in the folder → bytes, and when it was written (ns).
+    """What `.jd-intent` says: files by their path in the folder → bytes, and when each was written (ns).
 
-    `own`: entries of the folder that are the command's with whatever is in them.
+    An empty folder is a file of 0 bytes whose path ends in a slash, and has no time. `own`: entries of the folder that
+    are the command's with whatever is in them.
     """
 
     kind: str
     files: dict[str, int]
+    times: dict[str, int]
     own: Collection[str]
-    written: int = 0
 
 
 @contextlib.contextmanager
@@ -118,19 +119,23 @@ def appending(folder: Path, kind: str) -> Iterator[Path]:
         fresh = work / "new"
         fresh.mkdir()
         yield fresh
+        for file in sorted(fresh.iterdir()):
+            if os.path.lexists(place / file.name):
+                raise _is_there(folder, file.name)
         marker = _read(place)
         if marker is None and not _entries(place):
-            marker = _Marker(kind, {}, ())
+            marker = _Marker(kind, {}, {}, ())
         if marker is not None and marker.kind == kind:  # first told, then done: what is told and missing does no harm
             changed = {stranger.name for stranger in _strangers(place, kind)}  # and stays so
             files = {name: size for name, size in marker.files.items() if name not in changed}
-            files |= {name: at.st_size for name, at in _files(fresh)}
-            _write(place, _Marker(kind, files, marker.own))
+            times = {name: time for name, time in marker.times.items() if name not in changed}
+            fresh_files = dict(_files(fresh))
+            _write(place, _Marker(kind, files | _sizes(fresh_files), times | _times(fresh_files), marker.own))
         for file in sorted(fresh.iterdir()):
             try:
                 _link(file, place / file.name)
             except FileExistsError:
-                raise OutputRefused(f"{folder} has a file {file.name} already") from None
+                raise _is_there(folder, file.name) from None
 
 
 def check(folder: Path, kind: str, *, inputs: Iterable[Path] = (), force: Say | None = None) -> set[str]:
@@ -177,20 +182,17 @@ def mark(folder: Path, kind: str, own: Sequence[str] = (), *, names: Sequence[st
     Args:
         names: patterns of what files may be called; others are not of this kind.
     """
-    files = dict(_files(folder)) if own != EVERYTHING else {}
-    files = {path: at for path, at in files.items() if any(fnmatch(os.path.basename(path), name) for name in names)}
-    sizes = {name: at.st_size for name, at in files.items() if name.partition("/")[0] not in own}
-    _write(folder, _Marker(kind, sizes, own))
-    written = (folder / MARKER).stat().st_mtime_ns
-    newest = max((files[name].st_mtime_ns for name in sizes), default=0)
-    if newest > written:  # a copy keeps its original's time, which another clock gave
-        os.utime(folder / MARKER, ns=(newest, newest))
+    found = dict(_files(folder)) if own != EVERYTHING else {}
+    found = {path: at for path, at in found.items() if any(fnmatch(os.path.basename(path), name) for name in names)}
+    files = {name: at for name, at in found.items() if name.partition("/")[0] not in own}
+    _write(folder, _Marker(kind, _sizes(files), _times(files), own))
 
 
 def made(folder: Path) -> list[str]:
     """The files that its marker names and that are there, by their path in a folder; none where there is no marker."""
     marker = _read(folder)
-    return [] if marker is None else sorted(name for name in marker.files if os.path.lexists(folder / name))
+    names = [] if marker is None else marker.files
+    return sorted(name for name in names if not name.endswith("/") and os.path.lexists(folder / name))
 
 
 def link(source: Path, target: Path) -> None:
@@ -225,6 +227,10 @@ def _refusal(folder: Path, kind: str, why: str) -> OutputRefused:
     return OutputRefused(f"{folder} {why}; name a new or an empty folder{force}")
 
 
+def _is_there(folder: Path, name: str) -> OutputRefused:
+    return OutputRefused(f"{folder} has a file {name} already")
+
+
 def _strangers(place: Path, kind: str) -> Iterator[_Stranger]:
     """All that is not of this kind in a folder that is to be written, in order; nothing: the folder may go."""
     entries = _entries(place)
@@ -233,18 +239,21 @@ def _strangers(place: Path, kind: str) -> Iterator[_Stranger]:
     maker, marker = MADE_BY[kind], _read(place)
     if marker is None:
         files = [*_files(place), *([(MARKER, (place / MARKER).lstat())] if MARKER in entries else [])]
-        for name, size in [(name, at.st_size) for name, at in files] or [(entries[0], 0)]:
+        for name, size in [(name, _size(name, at)) for name, at in files] or [(entries[0], 0)]:
             yield _Stranger(name, size, f"holds {name} and no {MARKER}: {maker} did not make it")
         return
     other = f"was made by {MADE_BY.get(marker.kind, marker.kind)}, not by {maker}" if marker.kind != kind else ""
+    homes = {name[: end + 1] for name in marker.files for end, letter in enumerate(name) if letter == "/"}
     for name, at in _files(place):
+        if name in homes:  # also of files that were removed since
+            continue
         if other:
-            yield _Stranger(name, at.st_size, f"{other}: it holds {name}")
+            yield _Stranger(name, _size(name, at), f"{other}: it holds {name}")
         elif marker.own == EVERYTHING or name.partition("/")[0] in marker.own:
             continue
         elif name not in marker.files:
-            yield _Stranger(name, at.st_size, f"holds {name}, which {maker} did not make")
-        elif at.st_size != marker.files[name] or at.st_mtime_ns > marker.written:
+            yield _Stranger(name, _size(name, at), f"holds {name}, which {maker} did not make")
+        elif at.st_size != marker.files[name] or at.st_mtime_ns != marker.times.get(name, at.st_mtime_ns):
             yield _Stranger(name, at.st_size, f"holds {name}, which was changed since {maker} made it")
 
 
@@ -252,19 +261,34 @@ def _entries(place: Path) -> list[str]:
     """Names in a folder, but for a command's work (see `beside`); none where there is no folder."""
     if not place.is_dir():
         return []
-    return sorted(name for name in os.listdir(place) if not name.startswith(WORK))
+    return sorted(name for name in os.listdir(place) if not is_work(place / name))
+
+
+def _size(name: str, at: os.stat_result) -> int:
+    """Bytes of a file; a folder has none."""
+    return 0 if name.endswith("/") else at.st_size
+
+
+def _sizes(files: dict[str, os.stat_result]) -> dict[str, int]:
+    return {name: _size(name, at) for name, at in files.items()}
+
+
+def _times(files: dict[str, os.stat_result]) -> dict[str, int]:
+    return {name: at.st_mtime_ns for name, at in files.items() if not name.endswith("/")}
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Files and links below a folder, in order, by their path in it.
+    """Files, links and empty folders (with a slash at the end) below a folder, in order, by their path in it.
 
     Not the marker, nor what Python makes of code that it runs there (Triton's model).
     """
     for top, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(top, name))]
-        folders[:] = sorted(name for name in folders if not name.startswith(WORK))
+        folders[:] = sorted(name for name in folders if top != os.fspath(folder) or not is_work(folder / name))
+        if not names and not folders and top != os.fspath(folder):
+            yield os.path.relpath(top, folder).replace(os.sep, "/") + "/", os.lstat(top)
         for name in sorted([*names, *links]):
-            if name.endswith(".pyc") and os.path.basename(top) == "__pycache__":
+            if _is_byte_code(Path(top, name)):
                 continue
             if top == os.fspath(folder) and name in (MARKER, f"{MARKER}.writing"):
                 continue
@@ -272,13 +296,22 @@ def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             yield os.path.relpath(path, folder).replace(os.sep, "/"), os.lstat(path)
 
 
+def _is_byte_code(path: Path) -> bool:
+    """Made by Python of code that lies beside it? Without that code it is somebody's."""
+    return (
+        path.suffix == ".pyc"
+        and path.parent.name == "__pycache__"
+        and (path.parent.parent / f"{path.name.partition('.')[0]}.py").is_file()
+    )
+
+
 def _read(folder: Path) -> _Marker | None:
     """The marker; None where there is none that can be read: then the folder is somebody else's."""
     try:
         told = json.loads((folder / MARKER).read_bytes())
         files = {name: int(size) for name, size in told["files"].items()}
-        written = (folder / MARKER).stat().st_mtime_ns
-        return _Marker(str(told["kind"]), files, tuple(map(str, told["own"])), written)
+        times = {name: int(time) for name, time in told.get("times", {}).items()}
+        return _Marker(str(told["kind"]), files, times, tuple(map(str, told["own"])))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -288,7 +321,8 @@ def _write(folder: Path, marker: _Marker) -> None:
         made_by = version("jd-intent-scorer")
     except PackageNotFoundError:  # run from a checkout that is not installed
         made_by = "unknown"
-    told = {"kind": marker.kind, "version": made_by, "own": list(marker.own), "files": marker.files}
+    told: dict[str, object] = {"kind": marker.kind, "version": made_by, "own": list(marker.own)}
+    told |= {"files": marker.files, "times": marker.times}
     writing = folder / f"{MARKER}.writing"
     writing.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     writing.replace(folder / MARKER)

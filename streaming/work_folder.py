@@ -2,7 +2,8 @@
 
 Linux exchanges two folders in one step. Where disk or system cannot, the old one is moved away first; where the old one
 cannot be renamed at all (a mount point), its entries are, one after the other. A run that is killed in between has left
-a work folder whose lock is free: the next one puts back what was moved, and takes it away.
+a work folder whose lock is free: the next one puts back what was moved, and takes it away. Where something else stands
+in the place by then, the work folder stays, and the run is refused: what was moved lies nowhere else.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LAST", "WORK", "beside", "put", "sweep"]
+from streaming.errors import OutputRefused
+
+__all__ = ["LAST", "beside", "is_work", "put", "sweep"]
 
 LAST = ".jd-intent"
 """The entry that is moved last where entries are moved: what it says is true then."""
@@ -32,6 +36,9 @@ def beside(place: Path) -> Iterator[Path]:
     """A work folder on the same disk, for as long as the block lasts, with a lock in it that says that somebody lives.
 
     It is beside `place`, or in it where that cannot be renamed: a mount point, or below a folder of somebody else.
+
+    Raises:
+        OutputRefused: at the end, where what was moved away cannot be put back: see `sweep`.
     """
     missing = [folder for folder in place.parents if not folder.exists()]
     within = _pinned(place)
@@ -54,8 +61,14 @@ def beside(place: Path) -> Iterator[Path]:
         raise
 
 
+def is_work(path: Path) -> bool:
+    """Is an entry of a folder the work folder of a run that lives, or of one that was killed? No other has a lock."""
+    return path.name.startswith(WORK) and any((path / name).is_file() for name in ("lock", "making"))
+
+
 def _remove(work: Path, place: Path) -> None:
     _roll_back(work, place)
+    (work / "plan").unlink(missing_ok=True)  # first: what is half removed must not be rolled back
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -73,7 +86,11 @@ def _mounted(place: Path) -> bool:
 
 
 def sweep(place: Path) -> None:
-    """Takes away what killed runs left, and puts back what one of them had moved."""
+    """Takes away what killed runs left, and puts back what one of them had moved.
+
+    Raises:
+        OutputRefused: something else stands where that was. Nothing is lost; the message names both folders.
+    """
     for home, prefix in ((place.parent, f".{place.name}{WORK}"), (place, WORK)):
         for work in _beginning(home, prefix):
             with contextlib.suppress(OSError), (work / "lock").open("rb") as held:
@@ -95,10 +112,12 @@ def put(work: Path, place: Path) -> None:
         fresh.rename(place)
     elif work.parent == place:
         # One entry after the other, the marker last: the plan tells `_roll_back` which of them are new.
-        (work / "plan").write_text(json.dumps(sorted(os.listdir(fresh))), encoding="utf-8")
+        plan = {name: _signature(fresh / name) for name in sorted(os.listdir(fresh))}
+        (work / "plan").write_text(json.dumps(plan), encoding="utf-8")
         old.mkdir()
-        for name in sorted(name for name in os.listdir(place) if not name.startswith(WORK)):
-            (place / name).rename(old / name)
+        for name in sorted(os.listdir(place)):
+            if not is_work(place / name):
+                (place / name).rename(old / name)
         for name in sorted(os.listdir(fresh), key=lambda name: name == LAST):
             (fresh / name).rename(place / name)
         (work / "plan").unlink()
@@ -107,18 +126,54 @@ def put(work: Path, place: Path) -> None:
         fresh.rename(place)
 
 
+def _signature(path: Path) -> list[list[str | int]]:
+    """What tells a file, or a folder with all files in it, from what somebody made of it since."""
+    files = [path] if path.is_symlink() or not path.is_dir() else sorted(path.rglob("*"))
+    found = [(str(file.relative_to(path)), file.lstat()) for file in files]
+    return [[name, at.st_size, at.st_mtime_ns] for name, at in found if not stat.S_ISDIR(at.st_mode)]
+
+
 def _roll_back(work: Path, place: Path) -> None:
-    """Undoes a `put` that did not come to its end; does nothing after one that did."""
-    fresh, old, plan = work / "new", work / "old", work / "plan"
-    if work.parent != place:
-        if old.is_dir() and not place.exists():
-            old.rename(place)
-    elif plan.exists() and old.is_dir():
-        for name in json.loads(plan.read_text(encoding="utf-8")):
-            if not (fresh / name).exists() and (place / name).exists():
-                (place / name).rename(fresh / name)
-        for name in os.listdir(old):
-            (old / name).rename(place / name)
+    """Undoes a `put` that did not come to its end; does nothing after one that did.
+
+    Raises:
+        OutputRefused: something else stands in the way. Nothing was moved.
+    """
+    fresh, old = work / "new", work / "old"
+    if work.parent == place:
+        _roll_back_entries(work, place)
+    elif old.is_dir() and fresh.is_dir():
+        try:
+            old.rename(place)  # which may be there and empty
+        except OSError:
+            raise _in_the_way(work, place, "that folder is there again") from None
+
+
+def _roll_back_entries(work: Path, place: Path) -> None:
+    fresh, old = work / "new", work / "old"
+    try:
+        plan = json.loads((work / "plan").read_text(encoding="utf-8"))
+        moved = os.listdir(old)
+        back = {name for name in plan if os.path.lexists(place / name) and not os.path.lexists(fresh / name)}
+        foreign = [name for name in back if plan[name] != _signature(place / name)]
+    except FileNotFoundError:  # nothing was moved yet, or all is
+        return
+    except (ValueError, TypeError, KeyError):
+        raise _in_the_way(work, place, f"{work / 'plan'}, which tells what is new, is damaged") from None
+    foreign += [name for name in moved if os.path.lexists(place / name) and name not in back]
+    if foreign:
+        raise _in_the_way(work, place, f"it holds another {min(foreign)} now")
+    for name in back:
+        (place / name).rename(fresh / name)
+    for name in moved:
+        (old / name).rename(place / name)
+
+
+def _in_the_way(work: Path, place: Path, why: str) -> OutputRefused:
+    return OutputRefused(
+        f"{place}: a run was stopped while it replaced this folder, and {why}; what was in it before lies in "
+        f"{work / 'old'}: move what you need of both elsewhere, then remove {work}"
+    )
 
 
 def _exchange(left: Path, right: Path) -> bool:

@@ -30,11 +30,13 @@ LARGE_BYTES = 64 * 1024 * 1024  # more than the system's buffers take
 SLOW_S = 2.0
 
 
+async def body(request: Request) -> Response:
+    """The length of the body."""
+    return PlainTextResponse(str(len(await request.body())))
+
+
 def application(rules: Rules | None = None) -> Starlette:
     """Answers POST /body with its length, GET /slow after `SLOW_S`, GET /large with `LARGE_BYTES`."""
-
-    async def body(request: Request) -> Response:
-        return PlainTextResponse(str(len(await request.body())))
 
     async def large(_: Request) -> Response:
         return Response(b"x" * LARGE_BYTES)

@@ -10,19 +10,26 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fixtures_apiserver import REPOSITORY, ApiServer
-from fixtures_web import Certificate
+from fixtures_web import PATIENCE_S, Certificate, Running
 from pydantic import SecretStr
 
+from streaming.api import Api
+from streaming.apiserver import create_app
 from streaming.config import Rest, Store
+from streaming.engine import Engine
 from streaming.errors import ConfigError
 from streaming.rest import RestTransport
+from streaming.web.access import Rules
+from streaming.web.connection import Limits
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "cases" / "rest.jsonl").read_text().splitlines()]
 
@@ -246,6 +253,16 @@ def test_a_body_that_is_too_large_is_refused(apiserver: ApiServer) -> None:
         status = 413
     assert status == 413
     assert apiserver.client.get("/dbs").json()["code"] == 0
+
+
+def test_bodies_that_are_too_large_together_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.apiserver.BODIES_BYTES_MAX", 1000)
+    with ThreadPoolExecutor(1) as thread:
+        app = create_app(Api(thread.submit(Engine).result(), time.time), thread, Rules())
+        with Running(app, Limits()) as server:
+            refused = httpx.post(f"{server.url}/dbs/x", content=b"x" * 1001, headers=JSON, timeout=PATIENCE_S)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json() == {"code": -1, "msg": "too many large bodies at a time"}
 
 
 def test_it_serves_the_scripts_of_the_project_and_stops_on_sigterm(tmp_path: Path) -> None:

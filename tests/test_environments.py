@@ -61,6 +61,14 @@ def test_missing_maven_is_named_with_its_command(bare: Path) -> None:
         environments.make()
 
 
+def test_a_file_of_the_lock_s_name_keeps_what_is_in_it(bare: Path) -> None:
+    (bare / "envs").mkdir()
+    (bare / "envs" / "lock").write_text("mine")
+    with pytest.raises(environments.Missing, match="Java 17"):
+        environments.make()
+    assert (bare / "envs" / "lock").read_text() == "mine"
+
+
 def test_an_environment_that_was_not_made_is_named(bare: Path) -> None:
     with pytest.raises(environments.Missing, match="make environments"):
         environments.interpreter("model")

@@ -17,6 +17,7 @@ from batch import generate as generate_module
 from batch.generate import World, generate
 from batch.intent import DAY_RHYTHM, IntentChain, day_share, time_of_day
 from batch.label import five_day_rule
+from streaming.output_folder import MARKER
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "jd"
 TABLES = ("bo_action", "bo_comment", "bo_product", "bo_user", "flattenRequest_clean")
@@ -29,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

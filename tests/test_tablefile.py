@@ -160,7 +160,8 @@ CELLS: list[tuple[pa.DataType, str, Any]] = [
     (MS, "2016-03-31 18:11:20.1239", NOON_MS), (MS, "2016-03-31T10:11:20.123Z", NOON_MS),
     (MS, "2016-03-31T18:11:20.123+08:00", NOON_MS), (MS, "2016-03-31 05:11:20.123-0500", NOON_MS),
     (MS, "2016-3-1 8:1", 1_456_790_460_000), (MS, "1970-01-01", -8 * 3_600_000),
-    (MS, "1969-12-31 23:59:59.9995Z", -1),
+    (MS, "1969-12-31 23:59:59.9995Z", -1), (MS, "1970-01-01 18:00+18", 0), (MS, "1969-12-31 06:00 -18:00", 0),
+    (MS, "1970-01-01 17:59+1759", 0), (pa.float64(), "1e-400", 0.0),
 ]  # fmt: skip
 
 WRONG_CELLS: list[tuple[pa.DataType, str, str]] = [
@@ -175,6 +176,8 @@ WRONG_CELLS: list[tuple[pa.DataType, str, str]] = [
     (pa.date32(), "2021-01-02 01:00:00", "is no date"), (pa.date32(), "0000-01-01", "outside of the years"),
     (MS, "2021-02-30 00:00:00", "'2021-02-30 00:00:00' is no timestamp"),
     (MS, "2021-01-01 24:00:00", "is no timestamp"),
+    *((MS, cell, "is no timestamp") for cell in ("2016-03-31-18", "2016-03-31+08:00", "2016-03-31Z")),
+    *((MS, f"2016-03-31 18:11{zone}", "is no timestamp") for zone in ("+99:99", "+19", "-18:01", "+08:60")),
     (MS, "31.03.2016", "is no timestamp"), (MS, "10000-01-01 00:00:00", "is no timestamp"),
     (MS, "253402300800000", "outside of the years 1 to 9999"), (MS, "1.5", "is no timestamp"),
     (pa.string(), '"a\\"b"', "line 4: a quote inside of a cell"),
@@ -211,6 +214,8 @@ def test_a_csv_that_is_not_utf8_or_has_too_few_cells_is_refused_with_its_row(tmp
         (b"", "the first line, which names the columns, is empty"),
         (b"\nx,1\n", "the first line, which names the columns, is empty"),
         (b"\xff\n", "the names of the columns are not UTF-8"),
+        ("a,b\nx,1\n".encode("utf-16-le"), r"a\.csv: line 1, .* is no csv: line contains NUL"),
+        (b"a" * 200_000 + b",b\nx,1\n", r"a\.csv: line 1, .* is no csv: field larger than"),
         (b"b,a,b\n1,x,2\n", "column b is in it 2 times"),
         (b"a,b,B\nx,1,2\n", "columns b and B differ in case only"),
         (b"a,c\nx,1\n", "no column b; it has a, c"),

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from fixtures_scorer import wait_until
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from deploy.process import Process, free_ports
+from deploy.process import Process, ProcessFailed, free_ports
 from deploy.triton.probe import ProbeFailed, probe
-from deploy.triton.server import UNSENDABLE_HEADER, Ports, Triton
+from deploy.triton.server import UNSENDABLE_HEADER, Ports, Triton, watch
 from streaming.errors import ModelUnavailable
 from streaming.triton import Model
 
@@ -264,6 +265,50 @@ def test_the_launcher_starts_again_what_no_longer_scores_and_loads_on_sighup(
         assert model.score(ONE_ROW).version == "2"
         assert launcher.stop() == 0
     assert re.search("the old version goes on.*nothing_of_that_name", launcher.log.read_text(), re.DOTALL)
+
+
+def test_a_start_ends_when_it_is_told_to(small_repository: Callable[[str], Path], tmp_path: Path) -> None:
+    repository = small_repository(HALF)
+    code = repository / "embedding" / "1" / "model.py"
+    code.write_text("import time\ntime.sleep(3600)\n" + code.read_text())
+    with launch(repository, tmp_path, Ports.free()) as launcher:
+        wait_until(lambda: any("stub" in words for words in children(launcher.pid).values()), "the model's process")
+        os.kill(launcher.pid, signal.SIGTERM)
+        assert launcher.popen.wait(START_TIMEOUT_S) == 0
+    assert launcher.log.read_text() == ""
+
+
+class Watched(Triton):
+    """No process: a trial that goes well and starts that fail."""
+
+    def probe(self) -> None:
+        pass
+
+    def start(self, timeout_s: float = 0.0) -> Triton:
+        if self.folder.name == "trial":
+            return self
+        raise ProcessFailed("its port is taken")
+
+
+def test_a_new_version_that_does_not_start_after_its_trial_ends_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deploy.triton.server.Triton", Watched)
+    monkeypatch.setattr("deploy.triton.server.PROBE_EVERY_S", 0.0)
+    reload = threading.Event()
+    reload.set()
+    with pytest.raises(ProcessFailed, match="its port is taken"):
+        watch(Watched(tmp_path, tmp_path / "triton"), threading.Event(), reload)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_port_is_looked_at_where_it_will_be_listened_on(tmp_path: Path) -> None:
+    ports, repository = Ports.free(), write_repository(tmp_path / "repository", HALF)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", ports.http))
+        taken.listen()
+        with pytest.raises(ProcessFailed, match=f"cannot listen on 127.0.0.2 port {ports.http}"):
+            Triton(repository, tmp_path / "triton", ports, http_host="127.0.0.2").start()
 
 
 def test_the_launcher_gives_up_on_a_model_that_never_scored(

@@ -20,10 +20,14 @@ from fixtures_web import (
     Certificate,
     Running,
     application,
+    body,
     drip,
     ended,
 )
+from starlette.applications import Starlette
+from starlette.routing import Route
 
+from streaming.web.access import BodyLimit
 from streaming.web.connection import Connection, Limits
 from streaming.web.listen import listening
 from streaming.web.server import Server
@@ -80,12 +84,15 @@ def answers(server: Running, certificate: Certificate) -> bool:
 
 
 START = b"POST /body HTTP/1.1\r\nHost: localhost\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 REFUSED = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n"
 DRIPS = {
     "nothing": (b"", b""), "a line": (b"POST /bo", b"d"), "headers": (START, b"X-A: b\r\n"),
     "blank lines": (b"\r\n", b"\r\n"), "no line's end": (START + b"X-A: ", b"a"),
     "a body": (START + b"Content-Length: 900\r\n\r\n", b"x"),
     "chunks": (START + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "a second request's body": (HEALTH + START + b"Content-Length: 900\r\n\r\nx", b""),
+    "a second request's headers": (HEALTH + START, b"X-A: b\r\n"), "a third line": (HEALTH + HEALTH + b"POST", b""),
     "a chunk's size": (START + b"Transfer-Encoding: chunked\r\n\r\n", b"0"), "a body nobody wants": (REFUSED, b"x"),
 }  # fmt: skip
 
@@ -212,6 +219,19 @@ def test_sizes_are_bounded(certificate: Certificate) -> None:
                 for _ in range(1000):
                     peer.sendall(b"X-A: " + b"a" * 10_000)
             assert ended(peer)[:12] in {b"HTTP/1.1 400", b""}
+
+
+def test_bodies_are_bounded_together(certificate: Certificate) -> None:
+    app = Starlette(routes=[Route("/body", body, methods=["POST"])])
+    app.add_middleware(BodyLimit, bytes_max=1000, together_max=1500)
+    with Running(app, Limits()) as server, client_of(server, certificate) as client, server.connect() as peer:
+        peer.sendall(START + b"Content-Length: 1000\r\n\r\n" + b"x" * 900)
+        until(lambda: client.post("/body", content=b"x" * 900).status_code == 503)
+        assert client.post("/body", content=b"x" * 900).headers["retry-after"] == "1"
+        assert client.post("/body", content=b"x" * 500).text == "500"
+        peer.sendall(b"x" * 100)
+        assert peer.recv(15) == b"HTTP/1.1 200 OK"
+        until(lambda: client.post("/body", content=b"x" * 900).text == "900")
 
 
 def test_a_request_that_is_under_way_is_answered_when_the_server_stops(certificate: Certificate) -> None:

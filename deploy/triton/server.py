@@ -30,10 +30,10 @@ from types import TracebackType
 from deploy.environments import interpreter
 from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line, port
 from deploy.triton.probe import MODEL, ProbeFailed, probe
-from streaming.errors import OutputRefused
+from streaming.errors import OutputRefused, Stopped
 from streaming.output_folder import replacing
 
-__all__ = ["Ports", "Triton"]
+__all__ = ["NotLoaded", "Ports", "Triton"]
 
 SHARED_MEMORY = Path("/dev/shm")
 READY_TIMEOUT_S = 120.0  # importing OneFlow takes 2 s on an idle machine, many times that on a busy one
@@ -70,6 +70,10 @@ class Ports:
         return cls(*free_ports(3))
 
 
+class NotLoaded(ProcessFailed):
+    """A version that was tried does not serve; the one before it does."""
+
+
 class Triton:
     """One server with the model `embedding` loaded; nothing runs before `start`.
 
@@ -79,6 +83,7 @@ class Triton:
         ports: None for free ones.
         host: address to listen on with gRPC, which scorers ask, and metrics.
         http_host: the same with HTTP, which only health checks and people need.
+        stop: once it is set, a start ends, also one that is under way.
     """
 
     def __init__(
@@ -88,11 +93,14 @@ class Triton:
         ports: Ports | None = None,
         host: str = "127.0.0.1",
         http_host: str = "127.0.0.1",
+        *,
+        stop: threading.Event | None = None,
     ) -> None:
         self.repository = repository
         self.folder = folder
         self.ports = ports or Ports.free()
         self.host, self.http_host = host, http_host
+        self._stop = stop or threading.Event()
         self.log = folder / "triton.log"
         # Triton's stubs make regions with this prefix: what a killed server leaves behind is found by it.
         self._shared_memory_prefix = f"jd_triton_{os.getpid()}_{self.ports.grpc}_"
@@ -128,15 +136,17 @@ class Triton:
         Raises:
             ProcessFailed: the repository has no model `embedding`, the model does not load, a port is taken, or
                 `timeout_s` passed; the message carries the end of the log.
+            Stopped: it was told to, before the model answered; nothing runs then.
         """
         config = self.repository / MODEL / "config.pbtxt"
         if not config.exists():
             raise ProcessFailed(
                 f"{config} does not exist: {self.repository} is not a repository with the model {MODEL}"
             )
-        for number in (self.ports.grpc, self.ports.http, self.ports.metrics):
-            if not is_free(number, self.host):
-                raise ProcessFailed(f"Triton cannot listen on {self.host} port {number}: another process does")
+        ports = (self.host, self.ports.grpc), (self.http_host, self.ports.http), (self.host, self.ports.metrics)
+        for host, number in ports:
+            if not is_free(number, host):
+                raise ProcessFailed(f"Triton cannot listen on {host} port {number}: another process does")
         server, environment = self._prepare()
         argv = [
             str(server),
@@ -162,11 +172,16 @@ class Triton:
         ]
         self._process = Process("tritonserver", argv, self.log, env=environment)
         try:
-            self._process.wait_ready(self.ready, timeout_s)
+            self._process.wait_ready(self._ready_or_stopped, timeout_s)
         except BaseException:  # Ctrl-C too
             self.kill()
             raise
         return self
+
+    def _ready_or_stopped(self) -> bool:
+        if self._stop.is_set():
+            raise Stopped("told to stop before the model was loaded")
+        return self.ready()
 
     def ready(self) -> bool:
         """Has the server loaded the model? It says yes, too, when the model's process has died since: see `probe`."""
@@ -190,13 +205,15 @@ class Triton:
         Nobody answers for the seconds of that start; clients try again.
 
         Raises:
-            ProcessFailed: the model does not load, or gives no score. The old version goes on answering.
+            NotLoaded: the model does not load, or gives no score. The old version goes on answering.
+            ProcessFailed: it was tried well, and the server does not start with it: nobody answers any more.
+            Stopped: see `start`.
         """
-        with Triton(self.repository, self.folder / "trial") as trial:
-            try:
+        try:
+            with Triton(self.repository, self.folder / "trial", stop=self._stop) as trial:
                 trial.probe()
-            except ProbeFailed as error:
-                raise ProcessFailed(str(error)) from error
+        except (ProcessFailed, ProbeFailed) as error:
+            raise NotLoaded(str(error)) from error
         self.stop()
         self.start()
 
@@ -254,7 +271,8 @@ def watch(server: Triton, stop: threading.Event, reload: threading.Event) -> Non
 
     Raises:
         ProbeFailed: it gave none from its start on: another start would not help.
-        ProcessFailed: it does not start again.
+        ProcessFailed: it does not start again, also with a new version that was tried well.
+        Stopped: it was told to stop while it started.
     """
     server.probe()
     failed = 0
@@ -264,7 +282,7 @@ def watch(server: Triton, stop: threading.Event, reload: threading.Event) -> Non
             try:
                 server.load()
                 print("serving the newest version", flush=True)
-            except ProcessFailed as error:
+            except NotLoaded as error:
                 print(f"the old version goes on: {error}", flush=True)
         try:
             server.probe()
@@ -301,7 +319,8 @@ def main() -> None:
     try:
         with (
             one_line("deploy.triton.server"),
-            Triton(args.repository, args.folder, ports, args.host, args.http_host) as server,
+            contextlib.suppress(Stopped),
+            Triton(args.repository, args.folder, ports, args.host, args.http_host, stop=stop) as server,
         ):
             print(
                 f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",

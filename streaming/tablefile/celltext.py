@@ -25,7 +25,8 @@ _ENDLESS = r"(?i)^[+-]?(nan|inf|infinity)$"
 _MOMENT = r"^[+-]?[0-9]{1,18}$"
 _DAY = r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
 _CLOCK = r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{1,2})(?::(?P<second>[0-9]{1,2})(?P<part>\.[0-9]+)?)?"
-_TIME = rf"^{_DAY}(?:[ T]{_CLOCK})?(?P<zone> ?(?:Z|[+-][0-9]{{2}}(?::?[0-9]{{2}})?))?$"
+_OFFSET = r"(?:(?:0[0-9]|1[0-7])(?::?[0-5][0-9])?|18(?::?00)?)"  # up to 18 hours, as Java has them
+_TIME = rf"^{_DAY}(?:[ T]{_CLOCK}(?P<zone> ?(?:Z|[+-]{_OFFSET}))?)?$"
 _DATE = rf"^{_DAY}([ T]0{{1,2}}:00(:00(\.0+)?)?)?$"
 
 
@@ -77,6 +78,7 @@ def _reals(cells: pa.Array, wanted: pa.DataType) -> pa.Array:
     endless = pc.match_substring_regex(cells, _ENDLESS)
     _refuse(cells, pc.or_(endless, pc.match_substring_regex(cells, _REAL)), wanted)
     made = pc.utf8_lower(pc.utf8_ltrim(cells, "+")).cast(wanted)
+    # What is too small is 0.0 (1e-400), as Java's Double.parseDouble has it: an error below any other of its rounding.
     lost = pc.and_(pc.is_inf(made), pc.invert(endless))
     row = pc.index(lost, True).as_py()
     if row >= 0:

@@ -150,7 +150,10 @@ def _header(file: Path, data: Bytes, options: Options) -> tuple[list[str], int]:
     except UnicodeDecodeError:
         raise BadFile(f"{file}: the names of the columns are not UTF-8") from None
     style: dict[str, Any] = {"quotechar": options.quote} if quote else {"quoting": csv.QUOTE_NONE}
-    (names,) = csv.reader(io.StringIO(text, newline=""), delimiter=options.delimiter, **style)
+    try:
+        (names,) = csv.reader(io.StringIO(text, newline=""), delimiter=options.delimiter, **style)
+    except csv.Error as error:  # a NUL, as UTF-16 has them, or a name of more than 128 KiB
+        raise BadFile(f"{file}: line 1, which names the columns, is no csv: {error}") from None
     after = start + end
     return names, after + (2 if head[end : end + 2] == b"\r\n" else 1)
 

@@ -110,10 +110,16 @@ class Access:
 
 
 class BodyLimit:
-    """Refuses a body above `bytes_max`: at once where a header tells its size, else while it is read."""
+    """Refuses a body above `bytes_max` (413): at once where a header tells its size, else while it is read.
 
-    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
-        self._app, self._bytes_max = app, bytes_max
+    Args:
+        together_max: bytes of the bodies of all requests that are not answered yet; one that would exceed them is told
+            to come again (503). None: as many as there are connections.
+    """
+
+    def __init__(self, app: ASGIApp, bytes_max: int, together_max: int | None = None) -> None:
+        self._app, self._bytes_max, self._together_max = app, bytes_max, together_max
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         told = _all(scope.get("headers", []), b"content-length")
@@ -122,12 +128,19 @@ class BodyLimit:
         async def counted() -> Message:
             nonlocal size
             message = await receive() if not told or int(told[0]) <= self._bytes_max else {}
-            size += len(message.get("body", b""))
+            more = len(message.get("body", b""))
+            size += more
+            self._held += more
             if not message or size > self._bytes_max:
                 raise HTTPException(413, f"the body is larger than {self._bytes_max} bytes")
+            if self._together_max is not None and self._held > self._together_max:
+                raise HTTPException(503, "too many large bodies at a time", {"Retry-After": str(RETRY_AFTER_S)})
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._held -= size
 
 
 def _all(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

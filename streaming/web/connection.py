@@ -90,6 +90,10 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         if self._has_place:
             super().on_response_complete()
+            # A request that came with the one before it begins now: perhaps nothing more of it ever comes.
+            state = self.conn.their_state
+            if self._began is None and (state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0])):
+                self._began = time.monotonic()
         else:
             self.timeout_keep_alive_handler()  # ends it, before another request that waits behind this one begins
 
