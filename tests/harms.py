@@ -15,6 +15,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Harms:
     """When the topic and the history became what they are (wall clock)."""
 
     def __post_init__(self) -> None:
-        self.admin = AdminClient({"bootstrap.servers": self.rig.stage.bootstrap, "log_level": 0})
+        self._admin: AdminClient | None = None  # the last one: it must outlive its futures
         self.topic = self.rig.stage.topics["actions"]
         self.group = f"group-{self.rig.stage.name}"
 
@@ -372,6 +373,12 @@ class Harms:
 
     # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def admin(self) -> AdminClient:
+        """A client of its own for each question: one that has lived through its broker's death is told nothing more."""
+        self._admin = AdminClient({"bootstrap.servers": self.rig.stage.bootstrap, "log_level": 0})
+        return self._admin
+
     def _wait(self, condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
@@ -386,7 +393,7 @@ class Harms:
         while True:
             try:
                 call()
-            except (KafkaException, ProcessFailed):
+            except (KafkaException, ProcessFailed, FutureTimeoutError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
