@@ -198,8 +198,7 @@ class Lineages:
             LogNotWhole: what lies before the log's first offset is nowhere.
         """
         low, noted = span.low, self.of_topic(partition)
-        # What a history says of a topic that was made anew since, it says of the former one.
-        reaches = None if self._made_anew else self.history.offsets.get(partition)
+        reaches = self._reaches(partition)
         if noted is not None and noted.history == self.history.digest and low <= noted.since:
             since = noted.since  # the same history and the same log as the published scores were made with
         elif reaches is not None and low <= reaches <= span.end:
@@ -249,6 +248,17 @@ class Lineages:
     def remember(self, positions: Mapping[Partition, int]) -> None:
         """These were committed, with their lineage."""
         self.noted.update({partition: self.now(partition) for partition in positions})
+
+    def _reaches(self, partition: Partition) -> int | None:
+        """Up to where history says that it reaches; None: nothing, or it speaks of a topic that was made anew since."""
+        topic, said = partition[0], self.history.offsets
+        now = self.topics.known[topic].id
+        earlier = any(
+            name == topic and note.topic_id == now and note.history == self.history.digest
+            and note.since < said.get((name, number), 0)
+            for (name, number), note in self.noted.items()
+        )  # fmt: skip
+        return None if self._made_anew or earlier else said.get(partition)
 
     def _hole(self, partition: Partition, span: Span, reaches: int | None) -> str:
         begins = f"{partition[0]}[{partition[1]}] begins at offset {span.low}"
