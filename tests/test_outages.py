@@ -190,7 +190,7 @@ def test_the_topic_of_scores_goes_and_comes_back(
         check(stage.collect(len(shop.actions)), truth)
 
 
-# The same as `jd-intent-score run`, but the third call of a step never returns, as librdkafka's
+# The same as `jd-intent-score run`, but the sixth call of a step never returns, as librdkafka's
 # send_offsets_to_transaction does now and then when the broker was killed and came back.
 HANGING = """
 import sys, time
@@ -204,7 +204,7 @@ class Hanging(Producer):
 
     def hang(self, step, arguments):
         Hanging.count += step == sys.argv[2]
-        if Hanging.count == 3:
+        if Hanging.count == 6:  # the first notes what the state is made of
             Hanging.count += 1
             print("it hangs", flush=True)
             time.sleep(3600)
