@@ -8,7 +8,6 @@ partitions: a producer that knows of new ones sends a user's events elsewhere, a
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -27,7 +26,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole
-from streaming.reader import REQUEST_TIMEOUT_S, Waiting
+from streaming.reader import REQUEST_TIMEOUT_S, Waiting, open_admin
 
 __all__ = ["Asked", "Span", "Topic", "Topics", "topic_id"]
 
@@ -156,7 +155,7 @@ class Topics:
         """One that has lived through its broker's death is told nothing more by a group's coordinator, and asks the
         leader of a partition with the former one's epoch, for ever (librdkafka 2.16): either is asked by a new one.
         """
-        return AdminClient(self._kafka.client(), logger=logging.getLogger("librdkafka"))
+        return open_admin(self._kafka, self._waiting)
 
     @staticmethod
     def _offsets(admin: AdminClient, wanted: list[TopicPartition], at: OffsetSpec) -> dict[tuple[str, int], int]:
@@ -226,7 +225,7 @@ def topic_id(kafka: Kafka, waiting: Waiting, name: str) -> str:
     Raises:
         BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
     """
-    admin = AdminClient(kafka.client(), logger=logging.getLogger("librdkafka"))
+    admin = open_admin(kafka, waiting)
 
     def ask() -> str:
         return described(admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S))[name].id

@@ -54,7 +54,6 @@ import streaming.loop
 import streaming.publish
 import streaming.reader
 import streaming.snapshots
-import streaming.topics
 from streaming.config import Config
 from streaming.errors import ArtifactMismatch, LogNotWhole, ModelUnavailable, ScorerError
 from streaming.event import (
@@ -1052,7 +1051,7 @@ def _simulated(world: World) -> Iterator[None]:
     abandoned = Writing.abandon
     changes: list[tuple[Any, str, Any]] = [
         (streaming.reader, "Consumer", lambda settings, **_: Consumer(world, settings)),
-        (streaming.topics, "AdminClient", lambda settings, **_: Admin(world, settings)),
+        (streaming.reader, "AdminClient", lambda settings, **_: Admin(world, settings)),
         (streaming.publish, "Producer", lambda settings, **_: Producer(world, settings)),
         (streaming.snapshots, "threading", types.SimpleNamespace(Thread=writers.thread, Event=threading.Event)),
         (streaming.snapshots, "queue", types.SimpleNamespace(Queue=writers.queue)),

@@ -206,10 +206,7 @@ def test_a_log_that_is_emptied_behind_markers_and_aborted_records_has_no_gap(
     first, others = half(shop)
     snapshots = {"folder": str(tmp_path), "every_s": 0.05}
     stage.send_shop(Shop([], shop.users, shop.products, shop.comments))
-    producer = Producer(
-        {"bootstrap.servers": stage.bootstrap, "transactional.id": stage.name, "partitioner": "murmur2_random"}
-    )
-    producer.init_transactions(30)
+    producer = transactional(stage)
     for actions, end in ((first.actions, producer.commit_transaction), (others, producer.abort_transaction)):
         producer.begin_transaction()
         for action in actions:
@@ -228,6 +225,15 @@ def test_a_log_that_is_emptied_behind_markers_and_aborted_records_has_no_gap(
         check(stage.collect(len(shop.actions)), truth)
 
 
+def transactional(stage: Stage) -> Producer:
+    """A shop that sends in transactions."""
+    producer = Producer(
+        {"bootstrap.servers": stage.bootstrap, "transactional.id": stage.name, "partitioner": "murmur2_random"}
+    )
+    producer.init_transactions(30)
+    return producer
+
+
 def positions(folder: Path) -> list[int]:
     """The offsets of the actions that the newest snapshot of scorer `one` stands for."""
     newest = max(folder.glob("one/snapshot-*/manifest.json"), default=None)
@@ -244,10 +250,7 @@ def test_a_committed_offset_behind_an_open_transaction_is_waited_for(
     stage.send_shop(first)
     with running(stage.config(), scorer_encoder):
         stage.collect(len(first.actions))
-    producer = Producer(
-        {"bootstrap.servers": stage.bootstrap, "transactional.id": stage.name, "partitioner": "murmur2_random"}
-    )
-    producer.init_transactions(30)
+    producer = transactional(stage)
     producer.begin_transaction()
     for action in others:
         producer.produce(stage.topics["actions"], json.dumps(action).encode(), action["user_id"].encode())
