@@ -245,9 +245,10 @@ def _stop_on_signals(stop: threading.Event) -> None:
     """SIGTERM and the first Ctrl-C finish the batches under way; the second Ctrl-C kills."""
 
     def handle(number: int, _: object) -> None:
-        _log.info("told to stop", signal=signal.Signals(number).name)
-        stop.set()
+        # Before the log says so: who reads it and presses Ctrl-C again means the second.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stop.set()
+        _log.info("told to stop", signal=signal.Signals(number).name)
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)

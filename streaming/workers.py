@@ -66,13 +66,13 @@ def supervise(config: Config, file: Path | None, count: int) -> None:
         supervisor = Supervisor(config, file, count, Path(folder))
 
         def handle(number: int, _: object) -> None:
-            _log.info("told to stop", signal=signal.Signals(number).name)
             if number == signal.SIGINT and supervisor.stop.is_set():
                 supervisor.kill()
                 shutil.rmtree(folder, ignore_errors=True)
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGINT)
-            supervisor.stop.set()
+            supervisor.stop.set()  # before the log says so: who reads it and presses Ctrl-C again means the second
+            _log.info("told to stop", signal=signal.Signals(number).name)
 
         signal.signal(signal.SIGTERM, handle)
         signal.signal(signal.SIGINT, handle)
