@@ -79,16 +79,16 @@ format: environments  ## let ruff rewrite
 	$(PYTHON) -m ruff format .
 
 simulate: environments  ## seeded schedules of faults over the real loop, many a minute (SEEDS)
-	$(TOOL) tests/simulator.py --seeds $(SEEDS)
+	$(TOOL) -m simulation.simulator --seeds $(SEEDS)
 
 chaos: environments  ## kills everything in turn on real parts, then recomputes every score (ROUNDS, SEED)
-	$(TOOL) tests/chaos.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+	$(TOOL) -m rigs.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 fuzz: environments  ## odd inputs to the decoders and the configuration (INPUTS)
-	$(TOOL) tests/fuzz.py --inputs $(INPUTS)
+	$(TOOL) -m rigs.fuzz --inputs $(INPUTS)
 
 soak: environments  ## an hour of even traffic: memory, handles and latency stay flat (MINUTES, PER_S)
-	$(TOOL) tests/soak.py --minutes $(MINUTES) --per-s $(PER_S)
+	$(TOOL) -m rigs.soak --minutes $(MINUTES) --per-s $(PER_S)
 
 bench: environments  ## the pipeline beside a raw transactional echo, and Triton's ceiling
 	$(PYTHON) -m benchmarks.pipeline

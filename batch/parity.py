@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from streaming.encode import Encoder
 from streaming.errors import BadInput
+from streaming.model.encoder import Encoder
 
 __all__ = ["Difference", "Report", "parity", "read"]
 

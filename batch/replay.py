@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.extract import TABLES, table_rows
-from streaming.columns import schema_of
+from batch.features.extract import TABLES, table_rows
+from streaming.store.openmldb.columns import schema_of
 
 __all__ = ["DIMENSIONS", "Message", "Replay", "cut_history", "period", "streamed_folder"]
 
@@ -154,9 +154,14 @@ def period(data: Path, start: int, end: int) -> Replay:
         default = f"{pair}_{local}"
         seen[default] = number = seen.get(default, 0) + 1
         value = {
-            "user_id": user, "sku_id": sku, "time": time, "type": row["type"],
-            "model_id": row["model_id"], "cate": row["cate"], "br": row["br"],
-        }  # fmt: skip
+            "user_id": user,
+            "sku_id": sku,
+            "time": time,
+            "type": row["type"],
+            "model_id": row["model_id"],
+            "cate": row["cate"],
+            "br": row["br"],
+        }
         request_id = default
         if number > 1:
             value["request_id"] = request_id = f"{default}#{number}"

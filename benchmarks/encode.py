@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from batch.encode import SEED_ORDER, fit
-from batch.extract import extract
-from batch.generate import generate
-from batch.prepare import read_features
+from batch.dataset.fit_encoder import SEED_ORDER, fit
+from batch.dataset.write import read_features
+from batch.features.extract import extract
+from batch.world.generate import generate
 
 ROWS = 1000
 REPEATS = 30

@@ -33,9 +33,9 @@ from benchmarks.memory import numbered
 from deploy.environments import Missing
 from streaming.config import Store
 from streaming.engine import Engine
-from streaming.engine.warm import warm_up
-from streaming.event import Action, Actions, action_columns
-from streaming.store import EmbeddedStore
+from streaming.engine.native.warm import warm_up
+from streaming.events.decode import Action, Actions, action_columns
+from streaming.store.feature_store import EmbeddedStore
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
@@ -124,7 +124,7 @@ def filled(data: dict[str, pa.Table], report: Report | None) -> Engine:
     wall, cpu = time.perf_counter() - start, time.thread_time() - used
     report.add(
         "insert the sample, M rows/s", f"{rows / wall / 1e6:.2f}", f"{rows / cpu / 1e6:.2f}", ">= 1", "0.53 to 0.62"
-    )  # fmt: skip
+    )
     return engine
 
 
@@ -160,7 +160,7 @@ def full(data: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 def openmldb_us(data: dict[str, pa.Table], report: Report, what: str, quoted: float, requests: int) -> float:
     """Microseconds per request of OpenMLDB's engine, p50 over the newest `requests`: of this run if it is here."""
-    from benchmarks.peer import measure  # noqa: PLC0415 - imports this module
+    from benchmarks.peer import measure
 
     try:
         micros = (measure(data, requests).request_p50_s or 0.0) * 1e6
@@ -225,9 +225,11 @@ def offline(data: dict[str, pa.Table], scales: list[int], report: Report) -> Non
         requests = engine.stats()["JD_db.flattenRequest"].rows
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         report.add(
-            f"offline query x{scale}: {requests:,} requests", f"{wall:.2f} s, {wall / requests * 1e6:.1f} us each",
-            f"{cpu:.2f} s, {cpu / requests * 1e6:.1f} us each", f"linear; peak of the process {peak:,.0f} MiB",
-        )  # fmt: skip
+            f"offline query x{scale}: {requests:,} requests",
+            f"{wall:.2f} s, {wall / requests * 1e6:.1f} us each",
+            f"{cpu:.2f} s, {cpu / requests * 1e6:.1f} us each",
+            f"linear; peak of the process {peak:,.0f} MiB",
+        )
 
 
 def million(report: Report) -> None:
@@ -240,9 +242,16 @@ def million(report: Report) -> None:
         numbers = np.arange(first, first + step)
         kinds = pa.array([str(n) for n in range(1, 7)]).take(pa.array(numbers % 6))
         rows = pa.table(
-            {"ingestionTime": numbers + 1_454_000_000_000, "pair_id": numbered("pair", numbers % 1_000_000),
-             "time": numbers, "model_id": kinds, "type": kinds, "cate": kinds, "br": kinds}
-        )  # fmt: skip
+            {
+                "ingestionTime": numbers + 1_454_000_000_000,
+                "pair_id": numbered("pair", numbers % 1_000_000),
+                "time": numbers,
+                "model_id": kinds,
+                "type": kinds,
+                "cate": kinds,
+                "br": kinds,
+            }
+        )
         begin = time.thread_time()
         engine.insert("JD_db.bo_action", rows)
         used += time.thread_time() - begin

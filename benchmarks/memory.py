@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streaming.engine import Engine
-from streaming.engine.warm import warm_up
+from streaming.engine.native.warm import warm_up
 
 BATCH = 50_000  # rows, half of each table
 LIVE = 1_000_000  # rows of `action`

@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.engine import FOLDERS, ROOT, sql
 from benchmarks.memory import numbered, resident_mib
 from streaming.engine import Engine
-from streaming.engine.warm import warm_up
+from streaming.engine.native.warm import warm_up
 
 ACTIONS_PER_REQUEST = 10
 # how many requests of the sample there are per user, per product and per pair
@@ -60,15 +60,21 @@ def grown(data: dict[str, pa.Table], requests: int, seed: int = 1) -> dict[str, 
         "bo_user": drawn("bo_user", users, user_id=numbered("user", np.arange(users))),
         "bo_action": drawn("bo_action", len(acted), pair_id=numbered("pair", acted), ingestionTime=times(len(acted))),
         "bo_comment": drawn(
-            "bo_comment", products * weeks, sku_id=numbered("sku", np.tile(np.arange(products), weeks)),
+            "bo_comment",
+            products * weeks,
+            sku_id=numbered("sku", np.tile(np.arange(products), weeks)),
             ingestionTime=times(products * weeks),
         ),
         "flattenRequest": drawn(
-            "flattenRequest", requests, reqId=numbered("request", np.arange(requests)),
-            user_id=numbered("user", user_of[asked]), sku_id=numbered("sku", product_of[asked]),
-            pair_id=numbered("pair", asked), eventTime=times(requests),
+            "flattenRequest",
+            requests,
+            reqId=numbered("request", np.arange(requests)),
+            user_id=numbered("user", user_of[asked]),
+            sku_id=numbered("sku", product_of[asked]),
+            pair_id=numbered("pair", asked),
+            eventTime=times(requests),
         ),
-    }  # fmt: skip
+    }
 
 
 def measure(data: dict[str, pa.Table], requests: int) -> dict[str, float]:
@@ -90,9 +96,15 @@ def measure(data: dict[str, pa.Table], requests: int) -> dict[str, float]:
     if answer.num_rows != requests:
         raise RuntimeError(f"{answer.num_rows} answers for {requests} requests")
     return {
-        "rows": rows, "insert_s": inserted, "state_mib": state, "before_mib": before, "peak_mib": peak,
-        "answer_mib": answer.nbytes / 2**20, "wall_s": wall, "cpu_s": cpu,
-    }  # fmt: skip
+        "rows": rows,
+        "insert_s": inserted,
+        "state_mib": state,
+        "before_mib": before,
+        "peak_mib": peak,
+        "answer_mib": answer.nbytes / 2**20,
+        "wall_s": wall,
+        "cpu_s": cpu,
+    }
 
 
 def main() -> None:
@@ -127,11 +139,17 @@ def main() -> None:
         done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         got = json.loads(done.stdout)
         grid.add_row(
-            f"{requests:,}", f"{requests * ACTIONS_PER_REQUEST:,}", f"{got['rows']:,}", f"{got['insert_s']:.1f} s",
-            f"{got['wall_s']:.1f} s", f"{got['cpu_s'] / requests * 1e6:.1f} us", f"{got['state_mib']:,.0f} MiB",
-            f"{got['answer_mib']:,.0f} MiB", f"{got['peak_mib']:,.0f} MiB",
+            f"{requests:,}",
+            f"{requests * ACTIONS_PER_REQUEST:,}",
+            f"{got['rows']:,}",
+            f"{got['insert_s']:.1f} s",
+            f"{got['wall_s']:.1f} s",
+            f"{got['cpu_s'] / requests * 1e6:.1f} us",
+            f"{got['state_mib']:,.0f} MiB",
+            f"{got['answer_mib']:,.0f} MiB",
+            f"{got['peak_mib']:,.0f} MiB",
             f"{got['peak_mib'] * 1024 / requests:.1f} KiB",
-        )  # fmt: skip
+        )
     Console(width=160).print(grid)
 
 

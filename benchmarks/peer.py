@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.engine import FOLDERS, ROOT, sql
 from deploy.openmldb.oracle import Answer, Oracle, Table
-from streaming.engine import syntax as s
-from streaming.engine.parse import parse
+from streaming.engine.sql import syntax as s
+from streaming.engine.sql.parse import parse
 
 __all__ = ["measure"]
 

@@ -27,18 +27,18 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from batch.encode import fit
-from batch.folder import digest
-from batch.generate import generate
+from batch.dataset.fit_encoder import fit
+from batch.dataset.folder_hash import digest
 from batch.replay import Message, Replay, period
+from batch.world.generate import generate
 from deploy.kafka.broker import Broker
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 from streaming.config import Store
-from streaming.encode import Encoder
-from streaming.event import action_columns, action_decoder
-from streaming.store import EmbeddedStore
-from streaming.triton import Model
+from streaming.events.decode import action_columns, action_decoder
+from streaming.model.encoder import Encoder
+from streaming.model.triton import Model
+from streaming.store.feature_store import EmbeddedStore
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BATCH = 2048
@@ -95,9 +95,13 @@ def constant_artifact(folder: Path, replay: Replay) -> Path:
 def send(broker: Broker, messages: list[Message], topics: dict[str, str]) -> None:
     """Produces all of it; `topics` renames topics."""
     producer = Producer(
-        {"bootstrap.servers": broker.bootstrap, "linger.ms": 20, "partitioner": "murmur2_random",
-         "queue.buffering.max.messages": len(messages) + 1}
-    )  # fmt: skip
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "linger.ms": 20,
+            "partitioner": "murmur2_random",
+            "queue.buffering.max.messages": len(messages) + 1,
+        }
+    )
     for message in messages:
         producer.produce(topics.get(message.topic, message.topic), message.value, message.key)
     if producer.flush(PATIENCE_S):
@@ -107,9 +111,13 @@ def send(broker: Broker, messages: list[Message], topics: dict[str, str]) -> Non
 def written(bootstrap: str, topic: str, count: int) -> Iterator[int]:
     """Timestamps (ms) of the first `count` records of a topic that a `read_committed` subscriber sees."""
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "bench", "isolation.level": "read_committed",
-         "enable.auto.commit": False}
-    )  # fmt: skip
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "bench",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+        }
+    )
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         consumer.assign([TopicPartition(topic, number, 0) for number in partitions])

@@ -26,8 +26,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from batch.generate import generate
 from batch.replay import period
+from batch.world.generate import generate
 from benchmarks.pipeline import constant_artifact
 from deploy.kafka.broker import Broker
 from deploy.process import Process, free_ports
@@ -62,9 +62,13 @@ def actions(count: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
 def fill(broker: Broker, topic: str, group: str, count: int) -> None:
     """Produces the actions, and commits that they were scored."""
     producer = Producer(
-        {"bootstrap.servers": broker.bootstrap, "linger.ms": 50, "partitioner": "murmur2_random",
-         "compression.type": "lz4"}
-    )  # fmt: skip
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "linger.ms": 50,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+        }
+    )
     for key, value in actions(count):
         while True:
             try:
@@ -179,10 +183,14 @@ def main() -> None:
             for rows in arguments.rows:
                 replayed, restored, told = measure(broker, triton, folder, rows)
                 table.add_row(
-                    f"{rows:,}", str(replayed), str(restored), f"{replayed.wall_s / restored.wall_s:.1f}×",
-                    f"{told['bytes'] / 2**20:,.0f} MiB", f"{told['seconds']:.1f} s",
+                    f"{rows:,}",
+                    str(replayed),
+                    str(restored),
+                    f"{replayed.wall_s / restored.wall_s:.1f}×",
+                    f"{told['bytes'] / 2**20:,.0f} MiB",
+                    f"{told['seconds']:.1f} s",
                     f"{told['longest_pause_ms']:.0f} ms",
-                )  # fmt: skip
+                )
                 console.print(f"{rows:,} rows: {replayed} from the log, {restored} from a snapshot")
     console.print(table)
 

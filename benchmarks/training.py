@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from batch.dataset import FIELDS
-from batch.train import Checkpoint, Shape, TrainOptions, build, save_checkpoint
-from batch.vocabulary import Vocabulary
+from batch.dataset.read import FIELDS
+from batch.train.training import Checkpoint, Shape, TrainOptions, build, save_checkpoint
+from batch.train.vocabulary import Vocabulary
 from deploy.environments import REPOSITORY, interpreter
 
 __all__ = ["untrained"]
@@ -99,8 +99,8 @@ def main() -> None:
         save_checkpoint(args.checkpoint, checkpoint)
         return
 
-    from batch.deepfm import probabilities  # noqa: PLC0415
-    from batch.train import Optimisation  # noqa: PLC0415
+    from batch.train.deepfm import probabilities
+    from batch.train.training import Optimisation
 
     rows = checkpoint.vocabulary.lookup(ids[:SAMPLES])
     labels = (np.random.default_rng(0).random(SAMPLES) < 0.05).astype(np.float32)

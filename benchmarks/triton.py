@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from batch.export import read_manifest, write_repository
-from batch.train import read_shape
+from batch.train.export import read_manifest, write_repository
+from batch.train.training import read_shape
 from deploy.environments import REPOSITORY, interpreter
 from deploy.triton.server import Triton
-from streaming.triton import Model
+from streaming.model.triton import Model
 
 __all__: list[str] = []
 

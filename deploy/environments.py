@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streaming.errors import OutputRefused
-from streaming.output_folder import EVERYTHING, mark, replacing
+from streaming.files.output_folder import EVERYTHING, mark, replacing
 
 __all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "make", "make_prometheus", "make_uv", "prometheus"]
 
@@ -38,7 +38,7 @@ ENVIRONMENTS = {"scorer": ("build.txt", "scorer.txt", "test.txt"), "model": ("bu
 SPARK = ("build.txt", "spark.txt")
 UV = ("build.txt", "uv.txt")
 SOURCES = ("pyspark",)  # has no wheel
-SPARK_JAR = "openmldb-spark.jar"  # in the Spark environment's own folder, where batch/spark.py looks for it
+SPARK_JAR = "openmldb-spark.jar"  # in the Spark environment's own folder, where batch/features/spark.py looks for it
 INSTALL_TIMEOUT_S = 1800
 
 
@@ -321,11 +321,11 @@ def make_prometheus() -> None:
 def _make_kernels() -> None:
     """Compiles the embedded engine's kernels into their cache: otherwise the first command that needs them does."""
     stamp = folder() / "kernels.stamp"
-    sources = sorted((REPOSITORY / "streaming" / "engine").glob("*.py"))
+    sources = sorted((REPOSITORY / "streaming" / "engine").rglob("*.py"))
     digest = _digest((folder() / "scorer.stamp").read_bytes(), *(source.read_bytes() for source in sources))
     if _step("the engine's kernels", stamp, digest):
         started = time.monotonic()
-        _run([str(interpreter("scorer")), "-m", "streaming.engine.warm"], "compiling the engine's kernels")
+        _run([str(interpreter("scorer")), "-m", "streaming.engine.native.warm"], "compiling the engine's kernels")
         stamp.write_text(digest)
         print(f"  the engine's kernels: compiled in {time.monotonic() - started:.0f} s", flush=True)
 

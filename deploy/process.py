@@ -86,12 +86,7 @@ class Process:
     """
 
     def __init__(
-        self,
-        name: str,
-        argv: Sequence[str],
-        log: Path,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
+        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
         self.name = name
         self.log = log
@@ -99,10 +94,15 @@ class Process:
         with log.open("ab") as sink:
             # A session of its own: Ctrl-C in the terminal reaches the parent only, which stops its children in order.
             self.popen = subprocess.Popen(
-                list(argv), stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=None if env is None else dict(env), cwd=cwd, start_new_session=True,
+                list(argv),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                start_new_session=True,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - it takes no lock and loads nothing
-            )  # fmt: skip
+            )
 
     @property
     def pid(self) -> int:

@@ -22,9 +22,27 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streaming.errors import ConfigError
 
 __all__ = [
-    "ENV_PREFIX", "Batch", "Config", "Dedup", "Events", "Http", "Kafka", "Librdkafka", "Log", "Metrics", "Model",
-    "OpenMLDB", "Poison", "Rest", "Store", "Topics", "Workers", "load", "masked", "masked_url",
-]  # fmt: skip
+    "ENV_PREFIX",
+    "Batch",
+    "Config",
+    "Dedup",
+    "Events",
+    "Http",
+    "Kafka",
+    "Librdkafka",
+    "Log",
+    "Metrics",
+    "Model",
+    "OpenMLDB",
+    "Poison",
+    "Rest",
+    "Store",
+    "Topics",
+    "Workers",
+    "load",
+    "masked",
+    "masked_url",
+]
 
 ENV_PREFIX = "JD_INTENT__"
 

@@ -25,7 +25,7 @@
     BadRow                (a ValueError, see `streaming.engine`) a table refuses a row
 
 Anything else is a defect: the process dies and its state is rebuilt from the log. The exit status of each is in
-`streaming.exits`.
+`streaming.ops.exits`.
 """
 
 from __future__ import annotations

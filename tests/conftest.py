@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from places import SHARED
 
 from deploy.kafka.broker import Broker
 
-pytest_plugins = ["fixtures_apiserver", "fixtures_model", "fixtures_scorer", "fixtures_secured"]
-
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+pytest_plugins = ["fixtures.apiserver", "fixtures.model", "fixtures.scorer", "fixtures.secured"]
 
 
 def shared(name: str, what: str) -> Path:

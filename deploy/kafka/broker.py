@@ -67,10 +67,15 @@ class Broker:
         settings: further server properties, e.g. of those listeners.
     """
 
-    def __init__(  # noqa: PLR0917 - each has its default
-        self, folder: Path, port: int | None = None, heap_mb: int = 512, advertised_port: int | None = None,
-        listeners: Mapping[str, Listener] | None = None, settings: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        heap_mb: int = 512,
+        advertised_port: int | None = None,
+        listeners: Mapping[str, Listener] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         ports = free_ports(2)
         self.port = port or ports[0]
@@ -110,8 +115,8 @@ class Broker:
 
     def create_topics(self, topics: Mapping[str, int] = TOPICS, config: Mapping[str, str] | None = None) -> None:
         """Creates the topics (name → partitions) that are not there yet."""
-        from confluent_kafka import KafkaException  # noqa: PLC0415 - the broker alone runs without the client library
-        from confluent_kafka.admin import AdminClient, NewTopic  # noqa: PLC0415
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient, NewTopic
 
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         there = admin.list_topics(timeout=10).topics
@@ -155,8 +160,8 @@ class Broker:
 
     def _answers(self) -> bool:
         """True once the broker serves metadata: an open port alone may refuse the first requests."""
-        from confluent_kafka import KafkaException  # noqa: PLC0415
-        from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
 
         quiet: dict[str, str | int | float | bool] = {
             "bootstrap.servers": self.bootstrap,

@@ -114,8 +114,12 @@ class Oracle:
             argv = [java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx1g", "-XX:-CreateCoredumpOnCrash"]
             self._process = subprocess.Popen(
                 [*argv, "-XX:ErrorFile=/dev/null", "-cp", self._path, "Oracle", str(self._library)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+            )
         process = self._process
         watch = threading.Timer(ANSWER_TIMEOUT_S, process.kill)
         watch.start()

@@ -27,8 +27,8 @@ class TritonPythonModel:
         """Loads the weights of the version that `args` names and runs it once."""
         folder = Path(args["model_repository"]) / args["model_version"]
         sys.path.insert(0, str(folder))
-        from deepfm import DeepFM, load_weights, probabilities  # type: ignore[import-not-found]  # noqa: PLC0415
-        from vocabulary import Vocabulary  # type: ignore[import-not-found]  # noqa: PLC0415
+        from deepfm import DeepFM, load_weights, probabilities  # type: ignore[import-not-found]
+        from vocabulary import Vocabulary  # type: ignore[import-not-found]
 
         shape = json.loads((folder / "config.json").read_text())
         options = shape["options"]

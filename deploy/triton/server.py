@@ -31,7 +31,7 @@ from deploy.environments import interpreter
 from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line, port
 from deploy.triton.probe import MODEL, ProbeFailed, probe
 from streaming.errors import OutputRefused, Stopped
-from streaming.output_folder import replacing
+from streaming.files.output_folder import replacing
 
 __all__ = ["NotLoaded", "Ports", "Triton"]
 

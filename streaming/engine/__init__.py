@@ -4,8 +4,8 @@ parse (text -> syntax) -> plan (names, types -> nodes) -> emit (-> instructions)
 (data and kernels) -> execute (the engine that drives them). `docs/feature-sql.md` says what is supported.
 """
 
+from streaming.engine.engine import Engine, Mark, TableStats
 from streaming.engine.errors import BadRow, UnsupportedSQL
-from streaming.engine.execute import Engine, Mark, TableStats
-from streaming.engine.reach import OutOfReach
+from streaming.engine.statements.file_reach import OutOfReach
 
 __all__ = ["BadRow", "Engine", "Mark", "OutOfReach", "TableStats", "UnsupportedSQL"]

@@ -35,11 +35,19 @@ class Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(
             uvicorn.Config(
-                app, lifespan="off", ws="none", log_config=None, access_log=False, log_level="error",
-                proxy_headers=False, server_header=False, timeout_keep_alive=limits.idle_s,
-                timeout_graceful_shutdown=GRACE_S, h11_max_incomplete_event_size=limits.header_bytes_max,
+                app,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                log_level="error",
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=limits.idle_s,
+                timeout_graceful_shutdown=GRACE_S,
+                h11_max_incomplete_event_size=limits.header_bytes_max,
             )
-        )  # fmt: skip
+        )
         self._limits, self._tls = limits, tls
         self._failure: BaseException | None = None
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from streaming.engine.cut import raw
+from streaming.engine.library.cut_text import raw
 from streaming.engine.types import Type
 
 __all__ = ["CASTS", "date_of", "days_of", "general", "moment"]

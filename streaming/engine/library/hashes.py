@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from farmhash import Fingerprint64  # of the package cityhash: FarmHash as Google wrote it
 
-from streaming.engine.cut import raw
 from streaming.engine.library.casts import date_of
+from streaming.engine.library.cut_text import raw
 from streaming.engine.library.overload import Overload
 from streaming.engine.types import Type
 
@@ -32,9 +32,14 @@ def _of_date(days: int) -> int:
 
 
 _LAYOUTS = {
-    Type.BOOL: "?", Type.SMALLINT: "h", Type.INT: "i", Type.BIGINT: "q", Type.FLOAT: "f", Type.DOUBLE: "d",
+    Type.BOOL: "?",
+    Type.SMALLINT: "h",
+    Type.INT: "i",
+    Type.BIGINT: "q",
+    Type.FLOAT: "f",
+    Type.DOUBLE: "d",
     Type.TIMESTAMP: "q",
-}  # fmt: skip
+}
 
 FUNCTIONS: dict[str, list[Overload]] = {
     "hash64": [

@@ -41,12 +41,10 @@ def _pair(name: str) -> list[Overload]:
     of_doubles, of_floats = _c(name, 2)
     kinds = (Type.BOOL, *NUMBERS)
     return [
-        Overload((a, b), Type.FLOAT, of_floats)
-        if a == b == Type.FLOAT
-        else Overload((a, b), Type.DOUBLE, of_doubles)
+        Overload((a, b), Type.FLOAT, of_floats) if a == b == Type.FLOAT else Overload((a, b), Type.DOUBLE, of_doubles)
         for a in kinds
         for b in kinds
-    ]  # fmt: skip
+    ]
 
 
 _COS, _COSF = _c("cos")

@@ -9,7 +9,7 @@ from typing import Any
 
 import re2
 
-from streaming.engine.cut import raw
+from streaming.engine.library.cut_text import raw
 from streaming.engine.library.numbers import round_half_away
 from streaming.engine.library.overload import INTEGERS, REALS, Overload, each
 from streaming.engine.types import Type
@@ -136,10 +136,7 @@ FUNCTIONS: dict[str, list[Overload]] = {
     "char_length": each([_TEXT], Type.INT, lambda text: len(raw(text))),
     "char": each([Type.INT], _TEXT, _character),
     "strcmp": each([_TEXT], Type.INT, _compare, _TEXT),
-    "substring": [
-        *each([_TEXT], _TEXT, _substring, Type.INT),
-        *each([_TEXT], _TEXT, _substring, Type.INT, Type.INT),
-    ],
+    "substring": [*each([_TEXT], _TEXT, _substring, Type.INT), *each([_TEXT], _TEXT, _substring, Type.INT, Type.INT)],
     "replace": [*each([_TEXT], _TEXT, _replace, _TEXT), *each([_TEXT], _TEXT, _replace, _TEXT, _TEXT)],
     "like_match": [
         *each([_TEXT], Type.BOOL, _like(False), _TEXT),

@@ -7,8 +7,8 @@ import datetime
 import time
 from collections.abc import Callable
 
-from streaming.engine.cut import raw
 from streaming.engine.library.casts import CASTS, date_of, days_of, moment
+from streaming.engine.library.cut_text import raw
 from streaming.engine.library.overload import Overload
 from streaming.engine.types import Type
 

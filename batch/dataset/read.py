@@ -1,0 +1,138 @@
+"""The dataset folder, read: what `prepare` wrote and training, evaluation and export take.
+
+train.parquet, val.parquet, test.parquet    reqId string, eventTime timestamp[ms], label int8, ids int64[41]
+dataset.json                                counts, table size array, times of the split, hashes
+encoder/                                    what made the ids (see `streaming.model.encoder`)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streaming.errors import BadInput
+
+__all__ = ["FIELDS", "DatasetError", "DatasetInfo", "Part", "PartName", "SplitTimes", "read_info", "read_part"]
+
+FIELDS = 41  # of the model's INT64 input, as in the tutorial
+
+PartName = Literal["train", "val", "test"]
+
+COLUMNS = {"reqId": pa.string(), "label": pa.int8(), "ids": pa.list_(pa.int64(), FIELDS)}
+
+
+class DatasetError(BadInput):
+    """A file of the dataset is missing or wrong; the message names file and column."""
+
+
+class SplitTimes(msgspec.Struct, frozen=True):
+    """Where validation and test begin, epoch ms."""
+
+    val_from: int
+    test_from: int
+
+
+class DatasetInfo(msgspec.Struct, frozen=True):
+    """`dataset.json`."""
+
+    counts: dict[str, int]
+    positives: dict[str, int]
+    table_size_array: list[int]
+    split: SplitTimes
+    data_sha256: str
+    sql_sha256: str
+    encoder_sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part in memory: 41 x 8 bytes a sample, so ten million samples take 3.3 GB.
+
+    Args:
+        request_ids: [n].
+        labels: float32 [n], 0 or 1.
+        ids: int64 [n, 41].
+    """
+
+    request_ids: pa.ChunkedArray
+    labels: npt.NDArray[np.float32]
+    ids: npt.NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        return len(self.labels)
+
+    @property
+    def positives(self) -> int:
+        return int(self.labels.sum())
+
+
+def read_info(dataset: Path) -> DatasetInfo:
+    """Reads `dataset.json`.
+
+    Raises:
+        DatasetError: it is missing, is not JSON, lacks a field, or its table size array does not have 41 entries.
+    """
+    path = dataset / "dataset.json"
+    try:
+        info = msgspec.json.decode(path.read_bytes(), type=DatasetInfo)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} does not exist: is {dataset} a folder that `jd-intent-batch prepare` wrote?"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    if len(info.table_size_array) != FIELDS:
+        raise DatasetError(f"{path}: table_size_array has {len(info.table_size_array)} entries, not {FIELDS}")
+    return info
+
+
+def read_part(dataset: Path, name: PartName) -> Part:
+    """Reads one part whole.
+
+    Raises:
+        DatasetError: the file is missing, is not parquet or has no rows; a column is missing, of another type, holds
+            a null, or (label) anything but 0 and 1.
+    """
+    path = dataset / f"{name}.parquet"
+    if not path.exists():
+        raise DatasetError(f"{path} does not exist")
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is not a parquet file: {error}") from error
+    for column, expected in COLUMNS.items():
+        if column not in schema.names:
+            raise DatasetError(f"{path} has no column {column!r}; it has {', '.join(schema.names) or 'none'}")
+        if schema.field(column).type != expected:
+            raise DatasetError(f"{path}: column {column!r} is {schema.field(column).type}, not {expected}")
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
+    if table.num_rows == 0:
+        raise DatasetError(f"{path} has no rows")
+    for column in COLUMNS:
+        nulls = table[column].null_count
+        if nulls:
+            raise DatasetError(f"{path}: column {column!r} holds {nulls} nulls")
+    ids = table["ids"].combine_chunks()
+    flat = ids.flatten()
+    if flat.null_count:
+        raise DatasetError(f"{path}: column 'ids' holds {flat.null_count} nulls inside its lists")
+    labels = table["label"].to_numpy()
+    wrong = np.flatnonzero((labels != 0) & (labels != 1))
+    if len(wrong):
+        raise DatasetError(f"{path}: column 'label' holds {labels[wrong[0]]} in row {wrong[0]}, neither 0 nor 1")
+    return Part(
+        request_ids=table["reqId"],
+        labels=labels.astype(np.float32),
+        ids=np.ascontiguousarray(flat.to_numpy().reshape(-1, FIELDS)),
+    )

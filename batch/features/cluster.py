@@ -1,0 +1,257 @@
+"""The tutorial's offline steps on an OpenMLDB cluster: tables, LOAD DATA, SELECT … INTO OUTFILE; and its online load.
+
+    jd-intent-batch extract --engine openmldb --config scorer.toml --data DATA --out OUT
+    jd-intent-batch load-online --config scorer.toml --data DATA
+
+The scripts of sql/ run as they stand, but for two things: their paths become DATA and OUT, which are paths or URIs as
+the cluster's TaskManager sees them, and jobs are followed instead of waited for in silence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from batch.features.cluster_jobs import Cluster, Job, run
+from batch.features.cluster_paths import Place, place_of, quoted
+from batch.features.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, counted
+from streaming.engine.sql import syntax as s
+from streaming.engine.sql.parse import parse, statement_text
+from streaming.engine.sql.tokens import Token, tokens_of
+from streaming.errors import ConfigError, OutputRefused
+from streaming.files.output_folder import Say, mark, refuse_new
+from streaming.files.output_folder import check as check_output
+from streaming.store.sql_scripts import script_text, within
+
+__all__ = ["Written", "extract", "load_online"]
+
+JOB_S = 4 * 3600.0
+
+SPARKS = ("part-*", "_SUCCESS", ".part-*.crc", "._SUCCESS.crc")
+"""What INTO OUTFILE's files are called."""
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What a cluster's extraction wrote: jobs it took, and feature rows and columns, where the files are seen here."""
+
+    jobs: int
+    features: int | None
+    columns: int | None
+    seconds: float
+
+
+def extract(
+    cluster: Cluster,
+    data: str,
+    out: str,
+    sql: Path = SQL_FOLDER,
+    *,
+    action: bool = True,
+    timeout_s: float = JOB_S,
+    say: Callable[[str], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+    force: Say | None = None,
+) -> Written:
+    """Makes the tables, loads `data` offline and writes the features of every request to `out`.
+
+    What lies in `out` is replaced where it is seen here and is all of an older INTO OUTFILE's, or with `force`. Else
+    the cluster is told to write into a new folder only. It is looked at first, and again when the features' turn comes.
+
+    Args:
+        data, out: as the TaskManager sees them: `/path`, `file:/path`, `file:///path`, `hdfs://…`.
+        action: whether `data` has the table `action`; where it is a folder here, it is looked up.
+        timeout_s: for each job.
+
+    Raises:
+        BadData: see `batch.features.extract.check`, where `data` is a folder here, too.
+        BadInput: a path is relative, or cannot stand in SQL.
+        ConfigError: a script's path is not in the folder that `data` or `out` stands for.
+        OutputRefused: `out` holds something else, as far as it is seen here, or touches an input; `force`, and it is
+            not seen.
+        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run`.
+    """
+    started = time.monotonic()
+    source, target = place_of(data), place_of(out)
+    if (folder := source.here) and folder.is_dir():
+        check(folder, sql)
+    told = _refuse_output(data, out, sql, force)
+    for name in SCRIPTS:
+        _refuse_script(sql / name, data, out)
+    written = target.here
+
+    def overwrite() -> bool:
+        """Whether what lies there, which is seen and of an older run, or was told, may go."""
+        if written is None or not written.exists():
+            return False
+        refuse_new(written, "outfile", told)
+        return True
+
+    following, jobs = _Following(timeout_s, say, sleep, _without(source, action), overwrite), 0
+    for name in SCRIPTS:
+        jobs += len(_run(cluster, sql / name, data, out, following))
+    if written is None or not written.is_dir():
+        return Written(jobs, None, None, time.monotonic() - started)
+    try:
+        mark(written, "outfile", names=SPARKS)
+    except OSError as error:
+        say(f"{out}: no marker can be written there ({error.strerror}): the next extract into it needs --force")
+    return Written(jobs, *counted(written), time.monotonic() - started)
+
+
+def _refuse_output(data: str, out: str, sql: Path, force: Say | None) -> set[str]:
+    """By name in any case, and by the files where they are seen; what `force` was told will go."""
+    source, target = place_of(data), place_of(out)
+    if source.touches(target):
+        raise OutputRefused(
+            f"{out} is, holds or lies within an input, {data}, by its path (hosts and schemes do not count): results "
+            "go to another folder"
+        )
+    if target.here is not None:
+        inputs = [Path(source.path)] if source.local else []
+        return check_output(target.here, "outfile", inputs=[*inputs, *(sql / name for name in SCRIPTS)], force=force)
+    if force is not None:
+        raise OutputRefused(
+            f"{out} is not seen from here: --force cannot say what it would remove; name a new folder, without --force"
+        )
+    return set()
+
+
+def _refuse_script(path: Path, data: str, out: str | None) -> None:
+    """Before anything is sent: can every path of a script be replaced?"""
+    script = script_text(path)
+    with within(path):
+        statements = parse(script)
+    for statement in statements:
+        if isinstance(statement, (s.LoadData, s.Outfile)):
+            _rewritten(path, script, statement, data, out, overwrite=False)
+
+
+def load_online(
+    cluster: Cluster,
+    data: str,
+    sql: Path = SQL_FOLDER,
+    *,
+    append: bool = False,
+    action: bool = True,
+    timeout_s: float = JOB_S,
+    say: Callable[[str], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, int]:
+    """Loads `data` into the online tables; returns the rows that each table has then.
+
+    Args:
+        append: also into tables that have rows: LOAD DATA inserts what is there already once more.
+        action: see `extract`.
+
+    Raises:
+        BadData: a table has rows.
+        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run`.
+    """
+    path, source = sql / "load_online.sql", place_of(data)
+    _refuse_script(path, data, None)
+    with within(path):
+        tables = [statement.table[-1] for statement in parse(script_text(path)) if isinstance(statement, s.LoadData)]
+    _begin(cluster, path)
+    filled = {table: rows for table in tables if (rows := _count(cluster, table))}
+    if filled and not append:
+        found = ", ".join(f"{table} {rows:,}" for table, rows in filled.items())
+        raise BadData(f"there are rows already ({found}), which LOAD DATA would double: --append loads all the same")
+    _run(cluster, path, data, None, _Following(timeout_s, say, sleep, _without(source, action), lambda: False))
+    return {table: _count(cluster, table) for table in tables}
+
+
+class _Following(NamedTuple):
+    """How jobs are followed (`cluster_jobs.run`), tables that are not loaded, may INTO OUTFILE overwrite."""
+
+    timeout_s: float
+    say: Callable[[str], None]
+    sleep: Callable[[float], None]
+    without: tuple[str, ...]
+    overwrite: Callable[[], bool]
+
+
+def _run(cluster: Cluster, path: Path, data: str, out: str | None, following: _Following) -> list[Job]:
+    """Runs a script, one statement after the other; its jobs."""
+    script = script_text(path)
+    jobs = []
+    cluster.execute("SET @@sync_job=false")
+    for statement in parse(script):
+        text = statement_text(script, statement.at)
+        if isinstance(statement, s.Set) and statement.name == "sync_job":
+            continue
+        if isinstance(statement, s.LoadData) and statement.table[-1] in following.without:
+            following.say(f"{path.name}: {statement.table[-1]}: not loaded, the data has none")
+        elif isinstance(statement, (s.LoadData, s.Outfile)):
+            following.say(f"{path.name}: {statement.table[-1] if isinstance(statement, s.LoadData) else out}")
+            overwrite = isinstance(statement, s.Outfile) and following.overwrite()
+            text = _rewritten(path, script, statement, data, out, overwrite=overwrite)
+            jobs.append(run(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
+        else:
+            cluster.execute(text)
+    return jobs
+
+
+def _without(source: Place, action: bool) -> tuple[str, ...]:
+    """The optional tables that the data lacks: OpenMLDB takes a table that was never loaded for an empty one."""
+    folder = source.here
+    there = (folder / "action").is_dir() if folder is not None and folder.is_dir() else action
+    return () if there else ("action",)
+
+
+def _begin(cluster: Cluster, path: Path) -> None:
+    """The script's USE and SET statements, for what is asked before it runs."""
+    script = script_text(path)
+    for statement in parse(script):
+        if isinstance(statement, (s.Use, s.Set)):
+            cluster.execute(statement_text(script, statement.at))
+
+
+def _rewritten(
+    script: Path, text: str, statement: s.LoadData | s.Outfile, data: str, out: str | None, *, overwrite: bool
+) -> str:
+    """The statement at its place in `text`, with the path moved; of INTO OUTFILE the options are written anew."""
+    text = statement_text(text, statement.at)
+    tokens = tokens_of(text)
+    load = isinstance(statement, s.LoadData)
+    words, prefix, place = (("data", "infile"), DATA_PREFIX, data) if load else (("into", "outfile"), OUT_PREFIX, out)
+    at = next(i for i in range(2, len(tokens)) if tuple(token.lower for token in tokens[i - 2 : i]) == words)
+    path = place_of(statement.path)
+    if place is None or not (path.local and (path.path == prefix or path.path.startswith(prefix + "/"))):
+        option = "--data" if load else "--out"
+        raise ConfigError(
+            f"{script}: {words[1].upper()} {tokens[at].text} is not in {prefix}, for which {option} stands"
+        )
+    moved = text[: tokens[at].at] + quoted(place.rstrip("/") + path.path[len(prefix) :])
+    if load:
+        return moved + text[tokens[at].at + len(tokens[at].text) :]
+    options = _options(tokens[at + 1 :])
+    if not overwrite and str(statement.options.get("mode", "append")).lower() != "append":
+        options["mode"] = "'error_if_exists'"
+    return f"{moved} OPTIONS({', '.join(f'{key}={value}' for key, value in options.items())})" if options else moved
+
+
+def _options(tokens: Sequence[Token]) -> dict[str, str]:
+    """The values as they are written in OPTIONS( … ), which the parser has taken already; of two for a key the last."""
+    found: dict[str, str] = {}
+    at = 2
+    while at < len(tokens) and tokens[at].text != ")":
+        if tokens[at].text == ",":
+            at += 1
+            continue
+        key, begin, depth = tokens[at].lower.strip("'\"`"), at + 2, 0  # behind key and `=`
+        at = begin
+        while at == begin or depth:
+            depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(tokens[at].text, 0)
+            at += 1
+        found[key] = "".join(token.text for token in tokens[begin:at])
+    return found
+
+
+def _count(cluster: Cluster, table: str) -> int:
+    """Rows of a table; of none, count(*) gives no row."""
+    rows = cluster.execute(f"SELECT count(*) FROM {table}")
+    return int(rows[0][0]) if rows else 0

@@ -1,0 +1,333 @@
+"""Offline features by OpenMLDB's own batch engine on Apache Spark, without a cluster of OpenMLDB.
+
+    jd-intent-batch extract --engine spark --data DIR --out DIR [--master local[2]]
+
+runs the scripts that the embedded engine runs. Spark lives in an environment of its own (`make spark-environment`), in
+a process of its own: this side reads the scripts, writes down what to do (`Job`), and turns the files that come back
+into the features' Arrow types; `spark_job.py` does it. docs/engines.md says where Spark's answers differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.features.extract import (
+    DATA_PREFIX,
+    OPTIONAL,
+    OUT_PREFIX,
+    SCRIPTS,
+    SQL_FOLDER,
+    BadData,
+    Extracted,
+    check,
+    parquet_files,
+)
+from batch.features.inputs import folder_of
+from batch.features.spark_files import for_spark
+from streaming.engine import UnsupportedSQL
+from streaming.engine.errors import point
+from streaming.engine.sql import syntax as s
+from streaming.engine.sql.parse import parse, statement_text
+from streaming.engine.sql.tokens import Token, tokens_of
+from streaming.engine.statements.outfile import resolve
+from streaming.errors import ScorerError
+from streaming.files.output_folder import Say, replacing
+from streaming.files.tables import BadFile, Options, files_of, is_there, load_options
+from streaming.store.openmldb.columns import schema_of
+from streaming.store.sql_scripts import script_text
+
+__all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]
+
+MASTER = "local[2]"
+REPOSITORY = Path(__file__).resolve().parents[2]
+JAR = "openmldb-spark.jar"  # deploy/environments.py puts it there
+WORK_PREFIX = "jd-intent-spark-"
+# Spark and the JVM end by themselves when the driver's input ends; this is for one that hangs.
+STOP_TIMEOUT_S = 20.0
+_NEEDLESS = (s.CreateDatabase, s.CreateIndex, s.Set)  # statements that mean nothing to one offline query
+
+
+class SparkFailed(ScorerError):
+    """Spark is not there, refused the query or died; the message says which and what to do."""
+
+
+class Table(msgspec.Struct):
+    """A table of the job: its columns with their SQL types, and the files of its rows, in order.
+
+    `files` are paths, laid out as `options` say; in the job of the other process they are URIs of parquet files.
+    """
+
+    database: str
+    name: str
+    columns: dict[str, str]
+    files: list[str] = []
+    options: Options = Options("parquet")
+
+
+class Job(msgspec.Struct):
+    """All that the Spark side has to know; it stands in a file between the two processes."""
+
+    tables: list[Table]
+    database: str
+    query: str
+    out: str  # a folder for Spark's files, which must not exist
+    master: str
+    conf: dict[str, str]
+
+
+def extract(
+    data: Path,
+    out: Path,
+    sql: Path = SQL_FOLDER,
+    master: str = MASTER,
+    conf: Mapping[str, str] | None = None,
+    *,
+    force: Say | None = None,
+) -> Extracted:
+    """As `batch.features.extract.extract`, by Spark. The rows come in no particular order, in as many files as Spark
+    makes.
+
+    Args:
+        data, out: on a real cluster every executor must see both under the same path.
+        master: Spark's master URL.
+        conf: options for Spark, over those that the job sets itself.
+
+    Raises:
+        BadData: a file or script is wrong. UnsupportedSQL: a script does something else than make, load and select.
+        SparkFailed: Spark is not there, refuses the query, or died.
+        OutputRefused: `out` holds something else, or touches an input.
+    """
+    started = time.monotonic()
+    scripts = {name: script_text(sql / name) for name in SCRIPTS}
+    python, jar = _environment()
+    rows = check(data, sql)
+    tables, database, query = read_scripts(scripts, data, {"action"} - rows.keys())
+    checked = time.monotonic()
+    inputs = [data, *(sql / name for name in SCRIPTS)]
+    with replacing(out, "features", inputs=inputs, force=force) as fresh, _work_folder() as (work, lock):
+        staging, copies = fresh.parent / "spark", fresh.parent / "tables"
+        tables = [_handed_over(table, copies) for table in tables]
+        options = {
+            "spark.jars": str(jar),
+            "spark.local.dir": str(work),
+            "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={work}",
+            **(conf or {}),
+        }
+        _run(python, Job(tables, database, query, staging.as_uri(), master, options), work, lock)
+        features, columns = 0, 0
+        for number, file in enumerate(parquet_files(staging)):
+            written = _as_features(file, fresh / f"part-{number:05d}.parquet")
+            features, columns = features + written[0], written[1]
+        for folder in (staging, copies):
+            shutil.rmtree(folder, ignore_errors=True)
+    return Extracted(
+        rows=rows, features=features, columns=columns, check_s=checked - started, run_s=time.monotonic() - checked
+    )
+
+
+# -- scripts ---------------------------------------------------------------------------------------------------------
+
+
+def read_scripts(scripts: Mapping[str, str], data: Path, absent: set[str]) -> tuple[list[Table], str, str]:
+    """The tables with their files, the database in use and the query of the scripts, which run in their order.
+
+    The text of the query is not looked at: OpenMLDB's dialect is larger than the embedded engine's.
+
+    Args:
+        scripts: text by name. data: stands for the tutorial's data folder. absent: its folders that may be missing.
+
+    Raises:
+        UnsupportedSQL: a statement that has no meaning here, a table that was not made, not just one query.
+        BadData: LOAD DATA names no file.
+    """
+    tables: dict[tuple[str, str], Table] = {}
+    database, queries = "", []
+    for name, script in scripts.items():
+        for at, tokens in _statements(script):
+            text = statement_text(script, at)
+            if tokens[0].lower in ("select", "(", "with"):
+                queries.append(_query_of(script, at, tokens))
+                continue
+            statement = _parse_one(text, script, at)
+            if isinstance(statement, s.Use):
+                database = statement.name
+            elif isinstance(statement, s.CreateTable):
+                place = _place(statement.name, database)
+                columns = {column.name: str(column.type) for column in statement.columns}
+                tables.setdefault(place, Table(*place, columns))
+            elif isinstance(statement, s.LoadData):
+                place = _place(statement.table, database)
+                if place not in tables:
+                    raise point(script, at, f"{name}: there is no table {'.'.join(place)}")
+                tables[place].files, tables[place].options = _files(statement, data, absent)
+            elif not isinstance(statement, _NEEDLESS):
+                raise point(
+                    script, at, f"{name}: only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is"
+                )
+    if len(queries) != 1:
+        raise UnsupportedSQL(f"{', '.join(scripts)}: {len(queries)} SELECT … INTO OUTFILE in them, it must be one")
+    return list(tables.values()), database, queries[0]
+
+
+def _statements(script: str) -> Iterator[tuple[int, list[Token]]]:
+    tokens: list[Token] = []
+    for token in tokens_of(script):
+        if token.text != ";" and token.kind != "end":
+            tokens.append(token)
+        elif tokens:
+            yield tokens[0].at, tokens
+            tokens = []
+
+
+def _parse_one(text: str, script: str, at: int) -> s.Statement:
+    try:
+        return parse(text)[0]
+    except UnsupportedSQL as error:  # its place is counted from the statement: count from the script
+        before = script.count("\n", 0, at)
+        raise UnsupportedSQL(f"{error} (from line {before + 1})", error.line + before, error.column) from None
+
+
+def _query_of(script: str, at: int, tokens: Sequence[Token]) -> str:
+    """The SELECT without its INTO OUTFILE, whose options must be those that features need."""
+    pairs = itertools.pairwise(tokens)
+    into = next((first for first, second in pairs if (first.lower, second.lower) == ("into", "outfile")), None)
+    if into is None:
+        raise point(script, at, "a SELECT without INTO OUTFILE")
+    tail = statement_text(script, into.at)
+    outfile = _parse_one(f"select 1 {tail}", script, into.at)
+    if not isinstance(outfile, s.Outfile) or resolve(outfile.path, {OUT_PREFIX: ""}) != "":
+        raise point(script, into.at, f"features go INTO OUTFILE '{OUT_PREFIX}'; this goes elsewhere")
+    options = {key.lower(): str(value).lower() for key, value in outfile.options.items()}
+    if options.get("format", "csv") != "parquet" or options.get("mode") != "overwrite":
+        raise point(script, into.at, "features are written with OPTIONS(format='parquet', mode='overwrite'), not as")
+    return script[at : into.at]
+
+
+def _place(name: tuple[str, ...], database: str) -> tuple[str, str]:
+    return (name[0], name[1]) if len(name) > 1 else (database, name[0])
+
+
+def _files(load: s.LoadData, data: Path, absent: set[str]) -> tuple[list[str], Options]:
+    path = resolve(load.path, {DATA_PREFIX: str(data.resolve())})
+    try:
+        options = load_options(load.options)
+        if folder_of(load.path) in absent & OPTIONAL and not is_there(path):
+            return [], options
+        return [str(file) for file in files_of(path, options.format)], options
+    except BadFile as error:
+        raise BadData(str(error)) from None
+
+
+def _handed_over(table: Table, copies: Path) -> Table:
+    """The table with URIs of files in which Spark reads what we do."""
+    schema = schema_of([*table.columns.items()])
+    files = for_spark([Path(file) for file in table.files], schema, table.options, copies / table.name)
+    return Table(table.database, table.name, table.columns, [file.as_uri() for file in files])
+
+
+# -- the other process -----------------------------------------------------------------------------------------------
+
+
+def _environment() -> tuple[Path, Path]:
+    """Spark's Python and OpenMLDB's jar."""
+    home = Path(os.environ.get("JD_ENVS") or REPOSITORY / ".envs").resolve() / "spark"
+    python, jar = home / "bin" / "python", home / JAR
+    for path in (python, jar):
+        if not path.exists():
+            raise SparkFailed(f"{path} is not there: run `make spark-environment`")
+    if shutil.which("java") is None and not Path(os.environ.get("JAVA_HOME", "/nowhere"), "bin", "java").exists():
+        raise SparkFailed("Java is neither on PATH nor in JAVA_HOME: apt-get install openjdk-17-jre-headless")
+    return python, jar
+
+
+@contextlib.contextmanager
+def _work_folder() -> Iterator[tuple[Path, int]]:
+    """A folder for all that Spark leaves lying about, and a lock that its processes hold as long as one of them lives.
+
+    A JVM that is killed leaves OpenMLDB's library and its shuffle files behind: the next run takes them away.
+    """
+    for stale in Path(tempfile.gettempdir()).glob(f"{WORK_PREFIX}*"):
+        with contextlib.suppress(OSError), (stale / "lock").open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(stale)
+    work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX))
+    try:
+        with (work / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield work, lock.fileno()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _run(python: Path, job: Job, work: Path, lock: int) -> None:
+    """Runs the job in Spark's environment, in a process group that ends with this call, however it ends."""
+    plan, log = work / "job.json", work / "spark.log"
+    plan.write_bytes(msgspec.json.encode(job))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [str(python), str(Path(__file__).with_name("spark_job.py")), str(plan)],
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=sink,
+            env=environment,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+    try:
+        status = process.wait()
+    finally:
+        _end(process)
+    if status == 0:
+        return
+    failed = work / "failed.json"
+    if failed.exists():
+        what = json.loads(failed.read_text())
+        raise SparkFailed(f"{what['stage']}: {what['message']}")
+    end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+    raise SparkFailed(f"Spark ended with status {status} (master {job.master}); the end of its log:\n{end}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()  # the driver waits for this end
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+# -- what comes back -------------------------------------------------------------------------------------------------
+
+
+def _as_features(source: Path, target: Path) -> tuple[int, int]:
+    """Writes Spark's file with the embedded engine's Arrow types; returns its rows and columns.
+
+    Spark marks timestamps as UTC; here they are what they are in the tables, milliseconds without a zone.
+    """
+    with pq.ParquetFile(source) as file:
+        fields = []
+        for field in file.schema_arrow:
+            kind = pa.timestamp("ms") if pa.types.is_timestamp(field.type) else field.type
+            fields.append(pa.field(field.name, kind))
+        schema = pa.schema(fields)
+        with pq.ParquetWriter(target, schema) as writer:
+            for batch in file.iter_batches(1 << 17):
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+        return int(file.metadata.num_rows), len(schema)

@@ -1,0 +1,1 @@
+"""The whole job, once, on real parts: `make demo`."""

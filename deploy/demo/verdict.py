@@ -1,0 +1,133 @@
+"""What the demo concludes: streamed beside offline, one readable page, and the reasons to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from batch.replay import Replay
+from deploy.demo.traffic import PACED_PER_S, POISON, WINDOW, Subscriber
+
+__all__ = ["Stream", "Verdict", "compare", "faults", "summarise"]
+
+PROBABILITY_TOLERANCE = 1e-5
+"""Streamed and offline probabilities come from other batch sizes: float32 sums in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What came of the traffic."""
+
+    replay: Replay
+    sent: Mapping[str, float]
+    """Request id → when it was sent, monotonic seconds."""
+    subscriber: Subscriber
+    seconds: float
+    flooded: int
+
+    def latency_ms(self, part: slice) -> npt.NDArray[np.float64]:
+        """Milliseconds from an action's send to the sight of its committed score, over a part of the actions."""
+        sent, received = self.sent, self.subscriber.received
+        ids = [action.request_id for action in self.replay.actions[part]]
+        return np.array([(received[i] - sent[i]) * 1000 for i in ids if i in received])
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Streamed beside offline."""
+
+    streamed_auc: float
+    offline_auc: float
+    compared: int
+    differing: int
+    """Requests whose probability differs."""
+    difference_max: float
+
+
+def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> Verdict:
+    """Joins by request id and compares probability by probability."""
+    columns = (predictions[name].to_pylist() for name in ("reqId", "probability", "label"))
+    offline = {request_id: (probability, label) for request_id, probability, label in zip(*columns, strict=True)}
+    both = [request_id for request_id in scores if request_id in offline]
+    streamed = np.array([scores[request_id]["purchase_probability"] for request_id in both])
+    expected = np.array([offline[request_id][0] for request_id in both])
+    labels = np.array([offline[request_id][1] for request_id in both])
+    difference = np.abs(streamed - expected)
+    learnable = 0 < labels.sum() < len(labels)
+    return Verdict(
+        streamed_auc=float(roc_auc_score(labels, streamed)) if learnable else float("nan"),
+        offline_auc=float(roc_auc_score(labels, expected)) if learnable else float("nan"),
+        compared=len(both),
+        differing=int((difference > PROBABILITY_TOLERANCE).sum()),
+        difference_max=float(difference.max(initial=0.0)),
+    )
+
+
+def summarise(console: Console, result: Stream, verdict: Verdict, places: Mapping[str, object]) -> None:
+    """Prints the one readable page; `places` says where every artifact lies."""
+    subscriber, actions = result.subscriber, len(result.replay.actions)
+    flood = result.latency_ms(slice(0, result.flooded))
+    paced = result.latency_ms(slice(result.flooded, None))
+    rows = {
+        "events in": f"{actions + POISON:,} ({actions:,} actions, {POISON} poison messages)",
+        "scores out": f"{len(subscriber.scores):,}, {len(subscriber.doubled)} doubled",
+        "dead letters": f"{subscriber.dead.total()}",
+        "throughput": f"{result.flooded / result.seconds:,.0f} events/s, sent as fast as they were scored",
+        "latency, flooded": f"{_percentiles(flood)}, {WINDOW:,} events in flight",
+        "latency, paced": f"{_percentiles(paced)}, at {PACED_PER_S:,.0f} events/s",
+        "AUC streamed": f"{verdict.streamed_auc:.6f}",
+        "AUC offline": f"{verdict.offline_auc:.6f}, the same {verdict.compared:,} requests",
+        "same probability": f"{verdict.compared - verdict.differing:,} of {verdict.compared:,}, "
+        f"largest difference {verdict.difference_max:.1e}",
+    }
+    rows |= {name: str(place) for name, place in places.items()}
+    page = Table(title="What happened", show_header=False, title_justify="left", pad_edge=False)
+    page.add_column(style="bold")
+    page.add_column(overflow="fold")
+    for name, text in rows.items():
+        page.add_row(name, text)
+    console.print(page)
+    console.print(_highest(subscriber))
+    for reason, count in sorted(subscriber.dead.items()):
+        console.print(f"dead letter: {count} × {reason}", style="dim", markup=False)
+
+
+def faults(result: Stream, verdict: Verdict) -> list[str]:
+    """Why the run failed; empty where every event is accounted for once and streamed equals offline."""
+    subscriber, actions = result.subscriber, len(result.replay.actions)
+    found = []
+    if len(subscriber.scores) != actions or subscriber.doubled:
+        found.append(f"{actions} actions, {len(subscriber.scores)} scores, {len(subscriber.doubled)} doubled")
+    if subscriber.dead.total() != POISON:
+        found.append(f"{POISON} poison messages, {subscriber.dead.total()} dead letters")
+    if verdict.compared != actions:
+        found.append(f"{actions} actions, {verdict.compared} of them answered on both sides")
+    if verdict.differing:
+        found.append(f"{verdict.differing} probabilities differ from offline, by up to {verdict.difference_max:.2e}")
+    return found
+
+
+def _percentiles(milliseconds: npt.NDArray[np.float64]) -> str:
+    return f"p50 {np.percentile(milliseconds, 50):.1f} ms, p99 {np.percentile(milliseconds, 99):.1f} ms"
+
+
+def _highest(subscriber: Subscriber) -> Table:
+    highest: dict[tuple[str, str], float] = {}
+    for score in subscriber.scores.values():
+        pair = (score["user_id"], score["sku_id"])
+        highest[pair] = max(highest.get(pair, 0.0), score["purchase_probability"])
+    table = Table(title="The twenty highest user–product pairs", title_justify="left", pad_edge=False)
+    table.add_column("user")
+    table.add_column("product")
+    table.add_column("probability", justify="right")
+    for (user, sku), probability in sorted(highest.items(), key=lambda item: -item[1])[:20]:
+        table.add_row(user, sku, f"{probability:.4f}")
+    return table

@@ -1,0 +1,299 @@
+"""`jd-intent-score deploy`: database, tables, indexes and deployment on a cluster, from the scripts in `sql/`.
+
+What is there is compared with the scripts, never changed in silence: the same does nothing, another is refused, unless
+`replace` says that it may go. `CREATE TABLE IF NOT EXISTS` compares nothing, and `DEPLOY IF NOT EXISTS` fails on what
+is there, so both are asked about first.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from streaming.config import Config, Store
+from streaming.engine import Engine
+from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
+from streaming.store.feature_store import open_cluster
+from streaming.store.openmldb.columns import differences, schema_of
+from streaming.store.openmldb.sdk import deployment_schemas
+from streaming.store.sql_scripts import script_text, within
+
+__all__ = ["Cluster", "Scripts", "deploy", "main", "same_sql", "shown_sql", "statements", "table_columns", "tokens"]
+
+COUNTS_KNOWN_S = 5.0
+"""The nameserver counts rows with ~2 s delay, and a DEPLOY fills its indexes only for rows that it has counted."""
+
+DEPLOY_TIMEOUT_S = 600.0  # filling the indexes of tables that have rows takes as long as it takes
+
+_TOKEN = re.compile(
+    r"""--[^\n]* | /\*.*?\*/ | '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | \d[\w.]* | \w+ | <> | <= | >= | == | !=
+    | \S""",
+    re.VERBOSE | re.DOTALL,
+)
+_SPELLINGS = {"!": "not", "==": "=", "<>": "!="}
+
+
+class Cluster(Protocol):
+    """Runs statements (`streaming.store.openmldb.sdk.Client`)."""
+
+    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]: ...
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """What the scripts make: statements as they are written, and what the engine makes of them."""
+
+    database: str
+    tables: dict[str, str]
+    name: str
+    deployment: str
+    engine: Engine
+    path: Path
+
+    @classmethod
+    def read(cls, settings: Store, range_bias: str | None = None, rows_bias: str | None = None) -> Scripts:
+        """Reads `store.sql`; the biases, where given, stand for those of the script.
+
+        Raises:
+            ConfigError: a script is missing or does not make `store.database` or `store.deployment`.
+            UnsupportedSQL: a statement is wrong; file, line and column are named.
+        """
+        engine, tables, deployment, database = Engine(), {}, "", ""
+        for name in ("create_tables.sql", "deploy.sql"):
+            path = Path(settings.sql) / name
+            script = script_text(path, "store.sql")
+            with within(path):
+                engine.execute(script)
+            for statement in statements(script):
+                words = [word.lower() for word in tokens(statement)[:6]]
+                if words[:2] == ["create", "table"]:
+                    name_at = 5 if words[2] == "if" else 2
+                    tables[_names(statement)[name_at]] = statement
+                elif words[0] == "use":
+                    database = _names(statement)[1]
+                elif words[0] == "deploy" and _names(statement)[1] == settings.deployment:
+                    deployment = statement
+        if database != settings.database:
+            raise ConfigError(
+                f"store.database: the scripts in {settings.sql} use {database!r}, not {settings.database!r}"
+            )
+        if not deployment:
+            raise ConfigError(f"store.deployment: {path} does not deploy {settings.deployment!r}")
+        return cls(database, tables, settings.deployment, _biased(deployment, range_bias, rows_bias), engine, path)
+
+
+def main(config: Config, *, replace: bool, range_bias: str | None, rows_bias: str | None) -> None:
+    """The command.
+
+    Raises:
+        ConfigError: `store.kind` has nothing to deploy to, or the scripts do not fit the configuration.
+        ArtifactMismatch: something else is there; nothing was changed.
+        StoreUnavailable: the cluster does not answer.
+    """
+    with open_cluster(config.store) as cluster:
+        scripts = Scripts.read(config.store, range_bias, rows_bias)
+        deploy(cluster, scripts, replace=replace, say=print)
+
+
+def deploy(
+    cluster: Cluster,
+    scripts: Scripts,
+    *,
+    replace: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Makes what is not there.
+
+    Args:
+        replace: may drop tables (with their rows) and the deployment where they differ.
+        say: told each thing that was done or found.
+
+    Raises:
+        ArtifactMismatch: what differs, and where; nothing was changed.
+        StoreUnavailable: the cluster does not answer.
+    """
+    database, name = scripts.database, scripts.name
+    if database not in [row[0] for row in cluster.execute("SHOW DATABASES")]:
+        cluster.execute(f"CREATE DATABASE IF NOT EXISTS {database}")
+        say(f"database {database}: made")
+    cluster.execute(f"USE {database}")
+    cluster.execute("SET @@execute_mode='online'")
+    there = {row[0] for row in cluster.execute("SHOW TABLES")}
+    deployed = name in _deployments(cluster, database)
+    wrong = {
+        table: found for table in scripts.tables if table in there and (found := _table_wrong(cluster, scripts, table))
+    }
+    changed = _deployment_wrong(cluster, scripts, name) if deployed else []
+    if (wrong or changed) and not replace:
+        found = [f"table {table}: {'; '.join(why)}" for table, why in wrong.items()]
+        found += [f"deployment {name}: {why}" for why in changed]
+        raise ArtifactMismatch(
+            f"database {database} differs from {scripts.path.parent}: {' | '.join(found)}. Nothing was changed; "
+            f"--replace makes it anew{', and drops the rows of these tables' if wrong else ''}"
+        )
+    if deployed and (wrong or changed):
+        cluster.execute(f"DROP DEPLOYMENT {name}")
+        say(f"deployment {name}: dropped")
+        deployed = False
+    for table, statement in scripts.tables.items():
+        if table in wrong:
+            cluster.execute(f"DROP TABLE {table}")
+            say(f"table {table}: dropped, with its rows")
+        if table in there and table not in wrong:
+            say(f"table {table}: is there")
+        else:
+            cluster.execute(statement)
+            say(f"table {table}: made")
+    if deployed:
+        say(f"deployment {name}: is there")
+    else:
+        if any(_filled(cluster, table) for table in scripts.tables if table in there and table not in wrong):
+            say(f"tables have rows: waiting {COUNTS_KNOWN_S:.0f} s, until the nameserver has counted them")
+            sleep(COUNTS_KNOWN_S)
+        cluster.execute(scripts.deployment, timeout_s=DEPLOY_TIMEOUT_S)
+        say(f"deployment {name}: made")
+    for row in cluster.execute(f"SHOW DEPLOYMENT {database}.{name}"):
+        say(row[0])
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script, without comments and `;`: the SDK runs one at a time."""
+    start, parts = 0, []
+    for token in _TOKEN.finditer(script):
+        text = token[0]
+        if text.startswith(("--", "/*")):
+            parts.append(script[start : token.start()])
+            start = token.end()
+        elif text == ";":
+            statement = "".join([*parts, script[start : token.start()]]).strip()
+            start, parts = token.end(), []
+            if statement:
+                yield statement
+    if rest := "".join([*parts, script[start:]]).strip():
+        yield rest
+
+
+def tokens(sql: str) -> list[str]:
+    """The words of a statement, in one spelling: as OpenMLDB's own formatter and people write the same differently."""
+    found = []
+    for text in _TOKEN.findall(sql):
+        if text.startswith(("--", "/*")):
+            continue
+        if text[0] in "'\"":
+            found.append(f"'{text[1:-1]}'")
+            continue
+        word = text.strip("`").lower()
+        if word not in ("as", ";"):
+            found.append(_SPELLINGS.get(word, word))
+    answer = []
+    at = 0
+    while at < len(found):
+        answer.append(found[at])
+        if found[at] == "over" and found[at + 1 : at + 4 : 2] == ["(", ")"]:  # OVER (w) is OVER w
+            answer.append(found[at + 2])
+            at += 3
+        at += 1
+    return answer
+
+
+def same_sql(one: str, two: str) -> str | None:
+    """None when two DEPLOY statements say the same; else where they part, in words."""
+    (options, query), (other_options, other_query) = (_parts(tokens(sql)) for sql in (one, two))
+    for bias in ("range_bias", "rows_bias"):
+        if options.get(bias) != other_options.get(bias):
+            return f"{bias.upper()} is {other_options.get(bias)}, not {options.get(bias)}"
+    for at, (mine, other) in enumerate(zip(query, other_query, strict=False)):
+        if mine != other:
+            near = slice(max(0, at - 6), at + 6)
+            return f"… {' '.join(other_query[near])} … instead of … {' '.join(query[near])} …"
+    if len(query) != len(other_query):
+        return f"it ends with … {' '.join(other_query[-8:])}, not with … {' '.join(query[-8:])}"
+    return None
+
+
+def shown_sql(shown: str) -> str:
+    """The DEPLOY statement in the text of SHOW DEPLOYMENT.
+
+    Raises:
+        ArtifactMismatch: there is none.
+    """
+    found = re.search(r"^\s*(DEPLOY\b.*?)^\s*-{4,}", shown, re.MULTILINE | re.DOTALL | re.IGNORECASE)
+    if found is None:
+        raise ArtifactMismatch(f"SHOW DEPLOYMENT shows no statement: {shown[:300]}")
+    return found[1]
+
+
+def table_columns(created: str) -> pa.Schema:
+    """The columns in the text of SHOW CREATE TABLE."""
+    return schema_of(re.findall(r"^\s*`(\w+)` (\w+)", created, re.MULTILINE))
+
+
+def _table_wrong(cluster: Cluster, scripts: Scripts, table: str) -> list[str]:
+    created = cluster.execute(f"SHOW CREATE TABLE {table}")[0][1]
+    return differences(scripts.engine.table_schema(f"{scripts.database}.{table}"), table_columns(created))
+
+
+def _deployment_wrong(cluster: Cluster, scripts: Scripts, name: str) -> list[str]:
+    shown = "\n".join(row[0] for row in cluster.execute(f"SHOW DEPLOYMENT {scripts.database}.{name}"))
+    expected = scripts.engine.request_schema(name), scripts.engine.schema(name)
+    found = deployment_schemas(shown)
+    wrong = [
+        f"{what} {part}"
+        for what, one, two in zip(("request", "answer"), expected, found, strict=True)
+        for part in differences(one, two)
+    ]
+    part = same_sql(scripts.deployment, shown_sql(shown))
+    return wrong + ([part] if part else [])
+
+
+def _deployments(cluster: Cluster, database: str) -> list[str]:
+    try:
+        return [row[1] for row in cluster.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+    except StoreUnavailable as error:
+        if "not found" in str(error):  # a database that never had one
+            return []
+        raise
+
+
+def _filled(cluster: Cluster, table: str) -> bool:
+    """Whether a table has rows; of none, SELECT count(*) answers no row."""
+    return any(row[0] for row in cluster.execute(f"SELECT count(*) FROM {table}"))
+
+
+def _biased(statement: str, range_bias: str | None, rows_bias: str | None) -> str:
+    given = {"RANGE_BIAS": range_bias, "ROWS_BIAS": rows_bias}
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return statement
+    if any(not re.fullmatch(r"inf|\d+[smhd]?", value) for value in given.values() if value):
+        raise ConfigError("a bias is 'inf', a number, or a number with s, m, h or d")
+    head = re.match(r"(?is)\s*(DEPLOY\s+\S+)\s+(?:OPTIONS\s*\((?P<options>[^)]*)\)\s*)?", statement)
+    if head is None:
+        raise ConfigError(f"{statement[:60]} … is no DEPLOY")
+    old = dict(re.findall(r"(\w+)\s*=\s*'([^']*)'", head["options"] or ""))
+    options = {**{key.upper(): value for key, value in old.items()}, **given}
+    shown = ", ".join(f"{key}='{value}'" for key, value in options.items())
+    return f"{head[1]} OPTIONS({shown}) {statement[head.end() :]}"
+
+
+def _parts(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The options of a DEPLOY, and its query."""
+    options: dict[str, str] = {}
+    rest = words[words.index("select") :] if "select" in words else words
+    head = words[: len(words) - len(rest)]
+    for at, word in enumerate(head):
+        if word == "=":
+            options[head[at - 1]] = head[at + 1].strip("'")
+    return options, rest
+
+
+def _names(statement: str) -> list[str]:
+    """The words of a statement, in their own case."""
+    return [text.strip("`") for text in _TOKEN.findall(statement) if not text.startswith(("--", "/*"))][:8]

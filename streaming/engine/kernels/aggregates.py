@@ -1,0 +1,277 @@
+"""Kernels of aggregates: one pass over each request's segment, newest row first."""
+
+# mypy: disable-error-code="no-any-return, return-value"
+from __future__ import annotations
+
+import numpy as np
+
+from streaming.engine.native.kernel import Bytes, Float64, Int64, Matrix, inner
+from streaming.engine.native.memory import address, copy, word
+from streaming.engine.storage.strings import intern, less
+
+__all__ = ["fold", "frequency"]
+
+
+@inner
+def fold(
+    op: int,
+    n: int,
+    o: int,
+    offsets: int,
+    lo: int,
+    hi: int,
+    value: int,
+    step: int,
+    condition: int,
+    number: int,
+    bits: int,
+    mem: Int64,
+    mem_f: Float64,
+    nul: Bytes,
+    arena: Bytes,
+    ends: Int64,
+) -> None:
+    """One result per request: count, sum, avg, min, max, and the values at a place.
+
+    Args:
+        o: where the result's register begins.
+        offsets, lo, hi: where the segments' offsets and the frame's bounds in them begin.
+        value, step: the aggregated register, and whether it is a vector.
+        condition: the register of the condition, or -1; rows where it is NULL or false do not count.
+        number: the place, for `AT`; 1: NULL counts, for `COUNT`.
+        bits: width of an integer result; 1: a float32.
+    """
+    for i in range(n):
+        begin = mem[offsets + i]
+        first, end = begin + mem[lo + i], begin + mem[hi + i]
+        count, total, best = 0, np.int64(0), -1
+        total_f = 0.0
+        for p in range(first, end):
+            if condition >= 0 and (nul[condition + p] or not mem[condition + p]):
+                continue
+            x = value + step * p
+            if op == 111:
+                if count == number:
+                    best = x
+                    break
+                count += 1
+                continue
+            if op == 112:
+                best = x
+                continue
+            if nul[x] and not (op == 100 and number):
+                continue
+            count += 1
+            if op == 100:
+                continue
+            if op == 101:
+                total += mem[x]
+            elif op == 102:
+                total_f += mem_f[x]
+                if bits == 1:
+                    total_f = np.float64(np.float32(total_f))
+            elif op == 103:
+                total_f += np.float64(mem[x])
+            elif op == 104:
+                total_f += mem_f[x]
+            elif (
+                best < 0
+                or (op == 105 and mem[x] < mem[best])
+                or (op == 106 and not mem_f[best] < mem_f[x])  # of 0.0 and -0.0, OpenMLDB keeps the later
+                or (op == 107 and less(mem[x], mem[best], arena, ends))
+                or (op == 108 and mem[x] > mem[best])
+                or (op == 109 and mem_f[x] > mem_f[best])
+                or (op == 110 and less(mem[best], mem[x], arena, ends))
+            ):
+                best = x
+        nul[o + i] = 0
+        if op == 100:
+            mem[o + i] = count
+        elif op >= 105:
+            if best < 0:
+                nul[o + i] = 1
+                mem[o + i] = 0
+            else:
+                mem[o + i] = mem[best]
+                nul[o + i] = nul[best]
+        elif count == 0:
+            nul[o + i] = 1
+            mem[o + i] = 0
+        elif op == 101:
+            if bits == 16:
+                total = np.int64(np.int16(total))
+            elif bits == 32:
+                total = np.int64(np.int32(total))
+            mem[o + i] = total
+        elif op == 102:
+            mem_f[o + i] = total_f
+        else:
+            mem_f[o + i] = total_f / count
+
+
+@inner
+def _digits(value: int, arena: Bytes, at: int) -> int:
+    """Writes a number in decimal; returns where it ends."""
+    if value < 0:
+        arena[at] = 45
+        at += 1
+    # the smallest int64 has no positive counterpart: work on the negative side
+    rest = value if value < 0 else -value
+    start = at
+    while True:
+        quotient = -((-rest) // 10) if rest > -0x7FFFFFFFFFFFFFFF else -922337203685477580
+        arena[at] = 48 + (quotient * 10 - rest)
+        at += 1
+        rest = quotient
+        if rest == 0:
+            break
+    i, j = start, at - 1
+    while i < j:
+        arena[i], arena[j] = arena[j], arena[i]
+        i += 1
+        j -= 1
+    return at
+
+
+@inner
+def frequency(
+    n: int,
+    offsets: int,
+    lo: int,
+    hi: int,
+    value: int,
+    step: int,
+    condition: int,
+    at: int,
+    extra: Int64,
+    doms: Matrix,
+    mem: Int64,
+    mem_f: Float64,
+    nul: Bytes,
+    scratch: Int64,
+    arena: Bytes,
+    ends: Int64,
+    slots: Int64,
+    meta: Int64,
+) -> int:
+    """distinct_count (kind 0), top1_ratio (1) and topn_frequency (2) of one value, counted in one pass.
+
+    `extra` from `at`: whether the value is text, the number of results, (kind, n, register) of each.
+    `scratch` is zero before and after: (value, count) by slot, then the slots in use.
+
+    Returns 0; or the bytes by which the string pool lacks room; or minus the length that `scratch` needs.
+    """
+    text, n_results = extra[at], extra[at + 1]
+    for i in range(n):
+        begin = mem[offsets + i]
+        first, end = begin + mem[lo + i], begin + mem[hi + i]
+        size = 4
+        while size < 2 * (end - first):
+            size *= 2
+        if 3 * size > len(scratch):
+            return -3 * size
+        mask, used_at = size - 1, 2 * size
+        distinct, total, most = word(0), word(0), word(0)
+        zero, missing = False, False
+        for p in range(first, end):
+            if condition >= 0 and (nul[condition + p] or not mem[condition + p]):
+                continue
+            x = value + step * p
+            if nul[x]:
+                missing = True
+                continue
+            key = mem[x]
+            total += 1
+            zero |= key == text  # the code of '' is 1
+            slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
+            while scratch[2 * slot + 1] and scratch[2 * slot] != key:
+                slot = (slot + 1) & mask
+            if scratch[2 * slot + 1] == 0:
+                scratch[2 * slot] = key
+                scratch[used_at + distinct] = slot
+                distinct += 1
+            scratch[2 * slot + 1] += 1
+            most = max(most, scratch[2 * slot + 1])
+        for r in range(n_results):
+            kind, wanted, out = extra[at + 2 + 3 * r], extra[at + 3 + 3 * r], extra[at + 4 + 3 * r]
+            o = doms[out >> 20, 1] + (out & 0xFFFFF) * doms[out >> 20, 0] + i
+            nul[o] = 0
+            if kind == 0:
+                # NULL counts as the type's zero value
+                mem[o] = distinct + (1 if missing and not zero else 0)
+            elif kind == 1:
+                mem_f[o] = most / total if total else 0.0
+            elif first == end:
+                mem[o] = 1  # of no rows at all '' (its code is 1), not n times NULL
+            else:
+                code = _top(wanted, distinct, used_at, text, scratch, arena, ends, slots, meta)
+                if code < 0:
+                    for u in range(distinct):
+                        scratch[2 * scratch[used_at + u] + 1] = 0
+                        scratch[used_at + u] = 0
+                    return -code
+                mem[o] = code
+        for u in range(distinct):
+            slot = scratch[used_at + u]
+            scratch[2 * slot] = 0
+            scratch[2 * slot + 1] = 0
+            scratch[used_at + u] = 0
+    return 0
+
+
+@inner
+def _top(
+    wanted: int,
+    distinct: int,
+    used_at: int,
+    text: int,
+    scratch: Int64,
+    arena: Bytes,
+    ends: Int64,
+    slots: Int64,
+    meta: Int64,
+) -> int:
+    """The code of topn_frequency's text, or minus the room it needs. Counted values are marked by a negative count."""
+    start = meta[1]
+    at = start
+    room = 0
+    for u in range(distinct):
+        slot = scratch[used_at + u]
+        code = scratch[2 * slot]
+        room = max(room, ends[code] - ends[code - 1] if text and code else 21)
+    need = wanted * (max(room, 4) + 1)
+    if start + 2 * need > len(arena):
+        return -2 * need
+    for rank in range(wanted):
+        best = -1
+        for u in range(distinct):
+            slot = scratch[used_at + u]
+            count = scratch[2 * slot + 1]
+            if count <= 0:
+                continue
+            if best < 0 or count > scratch[2 * best + 1]:
+                best = slot
+            elif count == scratch[2 * best + 1]:
+                key, other = scratch[2 * slot], scratch[2 * best]
+                if less(key, other, arena, ends) if text else key < other:
+                    best = slot
+        if rank:
+            arena[at] = 44
+            at += 1
+        if best < 0:
+            arena[at], arena[at + 1], arena[at + 2], arena[at + 3] = 78, 85, 76, 76
+            at += 4
+            continue
+        key = scratch[2 * best]
+        scratch[2 * best + 1] = -scratch[2 * best + 1]
+        if text:
+            first = ends[key - 1] if key else 0
+            copy(address(arena) + at, address(arena) + first, ends[key] - first)
+            at += ends[key] - first
+        else:
+            at = _digits(key, arena, at)
+    for u in range(distinct):
+        slot = scratch[used_at + u]
+        scratch[2 * slot + 1] = abs(scratch[2 * slot + 1])
+    code = intern(address(arena) + start, at - start, arena, ends, slots, meta)
+    return code if code >= 0 else -2 * need

@@ -1,0 +1,217 @@
+"""Typed expressions, after names were resolved: what `plan` turns into instructions.
+
+Nodes compare by value, so that the same expression is computed once. Tables in a query (`Base`) compare by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Union
+
+from streaming.engine.kernels.instructions import Op
+from streaming.engine.storage.table import Table
+from streaming.engine.types import Type
+
+__all__ = [
+    "Aggregate",
+    "Apply",
+    "Base",
+    "Column",
+    "Const",
+    "Element",
+    "Group",
+    "Host",
+    "HostAggregate",
+    "Joined",
+    "Missing",
+    "Node",
+    "Own",
+    "Source",
+    "under",
+]
+
+
+@dataclass(eq=False)
+class Base:
+    """One table in a query: the request's (`joined` is None and no group has it), a join's or a window's.
+
+    Attributes:
+        joined: how the row of a joined table is found.
+        to: the table to whose rows it is joined; None: to the request's.
+        several: whether a LEFT JOIN finds it: several rows may match, of which the newest stands for all.
+    """
+
+    table: Table
+    joined: Joined | None = None
+    to: Base | None = None
+    several: bool = False
+
+
+@dataclass(eq=False)
+class Joined:
+    """A LAST JOIN: the newest row of the key for which the condition, if there is one, is true.
+
+    Attributes:
+        base: the joined table.
+        key: (column of the joined table, value it must equal), in order of the columns.
+        ts: number of the column that orders the rows; -1: the last inserted is the newest.
+        condition: over columns of both sides.
+    """
+
+    base: Base
+    key: tuple[tuple[int, Node], ...]
+    ts: int
+    condition: Node | None
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant as a word; strings as their code."""
+
+    type: Type
+    word: int
+    null: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table."""
+
+    type: Type
+    base: Base
+    position: int
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Whether a join found no row."""
+
+    type: Type
+    base: Base
+
+
+@dataclass(frozen=True)
+class Element:
+    """A column of a window's rows, the request's own among them."""
+
+    type: Type
+    group: Group
+    position: int
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A scalar instruction. `bits`: width of an integer result, 1 for a float32."""
+
+    type: Type
+    op: Op
+    arguments: tuple[Node, ...]
+    bits: int = 64
+
+
+@dataclass(frozen=True)
+class Host:
+    """A function in Python, of one value per argument; NULL in, NULL out."""
+
+    type: Type
+    function: Callable[..., Any]
+    arguments: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """An aggregate by kernel. `kind` is an `Op`, or 'distinct_count', 'top1_ratio' or 'topn_frequency'."""
+
+    type: Type
+    kind: Op | str
+    group: Group
+    frame: int
+    value: Node
+    condition: Node | None
+    number: int = 0
+    bits: int = 64
+
+
+@dataclass(frozen=True)
+class HostAggregate:
+    """An aggregate in Python: `function(rows)` of the window's rows, newest first, each a tuple of the arguments."""
+
+    type: Type
+    function: Callable[..., Any]
+    group: Group
+    frame: int
+    arguments: tuple[Node, ...]
+
+
+class Own(IntEnum):
+    """Where the row that a window belongs to is among its rows."""
+
+    OUT = 0  # not in it
+    IN = 1  # first, beside the tables' rows
+    STORED = 2  # one of the first table's rows, with others of its time that may stand before it
+    STORED_OUT = 3  # the same, and the first of them is left out
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table whose rows are in a window.
+
+    Attributes:
+        columns: what column j of the window is, of a row of this table.
+        where: which of its rows are in; None: all.
+    """
+
+    base: Base
+    columns: tuple[Node, ...]
+    where: Node | None = None
+
+
+@dataclass(eq=False)
+class Group:
+    """The windows over the same rows: the same tables, key, time and exclusions; they differ in their frames.
+
+    Attributes:
+        own: what column j of the row is that the windows belong to: the request's, or one of `of`.
+        key: partition columns, as values of that row and as columns of each source.
+        time: that row's time; None: no ORDER BY.
+        own_row: where it is among the rows.
+        exclude_time: whether other rows of its time are out.
+        orders: without ORDER BY, the columns that order each source's rows; -1: as they were inserted.
+        of: the joined table to whose rows the windows belong; None: to the requests.
+        at: where the first of its windows stands in the script.
+        family: equal for windows by the same key and order over the same tables, whatever they exclude.
+        frames: (rows, start or -1, end, maxsize).
+    """
+
+    own: tuple[Node, ...]
+    sources: tuple[Source, ...]
+    key: tuple[int, ...]
+    time: int | None
+    own_row: Own
+    exclude_time: bool
+    orders: tuple[int, ...] = ()
+    of: Base | None = None
+    at: int = 0
+    family: object = None
+    frames: list[tuple[bool, int, int, int]] = field(default_factory=list)
+
+    def frame(self, frame: tuple[bool, int, int, int]) -> int:
+        """The number of a frame, which is added where it is new."""
+        if frame not in self.frames:
+            self.frames.append(frame)
+        return self.frames.index(frame)
+
+
+Node = Union[  # noqa: UP007 -- the operator does not take forward references
+    Const, Column, Missing, Element, Apply, Host, Aggregate, HostAggregate
+]
+
+
+def under(base: Base, root: Base | None) -> bool:
+    """Whether `base` is `root`, or is joined to its rows or to those of a table that is."""
+    above: Base | None = base
+    while above is not None and above is not root:
+        above = above.to
+    return above is not None

@@ -1,0 +1,212 @@
+"""Where names are looked up while a SELECT is planned, and how its expressions are taken apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from streaming.engine.errors import UnsupportedSQL, point
+from streaming.engine.kernels.instructions import Op
+from streaming.engine.plan.nodes import Aggregate, Apply, Base, Column, Group, HostAggregate, Node
+from streaming.engine.sql import syntax as s
+from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.table import Table
+
+__all__ = [
+    "Frame",
+    "Output",
+    "Planning",
+    "Scope",
+    "aggregates",
+    "children",
+    "columns_of",
+    "conditions",
+    "conjuncts",
+    "identity",
+    "named",
+    "walk",
+]
+
+
+@dataclass
+class Planning:
+    """What all parts of the planning of one query share.
+
+    Attributes:
+        script: the text that the query is in.
+        database: the one in use, in which a table's name alone is looked up; aliases belong to it, too.
+        find: a table by its name or (database, name).
+        pool: where the constants' texts are interned.
+        main: the table of the requests, once it was met.
+        online: constructs that a request passes by, but that mean something offline: (what, offset).
+    """
+
+    script: str
+    database: str
+    find: Callable[[tuple[str, ...]], Table | None]
+    pool: Pool
+    main: Base | None = None
+    online: list[tuple[str, int]] = field(default_factory=list)
+
+    def refuse(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for a construct that is known and not supported."""
+        return point(self.script, at, f"unsupported: {what}")
+
+    def wrong(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for what cannot mean anything."""
+        return point(self.script, at, what)
+
+    def table(self, name: tuple[str, ...], at: int) -> Table:
+        """The table of a name."""
+        found = self.find(name)
+        if found is None:
+            raise self.wrong(f"unknown table {'.'.join(name)}", at)
+        return found
+
+    def lookup(self, name: s.Name, scope: Scope) -> Node | None:
+        """The column of a name; None where there is none."""
+        found = {output.node for output in scope.columns if self.matches(output, name)}
+        if len(found) > 1:
+            raise self.wrong(f"ambiguous column {'.'.join(name.parts)}", name.at)
+        return found.pop() if found else None
+
+    def name(self, name: s.Name, scope: Scope) -> Node:
+        """The column of a name."""
+        node = self.lookup(name, scope)
+        if node is None:
+            raise self.wrong(f"unknown column {'.'.join(name.parts)}", name.at)
+        return node
+
+    def matches(self, output: Output, name: s.Name) -> bool:
+        """Whether a name means this column. Outside of any database a table's name alone is enough."""
+        *table, column = name.parts
+        if not table:
+            return output.name == column
+        database = table[0] if len(table) > 1 else self.database
+        if not database:
+            return any(path[1:] == (table[-1], column) for path in output.paths)
+        return (database, table[-1], column) in output.paths
+
+
+@dataclass(frozen=True)
+class Output:
+    """A named column of a (sub-)query.
+
+    Attributes:
+        paths: the (database, table, column) by which it is found, too: as OpenMLDB has it, those of every table and
+            sub-query that the column has come through unchanged, under the name that it had there.
+    """
+
+    name: str
+    node: Node
+    paths: frozenset[tuple[str, str, str]] = frozenset()
+
+
+@dataclass
+class Scope:
+    """Where names are looked up.
+
+    Attributes:
+        filtered: whether a WHERE stands between the request and what is selected here.
+        base: the joined table whose rows are selected here; None: the request.
+    """
+
+    columns: list[Output]
+    windows: dict[str, s.Window] = field(default_factory=dict)
+    groups: dict[object, Group] = field(default_factory=dict)
+    filtered: bool = False
+    base: Base | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of the windows over the rows of a group, and the window and the scope that it was found in."""
+
+    group: Group
+    number: int
+    window: s.Window
+    scope: Scope
+
+
+def columns_of(base: Base, source: s.TableRef, database: str) -> list[Output]:
+    """The columns of a table, under its own name and under its alias in `database`."""
+    own = (base.table.database, source.name[-1])
+    tables = {own, own if source.alias is None else (database, source.alias)}
+    return [
+        Output(c.name, Column(c.type, base, i), frozenset((*table, c.name) for table in tables))
+        for i, c in enumerate(base.table.columns)
+    ]
+
+
+def named(columns: Sequence[Output], alias: str | None, database: str) -> list[Output]:
+    """The columns of a sub-query, under its alias in `database`, too."""
+    if alias is None:
+        return list(columns)
+    return [dataclasses.replace(column, paths=column.paths | {(database, alias, column.name)}) for column in columns]
+
+
+def conjuncts(expr: s.Expr) -> list[s.Expr]:
+    """The conditions that AND joins."""
+    if isinstance(expr, s.Binary) and expr.operator == "and":
+        return conjuncts(expr.left) + conjuncts(expr.right)
+    return [expr]
+
+
+def children(expr: s.Expr) -> Sequence[s.Expr]:
+    """The expressions that an expression is made of."""
+    found: list[s.Expr] = []
+    for field_ in dataclasses.fields(expr):
+        value = getattr(expr, field_.name)
+        for item in value if isinstance(value, tuple) else (value,):
+            for part in item if isinstance(item, tuple) else (item,):
+                if isinstance(
+                    part,
+                    (
+                        s.Literal,
+                        s.Name,
+                        s.Unary,
+                        s.Binary,
+                        s.Call,
+                        s.Cast,
+                        s.Case,
+                        s.IsNull,
+                        s.In,
+                        s.Between,
+                        s.Like,
+                        s.Over,
+                        s.Star,
+                    ),
+                ):
+                    found.append(part)
+    return found
+
+
+def identity(node: object) -> object:
+    """A syntax node without its places, so that the same window written twice is one."""
+    if isinstance(node, tuple):
+        return tuple(identity(part) for part in node)
+    if dataclasses.is_dataclass(node):
+        values = [(part.name, getattr(node, part.name)) for part in dataclasses.fields(node)]
+        return (type(node), tuple(identity(value) for name, value in values if name not in ("at", "text")))
+    return node
+
+
+def walk(node: Node) -> list[Node]:
+    """A node and all arguments below it."""
+    found = [node]
+    for child in getattr(node, "arguments", ()):
+        found += walk(child)
+    return found
+
+
+def conditions(node: Node) -> list[Node]:
+    """The conditions that AND joins, after names were resolved."""
+    if isinstance(node, Apply) and node.op == Op.AND:
+        return [part for argument in node.arguments for part in conditions(argument)]
+    return [node]
+
+
+def aggregates(node: Node) -> list[Aggregate | HostAggregate]:
+    """The aggregates in an expression, without those that they are made of."""
+    return [part for part in walk(node) if isinstance(part, (Aggregate, HostAggregate))]

@@ -1,0 +1,160 @@
+"""A SELECT -> typed expressions over tables, joins and windows: names resolved, types checked, all else refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streaming.engine.errors import point
+from streaming.engine.plan import functions as f
+from streaming.engine.plan.expressions import Binder, literal
+from streaming.engine.plan.joins import JoinPlanner
+from streaming.engine.plan.nodes import Base, Const, Node
+from streaming.engine.plan.scope import Output, Planning, Scope, aggregates, columns_of, named
+from streaming.engine.plan.windows import WindowPlanner, clash
+from streaming.engine.sql import syntax as s
+from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.table import Table
+
+__all__ = ["Output", "Query", "constant", "plan"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a SELECT computes, per row of `main` (None: it has no FROM).
+
+    Attributes:
+        online: constructs that a request passes by, but that mean something offline: (what, offset in the script).
+    """
+
+    main: Base | None
+    outputs: tuple[Output, ...]
+    where: Node | None
+    limit: int | None
+    online: tuple[tuple[str, int], ...] = ()
+
+
+def plan(
+    select: s.Select, script: str, database: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool
+) -> Query:
+    """Resolves `select`, whose text is in `script`.
+
+    Args:
+        database: the one in use, or '' for none.
+        find: a table by its name or (database, name).
+        pool: where the constants' texts are interned, for good.
+
+    Raises:
+        UnsupportedSQL: an unknown name, a type that does not fit, or a construct that the engine does not run.
+    """
+    planning = Planning(script, database, find, pool)
+    outputs, where = _Planner(planning).select(select)
+    merged = clash([output.node for output in outputs] + ([] if where is None else [where]))
+    if merged is not None:
+        raise planning.refuse("MAXSIZE beside another window of the same rows, which it would cut", merged.at)
+    return Query(planning.main, tuple(outputs), where, select.limit, tuple(planning.online))
+
+
+def constant(expr: s.Expr, script: str, pool: Pool) -> Const:
+    """The value of a constant expression of literals, as INSERT has them."""
+    if isinstance(expr, s.Literal):
+        return literal(expr, pool)
+    raise point(script, expr.at, "unsupported: a value that is not a constant")
+
+
+class _Planner:
+    """Takes SELECTs apart: what they read, and what they make of it. Windows, joins and expressions have their own."""
+
+    def __init__(self, planning: Planning) -> None:
+        self.planning = planning
+        self.binder = Binder(planning, WindowPlanner(planning, self.scan))
+        self.joins = JoinPlanner(self.binder, self.scan, self.nested)
+
+    def select(self, select: s.Select) -> tuple[list[Output], Node | None]:
+        """The outputs of a SELECT whose leftmost table is the request's, and the conditions on its rows."""
+        columns: list[Output] = []
+        where: Node | None = None
+        if select.source is not None:
+            columns, where = self.main_source(select.source)
+        elif select.where is not None:
+            raise self.planning.refuse("WHERE without FROM", select.where.at)
+        if select.distinct:
+            self.planning.online.append(("SELECT DISTINCT", select.at))
+        scope = Scope(columns, dict(select.windows))
+        for join in select.joins:
+            scope.columns = scope.columns + self.joins.join(join, scope)
+        if select.where is not None:
+            where = f.both(where, self.binder.condition(select.where, scope))
+        scope.filtered = where is not None
+        return self.items(select, scope), where
+
+    def main_source(self, source: s.Source) -> tuple[list[Output], Node | None]:
+        if isinstance(source, s.SubSelect):
+            return self.nested(source)
+        table = self.planning.table(source.name, source.at)
+        if self.planning.main is None:
+            self.planning.main = Base(table)
+        elif self.planning.main.table is not table:
+            raise self.planning.refuse("a sub-query over another table than the main one", source.at)
+        return columns_of(self.planning.main, source, self.planning.database), None
+
+    def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
+        """A sub-query over the request's table."""
+        if source.more:
+            raise self.planning.refuse("UNION ALL of the request's table", source.at)
+        outputs, where = self.select(source.select)
+        if source.select.limit is not None:
+            self.planning.online.append(("LIMIT in a sub-query", source.at))
+        return named(outputs, source.alias, self.planning.database), where
+
+    def scan(self, source: s.Source, what: str) -> tuple[Base, list[Output], Node | None]:
+        """A stored table, or a sub-query that projects, filters and joins one: its rows, columns and condition."""
+        if isinstance(source, s.TableRef):
+            base = Base(self.planning.table(source.name, source.at))
+            return base, columns_of(base, source, self.planning.database), None
+        select = source.select
+        if source.more:
+            raise self.planning.refuse(f"UNION ALL in {what}", source.at)
+        if select.source is None:
+            raise self.planning.refuse(f"a sub-query without FROM as {what}", source.at)
+        if select.limit is not None:
+            raise self.planning.refuse(f"a sub-query with LIMIT as {what}", source.at)
+        if select.distinct:
+            self.planning.online.append(("SELECT DISTINCT", select.at))
+        base, columns, where = self.scan(select.source, what)
+        if any(aggregates(column.node) for column in columns):
+            raise self.planning.refuse("a sub-query over one with windows, in a join", select.at)
+        scope = Scope(columns, dict(select.windows), base=base)
+        for join in select.joins:
+            scope.columns = scope.columns + self.joins.join(join, scope, base)
+        if select.where is not None:
+            test = self.binder.condition(select.where, scope)
+            if aggregates(test):
+                raise self.planning.refuse("WHERE over a window of a joined sub-query", select.where.at)
+            where = f.both(where, test)
+        scope.filtered = where is not None
+        return base, named(self.items(select, scope), source.alias, self.planning.database), where
+
+    def items(self, select: s.Select, scope: Scope) -> list[Output]:
+        """The columns that a SELECT makes of a scope's."""
+        outputs: list[Output] = []
+        for item in select.items:
+            if isinstance(item.expr, s.Star):
+                outputs += self.star(item.expr, scope)
+                continue
+            node = self.binder.item(item.expr, scope)
+            name = item.text if item.alias is None else item.alias
+            found = (
+                [c for c in scope.columns if self.planning.matches(c, item.expr)]
+                if isinstance(item.expr, s.Name)
+                else []
+            )
+            outputs.append(Output(name, node, found[0].paths if found else frozenset()))
+        return outputs
+
+    def star(self, star: s.Star, scope: Scope) -> list[Output]:
+        table = star.table
+        found = [c for c in scope.columns if table is None or any(table == of for _, of, _ in c.paths)]
+        if not found:
+            raise self.planning.wrong(f"unknown table {table}" if table else "nothing to select", star.at)
+        return found

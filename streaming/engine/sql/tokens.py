@@ -1,0 +1,154 @@
+"""The tokens of a script, and a reader that steps through them: what every part of the parser is built on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from streaming.engine.errors import UnsupportedSQL, point
+from streaming.engine.sql.depth import Measure
+
+__all__ = ["RESERVED", "UNITS_MS", "Reader", "Token", "tokens_of", "unquote"]
+
+_TOKEN = re.compile(
+    r"""
+    (?P<space>\s+|--[^\n]*|\#[^\n]*|/\*.*?\*/)
+  | (?P<interval>\d+[smhdSMHD]\b)
+  | (?P<float>(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?|\d+[eE][+-]?\d+[fF]?|\d+[fF]\b)
+  | (?P<hex>0[xX][0-9a-fA-F]+)
+  | (?P<int>\d+[lL]?)
+  | (?P<quoted>`[^`]*`)
+  | (?P<string>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")
+  | (?P<word>@@[A-Za-z_][\w.]*|[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)
+  | (?P<symbol><=>|<>|<=|>=|!=|==|<<|>>|\|\||&&|[-+*/%&|^~!=<>(),.;?\[\]])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+# Words that end an expression or an alias when they stand bare.
+RESERVED = frozenset(
+    """select from where group having order by limit window union as on last left right full inner cross join over
+    partition rows rows_range range between and or not xor in like ilike rlike is null case when then else end div
+    maxsize exclude instance_not_in_window into options escape asc desc true false""".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the script: its kind, its text as written, its offset."""
+
+    kind: str  # interval float int quoted string word symbol end
+    text: str
+    at: int
+
+    @property
+    def lower(self) -> str:
+        """The text in lower case."""
+        return self.text.lower()
+
+
+def tokens_of(script: str) -> list[Token]:
+    """The tokens of `script`, without spaces and comments, and one of kind `end` behind them."""
+    tokens, offset = [], 0
+    while offset < len(script):
+        match = _TOKEN.match(script, offset)
+        if match is None:
+            what = "an unclosed string" if script[offset] in "'\"`" else f"unexpected character {script[offset]!r}"
+            raise point(script, offset, f"syntax error: {what}")
+        if match.lastgroup != "space":
+            tokens.append(Token(str(match.lastgroup), match.group(), offset))
+        offset = match.end()
+    return [*tokens, Token("end", "end of the script", len(script))]
+
+
+class Reader:
+    """Steps through the tokens of a script; every error that it makes has a place."""
+
+    def __init__(self, script: str) -> None:
+        self.script = script
+        self.tokens = tokens_of(script)
+        self.position = 0
+        self.nesting = 0  # of rules in themselves, see `depth`
+        self.measure = Measure(script)
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+
+    @property
+    def token(self) -> Token:
+        return self.tokens[self.position]
+
+    def peek(self, *words: str) -> bool:
+        """Whether the next tokens are these (bare words or symbols)."""
+        for step, word in enumerate(words):
+            token = self.tokens[min(self.position + step, len(self.tokens) - 1)]
+            if token.kind not in ("word", "symbol") or token.lower != word:
+                return False
+        return True
+
+    def accept(self, *words: str) -> bool:
+        if self.peek(*words):
+            self.position += len(words)
+            return True
+        return False
+
+    def expect(self, *words: str) -> None:
+        for word in words:
+            if not self.accept(word):
+                raise self.fail(f"expected {word.upper()}")
+
+    def fail(self, what: str, token: Token | None = None) -> UnsupportedSQL:
+        """The syntax error at `token`, or at the next one."""
+        found = token or self.token
+        return point(self.script, found.at, f"syntax error: {what}, found {found.text!r}")
+
+    def refuse(self, what: str, at: int) -> UnsupportedSQL:
+        """The error for a construct that is known and not supported."""
+        return point(self.script, at, f"unsupported: {what}")
+
+    def advance(self) -> Token:
+        token = self.token
+        self.position += 1
+        return token
+
+    def name(self, what: str = "a name") -> str:
+        token = self.token
+        if token.kind == "quoted":
+            self.position += 1
+            return token.text[1:-1]
+        if token.kind == "word" and token.lower not in RESERVED and not token.text.startswith("@"):
+            self.position += 1
+            return token.text
+        raise self.fail(f"expected {what}")
+
+    def qualified(self, what: str = "a name") -> tuple[str, ...]:
+        parts = [self.name(what)]
+        while self.accept("."):
+            parts.append(self.name(what))
+        return tuple(parts)
+
+    def integer(self, what: str) -> int:
+        token = self.advance()
+        if token.kind != "int":
+            self.position -= 1
+            raise self.fail(f"expected {what}")
+        return int(token.text.rstrip("lL"))
+
+    def text(self, what: str) -> str:
+        token = self.advance()
+        if token.kind != "string":
+            self.position -= 1
+            raise self.fail(f"expected {what} in quotes")
+        return unquote(token.text)
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b"}
+
+
+def unquote(text: str) -> str:
+    """The string that a literal in quotes stands for."""
+    quote, body = text[0], text[1:-1].replace(text[0] * 2, text[0])
+    del quote
+    # `\%` and `\_` keep the backslash: they are escapes of LIKE, not of the literal
+    return re.sub(r"\\(.)", lambda m: m.group() if m[1] in "%_" else _ESCAPES.get(m[1], m[1]), body, flags=re.DOTALL)

@@ -1,0 +1,228 @@
+"""What a command must be allowed to do on Kafka, and what it is not.
+
+A broker does not show a topic to who may not describe it: in a list of all topics it looks as if it were not there. So
+topics are asked for by name, which tells the two apart (and, through the admin's call, makes none), and with them the
+operations that the principal may do: all that is lacking is said at once, before anything was read or sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
+
+from streaming.config import Kafka
+from streaming.errors import NotAllowed
+
+__all__ = [
+    "AUTHORIZATION",
+    "Found",
+    "Right",
+    "denied",
+    "find",
+    "grants",
+    "named",
+    "of_letters",
+    "of_replay",
+    "of_run",
+    "of_send",
+    "of_serve",
+    "principal",
+    "sentence",
+]
+
+ASK_S = 5.0
+
+_HIDDEN = frozenset({"Nothing"})  # the operations on what may not even be described
+
+AUTHORIZATION = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+}
+"""Errors that say that a right is lacking, and on what kind of resource."""
+
+
+@dataclass(frozen=True)
+class Right:
+    """An operation on a resource, as in Kafka's ACLs.
+
+    Attributes:
+        operation: `Read`, `Write`, `Describe`, `DescribeConfigs`, …
+        kind: `topic`, `group`, `transactional id` or `cluster`.
+        prefixed: it is needed on names that begin so, too.
+    """
+
+    operation: str
+    kind: str
+    name: str
+    prefixed: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the broker says.
+
+    Attributes:
+        absent: topics that do not exist.
+        lacking: rights that the principal has not.
+    """
+
+    absent: Sequence[str] = ()
+    lacking: Sequence[Right] = ()
+
+
+def of_run(kafka: Kafka) -> list[Right]:
+    """Of the scorer."""
+    return [*of_serve(kafka), Right("Read", "group", kafka.group_id), *_written(kafka)]
+
+
+def of_serve(kafka: Kafka) -> list[Right]:
+    """Of the predict server: what the state is made of, and what is no part of it."""
+    topics = kafka.topics
+    names = (topics.actions, topics.users, topics.products, topics.comments, topics.dead_letters)
+    return [Right("Read", "topic", name) for name in names]
+
+
+def of_send(kafka: Kafka) -> list[Right]:
+    """Of `send`: a producer and a subscriber."""
+    topics = kafka.topics
+    read = [Right("Read", "topic", name) for name in (topics.scores, topics.dead_letters)]
+    return [Right("Write", "topic", topics.actions), *read]
+
+
+def of_letters(kafka: Kafka) -> list[Right]:
+    """Of `dlq list` and `show`."""
+    return [Right("Read", "topic", kafka.topics.dead_letters)]
+
+
+def of_replay(kafka: Kafka, inputs: Iterable[str]) -> list[Right]:
+    """Of `dlq replay` into topics."""
+    return [*of_letters(kafka), *(Right("Write", "topic", name) for name in (*inputs, kafka.topics.dead_letters))]
+
+
+def _written(kafka: Kafka) -> list[Right]:
+    return [Right("Write", "topic", name) for name in (kafka.topics.scores, kafka.topics.dead_letters)]
+
+
+def find(admin: AdminClient, rights: Collection[Right]) -> Found:
+    """Asks the broker about topics and groups; what it does not tell counts as allowed.
+
+    Raises:
+        KafkaException: it does not answer.
+    """
+    topics = {right.name for right in rights if right.kind == "topic"}
+    groups = {right.name for right in rights if right.kind == "group"}
+    absent: list[str] = []
+    allowed: dict[tuple[str, str], Set[str]] = {}
+    if topics:
+        asked = admin.describe_topics(
+            TopicCollection(sorted(topics)), include_authorized_operations=True, request_timeout=ASK_S
+        )
+        for name, future in asked.items():
+            try:
+                allowed["topic", name] = _names(future.result(2 * ASK_S).authorized_operations)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    absent.append(name)
+                elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    allowed["topic", name] = _HIDDEN
+                else:
+                    raise
+    for name in groups:
+        asked_group = admin.describe_consumer_groups([name], include_authorized_operations=True, request_timeout=ASK_S)[
+            name
+        ]
+        try:
+            allowed["group", name] = _names(asked_group.result(2 * ASK_S).authorized_operations)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code not in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.GROUP_ID_NOT_FOUND):
+                raise
+            allowed["group", name] = _HIDDEN if code == KafkaError.GROUP_AUTHORIZATION_FAILED else set()
+    lacking = [
+        right for right in rights if (may := allowed.get((right.kind, right.name))) and right.operation not in may
+    ]
+    undescribed = [
+        Right("Describe", *of)
+        for of in dict.fromkeys((right.kind, right.name) for right in lacking)
+        if allowed[of] == _HIDDEN and Right("Describe", *of) not in lacking
+    ]
+    return Found(sorted(absent), [*undescribed, *lacking])
+
+
+def _names(operations: Iterable[AclOperation] | None) -> set[str]:
+    """As ACLs spell them: `DescribeConfigs`. Empty: an old broker, which tells none."""
+    return {operation.name.title().replace("_", "") for operation in operations or ()}
+
+
+def sentence(kafka: Kafka, lacking: Sequence[Right]) -> str:
+    """Who may not do what, and the commands that change it."""
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for right in lacking:
+        wanted.setdefault((right.kind, right.name), []).append(right.operation)
+    parts = [f"{' or '.join(operations)} {kind} {name!r}" for (kind, name), operations in wanted.items()]
+    return f"{principal(kafka)} may not {'; may not '.join(parts)}. Allow it: {'; '.join(grants(kafka, lacking))}"
+
+
+def grants(kafka: Kafka, lacking: Sequence[Right]) -> list[str]:
+    """The commands that give rights."""
+    name = _user(kafka) or "PRINCIPAL"
+    implying = {(right.kind, right.name) for right in lacking if right.operation in ("Read", "Write")}
+    commands = []
+    for right in lacking:
+        if right.operation == "Describe" and (right.kind, right.name) in implying:
+            continue  # who may read or write, may describe
+        on = "--cluster" if right.kind == "cluster" else f"--{right.kind.replace(' ', '-')} '{right.name}'"
+        on += " --resource-pattern-type prefixed" if right.prefixed else ""
+        commands.append(
+            f"kafka-acls.sh --bootstrap-server {kafka.bootstrap_servers} --add --allow-principal 'User:{name}' "
+            f"--operation {right.operation} {on}"
+        )
+    return commands
+
+
+def principal(kafka: Kafka) -> str:
+    """How this process is called by the broker, as far as it is known here."""
+    name = _user(kafka)
+    return f"principal {name!r}" if name else f"the principal of this {kafka.security_protocol} login"
+
+
+def _user(kafka: Kafka) -> str:
+    if kafka.security_protocol.startswith("SASL"):
+        return kafka.sasl_username
+    certificate = any(key.startswith(("ssl.certificate", "ssl.keystore")) for key in kafka.librdkafka.common)
+    return "" if certificate else "ANONYMOUS"
+
+
+def denied(kafka: Kafka, error: KafkaError, rights: Collection[Right]) -> NotAllowed:
+    """What to raise for one of the `AUTHORIZATION` errors: the broker is asked which of `rights` it is that lacks."""
+    kind = AUTHORIZATION.get(error.code(), "")
+    lacking: Sequence[Right] = ()
+    try:
+        if kind in ("topic", "group"):
+            lacking = find(AdminClient(kafka.client()), [right for right in rights if right.kind == kind]).lacking
+    except KafkaException:
+        pass  # the error itself has to do
+    lacking = lacking or [right for right in rights if right.kind == kind]
+    return NotAllowed(f"{error.str()}: {sentence(kafka, lacking)}" if lacking else f"{principal(kafka)}: {error.str()}")
+
+
+@contextlib.contextmanager
+def named(kafka: Kafka, rights: Collection[Right]) -> Iterator[None]:
+    """What Kafka forbids in the block is said with operation, resource and principal.
+
+    Raises:
+        NotAllowed: instead of an error of `AUTHORIZATION`.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        if error.args[0].code() in AUTHORIZATION:
+            raise denied(kafka, error.args[0], rights) from error
+        raise

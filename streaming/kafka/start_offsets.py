@@ -1,0 +1,102 @@
+"""Where new partitions start: asked beside the flow, because the answer may take as long as another's transaction.
+
+Kafka does not tell the group's offset of a partition while a transaction that changes it is open. A scorer that died
+before it could commit leaves one open until the broker ends it, after `transaction_timeout_s`. Whoever gets its
+partitions waits for that; the partitions that it has already must not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+
+from streaming.config import Kafka
+from streaming.errors import BrokerUnavailable
+from streaming.kafka.lineage import Lineages
+from streaming.kafka.reader import REQUEST_TIMEOUT_S, CommittedReader, TopicReader, Waiting
+from streaming.kafka.topics import Span
+from streaming.ops.background import Start
+
+__all__ = ["Inquiry", "Told"]
+
+Partition = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What Kafka says of a partition.
+
+    Attributes:
+        committed: the group's offset; negative: it has none.
+        span: what the topic holds.
+    """
+
+    committed: int
+    span: Span
+
+
+class Inquiry:
+    """One question to Kafka: from where on are these partitions not scored?
+
+    Once it is answered, no transaction of a former owner is open any more that holds an offset of them, has dead
+    letters in it or, for who gets partition 0, an offset of a dimension topic: whoever asks for those afterwards does
+    not wait long.
+
+    Args:
+        waiting: see `Waiting`.
+        lineages: look at what the group has noted.
+        start: does the asking beside the loop.
+
+    Attributes:
+        partitions: who gives one up takes it out: its answer is stale once it comes again.
+    """
+
+    def __init__(
+        self, kafka: Kafka, waiting: Waiting, lineages: Lineages, partitions: Collection[Partition], start: Start
+    ) -> None:
+        self.partitions = set(partitions)
+        self._kafka, self._waiting, self._lineages = kafka, waiting.beside(), lineages
+        self._asked = sorted(partitions)
+        self._told: dict[Partition, Told] = {}
+        patience_s = kafka.transaction_timeout_s + kafka.give_up_after_s
+        self._patient = kafka.model_copy(update={"give_up_after_s": patience_s})
+        # Each step below gives up by itself; a call that hangs in librdkafka does not.
+        self._until = time.monotonic() + patience_s + 2 * REQUEST_TIMEOUT_S
+        self._outcome = start(self._ask)
+
+    def answer(self) -> Mapping[Partition, Told] | None:
+        """What was told; None: nothing yet.
+
+        Raises:
+            BrokerUnavailable: nothing for longer than the configuration waits.
+            KafkaException: Kafka refuses to tell.
+            LogNotWhole: see `Lineages.look`.
+            Stopped: told to stop meanwhile.
+        """
+        try:
+            self._outcome.result(0)
+        except FutureTimeoutError:
+            if time.monotonic() > self._until:
+                names = ", ".join(f"{topic}[{number}]" for topic, number in self._asked)
+                raise BrokerUnavailable(f"Kafka does not tell where {names} start") from None
+            return None
+        return self._told
+
+    def _ask(self) -> None:
+        reader = TopicReader(self._patient, self._waiting, "read_committed")
+        try:
+            committed = reader.committed(self._asked)
+            if any(number == 0 for _, number in self._asked):
+                topics = self._kafka.topics
+                reader.committed(reader.partitions((topics.users, topics.products, topics.comments)))
+            letters = CommittedReader(
+                self._patient, self._waiting, self._kafka.topics.dead_letters, self._patient.give_up_after_s
+            )
+            letters.wait_until_closed(reader)
+            self._lineages.look(self._waiting)
+            spans = self._lineages.topics.spans(self._asked, self._waiting)
+            self._told.update({p: Told(committed[p], spans[p]) for p in self._asked})
+        finally:
+            reader.close()

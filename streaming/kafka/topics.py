@@ -1,0 +1,247 @@
+"""What the broker says of the topics that are read: their ids, their partitions, and where each log begins and ends.
+
+Clients fetch by name and offset. A topic that is deleted and made anew under its name has another id (KIP-516), and
+what lies at an offset of it is another record. An id never comes back: so whoever relies on records asks, after they
+were fetched, whether the ids are still those that were there before, and then knows which log they are of. Likewise
+partitions: a producer that knows of new ones sends a user's events elsewhere, and it knows only what the broker tells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from streaming.config import Kafka
+from streaming.errors import LogNotWhole
+from streaming.kafka.reader import REQUEST_TIMEOUT_S, Waiting, open_admin
+
+__all__ = ["Asked", "Span", "Topic", "Topics", "topic_id"]
+
+GONE_S = 10.0  # a topic that does not exist for so long was deleted; for less, brokers only did not know it yet
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic: its id and how many partitions it has."""
+
+    id: str
+    partitions: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a partition holds: its first offset, and the next that will be written, committed or not."""
+
+    low: int
+    end: int
+
+
+class Topics:
+    """The input topics, as they were when this process first asked.
+
+    Args:
+        waiting: how the broker is waited for.
+
+    Attributes:
+        known: by name, as first described; `LogNotWhole` says when that holds no more.
+        cluster_id: the Kafka cluster's.
+    """
+
+    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
+        topics = kafka.topics
+        self._names = [topics.actions, topics.users, topics.products, topics.comments]
+        self._kafka, self._waiting = kafka, waiting
+        self._unknown_since: float | None = None
+        self._admin = self._client()
+        self.known = self._described()
+        self.cluster_id = str(self._retry(lambda: self._admin.list_topics(timeout=REQUEST_TIMEOUT_S)).cluster_id)
+
+    def ask(self) -> Asked:
+        """Asks whether the topics are still the same, without waiting: `Asked.check` does."""
+        return Asked(self, self._ask())
+
+    def check(self) -> None:
+        """What was fetched before this call is of the topics that are `known`.
+
+        Raises:
+            LogNotWhole: one was made anew, deleted, or got partitions.
+            BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
+        """
+        self.compare(self._described())
+
+    def compare(self, now: Mapping[str, Topic]) -> None:
+        """Are they as they were?
+
+        Raises:
+            LogNotWhole: see `check`.
+        """
+        for name, was in self.known.items():
+            if now[name].id != was.id:
+                raise LogNotWhole(
+                    f"topic {name!r} was deleted and made anew while it was read (its id was {was.id} and is "
+                    f"{now[name].id}): what was read at an offset is not what lies there now"
+                )
+            if name == self._kafka.topics.actions and now[name].partitions != was.partitions:
+                raise LogNotWhole(
+                    f"topic {name!r} had {was.partitions} partitions and has {now[name].partitions}: producers send "
+                    "users elsewhere than their former events"
+                )
+
+    def missed(self, error: KafkaError | None) -> None:
+        """Takes note of what came of a question that nobody waited for.
+
+        Raises:
+            LogNotWhole: a topic is unknown for `GONE_S` already.
+        """
+        if error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            self._unknown_since = None
+            return
+        self._unknown_since = self._unknown_since or time.monotonic()
+        if time.monotonic() - self._unknown_since > GONE_S:
+            raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted")
+
+    def spans(
+        self, partitions: Iterable[tuple[str, int]], waiting: Waiting | None = None
+    ) -> dict[tuple[str, int], Span]:
+        """What each partition holds, up to its end also for who reads only what is committed.
+
+        Args:
+            waiting: of whoever asks beside the loop.
+
+        Raises:
+            BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
+        """
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        low, end = (
+            self._retry(lambda at=at: self._offsets(self._client(), wanted, at), waiting) if wanted else {}
+            for at in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        )
+        return {partition: Span(low[partition], end[partition]) for partition in low}
+
+    def notes(self, waiting: Waiting | None = None) -> dict[tuple[str, int], tuple[int, str]]:
+        """What the group has committed of every partition, and the note beside it, open transactions aside.
+
+        Raises:
+            BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
+        """
+        group = self._kafka.group_id
+
+        def ask() -> Any:
+            admin = self._client()
+            asked = admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
+            )
+            return _result(asked[group]).topic_partitions
+
+        found = self._retry(ask, waiting)
+        return {
+            (p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.error is None and p.offset >= 0
+        }
+
+    def _client(self) -> AdminClient:
+        """One that has lived through its broker's death is told nothing more by a group's coordinator, and asks the
+        leader of a partition with the former one's epoch, for ever (librdkafka 2.16): either is asked by a new one.
+        """
+        return open_admin(self._kafka, self._waiting)
+
+    @staticmethod
+    def _offsets(admin: AdminClient, wanted: list[TopicPartition], at: OffsetSpec) -> dict[tuple[str, int], int]:
+        asked = admin.list_offsets(
+            dict.fromkeys(wanted, at),
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=REQUEST_TIMEOUT_S,
+        )
+        return {(partition.topic, partition.partition): _result(told).offset for partition, told in asked.items()}
+
+    def _ask(self) -> Mapping[str, Any]:
+        asked: Mapping[str, Any] = self._admin.describe_topics(
+            TopicCollection(self._names), request_timeout=REQUEST_TIMEOUT_S
+        )
+        return asked
+
+    def _described(self) -> dict[str, Topic]:
+        deadline = time.monotonic() + GONE_S
+        while True:
+            try:
+                return self._retry(lambda: described(self._ask()))  # type: ignore[no-any-return]
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+                if time.monotonic() > deadline:
+                    raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted") from error
+                time.sleep(0.2)
+
+    def _retry(self, call: Any, waiting: Waiting | None = None) -> Any:
+        return (waiting or self._waiting).retry(call, self._kafka.give_up_after_s)
+
+
+class Asked:
+    """A question to the broker that is under way."""
+
+    def __init__(self, topics: Topics, asked: Mapping[str, Any]) -> None:
+        self._topics, self._asked = topics, asked
+
+    def look(self) -> bool:
+        """Compares without waiting; False: nothing is told yet.
+
+        Raises:
+            LogNotWhole: see `Topics.check`.
+        """
+        if not all(told.done() for told in self._asked.values()):
+            return False
+        try:
+            self._topics.compare(described(self._asked))
+        except KafkaException as error:  # away: the next question may be answered
+            self._topics.missed(error.args[0])
+        else:
+            self._topics.missed(None)
+        return True
+
+    def check(self) -> None:
+        """See `Topics.check`: of what was fetched before it was asked."""
+        try:
+            now = described(self._asked)
+        except KafkaException:  # away, or about to be gone: asked again, and waited for
+            self._topics.check()
+        else:
+            self._topics.compare(now)
+
+
+def topic_id(kafka: Kafka, waiting: Waiting, name: str) -> str:
+    """The id of any topic.
+
+    Raises:
+        BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
+    """
+    admin = open_admin(kafka, waiting)
+
+    def ask() -> str:
+        return described(admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S))[name].id
+
+    return str(waiting.retry(ask, kafka.give_up_after_s))
+
+
+def described(asked: Mapping[str, Any]) -> dict[str, Topic]:
+    """The answers to `AdminClient.describe_topics`."""
+    found = {name: _result(told) for name, told in asked.items()}
+    return {name: Topic(str(told.topic_id), len(told.partitions)) for name, told in found.items()}
+
+
+def _result(future: Any) -> Any:
+    try:
+        return future.result(REQUEST_TIMEOUT_S + 1)
+    except FutureTimeoutError:  # librdkafka's own limit did not come
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, retriable=True)) from None

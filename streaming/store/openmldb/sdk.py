@@ -1,0 +1,200 @@
+"""An OpenMLDB cluster through its SDK, which runs in a process of its own (`streaming.store.openmldb.sdk_process`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import structlog
+
+from streaming.config import Store
+from streaming.engine import BadRow
+from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
+from streaming.store.openmldb.columns import schema_of
+from streaming.store.openmldb.sdk_process import NATIVE, Options
+
+__all__ = ["Client", "connect_options", "deployment_schemas"]
+
+INSERT_ROWS = 200  # per call of the SDK, which sends them one by one: what a timeout waits for stays small
+CONNECT_S = 30.0  # the SDK's own limits are shorter; loading it takes seconds on a busy machine
+MARGIN_S = 5.0  # after timeout_s the SDK should have answered by itself
+SLICE_S = 1.0  # how often `beat` is called while the SDK is waited for
+
+_log = structlog.stdlib.get_logger("streaming.store.openmldb.sdk")
+
+
+def connect_options(settings: Store, sdk: str = NATIVE) -> Options:
+    """How to reach the cluster of `[store.openmldb]`.
+
+    Raises:
+        ConfigError: neither or both of `zk` and `host` are set; the password file cannot be read.
+    """
+    cluster = settings.openmldb
+    if bool(cluster.zk) == bool(cluster.host):
+        raise ConfigError("store.openmldb: set `zk` (a cluster) or `host` (a standalone server), one of them")
+    if cluster.zk:
+        servers: dict[str, Any] = {"zk": cluster.zk, "zkPath": cluster.zk_path, "zkLogLevel": 0}
+    else:
+        servers = {"host": cluster.host, "port": cluster.port}
+    servers["user"] = cluster.user
+    return Options(servers, cluster.secret(), settings.database, cluster.timeout_s, cluster.calls_in_flight, sdk)
+
+
+def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
+    """Request and answer columns from the text of SHOW DEPLOYMENT.
+
+    Raises:
+        StoreUnavailable: the text has another form.
+    """
+    _, _, rest = shown.partition("# Input Schema")
+    inputs, _, outputs = rest.partition("# Output Schema")
+    line = re.compile(r"^\s*\d+\s+(\S+)\s+(\w+)\s+\w+\s*$", re.MULTILINE)
+    found = line.findall(inputs), line.findall(outputs)
+    if not all(found):
+        raise StoreUnavailable(f"SHOW DEPLOYMENT says something unexpected: {shown[:500]}")
+    return schema_of(found[0]), schema_of(found[1])
+
+
+class Client:
+    """The SDK's process, made when it is first needed, and anew after it was lost or had to be killed.
+
+    Args:
+        beat: called about once a second while an answer is waited for.
+    """
+
+    def __init__(self, options: Options, deployment: str = "", beat: Callable[[], None] = lambda: None) -> None:
+        self.deployment = deployment
+        self.beat = beat
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: Connection | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the SDK's process, while there is one."""
+        return self._process.pid if self._process else None
+
+    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+        """Runs one statement; rows of a SELECT, SHOW or DESC.
+
+        Raises:
+            StoreUnavailable: as every method: with the server's message, or because it did not answer.
+        """
+        rows: list[tuple[Any, ...]] = self._call("execute", sql, timeout_s=timeout_s)
+        return rows
+
+    def schemas(self) -> tuple[pa.Schema, pa.Schema]:
+        """The columns of the deployment's requests and answers, as the cluster has it; see `Transport`."""
+        database = self._options.database
+        there = [name for (name,) in self.execute("SHOW DATABASES")]
+        if database not in there:
+            raise ArtifactMismatch(f"{self._options} has no database {database}: run `jd-intent-score deploy`")
+        there = [name for _, name in self.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+        if self.deployment not in there:
+            raise ArtifactMismatch(
+                f"database {database} of {self._options} has no deployment {self.deployment}: "
+                "run `jd-intent-score deploy`"
+            )
+        return deployment_schemas(self.show_deployment())
+
+    def show_deployment(self) -> str:
+        """SHOW DEPLOYMENT: its SQL as the server wrote it, then the columns of requests and answers."""
+        return "\n".join(row[0] for row in self.execute(f"SHOW DEPLOYMENT {self._options.database}.{self.deployment}"))
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Inserts rows that are not there yet; see `Transport`."""
+        for at in range(0, rows.num_rows, INSERT_ROWS):
+            self._call("insert", table, rows.slice(at, INSERT_ROWS))
+
+    def request(self, rows: pa.Table) -> pa.Table:
+        """Asks the deployment; see `Transport`."""
+        return self._call("request", self.deployment, rows)
+
+    def probe(self) -> None:
+        """Every partition of the database's tables has a leader; see `Transport`."""
+        self.execute(f"USE {self._options.database}")
+        for row in self.execute("SHOW TABLE STATUS"):
+            table, database, unalive = row[1], row[2], row[8]
+            if database == self._options.database and str(unalive) not in ("0", "None"):
+                raise StoreUnavailable(f"{unalive} partitions of {database}.{table} have no living tablet")
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)  # it ends by itself when its socket does
+            process.kill()
+            process.wait()
+
+    def _start(self) -> Connection:
+        mine, others = socket.socketpair()
+        with mine, others:
+            argv = [sys.executable, "-m", "streaming.store.openmldb.sdk_process", str(others.fileno())]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self._process = subprocess.Popen(argv, pass_fds=[others.fileno()], env=environment)
+            connection = Connection(mine.detach())
+        self._socket = connection
+        self._exchange(connection, "connect", (self._options,), CONNECT_S + self._options.timeout_s)
+        _log.info("connected", to=repr(self._options), pid=self._process.pid)
+        return connection
+
+    def _call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        connection = self._socket or self._start()
+        return self._exchange(connection, name, arguments, timeout_s or self._options.timeout_s)
+
+    def _exchange(self, connection: Connection, name: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
+        deadline = time.monotonic() + timeout_s + MARGIN_S
+        try:
+            connection.send((name, arguments))
+            while not connection.poll(min(SLICE_S, max(0.0, deadline - time.monotonic()))):
+                self.beat()
+                if time.monotonic() > deadline:
+                    self._kill()
+                    raise StoreUnavailable(
+                        f"OpenMLDB's client did not answer `{name}` for {timeout_s + MARGIN_S:.0f} s: it was killed"
+                    )
+            kind, value = connection.recv()
+        except (EOFError, OSError) as error:
+            status = self._kill()
+            raise StoreUnavailable(f"OpenMLDB's client died in `{name}` (status {status})") from error
+        if kind == "ok":
+            return value
+        if name == "connect":
+            self._kill()
+            if kind == "refused":
+                raise ConfigError(value)
+        if kind == "failed":
+            raise StoreUnavailable(value)
+        if kind == "refused":
+            raise ArtifactMismatch(value)
+        if kind == "row":
+            raise BadRow(value)
+        raise RuntimeError(f"OpenMLDB's client failed in `{name}`:\n{value}")
+
+    def _kill(self) -> int | None:
+        """Ends the process at once; its exit status."""
+        process = self._process
+        if process is not None:
+            process.kill()
+        self.close()
+        return process.returncode if process else None

@@ -1,0 +1,211 @@
+"""The offline step: what is wrong with the input is named before anything runs; the features are the engine's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from places import SHARED
+
+from batch.dataset.label import LABEL_COLUMN
+from batch.features.extract import SCRIPTS, SQL_FOLDER, TABLES, BadData, check, extract
+from batch.features.inputs import sources
+from batch.world.generate import generate
+from streaming.engine import UnsupportedSQL
+from streaming.errors import ConfigError
+from streaming.files.tables import BadFile
+from streaming.store.openmldb.columns import schema_of
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("extract") / "world"
+    generate(out, users=25, seed=5, days=30)
+    return out
+
+
+@pytest.fixture
+def copy(world: Path, tmp_path: Path) -> Path:
+    shutil.copytree(world, tmp_path / "world")
+    return tmp_path / "world"
+
+
+def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    pq.write_table(change(pq.read_table(file)), file)
+
+
+def with_time(table: pa.Table, column: str, row: int, value: int | None) -> pa.Table:
+    values = table[column].cast(pa.int64()).to_pylist()
+    values[row] = value
+    return table.set_column(table.schema.get_field_index(column), column, pa.array(values, pa.timestamp("us")))
+
+
+def test_a_good_folder_is_counted(world: Path) -> None:
+    rows = check(world)
+    assert set(rows) == {"flattenRequest_clean", "bo_user", "bo_action", "bo_product", "bo_comment"}
+    assert rows["bo_action"] == pq.read_table(world / "bo_action").num_rows
+
+
+def test_the_tables_are_those_of_the_scripts(tmp_path: Path) -> None:
+    made = {source.folder: source.schema for source in sources(SQL_FOLDER, Path("data"))}
+    assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items()}
+    create, load = (tmp_path / name for name in SCRIPTS[:2])
+    shutil.copy(SQL_FOLDER / create.name, create)
+    load.write_text((SQL_FOLDER / load.name).read_text().replace("format=", "formt="))
+    with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: option formt"):
+        sources(tmp_path, Path("data"))
+    shutil.copy(SQL_FOLDER / load.name, load)
+    create.write_text("USE JD_db;")
+    with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: no script makes the table"):
+        sources(tmp_path, Path("data"))
+    create.write_text("CREATE TABLE;")
+    with pytest.raises(UnsupportedSQL, match=r"create_tables\.sql: syntax error: .* at 1:13"):
+        sources(tmp_path, Path("data"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: shutil.rmtree(d / "bo_user"), r"bo_user: there is no such folder"),
+        (lambda d: (d / "bo_user" / "part-00000.parquet").unlink(), r"bo_user: no \*\.parquet file"),
+        (lambda d: (d / "bo_user" / "part-00000.parquet").write_bytes(b""), r"part-00000\.parquet: the file is empty"),
+        (lambda d: (d / "bo_user" / "z.parquet").write_bytes(b"no parquet"), r"z\.parquet: not a readable parquet"),
+        (
+            lambda d: rewrite(d / "bo_user" / "part-00000.parquet", lambda t: t.slice(0, 0)),
+            r"bo_user: its files have no rows",
+        ),
+        (
+            lambda d: rewrite(d / "bo_action" / "part-00000.parquet", lambda t: t.drop_columns(["br"])),
+            r"bo_action/part-00000\.parquet: no column br; it has ingestionTime, pair_id",
+        ),
+        (
+            lambda d: rewrite(
+                d / "bo_comment" / "part-00000.parquet",
+                lambda t: t.set_column(3, "comment_num", t["comment_num"].cast(pa.string())),
+            ),
+            r"bo_comment/part-00000\.parquet: column comment_num is string, it must be int",
+        ),
+        (
+            lambda d: rewrite(
+                d / "bo_product" / "part-00000.parquet", lambda t: t.set_column(0, "ingestionTime", t["sku_id"])
+            ),
+            r"column ingestionTime is string, it must be timestamp",
+        ),
+        (
+            lambda d: rewrite(
+                d / "flattenRequest_clean" / "part-00000.parquet", lambda t: with_time(t, "eventTime", 17, None)
+            ),
+            r"flattenRequest_clean/part-00000\.parquet: row 17, column eventTime: the time is NULL",
+        ),
+        (
+            lambda d: rewrite(
+                d / "bo_action" / "part-00000.parquet", lambda t: with_time(t, "ingestionTime", 3, -1_000_000)
+            ),
+            r"bo_action/part-00000\.parquet: row 3, column ingestionTime: the time is before 1970",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_file_column_and_row(
+    copy: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(copy)
+    with pytest.raises(BadData, match=message):
+        check(copy)
+
+
+def test_missing_folders_and_scripts_are_named(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="nowhere: there is no such folder"):
+        check(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read: No such file"):
+        extract(world, tmp_path / "out", sql=tmp_path)
+
+
+def test_features_of_every_request_with_and_without_the_action_table(copy: Path, tmp_path: Path) -> None:
+    requests = pq.read_table(copy / "flattenRequest_clean")
+    done = extract(copy, tmp_path / "without")
+    features = pq.read_table(tmp_path / "without")
+    assert (done.features, done.columns) == (requests.num_rows, 42)
+    assert sorted(features["reqId_1"].to_pylist()) == sorted(requests["reqId"].to_pylist())
+    assert features[LABEL_COLUMN].null_count == features.num_rows
+    # The request is in its own windows, and the action that caused it is there.
+    assert pc.min(features["flattenRequest_pair_id_window_count_35"]).as_py() >= 1
+    assert pc.min(features["bo_action_type_multi_unique_count_21"]).as_py() >= 2
+
+    (copy / "action").mkdir()
+    known = requests.slice(0, 40)
+    action = pa.table(
+        {
+            "reqId": known["reqId"],
+            "eventTime": known["eventTime"],
+            "ingestionTime": known["eventTime"],
+            "actionValue": pa.array([1] * 10 + [0] * 30, pa.int32()),
+        }
+    )
+    pq.write_table(action, copy / "action" / "action.parquet")
+    assert extract(copy, tmp_path / "with").rows["action"] == 40
+    again = pq.read_table(tmp_path / "with")
+    values = dict(zip(again["reqId_1"].to_pylist(), again[LABEL_COLUMN].to_pylist(), strict=True))
+    assert [values[name] for name in known["reqId"].to_pylist()] == [1] * 10 + [0] * 30
+    assert again[LABEL_COLUMN].null_count == again.num_rows - 40
+    assert again.drop_columns([LABEL_COLUMN]).equals(features.drop_columns([LABEL_COLUMN]))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the tutorial's sample and OpenMLDB's answers are not at ../shared")
+def test_the_public_sample_gives_openmldbs_answers_and_the_tutorials_table_sizes(tmp_path: Path) -> None:
+    from batch.dataset.fit_encoder import fit
+
+    extract(SHARED / "jd", tmp_path)
+    features, golden = pq.read_table(tmp_path), pq.read_table(SHARED / "golden" / "online.parquet")
+    at = pc.index_in(golden["reqId_1"], features["reqId_1"].combine_chunks())
+    same = features.take(at.combine_chunks() if isinstance(at, pa.ChunkedArray) else at)
+    assert same.schema.remove_metadata().equals(golden.schema.remove_metadata())
+    assert same.combine_chunks().equals(golden.combine_chunks())
+    # TUTORIAL.zh.md 2.3, from OpenMLDB and the seed system's preprocessing
+    assert fit(features, "seed").table_sizes == [
+        4,
+        26,
+        16,
+        4,
+        11,
+        809,
+        1,
+        1,
+        5,
+        3,
+        17,
+        16,
+        7,
+        13916,
+        13890,
+        13916,
+        10000,
+        3674,
+        9119,
+        7,
+        2,
+        13916,
+        5,
+        4,
+        4,
+        33,
+        2,
+        2,
+        7,
+        2580,
+        3,
+        5,
+        13916,
+        10,
+        47,
+        13916,
+        365,
+        17,
+        132,
+        32,
+        37,
+    ]

@@ -1,0 +1,240 @@
+"""`deploy` and `load` on a cluster: what is made, found, refused and replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fixtures.scorer import START_MS, Stage
+from places import SQL
+from rigs.fake_openmldb import Cluster, running_cluster
+
+from deploy.demo.cluster import DemoCluster
+from streaming.cli import load_history as history
+from streaming.cli.deploy_sql import Scripts, deploy, statements
+from streaming.config import Store, load
+from streaming.engine import UnsupportedSQL
+from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
+from streaming.store.openmldb.sdk import Client, connect_options
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Client]]:
+    """One cluster and one client for all tests."""
+    options = connect_options(Stage.store_settings(), "fake_openmldb:cluster_sdk")
+    with running_cluster(tmp_path_factory.mktemp("openmldb")) as cluster, Client(options, "demo") as client:
+        yield cluster, client
+
+
+@pytest.fixture
+def cluster(made: tuple[Cluster, Client]) -> Cluster:
+    """Without any database."""
+    made[0].wipe()
+    return made[0]
+
+
+@pytest.fixture
+def client(made: tuple[Cluster, Client], cluster: Cluster) -> Client:
+    return made[1]
+
+
+def scripts(folder: Path = SQL, **biases: str) -> Scripts:
+    return Scripts.read(Store(sql=str(folder)), **biases)
+
+
+def copied(folder: Path, **changes: tuple[str, str]) -> Path:
+    """The scripts, with some text of some of them changed."""
+    for name in ("create_tables", "deploy"):
+        text = (SQL / f"{name}.sql").read_text()
+        old, new = changes.get(name, ("", ""))
+        assert old in text
+        (folder / f"{name}.sql").write_text(text.replace(old, new, 1))
+    return folder
+
+
+def test_everything_is_made_once_and_found_again(client: Client, cluster: Cluster) -> None:
+    said: list[str] = []
+    deploy(client, scripts(), say=said.append)
+    assert cluster.databases == ["JD_db"]
+    assert {table for _, table in cluster.tables} == {
+        "action",
+        "flattenRequest",
+        "bo_user",
+        "bo_action",
+        "bo_product",
+        "bo_comment",
+    }
+    assert list(cluster.deployments) == [("JD_db", "demo")]
+    assert said[:1] == ["database JD_db: made"]
+    assert "table bo_action: made" in said
+    assert "deployment demo: made" in said
+    assert "# Output Schema" in said[-1]  # SHOW DEPLOYMENT
+    before = dict(cluster.deployments)
+    said.clear()
+    deploy(client, scripts(), say=said.append)
+    assert [line for line in said if "made" in line or "dropped" in line] == []
+    assert "deployment demo: is there" in said
+    assert cluster.deployments == before
+
+
+def test_another_deployment_is_refused_and_replaced_when_told(client: Client, cluster: Cluster, tmp_path: Path) -> None:
+    deploy(client, scripts())
+    other = scripts(copied(tmp_path, deploy=("MAXSIZE 200", "MAXSIZE 20")))
+    with pytest.raises(
+        ArtifactMismatch, match=r"deployment demo: … .* maxsize 200 .* instead of .* maxsize 20 .*--replace"
+    ):
+        deploy(client, other)
+    assert "MAXSIZE 200" in cluster.deployments["JD_db", "demo"]
+    said: list[str] = []
+    deploy(client, other, replace=True, say=said.append)
+    assert "MAXSIZE 20)" in cluster.deployments["JD_db", "demo"]
+    assert "deployment demo: dropped" in said
+    assert not any(re.fullmatch(r"table .*dropped.*", line) for line in said)
+
+
+def test_a_table_with_other_columns_is_refused_and_its_rows_go_only_when_told(
+    client: Client, cluster: Cluster, tmp_path: Path
+) -> None:
+    deploy(client, scripts())
+    row = pa.table(
+        {
+            "ingestionTime": pa.array([5], pa.timestamp("ms")),
+            "user_id": ["u"],
+            "age": ["岁"],
+            "sex": ["1"],
+            "user_lv_cd": ["2"],
+            "user_reg_tm": [7],
+        }
+    )
+    client.insert("bo_user", row)
+    other = scripts(copied(tmp_path, create_tables=("user_reg_tm bigint", "user_reg_tm bigint, vip bool")))
+    with pytest.raises(ArtifactMismatch, match=r"table bo_user: vip is missing\. .*drops the rows of these tables"):
+        deploy(client, other)
+    assert cluster.rows("bo_user") == 1
+    said: list[str] = []
+    deploy(client, other, replace=True, say=said.append)
+    assert cluster.rows("bo_user") == 0
+    assert {"deployment demo: dropped", "table bo_user: dropped, with its rows", "table bo_action: is there"} <= set(
+        said
+    )
+    assert cluster.engine.table_schema("JD_db.bo_user").names[-1] == "vip"
+
+
+def test_a_deployment_over_filled_tables_waits_until_their_rows_are_counted(client: Client, cluster: Cluster) -> None:
+    deploy(client, scripts())
+    client.execute("USE JD_db")
+    client.execute("DROP DEPLOYMENT demo")
+    time = pa.array([5], pa.timestamp("ms"))
+    row = pa.table({"reqId": ["r"], "eventTime": time, "ingestionTime": time, "actionValue": pa.array([1], pa.int32())})
+    client.insert("action", row)
+    slept: list[float] = []
+    deploy(client, scripts(), sleep=slept.append)
+    assert slept == [5.0]
+
+
+def test_biases_stand_for_those_of_the_script(client: Client, cluster: Cluster) -> None:
+    deploy(client, scripts(range_bias="7d"))
+    assert "OPTIONS(RANGE_BIAS='7d', ROWS_BIAS='inf')" in cluster.deployments["JD_db", "demo"]
+    with pytest.raises(ArtifactMismatch, match="RANGE_BIAS is 7d, not inf"):
+        deploy(client, scripts())
+    with pytest.raises(ConfigError, match="a bias is 'inf', a number"):
+        scripts(rows_bias="many")
+
+
+def test_scripts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read"):
+        scripts(tmp_path)
+    with pytest.raises(ConfigError, match=r"deploy\.sql does not deploy 'other'"):
+        Scripts.read(Store(sql=str(SQL), deployment="other"))
+    with pytest.raises(ConfigError, match="use 'JD_db', not 'elsewhere'"):
+        Scripts.read(Store(sql=str(SQL), database="elsewhere"))
+    with pytest.raises(UnsupportedSQL, match=r"deploy\.sql: .*at \d+:\d+"):
+        scripts(copied(tmp_path, deploy=("distinct_count(`pair_id`)", "no_such(`pair_id`)")))
+
+
+def test_a_script_is_cut_into_its_statements() -> None:
+    script = "-- a; b\nUSE x; /* ; */ SELECT ';', \"a;\" -- end\n FROM t;\n\n; INSERT INTO t VALUES ('it\\'s;')"
+    assert list(statements(script)) == ["USE x", "SELECT ';', \"a;\" \n FROM t", "INSERT INTO t VALUES ('it\\'s;')"]
+    for file in SQL.glob("*.sql"):
+        assert all(";" not in re.sub(r"'[^']*'", "", s) and "--" not in s for s in statements(file.read_text()))
+
+
+def test_the_demo_has_a_database_of_its_own_and_drops_it(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "deploy.demo.cluster.open_cluster",
+        lambda settings: Client(connect_options(settings, "fake_openmldb:cluster_sdk")),
+    )
+    demo = DemoCluster.prepared("zk:2181", "/openmldb", SQL, tmp_path / "sql")
+    config = tmp_path / "scorer.toml"
+    config.write_text(demo.table())
+    settings = load(config).store
+    assert (settings.kind, settings.database, settings.openmldb.zk) == ("openmldb", demo.database, "zk:2181")
+    with Client(connect_options(settings, "fake_openmldb:cluster_sdk"), "demo") as client:
+        deploy(client, Scripts.read(settings))
+    cluster.execute("", "CREATE DATABASE other")
+    assert (demo.database, "bo_action") in cluster.tables
+    said: list[str] = []
+    demo.drop(said.append)
+    assert cluster.databases == ["other"]
+    assert said == [f"database {demo.database} of zk:2181 is dropped"]
+    demo.drop(said.append)
+    assert len(said) == 1
+
+
+def history_folder(folder: Path, users: list[dict[str, Any]]) -> Path:
+    (folder / "bo_user").mkdir(parents=True)
+    schema = pa.schema(
+        [
+            ("ingestionTime", pa.timestamp("us")),
+            ("user_id", pa.string()),
+            ("age", pa.string()),
+            ("sex", pa.string()),
+            ("user_lv_cd", pa.string()),
+            ("user_reg_tm", pa.int64()),
+        ]
+    )
+    rows = [{**user, "ingestionTime": user["ingestionTime"] * 1000} for user in users]
+    pq.write_table(pa.Table.from_pylist(rows, schema), folder / "bo_user" / "0.parquet")
+    return folder
+
+
+def user(n: int, **changes: Any) -> dict[str, Any]:
+    values = {
+        "ingestionTime": START_MS + n,
+        "user_id": str(n),
+        "age": "26-35岁",
+        "sex": None,
+        "user_lv_cd": "",
+        "user_reg_tm": n,
+    }
+    return {**values, **changes}
+
+
+def test_history_is_inserted_once_and_counted(client: Client, cluster: Cluster, tmp_path: Path) -> None:
+    deploy(client, scripts())
+    folder = history_folder(tmp_path / "history", [*(user(n) for n in range(450)), user(3)])
+    assert history.load(client, scripts(), folder) == {"bo_user": (450, 450)}
+    assert history.load(client, scripts(), folder) == {"bo_user": (450, 450)}  # again, after an interruption
+    assert cluster.rows("bo_user") == 450
+
+
+def test_history_that_does_not_arrive_or_does_not_fit_is_told(
+    client: Client, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(client, scripts())
+    folder = history_folder(tmp_path / "history", [user(n) for n in range(5)])
+    monkeypatch.setattr(Cluster, "rows", lambda *_: 3)
+    with pytest.raises(StoreUnavailable, match="bo_user has 3 rows, of the 5 different ones"):
+        history.load(client, scripts(), folder)
+    pq.write_table(pa.table({"user_id": ["x"]}), folder / "bo_user" / "1.parquet")
+    with pytest.raises(ConfigError, match=r"1\.parquet: no column ingestionTime, age, .*; it has user_id"):
+        history.load(client, scripts(), folder)
+    with pytest.raises(ConfigError, match="is not a folder"):
+        history.load(client, scripts(), tmp_path / "none")

@@ -1,0 +1,180 @@
+"""The embedded engine beside OpenMLDB's own, in request mode, on random tables and queries: cell by cell.
+
+    python -m pytest tests/engine/test_engine_openmldb.py -m slow                             # the seeds of the test
+    PYTHONPATH=.:tests python tests/engine/test_engine_openmldb.py --from 5000 --shrink       # a thousand others
+
+What the embedded engine refuses and OpenMLDB answers is no difference here: it may refuse. All else is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from msgspec import structs
+from reference import random_queries as grammar
+
+from deploy.environments import Missing
+from deploy.openmldb.oracle import Answer, Oracle, Refused
+from streaming.engine import BadRow, Engine, UnsupportedSQL
+
+SEEDS = 400
+ROUNDED = re.compile(r"\b(exp|ln|log|log2|log10|pow|power|sin|cos|tan|sqrt)\(")  # the last bits are the C library's
+
+
+def ours(case: grammar.Case, items: list[str]) -> tuple[dict[str, str], list[list[Any]]] | None:
+    """Types and rows of the embedded engine, None where it refuses."""
+    engine = Engine()
+    for name, table in case.tables.items():
+        columns = ", ".join(f"{column} {kind}" for column, kind in table.columns.items())
+        indexes = "".join(f", index(key=({','.join(keys)}){f', ts={ts}' if ts else ''})" for keys, ts in table.indexes)
+        engine.execute(f"create table {name}({columns}{indexes})")
+    try:
+        engine.execute("deploy d " + case.sql(items))
+        for name, table in case.tables.items():
+            engine.insert(name, list(table.rows))
+        answer = engine.request("d", case.requests)
+    except (UnsupportedSQL, BadRow):
+        return None
+    names = [name.replace("boolean", "bool") for name in map(_type, answer.schema.types)]
+    found = [column.cast("int64") if pa.types.is_timestamp(column.type) else column for column in answer.columns]
+    rows = [list(map(_plain, row)) for row in zip(*(column.to_pylist() for column in found), strict=True)]
+    return dict(zip(answer.column_names, names, strict=True)), rows
+
+
+def _type(kind: pa.DataType) -> str:
+    names = {
+        "int16": "smallint",
+        "int32": "int",
+        "int64": "bigint",
+        "date32[day]": "date",
+        "timestamp[ms]": "timestamp",
+    }
+    return names.get(str(kind), str(kind))
+
+
+def _plain(cell: Any) -> Any:
+    return cell.isoformat() if isinstance(cell, datetime.date) else cell
+
+
+def same(left: Any, right: Any, rounded: bool) -> bool:
+    """Equal, NULL, NaN and the sign of a zero included; the results of transcendental functions but for rounding."""
+    if isinstance(left, float) and isinstance(right, float):
+        if math.isnan(left) or math.isnan(right):
+            return math.isnan(left) and math.isnan(right)
+        if left == right:
+            return math.copysign(1, left) == math.copysign(1, right)
+        return rounded and math.isclose(left, right, rel_tol=1e-6)
+    return type(left) is type(right) and bool(left == right)
+
+
+def theirs(oracle: Oracle, case: grammar.Case, items: list[str]) -> Answer | Refused:
+    """OpenMLDB's answer, or its refusal."""
+    try:
+        return oracle.ask(case.sql(items), case.tables, case.requests)
+    except Refused as refused:
+        return refused
+
+
+def differences(oracle: Oracle, case: grammar.Case, items: list[str] | None = None) -> Iterator[str]:
+    """What the two engines answer differently, in words."""
+    items = case.items if items is None else items
+    mine, other = ours(case, items), theirs(oracle, case, items)
+    if (mine is None or isinstance(other, Refused)) and len(items) > 1:
+        for item in items:
+            yield from differences(oracle, case, [item])
+    elif mine is not None and isinstance(other, Refused):
+        yield f"seed {case.seed}: {items[0]} is refused by OpenMLDB ({other}): {case.source}"
+    elif mine is not None and isinstance(other, Answer):
+        for n, item in enumerate(items):
+            kinds = mine[0][f"c{n}"], other.columns[n][1]
+            rounded = ROUNDED.search(item) is not None
+            cells = [(a[n], b and b[n]) for a, b in zip(mine[1], other.rows, strict=True)]
+            wrong = [(row, *pair) for row, pair in enumerate(cells) if not same(*pair, rounded)]
+            if kinds[0] != kinds[1]:
+                yield f"seed {case.seed}: {item} is {kinds[0]}, of OpenMLDB {kinds[1]}: {case.source}"
+            elif wrong:
+                row, a, b = wrong[0]
+                yield f"seed {case.seed}: {item} of request {row} is {a!r}, of OpenMLDB {b!r}: {case.source}"
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Oracle]:
+    """OpenMLDB's engine; skips where it was not made."""
+    try:
+        oracle = Oracle()
+    except Missing as missing:
+        pytest.skip(str(missing))
+    with oracle:
+        yield oracle
+
+
+@pytest.mark.slow
+def test_random_queries_are_answered_as_openmldb_does(oracle: Oracle) -> None:
+    found: list[str] = []
+    both = 0
+    for seed in range(SEEDS):
+        case = grammar.draw(seed)
+        found += differences(oracle, case)
+        both += ours(case, case.items) is not None
+    assert found == []
+    assert both > SEEDS / 10, "too few of the queries are answered for this to say anything"
+
+
+def smallest(oracle: Oracle, case: grammar.Case) -> grammar.Case | None:
+    """The case with one item, one request and as few rows and values as still differ."""
+
+    def differs(changed: grammar.Case) -> bool:
+        return next(differences(oracle, changed), None) is not None
+
+    tries = [replace(case, items=[item], requests=[row]) for item in case.items for row in case.requests]
+    small = next(filter(differs, tries), None)
+    while small is not None:
+        smaller = next(filter(differs, _smaller(small)), None)
+        if smaller is None:
+            return small
+        small = smaller
+    return None
+
+
+def _smaller(case: grammar.Case) -> Iterator[grammar.Case]:
+    for name, table in case.tables.items():
+        for n in range(len(table.rows)):
+            rows = [row for m, row in enumerate(table.rows) if m != n]
+            yield replace(case, tables={**case.tables, name: structs.replace(table, rows=rows)})
+    for column in set(case.requests[0]) - {"ts"}:
+        rest = {name: value for name, value in case.requests[0].items() if name != column}
+        yield replace(case, requests=[rest])
+
+
+def main() -> None:
+    """Any seeds, differences on standard output."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--shrink", action="store_true", help="print the smallest case that still differs too")
+    arguments = parser.parse_args()
+    total = 0
+    with Oracle() as oracle:
+        for seed in range(arguments.first, arguments.first + arguments.count):
+            case = grammar.draw(seed)
+            for line in differences(oracle, case):
+                print(line, flush=True)
+                total += 1
+                if arguments.shrink and (small := smallest(oracle, case)) is not None:
+                    print(f"    {small.sql()}")
+                    for name, table in small.tables.items():
+                        print(*(f"    {name}: {row}" for row in table.rows), sep="\n")
+                    print(*(f"    request: {row}" for row in small.requests), sep="\n", flush=True)
+    print(f"{arguments.count} seeds, {total} differences")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""Every command that writes a folder, in every way that could cost a user a file: what was there is there after it.
+
+The commands run in process and on a small world; training and evaluation end where OneFlow is missing, which is their
+failure half-way (their whole way: test_deepfm.py, test_demo.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import typer.main
+from fixtures.folders import contents
+from fixtures.spark import fake_spark
+from places import REPOSITORY
+from typer.testing import CliRunner
+
+import batch.cli
+from batch.dataset import write as prepare
+from batch.dataset.folder_hash import digest
+from batch.features import cluster as offline
+from batch.features import extract, spark
+from batch.train import evaluation as evaluate
+from batch.train import export
+from batch.train import training as train
+from batch.train.probability_metrics import measure
+from batch.train.verdict import Evaluated, write_evaluated
+from batch.train.vocabulary import Vocabulary
+from batch.world import generate
+from deploy import environments
+from deploy.demo import run as demo
+from deploy.process import ProcessFailed
+from deploy.triton.server import Triton
+from streaming.engine import BadRow, Engine
+from streaming.errors import OutputRefused
+from streaming.files import output_folder
+from streaming.files.output_folder import MARKER, Say, mark
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A command: what it makes, the inputs that it reads, and how it is run into a folder."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    run: Callable[[dict[str, Path], Path, Say | None], Any]
+    refusal: type[Exception] = OutputRefused
+
+
+class NoCluster:
+    """Answers nothing: an extraction on it fails at its first statement."""
+
+    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+        raise ConnectionError(sql)
+
+
+def outfile(_: dict[str, Path], out: Path, __: Say | None) -> None:
+    engine = Engine()
+    engine.execute("CREATE DATABASE d; USE d; CREATE TABLE t(a string); INSERT INTO t VALUES ('x');")
+    engine.execute(f"SELECT a FROM t INTO OUTFILE '{out}' OPTIONS(mode='overwrite');")
+
+
+def run_demo(paths: dict[str, Path], out: Path, force: Say | None) -> None:
+    import contextlib
+
+    with contextlib.ExitStack() as stack:
+        demo.demo(demo.Options(paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
+
+
+OPTIONS = train.TrainOptions()
+WRITERS = {
+    "generate": Writer("world", (), lambda p, out, force: generate.generate(out, 1, 1, 6, force=force)),
+    "extract": Writer("features", ("data",), lambda p, out, force: extract.extract(p["data"], out, force=force)),
+    "extract on Spark": Writer("features", ("data",), lambda p, out, force: spark.extract(p["data"], out, force=force)),
+    "extract on a cluster": Writer(
+        "outfile", ("data",), lambda p, out, force: offline.extract(NoCluster(), str(p["data"]), str(out), force=force)
+    ),
+    "prepare": Writer(
+        "dataset",
+        ("features", "data"),
+        lambda p, out, force: prepare.prepare(p["features"], p["data"], out, force=force),
+    ),
+    "encode": Writer(
+        "dataset",
+        ("features", "data", "encoder"),
+        lambda p, out, force: prepare.encode_with(p["features"], p["data"], out, p["encoder"], since_ms=0, force=force),
+    ),
+    "train": Writer(
+        "checkpoint", ("dataset",), lambda p, out, force: train.train(p["dataset"], out, OPTIONS, force=force)
+    ),
+    "evaluate": Writer(
+        "evaluation",
+        ("dataset", "checkpoint"),
+        lambda p, out, force: evaluate.evaluate(p["dataset"], p["checkpoint"], out, force=force),
+    ),
+    "export": Writer(
+        "artifact",
+        ("dataset", "checkpoint"),
+        lambda p, out, force: export.export(p["dataset"], p["checkpoint"], p["sql"], out, force=force),
+    ),
+    "INTO OUTFILE": Writer("outfile", (), outfile, BadRow),
+    "demo": Writer("demo", ("data",), run_demo),
+    "Triton's backend": Writer(
+        "backend", (), lambda p, out, force: Triton(p["sql"], out.parents[1])._prepare(), ProcessFailed
+    ),
+}
+FORCELESS = {"INTO OUTFILE", "Triton's backend"}
+every_writer = pytest.mark.parametrize("name", WRITERS)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Inputs of all commands; at the end they are as they were."""
+    work = tmp_path_factory.mktemp("inputs")
+    paths = {name: work / name for name in ("data", "features", "dataset", "checkpoint")}
+    generate.generate(paths["data"], 30, 5, 30)
+    extract.extract(paths["data"], paths["features"])
+    prepared = prepare.prepare(paths["features"], paths["data"], paths["dataset"])
+    paths |= {"encoder": paths["dataset"] / "encoder", "sql": extract.SQL_FOLDER / "features.sql"}
+    (paths["checkpoint"] / "model").mkdir(parents=True)
+    (paths["checkpoint"] / "model" / "weights").write_text("1")
+    labels = np.repeat([1.0, 0.0], 50)
+    judged = measure(labels, np.where(np.arange(100) % 10 == 0, 0.5, 0.1 + 0.8 * labels), 0.1)
+    write_evaluated(paths["checkpoint"], Evaluated(digest(paths["checkpoint"] / "model"), test=judged))
+    hashes = {name: getattr(prepared, name) for name in ("data_sha256", "sql_sha256", "encoder_sha256")}
+    shape = train.Shape(41, 42, 0.1, {}, prepared.table_size_array, **hashes)
+    (paths["checkpoint"] / "config.json").write_bytes(msgspec.json.encode(shape))
+    Vocabulary.fit(np.zeros((1, 41), np.int64), 1).save(paths["checkpoint"] / "vocabulary.npz")
+    before = contents(work)
+    yield paths
+    assert contents(work) == before
+
+
+@pytest.fixture(autouse=True)
+def no_spark(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Spark that fails, which is the only one of these environments that is looked for."""
+    made = tmp_path_factory.mktemp("environments")
+    fake_spark(made, "exit 7")
+    for name in ("scorer", "model"):
+        (made / name).symlink_to(environments.folder() / name)
+    monkeypatch.setenv("JD_ENVS", str(made))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "backends" / "python"  # where Triton's copy goes: it has no choice
+
+
+def refused(name: str, paths: dict[str, Path], out: Path, why: str, force: Say | None = None) -> None:
+    writer = WRITERS[name]
+    with pytest.raises(writer.refusal, match=why) as error:
+        writer.run(paths, out, force)
+    assert str(out) in str(error.value)
+
+
+def an_older_one(writer: Writer, out: Path) -> None:
+    """A folder of that kind: with a name that each of them takes for its own."""
+    out.mkdir(parents=True)
+    (out / "older").write_text("older")
+    mark(out, writer.kind, ("older",))
+
+
+@every_writer
+def test_foreign_files_stay(name: str, paths: dict[str, Path], out: Path, tmp_path: Path) -> None:
+    an_older_one(WRITERS[name], out)
+    (out / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    refused(name, paths, out, r"notes\.txt")
+    mark(out, "environment")
+    refused(name, paths, out, "was made by `make environments`")
+    (out / MARKER).unlink()
+    refused(name, paths, out, rf"holds notes\.txt and no {MARKER}")
+    del before[f"backends/python/{MARKER}"]
+    assert contents(tmp_path) == before
+
+
+@every_writer
+def test_a_file_is_no_folder(name: str, paths: dict[str, Path], out: Path, tmp_path: Path) -> None:
+    out.parent.mkdir()
+    out.write_text("mine")
+    before = contents(tmp_path)
+    for force in (None, print):
+        refused(name, paths, out, "is a file, not a folder", force)
+    assert contents(tmp_path) == before
+
+
+@every_writer
+def test_inputs_stay(
+    name: str, paths: dict[str, Path], out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is told: --force is about what lies in the output."""
+    writer = WRITERS[name]
+    inputs = {given: shutil.copytree(paths[given], out / "older" / given) for given in writer.inputs}
+    out.mkdir(parents=True, exist_ok=True)
+    mark(out, writer.kind, ("older",))
+    before = contents(tmp_path)
+    for force in (None, print):
+        monkeypatch.chdir(tmp_path)
+        for given, path in inputs.items():
+            moved = paths | {given: path}
+            way = tmp_path / "way"
+            way.symlink_to(path)
+            refused(name, moved, path, "is,? (?:an input|holds or lies)", force)
+            refused(name, moved, way, "is an input", force)
+            refused(name, moved, path / "new", "lies within an input", force)
+            refused(name, moved, out, "holds an input|holds or lies within", force)
+            way.unlink()
+        monkeypatch.chdir(out)
+        refused(name, paths, out, "is the working folder", force)
+    assert contents(tmp_path) == before
+
+
+@every_writer
+def test_an_older_folder_survives_a_failure(
+    name: str, paths: dict[str, Path], out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk at the last moment; Spark, OneFlow and the cluster are away before it."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output_folder, "put", full)
+    an_older_one(WRITERS[name], out)
+    before = contents(tmp_path)
+    with pytest.raises((OSError, ImportError, spark.SparkFailed)):
+        WRITERS[name].run(paths, out, None)
+    assert contents(tmp_path) == before
+    shutil.rmtree(out)
+    with pytest.raises((OSError, ImportError, spark.SparkFailed)):
+        WRITERS[name].run(paths, out, None)
+    assert not out.exists()
+    assert not list(out.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["generate", "extract", "prepare", "encode", "export", "INTO OUTFILE"])
+def test_older_ones_are_replaced_and_foreign_ones_when_told(
+    name: str, paths: dict[str, Path], out: Path, tmp_path: Path
+) -> None:
+    writer = WRITERS[name]
+    an_older_one(writer, out)
+    for _ in range(2):
+        writer.run(paths, out, None)
+    assert not (out / "older").exists()
+    made = contents(out)
+    if name in FORCELESS:
+        return
+    (out / "notes.txt").write_text("mine")
+    told = list[str]()
+    writer.run(paths, out, told.append)
+    assert told == [f"--force removes 1 file (4 bytes) from {out}: notes.txt"]
+    if name != "export":  # which adds a version each time
+        assert {**contents(out), MARKER: b""} == {**made, MARKER: b""}  # it holds times
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_every_command_with_an_output_takes_part() -> None:
+    commands = typer.main.get_command(batch.cli.app).commands  # type: ignore[attr-defined]
+    writing = {name for name, command in commands.items() if any("--out" in p.opts for p in command.params)}
+    assert writing == {"generate", "extract", "prepare", "encode", "train", "evaluate", "export"} <= WRITERS.keys()
+    assert all(any("--force" in p.opts for p in commands[name].params) for name in writing)
+
+
+def test_a_refusal_ends_with_status_2_and_force_is_told_before(
+    paths: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    words = ["generate", "--users", "1", "--days", "6", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["jd-intent-batch", *words])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command's own process sets it
+    with pytest.raises(SystemExit) as end:
+        batch.cli.main()
+    assert end.value.code == 2
+    assert f": {tmp_path} holds notes.txt and no {MARKER}" in "".join(capsys.readouterr())
+    done = CliRunner().invoke(batch.cli.app, [*words, "--force"])
+    assert done.exit_code == 0
+    assert done.output.startswith(f"--force removes 1 file (4 bytes) from {tmp_path}: notes.txt\n")
+    assert not (tmp_path / "notes.txt").exists()
+    words = ["evaluate", "--dataset", str(tmp_path), "--checkpoint", str(tmp_path), "--force"]
+    assert CliRunner().invoke(batch.cli.app, words).exit_code == 2
+
+
+def test_a_command_that_is_stopped_leaves_nothing_and_what_a_killed_one_left_goes_with_the_next(tmp_path: Path) -> None:
+    for number, status, left in ((signal.SIGTERM, 143, 0), (signal.SIGKILL, -9, 1)):
+        argv = [sys.executable, "-m", "batch", "generate", "--users", "1000000", "--out", str(tmp_path / "out")]
+        with subprocess.Popen(argv, cwd=REPOSITORY) as running:
+            while not list(tmp_path.glob(f".out{MARKER}.work-*/lock")):
+                assert running.poll() is None
+                time.sleep(0.01)
+            running.send_signal(number)
+            assert running.wait(30) == status
+        assert len(list(tmp_path.iterdir())) == left
+    generate.generate(tmp_path / "out", 1, 1, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_metrics_come_to_a_checkpoint_and_to_no_other_folder(paths: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(paths["checkpoint"], tmp_path / "checkpoint")
+    before = contents(tmp_path)
+    with pytest.raises(OutputRefused, match=f"holds config.json and no {MARKER}"):
+        evaluate.evaluate(paths["dataset"], checkpoint)
+    mark(checkpoint, "checkpoint")
+    with pytest.raises(ImportError):  # OneFlow: what is in a checkpoint stays
+        evaluate.evaluate(paths["dataset"], checkpoint)
+    (checkpoint / MARKER).unlink()
+    assert contents(tmp_path) == before
+
+
+def test_parts_of_jd_envs_that_nobody_here_made_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JD_ENVS", str(tmp_path))
+    monkeypatch.setattr(environments, "_maven", lambda: "/bin/false")
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(SystemExit, match=r"kafka holds notes\.txt and no .* with JD_ENVS"):
+        environments._make_kafka()
+    assert contents(tmp_path) == before
+    (tmp_path / "kafka.stamp").write_text("of an older release")
+    with pytest.raises(SystemExit, match="fetching Kafka's jars failed"):
+        environments._make_kafka()
+    assert contents(tmp_path).keys() == {"kafka/", f"kafka/{MARKER}"}

@@ -1,0 +1,181 @@
+"""The whole loop over the SDK's store: only the native connection is another. Each event once, as if it came alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import pytest
+from fixtures.scorer import Shop, Stage, check, running, wait_until
+from places import SQL
+from rigs.fake_openmldb import Cluster, running_cluster
+
+from streaming.errors import Aborted, StoreUnavailable
+from streaming.loop.scorer import Scorer
+from streaming.model.encoder import Encoder
+from streaming.store.feature_store import open_store
+from streaming.store.openmldb.cluster import ClusterStore
+from streaming.store.openmldb.sdk import Client, connect_options
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("openmldb"), SQL) as made:
+        yield made
+
+
+class Over(NamedTuple):
+    """A store, and the cluster that it is over."""
+
+    store: ClusterStore
+    cluster: Cluster
+
+
+def connected() -> ClusterStore:
+    config = Stage.store_settings(give_up_after_s=60.0)
+    store = ClusterStore(config, Client(connect_options(config, "fake_openmldb:cluster_sdk"), "demo"))
+    store.load()
+    return store
+
+
+@pytest.fixture
+def over(cluster: Cluster) -> Iterator[Over]:
+    """Empty."""
+    cluster.clear()
+    with closing(connected()) as store:
+        yield Over(store, cluster)
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {"sql": str(SQL), "backoff_ms": 20, "backoff_ms_max": 50, **changes}
+
+
+def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, over: Over
+) -> None:
+    """Transactions are aborted, then the process dies between commit and `accept`; the next one goes on."""
+    store, cluster = over
+    seen: dict[str, int] = {}
+
+    class Death(Exception):
+        pass
+
+    def trouble(scorer: Scorer, step: str) -> None:
+        seen[step] = seen.get(step, 0) + 1
+        if step in ("begin", "offsets") and seen[step] in (3, 9):
+            scorer.publisher._abort()
+            raise Aborted(f"after {step}, by the test")
+
+    half = len(shop.actions) // 2
+    stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+    stage.send([("actions", b"x", b"{"), ("comments", b"x", b"{")])
+    accept, accepted = store.accept, 0
+
+    def die(actions: Any) -> None:
+        nonlocal accepted
+        accepted += 1
+        if accepted == 12:
+            raise Death  # committed, and its request rows are not in
+        accept(actions)
+
+    store.accept = die  # type: ignore[method-assign]
+    config = stage.config(store=settings(), batch={"messages_max": 100})
+    with pytest.raises(Death), running(config, scorer_encoder, store, trouble) as scorer:
+        wait_until(scorer.stop.is_set, "it dies")
+    store.accept = accept  # type: ignore[method-assign]
+    stage.send_actions(shop.actions[half:])
+    with running(config, scorer_encoder, store) as scorer:
+        found = stage.collect(len(shop.actions), 2)
+        wait_until(lambda: not scorer.health.missing(), "ready")
+    check(found, truth)
+    assert len(found.dead) == 2
+    assert seen["begin"] > 9
+    assert cluster.rows("flattenRequest") == len(shop.actions)
+    assert cluster.rows("bo_user") == len(shop.users)
+    assert stage.committed() == stage.ends()
+    assert stage.committed("comments", 1) == stage.ends("comments", 1)
+
+
+def test_what_was_refused_stays_out_after_the_scorer_was_mended(
+    stage: Stage, shop: Shop, scorer_encoder: Encoder, over: Over
+) -> None:
+    store, cluster = over
+    padded = [{**action, "note": "x" * 1000} for action in shop.actions[:20]]
+    stage.send_actions([*padded, *shop.actions[20:60]])
+    with running(stage.config(store=settings(), events={"message_bytes_max": 600}), scorer_encoder, store):
+        stage.collect(40, 20)
+    with running(stage.config(store=settings()), scorer_encoder, store):
+        stage.send_actions(shop.actions[60:80])
+        found = stage.collect(60, 20)
+    assert found.scores.keys() == {action["request_id"] for action in shop.actions[20:80]}
+    assert cluster.rows("flattenRequest") == cluster.rows("bo_action") == 60
+
+
+def test_an_outage_is_waited_for_and_nothing_is_lost_or_doubled(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, over: Over
+) -> None:
+    store, cluster = over
+    third = len(shop.actions) // 3
+    stage.send_shop(Shop(shop.actions[:third], shop.users, shop.products, shop.comments))
+    with running(stage.config(store=settings()), scorer_encoder, store) as scorer:
+        wait_until(lambda: scorer.metrics.scores._value.get() > 0, "first scores")
+        cluster.faults.inserts["bo_action"] = [1, 0, 1]
+        stage.send_actions(shop.actions[third : 2 * third])
+        cluster.faults.down = True
+        wait_until(lambda: "store" in scorer.health.missing(), "not ready")
+        before = scorer.metrics.store_retries._value.get()
+        wait_until(lambda: scorer.metrics.store_retries._value.get() > before + 3, "retries")
+        cluster.faults.down = False
+        cluster.faults.forgetful = 2
+        stage.send_actions(shop.actions[2 * third :])
+        found = stage.collect(len(shop.actions))
+        wait_until(lambda: not scorer.health.missing(), "ready")
+    check(found, truth)
+    assert cluster.rows("flattenRequest") == len(shop.actions)
+
+
+def test_partitions_move_between_scorers_of_one_cluster(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, over: Over
+) -> None:
+    store, cluster = over
+
+    def config(instance: str) -> Any:
+        return stage.config(
+            kafka={**stage.values["kafka"], "instance_id": instance}, batch={"messages_max": 20}, store=settings()
+        )
+
+    third = len(shop.actions) // 3
+    stage.send_shop(Shop(shop.actions[:third], shop.users, shop.products, shop.comments))
+    other = connected()
+    with running(config("one"), scorer_encoder, store) as one:
+        wait_until(lambda: one.metrics.scores._value.get() > 0, "first scores")
+        with running(config("two"), scorer_encoder, other) as two:
+            wait_until(lambda: len(one.source.positions) == len(two.source.positions) == 1, "one partition each")
+            stage.send_actions(shop.actions[third : 2 * third])
+            wait_until(lambda: two.metrics.scores._value.get() > 0, "scores of the second")
+        stage.send_actions(shop.actions[2 * third :])
+        found = stage.collect(len(shop.actions))
+    other.close()
+    check(found, truth)
+    assert cluster.rows("flattenRequest") == len(shop.actions)
+
+
+def test_a_cluster_that_stays_away_ends_the_scorer(
+    stage: Stage, shop: Shop, scorer_encoder: Encoder, over: Over
+) -> None:
+    store, cluster = over
+    stage.send_actions(shop.actions[:20])
+    cluster.faults.down = True
+    config = stage.config(store=settings(give_up_after_s=0.5))
+    gone = pytest.raises(StoreUnavailable, match=r"gave up after 0 s: .*E112")
+    with gone, running(config, scorer_encoder, store) as scorer:
+        wait_until(scorer.stop.is_set, "it gives up")
+    cluster.faults.down = False
+    assert sum(stage.committed()) == 0
+
+
+def test_the_configuration_chooses_the_store() -> None:
+    assert not open_store(Stage.store_settings(kind="embedded")).durable
+    with closing(open_store(Stage.store_settings())) as store:
+        assert store.durable

@@ -1,0 +1,750 @@
+"""The predict server and its client: what they answer, what they refuse, and both beside a real Kafka and Triton."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from confluent_kafka import Producer
+from fastapi import FastAPI
+from fixtures.scorer import Shop, Stage, loaded_store, poison, probabilities, wait_until
+from fixtures.serve import command, row_of
+from fixtures.web import Certificate, Running
+from places import REPOSITORY, SQL
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+
+from deploy.process import Process, free_ports
+from deploy.triton.server import Ports, Triton
+from streaming.config import Config, Store
+from streaming.errors import ConfigError, ModelUnavailable, StoreUnavailable
+from streaming.events.decode import Action, Comment, Product, User, action_columns, dimension_columns
+from streaming.model.encoder import Encoder
+from streaming.model.triton import Scores
+from streaming.predict import client as predict
+from streaming.predict import server as serve
+from streaming.predict.client import PredictFailed
+from streaming.predict.request_model import request_model
+from streaming.predict.server import BODY_BYTES_MAX, EXAMPLE, Predictor, create_app
+from streaming.predict.state_replica import Follower
+from streaming.store.feature_store import EmbeddedStore
+from streaming.web.access import Rules
+from streaming.web.listen import Listen
+
+
+class State:
+    """A state that is there at once: the engine itself, or the reason why it is not."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        self.store = store
+        self.well()
+
+    def well(self) -> None:
+        self.why: str | None = None
+        self.failure: BaseException | None = None
+
+    def missing(self) -> str | None:
+        return self.why
+
+    def request(self, rows: list[dict[str, Any]]) -> pa.Table:
+        if self.why is not None:
+            raise StoreUnavailable(self.why)
+        return self.store.request(rows)
+
+
+class Answering:
+    """A model that answers as the tests' Triton does, until it is told to be away."""
+
+    def __init__(self, digest: str) -> None:
+        self.trained_with = digest
+        self.well()
+
+    def well(self) -> None:
+        self.digest: str | None = self.trained_with
+        self.version, self.away = "3", False
+
+    def ready(self) -> bool:
+        return not self.away
+
+    def encoder_digest(self) -> str | None:
+        return self.digest
+
+    def score(self, ids: npt.NDArray[np.int64]) -> Scores:
+        if self.away:
+            raise ModelUnavailable("model embedding: connection refused (UNAVAILABLE)")
+        return Scores(probabilities(ids), self.version)
+
+
+@pytest.fixture(scope="module")
+def store(shop: Shop) -> EmbeddedStore:
+    return holding(shop, shop.actions)
+
+
+@pytest.fixture(scope="module")
+def encoder(scorer_encoder: Encoder) -> Encoder:
+    return scorer_encoder
+
+
+@pytest.fixture(scope="module")
+def served(store: EmbeddedStore, encoder: Encoder) -> Iterator[tuple[httpx.Client, State, Answering]]:
+    """The application on a port of its own."""
+    state, model = State(store), Answering(encoder.digest)
+    with (
+        Running(application(state, encoder, model), serve.LIMITS) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        yield client, state, model
+
+
+def application(state: State, encoder: Encoder, model: Answering, rules: Rules | None = None) -> FastAPI:
+    predictor = Predictor(state, encoder, model, "embedding")  # type: ignore[arg-type]  # they answer alike
+    return create_app(predictor, Config(), state.store.request_schema(), state.store.schema(), rules)
+
+
+@pytest.fixture
+def state(served: tuple[httpx.Client, State, Answering]) -> Iterator[State]:
+    yield served[1]
+    served[1].well()
+
+
+@pytest.fixture
+def model(served: tuple[httpx.Client, State, Answering]) -> Iterator[Answering]:
+    yield served[2]
+    served[2].well()
+
+
+@pytest.fixture
+def client(served: tuple[httpx.Client, State, Answering]) -> httpx.Client:
+    return served[0]
+
+
+def holding(shop: Shop, actions: Sequence[dict[str, Any]]) -> EmbeddedStore:
+    """A store with the shop's users, products and comments, and some of its actions."""
+    store = loaded_store()
+    store.restore(dimensions_of(shop), action_columns([Action(**action) for action in actions]))
+    return store
+
+
+def dimensions_of(shop: Shop) -> dict[str, pa.Table]:
+    kinds: dict[str, tuple[type[User | Product | Comment], list[dict[str, Any]]]] = {
+        "bo_user": (User, shop.users),
+        "bo_product": (Product, shop.products),
+        "bo_comment": (Comment, shop.comments),
+    }
+    return {table: dimension_columns(table, [kind(**row) for row in rows]) for table, (kind, rows) in kinds.items()}
+
+
+# ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_answer_is_the_engine_s_features_and_the_model_s_probability(
+    client: httpx.Client, store: EmbeddedStore, encoder: Encoder, shop: Shop
+) -> None:
+    before = dict(store.sizes())
+    for action in shop.actions[::40]:
+        row = row_of(action)
+        response = client.post("/predict", json=row)
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        features = store.request([row])
+        assert list(answer["features"]) == features.column_names
+        times = {c.name for c in features.schema if pa.types.is_timestamp(c.type)}
+        for name, value in answer["features"].items():
+            expected = features[name].cast(pa.int64()) if name in times else features[name]
+            assert value == expected[0].as_py(), name
+        ids = encoder.encode(features)
+        assert answer["probability"] == pytest.approx(float(probabilities(ids)[0]), abs=0)
+        assert (answer["model"], answer["model_version"]) == ("embedding", "3")
+        assert "ids" not in answer
+        with_ids = client.post("/predict", json=row, params={"ids": "true"}).json()
+        assert list(with_ids["ids"].values()) == ids[0].tolist()
+        assert list(with_ids["ids"]) == [field.name for field in encoder.fields]
+    assert dict(store.sizes()) == before, "a request row was inserted"
+
+
+def test_the_window_reaches_the_stored_actions(client: httpx.Client, shop: Shop) -> None:
+    action = shop.actions[-1]
+    features = client.post("/predict", json=row_of(action)).json()["features"]
+    assert features["flattenRequest_user_id_original_26"] == action["user_id"]
+    unseen = client.post("/predict", json=row_of({**action, "user_id": "nobody"})).json()["features"]
+    assert unseen["flattenRequest_pair_id_window_unique_count_27"] == 1
+    assert features["flattenRequest_pair_id_window_unique_count_27"] > 1
+
+
+def test_the_tutorial_s_request_is_answered_as_the_tutorial_prints(jd: Path) -> None:
+    """Its section 3.5: the array `ins`; the request's tables are the tutorial's data."""
+    store = EmbeddedStore(Store(sql=str(SQL), history=str(jd)))
+    store.load()
+    request, empty = EXAMPLE["reqId"], ",NULL,NULL"
+    assert list(store.request([EXAMPLE]).to_pylist()[0].values()) == [
+        request,
+        datetime.datetime(2016, 3, 31, 10, 11, 20),
+        request,
+        "200001_80005",
+        "80005",
+        "200001",
+        1,
+        1.0,
+        1.0,
+        1,
+        1,
+        5,
+        1,
+        request,
+        *[None] * 11,
+        request,
+        0.019200000911951065,
+        0.0,
+        0.0,
+        2,
+        2,
+        "1,,NULL",
+        "4,0,NULL",
+        request,
+        empty,
+        empty,
+        empty,
+        1,
+        1,
+        1,
+        empty,
+        empty,
+    ]
+
+
+def test_null_is_a_value_of_its_own(client: httpx.Client, shop: Shop) -> None:
+    row = row_of(shop.actions[-1])
+    null = client.post("/predict", json={**row, "user_id": None}).json()["features"]
+    empty = client.post("/predict", json={**row, "user_id": ""}).json()["features"]
+    assert null["flattenRequest_user_id_original_26"] is None
+    assert empty["flattenRequest_user_id_original_26"] == ""
+
+
+def test_the_schema_is_the_deployment_s(client: httpx.Client) -> None:
+    schema = client.get("/schema").json()
+    assert (schema["database"], schema["deployment"]) == ("JD_db", "demo")
+    assert [(c["name"], c["type"], c["nullable"]) for c in schema["request"]] == [
+        ("reqId", "string", True),
+        ("eventTime", "timestamp", False),
+        ("main_id", "string", True),
+        ("pair_id", "string", True),
+        ("user_id", "string", True),
+        ("sku_id", "string", True),
+        ("time", "bigint", True),
+        ("split_id", "int", True),
+        ("time1", "string", True),
+    ]
+    types = {c["name"]: c["type"] for c in schema["features"]}
+    assert len(types) == 42
+    assert types["bo_comment_bad_comment_rate_multi_max_13"] == "float"
+    assert types["flattenRequest_pair_id_window_top1_ratio_28"] == "double"
+    assert types["bo_product_ingestionTime_multi_direct_8"] == "timestamp"
+    assert len(schema["ids"]) == 41
+
+
+def test_the_page_shows_a_row_that_works(client: httpx.Client) -> None:
+    page = client.get("/openapi.json").json()
+    row = page["components"]["schemas"]["RequestRow"]
+    assert row["examples"] == [EXAMPLE]
+    assert set(row["required"]) == set(row["properties"]) == EXAMPLE.keys()
+    assert row["properties"]["eventTime"]["type"] == "integer"
+    assert {"200", "413", "422", "500", "503"} <= page["paths"]["/predict"]["post"]["responses"].keys()
+    assert client.post("/predict", json=EXAMPLE).status_code == 200
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert "/predict" in page.text
+    assert "<script" not in page.text  # it fetches nothing from anywhere
+
+
+# ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def problems(response: httpx.Response) -> dict[str, str]:
+    assert response.status_code == 422, response.text
+    return {".".join(map(str, part["loc"][1:])): part["type"] for part in response.json()["detail"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"reqId": ...}, {"reqId": "missing"}),
+        ({"eventTime": ..., "time1": ...}, {"eventTime": "missing", "time1": "missing"}),
+        ({"eventTime": None}, {"eventTime": "int_type"}),
+        ({"eventTime": -1}, {"eventTime": "greater_than_equal"}),
+        ({"eventTime": 253_402_300_800_000}, {"eventTime": "less_than_equal"}),
+        ({"eventTime": "1459419080000"}, {"eventTime": "int_type"}),
+        ({"eventTime": "2016-03-31T10:11:20Z"}, {"eventTime": "int_type"}),
+        ({"eventTime": 1459419080000.0}, {"eventTime": "int_type"}),
+        ({"time": "1"}, {"time": "int_type"}),
+        ({"time": 2**63}, {"time": "less_than_equal"}),
+        ({"split_id": True}, {"split_id": "int_type"}),
+        ({"split_id": 2**31}, {"split_id": "less_than_equal"}),
+        ({"user_id": 200001}, {"user_id": "string_type"}),
+        ({"user_id": "\ud800"}, {"user_id": "value_error"}),
+        ({"sku_id": ["80005"]}, {"sku_id": "string_type"}),
+        ({"skuId": "80005"}, {"skuId": "extra_forbidden"}),
+    ],
+    ids=repr,
+)
+def test_a_wrong_row_is_refused_by_field(
+    client: httpx.Client, change: dict[str, Any], expected: dict[str, str]
+) -> None:
+    row = {name: value for name, value in {**EXAMPLE, **change}.items() if value is not ...}
+    assert problems(client.post("/predict", content=json.dumps(row), headers=JSON)) == expected
+
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b'"row"', b"{", b'{"reqId": NaN}', b"\xff\xfe", b"[" * 5000, b"{}"], ids=repr
+)
+def test_a_body_that_is_no_row_is_refused(client: httpx.Client, body: bytes) -> None:
+    response = client.post("/predict", content=body, headers=JSON)
+    assert response.status_code in (400, 422), response.text
+    assert response.json()["detail"]
+
+
+def test_a_refusal_does_not_repeat_what_came(client: httpx.Client) -> None:
+    response = client.post("/predict", json={**EXAMPLE, "user_id": ["a secret"]})
+    assert response.status_code == 422
+    assert "a secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (None, 200),
+        ("", 200),
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("application/vnd.shop+json", 200),
+        ("application/x-www-form-urlencoded", 415),  # what curl's -d says
+        ("text/plain;charset=UTF-8", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/jsonp", 415),
+        ("json", 415),
+    ],
+)
+def test_a_body_is_json_unless_it_says_to_be_something_else(
+    client: httpx.Client, kind: str | None, status: int
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    response = client.post("/predict", content=json.dumps(EXAMPLE).encode(), headers=headers)
+    assert response.status_code == status, response.text
+    if status == 415:
+        assert response.json()["detail"].startswith(f"Content-Type: {kind!r} is not read here")
+    response = client.post("/predict", content=b"{", headers=headers)  # and what is no JSON is said to be none
+    assert response.status_code == (415 if status == 415 else 422)
+    assert client.get("/predict", headers=headers).status_code == 405
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_above_the_limit_is_refused(client: httpx.Client, chunked: bool) -> None:
+    body = json.dumps({**EXAMPLE, "time1": "x" * BODY_BYTES_MAX}).encode()
+    halves = (half for half in (body[: len(body) // 2], body[len(body) // 2 :]))
+    response = client.post("/predict", content=halves if chunked else body, headers=JSON)
+    assert response.status_code == 413
+    assert str(BODY_BYTES_MAX) in response.json()["detail"]
+
+
+def test_every_type_of_openmldb_is_taken_and_kept_strict() -> None:
+    kinds: dict[str, tuple[pa.DataType, Any, list[Any]]] = {
+        "bool": (pa.bool_(), True, [1, "true"]),
+        "smallint": (pa.int16(), -(2**15), [2**15, 1.0, "1"]),
+        "float": (pa.float32(), 1.5, ["1.5", 1e39, True]),
+        "double": (pa.float64(), 1, ["1", False]),
+        "date": (pa.date32(), "2016-03-31", ["2016-02-30", "31.3.2016", 16891]),
+        "timestamp": (pa.timestamp("us"), 0, [-1, None, 0.5]),
+        "schema": (pa.string(), "a column may have any name", [1]),
+    }
+    model = request_model("Row", pa.schema([(name, kind) for name, (kind, _, _) in kinds.items()]))
+    good = {name: value for name, (_, value, _) in kinds.items()}
+    assert model.model_validate(good).model_dump(by_alias=True) == good
+    for name, (_, _, wrong) in kinds.items():
+        for value in wrong:
+            with pytest.raises(ValueError, match=f"1 validation error for Row\n{name}\n"):
+                model.model_validate({**good, name: value})
+
+
+# ── what is away ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_triton_it_says_to_come_back(client: httpx.Client, model: Answering) -> None:
+    assert client.get("/readyz").json() == {"ready": True, "missing": {}}
+    model.away = True
+    response = client.post("/predict", json=EXAMPLE)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "connection refused" in response.json()["detail"]
+    readiness = client.get("/readyz")
+    assert readiness.status_code == 503
+    assert list(readiness.json()["missing"]) == ["model"]
+    assert client.get("/healthz").status_code == 200
+    model.away = False
+    assert client.post("/predict", json=EXAMPLE).status_code == 200
+
+
+def test_without_its_state_it_does_not_answer(client: httpx.Client, state: State) -> None:
+    state.why = "the state is being rebuilt: 12 records to go"
+    response = client.post("/predict", json=EXAMPLE)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json()["detail"] == state.why
+    assert client.get("/readyz").json()["missing"] == {"state": state.why}
+    state.failure = RuntimeError("offset out of range")
+    assert client.get("/healthz").status_code == 503
+
+
+@pytest.mark.parametrize("digest", ["sha256:another", None])
+def test_a_model_of_another_encoder_is_not_asked_for_an_opinion(
+    client: httpx.Client, model: Answering, digest: str | None
+) -> None:
+    model.digest, model.version = digest, "4"
+    response = client.post("/predict", json=EXAMPLE)
+    assert response.status_code == 500
+    assert "trained with encoder" in response.json()["detail"]
+
+
+def test_a_model_that_comes_back_is_asked_again(client: httpx.Client, model: Answering) -> None:
+    assert client.post("/predict", json=EXAMPLE).status_code == 200
+    model.away = True
+    assert client.post("/predict", json=EXAMPLE).status_code == 503
+    model.away, model.digest = False, "sha256:another"
+    assert client.post("/predict", json=EXAMPLE).status_code == 500
+
+
+def test_answers_are_counted(client: httpx.Client, model: Answering) -> None:
+    def counts() -> dict[str, float]:
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        found = {s.labels["status"]: s.value for s in samples if s.name == "jd_intent_predict_requests_total"}
+        return found | {s.name: s.value for s in samples if s.name == "jd_intent_predict_seconds_count"}
+
+    client.post("/predict", json=EXAMPLE)
+    client.post("/predict", json={})
+    model.away = True
+    client.post("/predict", json=EXAMPLE)
+    before = counts()
+    client.post("/predict", json=EXAMPLE)
+    after = counts()
+    assert {"200", "422", "503"} <= before.keys()
+    assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == {
+        "503": 1,
+        "jd_intent_predict_seconds_count": 1,
+    }
+
+
+# ── the client ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def words(row: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in row.items()]
+
+
+def test_a_row_comes_as_words_json_or_file(client: httpx.Client, tmp_path: Path) -> None:
+    text = json.dumps(EXAMPLE)
+    assert predict.read_row(client, [text], None, 0) == EXAMPLE
+    assert predict.read_row(client, words(EXAMPLE), None, 0) == EXAMPLE
+
+    (tmp_path / "row.json").write_text(text)
+    assert predict.read_row(client, [], tmp_path / "row.json", 0) == EXAMPLE
+
+    (tmp_path / "rows.jsonl").write_text(f"{{}}\n{text}\n")
+    assert predict.read_row(client, [], tmp_path / "rows.jsonl", 1) == EXAMPLE
+
+    columns = {name: pa.array([value] * 3) for name, value in EXAMPLE.items()}
+    columns["eventTime"] = columns["eventTime"].cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
+    columns["reqId"] = pa.array(["a", "b", None])
+    columns["another"] = pa.array([1, 2, 3])
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet", row_group_size=2)
+    for number, name in enumerate(["a", "b", None]):
+        assert predict.read_row(client, [], tmp_path / "rows.parquet", number) == {**EXAMPLE, "reqId": name}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "give one row"),
+        (["reqId"], "'reqId' is not column=value"),
+        (["skuId=1"], "there is no column 'skuId'; the columns are reqId, "),
+        (["time=1", "time=2"], "column 'time' is given twice"),
+        (["time=soon"], "time: 'soon' is not a bigint"),
+        (["{"], "the row is not JSON"),
+    ],
+    ids=repr,
+)
+def test_a_row_that_cannot_be_read_is_named(client: httpx.Client, given: list[str], message: str) -> None:
+    with pytest.raises(PredictFailed, match=message):
+        predict.read_row(client, given, None, 0)
+
+
+def test_a_file_that_cannot_be_read_is_named(client: httpx.Client, tmp_path: Path) -> None:
+    cases: dict[str, tuple[bytes | None, int, str]] = {
+        "absent.json": (None, 0, "cannot be read"),
+        "list.json": (b"[]", 0, "is not a JSON object"),
+        "one.json": (b"{}", 1, "holds one row"),
+        "latin.json": (b'{"a": "\xe4"}', 0, "cannot be read"),
+        "short.jsonl": (b"{}\n", 1, "has no row 1"),
+        "empty.parquet": (b"", 0, "cannot be read"),
+        "row.csv": (b"", 0, r"must end in \.json, \.jsonl or \.parquet"),
+    }
+    for name, (content, row, message) in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(PredictFailed, match=f"{name}.*{message}"):
+            predict.read_row(client, [], tmp_path / name, row)
+    pq.write_table(pa.table({"reqId": ["a"]}), tmp_path / "one.parquet")
+    for row in (1, -1):
+        with pytest.raises(PredictFailed, match=f"has no row {row}: it has 1"):
+            predict.read_row(client, [], tmp_path / "one.parquet", row)
+    with pytest.raises(PredictFailed, match=r"422 .*eventTime: Field required.*time1: Field required"):
+        predict.ask(client, predict.read_row(client, [], tmp_path / "one.parquet", 0))
+
+
+def test_the_answer_is_shown_by_name(client: httpx.Client, tmp_path: Path) -> None:
+    answer = predict.ask(client, {**EXAMPLE, "reqId": "[bold]not markup[/bold]", "user_id": None}, ids=True)
+    with (tmp_path / "shown").open("w+") as sink:
+        predict.show(answer, Console(file=sink))
+        sink.seek(0)
+        shown = sink.read()
+    # The seed system's fields have their columns' names: two tables, one under the other.
+    features, ids = shown.split("\nids")
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in features.splitlines()[1:]}
+    assert lines["reqId_1"] == "'[bold]not markup[/bold]'"
+    assert lines["flattenRequest_user_id_original_26"] == "NULL"
+    assert lines["bo_action_type_multi_top3frequency_42"] == "',NULL,NULL'"
+    assert f"{answer['probability']:.6f}" in shown
+    assert "embedding, version 3" in shown
+    assert list(lines) == list(answer["features"])
+    for name, number in answer["ids"].items():
+        assert re.search(rf"^{name} +{number}\b", ids, re.MULTILINE)
+
+
+def test_the_server_s_own_message_reaches_the_user(client: httpx.Client, model: Answering) -> None:
+    with pytest.raises(PredictFailed, match=r"422 .*user_id: Input should be a valid string"):
+        predict.ask(client, {**EXAMPLE, "user_id": 1})
+    model.away = True
+    with pytest.raises(PredictFailed, match=r"503 .*connection refused"):
+        predict.ask(client, EXAMPLE)
+    (port,) = free_ports(1)
+    with pytest.raises(PredictFailed, match=f"127.0.0.1:{port}"):
+        predict.run([json.dumps(EXAMPLE)], url=f"http://127.0.0.1:{port}")
+
+
+# ── who may ask ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_token_and_tls_between_client_and_server(store: EmbeddedStore, encoder: Encoder, tmp_path: Path) -> None:
+    token, certificate = "0123456789abcdef-in-the-test", Certificate(tmp_path)
+    (tmp_path / "token").write_text(f"{token}\n")
+    app = application(State(store), encoder, Answering(encoder.digest), Rules(token=token))
+    with Running(app, serve.LIMITS, certificate.server()) as server:
+        with httpx.Client(base_url=server.url, verify=certificate.client(), timeout=60) as client:
+            for path in ("/schema", "/docs", "/openapi.json"):
+                assert client.get(path).status_code == 401
+            refused = client.post("/predict", json=EXAMPLE, headers={"authorization": "Bearer wrong"})
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert refused.json() == {"detail": "a token is needed: Authorization: Bearer TOKEN"}
+            answers = {path: client.get(path).status_code for path in ("/healthz", "/readyz", "/metrics")}
+            assert set(answers.values()) == {200}
+            assert b'jd_intent_predict_requests_total{status="401"} 1.0' in client.get("/metrics").content
+        asked = command("predict", "--url", server.url, "--ca", certificate.cert, json.dumps(EXAMPLE))
+        for words, variables, status, says in (
+            ([*asked, "--token-file", str(tmp_path / "token")], {}, 0, "purchase probability"),
+            (asked, {"JD_INTENT_TOKEN": token}, 0, "purchase probability"),
+            (asked, {"JD_INTENT_TOKEN": f"{token}0"}, 2, "401 Unauthorized: a token is needed"),
+        ):
+            env = {**os.environ, **variables}
+            done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=env)
+            told = done.stdout + done.stderr
+            assert (done.returncode, says in told, token in told) == (status, True, False), told
+
+
+def test_a_peer_that_hangs_up_in_its_body_is_no_defect(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    before = hung_up(client)
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), 60) as peer:
+        peer.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n" + b"\r\n{")
+    wait_until(lambda: hung_up(client) == before + 1, "it was given up")
+    assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
+
+
+def hung_up(client: httpx.Client) -> float:
+    """Answers with status 400 so far."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return sum(s.value for f in families for s in f.samples if s.labels.get("status") == "400" and "total" in s.name)
+
+
+def test_a_page_of_somebody_else_reads_no_features(client: httpx.Client) -> None:
+    for headers in ({"origin": "http://evil.example"}, {"host": "evil.example"}):
+        assert client.post("/predict", json=EXAMPLE, headers=headers).status_code == 403
+    assert (
+        client.post("/predict", json=EXAMPLE, headers={"origin": str(client.base_url).rstrip("/")}).status_code == 200
+    )
+
+
+# ── beside a real Kafka and a real Triton ────────────────────────────────────────────────────────────────────────────
+
+
+def answers_as(client: httpx.Client, store: EmbeddedStore, encoder: Encoder, action: dict[str, Any]) -> bool:
+    """Does the server answer as a store with the same rows does?"""
+    row = row_of(action)
+    response = client.post("/predict", json=row)
+    assert response.status_code == 200, response.text
+    return bool(response.json()["probability"] == float(probabilities(encoder.encode(store.request([row])))[0]))
+
+
+def test_the_server_follows_the_topics_and_leaves_no_trace(
+    stage: Stage, shop: Shop, scorer_encoder: Encoder, scorer_artifact: Path, tmp_path: Path
+) -> None:
+    half = len(shop.actions) // 2
+    # Comments and a quarter of the actions are history, the rest comes through Kafka, poison in between.
+    columns = action_columns([Action(**action) for action in shop.actions[: half // 2]])
+    for table, rows in {
+        "bo_comment": dimensions_of(shop)["bo_comment"],
+        "bo_action": columns.rows,
+        "flattenRequest_clean": columns.requests,
+    }.items():
+        (tmp_path / "history" / table).mkdir(parents=True)
+        pq.write_table(rows, tmp_path / "history" / table / "part.parquet")
+    stage.send_shop(Shop(shop.actions[half // 2 : half], shop.users, shop.products, []))
+    stage.send([("actions", key, value) for key, value, _ in poison(shop.actions[0]).values()])
+
+    ports = Ports.free()
+    (port,) = free_ports(1)
+    triton = Triton(scorer_artifact / "triton", tmp_path / "triton", ports).start()
+    file = stage.file(
+        tmp_path,
+        store={"sql": str(SQL), "history": str(tmp_path / "history")},
+        model={"url": triton.grpc_url, "artifact": str(scorer_artifact)},
+    )
+    server = Process(
+        "serve", command("serve", "--config", file, "--port", port), tmp_path / "serve.log", cwd=REPOSITORY
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            server.wait_ready(lambda: is_ready(client), 120)
+            before = holding(shop, shop.actions[:half])
+            for action in shop.actions[:half:20]:
+                assert answers_as(client, before, scorer_encoder, action)
+
+            last = shop.actions[-1]
+            after = holding(shop, shop.actions)
+            assert not answers_as(client, after, scorer_encoder, last)
+            stage.send_actions(shop.actions[half:])
+            wait_until(lambda: answers_as(client, after, scorer_encoder, last), "the new actions are in the windows")
+
+            asked = [command("predict", "--url", url, json.dumps(row)) for row in (row_of(last), {})]
+            good, bad = (subprocess.run(a, capture_output=True, text=True, check=False, cwd=REPOSITORY) for a in asked)
+            assert good.returncode == 0, good.stderr
+            expected = float(probabilities(scorer_encoder.encode(after.request([row_of(last)])))[0])
+            assert f"purchase probability  {expected:.6f}" in good.stdout
+            assert (bad.returncode != 0, bad.stdout) == (True, "")
+            assert "eventTime: Field required" in bad.stderr
+
+            triton.kill()
+            away = client.post("/predict", json=row_of(last))
+            assert (away.status_code, "retry-after" in away.headers) == (503, True)
+            assert client.get("/readyz").status_code == 503
+            triton.start()
+            wait_until(lambda: is_ready(client), "Triton is back")
+            assert answers_as(client, after, scorer_encoder, last)
+        assert server.stop() == 0, server.tail()
+    finally:
+        server.kill()
+        triton.kill()
+    assert not any(offset > 0 for offset in stage.committed()), "the predict server committed offsets"
+    assert stage.ends("scores") == [0, 0]
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_row_that_the_tables_refuse_is_skipped_alone(
+    stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.send_shop(shop)
+    refused = shop.actions[7]["request_id"]
+    store = loaded_store()
+    restore = store.restore
+
+    def picky(dimensions: Any, actions: Any) -> None:
+        restore(dimensions, actions)
+        if actions is not None and refused in actions.request_ids:
+            raise ValueError(f"row of {refused}")
+
+    monkeypatch.setattr(store, "restore", picky)
+    follower = Follower(stage.config(), store)
+    follower.start()
+    try:
+        wait_until(lambda: follower.missing() is None, "the state is there")
+    finally:
+        follower.stop()
+    assert store.sizes()["JD_db.flattenRequest"][0] == len(shop.actions) - 1
+    assert store.sizes()["JD_db.bo_comment"][0] == len(shop.comments)
+
+
+def test_an_aborted_transaction_at_the_end_of_a_topic_is_no_backlog(stage: Stage, shop: Shop) -> None:
+    producer = Producer({"bootstrap.servers": stage.bootstrap, "transactional.id": f"shop-{stage.name}"})
+    producer.init_transactions(30)
+    for actions, end in ((shop.actions[:10], "commit"), (shop.actions[10:15], "abort")):
+        producer.begin_transaction()
+        for action in actions:
+            producer.produce(stage.topics["actions"], json.dumps(action).encode(), action["user_id"].encode())
+        producer.flush(30)
+        getattr(producer, f"{end}_transaction")(30)
+    store = loaded_store()
+    follower = Follower(stage.config(), store)
+    follower.start()
+    try:
+        wait_until(lambda: follower.missing() is None, "the state is there")
+    finally:
+        follower.stop()
+    assert store.sizes()["JD_db.bo_action"][0] == 10
+
+
+def test_a_state_that_cannot_be_followed_does_not_answer(
+    stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.send_actions(shop.actions)
+    store = loaded_store()
+
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(store, "restore", broken)
+    follower = Follower(stage.config(), store)
+    with pytest.raises(StoreUnavailable, match="being rebuilt"):
+        follower.request([EXAMPLE])
+    follower.start()
+    assert follower.ended.wait(60)
+    assert isinstance(follower.failure, MemoryError)
+    with pytest.raises(StoreUnavailable, match="following the topics failed: no room"):
+        follower.request([EXAMPLE])
+
+
+def test_a_taken_port_and_a_missing_topic_are_named(stage: Stage) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1 port {taken.getsockname()[1]}: .*in use"),
+    ):
+        serve.run(stage.config(), Listen("127.0.0.1", taken.getsockname()[1]))
+    topics = {**stage.topics, "products": f"nowhere-{stage.name}"}
+    with pytest.raises(ConfigError, match=rf"'nowhere-{stage.name}' \(kafka\.topics\.products\)"):
+        serve.run(stage.config(kafka={"topics": topics}), Listen("127.0.0.1", 0))

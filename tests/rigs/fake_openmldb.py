@@ -1,0 +1,643 @@
+"""What stands for OpenMLDB's native connection in tests, strict as `OPENMLDB_SDK.md` tells it, traps included.
+
+Only the router, which talks to servers, is replaced. Above it runs the SDK's own Python (`openmldb.dbapi`), and every
+row is built by the SDK's own compiled builder: it measures strings in bytes, refuses what overflows, and fails in
+`Build` when it was told another size.
+
+    Replay    answers from the recordings of a real cluster (golden/sdk_recordings.json)
+    Cluster   answers from the embedded engine, in the test's process: it outlives the SDK's process, and can be hung,
+              taken down, or made to forget rows as a cluster does while a tablet is away
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client as Dial
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from streaming.store.openmldb.sdk_process import KINDS, Refused, Sdk
+
+Columns = list[tuple[str, str]]
+"""(name, the SDK's name of the type)."""
+
+ADDRESS = "FAKE_OPENMLDB"
+"""Environment variable with the socket of a `Cluster`."""
+
+
+class ServerError(Exception):
+    """A status other than OK."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, message)
+        self.code, self.message = code, message
+
+
+class Backend(Protocol):
+    """The servers."""
+
+    def connect(self) -> None: ...
+    def execute(self, database: str, sql: str) -> tuple[Columns, list[tuple[Any, ...]]] | None: ...
+    def columns(self, database: str, table: str) -> Columns: ...
+    def indexed_times(self, database: str, table: str) -> list[str]: ...
+    def insert(self, database: str, statement: str, rows: list[list[Any]]) -> None: ...
+    def request_columns(self, database: str, deployment: str) -> Columns: ...
+    def call(
+        self, database: str, deployment: str, rows: list[list[Any]], timeout_ms: int
+    ) -> tuple[Columns, list[tuple[Any, ...]]]: ...
+
+
+def _real() -> Any:
+    from openmldb.native import sql_router_sdk
+
+    return sql_router_sdk
+
+
+class Schema:
+    def __init__(self, columns: Columns) -> None:
+        k = _real()
+        self._columns = columns
+        constants = {name: getattr(k, "kType" + kind) for kind, (name, _, _) in KINDS.items()}
+        self._kinds = [constants[kind] for _, kind in columns]
+
+    def GetColumnCnt(self) -> int:
+        return len(self._columns)
+
+    def GetColumnName(self, i: int) -> str:
+        return self._columns[i][0]
+
+    def GetColumnType(self, i: int) -> int:
+        return int(self._kinds[i])
+
+    def IsColumnNotNull(self, i: int) -> bool:
+        return False
+
+
+class Row:
+    """The SDK's compiled builder, which also notes what it was given."""
+
+    def __init__(self, columns: Columns, times: Sequence[str] = ()) -> None:
+        k = _real()
+        types = k.ColumnTypes()
+        schema = Schema(columns)
+        for i in range(len(columns)):
+            types.AddColumnType(schema.GetColumnType(i))
+        self.real = k.SQLRequestRow.CreateSQLRequestRowFromColumnTypes(types)
+        self.cells: list[Any] = []
+        self.built = False
+        self._schema, self._columns, self._times = schema, columns, set(times)
+
+    def GetSchema(self) -> Schema:
+        return self._schema
+
+    def Init(self, size: int) -> bool:
+        self.cells, self.built = [], False
+        return bool(self.real.Init(size))
+
+    def Build(self) -> bool:
+        self.built = bool(self.real.Build())
+        return self.built
+
+    def AppendNULL(self) -> bool:
+        return not self._time() and self._note(self.real.AppendNULL(), None)
+
+    def AppendTimestamp(self, value: int) -> bool:
+        return not (self._time() and value < 0) and self._note(self.real.AppendTimestamp(value), value)
+
+    def AppendDate(self, year: int, month: int, day: int) -> bool:
+        return self._note(self.real.AppendDate(year, month, day), f"{year:04d}-{month:02d}-{day:02d}")
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("Append"):
+            raise AttributeError(name)
+        return lambda value: self._note(getattr(self.real, name)(value), value)
+
+    def _time(self) -> bool:
+        return len(self.cells) < len(self._columns) and self._columns[len(self.cells)][0] in self._times
+
+    def _note(self, done: bool, value: Any) -> bool:
+        if done:
+            self.cells.append(value)
+        return done
+
+
+class Rows:
+    """What GetInsertRows gives."""
+
+    def __init__(self, columns: Columns, times: Sequence[str]) -> None:
+        self._columns, self._times = columns, times
+        self.rows: list[Row] = []
+
+    def GetSchema(self) -> Schema:
+        return Schema(self._columns)
+
+    def NewRow(self) -> Row:
+        self.rows.append(Row(self._columns, self._times))
+        return self.rows[-1]
+
+
+class Batch:
+    def __init__(self, schema: Schema, common: Common) -> None:
+        self.rows: list[list[Any]] = []
+        self.common = common
+
+    def AddRow(self, row: Row) -> bool:
+        assert row.built, "a row that was not built"
+        self.rows.append(row.cells)
+        return True
+
+
+class Common:
+    def __init__(self, schema: Schema) -> None:
+        self.columns: list[int] = []
+
+    def AddCommonColumnIdx(self, i: int) -> None:
+        self.columns.append(i)
+
+
+class Result:
+    """A result set: its getters know no NULL."""
+
+    def __init__(self, columns: Columns, rows: list[tuple[Any, ...]]) -> None:
+        self._schema, self._columns, self._rows, self._at = Schema(columns), columns, rows, -1
+        for kind, _, getter in KINDS.values():
+            setattr(self, getter, lambda i, kind=kind: self._get(i, kind))
+
+    def GetSchema(self) -> Schema:
+        return self._schema
+
+    def Size(self) -> int:
+        return len(self._rows)
+
+    def Next(self) -> bool:
+        self._at += 1
+        return self._at < len(self._rows)
+
+    def IsNULL(self, i: int) -> bool:
+        return self._rows[self._at][i] is None
+
+    def _get(self, i: int, kind: str) -> Any:
+        assert self._columns[i][1] == kind, f"{self._columns[i]} asked as {kind}"
+        cell = self._rows[self._at][i]
+        return ("" if kind in ("string", "date") else 0) if cell is None else cell
+
+
+class Future:
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def IsDone(self) -> bool:
+        return True
+
+    def GetResultSet(self, status: Any) -> Result | None:
+        return _tried(status, self._answer)  # type: ignore[no-any-return]
+
+
+def _tried(status: Any, call: Any) -> Any:
+    try:
+        return call()
+    except ServerError as error:
+        status.code, status.msg = error.code, error.message
+        return None
+
+
+class Router:
+    """The native router over a backend; one per connection, with its own USE."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._database = backend, ""
+
+    def GetDatabase(self) -> str:
+        return self._database
+
+    def ExecuteSQL(self, database: str, sql: str, status: Any) -> Result | None:
+        if used := re.fullmatch(r"(?i)use (\w+)", sql.strip()):
+            if (used[1],) not in self._backend.execute("", "SHOW DATABASES")[1]:  # type: ignore[index]
+                status.code, status.msg = 2000, "Use database failed for database not found"
+                return None
+            self._database = used[1]
+            return Result([], [])
+        answer = _tried(status, lambda: self._backend.execute(database, sql))
+        return None if answer is None else Result(*answer)
+
+    def GetInsertRows(self, database: str, sql: str, status: Any) -> Rows | None:
+        found = re.fullmatch(r"(?i)insert (?:or ignore )?into (\w+) values ?\(([?, ]+)\)", sql)
+        assert found, f"not the form that was recorded: {sql}"
+
+        def make() -> Rows:
+            columns = self._backend.columns(database, found[1])
+            if found[2].count("?") != len(columns):
+                raise ServerError(2000, "Fail to get insert info--fail to parse row[0]: (?)")
+            return Rows(columns, self._backend.indexed_times(database, found[1]))
+
+        return _tried(status, make)  # type: ignore[no-any-return]
+
+    def ExecuteInsert(self, database: str, sql: str, rows: Rows, status: Any) -> bool:
+        assert all(row.built for row in rows.rows), "a row that was not built"
+        try:
+            self._backend.insert(database, sql, [row.cells for row in rows.rows])
+        except ServerError as error:
+            status.code, status.msg = error.code, error.message
+            return False  # also where the code is 0: a status alone would say that all is well
+        return True
+
+    def GetRequestRowByProcedure(self, database: str, name: str, status: Any) -> Row | None:
+        columns = _tried(status, lambda: self._backend.request_columns(database, name))
+        return None if columns is None else Row(columns)
+
+    def CallSQLBatchRequestProcedure(self, *words: Any) -> Any:
+        """(database, name, batch, status), or the one with a future: (database, name, timeout_ms, batch, status)."""
+        database, name, *timeout, batch, status = words
+        assert batch.common.columns == [], "with common columns the answer is garbage memory"
+
+        def call() -> Result:
+            return Result(*self._backend.call(database, name, batch.rows, timeout[0] if timeout else 60_000))
+
+        return Future(call) if timeout else _tried(status, call)
+
+
+def connection(backend: Backend, **keywords: Any) -> Any:
+    """What `openmldb.dbapi.connect` returns, with another router: the SDK's own cursor and SDK object."""
+    from openmldb.dbapi import dbapi
+
+    if "zkPath" in keywords and "zk" not in keywords:
+        raise KeyError("zk")
+    try:
+        backend.connect()
+    except ServerError:
+        cluster = "zkPath" in keywords
+        raise Exception(  # noqa: TRY002 - as the SDK does
+            f"fail to init OpenMLDB sdk with {keywords}, is cluster mode {cluster}"
+        ) from None
+    sdk = dbapi.sdk_module.OpenMLDBSdk(**keywords)
+    sdk.sdk = Router(backend)
+    made = dbapi.Connection.__new__(dbapi.Connection)
+    made._sdk, made._connected = sdk, True
+    return made
+
+
+def fake_native() -> Any:
+    """The SDK's native module, but for the parts that only take the router's own schemas."""
+    k = _real()
+    constants = {name: getattr(k, name) for name in dir(k) if name.startswith("kType")}
+    return SimpleNamespace(Status=k.Status, SQLRequestRowBatch=Batch, ColumnIndicesSet=Common, **constants)
+
+
+# ── the cluster in the test's process ────────────────────────────────────────────────────────────────────────────────
+
+
+class Remote:
+    """A `Cluster`, from the SDK's process."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._socket: Connection | None = None
+
+    def connect(self) -> None:
+        try:
+            self._socket = Dial(self._address, "AF_UNIX")
+        except OSError as error:
+            raise ServerError(-1, "no such server") from error
+        self._ask("connect")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *arguments: self._ask(name, *arguments)
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        try:
+            if self._socket is None:  # the router finds its servers again by itself
+                self._socket = Dial(self._address, "AF_UNIX")
+            self._socket.send((name, arguments))
+            kind, value = self._socket.recv()
+        except (EOFError, OSError) as error:
+            self._socket = None
+            raise ServerError(1500, "[E112]Not connected to HOST:PORT yet") from error
+        if kind == "error":
+            raise ServerError(*value)
+        return value
+
+
+def cluster_sdk() -> Sdk:
+    """`Options.sdk` of tests: an SDK whose router talks to the `Cluster` at $FAKE_OPENMLDB."""
+    return Sdk(lambda **keywords: connection(Remote(os.environ[ADDRESS]), **keywords), fake_native())
+
+
+def no_sdk() -> Sdk:
+    """`Options.sdk` where the SDK is not installed."""
+    raise Refused("OpenMLDB's SDK does not load: no")
+
+
+@dataclass
+class Faults:
+    """What goes wrong, as long as it is set.
+
+    Attributes:
+        down: nobody connects, every call fails at once.
+        inserts: the next inserts of a table fail after this many rows are in.
+        forgetful: the next calls answer NULL for what cannot be NULL, as a tablet does that has not all rows.
+        hung: calls wait until it is cleared.
+        unalive: partitions without a tablet.
+    """
+
+    down: bool = False
+    inserts: dict[str, list[int]] = field(default_factory=dict)
+    forgetful: int = 0
+    hung: threading.Event | None = None
+    unalive: int = 0
+
+
+class Cluster:
+    """The embedded engine behind a socket, as a cluster of OpenMLDB would answer.
+
+    Attributes:
+        calls: of each call of a deployment the rows asked; of each insert (table, rows given, rows new).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from streaming.engine import Engine
+
+        self.engine = Engine()
+        self.faults = Faults()
+        self.calls: list[int] = []
+        self.inserts: list[tuple[str, int, int]] = []
+        self.address = str(folder / "openmldb.sock")
+        self.databases: list[str] = []
+        self.tables: dict[tuple[str, str], str] = {}
+        self.deployments: dict[tuple[str, str], str] = {}
+        self._there: dict[str, set[tuple[Any, ...]]] = {}
+        self._turn = threading.Lock()
+        self._listener = Listener(self.address, "AF_UNIX", backlog=8)
+        self._sockets: list[Connection] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def clear(self) -> None:
+        """Empty tables, no faults, nothing noted."""
+        for database, table in self.tables:
+            self.engine._tables[database, table].truncate(0)
+        self._there.clear()
+        self.faults = Faults()
+        self.calls.clear()
+        self.inserts.clear()
+
+    def wipe(self) -> None:
+        """A new cluster, with the old connections."""
+        self.engine = type(self.engine)()
+        for made in (self.databases, self.tables, self.deployments):
+            made.clear()
+        self.clear()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Every connection is lost."""
+        for made in self._sockets:
+            with contextlib.suppress(OSError):
+                made.close()
+        self._sockets.clear()
+
+    def rows(self, table: str) -> int:
+        """How many rows a table has."""
+        return len(self._there.get(table, ()))
+
+    # ── what the native router asks ──────────────────────────────────────────────────────────────────────────────────
+
+    def connect(self) -> None:
+        if self.faults.down:
+            raise ServerError(-1, "down")
+
+    def execute(self, database: str, sql: str) -> tuple[Columns, list[tuple[Any, ...]]] | None:
+        statement = sql.strip().rstrip(";")
+        assert ";" not in statement, f"more than one statement: {sql}"
+        words = statement.split()
+        head = " ".join(words[:2]).upper()
+        names: Columns = [("name", "string")]
+        text: Columns = [("!%$FORMAT_STRING_KEY", "string")]
+        if words[0].upper() == "SET":
+            return [], []
+        if head == "SHOW DATABASES":
+            return names, [(name,) for name in self.databases]
+        if head == "SHOW TABLES":
+            return names, [(name,) for where, name in self.tables if where == self._used(database)]
+        if head == "SHOW DEPLOYMENTS":
+            return [("DB", "string"), ("Deployment", "string")], [k for k in self.deployments if k[0] == words[3]]
+        if head == "SHOW DEPLOYMENT":
+            where, _, name = words[2].rpartition(".")
+            return text, [(self._shown(where or self._used(database), name),)]
+        if " ".join(words[:3]).upper() == "SHOW CREATE TABLE":
+            return [("Table", "string"), ("Create Table", "string")], [(words[3], self._created(database, words[3]))]
+        if " ".join(words[:3]).upper() == "SHOW TABLE STATUS":
+            row = ("11", "t", "d", "memory", "0", "0", "0", "8", str(self.faults.unalive), "2", *["NULL"] * 3, "")
+            kinds = [(f"c{i}", "string") for i in range(len(row))]
+            return kinds, [(row[0], name, where, *row[3:]) for where, name in self.tables]
+        if found := re.fullmatch(r"(?is)select count\(\*\) from (\w+)", statement):
+            count = self.rows(found[1])
+            return [("count(*)", "int64")], [(count,)] if count else []
+        return self._change(database, statement, words, head)
+
+    def columns(self, database: str, table: str) -> Columns:
+        if (database, table) not in self.tables:
+            raise ServerError(2000, f"Fail to get insert info--{database}-{table} not exist")
+        return _columns(self.engine.table_schema(f"{database}.{table}"))
+
+    def indexed_times(self, database: str, table: str) -> list[str]:
+        return [
+            time for d in self.deployments for t, times in self.engine.shape(d[1]).times if t == table for time in times
+        ]
+
+    def insert(self, database: str, statement: str, rows: list[list[Any]]) -> None:
+        assert "or ignore" in statement, "a plain INSERT counts redelivered rows twice"
+        table = statement.split()[4]
+        limits = self.faults.inserts.get(table, [])
+        given = rows[: limits.pop(0)] if limits else rows
+        there = self._there.setdefault(table, set())
+        fresh = [row for row in dict.fromkeys(map(tuple, given)) if row not in there]
+        names = [name for name, _ in self.columns(database, table)]
+        if fresh:
+            self.engine.insert(f"{database}.{table}", [dict(zip(names, row, strict=True)) for row in fresh])
+        there.update(fresh)
+        self.inserts.append((table, len(given), len(fresh)))
+        if given is not rows:
+            raise ServerError(
+                2001, "put failed--ReturnCode[1004]--[E112]Not connected to HOST:PORT yet. RevertPut success."
+            )
+
+    def request_columns(self, database: str, deployment: str) -> Columns:
+        if (database, deployment) not in self.deployments:
+            raise ServerError(1203, f"{database}-{deployment}--{deployment} does not exist in {database}")
+        return _columns(self.engine.request_schema(deployment))
+
+    def call(
+        self, database: str, deployment: str, rows: list[list[Any]], timeout_ms: int
+    ) -> tuple[Columns, list[tuple[Any, ...]]]:
+        names = [name for name, _ in self.request_columns(database, deployment)]
+        self.calls.append(len(rows))
+        answer = self.engine.request(deployment, [dict(zip(names, row, strict=True)) for row in rows])
+        columns = [_spelled(column) for column in answer.columns]
+        if self.faults.forgetful:
+            self.faults.forgetful -= 1
+            place = answer.column_names.index(self.engine.shape(deployment).never_null[0])
+            columns[place][-1] = None
+        return _columns(answer.schema), list(zip(*columns, strict=True))
+
+    # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _change(self, database: str, statement: str, words: list[str], head: str) -> tuple[Columns, list[Any]]:
+        exists = "EXISTS" in statement.upper().split("(")[0]
+        name = words[{"CREATE": 5 if exists else 2, "DROP": 2, "DEPLOY": 1}[words[0].upper()]].split("(")[0]
+        used = database if head == "CREATE DATABASE" else self._used(database)
+        if head == "DROP DATABASE":
+            if any(where == name for where, _ in self.tables):
+                raise ServerError(2000, "database not empty")
+            self.databases.remove(name)
+            self.engine.execute(statement)
+        elif head == "CREATE DATABASE":
+            if name not in self.databases:
+                self.databases.append(name)
+                self.engine.execute(statement)
+        elif head == "CREATE TABLE":
+            if (used, name) not in self.tables:
+                self.engine.execute(f"USE {used}; {statement}")
+                self.tables[used, name] = statement
+        elif head == "DROP TABLE":
+            if (used, name) not in self.tables:
+                raise ServerError(2000, "fail to drop, table does not exist!")
+            if any(where == used for where, _ in self.deployments):
+                raise ServerError(2000, f"fail to drop, table has associated deployment: {used}.x")
+            self.engine.execute(f"USE {used}; {statement}")
+            del self.tables[used, name]
+            self._there.pop(name, None)
+        elif head == "DROP DEPLOYMENT":
+            if (used, name) not in self.deployments:
+                raise ServerError(2000, "deployment not found")
+            self.engine.execute(f"USE {used}; {statement}")
+            del self.deployments[used, name]
+        else:
+            if (used, name) in self.deployments:
+                raise ServerError(2001, "ns create procedure failed--ReturnCode[-1]--store procedure already exists")
+            self.engine.execute(f"USE {used}; {statement}")
+            self.deployments[used, name] = statement
+        return [], []
+
+    def _used(self, database: str) -> str:
+        if not database:
+            raise ServerError(2000, "ERROR: Please use database first")
+        return database
+
+    def _created(self, database: str, table: str) -> str:
+        shown = {"string": "varchar", "int32": "int", "int64": "bigInt", "int16": "smallInt"}
+        columns = "".join(f"`{name}` {shown.get(kind, kind)},\n" for name, kind in self.columns(database, table))
+        return (
+            f"CREATE TABLE `{table}` (\n{columns}INDEX (KEY=`x`, TTL_TYPE=ABSOLUTE, TTL=0m)\n) OPTIONS "
+            "(PARTITIONNUM=8, REPLICANUM=2, STORAGE_MODE='Memory', COMPRESS_TYPE='NoCompress');"
+        )
+
+    def _shown(self, database: str, name: str) -> str:
+        """As SHOW DEPLOYMENT: the statement in the server's own spelling, in a box padded with blanks."""
+        if (database, name) not in self.deployments:
+            raise ServerError(2000, "not found")
+        sql = re.sub(r"`(?!at`)|(?<!`at)`", "", self.deployments[database, name]).replace("'inf'", '"inf"')
+        sql = re.sub(r"(?i)\bover (\w+)", r"OVER (\1)", sql).replace("!isnull", "NOT isnull")
+        lines = [f"  {line.strip()}  ".ljust(200) for line in sql.split("\n")]
+        rule = " " + "-" * 60 + " "
+        schemas = []
+        for title, schema in (("Input", self.engine.request_schema(name)), ("Output", self.engine.schema(name))):
+            rows = [
+                f"  {i}    {column}      {kind.title().replace('String', 'Varchar')}     NO          "
+                for i, (column, kind) in enumerate(_columns(schema), 1)
+            ]
+            schemas.append(
+                "\n".join([f"# {title} Schema", rule, "  #    Field   Type        IsConstant  ", rule, *rows, rule])
+            )
+        box = f"{rule}\n  DB   Deployment  \n{rule}\n  {database}   {name}          \n{rule}\n1 row in set"
+        return "\n".join([box, rule, "  SQL  ", rule, *lines, "  ;  ", rule, "1 row in set", *schemas, ""])
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                made = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(made)
+            threading.Thread(target=self._serve, args=(made,), daemon=True).start()
+
+    def _serve(self, made: Connection) -> None:
+        while True:
+            try:
+                name, arguments = made.recv()
+                hung = self.faults.hung
+                if hung is not None and name in ("call", "insert"):
+                    hung.wait(60)
+                with self._turn:
+                    made.send(self._answer(name, arguments))
+            except (EOFError, OSError, TypeError):
+                return
+
+    def _answer(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+        if self.faults.down:
+            return "error", (1500, "CallProcedure failed--[E112]Not connected to HOST:PORT yet")
+        try:
+            return "ok", getattr(self, name)(*arguments)
+        except ServerError as error:
+            return "error", error.args
+
+
+def _columns(schema: pa.Schema) -> Columns:
+    names = {
+        pa.bool_(): "bool",
+        pa.int16(): "int16",
+        pa.int32(): "int32",
+        pa.int64(): "int64",
+        pa.float32(): "float",
+        pa.float64(): "double",
+        pa.string(): "string",
+        pa.date32(): "date",
+        pa.timestamp("ms"): "timestamp",
+    }
+    return [(field.name, names[field.type]) for field in schema]
+
+
+def _spelled(column: pa.ChunkedArray) -> list[Any]:
+    """Cells as the SDK's getters give them."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    return [str(cell) if isinstance(cell, datetime.date) else cell for cell in column.to_pylist()]
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, scripts: Path | None = None) -> Iterator[Cluster]:
+    """A cluster, at $FAKE_OPENMLDB; with the tables and the deployment of `scripts`."""
+    cluster = Cluster(folder)
+    before = os.environ.get(ADDRESS)
+    os.environ[ADDRESS] = cluster.address
+    try:
+        if scripts is not None:
+            from streaming.cli.deploy_sql import statements
+
+            used = ""
+            for name in ("create_tables.sql", "deploy.sql"):
+                for statement in statements((scripts / name).read_text()):
+                    if statement.upper().startswith("USE "):
+                        used = statement.split()[1]
+                    else:
+                        cluster.execute(used, statement)
+        yield cluster
+    finally:
+        cluster.close()
+        if before is None:
+            del os.environ[ADDRESS]
+        else:
+            os.environ[ADDRESS] = before

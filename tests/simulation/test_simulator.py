@@ -1,0 +1,354 @@
+"""Schedules of faults over the real loop (`simulator`), and that a wrong loop would not get through them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import structlog
+
+from simulation import simulator
+from simulation.simulator import FAULTS, PROCESSES, TRIES_MAX, Violation, simulate
+from streaming.events.decode import Actions, action_columns
+from streaming.loop.poison.detection import KillsProcess
+from streaming.loop.scorer import Batch, Scorer
+from streaming.ops.background import Outcome
+from streaming.state.snapshots import Standing
+from streaming.store.dedup import SeenRequests
+
+SCHEDULES = 160
+MUTANT_SCHEDULES = 80  # within so many a wrong loop must be caught; most are by the first few
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = structlog.get_config()
+    simulator.quiet()
+    yield
+    structlog.configure(**before)
+
+
+def test_whatever_fails_each_event_is_scored_once_in_order_from_the_right_state() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(SCHEDULES):
+        seen.update(simulate(seed).counts)
+    assert seen.keys() >= {*FAULTS, "deadly", "topic made anew", "partition added", "retention"}  # each kind was met
+
+
+def test_without_faults_nothing_is_restarted() -> None:
+    for seed in range(0, 8, 2):
+        world = simulate(seed, faults=False)
+        assert not world.counts
+        assert not [line for line in world.trace if "exits" in line]
+
+
+def test_a_deadly_record_kills_so_often_and_then_no_more() -> None:
+    for seed in range(3, 35, 8):
+        world = simulate(seed, faults=False)
+        assert world.counts.keys() == {"deadly"}
+        # Both processes read the dimension topics, and all the deaths of a process may have been in other company.
+        assert TRIES_MAX <= world.counts["deadly"] <= 2 * PROCESSES * (1 + TRIES_MAX)
+
+
+def test_a_transactional_id_that_the_broker_has_forgotten_costs_one_transaction() -> None:
+    only = {**dict.fromkeys(FAULTS, 0.0), "id forgotten": 0.2}
+    forgotten = 0
+    for seed in (0, 1, 2, 4, 5, 6):
+        world = simulate(seed, faults=only, harm="")
+        assert world.counts.keys() <= {"id forgotten"}
+        assert not [line for line in world.trace if "exits" in line]
+        starts, producers = (sum(line.endswith(end) for line in world.trace) for end in (": starts", ": init"))
+        assert producers == starts + world.counts.get("id forgotten", 0)
+        forgotten += bool(world.counts)
+    assert forgotten >= 3
+
+
+def test_a_seed_names_one_schedule() -> None:
+    first, second, other = simulate(7), simulate(7), simulate(8)
+    assert list(first.trace) == list(second.trace)
+    assert list(first.trace) != list(other.trace)
+
+
+CHANGES = pytest.MonkeyPatch()
+
+
+@pytest.fixture(autouse=True)
+def unchanged() -> Iterator[None]:
+    """No wrong loop is left to the next test: schedules hand on their stores."""
+    yield
+    CHANGES.undo()
+
+
+def change(target: object, name: str, value: object) -> None:
+    """A method of one object replaced, until the test ends."""
+    CHANGES.setattr(target, name, value)
+
+
+def keeps_rows_of_an_aborted_batch(scorer: Scorer) -> None:
+    def undo(batch: Batch) -> None:
+        scorer.in_flight = None
+        scorer.source.rewind(batch.starts)
+        scorer.dimensions.rewind(batch.dimension_starts)
+
+    change(scorer, "undo", undo)
+
+
+def does_not_read_an_aborted_batch_again(scorer: Scorer) -> None:
+    change(scorer.source, "rewind", lambda positions: None)
+
+
+def commits_offsets_before_scores(scorer: Scorer) -> None:
+    commit, publisher = scorer.commit, scorer.publisher
+
+    def early(batch: Batch, scores: Any, group: Any) -> None:
+        if batch.ends:
+            publisher.begin()
+            publisher.offsets(batch.ends, group, scorer.lineages.note)
+            publisher.commit()
+        commit(dataclasses.replace(batch, ends={}), scores, group)
+
+    change(scorer, "commit", early)
+
+
+def commits_scores_before_offsets(scorer: Scorer) -> None:
+    commit, publisher = scorer.commit, scorer.publisher
+
+    def late(batch: Batch, scores: Any, group: Any) -> None:
+        commit(dataclasses.replace(batch, ends={}), scores, group)
+        if batch.ends:
+            publisher.begin()
+            publisher.offsets(batch.ends, group, scorer.lineages.note)
+            publisher.commit()
+
+    change(scorer, "commit", late)
+
+
+def publishes_what_is_not_its_own_any_more(scorer: Scorer) -> None:
+    change(scorer.source, "_settle", lambda: None)
+    change(scorer.source, "_forget", lambda: None)
+
+
+def begins_with_an_empty_state(scorer: Scorer) -> None:
+    change(scorer.source, "replay", lambda: iter(()))
+
+
+def publishes_dead_letters_of_dimensions_though_another_does(scorer: Scorer) -> None:
+    change(scorer, "owns_dimensions", lambda: True)
+
+
+def does_not_ask_what_its_predecessor_published(scorer: Scorer) -> None:
+    change(scorer.dimensions, "ask_committed", lambda: None)
+
+
+def lets_an_event_see_the_later_ones_of_its_batch(scorer: Scorer) -> None:
+    store: Any = scorer.store
+
+    class Hasty:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
+            store.restore(dimensions, actions)
+            return store.request(actions.requests)
+
+    change(scorer, "store", Hasty())
+
+
+def goes_on_when_a_transaction_was_aborted(scorer: Scorer) -> None:
+    change(scorer, "undo", lambda batch: None)
+
+
+def takes_snapshots_that_name_an_earlier_offset(scorer: Scorer) -> None:
+    if scorer.snapshots is None:
+        return
+    turn = scorer.snapshots.turn
+
+    def early(standing: Standing | None) -> None:
+        if standing is not None:
+            before = {place: max(0, offset - 1) for place, offset in standing.actions.items()}
+            standing = dataclasses.replace(standing, actions=before)
+        turn(standing)
+
+    change(scorer.snapshots, "turn", early)
+
+
+def reads_dead_letters_again(scorer: Scorer) -> None:
+    change(scorer.source.refused, "drop", lambda records: records)
+
+
+def forgets_what_it_had_in_hand(scorer: Scorer) -> None:
+    change(scorer.poison, "hold", lambda *_, **__: contextlib.nullcontext())
+
+
+def puts_suspects_aside_untried(scorer: Scorer) -> None:
+    change(scorer.poison, "_killer", lambda record: KillsProcess("features", "suspect"))
+
+
+def drops_deadly_records_without_a_word(scorer: Scorer) -> None:
+    cut = scorer.poison.cut
+    change(scorer.poison, "cut", lambda records, replayed=False: (cut(records, replayed=replayed)[0], []))
+
+
+def gives_up_what_was_read_behind_a_batch(scorer: Scorer) -> None:
+    settle = scorer.settle
+
+    def hasty() -> None:
+        scorer.following = None
+        settle()
+
+    change(scorer.source, "_settle", hasty)
+
+
+def remembers_requests_of_an_aborted_batch(scorer: Scorer) -> None:
+    if (seen := seen_by(scorer)) is not None:
+        change(seen, "rollback", lambda mark: None)
+
+
+def forgets_requests_at_a_restart(scorer: Scorer) -> None:
+    if (seen := seen_by(scorer)) is not None:
+        seen.clear()
+
+
+def counts_repeats_when_it_reads_the_log_again(scorer: Scorer) -> None:
+    if seen_by(scorer) is not None:
+        change(scorer.rebuild, "_insert", lambda events, _: scorer.store.restore({}, action_columns(events)))
+
+
+def stays_paused_when_a_partition_comes_and_goes_again(scorer: Scorer) -> None:
+    make, resume = scorer.rebuild._make, scorer.source.resume
+
+    def not_now() -> None:
+        change(scorer.source, "resume", resume)
+
+    def interrupted(generation: int) -> None:
+        make(generation)
+        if generation != scorer.source.generation:
+            change(scorer.source, "resume", not_now)
+
+    change(scorer.rebuild, "_make", interrupted)
+
+
+def lets_its_own_partitions_wait_while_it_asks_where_new_ones_start(scorer: Scorer) -> None:
+    def at_once(work: Callable[[], None]) -> Outcome:
+        done = Future[None]()
+        work()
+        done.set_result(None)
+        return done
+
+    change(scorer.source, "_start", at_once)
+
+
+def lets_new_partitions_flow_from_their_ends(scorer: Scorer) -> None:
+    change(scorer.source, "_start_of", lambda partition, committed, low, high: high)
+
+
+def begins_at_the_first_record_that_is_left(scorer: Scorer) -> None:
+    change(scorer.lineages, "begin", lambda partition, span: span.low)
+
+
+def does_not_ask_whether_the_topic_is_the_same(scorer: Scorer) -> None:
+    change(scorer.topics, "compare", lambda now: None)
+
+
+def does_not_compare_what_the_group_has_noted(scorer: Scorer) -> None:
+    change(scorer.lineages, "look", lambda waiting: None)
+
+
+def forgets_a_topic_with_its_offsets(scorer: Scorer) -> None:
+    notes = scorer.topics.notes
+    actions = scorer.source.topic
+    change(scorer.topics, "notes", lambda waiting: {p: of for p, of in notes(waiting).items() if p[0] == actions})
+
+
+def publishes_again_what_the_group_has_forgotten(scorer: Scorer) -> None:
+    change(scorer.lineages, "forgotten", lambda held: None)
+
+
+def leaves_repeats_uncommitted(scorer: Scorer) -> None:
+    submit = scorer.submit
+    change(scorer, "submit", lambda batch: submit(batch) if batch and (batch.records or batch.dead) else None)
+
+
+def seen_by(scorer: Scorer) -> SeenRequests | None:
+    store: Any = scorer.store
+    seen: SeenRequests | None = store._seen
+    return seen
+
+
+RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
+    publishes_what_is_not_its_own_any_more: (0, {"rebalance": 0.05}),
+    gives_up_what_was_read_behind_a_batch: (375, {"model slow": 0.5, "rebalance": 0.05, "crash": 0.0, "freeze": 0.0}),
+    takes_snapshots_that_name_an_earlier_offset: (0, {"crash": 0.02, "freeze": 0.0, "rebalance": 0.0}),
+    forgets_requests_at_a_restart: (200, {"crash": 0.03, "freeze": 0.0, "rebalance": 0.0}),
+    stays_paused_when_a_partition_comes_and_goes_again: (
+        180,
+        {
+            **dict.fromkeys(("model slow", "model away", "crash", "freeze", "stop", "lost producer", "hang"), 0.0),
+            "rebalance": 0.04,
+        },
+    ),
+}
+"""Where to begin with a fault that few schedules bring to light, and what makes them more."""
+
+HARMS: dict[Callable[[Scorer], None], str] = {
+    begins_at_the_first_record_that_is_left: "retention",
+    does_not_ask_whether_the_topic_is_the_same: "topic made anew",
+    does_not_compare_what_the_group_has_noted: "partition added",
+    forgets_a_topic_with_its_offsets: "topic made anew",
+    publishes_again_what_the_group_has_forgotten: "group deleted",
+}
+"""What has to be done to the log, so that it shows."""
+
+SNAPSHOTS = {
+    takes_snapshots_that_name_an_earlier_offset,
+    forgets_requests_at_a_restart,
+    publishes_again_what_the_group_has_forgotten,
+}
+"""What only a restart from a snapshot can bring to light."""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        keeps_rows_of_an_aborted_batch,
+        does_not_read_an_aborted_batch_again,
+        commits_offsets_before_scores,
+        commits_scores_before_offsets,
+        publishes_what_is_not_its_own_any_more,
+        begins_with_an_empty_state,
+        publishes_dead_letters_of_dimensions_though_another_does,
+        does_not_ask_what_its_predecessor_published,
+        lets_an_event_see_the_later_ones_of_its_batch,
+        goes_on_when_a_transaction_was_aborted,
+        takes_snapshots_that_name_an_earlier_offset,
+        reads_dead_letters_again,
+        forgets_what_it_had_in_hand,
+        puts_suspects_aside_untried,
+        drops_deadly_records_without_a_word,
+        gives_up_what_was_read_behind_a_batch,
+        remembers_requests_of_an_aborted_batch,
+        forgets_requests_at_a_restart,
+        counts_repeats_when_it_reads_the_log_again,
+        leaves_repeats_uncommitted,
+        stays_paused_when_a_partition_comes_and_goes_again,
+        lets_its_own_partitions_wait_while_it_asks_where_new_ones_start,
+        lets_new_partitions_flow_from_their_ends,
+        begins_at_the_first_record_that_is_left,
+        does_not_ask_whether_the_topic_is_the_same,
+        does_not_compare_what_the_group_has_noted,
+        forgets_a_topic_with_its_offsets,
+        publishes_again_what_the_group_has_forgotten,
+    ],
+)
+def test_the_simulator_catches_a_loop_that(wrong: Callable[[Scorer], None]) -> None:
+    first, rates = RARE.get(wrong, (0, {}))
+    with pytest.raises(Violation, match=r"seed \d+: .*\nagain: ") as caught:
+        for seed in range(first, first + MUTANT_SCHEDULES):
+            simulate(seed, mutate=wrong, faults=rates, snapshots=wrong in SNAPSHOTS or None, harm=HARMS.get(wrong))
+    print(str(caught.value).splitlines()[-2])
