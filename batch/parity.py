@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streaming.errors import BadInput
 from streaming.model.encoder import Encoder
 
-__all__ = ["Difference", "Report", "parity", "read"]
+__all__ = ["Difference", "Report", "compare", "read_rows"]
 
 REQUEST_IDS = ("reqId_1", "reqId", "request_id")
 PROBABILITIES = ("purchase_probability", "probability")
@@ -80,7 +80,7 @@ class Report(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def read(path: Path) -> pa.Table:
+def read_rows(path: Path) -> pa.Table:
     """A parquet file, or all of a folder.
 
     Raises:
@@ -95,7 +95,7 @@ def read(path: Path) -> pa.Table:
     return table
 
 
-def parity(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None) -> Report:
+def compare(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None) -> Report:
     """Compares two tables of the same requests.
 
     Every column that both have is compared (NULL equals NULL, NaN equals NaN, else exactly; probabilities within

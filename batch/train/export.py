@@ -26,12 +26,12 @@ import msgspec
 
 from batch.dataset.folder_hash import digest
 from batch.dataset.read import DatasetError, read_info
-from batch.train.training import Shape, read_shape
+from batch.train.checkpoint import ModelShape, read_shape
 from batch.train.verdict import METRICS, check_better
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, link, made, replacing
 
-__all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest", "write_repository"]
+__all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export_artifact", "read_manifest", "write_repository"]
 
 MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that holds config.pbtxt
 HERE = Path(__file__).resolve().parent
@@ -75,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True):
     metrics: dict[str, Any]
 
 
-def export(
+def export_artifact(
     dataset: Path,
     checkpoint: Path,
     features_sql: Path,
@@ -176,7 +176,7 @@ def _keep_as_version(fresh: Path, version: int) -> None:
         link(file, fresh / "versions" / str(version) / file.relative_to(fresh))
 
 
-def write_repository(repository: Path, checkpoint: Path, shape: Shape, version: int, instances: int = 1) -> None:
+def write_repository(repository: Path, checkpoint: Path, shape: ModelShape, version: int, instances: int = 1) -> None:
     """Writes the model repository that Triton serves: the model `embedding` with one version, made of a checkpoint."""
     model = repository / MODEL_NAME
     served = model / str(version)

@@ -43,7 +43,7 @@ from batch.world.intent import (
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing
 
-__all__ = ["CHUNK_USERS", "World", "generate"]
+__all__ = ["CHUNK_USERS", "World", "generate_world"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -102,7 +102,7 @@ class Actions:
     probability: Floats
 
 
-def generate(out: Path, users: int, seed: int, days: int = 70, *, force: Say | None = None) -> World:
+def generate_world(out: Path, users: int, seed: int, days: int = 70, *, force: Say | None = None) -> World:
     """Writes a world to `out` and returns what it made.
 
     Args:

@@ -1,4 +1,5 @@
-"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain |
+print-script | dlq."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def run(
     """
     from streaming.loop.run import main as run_scorer
 
-    raise typer.Exit(run_scorer(config, workers))
+    run_scorer(config, workers)
 
 
 @app.command()
@@ -133,7 +134,7 @@ def serve(
     from streaming.web.listen import Listen
 
     listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
-    raise typer.Exit(run_server(config, listen))
+    run_server(config, listen)
 
 
 @app.command()
@@ -194,7 +195,7 @@ def apiserver(
     from streaming.web.listen import Listen
 
     listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
-    raise typer.Exit(run_server(config, sql, history, files or (), listen, empty=empty))
+    run_server(config, sql, history, files or (), listen, empty=empty)
 
 
 @app.command()
@@ -226,15 +227,30 @@ def explain(
 ) -> None:
     """Print the plan of a query: windows, joins, indexes, times to live, and what the windows share."""
     from streaming.engine import Engine
-    from streaming.store.sql_scripts import script_text, within
+    from streaming.store.sql_scripts import read_script, within
 
-    made = tables or script.with_name("create_tables.sql")
+    tables_path = tables or script.with_name("create_tables.sql")
     engine = Engine()
-    if tables or made.is_file():
+    if tables or tables_path.is_file():
+        made = read_script(tables_path)
         with within(made):
-            engine.execute(script_text(made))
-    with within(script):
-        print(engine.explain(script_text(script)))
+            engine.execute(made.text)
+    explained = read_script(script)
+    with within(explained):
+        print(engine.explain(explained.text))
+
+
+@app.command()
+def print_script(
+    script: Annotated[Path, typer.Argument(help="A script of the SQL folder, such as sql/deploy.sql.")],
+) -> None:
+    """Print a script whole, the feature query in its place: as OpenMLDB's own command line takes it.
+
+    For example: jd-intent-score print-script sql/deploy.sql | openmldb --role=sql_client …
+    """
+    from streaming.store.sql_scripts import read_script
+
+    print(read_script(script).text, end="")
 
 
 dlq = typer.Typer(

@@ -13,7 +13,7 @@ from streaming.dlq.letters import Filter, find, offsets, places, since
 from streaming.dlq.replay import replay
 from streaming.errors import BadEvent, ConfigError
 from streaming.events.decode import reason_of
-from streaming.ops import log
+from streaming.ops import exits, log
 from streaming.ops.log import place
 
 __all__ = ["STAGES", "filter_of", "list_letters", "replay_letters", "show_letter"]
@@ -123,7 +123,7 @@ def replay_letters(file: Path | None, wanted: Filter, limit: int, *, everything:
         print(f"left to the next replay: {outcome.left}; give the command again")
     if not (outcome.sent or outcome.already or outcome.refused):
         print("no such dead letters")
-    return 1 if outcome.refused else 0
+    return exits.ANSWER_IS_NO if outcome.refused else exits.DONE
 
 
 def _check_topics(config: Config, wanted: Filter) -> None:

@@ -22,7 +22,7 @@ from streaming.doctor import parts as doctor_parts
 from streaming.doctor.findings import Finding, ok, wrong
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ConfigError, ScorerError
-from streaming.ops import log
+from streaming.ops import exits, log
 
 __all__ = ["check_all", "check_file", "main"]
 
@@ -52,11 +52,11 @@ def main(file: Path | None, *, as_json: bool) -> int:
         The exit status: 2 when something is wrong, else 0.
     """
     log.to_stderr()
-    status = 0
+    status = exits.DONE
     for finding in check_file(file):
         print(json.dumps(finding.fields(), ensure_ascii=False) if as_json else finding.line(), flush=True)
         if finding.level == "wrong":
-            status = 2
+            status = exits.MISTAKE
     return status
 
 

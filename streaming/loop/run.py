@@ -35,7 +35,7 @@ from streaming.loop.scorer import Scorer
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Model
-from streaming.ops import exits, log
+from streaming.ops import log
 from streaming.ops.exits import exit_status
 from streaming.ops.health import Health, HttpServer
 from streaming.ops.metrics import Metrics
@@ -53,28 +53,22 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger("streaming.loop.run")
 
 
-def main(file: Path | None, workers: int | None = None) -> int:
-    """The command: reads the configuration, runs, and says in one line why it ended.
+def main(file: Path | None, workers: int | None = None) -> None:
+    """The command: reads the configuration, and runs until it is told to stop.
 
     Args:
+        file: the configuration; none: defaults and the environment.
         workers: processes under a supervisor; default: `workers.count` of the configuration. 0: this one alone.
-
-    Returns:
-        The exit status, see `streaming.ops.exits`.
     """
-    try:
-        config = load(file)
-        log.configure(config.log)
-        count = config.workers.count if workers is None else workers
-        if count and "JD_INTENT_WORKER" not in os.environ:
-            supervise(config, file, count)
-        else:
-            stop = threading.Event()
-            _stop_on_signals(stop)
-            run(config, stop)
-    except Exception as error:
-        return exits.ended(exits.SCORE, error)
-    return 0
+    config = load(file)
+    log.configure(config.log)
+    count = config.workers.count if workers is None else workers
+    if count and "JD_INTENT_WORKER" not in os.environ:
+        supervise(config, file, count)
+    else:
+        stop = threading.Event()
+        _stop_on_signals(stop)
+        run(config, stop)
 
 
 def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lambda _: None) -> None:

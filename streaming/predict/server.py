@@ -50,7 +50,7 @@ from streaming.kafka.rights import of_serve
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Model
-from streaming.ops import exits, log
+from streaming.ops import log
 from streaming.predict.request_model import request_model, type_name
 from streaming.predict.state_replica import Direct, Follower, State
 from streaming.store.feature_store import open_store
@@ -328,19 +328,16 @@ class Measured:
             self._metrics.seconds.observe(time.perf_counter() - start)
 
 
-def main(file: Path | None, listen: Listen) -> int:
-    """The command: reads the configuration, serves, and says in one line why it ended.
+def main(file: Path | None, listen: Listen) -> None:
+    """The command: reads the configuration, and serves until it is told to stop.
 
-    Returns:
-        The exit status, see `streaming.ops.exits`.
+    Args:
+        file: the configuration; none: defaults and the environment.
+        listen: where, to whom, and with which certificate.
     """
-    try:
-        config = load(file)
-        log.configure(config.log)
-        run(config, listen)
-    except Exception as error:
-        return exits.ended(exits.SCORE, error)
-    return 0
+    config = load(file)
+    log.configure(config.log)
+    run(config, listen)
 
 
 def run(config: Config, listen: Listen) -> None:

@@ -9,6 +9,7 @@ from places import SQL
 
 from streaming.engine import Engine
 from streaming.engine.deployment.answer_shape import Read
+from streaming.store.sql_scripts import read_script
 
 TABLES = (
     "CREATE TABLE t(id string, k string, j int, ts timestamp, v double); CREATE TABLE u(k string, ts timestamp, w int);"
@@ -18,7 +19,7 @@ TABLES = (
 def test_the_tutorials_deployment(golden: Path) -> None:
     engine = Engine()
     engine.execute((SQL / "create_tables.sql").read_text())
-    engine.execute((SQL / "deploy.sql").read_text())
+    engine.execute(read_script(SQL / "deploy.sql").text)
     shape = engine.shape("demo")
     assert shape.main == "flattenRequest"
     assert {(read.table, *read.columns): read.request for read in shape.reads} == {

@@ -625,11 +625,11 @@ def running_cluster(folder: Path, scripts: Path | None = None) -> Iterator[Clust
     os.environ[ADDRESS] = cluster.address
     try:
         if scripts is not None:
-            from streaming.cli.deploy_sql import statements
+            from streaming.store.sql_scripts import read_script, statement_texts
 
             used = ""
             for name in ("create_tables.sql", "deploy.sql"):
-                for statement in statements((scripts / name).read_text()):
+                for statement in statement_texts(read_script(scripts / name).text):
                     if statement.upper().startswith("USE "):
                         used = statement.split()[1]
                     else:

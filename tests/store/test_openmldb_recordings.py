@@ -20,11 +20,12 @@ import pytest
 from places import REPOSITORY, SQL
 from rigs.fake_openmldb import ServerError, connection, fake_native
 
-from streaming.cli.deploy_sql import same_sql, shown_sql, table_columns, tokens
+from streaming.cli.deploy_sql import normal_words, same_sql, shown_sql, table_columns
 from streaming.engine import Engine
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
 from streaming.store.openmldb.sdk_process import Failed, Options, RowRefused, Sdk, Session
+from streaming.store.sql_scripts import read_script
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDK's own imports
 
@@ -366,14 +367,14 @@ def test_deployments_and_tables_are_read_from_what_the_server_shows(recordings: 
 def test_the_tutorials_deployment_is_recognised_in_the_servers_spelling() -> None:
     """The file is what OpenMLDB 0.9.2's own parser and formatter make of the DEPLOY in sql/deploy.sql."""
     shown = (REPOSITORY / "tests" / "demo_deployment_shown.sql").read_text()
-    script = (SQL / "deploy.sql").read_text()
+    script = read_script(SQL / "deploy.sql").text
     mine = script[script.index("DEPLOY demo") :]
     assert same_sql(mine, shown) is None
     changed = shown.replace("top1_ratio(pair_id)", "top1_ratio(sku_id)", 1)
     assert "sku_id" in (same_sql(mine, changed) or "")
     assert same_sql(mine, shown.replace("ROWS_BIAS = 'inf'", "ROWS_BIAS = '0'")) == "ROWS_BIAS is 0, not inf"
     assert "it ends with" in (same_sql(mine, shown + " limit 5") or "")
-    assert tokens('SELECT !a AS `b`, "x" -- no\nFROM t') == ["select", "not", "a", "b", ",", "'x'", "from", "t"]
+    assert normal_words('SELECT !a AS `b`, "x" -- no\nFROM t') == ["select", "not", "a", "b", ",", "'x'", "from", "t"]
 
 
 def test_a_float_is_sent_as_the_float32_that_it_is(session: Session, replay: Replay) -> None:

@@ -33,7 +33,7 @@ from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.events.decode import Action, Actions, Record
 from streaming.store.micro_batches import ANY, Access, Places, cut, levels
 from streaming.store.openmldb.columns import differences, milliseconds
-from streaming.store.sql_scripts import script_text, within
+from streaming.store.sql_scripts import read_script, within
 
 __all__ = ["WAVE_ROWS_MAX", "ClusterStore", "Transport", "times_checked"]
 
@@ -298,11 +298,11 @@ def _planned(settings: Store) -> Engine:
     """The scripts, planned by the embedded engine: it knows the deployment's columns, keys and times from its text."""
     engine = Engine()
     for name in ("create_tables.sql", "deploy.sql"):
-        path = Path(settings.sql) / name
-        with within(path):
-            engine.execute(script_text(path, "store.sql"))
+        script = read_script(Path(settings.sql) / name, "store.sql")
+        with within(script):
+            engine.execute(script.text)
     try:
         engine.schema(settings.deployment)
     except KeyError as error:
-        raise ConfigError(f"store.deployment: {path} does not deploy {settings.deployment!r}") from error
+        raise ConfigError(f"store.deployment: {script.path} does not deploy {settings.deployment!r}") from error
     return engine
