@@ -202,8 +202,8 @@ class EmbeddedStore:
     """The embedded engine as a `FeatureStore`.
 
     Args:
-        settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql with features.sql, and load_online.sql;
-            paths in the scripts that begin with `history_prefix` are read from `history`.
+        settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql with features.sql, and
+            load_online.sql; paths in the scripts that begin with `history_prefix` are read from `history`.
         horizon_ms: of `dedup`; 0: what repeats a request is a request of its own.
     """
 

@@ -89,6 +89,7 @@ def test_the_tutorial_s_steps_follow_each_other() -> None:
         "jd-intent-batch prepare",
         "jd-intent-batch train",
         "jd-intent-batch evaluate",
+        "jd-intent-score print-script",
         "jd-intent-batch export",
         "deploy.triton.server",
         "jd-intent-score serve",
