@@ -31,8 +31,8 @@ from rich.markup import escape
 from batch.replay import Replay, cut_history, period, streamed_folder
 from batch.train.verdict import judge, read_evaluated
 from deploy.demo.cluster import DemoCluster
-from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, WINDOW, Shop, Subscriber, TrafficError
-from deploy.demo.verdict import Stream, compare, faults, summarise
+from deploy.demo.comparison import Stream, compare, faults, summarise
+from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, WINDOW, EventSender, ScoreSubscriber, TrafficError
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker
 from deploy.process import Process, ProcessFailed, free_ports
@@ -211,16 +211,17 @@ def stream(broker: Broker, replay: Replay, scorer: Process) -> Stream:
         if not scorer.running():
             raise ProcessFailed(f"the scorer exited with {scorer.popen.returncode}: {scorer.tail()}")
 
-    shop, subscriber = Shop(broker.bootstrap, check), Subscriber(broker.bootstrap)
+    sender, subscriber = EventSender(broker.bootstrap, check), ScoreSubscriber(broker.bootstrap)
     flooded = int(len(replay.actions) * (1 - PACED_SHARE))
     middle = replay.actions[flooded // 2]
-    seconds = shop.replay(replay.actions[: flooded // 2], subscriber, WINDOW)
-    shop.send_poison(middle.key, middle.time)
-    seconds += shop.replay(replay.actions[flooded // 2 : flooded], subscriber, WINDOW)
-    shop.replay(replay.actions[flooded:], subscriber, WINDOW, PACED_PER_S)
+    seconds = sender.replay(replay.actions[: flooded // 2], subscriber, WINDOW)
+    sender.send_poison(middle.key, middle.time)
+    seconds += sender.replay(replay.actions[flooded // 2 : flooded], subscriber, WINDOW)
+    sender.replay(replay.actions[flooded:], subscriber, WINDOW, PACED_PER_S)
     time.sleep(0.5)  # anything published twice would show now
     subscriber.close()
-    return Stream(replay, shop.sent, subscriber, seconds, flooded)  # the shop closes: it must not miss the broker later
+    # the sender closes here: it must not miss the broker later
+    return Stream(replay, sender.sent, subscriber, seconds, flooded)
 
 
 def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Table:
@@ -293,7 +294,7 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         kept = cut_history(data, work / "history", split["test_from"])
         console.print(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
         replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
-        Shop(broker.bootstrap).send(replay.dimensions)
+        EventSender(broker.bootstrap).send(replay.dimensions)
         if not replay.actions:
             raise Failed("the test period has no action to stream")
         console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
@@ -316,18 +317,18 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
     with step("8 The test period through user-actions"):
         result = stream(broker, replay, scorer)
     with step("9 Verdict: streamed beside offline"):
-        verdict = compare(result.subscriber.scores, offline_predictions(options, data, replay))
+        comparison = compare(result.subscriber.scores, offline_predictions(options, data, replay))
     summarise(
         console,
         result,
-        verdict,
+        comparison,
         {
             "model": f"version {manifest['model_version']} in {work / 'artifact'}",
             "features, dataset": f"{work / 'features'}, {work / 'dataset'}",
             "logs": f"{scorer.log}, {work / 'kafka' / 'kafka.log'}, {work / 'triton'}",
         },
     )
-    if found := faults(result, verdict):
+    if found := faults(result, comparison):
         raise Failed("; ".join(found))
     if options.keep:
         wait_for_user(broker, config, http_port, replay, stack)

@@ -93,7 +93,7 @@ def test_the_projects_scripts_are_read_and_a_missing_action_table_has_no_files(w
         ((CREATE, SELECT.replace("/root/project/out/1", "/elsewhere")), r"features go INTO OUTFILE .* at 1:30"),
         ((CREATE, SELECT.replace("mode='overwrite'", "mode='append'")), r"OPTIONS\(format='parquet', mode='overwr"),
         ((CREATE, SELECT, SELECT), r"2 SELECT … INTO OUTFILE in them, it must be one"),
-        ((CREATE, "\n\nCREATE TABLE u(a blob);"), r"1\.sql: .* at 3:16"),
+        ((CREATE, "\n\nCREATE TABLE u(a blob);"), r"1\.sql: .* at 3:18"),
     ],
 )
 def test_what_spark_cannot_do_is_refused_with_its_place(data: Path, scripts: tuple[str, ...], message: str) -> None:

@@ -72,7 +72,7 @@ def hung(*_: object) -> None:
 def outcome(program: str, words: list[str]) -> tuple[object, str]:
     """Exit status and output of a command; a traceback is a part of the output."""
     module = MODULES[program]
-    app = importlib.import_module(f"{module}.__main__").app
+    app = importlib.import_module(f"{module}.cli.commands").app
     out = io.StringIO()
     status: object = 0
     sys.argv = [program, *words]
