@@ -21,7 +21,7 @@ from typing import TypeVar
 import structlog
 
 from streaming.config import Config, load, masked
-from streaming.errors import ArtifactMismatch, ModelUnavailable, Stopped, StoreUnavailable
+from streaming.errors import ModelUnavailable, Stopped, StoreUnavailable
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
 from streaming.kafka.producer import Publisher
@@ -34,6 +34,7 @@ from streaming.loop.poison.detection import open_poison
 from streaming.loop.scorer import Scorer
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
+from streaming.model.served_encoder import refuse_other_encoder
 from streaming.model.triton import Model
 from streaming.ops import log
 from streaming.ops.exits import exit_status
@@ -209,11 +210,8 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
         stop.wait(MODEL_POLL_S * random.uniform(0.5, 1.5))
     else:
         raise Stopped("while the model was waited for")
-    if digest != encoder.digest:
-        raise ArtifactMismatch(
-            f"model {config.model.name!r} at {config.model.url} was trained with encoder {digest}, "
-            f"{Path(config.model.artifact) / 'encoder'} is {encoder.digest}"
-        )
+    served, ours = f"model {config.model.name!r} at {config.model.url}", f"{Path(config.model.artifact) / 'encoder'} is"
+    refuse_other_encoder(digest, encoder.digest, served, ours)
     health.ready("model")
 
 

@@ -49,6 +49,7 @@ from streaming.kafka.reader import check_topics
 from streaming.kafka.rights import of_serve
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
+from streaming.model.served_encoder import EncoderCheck
 from streaming.model.triton import Model
 from streaming.ops import log
 from streaming.predict.request_model import request_model, type_name
@@ -66,7 +67,6 @@ __all__ = ["BODY_BYTES_MAX", "PredictMetrics", "Predictor", "create_app", "main"
 BODY_BYTES_MAX = 65_536
 LIMITS = Limits()
 RETRY_AFTER_S = 1
-CHECK_S = 5.0  # how often Triton is asked, under load, whether its model still belongs to our encoder
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 EXAMPLE: dict[str, Any] = {
@@ -149,7 +149,8 @@ class Predictor:
     def __init__(self, follower: State, encoder: Encoder, model: Model, name: str) -> None:
         self.follower, self.encoder, self.model, self.name = follower, encoder, model, name
         self._encoding = threading.Lock()  # an encoder has caches: one thread at a time
-        self._checked = ("", 0.0)  # the version whose encoder was asked for, and when
+        ours, remedy = "this server has", ": restart it with the artifact of that model"
+        self._encoder_check = EncoderCheck(model.encoder_digest, encoder.digest, f"Triton's {name}", ours, remedy)
 
     def predict(self, row: dict[str, Any], *, ids: bool) -> Prediction:
         """Answers one row.
@@ -165,9 +166,9 @@ class Predictor:
         try:
             scores = self.model.score(encoded)
         except Unavailable:
-            self._checked = ("", 0.0)  # another model may come back under the same version
+            self._encoder_check.forget()
             raise
-        self._check(scores.version)
+        self._encoder_check.check(scores.version)
         prediction = Prediction(
             features={name: _json_value(column) for name, column in zip(features.column_names, features, strict=True)},
             probability=float(scores.probabilities[0]),
@@ -187,18 +188,6 @@ class Predictor:
         if not self.model.ready():
             missing["model"] = f"Triton does not serve {self.name}"
         return missing
-
-    def _check(self, version: str) -> None:
-        checked, at = self._checked
-        if version == checked and time.monotonic() - at < CHECK_S:
-            return
-        digest = self.model.encoder_digest()
-        if digest != self.encoder.digest:
-            raise ArtifactMismatch(
-                f"Triton's {self.name} version {version} was trained with encoder {digest}, this server has "
-                f"{self.encoder.digest}: restart it with the artifact of that model"
-            )
-        self._checked = (version, time.monotonic())
 
 
 def create_app(
