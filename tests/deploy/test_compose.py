@@ -319,7 +319,7 @@ def test_images_are_built_from_files_that_exist(compose: dict[str, Any], name: s
 def metric_names() -> set[str]:
     """The names that scorer and predict server expose, a histogram's with their suffixes."""
     from streaming.ops.workers import Supervisor
-    from streaming.predict.server import PredictMetrics
+    from streaming.predict.application import PredictMetrics
 
     supervisor = Supervisor(Config(), None, 0, REPOSITORY)
     names = set()

@@ -82,7 +82,7 @@ SCORER: list[tuple[str, str, str]] = [
     (SCORE, "predict --file {}/row.parquet --url http://127.0.0.1:9", "row.parquet"),
     (SCORE, "sql {}/sql/create_tables.sql", "sql/create_tables.sql"),
     (SCORE, "explain {}/sql/features.sql", "sql/features.sql"),
-    (SCORE, "print-script {}/sql/deploy.sql", "sql/deploy.sql sql/features.sql"),
+    (SCORE, "print-script {}/sql/deploy.sql", "sql/features.sql"),
     (SCORE, "explain {}/sql/features.sql --tables {}/sql/create_tables.sql", "sql/create_tables.sql"),
     (SCORE, "dlq list --config {}/scorer.toml", "scorer.toml"),
     (SCORE, "dlq show a[0]@1 --config {}/scorer.toml", "scorer.toml"),

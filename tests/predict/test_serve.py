@@ -36,9 +36,10 @@ from streaming.model.encoder import Encoder
 from streaming.model.triton import Scores
 from streaming.predict import client as predict
 from streaming.predict import server as serve
+from streaming.predict.application import BODY_BYTES_MAX, EXAMPLE, create_app
 from streaming.predict.client import PredictFailed
+from streaming.predict.predictor import Predictor
 from streaming.predict.request_model import request_model
-from streaming.predict.server import BODY_BYTES_MAX, EXAMPLE, Predictor, create_app
 from streaming.predict.state_replica import Follower
 from streaming.store.feature_store import EmbeddedStore
 from streaming.web.access import Rules
