@@ -4,7 +4,7 @@ Only the router, which talks to servers, is replaced. Above it runs the SDK's ow
 row is built by the SDK's own compiled builder: it measures strings in bytes, refuses what overflows, and fails in
 `Build` when it was told another size.
 
-    Replay    answers from the recordings of a real cluster (golden/sdk_recordings.json)
+    Replay    answers from the recordings of a real cluster (tests/cases/sdk_recordings.json)
     Cluster   answers from the embedded engine, in the test's process: it outlives the SDK's process, and can be hung,
               taken down, or made to forget rows as a cluster does while a tablet is away
 """

@@ -12,12 +12,11 @@ import json
 import math
 import re
 import struct
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from places import REPOSITORY, SQL
+from places import CASES, REPOSITORY, SQL
 from rigs.fake_openmldb import ServerError, connection, fake_native
 
 from streaming.cli.deploy_sql import normal_words, same_sql, shown_sql, table_columns
@@ -131,8 +130,8 @@ def options(password: str = "") -> Options:
 
 
 @pytest.fixture(scope="module")
-def recordings(golden: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((golden / "sdk_recordings.json").read_text())
+def recordings() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((CASES / "sdk_recordings.json").read_text())
     return found
 
 
