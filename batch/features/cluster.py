@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch.features.cluster_jobs import Cluster, Job, run
-from batch.features.cluster_paths import Place, place_of, quoted
+from batch.features.cluster_jobs import Cluster, ClusterJob, run_job
+from batch.features.cluster_paths import ClusterPath, cluster_path, quoted
 from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData
 from batch.features.extract import counted
-from batch.features.inputs import check, script_files
+from batch.features.inputs import check_data, script_files
 from streaming.engine.sql import syntax as s
 from streaming.engine.sql.parse import parse, statement_text
 from streaming.engine.sql.tokens import Token, tokens_of
@@ -69,17 +69,17 @@ def extract_on_cluster(
         timeout_s: for each job.
 
     Raises:
-        BadData: see `batch.features.inputs.check`, where `data` is a folder here, too.
+        BadData: see `batch.features.inputs.check_data`, where `data` is a folder here, too.
         BadInput: a path is relative, or cannot stand in SQL.
         ConfigError: a script's path is not in the folder that `data` or `out` stands for.
         OutputRefused: `out` holds something else, as far as it is seen here, or touches an input; `force`, and it is
             not seen.
-        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run`.
+        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run_job`.
     """
     started = time.monotonic()
-    source, target = place_of(data), place_of(out)
+    source, target = cluster_path(data), cluster_path(out)
     if (folder := source.here) and folder.is_dir():
-        check(folder, sql)
+        check_data(folder, sql)
     scripts = [read_script(sql / name) for name in SCRIPTS]
     told = _refuse_output(data, out, scripts, force)
     for script in scripts:
@@ -107,7 +107,7 @@ def extract_on_cluster(
 
 def _refuse_output(data: str, out: str, scripts: Sequence[Script], force: Say | None) -> set[str]:
     """By name in any case, and by the files where they are seen; what `force` was told will go."""
-    source, target = place_of(data), place_of(out)
+    source, target = cluster_path(data), cluster_path(out)
     if source.touches(target):
         raise OutputRefused(
             f"{out} is, holds or lies within an input, {data}, by its path (hosts and schemes do not count): results "
@@ -151,9 +151,9 @@ def load_online_tables(
 
     Raises:
         BadData: a table has rows.
-        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run`.
+        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run_job`.
     """
-    script, source = read_script(sql / "load_online.sql"), place_of(data)
+    script, source = read_script(sql / "load_online.sql"), cluster_path(data)
     _refuse_script(script, data, None)
     with within(script):
         tables = [statement.table[-1] for statement in parse(script.text) if isinstance(statement, s.LoadData)]
@@ -176,7 +176,7 @@ class _Following(NamedTuple):
     overwrite: Callable[[], bool]
 
 
-def _run(cluster: Cluster, script: Script, data: str, out: str | None, following: _Following) -> list[Job]:
+def _run(cluster: Cluster, script: Script, data: str, out: str | None, following: _Following) -> list[ClusterJob]:
     """Runs a script, one statement after the other; its jobs."""
     jobs = []
     cluster.execute("SET @@sync_job=false")
@@ -190,13 +190,13 @@ def _run(cluster: Cluster, script: Script, data: str, out: str | None, following
             following.say(f"{script.path.name}: {statement.table[-1] if isinstance(statement, s.LoadData) else out}")
             overwrite = isinstance(statement, s.Outfile) and following.overwrite()
             text = _rewritten(script, statement, data, out, overwrite=overwrite)
-            jobs.append(run(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
+            jobs.append(run_job(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
         else:
             cluster.execute(text)
     return jobs
 
 
-def _without(source: Place, action: bool) -> tuple[str, ...]:
+def _without(source: ClusterPath, action: bool) -> tuple[str, ...]:
     """The optional tables that the data lacks: OpenMLDB takes a table that was never loaded for an empty one."""
     folder = source.here
     there = (folder / "action").is_dir() if folder is not None and folder.is_dir() else action
@@ -219,7 +219,7 @@ def _rewritten(
     load = isinstance(statement, s.LoadData)
     words, prefix, place = (("data", "infile"), DATA_PREFIX, data) if load else (("into", "outfile"), OUT_PREFIX, out)
     at = next(i for i in range(2, len(tokens)) if tuple(token.lower for token in tokens[i - 2 : i]) == words)
-    path = place_of(statement.path)
+    path = cluster_path(statement.path)
     if place is None or not (path.local and (path.path == prefix or path.path.startswith(prefix + "/"))):
         option = "--data" if load else "--out"
         raise ConfigError(

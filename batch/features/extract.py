@@ -17,7 +17,7 @@ import msgspec
 import pyarrow.parquet as pq
 
 from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, parquet_files
-from batch.features.inputs import check, script_files, sources, write_no_rows
+from batch.features.inputs import check_data, loaded_tables, script_files, write_no_rows
 from streaming.engine import Engine
 from streaming.files.output_folder import Say, replacing
 from streaming.store.sql_scripts import read_script, within
@@ -48,12 +48,12 @@ def extract_features(data: Path, out: Path, sql: Path = SQL_FOLDER, *, force: Sa
     """
     started = time.monotonic()
     scripts = [read_script(sql / name) for name in SCRIPTS]
-    rows = check(data, sql)
+    rows = check_data(data, sql)
     checked = time.monotonic()
     inputs = [data, *script_files(scripts)]
     with replacing(out, "features", inputs=inputs, force=force) as fresh, tempfile.TemporaryDirectory() as staging:
         paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(fresh)}
-        for source in sources(sql, data):
+        for source in loaded_tables(sql, data):
             if source.folder not in rows:  # an optional table: the scripts run unchanged where a dataset has none
                 write_no_rows(source, Path(staging) / source.folder)
                 paths[f"{DATA_PREFIX}/{source.folder}"] = f"{staging}/{source.folder}"

@@ -19,7 +19,7 @@ from streaming.engine.types import ARROW
 from streaming.files.tables import BadFile, Options, load_options, ordered, read, write_csv
 from streaming.store.sql_scripts import Script, read_script, within
 
-__all__ = ["OPTIONAL", "Source", "check", "folder_of", "script_files", "sources", "write_no_rows"]
+__all__ = ["OPTIONAL", "LoadedTable", "check_data", "folder_of", "loaded_tables", "script_files", "write_no_rows"]
 
 OPTIONAL = {"action"}
 # Columns that order a window: without a valid time a row cannot take part.
@@ -27,7 +27,7 @@ ORDERING = {"flattenRequest_clean": "eventTime", "bo_action": "ingestionTime", "
 
 
 @dataclass(frozen=True)
-class Source:
+class LoadedTable:
     """A LOAD DATA of the scripts.
 
     Attributes:
@@ -42,7 +42,7 @@ class Source:
     options: Options
 
 
-def check(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
+def check_data(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
     """Reads every file of a data folder as LOAD DATA will; returns the rows per folder of a table.
 
     Args:
@@ -57,7 +57,7 @@ def check(data: Path, sql: Path = SQL_FOLDER) -> dict[str, int]:
         raise BadData(f"{data}: there is no such folder")
     rows: dict[str, int] = {}
     try:
-        for source in sources(sql, data):
+        for source in loaded_tables(sql, data):
             folder = data / source.folder
             if source.folder in OPTIONAL and not folder.exists():
                 continue
@@ -82,7 +82,7 @@ def script_files(scripts: Iterable[Script]) -> list[Path]:
     return list(dict.fromkeys(path for script in scripts for path in script.files))
 
 
-def sources(sql: Path, data: Path) -> list[Source]:
+def loaded_tables(sql: Path, data: Path) -> list[LoadedTable]:
     """What `load_offline.sql` of the folder `sql` loads into the tables of its `create_tables.sql`, in its order.
 
     Raises:
@@ -110,7 +110,7 @@ def sources(sql: Path, data: Path) -> list[Source]:
             except BadFile as error:
                 raise BadFile(f"{load.path}: LOAD DATA INTO TABLE {table}: {error}") from None
             path = resolve(statement.path, {DATA_PREFIX: str(data)})
-            found.append(Source(table, folder_of(statement.path), path, schemas[table], options))
+            found.append(LoadedTable(table, folder_of(statement.path), path, schemas[table], options))
     return found
 
 
@@ -119,7 +119,7 @@ def folder_of(path: str) -> str:
     return path.removeprefix("file://").removeprefix(DATA_PREFIX).strip("/").split("/")[0]
 
 
-def write_no_rows(source: Source, folder: Path) -> None:
+def write_no_rows(source: LoadedTable, folder: Path) -> None:
     """A file without rows in `folder`, which then stands for the source's, where a dataset has none."""
     folder.mkdir()
     file = folder / f"none.{source.options.format}"

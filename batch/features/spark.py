@@ -3,8 +3,8 @@
     jd-intent-batch extract --engine spark --data DIR --out DIR [--master local[2]]
 
 runs the scripts that the embedded engine runs. Spark lives in an environment of its own (`make spark-environment`), in
-a process of its own: this side reads the scripts, writes down what to do (`Job`), and turns the files that come back
-into the features' Arrow types; `spark_job.py` does it. docs/engines.md says where Spark's answers differ.
+a process of its own: this side reads the scripts, writes down what to do (`SparkJob`), and turns the files that come
+back into the features' Arrow types; `spark_job.py` does it. docs/engines.md says where Spark's answers differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, parquet_files
 from batch.features.extract import Extracted
-from batch.features.inputs import OPTIONAL, check, folder_of, script_files
+from batch.features.inputs import OPTIONAL, check_data, folder_of, script_files
 from batch.features.spark_files import for_spark
 from streaming.engine import UnsupportedSQL
 from streaming.engine.errors import point
@@ -42,7 +42,7 @@ from streaming.files.tables import BadFile, Options, files_of, is_there, load_op
 from streaming.store.openmldb.columns import schema_of
 from streaming.store.sql_scripts import Script, read_script, statement_tokens, within
 
-__all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract_on_spark", "read_scripts"]
+__all__ = ["MASTER", "SparkFailed", "SparkJob", "SparkTable", "extract_on_spark", "read_scripts"]
 
 MASTER = "local[2]"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ class SparkFailed(ScorerError):
     """Spark is not there, refused the query or died; the message says which and what to do."""
 
 
-class Table(msgspec.Struct):
+class SparkTable(msgspec.Struct):
     """A table of the job: its columns with their SQL types, and the files of its rows, in order.
 
     `files` are paths, laid out as `options` say; in the job of the other process they are URIs of parquet files.
@@ -70,10 +70,10 @@ class Table(msgspec.Struct):
     options: Options = Options("parquet")
 
 
-class Job(msgspec.Struct):
+class SparkJob(msgspec.Struct):
     """All that the Spark side has to know; it stands in a file between the two processes."""
 
-    tables: list[Table]
+    tables: list[SparkTable]
     database: str
     query: str
     out: str  # a folder for Spark's files, which must not exist
@@ -106,7 +106,7 @@ def extract_on_spark(
     started = time.monotonic()
     scripts = [read_script(sql / name) for name in SCRIPTS]
     python, jar = _environment()
-    rows = check(data, sql)
+    rows = check_data(data, sql)
     tables, database, query = read_scripts(scripts, data, {"action"} - rows.keys())
     checked = time.monotonic()
     inputs = [data, *script_files(scripts)]
@@ -119,7 +119,7 @@ def extract_on_spark(
             "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={work}",
             **(conf or {}),
         }
-        _run(python, Job(tables, database, query, staging.as_uri(), master, options), work, lock)
+        _run(python, SparkJob(tables, database, query, staging.as_uri(), master, options), work, lock)
         features, columns = 0, 0
         for number, file in enumerate(parquet_files(staging)):
             written = _as_features(file, fresh / f"part-{number:05d}.parquet")
@@ -134,7 +134,7 @@ def extract_on_spark(
 # -- scripts ---------------------------------------------------------------------------------------------------------
 
 
-def read_scripts(scripts: Sequence[Script], data: Path, absent: set[str]) -> tuple[list[Table], str, str]:
+def read_scripts(scripts: Sequence[Script], data: Path, absent: set[str]) -> tuple[list[SparkTable], str, str]:
     """The tables with their files, the database in use and the query of the scripts, which run in their order.
 
     The text of the query is not looked at: OpenMLDB's dialect is larger than the embedded engine's.
@@ -148,7 +148,7 @@ def read_scripts(scripts: Sequence[Script], data: Path, absent: set[str]) -> tup
         UnsupportedSQL: a statement that has no meaning here, a table that was not made, not just one query.
         BadData: LOAD DATA names no file.
     """
-    tables: dict[tuple[str, str], Table] = {}
+    tables: dict[tuple[str, str], SparkTable] = {}
     database, queries = "", []
     for script in scripts:
         with within(script):
@@ -164,7 +164,7 @@ def read_scripts(scripts: Sequence[Script], data: Path, absent: set[str]) -> tup
 
 
 def _defined(
-    script: str, at: int, tables: dict[tuple[str, str], Table], database: str, data: Path, absent: set[str]
+    script: str, at: int, tables: dict[tuple[str, str], SparkTable], database: str, data: Path, absent: set[str]
 ) -> str:
     """Puts what the statement at offset `at` makes or loads into `tables`; returns the database in use after it."""
     statement = _parse_one(script, at)
@@ -173,7 +173,7 @@ def _defined(
     if isinstance(statement, s.CreateTable):
         place = _place(statement.name, database)
         columns = {column.name: str(column.type) for column in statement.columns}
-        tables.setdefault(place, Table(*place, columns))
+        tables.setdefault(place, SparkTable(*place, columns))
     elif isinstance(statement, s.LoadData):
         place = _place(statement.table, database)
         if place not in tables:
@@ -221,11 +221,11 @@ def _files(load: s.LoadData, data: Path, absent: set[str]) -> tuple[list[str], O
         raise BadData(str(error)) from None
 
 
-def _handed_over(table: Table, copies: Path) -> Table:
+def _handed_over(table: SparkTable, copies: Path) -> SparkTable:
     """The table with URIs of files in which Spark reads what we do."""
     schema = schema_of([*table.columns.items()])
     files = for_spark([Path(file) for file in table.files], schema, table.options, copies / table.name)
-    return Table(table.database, table.name, table.columns, [file.as_uri() for file in files])
+    return SparkTable(table.database, table.name, table.columns, [file.as_uri() for file in files])
 
 
 # -- the other process -----------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def _work_folder() -> Iterator[tuple[Path, int]]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _run(python: Path, job: Job, work: Path, lock: int) -> None:
+def _run(python: Path, job: SparkJob, work: Path, lock: int) -> None:
     """Runs the job in Spark's environment, in a process group that ends with this call, however it ends."""
     plan, log = work / "job.json", work / "spark.log"
     plan.write_bytes(msgspec.json.encode(job))

@@ -31,7 +31,7 @@ from batch.train.verdict import METRICS, check_better
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, link, made, replacing
 
-__all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export_artifact", "read_manifest", "write_repository"]
+__all__ = ["MODEL_NAME", "ArtifactManifest", "ExportOptions", "export_artifact", "read_manifest", "write_repository"]
 
 MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that holds config.pbtxt
 HERE = Path(__file__).resolve().parent
@@ -62,7 +62,7 @@ class ExportOptions:
             raise BadInput(f"instances must be 1 or more, not {self.instances}")
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class ArtifactManifest(msgspec.Struct, frozen=True):
     """`manifest.json`: what belongs together. Hashes are `sha256:…`; `metrics` is evaluation's `metrics.json`."""
 
     model_version: int
@@ -84,7 +84,7 @@ def export_artifact(
     *,
     evaluation: Path | None = None,
     force: Say | None = None,
-) -> Manifest:
+) -> ArtifactManifest:
     """Writes the artifact folder, or a new version into one that is there: all of it changes in one step.
 
     Args:
@@ -113,7 +113,7 @@ def export_artifact(
     evaluated = check_better(evaluation or checkpoint, weights, accept_weak=options.accept_weak_model)
     inputs = [dataset, checkpoint, features_sql, (evaluation or checkpoint) / METRICS]
     with replacing(artifact, "artifact", inputs=inputs, force=force) as folder:
-        manifest = Manifest(
+        manifest = ArtifactManifest(
             model_version=_version(artifact, options.model_version),
             sql_sha256=shape.sql_sha256,
             encoder_sha256=shape.encoder_sha256,
@@ -132,7 +132,7 @@ def export_artifact(
     return manifest
 
 
-def read_manifest(artifact: Path) -> Manifest:
+def read_manifest(artifact: Path) -> ArtifactManifest:
     """Reads `manifest.json`.
 
     Raises:
@@ -140,7 +140,7 @@ def read_manifest(artifact: Path) -> Manifest:
     """
     path = artifact / "manifest.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return msgspec.json.decode(path.read_bytes(), type=ArtifactManifest)
     except FileNotFoundError:
         raise DatasetError(
             f"{path} does not exist: is {artifact} a folder that `jd-intent-batch export` wrote?"

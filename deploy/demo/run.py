@@ -65,12 +65,12 @@ WRITTEN = (
 """Of the demo's folder: whatever is in these is the demo's, and goes when it is run again."""
 
 
-class Failed(Exception):
+class DemoFailed(Exception):
     """A step failed; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DemoOptions:
     data: Path | None
     users: int
     seed: int
@@ -94,7 +94,7 @@ def run(environment: str, *words: object, module: str = "batch") -> None:
     """Runs `jd-intent-batch …` (or `jd-intent-score …`) in an environment, its output shown as it comes.
 
     Raises:
-        Failed: it exited with another status than 0.
+        DemoFailed: it exited with another status than 0.
     """
     argv = [str(interpreter(environment)), "-m", module, *map(str, words)]
     command = {"batch": "jd-intent-batch", "streaming": "jd-intent-score"}[module]
@@ -108,10 +108,10 @@ def run(environment: str, *words: object, module: str = "batch") -> None:
                 os.killpg(child.pid, signal.SIGKILL)
             raise
     if status:
-        raise Failed(f"`{command} {words[0]}` exited with status {status}")
+        raise DemoFailed(f"`{command} {words[0]}` exited with status {status}")
 
 
-def prepare_model(options: Options, data: Path) -> dict[str, Any]:
+def prepare_model(options: DemoOptions, data: Path) -> dict[str, Any]:
     """Steps 3 to 6 up to the artifact; returns the artifact's manifest."""
     work = options.work
     with step("2 Offline features: the SQL over every request, as of its own time"):
@@ -159,7 +159,7 @@ def prepare_model(options: Options, data: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_config(options: Options, broker: Broker, triton: Triton, http_port: int, store: str) -> Path:
+def write_config(options: DemoOptions, broker: Broker, triton: Triton, http_port: int, store: str) -> Path:
     """The scorer's configuration, as a user would write it: what differs from the defaults of deploy/scorer.toml."""
     file = options.work / "scorer.toml"
     file.write_text(
@@ -224,7 +224,7 @@ def stream(broker: Broker, replay: Replay, scorer: Process) -> Stream:
     return Stream(replay, sender.sent, subscriber, seconds, flooded)
 
 
-def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Table:
+def offline_predictions(options: DemoOptions, data: Path, replay: Replay) -> pa.Table:
     """Probabilities of the streamed requests from the offline side: reqId, label, probability.
 
     Where the streamed requests are the test part (the generated world), evaluation has them. Where they are not (the
@@ -269,7 +269,7 @@ def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Tabl
     return pq.read_table(parts / "evaluation" / "predictions.parquet")
 
 
-def demo(options: Options, stack: contextlib.ExitStack) -> None:
+def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     """Runs the steps; what it starts is entered into `stack`."""
     work = options.work
     inputs, force = [options.data] if options.data else [], console.print if options.force else None
@@ -296,7 +296,7 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
         EventSender(broker.bootstrap).send(replay.dimensions)
         if not replay.actions:
-            raise Failed("the test period has no action to stream")
+            raise DemoFailed("the test period has no action to stream")
         console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
         if replay.spread:
             console.print(f"{replay.spread:,} actions of a user's same moment are spread over the next milliseconds")
@@ -329,12 +329,12 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         },
     )
     if found := faults(result, comparison):
-        raise Failed("; ".join(found))
+        raise DemoFailed("; ".join(found))
     if options.keep:
         wait_for_user(broker, config, http_port, replay, stack)
     status = scorer.stop()
     if status:
-        raise Failed(f"the scorer exited with status {status}: {scorer.tail()}")
+        raise DemoFailed(f"the scorer exited with status {status}: {scorer.tail()}")
 
 
 def wait_for_user(broker: Broker, config: Path, http_port: int, replay: Replay, stack: contextlib.ExitStack) -> None:
@@ -382,7 +382,7 @@ def main() -> None:
     words = parser.parse_args()
     if words.data is not None and not words.data.is_dir():
         parser.error(f"--data {words.data}: there is no such folder")
-    options = Options(
+    options = DemoOptions(
         words.data and words.data.resolve(),
         words.users,
         words.seed,
@@ -404,7 +404,7 @@ def main() -> None:
     except OutputRefused as error:
         console.print(f"[red]demo refused[/red]: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
-    except (Failed, ProcessFailed, TrafficError, KafkaException, pa.ArrowException, OSError) as error:
+    except (DemoFailed, ProcessFailed, TrafficError, KafkaException, pa.ArrowException, OSError) as error:
         console.print(f"[red]demo failed[/red]: {escape(str(error))}")  # a log's brackets are no markup
         sys.exit(1)
     console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")

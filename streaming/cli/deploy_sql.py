@@ -27,7 +27,7 @@ from streaming.store.openmldb.columns import differences, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
 from streaming.store.sql_scripts import read_script, statement_texts, within
 
-__all__ = ["Cluster", "Scripts", "deploy", "main", "normal_words", "same_sql", "shown_sql", "table_columns"]
+__all__ = ["Cluster", "Scripts", "deploy", "normal_words", "run_deploy", "same_sql", "shown_sql", "table_columns"]
 
 COUNTS_KNOWN_S = 5.0
 """The nameserver counts rows with ~2 s delay, and a DEPLOY fills its indexes only for rows that it has counted."""
@@ -86,7 +86,7 @@ class Scripts:
         )
 
 
-def main(config: Config, *, replace: bool, range_bias: str | None, rows_bias: str | None) -> None:
+def run_deploy(config: Config, *, replace: bool, range_bias: str | None, rows_bias: str | None) -> None:
     """The command.
 
     Raises:

@@ -24,14 +24,14 @@ from streaming.store.openmldb.rest import RestTransport
 from streaming.store.openmldb.sdk import Client
 from streaming.store.sql_scripts import read_script, within
 
-__all__ = ["load", "main"]
+__all__ = ["load", "run_load"]
 
 CHUNK_ROWS = 10_000
 
 _log = structlog.stdlib.get_logger("streaming.cli.load_history")
 
 
-def main(config: Config, folder: Path) -> None:
+def run_load(config: Config, folder: Path) -> None:
     """The command; says how many rows each table has then.
 
     Raises:

@@ -29,7 +29,7 @@ from streaming.files.tables import Options, write_csv
 from streaming.ops import exits
 from streaming.store.sql_scripts import blanked, read_script, within
 
-__all__ = ["Shell", "mapped", "run", "statements_of"]
+__all__ = ["Shell", "mapped", "run_shell", "statements_of"]
 
 FAILURES = (UnsupportedSQL, BadRow, KeyError, OSError, ConfigError)
 ROWS_MAX = 20  # rows of a result that are shown; all are counted
@@ -286,7 +286,7 @@ def _indexes(table: TableInfo) -> list[list[str]]:
 # -- the command ---------------------------------------------------------------------------------------------------
 
 
-def run(scripts: Sequence[Path], maps: Sequence[str], execute: str | None, csv: bool, interactive: bool) -> int:
+def run_shell(scripts: Sequence[Path], maps: Sequence[str], execute: str | None, csv: bool, interactive: bool) -> int:
     """Runs the scripts, then `execute`; without either (or with `interactive`) statements from the terminal or stdin.
 
     Returns the exit status: `exits.MISTAKE` after an error, which names its place and stops what is not typed by hand.

@@ -24,7 +24,7 @@ from streaming.engine import UnsupportedSQL
 from streaming.errors import ConfigError, ScorerError
 from streaming.ops import exits, log
 
-__all__ = ["check_all", "check_file", "main"]
+__all__ = ["check_all", "check_file", "run_doctor"]
 
 ON_KAFKA: dict[str, Callable[[Config, AdminClient], Iterator[Finding]]] = {
     "rights": doctor_kafka.check_rights,
@@ -45,7 +45,7 @@ PARTS: dict[str, tuple[Callable[[Config], Iterator[Finding]], str]] = {
 """Each with what to do where it comes to an end by an error."""
 
 
-def main(file: Path | None, *, as_json: bool) -> int:
+def run_doctor(file: Path | None, *, as_json: bool) -> int:
     """Prints what it finds as it goes.
 
     Returns:

@@ -38,14 +38,14 @@ from streaming.web.connection import Limits
 from streaming.web.listen import Listen, listening
 from streaming.web.server import Server, run_until_told
 
-__all__ = ["LIMITS", "main", "run"]
+__all__ = ["LIMITS", "run", "run_serve"]
 
 LIMITS = Limits()
 
 _log = structlog.stdlib.get_logger("streaming.predict.server")
 
 
-def main(file: Path | None, listen: Listen) -> None:
+def run_serve(file: Path | None, listen: Listen) -> None:
     """The command: reads the configuration, and serves until it is told to stop.
 
     Args:

@@ -41,7 +41,7 @@ from streaming.web.connection import Limits
 from streaming.web.listen import Listen, listening
 from streaming.web.server import Server, run_until_told
 
-__all__ = ["BODY_BYTES_MAX", "create_app", "main"]
+__all__ = ["BODY_BYTES_MAX", "create_app", "run_apiserver"]
 
 BODY_BYTES_MAX = 64 * 1024 * 1024  # brpc's limit
 BODIES_BYTES_MAX = 4 * BODY_BYTES_MAX  # of all together: each connection may bring one
@@ -128,7 +128,7 @@ def _refusal(status: int, why: str, headers: Mapping[str, str]) -> Response:
     return Response(dump({"code": -1, "msg": why}), status, dict(headers))
 
 
-def main(
+def run_apiserver(
     file: Path | None, sql: Path | None, history: Path | None, files: Sequence[Path], listen: Listen, *, empty: bool
 ) -> None:
     """The command: makes the engine, and serves until SIGTERM or Ctrl-C.

@@ -17,7 +17,16 @@ from streaming.engine.sql.parse import statement_text
 from streaming.engine.sql.tokens import Token, tokens_of
 from streaming.errors import ConfigError
 
-__all__ = ["FEATURES", "Place", "Script", "blanked", "read_script", "statement_texts", "statement_tokens", "within"]
+__all__ = [
+    "FEATURES",
+    "Script",
+    "ScriptPlace",
+    "blanked",
+    "read_script",
+    "statement_texts",
+    "statement_tokens",
+    "within",
+]
 
 FEATURES = "features.sql"
 """The file of the feature query."""
@@ -25,7 +34,7 @@ FEATURES = "features.sql"
 PLACEHOLDER = f"{{{FEATURES}}}"
 
 
-class Place(NamedTuple):
+class ScriptPlace(NamedTuple):
     """A place in a file: line and column count from 1."""
 
     path: Path
@@ -70,20 +79,20 @@ class Script:
     def files(self) -> tuple[Path, ...]:
         return (self.path,) if self._query is None else (self.path, self._query.path)
 
-    def place(self, line: int, column: int) -> Place:
+    def place(self, line: int, column: int) -> ScriptPlace:
         """Where in its files a line and column (from 1) of `text` are written."""
         return self.place_at(_offset(self.text, line, column))
 
-    def place_at(self, offset: int) -> Place:
+    def place_at(self, offset: int) -> ScriptPlace:
         """Where in its files a character of `text` is written."""
         query = self._query
         if query is None or offset < query.script_at:
-            return Place(self.path, *_line_column(self.text, offset))
+            return ScriptPlace(self.path, *_line_column(self.text, offset))
         if offset <= query.script_at + query.length:
-            return Place(query.path, *_line_column(query.content, query.at + offset - query.script_at))
-        return Place(self.path, *_line_column(self._written(), offset - query.length + len(PLACEHOLDER)))
+            return ScriptPlace(query.path, *_line_column(query.content, query.at + offset - query.script_at))
+        return ScriptPlace(self.path, *_line_column(self._written(), offset - query.length + len(PLACEHOLDER)))
 
-    def line(self, place: Place) -> str:
+    def line(self, place: ScriptPlace) -> str:
         """The line of the file in which a place of this script lies."""
         query = self._query
         content = query.content if query is not None and place.path == query.path else self._written()

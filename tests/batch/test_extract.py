@@ -15,7 +15,7 @@ from places import SHARED
 from batch.dataset.label import LABEL_COLUMN
 from batch.features.data_layout import SCRIPTS, SQL_FOLDER, TABLES, BadData
 from batch.features.extract import extract_features
-from batch.features.inputs import check, sources
+from batch.features.inputs import check_data, loaded_tables
 from batch.world.generate import generate_world
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ConfigError
@@ -47,26 +47,26 @@ def with_time(table: pa.Table, column: str, row: int, value: int | None) -> pa.T
 
 
 def test_a_good_folder_is_counted(world: Path) -> None:
-    rows = check(world)
+    rows = check_data(world)
     assert set(rows) == {"flattenRequest_clean", "bo_user", "bo_action", "bo_product", "bo_comment"}
     assert rows["bo_action"] == pq.read_table(world / "bo_action").num_rows
 
 
 def test_the_tables_are_those_of_the_scripts(tmp_path: Path) -> None:
-    made = {source.folder: source.schema for source in sources(SQL_FOLDER, Path("data"))}
+    made = {source.folder: source.schema for source in loaded_tables(SQL_FOLDER, Path("data"))}
     assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items()}
     create, load = (tmp_path / name for name in SCRIPTS[:2])
     shutil.copy(SQL_FOLDER / create.name, create)
     load.write_text((SQL_FOLDER / load.name).read_text().replace("format=", "formt="))
     with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: option formt"):
-        sources(tmp_path, Path("data"))
+        loaded_tables(tmp_path, Path("data"))
     shutil.copy(SQL_FOLDER / load.name, load)
     create.write_text("USE JD_db;")
     with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: no script makes the table"):
-        sources(tmp_path, Path("data"))
+        loaded_tables(tmp_path, Path("data"))
     create.write_text("CREATE TABLE;")
     with pytest.raises(UnsupportedSQL, match=r"create_tables\.sql: syntax error: .* at 1:13"):
-        sources(tmp_path, Path("data"))
+        loaded_tables(tmp_path, Path("data"))
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_a_damaged_folder_is_refused_by_file_column_and_row(
 ) -> None:
     damage(copy)
     with pytest.raises(BadData, match=message):
-        check(copy)
+        check_data(copy)
 
 
 def test_missing_folders_and_scripts_are_named(world: Path, tmp_path: Path) -> None:
     with pytest.raises(BadData, match="nowhere: there is no such folder"):
-        check(tmp_path / "nowhere")
+        check_data(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read: No such file"):
         extract_features(world, tmp_path / "out", sql=tmp_path)
 

@@ -91,9 +91,9 @@ class Clock:
         return self.now
 
 
-def follow(cluster: TaskManager, timeout_s: float = 3600.0) -> tuple[cluster_jobs.Job, list[str], Clock]:
+def follow(cluster: TaskManager, timeout_s: float = 3600.0) -> tuple[cluster_jobs.ClusterJob, list[str], Clock]:
     said, clock = list[str](), Clock()
-    return cluster_jobs.run(cluster, LOAD, timeout_s, said.append, sleep=clock.sleep, clock=clock), said, clock
+    return cluster_jobs.run_job(cluster, LOAD, timeout_s, said.append, sleep=clock.sleep, clock=clock), said, clock
 
 
 @pytest.mark.parametrize("hands_on", [True, False])

@@ -25,7 +25,7 @@ from batch.features import spark
 from batch.features.data_layout import SCRIPTS as SCRIPT_NAMES
 from batch.features.data_layout import SQL_FOLDER, BadData
 from batch.features.extract import extract_features
-from batch.features.inputs import check, sources
+from batch.features.inputs import check_data, loaded_tables
 from batch.world.generate import generate_world
 from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.cli.load_history import load
@@ -237,7 +237,7 @@ def embedded(data: Path) -> object:
 
 READERS: dict[str, Reader] = {
     "store.history": embedded,
-    "extract": check,
+    "extract": check_data,
     "replay": lambda data: replay.cut_history(data, data.parent / "cut", 2**42),
 }
 
@@ -290,9 +290,9 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
 
 
 def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Path, jd_cluster: Client) -> None:
-    expected = check(world)
+    expected = check_data(world)
     odd_but_good(data)
-    assert check(data) == expected
+    assert check_data(data) == expected
     assert embedded(data) == embedded(world)
     assert replay.cut_history(data, tmp_path / "cut", 2**42) == replay.cut_history(world, tmp_path / "same", 2**42)
     for folder in expected:
@@ -335,7 +335,7 @@ def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_pat
         (sql / name).write_text(text.replace("*.parquet", "*.csv").replace("format='parquet'", "format='csv'"))
     engine = Engine()
     engine.execute((SQL_FOLDER / "create_tables.sql").read_text())
-    for source in sources(SQL_FOLDER, world):
+    for source in loaded_tables(SQL_FOLDER, world):
         if source.folder != "action":
             shutil.rmtree(data / source.folder)
             taken = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"

@@ -42,7 +42,7 @@ from batch.train.verdict import Evaluated, write_evaluated
 from batch.train.vocabulary import Vocabulary
 from batch.world.generate import generate_world
 from deploy import environments
-from deploy.demo.run import Options, demo
+from deploy.demo.run import DemoOptions, demo
 from deploy.process import ProcessFailed
 from deploy.triton.server import Triton
 from streaming.engine import BadRow, Engine
@@ -78,7 +78,7 @@ def run_demo(paths: dict[str, Path], out: Path, force: Say | None) -> None:
     import contextlib
 
     with contextlib.ExitStack() as stack:
-        demo(Options(paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
+        demo(DemoOptions(paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
 
 
 OPTIONS = TrainOptions()

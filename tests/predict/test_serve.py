@@ -541,7 +541,7 @@ def test_the_server_s_own_message_reaches_the_user(client: httpx.Client, model: 
         predict.ask(client, EXAMPLE)
     (port,) = free_ports(1)
     with pytest.raises(PredictFailed, match=f"127.0.0.1:{port}"):
-        predict.run([json.dumps(EXAMPLE)], url=f"http://127.0.0.1:{port}")
+        predict.run_predict([json.dumps(EXAMPLE)], url=f"http://127.0.0.1:{port}")
 
 
 # ── who may ask ──────────────────────────────────────────────────────────────────────────────────────────────────────

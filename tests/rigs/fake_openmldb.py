@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from streaming.store.openmldb.sdk_process import KINDS, Refused, Sdk
+from streaming.store.openmldb.sdk_process import KINDS, Sdk, SdkRefused
 
 Columns = list[tuple[str, str]]
 """(name, the SDK's name of the type)."""
@@ -336,7 +336,7 @@ def cluster_sdk() -> Sdk:
 
 def no_sdk() -> Sdk:
     """`Options.sdk` where the SDK is not installed."""
-    raise Refused("OpenMLDB's SDK does not load: no")
+    raise SdkRefused("OpenMLDB's SDK does not load: no")
 
 
 @dataclass

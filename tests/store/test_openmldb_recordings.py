@@ -23,7 +23,7 @@ from streaming.cli.deploy_sql import normal_words, same_sql, shown_sql, table_co
 from streaming.engine import Engine
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
-from streaming.store.openmldb.sdk_process import Failed, Options, RowRefused, Sdk, Session
+from streaming.store.openmldb.sdk_process import CallFailed, ConnectOptions, RowRefused, Sdk, Session
 from streaming.store.sql_scripts import read_script
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDK's own imports
@@ -124,9 +124,9 @@ def session(replay: Replay) -> Session:
     return Session(options())
 
 
-def options(password: str = "") -> Options:
+def options(password: str = "") -> ConnectOptions:
     servers = {"zk": "HOST:PORT", "zkPath": "/openmldb", "zkLogLevel": 0, "user": "root"}
-    return Options(servers, password, "p2", 20.0, 4, f"{__name__}:replay_sdk")
+    return ConnectOptions(servers, password, "p2", 20.0, 4, f"{__name__}:replay_sdk")
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_many_requests_go_in_few_calls_in_order(session: Session, replay: Replay
         table = arrow(REQUEST, [[str(n), *row[1:]] for n in range(count)])
         assert session.request("d0", table)["id"].to_pylist() == [str(n) for n in range(count)]
         assert sizes == expected
-    with pytest.raises(Failed, match=r"deployment p2.nosuch: \[1203\] p3-nosuch--nosuch does not exist in p3"):
+    with pytest.raises(CallFailed, match=r"deployment p2.nosuch: \[1203\] p3-nosuch--nosuch does not exist in p3"):
         session.request("nosuch", table)
 
 
@@ -289,7 +289,7 @@ def test_statements_say_what_was_recorded(recordings: list[dict[str, Any]], sess
             continue
         replay.answers = {sql: recorded}
         if "error" in recorded:
-            with pytest.raises(Failed) as raised:
+            with pytest.raises(CallFailed) as raised:
                 session.execute(sql)
             assert str(raised.value) == recorded["error"]["message"]
             counts["error"] += 1
@@ -317,7 +317,7 @@ def test_a_failed_insert_says_the_servers_message(
         found = re.fullmatch(r"DatabaseError: \[(\d+)\] (.*)", message, re.DOTALL)
         assert found, message
         replay.insert_error = ServerError(int(found[1]), found[2])
-        with pytest.raises(Failed, match=re.escape(f"[{found[1]}] {found[2]}")):
+        with pytest.raises(CallFailed, match=re.escape(f"[{found[1]}] {found[2]}")):
             session.insert("a", row)
 
 
@@ -329,7 +329,7 @@ def test_a_server_that_was_not_there_is_told_without_the_password(
     assert recorded["outcome"].startswith("builtins.Exception: fail to init OpenMLDB sdk with {'zk': 'HOST:PORT'")
     replay.refuse_connections = True
     with pytest.raises(
-        Failed, match="OpenMLDB at ZooKeeper HOST:PORT/openmldb does not answer: fail to init"
+        CallFailed, match="OpenMLDB at ZooKeeper HOST:PORT/openmldb does not answer: fail to init"
     ) as raised:
         Session(options(password=password))
     assert "s3" not in str(raised.value)
