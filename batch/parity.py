@@ -29,7 +29,12 @@ EXAMPLES = 5
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One request whose column differs: both values as text."""
+    """One request whose column differs.
+
+    Attributes:
+        request_id: which.
+        served, offline: both values, as text.
+    """
 
     request_id: str
     served: str
@@ -37,7 +42,13 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class ColumnReport(msgspec.Struct, frozen=True):
-    """One column's differences: how many, and the first ones."""
+    """One column's differences.
+
+    Attributes:
+        column: its name.
+        count: how many.
+        first: the first of them.
+    """
 
     column: str
     count: int
@@ -45,7 +56,15 @@ class ColumnReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What was compared and what differs. `columns` holds the ones with a difference only."""
+    """What was compared and what differs.
+
+    Attributes:
+        requests: that are on both sides.
+        only_served, only_offline: requests that one side lacks.
+        repeated_served, repeated_offline: rows whose request came before on their side.
+        compared: names of the columns.
+        columns: those with a difference only.
+    """
 
     requests: int
     only_served: int

@@ -22,7 +22,15 @@ __all__ = ["Split", "by_time", "test_from"]
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of each part, sorted by time (equal times in the given order), and where the later parts begin."""
+    """Row numbers of each part, sorted by time (equal times in the given order).
+
+    Attributes:
+        train: rows of the training part, the oldest.
+        val: rows of the validation part.
+        test: rows of the test part, the newest.
+        val_from_ms: where validation begins, epoch ms.
+        test_from_ms: where the test part begins, epoch ms.
+    """
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]

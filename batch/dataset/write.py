@@ -67,7 +67,12 @@ class WrittenDataset(msgspec.Struct, frozen=True):
 class DatasetOptions:
     """How to split and encode; see `batch.dataset.split.by_time` and `batch.dataset.fit_encoder.fit`.
 
-    `complete_labels`: leave out requests that look past the last action, whose later orders nobody recorded.
+    Attributes:
+        val_fraction: share of the requests, by time, that validates.
+        test_fraction: share of the requests, the newest, that tests.
+        embargo_ms: requests closer than this to the next part are left out.
+        complete_labels: leave out requests that look past the last action, whose later orders nobody recorded.
+        encoding: how features become ids.
     """
 
     val_fraction: float = 0.1

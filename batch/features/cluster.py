@@ -38,7 +38,13 @@ SPARKS = ("part-*", "_SUCCESS", ".part-*.crc", "._SUCCESS.crc")
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What a cluster's extraction wrote: jobs it took, and feature rows and columns, where the files are seen here."""
+    """What a cluster's extraction wrote.
+
+    Attributes:
+        jobs: that it took.
+        features, columns: rows and columns of the features; None where the files are not seen here.
+        seconds: that all of it took.
+    """
 
     jobs: int
     features: int | None
@@ -167,7 +173,13 @@ def load_online_tables(
 
 
 class _Following(NamedTuple):
-    """How jobs are followed (`cluster_jobs.run`), tables that are not loaded, may INTO OUTFILE overwrite."""
+    """How a script is run.
+
+    Attributes:
+        timeout_s, say, sleep: see `cluster_jobs.run_job`.
+        without: tables that are not loaded.
+        overwrite: may INTO OUTFILE replace what is there?
+    """
 
     timeout_s: float
     say: Callable[[str], None]

@@ -26,7 +26,14 @@ __all__ = ["Extracted", "counted", "extract_features"]
 
 
 class Extracted(msgspec.Struct, frozen=True):
-    """What `extract` did: rows read per table, feature rows and columns written, and the time it took."""
+    """What an extraction did.
+
+    Attributes:
+        rows: read, by folder of a table.
+        features, columns: rows and columns that were written.
+        check_s: seconds that looking at the files took.
+        run_s: seconds that the query took.
+    """
 
     rows: dict[str, int]
     features: int

@@ -31,8 +31,11 @@ class LoadedTable:
     """A LOAD DATA of the scripts.
 
     Attributes:
+        table: its name.
         folder: the part of the data folder that it reads.
         path: what it reads, the data folder in the place of DATA_PREFIX.
+        schema: the table's columns.
+        options: how the files are laid out.
     """
 
     table: str

@@ -58,9 +58,13 @@ class SparkFailed(ScorerError):
 
 
 class SparkTable(msgspec.Struct):
-    """A table of the job: its columns with their SQL types, and the files of its rows, in order.
+    """A table of the job.
 
-    `files` are paths, laid out as `options` say; in the job of the other process they are URIs of parquet files.
+    Attributes:
+        database, name: where it is.
+        columns: name → SQL type.
+        files: of its rows, in order: paths; in the job of the other process, URIs of parquet files.
+        options: how the files are laid out.
     """
 
     database: str
@@ -71,12 +75,21 @@ class SparkTable(msgspec.Struct):
 
 
 class SparkJob(msgspec.Struct):
-    """All that the Spark side has to know; it stands in a file between the two processes."""
+    """All that the Spark side has to know; it stands in a file between the two processes.
+
+    Attributes:
+        tables: that the query reads.
+        database: in use.
+        query: the SELECT.
+        out: a folder for Spark's files, which must not exist.
+        master: Spark's master URL.
+        conf: options of Spark.
+    """
 
     tables: list[SparkTable]
     database: str
     query: str
-    out: str  # a folder for Spark's files, which must not exist
+    out: str
     master: str
     conf: dict[str, str]
 

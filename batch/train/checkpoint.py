@@ -26,7 +26,15 @@ __all__ = ["Checkpoint", "ModelShape", "build_model", "load_checkpoint", "read_s
 
 
 class ModelShape(msgspec.Struct, frozen=True):
-    """`config.json` of a checkpoint: what is needed to build the model again, and what it was trained on."""
+    """`config.json` of a checkpoint: what is needed to build the model again, and what it was trained on.
+
+    Attributes:
+        fields: inputs of the model.
+        rows: of its embeddings.
+        base_rate: share of positives in the training part.
+        options: `TrainOptions`, by name.
+        table_size_array, data_sha256, sql_sha256, encoder_sha256: see `batch.dataset.read.DatasetInfo`.
+    """
 
     fields: int
     rows: int
@@ -40,7 +48,13 @@ class ModelShape(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model, ready to predict."""
+    """A trained model, ready to predict.
+
+    Attributes:
+        shape: what it was built by.
+        vocabulary: which id has which row.
+        model: the network, its weights loaded.
+    """
 
     shape: ModelShape
     vocabulary: Vocabulary

@@ -63,7 +63,18 @@ class ExportOptions:
 
 
 class ArtifactManifest(msgspec.Struct, frozen=True):
-    """`manifest.json`: what belongs together. Hashes are `sha256:…`; `metrics` is evaluation's `metrics.json`."""
+    """`manifest.json`: what belongs together. Hashes are `sha256:…`.
+
+    Attributes:
+        model_version: the newest in the Triton repository.
+        sql_sha256: of the feature query.
+        encoder_sha256: of the encoder.
+        data_sha256: of the tables that the dataset was made of.
+        weights_sha256: of the weights.
+        table_size_array: of each field the number of its ids.
+        options: how it was trained.
+        metrics: evaluation's `metrics.json`.
+    """
 
     model_version: int
     sql_sha256: str

@@ -43,11 +43,20 @@ class TrainingFailed(BadInput):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One line of `history.jsonl`."""
+    """One line of `history.jsonl`.
+
+    Attributes:
+        step: steps until then.
+        epoch: passes over the training part until then.
+        loss: mean of the training loss since the evaluation before.
+        val_auc: of validation; None where it has one class.
+        val_log_loss: of validation.
+        best: better than all before.
+    """
 
     step: int
     epoch: float
-    loss: float  # mean of the training loss since the evaluation before
+    loss: float
     val_auc: float | None
     val_log_loss: float
     best: bool
@@ -55,7 +64,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training ended with; `val` belongs to the best evaluation, which is the one that was kept."""
+    """What training ended with.
+
+    Attributes:
+        best: the evaluation whose model was kept.
+        val: its metrics.
+        evaluations: how many there were.
+        rows: of the embeddings.
+        seconds: that training took.
+        samples_per_s: samples trained a second.
+        stopped_early: before `epochs_max`.
+    """
 
     best: Evaluation
     val: ProbabilityMetrics

@@ -23,7 +23,12 @@ CLASS_MIN = 10
 
 
 class Evaluated(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`metrics.json`: whose weights were measured (`sha256:…`), and what came of it by part."""
+    """`metrics.json`.
+
+    Attributes:
+        weights_sha256: of the weights that were measured, `sha256:…`.
+        val, test: what came of it by part.
+    """
 
     weights_sha256: str
     val: ProbabilityMetrics | None = None
@@ -37,7 +42,12 @@ class Evaluated(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model is better than the base rate, and that in one line."""
+    """Is a model better than the base rate?
+
+    Attributes:
+        better: it is.
+        text: why, in one line.
+    """
 
     better: bool
     text: str

@@ -24,11 +24,18 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What came of the traffic."""
+    """What came of the traffic.
+
+    Attributes:
+        replay: what was sent.
+        sent: request id → when it was sent, monotonic seconds.
+        subscriber: what was seen.
+        seconds: that the flooded part took.
+        flooded: actions that were sent as fast as they were scored; the rest was paced.
+    """
 
     replay: Replay
     sent: Mapping[str, float]
-    """Request id → when it was sent, monotonic seconds."""
     subscriber: ScoreSubscriber
     seconds: float
     flooded: int
@@ -42,13 +49,19 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Streamed beside offline."""
+    """Streamed beside offline.
+
+    Attributes:
+        streamed_auc, offline_auc: of the same requests; NaN where they have one class.
+        compared: requests that are on both sides.
+        differing: of them those whose probability differs.
+        difference_max: the largest difference of two probabilities.
+    """
 
     streamed_auc: float
     offline_auc: float
     compared: int
     differing: int
-    """Requests whose probability differs."""
     difference_max: float
 
 

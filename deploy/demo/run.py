@@ -71,6 +71,17 @@ class DemoFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
+    """The words of the command line.
+
+    Attributes:
+        data: a folder in the tutorial's layout; None: a world is generated.
+        users, seed: of the generated world.
+        keep: leave all running until Ctrl-C.
+        work: where everything is written.
+        force: write there though other things lie there.
+        zk, zk_path: of an OpenMLDB cluster; "": the embedded engine.
+    """
+
     data: Path | None
     users: int
     seed: int

@@ -45,7 +45,16 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class Scripts:
-    """What the scripts make: statements as they are written, and what the engine makes of them."""
+    """What the scripts make.
+
+    Attributes:
+        database: that they use.
+        tables: name → its CREATE TABLE, as it is written.
+        name: of the deployment.
+        deployment: its DEPLOY, as it is written but for the biases.
+        engine: has run them: it knows columns and indexes.
+        path: of deploy.sql.
+    """
 
     database: str
     tables: dict[str, str]

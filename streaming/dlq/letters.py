@@ -110,7 +110,12 @@ class Letter:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A marker: the records of these letters were sent back to their topics."""
+    """A marker: the records of these letters were sent back to their topics.
+
+    Attributes:
+        written_ms: when.
+        names: of the letters.
+    """
 
     written_ms: int
     names: Collection[Name]
@@ -121,7 +126,9 @@ class LetterFilter:
     """Which dead letters; empty: all.
 
     Attributes:
+        reasons: see `Letter.reason`.
         topics, partitions, offsets (first and last): of the origin.
+        since_ms: written then or later, epoch ms.
         places: in the dead-letter topic.
     """
 

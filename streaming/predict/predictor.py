@@ -37,6 +37,9 @@ class Predictor:
     """State, encoder and model of one deployment, for many threads.
 
     Args:
+        follower: answers with features.
+        encoder: makes the model's ids of them.
+        model: Triton's.
         name: the model's name on Triton.
     """
 

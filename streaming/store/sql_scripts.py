@@ -35,7 +35,12 @@ PLACEHOLDER = f"{{{FEATURES}}}"
 
 
 class ScriptPlace(NamedTuple):
-    """A place in a file: line and column count from 1."""
+    """A place in a file.
+
+    Attributes:
+        path: the file.
+        line, column: from 1.
+    """
 
     path: Path
     line: int

@@ -80,6 +80,7 @@ class ClusterStore:
 
     Args:
         settings: `[store]`; `sql` holds the scripts that the cluster was made with.
+        transport: the calls of the cluster.
     """
 
     durable = True

@@ -65,6 +65,7 @@ class RestTransport:
     """The API server at `store.rest.url`.
 
     Args:
+        settings: `[store]`.
         beat: called about once a second while an answer is waited for.
         transport: instead of the network; tests inject faults with it.
         sleep: waits between attempts.

@@ -69,6 +69,8 @@ class Client:
     """The SDK's process, made when it is first needed, and anew after it was lost or had to be killed.
 
     Args:
+        options: which cluster, and how to connect.
+        deployment: that is asked.
         beat: called about once a second while an answer is waited for.
     """
 

@@ -65,7 +65,16 @@ class RowRefused(Exception):
 
 @dataclass(frozen=True)
 class ConnectOptions:
-    """How to connect. `servers`: keywords of `openmldb.dbapi.connect` that name them, without the password."""
+    """How to connect.
+
+    Attributes:
+        servers: keywords of `openmldb.dbapi.connect` that name them, without the password.
+        password: theirs.
+        database: in use.
+        timeout_s: of a call.
+        calls_in_flight: at a time.
+        sdk: `module:function` that gives the SDK; tests give another.
+    """
 
     servers: dict[str, Any]
     password: str
