@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streaming.errors import BadInput
 
-__all__ = ["Split", "by_time", "test_from"]
+__all__ = ["Split", "by_time", "start_of_test_ms"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def by_time(
     return Split(**parts, val_from_ms=val_from, test_from_ms=test_from)
 
 
-def test_from(dataset: Path) -> int:
+def start_of_test_ms(dataset: Path) -> int:
     """Where the test part of a dataset folder begins, epoch ms: everything before it is history."""
     info = msgspec.json.decode((dataset / "dataset.json").read_bytes())
     return int(info["split"]["test_from"])

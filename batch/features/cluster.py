@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch.features.cluster_jobs import Cluster, ClusterJob, run_job
+from batch.features.cluster_jobs import ClusterJob, run_job
 from batch.features.cluster_paths import ClusterPath, cluster_path, quoted
 from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData
 from batch.features.extract import counted
@@ -27,6 +27,7 @@ from streaming.engine.sql.tokens import Token, tokens_of
 from streaming.errors import ConfigError, OutputRefused
 from streaming.files.output_folder import Say, mark, refuse_new
 from streaming.files.output_folder import check as check_output
+from streaming.store.openmldb.cluster import StatementRunner
 from streaming.store.sql_scripts import Script, read_script, within
 
 __all__ = ["Written", "extract_on_cluster", "load_online_tables"]
@@ -53,7 +54,7 @@ class Written(msgspec.Struct, frozen=True):
 
 
 def extract_on_cluster(
-    cluster: Cluster,
+    cluster: StatementRunner,
     data: str,
     out: str,
     sql: Path = SQL_FOLDER,
@@ -139,7 +140,7 @@ def _refuse_script(script: Script, data: str, out: str | None) -> None:
 
 
 def load_online_tables(
-    cluster: Cluster,
+    cluster: StatementRunner,
     data: str,
     sql: Path = SQL_FOLDER,
     *,
@@ -188,7 +189,9 @@ class _Following(NamedTuple):
     overwrite: Callable[[], bool]
 
 
-def _run(cluster: Cluster, script: Script, data: str, out: str | None, following: _Following) -> list[ClusterJob]:
+def _run(
+    cluster: StatementRunner, script: Script, data: str, out: str | None, following: _Following
+) -> list[ClusterJob]:
     """Runs a script, one statement after the other; its jobs."""
     jobs = []
     cluster.execute("SET @@sync_job=false")
@@ -215,7 +218,7 @@ def _without(source: ClusterPath, action: bool) -> tuple[str, ...]:
     return () if there else ("action",)
 
 
-def _begin(cluster: Cluster, script: Script) -> None:
+def _begin(cluster: StatementRunner, script: Script) -> None:
     """The script's USE and SET statements, for what is asked before it runs."""
     for statement in parse(script.text):
         if isinstance(statement, (s.Use, s.Set)):
@@ -263,7 +266,7 @@ def _options(tokens: Sequence[Token]) -> dict[str, str]:
     return found
 
 
-def _count(cluster: Cluster, table: str) -> int:
+def _count(cluster: StatementRunner, table: str) -> int:
     """Rows of a table; of none, count(*) gives no row."""
     rows = cluster.execute(f"SELECT count(*) FROM {table}")
     return int(rows[0][0]) if rows else 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from streaming.errors import ScorerError, StoreUnavailable
+from streaming.store.openmldb.cluster import StatementRunner
 
-__all__ = ["Cluster", "ClusterJob", "JobFailed", "run_job"]
+__all__ = ["ClusterJob", "JobFailed", "run_job"]
 
 SUBMIT_S = 120.0  # the TaskManager starts a Spark driver before it answers
 POLL_S, POLL_S_MAX = 0.5, 5.0
@@ -18,13 +19,6 @@ REPORT_S = 15.0  # how often a job that goes on is said to
 POLLS_LOST_MAX = 10  # in a row: a TaskManager that restarts finds its jobs again
 LOG_LINES = 40
 FINISHED, ENDED = "FINISHED", ("FINISHED", "FAILED", "KILLED", "LOST")
-
-
-class Cluster(Protocol):
-    """Runs statements: `streaming.store.openmldb.sdk.Client`, `streaming.store.openmldb.rest.RestTransport`."""
-
-    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
-        """The rows of one statement; raises `StoreUnavailable` with the server's message."""
 
 
 class JobFailed(ScorerError):
@@ -46,7 +40,7 @@ class ClusterJob(msgspec.Struct, frozen=True):
 
 
 def run_job(
-    cluster: Cluster,
+    cluster: StatementRunner,
     statement: str,
     timeout_s: float,
     say: Callable[[str], None],
@@ -93,7 +87,7 @@ def run_job(
     return job
 
 
-def _submit(cluster: Cluster, statement: str) -> ClusterJob:
+def _submit(cluster: StatementRunner, statement: str) -> ClusterJob:
     before = {row[0] for row in cluster.execute("SHOW JOBS")}
     rows = cluster.execute(statement, timeout_s=SUBMIT_S)
     if rows and len(rows[0]) > 8:
@@ -105,7 +99,7 @@ def _submit(cluster: Cluster, statement: str) -> ClusterJob:
     return ClusterJob.of(fresh[0])
 
 
-def _log(cluster: Cluster, job: ClusterJob) -> str:
+def _log(cluster: StatementRunner, job: ClusterJob) -> str:
     try:
         text = "\n".join(str(row[0]) for row in cluster.execute(f"SHOW JOBLOG {job.id}"))
     except StoreUnavailable as error:

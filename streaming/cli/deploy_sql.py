@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -23,11 +22,12 @@ from streaming.engine.sql.parse import parse
 from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.feature_store import open_cluster
+from streaming.store.openmldb.cluster import StatementRunner
 from streaming.store.openmldb.columns import differences, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
 from streaming.store.sql_scripts import read_script, statement_texts, within
 
-__all__ = ["Cluster", "Scripts", "deploy", "normal_words", "run_deploy", "same_sql", "shown_sql", "table_columns"]
+__all__ = ["Scripts", "deploy", "normal_words", "run_deploy", "same_sql", "shown_sql", "table_columns"]
 
 COUNTS_KNOWN_S = 5.0
 """The nameserver counts rows with ~2 s delay, and a DEPLOY fills its indexes only for rows that it has counted."""
@@ -35,12 +35,6 @@ COUNTS_KNOWN_S = 5.0
 DEPLOY_TIMEOUT_S = 600.0  # filling the indexes of tables that have rows takes as long as it takes
 
 _SPELLINGS = {"!": "not", "==": "=", "<>": "!="}
-
-
-class Cluster(Protocol):
-    """Runs statements (`streaming.store.openmldb.sdk.Client`)."""
-
-    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]: ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def run_deploy(config: Config, *, replace: bool, range_bias: str | None, rows_bi
 
 
 def deploy(
-    cluster: Cluster,
+    cluster: StatementRunner,
     scripts: Scripts,
     *,
     replace: bool = False,
@@ -243,12 +237,12 @@ def table_columns(created: str) -> pa.Schema:
     )
 
 
-def _table_wrong(cluster: Cluster, scripts: Scripts, table: str) -> list[str]:
+def _table_wrong(cluster: StatementRunner, scripts: Scripts, table: str) -> list[str]:
     created = cluster.execute(f"SHOW CREATE TABLE {table}")[0][1]
     return differences(scripts.engine.table_schema(f"{scripts.database}.{table}"), table_columns(created))
 
 
-def _deployment_wrong(cluster: Cluster, scripts: Scripts, name: str) -> list[str]:
+def _deployment_wrong(cluster: StatementRunner, scripts: Scripts, name: str) -> list[str]:
     shown = "\n".join(row[0] for row in cluster.execute(f"SHOW DEPLOYMENT {scripts.database}.{name}"))
     expected = scripts.engine.request_schema(name), scripts.engine.schema(name)
     found = deployment_schemas(shown)
@@ -261,7 +255,7 @@ def _deployment_wrong(cluster: Cluster, scripts: Scripts, name: str) -> list[str
     return wrong + ([part] if part else [])
 
 
-def _deployments(cluster: Cluster, database: str) -> list[str]:
+def _deployments(cluster: StatementRunner, database: str) -> list[str]:
     try:
         return [row[1] for row in cluster.execute(f"SHOW DEPLOYMENTS FROM {database}")]
     except StoreUnavailable as error:
@@ -270,7 +264,7 @@ def _deployments(cluster: Cluster, database: str) -> list[str]:
         raise
 
 
-def _filled(cluster: Cluster, table: str) -> bool:
+def _filled(cluster: StatementRunner, table: str) -> bool:
     """Whether a table has rows; of none, SELECT count(*) answers no row."""
     return any(row[0] for row in cluster.execute(f"SELECT count(*) FROM {table}"))
 

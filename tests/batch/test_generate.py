@@ -15,7 +15,6 @@ from places import SHARED
 from sklearn.metrics import roc_auc_score
 
 from batch.dataset.label import five_day_rule
-from batch.world import generate as generate_module
 from batch.world.generate import World, generate_world
 from batch.world.intent import DAY_RHYTHM, IntentChain, day_share, time_of_day
 from streaming.files.output_folder import MARKER
@@ -48,8 +47,8 @@ def test_schema_is_the_samples_own(made: tuple[Path, World]) -> None:
 def test_the_same_seed_gives_the_same_bytes_and_chunks_stand_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate_module, "CHUNK_USERS", 20)
-    monkeypatch.setattr(generate_module, "CHUNK_PRODUCTS", 150)
+    monkeypatch.setattr("batch.world.generate.CHUNK_USERS", 20)
+    monkeypatch.setattr("batch.world.generate.CHUNK_PRODUCTS", 150)
     generate_world(tmp_path / "a", users=50, seed=3, days=20)
     generate_world(tmp_path / "b", users=50, seed=3, days=20)
     generate_world(tmp_path / "c", users=50, seed=4, days=20)

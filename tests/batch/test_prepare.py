@@ -15,7 +15,7 @@ from reference.random_features import features as random_features
 from batch.dataset.fit_encoder import EVENT_TIME, REQUEST_ID, fit
 from batch.dataset.label import HORIZON_MS, LABEL_COLUMN
 from batch.dataset.read import read_info, read_part
-from batch.dataset.split import test_from as starts_of_test
+from batch.dataset.split import start_of_test_ms
 from batch.dataset.write import PAIR, DatasetOptions, encode_later_requests, prepare_dataset, read_features
 from batch.features.data_layout import BadData
 from streaming.errors import ArtifactMismatch
@@ -69,7 +69,7 @@ def test_the_dataset_is_labelled_split_and_read_back(tmp_path: Path) -> None:
     info = read_info(tmp_path / "dataset")
     assert (info.counts, info.positives) == (done.counts, done.positives)
     assert info.split.val_from == START_MS + 320 * HOUR_MS
-    assert starts_of_test(tmp_path / "dataset") == START_MS + 360 * HOUR_MS
+    assert start_of_test_ms(tmp_path / "dataset") == START_MS + 360 * HOUR_MS
     encoder = Encoder.load(tmp_path / "dataset" / "encoder")
     assert info.encoder_sha256 == encoder.digest
     assert info.table_size_array == encoder.table_sizes
@@ -140,7 +140,7 @@ def test_later_requests_are_encoded_with_a_given_encoder(tmp_path: Path) -> None
     features, data = folders(tmp_path)
     prepare_dataset(features, data, tmp_path / "dataset")
     encoder = Encoder.load(tmp_path / "dataset" / "encoder")
-    since = starts_of_test(tmp_path / "dataset")
+    since = start_of_test_ms(tmp_path / "dataset")
     done = encode_later_requests(features, data, tmp_path / "later", encoder, since_ms=since)
     assert done.counts == {"test": 40}
     assert done.encoder_sha256 == encoder.digest

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from deploy.kafka.broker import Broker
 from streaming.cli.commands import app
-from streaming.dlq import replay as dlq_replay
 from streaming.dlq.letters import LetterFilter, find_letters, parse_offsets, parse_places, parse_since
 from streaming.dlq.replay import REPLAYED_FROM, ReplayOutcome, replay
 from streaming.errors import ConfigError, TransactionFatal
@@ -158,7 +157,7 @@ def test_replayed_once_scored_once_as_of_their_own_time(
 def test_replays_that_die_or_meet_send_nothing_twice(
     stage: Stage, dead: Sequence[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dlq_replay, "BATCH_RECORDS", 7)
+    monkeypatch.setattr("streaming.dlq.replay.BATCH_RECORDS", 7)
     wanted, config = LetterFilter(reasons={"too_large"}), stage.config()
 
     class Death(Exception):

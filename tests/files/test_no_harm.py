@@ -42,7 +42,8 @@ from batch.train.verdict import Evaluated, write_evaluated
 from batch.train.vocabulary import Vocabulary
 from batch.world.generate import generate_world
 from deploy import environments
-from deploy.demo.run import DemoOptions, demo
+from deploy.demo.run import demo
+from deploy.demo.steps import DemoOptions
 from deploy.process import ProcessFailed
 from deploy.triton.server import Triton
 from streaming.engine import BadRow, Engine

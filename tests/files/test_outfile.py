@@ -12,7 +12,6 @@ from fixtures.folders import contents
 
 from streaming.cli.sql_shell import run_shell
 from streaming.engine import BadRow, Engine
-from streaming.engine.statements import outfile as files
 from streaming.files.output_folder import MARKER
 
 TABLE = "CREATE DATABASE d; USE d; CREATE TABLE t(a string, b int); INSERT INTO t VALUES ('x', 1), ('y', 2);"
@@ -85,7 +84,7 @@ def test_a_failure_leaves_nothing_behind(
         (building / name).write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "_write_part", half)
+    monkeypatch.setattr("streaming.engine.statements.outfile._write_part", half)
     for out in (tmp_path / "out", tmp_path / "new" / "deep"):
         with pytest.raises(OSError, match="No space left"):
             write(engine, out, mode, kind)

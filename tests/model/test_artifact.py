@@ -13,7 +13,7 @@ from places import SQL
 from streaming.errors import ArtifactMismatch, ConfigError
 from streaming.loop.run import run
 from streaming.model.artifact import check_sql
-from streaming.predict import server as serve
+from streaming.predict import server
 from streaming.web.listen import Listen
 
 
@@ -97,4 +97,4 @@ def test_scorer_and_predict_server_refuse_another_window(stage: Stage, sql: Path
     with pytest.raises(ArtifactMismatch, match="13d preceding"):
         run(config, threading.Event())
     with pytest.raises(ArtifactMismatch, match="13d preceding"):
-        serve.run(config, Listen("127.0.0.1", 0))
+        server.run(config, Listen("127.0.0.1", 0))

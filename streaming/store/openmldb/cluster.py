@@ -35,7 +35,7 @@ from streaming.store.micro_batches import ANY, Access, Places, cut, levels
 from streaming.store.openmldb.columns import differences, milliseconds
 from streaming.store.sql_scripts import read_script, within
 
-__all__ = ["WAVE_ROWS_MAX", "ClusterStore", "Transport", "times_checked"]
+__all__ = ["WAVE_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport", "times_checked"]
 
 ACTIONS, REQUESTS = "bo_action", "flattenRequest"
 
@@ -46,6 +46,13 @@ DATE_MIN = datetime.date(1900, 1, 1)
 """OpenMLDB holds no earlier date."""
 
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.cluster")
+
+
+class StatementRunner(Protocol):
+    """Runs statements: `streaming.store.openmldb.sdk.Client`, `streaming.store.openmldb.rest.RestTransport`."""
+
+    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+        """The rows of one statement; raises `StoreUnavailable` with the server's message."""
 
 
 class Transport(Protocol):
