@@ -1,8 +1,8 @@
-"""`python -m batch`, and the console script `jd-intent-batch`: the commands are in `batch.cli`."""
+"""`python -m batch`, and the console script `jd-intent-batch`: the commands are in `batch.cli.commands`."""
 
 from __future__ import annotations
 
-from batch.cli import main
+from batch.cli.commands import main
 
 __all__ = ["main"]
 

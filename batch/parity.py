@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streaming.errors import BadInput
 from streaming.model.encoder import Encoder
 
-__all__ = ["Difference", "Report", "parity", "read"]
+__all__ = ["Difference", "Report", "compare", "read_rows"]
 
 REQUEST_IDS = ("reqId_1", "reqId", "request_id")
 PROBABILITIES = ("purchase_probability", "probability")
@@ -29,7 +29,12 @@ EXAMPLES = 5
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One request whose column differs: both values as text."""
+    """One request whose column differs.
+
+    Attributes:
+        request_id: which.
+        served, offline: both values, as text.
+    """
 
     request_id: str
     served: str
@@ -37,7 +42,13 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class ColumnReport(msgspec.Struct, frozen=True):
-    """One column's differences: how many, and the first ones."""
+    """One column's differences.
+
+    Attributes:
+        column: its name.
+        count: how many.
+        first: the first of them.
+    """
 
     column: str
     count: int
@@ -45,7 +56,15 @@ class ColumnReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What was compared and what differs. `columns` holds the ones with a difference only."""
+    """What was compared and what differs.
+
+    Attributes:
+        requests: that are on both sides.
+        only_served, only_offline: requests that one side lacks.
+        repeated_served, repeated_offline: rows whose request came before on their side.
+        compared: names of the columns.
+        columns: those with a difference only.
+    """
 
     requests: int
     only_served: int
@@ -80,7 +99,7 @@ class Report(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def read(path: Path) -> pa.Table:
+def read_rows(path: Path) -> pa.Table:
     """A parquet file, or all of a folder.
 
     Raises:
@@ -95,7 +114,7 @@ def read(path: Path) -> pa.Table:
     return table
 
 
-def parity(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None) -> Report:
+def compare(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None) -> Report:
     """Compares two tables of the same requests.
 
     Every column that both have is compared (NULL equals NULL, NaN equals NaN, else exactly; probabilities within

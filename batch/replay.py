@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.features.extract import TABLES, table_rows
+from batch.features.data_layout import TABLES, table_rows
 from streaming.store.openmldb.columns import schema_of
 
 __all__ = ["DIMENSIONS", "Message", "Replay", "cut_history", "period", "streamed_folder"]

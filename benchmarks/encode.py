@@ -19,8 +19,8 @@ import xxhash
 
 from batch.dataset.fit_encoder import SEED_ORDER, fit
 from batch.dataset.write import read_features
-from batch.features.extract import extract
-from batch.world.generate import generate
+from batch.features.extract import extract_features
+from batch.world.generate import generate_world
 
 ROWS = 1000
 REPEATS = 30
@@ -52,8 +52,8 @@ def main() -> None:
         source = words.features
         if source is None:
             source = Path(folder) / "features"
-            generate(Path(folder) / "data", users=1200, seed=1)
-            extract(Path(folder) / "data", source)
+            generate_world(Path(folder) / "data", users=1200, seed=1)
+            extract_features(Path(folder) / "data", source)
         features = read_features(source)
     for encoding in ("typed", "seed"):
         started = time.perf_counter()

@@ -36,6 +36,7 @@ from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
 from streaming.events.decode import Action, Actions, action_columns
 from streaming.store.feature_store import EmbeddedStore
+from streaming.store.sql_scripts import read_script
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
@@ -66,7 +67,7 @@ class Report:
 
 def sql(name: str) -> str:
     """A script of sql/."""
-    return (ROOT / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    return read_script(ROOT / "sql" / f"{name}.sql").text
 
 
 def timed(function: Callable[[], object], rounds: int) -> tuple[float, float]:

@@ -30,7 +30,7 @@ from rich.table import Table
 from batch.dataset.fit_encoder import fit
 from batch.dataset.folder_hash import digest
 from batch.replay import Message, Replay, period
-from batch.world.generate import generate
+from batch.world.generate import generate_world
 from deploy.kafka.broker import Broker
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
@@ -226,7 +226,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generate(folder / "data", users=max(200, arguments.events // 25), seed=1)
+        generate_world(folder / "data", users=max(200, arguments.events // 25), seed=1)
         replay = period(folder / "data", 0, 2**62)
         actions = replay.actions[: arguments.events]
         artifact = arguments.artifact or constant_artifact(folder / "artifact", replay)

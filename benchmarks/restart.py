@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from batch.replay import period
-from batch.world.generate import generate
+from batch.world.generate import generate_world
 from benchmarks.pipeline import constant_artifact
 from deploy.kafka.broker import Broker
 from deploy.process import Process, free_ports
@@ -176,7 +176,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generate(folder / "data", users=200, seed=1)
+        generate_world(folder / "data", users=200, seed=1)
         artifact = constant_artifact(folder / "artifact", period(folder / "data", 0, 2**62))
         with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton") as triton:
             broker.create_topics()

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from batch.dataset.read import FIELDS
-from batch.train.training import Checkpoint, Shape, TrainOptions, build, save_checkpoint
+from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
+from batch.train.options import TrainOptions
 from batch.train.vocabulary import Vocabulary
 from deploy.environments import REPOSITORY, interpreter
 
@@ -41,7 +42,7 @@ def untrained(options: TrainOptions, count: int = 2 * sum(IDS), seed: int = 1) -
     columns = [generator.integers(0, size, count) + field for field, size in enumerate(IDS)]
     ids = np.stack(columns, axis=1).astype(np.int64)
     vocabulary = Vocabulary.fit(ids, 1)
-    shape = Shape(
+    shape = ModelShape(
         fields=FIELDS,
         rows=vocabulary.size,
         base_rate=0.05,
@@ -51,7 +52,7 @@ def untrained(options: TrainOptions, count: int = 2 * sum(IDS), seed: int = 1) -
         sql_sha256="",
         encoder_sha256="sha256:benchmark",
     )
-    return Checkpoint(shape, vocabulary, build(shape, bias=math.log(0.05 / 0.95))), ids
+    return Checkpoint(shape, vocabulary, build_model(shape, bias=math.log(0.05 / 0.95))), ids
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from batch.train.checkpoint import read_shape
 from batch.train.export import read_manifest, write_repository
-from batch.train.training import read_shape
 from deploy.environments import REPOSITORY, interpreter
 from deploy.triton.server import Triton
 from streaming.model.triton import Model

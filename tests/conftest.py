@@ -14,14 +14,6 @@ from deploy.kafka.broker import Broker
 pytest_plugins = ["fixtures.apiserver", "fixtures.model", "fixtures.scorer", "fixtures.secured"]
 
 
-def shared(name: str, what: str) -> Path:
-    """A folder beside the repository; skips, saying why, where it is not there."""
-    folder = SHARED / name
-    if not folder.is_dir():
-        pytest.skip(f"{what} not at {folder}")
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def log_as_it_was() -> Iterator[None]:
     """What a command under test makes of the log ends with the test: its streams are closed then."""
@@ -43,10 +35,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def jd() -> Path:
     """The tutorial's public data, which lies outside the repository."""
-    return shared("jd", "the tutorial's data is")
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """Answers of OpenMLDB's own engines, which lie outside the repository."""
-    return shared("golden", "the recorded answers are")
+    folder = SHARED / "jd"
+    if not folder.is_dir():
+        pytest.skip(f"the tutorial's data is not at {folder}")
+    return folder

@@ -33,14 +33,29 @@ class DatasetError(BadInput):
 
 
 class SplitTimes(msgspec.Struct, frozen=True):
-    """Where validation and test begin, epoch ms."""
+    """Where parts begin, epoch ms.
+
+    Attributes:
+        val_from: the first request of validation.
+        test_from: the first request of the test part.
+    """
 
     val_from: int
     test_from: int
 
 
 class DatasetInfo(msgspec.Struct, frozen=True):
-    """`dataset.json`."""
+    """`dataset.json`.
+
+    Attributes:
+        counts: requests by part.
+        positives: of them those with label 1, by part.
+        table_size_array: of each field the number of its ids.
+        split: where the parts begin.
+        data_sha256: of the tables that it was made of.
+        sql_sha256: of the feature query.
+        encoder_sha256: of the encoder that made the ids.
+    """
 
     counts: dict[str, int]
     positives: dict[str, int]

@@ -17,12 +17,20 @@ from numpy.typing import NDArray
 
 from streaming.errors import BadInput
 
-__all__ = ["Split", "by_time", "test_from"]
+__all__ = ["Split", "by_time", "start_of_test_ms"]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of each part, sorted by time (equal times in the given order), and where the later parts begin."""
+    """Row numbers of each part, sorted by time (equal times in the given order).
+
+    Attributes:
+        train: rows of the training part, the oldest.
+        val: rows of the validation part.
+        test: rows of the test part, the newest.
+        val_from_ms: where validation begins, epoch ms.
+        test_from_ms: where the test part begins, epoch ms.
+    """
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
@@ -70,7 +78,7 @@ def by_time(
     return Split(**parts, val_from_ms=val_from, test_from_ms=test_from)
 
 
-def test_from(dataset: Path) -> int:
+def start_of_test_ms(dataset: Path) -> int:
     """Where the test part of a dataset folder begins, epoch ms: everything before it is history."""
     info = msgspec.json.decode((dataset / "dataset.json").read_bytes())
     return int(info["split"]["test_from"])

@@ -25,22 +25,30 @@ from batch.dataset.fit_encoder import EVENT_TIME, REQUEST_ID, Encoding, fit
 from batch.dataset.folder_hash import digest
 from batch.dataset.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
 from batch.dataset.split import by_time
-from batch.features.extract import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
+from batch.features.data_layout import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
 from streaming.files.output_folder import Say, replacing
 from streaming.model.encoder import Encoder
+from streaming.store.sql_scripts import FEATURES, read_script
 
-__all__ = ["LabelRule", "Options", "Prepared", "encode_with", "label", "prepare", "read_features"]
+__all__ = [
+    "DatasetOptions",
+    "LabelRule",
+    "WrittenDataset",
+    "encode_later_requests",
+    "label",
+    "prepare_dataset",
+    "read_features",
+]
 
 LabelRule: TypeAlias = Literal["auto", "action", "five-day"]
 """Where labels come from: the data's `action` table, the orders in bo_action, or (auto) `action` where there is one."""
 
 PAIR = "flattenRequest_pair_id_original_24"
-FEATURES_SQL = "features.sql"
 ENCODE_ROWS = 65_536  # rows encoded at once
 SLACK_MS = 3_600_000  # what was recorded ends a little after the last action
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class WrittenDataset(msgspec.Struct, frozen=True):
     """`dataset.json`, and what is said besides: requests without a label, and such whose label may miss orders."""
 
     counts: dict[str, int]
@@ -56,10 +64,15 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Options:
+class DatasetOptions:
     """How to split and encode; see `batch.dataset.split.by_time` and `batch.dataset.fit_encoder.fit`.
 
-    `complete_labels`: leave out requests that look past the last action, whose later orders nobody recorded.
+    Attributes:
+        val_fraction: share of the requests, by time, that validates.
+        test_fraction: share of the requests, the newest, that tests.
+        embargo_ms: requests closer than this to the next part are left out.
+        complete_labels: leave out requests that look past the last action, whose later orders nobody recorded.
+        encoding: how features become ids.
     """
 
     val_fraction: float = 0.1
@@ -142,22 +155,20 @@ def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
 
 def _check_query(sql: Path) -> None:
     """The dataset says by which query its features were made."""
-    from streaming.store.sql_scripts import script_text
-
-    query = sql / FEATURES_SQL
-    if not script_text(query).strip():
+    query = sql / FEATURES
+    if not read_script(query).text.strip():
         raise BadData(f"{query}: there is no query in it")
 
 
-def prepare(
+def prepare_dataset(
     features: Path,
     data: Path,
     out: Path,
-    options: Options | None = None,
+    options: DatasetOptions | None = None,
     sql: Path = SQL_FOLDER,
     *,
     force: Say | None = None,
-) -> Prepared:
+) -> WrittenDataset:
     """Makes the dataset folder `out` and returns what it holds; `force`: see `streaming.files.output_folder.replacing`.
 
     The encoder sees nothing but the training part (with `encoding="seed"`, which learns no values, it counts over all
@@ -168,9 +179,9 @@ def prepare(
         ArtifactMismatch: the features are not those of the feature query.
         OutputRefused: `out` holds something else, or touches an input.
     """
-    options = options or Options()
+    options = options or DatasetOptions()
     _check_query(sql)
-    inputs = (features, data, sql / FEATURES_SQL)
+    inputs = (features, data, sql / FEATURES)
     with replacing(out, "dataset", inputs=inputs, force=force) as folder:
         labelled = label(read_features(features), data)
         if options.complete_labels:
@@ -184,7 +195,7 @@ def prepare(
         return _write(folder, encoder, labelled, rows=rows, times=times, sources=(data, sql))
 
 
-def encode_with(
+def encode_later_requests(
     features: Path,
     data: Path,
     out: Path,
@@ -194,7 +205,7 @@ def encode_with(
     labels: LabelRule = "auto",
     sql: Path = SQL_FOLDER,
     force: Say | None = None,
-) -> Prepared:
+) -> WrittenDataset:
     """A dataset of one part, `test`: the requests since `since_ms` (epoch ms), labelled, encoded by a given encoder.
 
     With `labels="five-day"` all of them are in it: requests that were streamed have no row in a recorded `action`.
@@ -207,7 +218,7 @@ def encode_with(
         OutputRefused: as `prepare`.
     """
     _check_query(sql)
-    inputs = [features, data, sql / FEATURES_SQL]
+    inputs = [features, data, sql / FEATURES]
     if isinstance(encoder, Path):
         inputs, encoder = [*inputs, encoder], Encoder.load(encoder)
     with replacing(out, "dataset", inputs=inputs, force=force) as folder:
@@ -229,15 +240,15 @@ def _write(
     rows: Mapping[str, NDArray[np.int64]],
     times: dict[str, int],
     sources: tuple[Path, Path],
-) -> Prepared:
+) -> WrittenDataset:
     data, sql = sources
-    prepared = Prepared(
+    prepared = WrittenDataset(
         counts={name: len(part) for name, part in rows.items()},
         positives={name: int(labelled.label[part].sum()) for name, part in rows.items()},
         table_size_array=encoder.table_sizes,
         split=times,
         data_sha256=_data_digest(data),
-        sql_sha256=digest(sql / FEATURES_SQL),
+        sql_sha256=digest(sql / FEATURES),
         encoder_sha256=encoder.digest,
         label_source=labelled.source,
         unlabelled=labelled.unlabelled,

@@ -16,18 +16,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from batch.features.cluster_jobs import Cluster, Job, run
-from batch.features.cluster_paths import Place, place_of, quoted
-from batch.features.extract import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, check, counted
+from batch.features.cluster_jobs import ClusterJob, run_job
+from batch.features.cluster_paths import ClusterPath, cluster_path, quoted
+from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData
+from batch.features.extract import counted
+from batch.features.inputs import check_data, script_files
 from streaming.engine.sql import syntax as s
 from streaming.engine.sql.parse import parse, statement_text
 from streaming.engine.sql.tokens import Token, tokens_of
 from streaming.errors import ConfigError, OutputRefused
 from streaming.files.output_folder import Say, mark, refuse_new
 from streaming.files.output_folder import check as check_output
-from streaming.store.sql_scripts import script_text, within
+from streaming.store.openmldb.cluster import StatementRunner
+from streaming.store.sql_scripts import Script, read_script, within
 
-__all__ = ["Written", "extract", "load_online"]
+__all__ = ["Written", "extract_on_cluster", "load_online_tables"]
 
 JOB_S = 4 * 3600.0
 
@@ -36,7 +39,13 @@ SPARKS = ("part-*", "_SUCCESS", ".part-*.crc", "._SUCCESS.crc")
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What a cluster's extraction wrote: jobs it took, and feature rows and columns, where the files are seen here."""
+    """What a cluster's extraction wrote.
+
+    Attributes:
+        jobs: that it took.
+        features, columns: rows and columns of the features; None where the files are not seen here.
+        seconds: that all of it took.
+    """
 
     jobs: int
     features: int | None
@@ -44,8 +53,8 @@ class Written(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def extract(
-    cluster: Cluster,
+def extract_on_cluster(
+    cluster: StatementRunner,
     data: str,
     out: str,
     sql: Path = SQL_FOLDER,
@@ -67,20 +76,21 @@ def extract(
         timeout_s: for each job.
 
     Raises:
-        BadData: see `batch.features.extract.check`, where `data` is a folder here, too.
+        BadData: see `batch.features.inputs.check_data`, where `data` is a folder here, too.
         BadInput: a path is relative, or cannot stand in SQL.
         ConfigError: a script's path is not in the folder that `data` or `out` stands for.
         OutputRefused: `out` holds something else, as far as it is seen here, or touches an input; `force`, and it is
             not seen.
-        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run`.
+        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run_job`.
     """
     started = time.monotonic()
-    source, target = place_of(data), place_of(out)
+    source, target = cluster_path(data), cluster_path(out)
     if (folder := source.here) and folder.is_dir():
-        check(folder, sql)
-    told = _refuse_output(data, out, sql, force)
-    for name in SCRIPTS:
-        _refuse_script(sql / name, data, out)
+        check_data(folder, sql)
+    scripts = [read_script(sql / name) for name in SCRIPTS]
+    told = _refuse_output(data, out, scripts, force)
+    for script in scripts:
+        _refuse_script(script, data, out)
     written = target.here
 
     def overwrite() -> bool:
@@ -91,8 +101,8 @@ def extract(
         return True
 
     following, jobs = _Following(timeout_s, say, sleep, _without(source, action), overwrite), 0
-    for name in SCRIPTS:
-        jobs += len(_run(cluster, sql / name, data, out, following))
+    for script in scripts:
+        jobs += len(_run(cluster, script, data, out, following))
     if written is None or not written.is_dir():
         return Written(jobs, None, None, time.monotonic() - started)
     try:
@@ -102,9 +112,9 @@ def extract(
     return Written(jobs, *counted(written), time.monotonic() - started)
 
 
-def _refuse_output(data: str, out: str, sql: Path, force: Say | None) -> set[str]:
+def _refuse_output(data: str, out: str, scripts: Sequence[Script], force: Say | None) -> set[str]:
     """By name in any case, and by the files where they are seen; what `force` was told will go."""
-    source, target = place_of(data), place_of(out)
+    source, target = cluster_path(data), cluster_path(out)
     if source.touches(target):
         raise OutputRefused(
             f"{out} is, holds or lies within an input, {data}, by its path (hosts and schemes do not count): results "
@@ -112,7 +122,7 @@ def _refuse_output(data: str, out: str, sql: Path, force: Say | None) -> set[str
         )
     if target.here is not None:
         inputs = [Path(source.path)] if source.local else []
-        return check_output(target.here, "outfile", inputs=[*inputs, *(sql / name for name in SCRIPTS)], force=force)
+        return check_output(target.here, "outfile", inputs=[*inputs, *script_files(scripts)], force=force)
     if force is not None:
         raise OutputRefused(
             f"{out} is not seen from here: --force cannot say what it would remove; name a new folder, without --force"
@@ -120,18 +130,17 @@ def _refuse_output(data: str, out: str, sql: Path, force: Say | None) -> set[str
     return set()
 
 
-def _refuse_script(path: Path, data: str, out: str | None) -> None:
+def _refuse_script(script: Script, data: str, out: str | None) -> None:
     """Before anything is sent: can every path of a script be replaced?"""
-    script = script_text(path)
-    with within(path):
-        statements = parse(script)
+    with within(script):
+        statements = parse(script.text)
     for statement in statements:
         if isinstance(statement, (s.LoadData, s.Outfile)):
-            _rewritten(path, script, statement, data, out, overwrite=False)
+            _rewritten(script, statement, data, out, overwrite=False)
 
 
-def load_online(
-    cluster: Cluster,
+def load_online_tables(
+    cluster: StatementRunner,
     data: str,
     sql: Path = SQL_FOLDER,
     *,
@@ -145,27 +154,33 @@ def load_online(
 
     Args:
         append: also into tables that have rows: LOAD DATA inserts what is there already once more.
-        action: see `extract`.
+        action: see `extract_on_cluster`.
 
     Raises:
         BadData: a table has rows.
-        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run`.
+        JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run_job`.
     """
-    path, source = sql / "load_online.sql", place_of(data)
-    _refuse_script(path, data, None)
-    with within(path):
-        tables = [statement.table[-1] for statement in parse(script_text(path)) if isinstance(statement, s.LoadData)]
-    _begin(cluster, path)
+    script, source = read_script(sql / "load_online.sql"), cluster_path(data)
+    _refuse_script(script, data, None)
+    with within(script):
+        tables = [statement.table[-1] for statement in parse(script.text) if isinstance(statement, s.LoadData)]
+    _begin(cluster, script)
     filled = {table: rows for table in tables if (rows := _count(cluster, table))}
     if filled and not append:
         found = ", ".join(f"{table} {rows:,}" for table, rows in filled.items())
         raise BadData(f"there are rows already ({found}), which LOAD DATA would double: --append loads all the same")
-    _run(cluster, path, data, None, _Following(timeout_s, say, sleep, _without(source, action), lambda: False))
+    _run(cluster, script, data, None, _Following(timeout_s, say, sleep, _without(source, action), lambda: False))
     return {table: _count(cluster, table) for table in tables}
 
 
 class _Following(NamedTuple):
-    """How jobs are followed (`cluster_jobs.run`), tables that are not loaded, may INTO OUTFILE overwrite."""
+    """How a script is run.
+
+    Attributes:
+        timeout_s, say, sleep: see `cluster_jobs.run_job`.
+        without: tables that are not loaded.
+        overwrite: may INTO OUTFILE replace what is there?
+    """
 
     timeout_s: float
     say: Callable[[str], None]
@@ -174,56 +189,56 @@ class _Following(NamedTuple):
     overwrite: Callable[[], bool]
 
 
-def _run(cluster: Cluster, path: Path, data: str, out: str | None, following: _Following) -> list[Job]:
+def _run(
+    cluster: StatementRunner, script: Script, data: str, out: str | None, following: _Following
+) -> list[ClusterJob]:
     """Runs a script, one statement after the other; its jobs."""
-    script = script_text(path)
     jobs = []
     cluster.execute("SET @@sync_job=false")
-    for statement in parse(script):
-        text = statement_text(script, statement.at)
+    for statement in parse(script.text):
+        text = statement_text(script.text, statement.at)
         if isinstance(statement, s.Set) and statement.name == "sync_job":
             continue
         if isinstance(statement, s.LoadData) and statement.table[-1] in following.without:
-            following.say(f"{path.name}: {statement.table[-1]}: not loaded, the data has none")
+            following.say(f"{script.path.name}: {statement.table[-1]}: not loaded, the data has none")
         elif isinstance(statement, (s.LoadData, s.Outfile)):
-            following.say(f"{path.name}: {statement.table[-1] if isinstance(statement, s.LoadData) else out}")
+            following.say(f"{script.path.name}: {statement.table[-1] if isinstance(statement, s.LoadData) else out}")
             overwrite = isinstance(statement, s.Outfile) and following.overwrite()
-            text = _rewritten(path, script, statement, data, out, overwrite=overwrite)
-            jobs.append(run(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
+            text = _rewritten(script, statement, data, out, overwrite=overwrite)
+            jobs.append(run_job(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
         else:
             cluster.execute(text)
     return jobs
 
 
-def _without(source: Place, action: bool) -> tuple[str, ...]:
+def _without(source: ClusterPath, action: bool) -> tuple[str, ...]:
     """The optional tables that the data lacks: OpenMLDB takes a table that was never loaded for an empty one."""
     folder = source.here
     there = (folder / "action").is_dir() if folder is not None and folder.is_dir() else action
     return () if there else ("action",)
 
 
-def _begin(cluster: Cluster, path: Path) -> None:
+def _begin(cluster: StatementRunner, script: Script) -> None:
     """The script's USE and SET statements, for what is asked before it runs."""
-    script = script_text(path)
-    for statement in parse(script):
+    for statement in parse(script.text):
         if isinstance(statement, (s.Use, s.Set)):
-            cluster.execute(statement_text(script, statement.at))
+            cluster.execute(statement_text(script.text, statement.at))
 
 
 def _rewritten(
-    script: Path, text: str, statement: s.LoadData | s.Outfile, data: str, out: str | None, *, overwrite: bool
+    script: Script, statement: s.LoadData | s.Outfile, data: str, out: str | None, *, overwrite: bool
 ) -> str:
-    """The statement at its place in `text`, with the path moved; of INTO OUTFILE the options are written anew."""
-    text = statement_text(text, statement.at)
+    """The statement as it is written, with the path moved; of INTO OUTFILE the options are written anew."""
+    text = statement_text(script.text, statement.at)
     tokens = tokens_of(text)
     load = isinstance(statement, s.LoadData)
     words, prefix, place = (("data", "infile"), DATA_PREFIX, data) if load else (("into", "outfile"), OUT_PREFIX, out)
     at = next(i for i in range(2, len(tokens)) if tuple(token.lower for token in tokens[i - 2 : i]) == words)
-    path = place_of(statement.path)
+    path = cluster_path(statement.path)
     if place is None or not (path.local and (path.path == prefix or path.path.startswith(prefix + "/"))):
         option = "--data" if load else "--out"
         raise ConfigError(
-            f"{script}: {words[1].upper()} {tokens[at].text} is not in {prefix}, for which {option} stands"
+            f"{script.path}: {words[1].upper()} {tokens[at].text} is not in {prefix}, for which {option} stands"
         )
     moved = text[: tokens[at].at] + quoted(place.rstrip("/") + path.path[len(prefix) :])
     if load:
@@ -251,7 +266,7 @@ def _options(tokens: Sequence[Token]) -> dict[str, str]:
     return found
 
 
-def _count(cluster: Cluster, table: str) -> int:
+def _count(cluster: StatementRunner, table: str) -> int:
     """Rows of a table; of none, count(*) gives no row."""
     rows = cluster.execute(f"SELECT count(*) FROM {table}")
     return int(rows[0][0]) if rows else 0

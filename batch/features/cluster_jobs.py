@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from streaming.errors import ScorerError, StoreUnavailable
+from streaming.store.openmldb.cluster import StatementRunner
 
-__all__ = ["Cluster", "Job", "JobFailed", "run"]
+__all__ = ["ClusterJob", "JobFailed", "run_job"]
 
 SUBMIT_S = 120.0  # the TaskManager starts a Spark driver before it answers
 POLL_S, POLL_S_MAX = 0.5, 5.0
@@ -20,18 +21,11 @@ LOG_LINES = 40
 FINISHED, ENDED = "FINISHED", ("FINISHED", "FAILED", "KILLED", "LOST")
 
 
-class Cluster(Protocol):
-    """Runs statements: `streaming.store.openmldb.sdk.Client`, `streaming.store.openmldb.rest.RestTransport`."""
-
-    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
-        """The rows of one statement; raises `StoreUnavailable` with the server's message."""
-
-
 class JobFailed(ScorerError):
     """A job of the cluster did not finish; the message ends with its log."""
 
 
-class Job(msgspec.Struct, frozen=True):
+class ClusterJob(msgspec.Struct, frozen=True):
     """A row of SHOW JOB: its number, kind (ImportOfflineData, …), state and error."""
 
     id: int
@@ -40,20 +34,20 @@ class Job(msgspec.Struct, frozen=True):
     error: str
 
     @classmethod
-    def of(cls, row: tuple[Any, ...]) -> Job:
+    def of(cls, row: tuple[Any, ...]) -> ClusterJob:
         """From a row as the servers give it: id, type, state, start, end, parameter, cluster, application, error, …"""
         return cls(int(row[0]), str(row[1]), str(row[2]), str(row[8] or ""))
 
 
-def run(
-    cluster: Cluster,
+def run_job(
+    cluster: StatementRunner,
     statement: str,
     timeout_s: float,
     say: Callable[[str], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Job:
+) -> ClusterJob:
     """Starts a job and waits until it has finished. The session must have `@@sync_job=false`.
 
     Args:
@@ -77,7 +71,7 @@ def run(
         sleep(wait_s)
         wait_s = min(2 * wait_s, POLL_S_MAX)
         try:
-            now = Job.of(cluster.execute(f"SHOW JOB {job.id}")[0])
+            now = ClusterJob.of(cluster.execute(f"SHOW JOB {job.id}")[0])
             lost = 0
         except (StoreUnavailable, IndexError) as error:
             lost += 1
@@ -93,19 +87,19 @@ def run(
     return job
 
 
-def _submit(cluster: Cluster, statement: str) -> Job:
+def _submit(cluster: StatementRunner, statement: str) -> ClusterJob:
     before = {row[0] for row in cluster.execute("SHOW JOBS")}
     rows = cluster.execute(statement, timeout_s=SUBMIT_S)
     if rows and len(rows[0]) > 8:
-        return Job.of(rows[0])
+        return ClusterJob.of(rows[0])
     # A client that does not hand the job's row on: it is the one that was not there before.
     fresh = [row for row in cluster.execute("SHOW JOBS") if row[0] not in before]
     if len(fresh) != 1:
         raise StoreUnavailable(f"{len(fresh)} new jobs in SHOW JOBS after: {statement[:120]}")
-    return Job.of(fresh[0])
+    return ClusterJob.of(fresh[0])
 
 
-def _log(cluster: Cluster, job: Job) -> str:
+def _log(cluster: StatementRunner, job: ClusterJob) -> str:
     try:
         text = "\n".join(str(row[0]) for row in cluster.execute(f"SHOW JOBLOG {job.id}"))
     except StoreUnavailable as error:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from streaming.errors import BadInput
 
-__all__ = ["Place", "place_of", "quoted"]
+__all__ = ["ClusterPath", "cluster_path", "quoted"]
 
 _URI = re.compile(r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?(?://(?P<host>[^/]*))?(?P<path>.*)", re.DOTALL)
 
 
-class Place(NamedTuple):
+class ClusterPath(NamedTuple):
     """`path` without scheme, host, `.`, `..` and doubled slashes; whether it may be a path of this machine."""
 
     path: str
@@ -29,13 +29,13 @@ class Place(NamedTuple):
         path = Path(self.path)
         return path if self.local and (path.exists() or path.parent.is_dir()) else None
 
-    def touches(self, other: Place) -> bool:
+    def touches(self, other: ClusterPath) -> bool:
         """Whether one is, holds or lies within the other, by name: one file system has many hosts and schemes."""
         one, two = (place.path.rstrip("/") + "/" for place in (self, other))
         return one.startswith(two) or two.startswith(one)
 
 
-def place_of(given: str) -> Place:
+def cluster_path(given: str) -> ClusterPath:
     """Takes a path or URI apart.
 
     Raises:
@@ -51,7 +51,7 @@ def place_of(given: str) -> Place:
         raise BadInput(f"{given}: not absolute, and the cluster's working folder is not the one here")
     path = posixpath.normpath(re.sub("/+", "/", path))
     local = scheme is None or (scheme.lower() == "file" and (host or "localhost").lower() == "localhost")
-    return Place(path, local)
+    return ClusterPath(path, local)
 
 
 def quoted(path: str) -> str:

@@ -3,8 +3,8 @@
     jd-intent-batch extract --engine spark --data DIR --out DIR [--master local[2]]
 
 runs the scripts that the embedded engine runs. Spark lives in an environment of its own (`make spark-environment`), in
-a process of its own: this side reads the scripts, writes down what to do (`Job`), and turns the files that come back
-into the features' Arrow types; `spark_job.py` does it. docs/engines.md says where Spark's answers differ.
+a process of its own: this side reads the scripts, writes down what to do (`SparkJob`), and turns the files that come
+back into the features' Arrow types; `spark_job.py` does it. docs/engines.md says where Spark's answers differ.
 """
 
 from __future__ import annotations
@@ -26,32 +26,23 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.features.extract import (
-    DATA_PREFIX,
-    OPTIONAL,
-    OUT_PREFIX,
-    SCRIPTS,
-    SQL_FOLDER,
-    BadData,
-    Extracted,
-    check,
-    parquet_files,
-)
-from batch.features.inputs import folder_of
+from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, parquet_files
+from batch.features.extract import Extracted
+from batch.features.inputs import OPTIONAL, check_data, folder_of, script_files
 from batch.features.spark_files import for_spark
 from streaming.engine import UnsupportedSQL
 from streaming.engine.errors import point
 from streaming.engine.sql import syntax as s
 from streaming.engine.sql.parse import parse, statement_text
-from streaming.engine.sql.tokens import Token, tokens_of
+from streaming.engine.sql.tokens import Token
 from streaming.engine.statements.outfile import resolve
 from streaming.errors import ScorerError
 from streaming.files.output_folder import Say, replacing
 from streaming.files.tables import BadFile, Options, files_of, is_there, load_options
 from streaming.store.openmldb.columns import schema_of
-from streaming.store.sql_scripts import script_text
+from streaming.store.sql_scripts import Script, read_script, statement_tokens, within
 
-__all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]
+__all__ = ["MASTER", "SparkFailed", "SparkJob", "SparkTable", "extract_on_spark", "read_scripts"]
 
 MASTER = "local[2]"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,10 +57,14 @@ class SparkFailed(ScorerError):
     """Spark is not there, refused the query or died; the message says which and what to do."""
 
 
-class Table(msgspec.Struct):
-    """A table of the job: its columns with their SQL types, and the files of its rows, in order.
+class SparkTable(msgspec.Struct):
+    """A table of the job.
 
-    `files` are paths, laid out as `options` say; in the job of the other process they are URIs of parquet files.
+    Attributes:
+        database, name: where it is.
+        columns: name → SQL type.
+        files: of its rows, in order: paths; in the job of the other process, URIs of parquet files.
+        options: how the files are laid out.
     """
 
     database: str
@@ -79,18 +74,27 @@ class Table(msgspec.Struct):
     options: Options = Options("parquet")
 
 
-class Job(msgspec.Struct):
-    """All that the Spark side has to know; it stands in a file between the two processes."""
+class SparkJob(msgspec.Struct):
+    """All that the Spark side has to know; it stands in a file between the two processes.
 
-    tables: list[Table]
+    Attributes:
+        tables: that the query reads.
+        database: in use.
+        query: the SELECT.
+        out: a folder for Spark's files, which must not exist.
+        master: Spark's master URL.
+        conf: options of Spark.
+    """
+
+    tables: list[SparkTable]
     database: str
     query: str
-    out: str  # a folder for Spark's files, which must not exist
+    out: str
     master: str
     conf: dict[str, str]
 
 
-def extract(
+def extract_on_spark(
     data: Path,
     out: Path,
     sql: Path = SQL_FOLDER,
@@ -99,8 +103,8 @@ def extract(
     *,
     force: Say | None = None,
 ) -> Extracted:
-    """As `batch.features.extract.extract`, by Spark. The rows come in no particular order, in as many files as Spark
-    makes.
+    """As `batch.features.extract.extract_features`, by Spark: the rows come in no particular order, in as many files as
+    Spark makes.
 
     Args:
         data, out: on a real cluster every executor must see both under the same path.
@@ -113,12 +117,12 @@ def extract(
         OutputRefused: `out` holds something else, or touches an input.
     """
     started = time.monotonic()
-    scripts = {name: script_text(sql / name) for name in SCRIPTS}
+    scripts = [read_script(sql / name) for name in SCRIPTS]
     python, jar = _environment()
-    rows = check(data, sql)
+    rows = check_data(data, sql)
     tables, database, query = read_scripts(scripts, data, {"action"} - rows.keys())
     checked = time.monotonic()
-    inputs = [data, *(sql / name for name in SCRIPTS)]
+    inputs = [data, *script_files(scripts)]
     with replacing(out, "features", inputs=inputs, force=force) as fresh, _work_folder() as (work, lock):
         staging, copies = fresh.parent / "spark", fresh.parent / "tables"
         tables = [_handed_over(table, copies) for table in tables]
@@ -128,7 +132,7 @@ def extract(
             "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={work}",
             **(conf or {}),
         }
-        _run(python, Job(tables, database, query, staging.as_uri(), master, options), work, lock)
+        _run(python, SparkJob(tables, database, query, staging.as_uri(), master, options), work, lock)
         features, columns = 0, 0
         for number, file in enumerate(parquet_files(staging)):
             written = _as_features(file, fresh / f"part-{number:05d}.parquet")
@@ -143,79 +147,76 @@ def extract(
 # -- scripts ---------------------------------------------------------------------------------------------------------
 
 
-def read_scripts(scripts: Mapping[str, str], data: Path, absent: set[str]) -> tuple[list[Table], str, str]:
+def read_scripts(scripts: Sequence[Script], data: Path, absent: set[str]) -> tuple[list[SparkTable], str, str]:
     """The tables with their files, the database in use and the query of the scripts, which run in their order.
 
     The text of the query is not looked at: OpenMLDB's dialect is larger than the embedded engine's.
 
     Args:
-        scripts: text by name. data: stands for the tutorial's data folder. absent: its folders that may be missing.
+        scripts: that make the tables, load them and select.
+        data: stands for the tutorial's data folder.
+        absent: its folders that may be missing.
 
     Raises:
         UnsupportedSQL: a statement that has no meaning here, a table that was not made, not just one query.
         BadData: LOAD DATA names no file.
     """
-    tables: dict[tuple[str, str], Table] = {}
+    tables: dict[tuple[str, str], SparkTable] = {}
     database, queries = "", []
-    for name, script in scripts.items():
-        for at, tokens in _statements(script):
-            text = statement_text(script, at)
-            if tokens[0].lower in ("select", "(", "with"):
-                queries.append(_query_of(script, at, tokens))
-                continue
-            statement = _parse_one(text, script, at)
-            if isinstance(statement, s.Use):
-                database = statement.name
-            elif isinstance(statement, s.CreateTable):
-                place = _place(statement.name, database)
-                columns = {column.name: str(column.type) for column in statement.columns}
-                tables.setdefault(place, Table(*place, columns))
-            elif isinstance(statement, s.LoadData):
-                place = _place(statement.table, database)
-                if place not in tables:
-                    raise point(script, at, f"{name}: there is no table {'.'.join(place)}")
-                tables[place].files, tables[place].options = _files(statement, data, absent)
-            elif not isinstance(statement, _NEEDLESS):
-                raise point(
-                    script, at, f"{name}: only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is"
-                )
+    for script in scripts:
+        with within(script):
+            for tokens in statement_tokens(script.text):
+                if tokens[0].lower in ("select", "(", "with"):
+                    queries.append(_query_of(script.text, tokens))
+                else:
+                    database = _defined(script.text, tokens[0].at, tables, database, data, absent)
     if len(queries) != 1:
-        raise UnsupportedSQL(f"{', '.join(scripts)}: {len(queries)} SELECT … INTO OUTFILE in them, it must be one")
+        names = ", ".join(script.path.name for script in scripts)
+        raise UnsupportedSQL(f"{names}: {len(queries)} SELECT … INTO OUTFILE in them, it must be one")
     return list(tables.values()), database, queries[0]
 
 
-def _statements(script: str) -> Iterator[tuple[int, list[Token]]]:
-    tokens: list[Token] = []
-    for token in tokens_of(script):
-        if token.text != ";" and token.kind != "end":
-            tokens.append(token)
-        elif tokens:
-            yield tokens[0].at, tokens
-            tokens = []
+def _defined(
+    script: str, at: int, tables: dict[tuple[str, str], SparkTable], database: str, data: Path, absent: set[str]
+) -> str:
+    """Puts what the statement at offset `at` makes or loads into `tables`; returns the database in use after it."""
+    statement = _parse_one(script, at)
+    if isinstance(statement, s.Use):
+        return statement.name
+    if isinstance(statement, s.CreateTable):
+        place = _place(statement.name, database)
+        columns = {column.name: str(column.type) for column in statement.columns}
+        tables.setdefault(place, SparkTable(*place, columns))
+    elif isinstance(statement, s.LoadData):
+        place = _place(statement.table, database)
+        if place not in tables:
+            raise point(script, at, f"there is no table {'.'.join(place)}")
+        tables[place].files, tables[place].options = _files(statement, data, absent)
+    elif not isinstance(statement, _NEEDLESS):
+        raise point(script, at, "only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is")
+    return database
 
 
-def _parse_one(text: str, script: str, at: int) -> s.Statement:
-    try:
-        return parse(text)[0]
-    except UnsupportedSQL as error:  # its place is counted from the statement: count from the script
-        before = script.count("\n", 0, at)
-        raise UnsupportedSQL(f"{error} (from line {before + 1})", error.line + before, error.column) from None
+def _parse_one(script: str, at: int, head: str = "") -> s.Statement:
+    """The statement at an offset of the script, or its rest behind `head`; an error's place is the script's."""
+    line, column = script.count("\n", 0, at), at - script.rfind("\n", 0, at) - 1
+    before = "\n" * (line - 1) + f"{head}\n" + " " * column if line else head.rjust(column)
+    return parse(before + statement_text(script, at))[0]
 
 
-def _query_of(script: str, at: int, tokens: Sequence[Token]) -> str:
+def _query_of(script: str, tokens: Sequence[Token]) -> str:
     """The SELECT without its INTO OUTFILE, whose options must be those that features need."""
     pairs = itertools.pairwise(tokens)
     into = next((first for first, second in pairs if (first.lower, second.lower) == ("into", "outfile")), None)
     if into is None:
-        raise point(script, at, "a SELECT without INTO OUTFILE")
-    tail = statement_text(script, into.at)
-    outfile = _parse_one(f"select 1 {tail}", script, into.at)
+        raise point(script, tokens[0].at, "a SELECT without INTO OUTFILE")
+    outfile = _parse_one(script, into.at, "select 1 ")
     if not isinstance(outfile, s.Outfile) or resolve(outfile.path, {OUT_PREFIX: ""}) != "":
         raise point(script, into.at, f"features go INTO OUTFILE '{OUT_PREFIX}'; this goes elsewhere")
     options = {key.lower(): str(value).lower() for key, value in outfile.options.items()}
     if options.get("format", "csv") != "parquet" or options.get("mode") != "overwrite":
         raise point(script, into.at, "features are written with OPTIONS(format='parquet', mode='overwrite'), not as")
-    return script[at : into.at]
+    return script[tokens[0].at : into.at]
 
 
 def _place(name: tuple[str, ...], database: str) -> tuple[str, str]:
@@ -233,11 +234,11 @@ def _files(load: s.LoadData, data: Path, absent: set[str]) -> tuple[list[str], O
         raise BadData(str(error)) from None
 
 
-def _handed_over(table: Table, copies: Path) -> Table:
+def _handed_over(table: SparkTable, copies: Path) -> SparkTable:
     """The table with URIs of files in which Spark reads what we do."""
     schema = schema_of([*table.columns.items()])
     files = for_spark([Path(file) for file in table.files], schema, table.options, copies / table.name)
-    return Table(table.database, table.name, table.columns, [file.as_uri() for file in files])
+    return SparkTable(table.database, table.name, table.columns, [file.as_uri() for file in files])
 
 
 # -- the other process -----------------------------------------------------------------------------------------------
@@ -274,7 +275,7 @@ def _work_folder() -> Iterator[tuple[Path, int]]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _run(python: Path, job: Job, work: Path, lock: int) -> None:
+def _run(python: Path, job: SparkJob, work: Path, lock: int) -> None:
     """Runs the job in Spark's environment, in a process group that ends with this call, however it ends."""
     plan, log = work / "job.json", work / "spark.log"
     plan.write_bytes(msgspec.json.encode(job))

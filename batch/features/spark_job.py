@@ -41,7 +41,7 @@ LOCAL_OPTIONS = {
 }
 
 
-class Failed(Exception):
+class StageFailed(Exception):
     """Ends the job with a message for the user."""
 
     def __init__(self, stage: str, message: str) -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run(json.loads(plan.read_text()))
-    except Failed as error:
+    except StageFailed as error:
         plan.with_name("failed.json").write_text(json.dumps({"stage": error.stage, "message": str(error)}))
         raise
 
@@ -66,7 +66,7 @@ def _end_with_parent() -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    """Does the job; raises `Failed` for what its user can mend."""
+    """Does the job; raises `StageFailed` for what its user can mend."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName("jd-intent extract").master(job["master"])
     local = LOCAL_OPTIONS if job["master"].startswith("local") else {}
@@ -83,7 +83,7 @@ def run(job: dict[str, Any]) -> None:
         try:
             answer.write.parquet(job["out"])
         except Py4JJavaError as error:
-            raise Failed("running the query on Spark", _reason(error)) from error
+            raise StageFailed("running the query on Spark", _reason(error)) from error
     finally:
         spark.stop()
 
@@ -92,9 +92,9 @@ def _session(spark: SparkSession) -> Any:
     try:
         return spark._jvm.com._4paradigm.openmldb.batch.api.OpenmldbSession(spark._jsparkSession)
     except TypeError as error:  # py4j: a package is no class
-        raise Failed("starting OpenMLDB", f"its classes are not in spark.jars: {error}") from error
+        raise StageFailed("starting OpenMLDB", f"its classes are not in spark.jars: {error}") from error
     except Py4JJavaError as error:
-        raise Failed("starting OpenMLDB", _reason(error)) from error
+        raise StageFailed("starting OpenMLDB", _reason(error)) from error
 
 
 def _frame(spark: SparkSession, table: dict[str, Any]) -> DataFrame:
@@ -106,7 +106,7 @@ def _frame(spark: SparkSession, table: dict[str, Any]) -> DataFrame:
     try:
         frame = spark.read.parquet(*table["files"])
     except Exception as error:
-        raise Failed(f"reading {table['name']}", _reason(error)) from error
+        raise StageFailed(f"reading {table['name']}", _reason(error)) from error
     kinds = dict(frame.dtypes)
     return frame.select([_column(name, kind, kinds[name]) for name, kind in columns.items()])
 
@@ -126,7 +126,7 @@ def _ask(session: Any, query: str) -> Any:
     try:
         return session.sql(query).getSparkDf()
     except Py4JJavaError as error:
-        raise Failed("OpenMLDB refuses the query", _reason(error)) from error
+        raise StageFailed("OpenMLDB refuses the query", _reason(error)) from error
 
 
 def _reason(error: BaseException) -> str:

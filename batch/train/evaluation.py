@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 
 from batch.dataset.folder_hash import digest
 from batch.dataset.read import DatasetError, PartName, read_info, read_part
-from batch.train.probability_metrics import Metrics, measure
-from batch.train.training import load_checkpoint, read_shape
+from batch.train.checkpoint import load_checkpoint, read_shape
+from batch.train.probability_metrics import ProbabilityMetrics, measure
 from batch.train.verdict import METRICS, Evaluated, write_evaluated
 from streaming.files.output_folder import Say, link, made, replacing
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate_checkpoint"]
 
 PREDICTIONS = "predictions.parquet"
 PARTS: tuple[PartName, ...] = ("val", "test")
 
 
-def evaluate(
+def evaluate_checkpoint(
     dataset: Path, checkpoint: Path, out: Path | None = None, *, force: Say | None = None
-) -> dict[str, Metrics]:
+) -> dict[str, ProbabilityMetrics]:
     """Metrics of the parts `val` and `test`, whichever the dataset has, each beside the base rate's.
 
     Writes into `out` (by default the checkpoint's folder) `metrics.json` and `predictions.parquet`: part string,
@@ -59,12 +59,12 @@ def evaluate(
         return _measured(dataset, parts, checkpoint, folder)
 
 
-def _measured(dataset: Path, parts: list[PartName], checkpoint: Path, folder: Path) -> dict[str, Metrics]:
+def _measured(dataset: Path, parts: list[PartName], checkpoint: Path, folder: Path) -> dict[str, ProbabilityMetrics]:
     """Scores the parts; writes metrics and predictions into `folder`."""
     from batch.train.deepfm import probabilities
 
     trained = load_checkpoint(checkpoint)
-    metrics: dict[str, Metrics] = {}
+    metrics: dict[str, ProbabilityMetrics] = {}
     tables: list[pa.Table] = []
     for name in parts:
         part = read_part(dataset, name)

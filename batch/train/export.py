@@ -26,12 +26,12 @@ import msgspec
 
 from batch.dataset.folder_hash import digest
 from batch.dataset.read import DatasetError, read_info
-from batch.train.training import Shape, read_shape
+from batch.train.checkpoint import ModelShape, read_shape
 from batch.train.verdict import METRICS, check_better
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, link, made, replacing
 
-__all__ = ["MODEL_NAME", "ExportOptions", "Manifest", "export", "read_manifest", "write_repository"]
+__all__ = ["MODEL_NAME", "ArtifactManifest", "ExportOptions", "export_artifact", "read_manifest", "write_repository"]
 
 MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that holds config.pbtxt
 HERE = Path(__file__).resolve().parent
@@ -62,8 +62,19 @@ class ExportOptions:
             raise BadInput(f"instances must be 1 or more, not {self.instances}")
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """`manifest.json`: what belongs together. Hashes are `sha256:…`; `metrics` is evaluation's `metrics.json`."""
+class ArtifactManifest(msgspec.Struct, frozen=True):
+    """`manifest.json`: what belongs together. Hashes are `sha256:…`.
+
+    Attributes:
+        model_version: the newest in the Triton repository.
+        sql_sha256: of the feature query.
+        encoder_sha256: of the encoder.
+        data_sha256: of the tables that the dataset was made of.
+        weights_sha256: of the weights.
+        table_size_array: of each field the number of its ids.
+        options: how it was trained.
+        metrics: evaluation's `metrics.json`.
+    """
 
     model_version: int
     sql_sha256: str
@@ -75,7 +86,7 @@ class Manifest(msgspec.Struct, frozen=True):
     metrics: dict[str, Any]
 
 
-def export(
+def export_artifact(
     dataset: Path,
     checkpoint: Path,
     features_sql: Path,
@@ -84,7 +95,7 @@ def export(
     *,
     evaluation: Path | None = None,
     force: Say | None = None,
-) -> Manifest:
+) -> ArtifactManifest:
     """Writes the artifact folder, or a new version into one that is there: all of it changes in one step.
 
     Args:
@@ -113,7 +124,7 @@ def export(
     evaluated = check_better(evaluation or checkpoint, weights, accept_weak=options.accept_weak_model)
     inputs = [dataset, checkpoint, features_sql, (evaluation or checkpoint) / METRICS]
     with replacing(artifact, "artifact", inputs=inputs, force=force) as folder:
-        manifest = Manifest(
+        manifest = ArtifactManifest(
             model_version=_version(artifact, options.model_version),
             sql_sha256=shape.sql_sha256,
             encoder_sha256=shape.encoder_sha256,
@@ -132,7 +143,7 @@ def export(
     return manifest
 
 
-def read_manifest(artifact: Path) -> Manifest:
+def read_manifest(artifact: Path) -> ArtifactManifest:
     """Reads `manifest.json`.
 
     Raises:
@@ -140,7 +151,7 @@ def read_manifest(artifact: Path) -> Manifest:
     """
     path = artifact / "manifest.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return msgspec.json.decode(path.read_bytes(), type=ArtifactManifest)
     except FileNotFoundError:
         raise DatasetError(
             f"{path} does not exist: is {artifact} a folder that `jd-intent-batch export` wrote?"
@@ -176,7 +187,7 @@ def _keep_as_version(fresh: Path, version: int) -> None:
         link(file, fresh / "versions" / str(version) / file.relative_to(fresh))
 
 
-def write_repository(repository: Path, checkpoint: Path, shape: Shape, version: int, instances: int = 1) -> None:
+def write_repository(repository: Path, checkpoint: Path, shape: ModelShape, version: int, instances: int = 1) -> None:
     """Writes the model repository that Triton serves: the model `embedding` with one version, made of a checkpoint."""
     model = repository / MODEL_NAME
     served = model / str(version)

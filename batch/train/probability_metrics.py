@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
 
-__all__ = ["BINS", "Metrics", "auc_interval", "calibration_error", "measure"]
+__all__ = ["BINS", "ProbabilityMetrics", "auc_interval", "calibration_error", "measure"]
 
 BINS = 10
 Z95 = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Metrics:
+class ProbabilityMetrics:
     """Of one part. `auc` is None where only one class occurs; a constant's AUC is 0.5 by definition.
 
     Args:
@@ -40,14 +40,14 @@ class Metrics:
     auc_high: float | None = None
 
 
-def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Metrics:
+def measure(labels: Floats, probabilities: Floats, base_rate: float) -> ProbabilityMetrics:
     """Compares `probabilities` [n] in [0, 1] with `labels` [n] of 0 and 1."""
     y = labels.astype(np.int8)
     p = probabilities.astype(np.float64)
     constant = np.full(len(y), base_rate)
     both = 0 < int(y.sum()) < len(y)
     low, high = auc_interval(y, p) or (None, None)
-    return Metrics(
+    return ProbabilityMetrics(
         count=len(y),
         positives=int(y.sum()),
         auc=float(roc_auc_score(y, p)) if both else None,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from batch.dataset.read import FIELDS, DatasetError, Part, read_info, read_part
-from batch.train.probability_metrics import Metrics, measure
+from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
+from batch.train.options import TrainOptions
+from batch.train.probability_metrics import ProbabilityMetrics, measure
 from batch.train.vocabulary import Vocabulary
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing
@@ -33,20 +34,7 @@ from streaming.files.output_folder import Say, replacing
 if TYPE_CHECKING:
     from batch.train.deepfm import DeepFM
 
-__all__ = [
-    "Checkpoint",
-    "Evaluation",
-    "Optimisation",
-    "Shape",
-    "TrainOptions",
-    "TrainResult",
-    "TrainingFailed",
-    "build",
-    "load_checkpoint",
-    "read_shape",
-    "save_checkpoint",
-    "train",
-]
+__all__ = ["Evaluation", "Optimisation", "TrainResult", "TrainingFailed", "train_model"]
 
 
 class TrainingFailed(BadInput):
@@ -54,94 +42,21 @@ class TrainingFailed(BadInput):
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """How to train. The defaults suit two CPU cores; `tutorial()` is the tutorial's own setting.
-
-    Args:
-        embedding: dimensions of an id's embedding.
-        layers: widths of the deep network's hidden layers.
-        dropout: share of hidden activations set to zero.
-        learning_rate: of Adam.
-        embedding_l2: weight of the mean squared length of a sample's embeddings in the loss.
-        count_min: an id owns a row from this many occurrences in training on. Requests of one user and product within
-            five days share their label: with fewer occurrences, a user's and a product's row together learn the pairs
-            by heart (measured on the generated world: test AUC 0.81 with 2, 0.87 with 300).
-        batch_size: samples of a step; fewer where an epoch would have less than `steps_per_epoch_min` steps.
-        steps_per_epoch_min: the tutorial's sample has 11,000 training samples: five steps of 2048 teach nothing.
-        epochs_max: passes over the training part, unless early stopping ends it before.
-        evals_per_epoch: how often the validation part is scored.
-        patience: evaluations without a better validation score before training stops.
-        seed: of initial weights, order of samples and dropout.
-    """
-
-    embedding: int = 16
-    layers: tuple[int, ...] = (256, 128)
-    dropout: float = 0.2
-    learning_rate: float = 0.0005
-    embedding_l2: float = 0.1
-    count_min: int = 300
-    batch_size: int = 2048
-    steps_per_epoch_min: int = 100
-    epochs_max: int = 10
-    evals_per_epoch: int = 4
-    patience: int = 3
-    seed: int = 1
-
-    @classmethod
-    def tutorial(cls) -> TrainOptions:
-        """The tutorial's setting: five layers of 1000, dropout 0.2, rate 0.001, batches of 1000, a row for every id."""
-        return cls(
-            layers=(1000,) * 5,
-            dropout=0.2,
-            learning_rate=0.001,
-            embedding_l2=0.0,
-            count_min=1,
-            batch_size=1000,
-            steps_per_epoch_min=1,
-        )
-
-    def __post_init__(self) -> None:
-        positive = (
-            "embedding",
-            "learning_rate",
-            "count_min",
-            "batch_size",
-            "steps_per_epoch_min",
-            "epochs_max",
-            "evals_per_epoch",
-            "patience",
-        )
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise BadInput(f"{name} must be above 0, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout must be in [0, 1), not {self.dropout}")
-        if self.embedding_l2 < 0:
-            raise BadInput(f"embedding_l2 must not be negative, not {self.embedding_l2}")
-        if not self.layers or any(width < 1 for width in self.layers):
-            raise BadInput(f"layers must be one or more positive widths, not {self.layers}")
-
-
-class Shape(msgspec.Struct, frozen=True):
-    """`config.json` of a checkpoint: what is needed to build the model again, and what it was trained on."""
-
-    fields: int
-    rows: int
-    base_rate: float
-    options: dict[str, Any]
-    table_size_array: list[int]
-    data_sha256: str
-    sql_sha256: str
-    encoder_sha256: str
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """One line of `history.jsonl`."""
+    """One line of `history.jsonl`.
+
+    Attributes:
+        step: steps until then.
+        epoch: passes over the training part until then.
+        loss: mean of the training loss since the evaluation before.
+        val_auc: of validation; None where it has one class.
+        val_log_loss: of validation.
+        best: better than all before.
+    """
 
     step: int
     epoch: float
-    loss: float  # mean of the training loss since the evaluation before
+    loss: float
     val_auc: float | None
     val_log_loss: float
     best: bool
@@ -149,10 +64,20 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training ended with; `val` belongs to the best evaluation, which is the one that was kept."""
+    """What training ended with.
+
+    Attributes:
+        best: the evaluation whose model was kept.
+        val: its metrics.
+        evaluations: how many there were.
+        rows: of the embeddings.
+        seconds: that training took.
+        samples_per_s: samples trained a second.
+        stopped_early: before `epochs_max`.
+    """
 
     best: Evaluation
-    val: Metrics
+    val: ProbabilityMetrics
     evaluations: int
     rows: int
     seconds: float
@@ -160,16 +85,7 @@ class TrainResult:
     stopped_early: bool
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained model, ready to predict."""
-
-    shape: Shape
-    vocabulary: Vocabulary
-    model: DeepFM
-
-
-def train(
+def train_model(
     dataset: Path, checkpoint: Path, options: TrainOptions, console: Console | None = None, *, force: Say | None = None
 ) -> TrainResult:
     """Trains on `dataset/train.parquet`, stops by `dataset/val.parquet`, writes the folder `checkpoint`.
@@ -206,7 +122,7 @@ def _train(dataset: Path, checkpoint: Path, options: TrainOptions, console: Cons
 
     vocabulary = Vocabulary.fit(training.ids, options.count_min)
     base_rate = training.positives / training.count
-    shape = Shape(
+    shape = ModelShape(
         fields=FIELDS,
         rows=vocabulary.size,
         base_rate=base_rate,
@@ -253,7 +169,7 @@ class Optimisation:
 class _Run:
     def __init__(
         self,
-        shape: Shape,
+        shape: ModelShape,
         vocabulary: Vocabulary,
         options: TrainOptions,
         checkpoint: Path,
@@ -275,7 +191,7 @@ class _Run:
 
         flow.manual_seed(options.seed)
         np.random.seed(options.seed)
-        self.model = build(shape, bias=math.log(shape.base_rate / (1 - shape.base_rate)))
+        self.model = build_model(shape, bias=math.log(shape.base_rate / (1 - shape.base_rate)))
         self.optimisation = Optimisation(self.model, options)
 
     def fit(self, training: Part, validation: Part, console: Console | None) -> TrainResult:
@@ -286,7 +202,7 @@ class _Run:
         steps_max = steps_per_epoch * options.epochs_max
         eval_every = max(1, steps_per_epoch // options.evals_per_epoch)
         order = np.random.default_rng(options.seed)
-        best: tuple[Evaluation, Metrics] | None = None
+        best: tuple[Evaluation, ProbabilityMetrics] | None = None
         losses: list[float] = []
         started, trained, waited = time.perf_counter(), 0, 0
         with _progress(console) as progress:
@@ -345,7 +261,7 @@ class _Run:
             stopped_early=waited >= options.patience,
         )
 
-    def _score(self, metrics: Metrics) -> float:
+    def _score(self, metrics: ProbabilityMetrics) -> float:
         return metrics.auc if self.by_auc and metrics.auc is not None else -metrics.log_loss
 
     def _save(self) -> None:
@@ -356,85 +272,6 @@ class _Run:
     def _save_history(self, folder: Path) -> None:
         lines = [msgspec.json.encode(evaluation) for evaluation in self.history]
         (folder / "history.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-
-
-def build(shape: Shape, bias: float = 0.0) -> DeepFM:
-    """An untrained model of that shape."""
-    from batch.train.deepfm import DeepFM
-
-    return DeepFM(
-        rows=shape.rows,
-        fields=shape.fields,
-        embedding=shape.options["embedding"],
-        layers=shape.options["layers"],
-        dropout=shape.options["dropout"],
-        bias=bias,
-        cold_rows=shape.fields,
-    )
-
-
-def read_shape(checkpoint: Path) -> Shape:
-    """Reads `config.json` of a checkpoint.
-
-    Raises:
-        DatasetError: it is missing or wrong.
-    """
-    path = checkpoint / "config.json"
-    try:
-        shape = msgspec.json.decode(path.read_bytes(), type=Shape)
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{path} does not exist: is {checkpoint} a folder that `jd-intent-batch train` wrote?"
-        ) from None
-    except msgspec.DecodeError as error:
-        raise DatasetError(f"{path}: {error}") from error
-    try:
-        msgspec.convert(shape.options, TrainOptions)
-    except msgspec.ValidationError as error:
-        raise DatasetError(f"{path}: options: {error}") from error
-    return shape
-
-
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes weights, vocabulary and shape into an empty folder; equal checkpoints give equal bytes."""
-    from batch.train.deepfm import save_weights
-
-    save_weights(checkpoint.model, folder / "model")
-    checkpoint.vocabulary.save(folder / "vocabulary.npz")
-    (folder / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(checkpoint.shape), indent=2))
-
-
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Reads what `train` wrote.
-
-    Raises:
-        DatasetError: the folder is not a checkpoint, or a file of it is damaged.
-    """
-    from batch.train.deepfm import load_weights
-
-    shape = read_shape(folder)
-    path = folder / "vocabulary.npz"
-    try:
-        vocabulary = Vocabulary.load(path)
-        wrong = (vocabulary.fields, vocabulary.size) != (shape.fields, shape.rows)
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path} is damaged: {error}") from error
-    if wrong:
-        raise DatasetError(
-            f"{path} has {vocabulary.size} rows of {vocabulary.fields} fields, {folder / 'config.json'} "
-            f"says {shape.rows} of {shape.fields}"
-        )
-    model = build(shape)
-    for name, value in model.state_dict().items():
-        weights = folder / "model" / name / "out"
-        if not weights.is_file() or weights.stat().st_size != 4 * math.prod(value.shape):
-            size = f"{weights.stat().st_size} bytes" if weights.is_file() else "not there"
-            raise DatasetError(f"{weights} is {size}: the model of config.json has {4 * math.prod(value.shape)} bytes")
-    try:
-        load_weights(model, folder / "model")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DatasetError(f"{folder / 'model'} is damaged: {error}") from error
-    return Checkpoint(shape, vocabulary, model)
 
 
 def _progress(console: Console | None) -> Progress:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from batch.dataset.read import DatasetError
-from batch.train.probability_metrics import Metrics
+from batch.train.probability_metrics import ProbabilityMetrics
 
 __all__ = ["CLASS_MIN", "METRICS", "Evaluated", "Verdict", "check_better", "judge", "read_evaluated", "write_evaluated"]
 
@@ -23,27 +23,37 @@ CLASS_MIN = 10
 
 
 class Evaluated(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`metrics.json`: whose weights were measured (`sha256:…`), and what came of it by part."""
+    """`metrics.json`.
+
+    Attributes:
+        weights_sha256: of the weights that were measured, `sha256:…`.
+        val, test: what came of it by part.
+    """
 
     weights_sha256: str
-    val: Metrics | None = None
-    test: Metrics | None = None
+    val: ProbabilityMetrics | None = None
+    test: ProbabilityMetrics | None = None
 
     @property
-    def parts(self) -> dict[str, Metrics]:
+    def parts(self) -> dict[str, ProbabilityMetrics]:
         """The parts that were measured."""
         return {name: part for name, part in (("val", self.val), ("test", self.test)) if part is not None}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model is better than the base rate, and that in one line."""
+    """Is a model better than the base rate?
+
+    Attributes:
+        better: it is.
+        text: why, in one line.
+    """
 
     better: bool
     text: str
 
 
-def judge(parts: Mapping[str, Metrics]) -> Verdict:
+def judge(parts: Mapping[str, ProbabilityMetrics]) -> Verdict:
     """The verdict on what was measured.
 
     Args:

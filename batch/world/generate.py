@@ -43,7 +43,7 @@ from batch.world.intent import (
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing
 
-__all__ = ["CHUNK_USERS", "World", "generate"]
+__all__ = ["CHUNK_USERS", "World", "generate_world"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -89,7 +89,7 @@ class Interests:
 
 
 @dataclass(frozen=True)
-class Actions:
+class WorldActions:
     """Actions of one chunk, sorted by time; `interest` is a number in its `Interests`.
 
     `probability` is the truth about the request that the action would be.
@@ -102,7 +102,7 @@ class Actions:
     probability: Floats
 
 
-def generate(out: Path, users: int, seed: int, days: int = 70, *, force: Say | None = None) -> World:
+def generate_world(out: Path, users: int, seed: int, days: int = 70, *, force: Say | None = None) -> World:
     """Writes a world to `out` and returns what it made.
 
     Args:
@@ -211,7 +211,7 @@ def _interests(users: Users, catalogue: Catalogue, days: int, rng: np.random.Gen
     return Interests(user, product, opened_ms // 1000 * 1000 + tick)
 
 
-def _act(chain: IntentChain, intent: Floats, opened_ms: Ints, days: int, rng: np.random.Generator) -> Actions:
+def _act(chain: IntentChain, intent: Floats, opened_ms: Ints, days: int, rng: np.random.Generator) -> WorldActions:
     """Walks every interest through the chain, all of them a step at a time, until all are over or the world ends."""
     end_ms = WORLD_START_MS + days * DAY_MS
     step, first, gap = (np.cumsum(chain.step, -1), np.cumsum(chain.first, -1), chain.gap)
@@ -254,7 +254,7 @@ def _act(chain: IntentChain, intent: Floats, opened_ms: Ints, days: int, rng: np
         interest, c, s, day, now, starting = (x[alive] for x in (interest, c, s, day, now, over))
     columns = [np.concatenate(part) for part in zip(*log, strict=True)]
     order = np.lexsort([columns[0], columns[1]])
-    return Actions(*(column[order] for column in columns))
+    return WorldActions(*(column[order] for column in columns))
 
 
 def _pause_ms(event: Ints, rng: np.random.Generator) -> Ints:
@@ -266,7 +266,9 @@ def _pause_ms(event: Ints, rng: np.random.Generator) -> Ints:
 BO_ACTION = ["ingestionTime", "pair_id", "time", "model_id", "type", "cate", "br"]
 
 
-def _rows(actions: Actions, pairs: Interests, users: Users, catalogue: Catalogue, rng: np.random.Generator) -> pa.Table:
+def _rows(
+    actions: WorldActions, pairs: Interests, users: Users, catalogue: Catalogue, rng: np.random.Generator
+) -> pa.Table:
     """The columns of bo_action, and user_id and sku_id beside them."""
     user_id = users.user_id.take(pa.array(pairs.user))
     sku_id = catalogue.sku.take(pa.array(pairs.product))

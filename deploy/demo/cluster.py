@@ -24,6 +24,8 @@ class DemoCluster:
     """The cluster at `zk`, and the database in it.
 
     Attributes:
+        zk, zk_path: ZooKeeper of the cluster, and OpenMLDB's path in it.
+        database: its name.
         sql: folder of the scripts, which name this database.
     """
 

@@ -11,28 +11,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from confluent_kafka import KafkaException
-from rich.console import Console
 from rich.markup import escape
 
-from batch.replay import Replay, cut_history, period, streamed_folder
-from batch.train.verdict import judge, read_evaluated
+from batch.replay import Replay, cut_history, period
 from deploy.demo.cluster import DemoCluster
-from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, WINDOW, Shop, Subscriber, TrafficError
-from deploy.demo.verdict import Stream, compare, faults, summarise
+from deploy.demo.comparison import Stream, compare, faults, summarise
+from deploy.demo.steps import DemoFailed, DemoOptions, console, offline_predictions, prepare_model, run_command, step
+from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, WINDOW, EventSender, ScoreSubscriber, TrafficError
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker
 from deploy.process import Process, ProcessFailed, free_ports
@@ -41,9 +35,6 @@ from streaming.errors import OutputRefused
 from streaming.files.output_folder import replacing
 
 __all__ = ["main"]
-
-# In a file or a CI log there is no width to keep to: tables take what they need.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 WRITTEN = (
     "artifact",
@@ -65,101 +56,7 @@ WRITTEN = (
 """Of the demo's folder: whatever is in these is the demo's, and goes when it is run again."""
 
 
-class Failed(Exception):
-    """A step failed; the message says which and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    data: Path | None
-    users: int
-    seed: int
-    keep: bool
-    work: Path
-    force: bool
-    zk: str
-    zk_path: str
-
-
-@contextlib.contextmanager
-def step(title: str) -> Iterator[None]:
-    """Says what begins and, at the end, how long it took."""
-    console.rule(f"[bold]{title}", align="left")
-    started = time.monotonic()
-    yield
-    console.print(f"[dim]{title}: {time.monotonic() - started:.1f} s[/dim]")
-
-
-def run(environment: str, *words: object, module: str = "batch") -> None:
-    """Runs `jd-intent-batch …` (or `jd-intent-score …`) in an environment, its output shown as it comes.
-
-    Raises:
-        Failed: it exited with another status than 0.
-    """
-    argv = [str(interpreter(environment)), "-m", module, *map(str, words)]
-    command = {"batch": "jd-intent-batch", "streaming": "jd-intent-score"}[module]
-    console.print(f"[dim]$ {command} {' '.join(map(str, words))}   ({environment} environment)[/dim]", soft_wrap=True)
-    # A session of its own, so that Ctrl-C reaches this process only, which then ends the step and all servers in order.
-    with subprocess.Popen(argv, cwd=REPOSITORY, start_new_session=True) as child:
-        try:
-            status = child.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself at the same moment
-                os.killpg(child.pid, signal.SIGKILL)
-            raise
-    if status:
-        raise Failed(f"`{command} {words[0]}` exited with status {status}")
-
-
-def prepare_model(options: Options, data: Path) -> dict[str, Any]:
-    """Steps 3 to 6 up to the artifact; returns the artifact's manifest."""
-    work = options.work
-    with step("2 Offline features: the SQL over every request, as of its own time"):
-        run("scorer", "extract", "--data", data, "--out", work / "features")
-        run(
-            "scorer",
-            "prepare",
-            "--features",
-            work / "features",
-            "--data",
-            data,
-            "--out",
-            work / "dataset",
-            "--complete-labels",
-        )
-    with step("3 Training: the OneFlow DeepFM"):
-        run("model", "train", "--dataset", work / "dataset", "--out", work / "checkpoint", "--seed", options.seed)
-    with step("4 Evaluation on the test part, and the Triton repository"):
-        run(
-            "model",
-            "evaluate",
-            "--dataset",
-            work / "dataset",
-            "--checkpoint",
-            work / "checkpoint",
-            "--out",
-            work / "evaluation",
-        )
-        # A small world's, or a shop's with few orders: the demo shows the whole way all the same, and says so.
-        weak = [] if judge(read_evaluated(work / "evaluation").parts).better else ["--accept-weak-model"]
-        run(
-            "model",
-            "export",
-            "--checkpoint",
-            work / "checkpoint",
-            "--dataset",
-            work / "dataset",
-            "--evaluation",
-            work / "evaluation",
-            "--out",
-            work / "artifact",
-            *weak,
-        )
-    manifest: dict[str, Any] = json.loads((work / "artifact" / "manifest.json").read_text())
-    return manifest
-
-
-def write_config(options: Options, broker: Broker, triton: Triton, http_port: int, store: str) -> Path:
+def write_config(options: DemoOptions, broker: Broker, triton: Triton, http_port: int, store: str) -> Path:
     """The scorer's configuration, as a user would write it: what differs from the defaults of deploy/scorer.toml."""
     file = options.work / "scorer.toml"
     file.write_text(
@@ -211,64 +108,20 @@ def stream(broker: Broker, replay: Replay, scorer: Process) -> Stream:
         if not scorer.running():
             raise ProcessFailed(f"the scorer exited with {scorer.popen.returncode}: {scorer.tail()}")
 
-    shop, subscriber = Shop(broker.bootstrap, check), Subscriber(broker.bootstrap)
+    sender, subscriber = EventSender(broker.bootstrap, check), ScoreSubscriber(broker.bootstrap)
     flooded = int(len(replay.actions) * (1 - PACED_SHARE))
     middle = replay.actions[flooded // 2]
-    seconds = shop.replay(replay.actions[: flooded // 2], subscriber, WINDOW)
-    shop.send_poison(middle.key, middle.time)
-    seconds += shop.replay(replay.actions[flooded // 2 : flooded], subscriber, WINDOW)
-    shop.replay(replay.actions[flooded:], subscriber, WINDOW, PACED_PER_S)
+    seconds = sender.replay(replay.actions[: flooded // 2], subscriber, WINDOW)
+    sender.send_poison(middle.key, middle.time)
+    seconds += sender.replay(replay.actions[flooded // 2 : flooded], subscriber, WINDOW)
+    sender.replay(replay.actions[flooded:], subscriber, WINDOW, PACED_PER_S)
     time.sleep(0.5)  # anything published twice would show now
     subscriber.close()
-    return Stream(replay, shop.sent, subscriber, seconds, flooded)  # the shop closes: it must not miss the broker later
+    # the sender closes here: it must not miss the broker later
+    return Stream(replay, sender.sent, subscriber, seconds, flooded)
 
 
-def offline_predictions(options: Options, data: Path, replay: Replay) -> pa.Table:
-    """Probabilities of the streamed requests from the offline side: reqId, label, probability.
-
-    Where the streamed requests are the test part (the generated world), evaluation has them. Where they are not (the
-    tutorial's data has requests for some actions only, and times in seconds), they are extracted, encoded and scored
-    offline now.
-    """
-    work = options.work
-    streamed = replay.requests["reqId"]
-    there = pq.read_table(work / "evaluation" / "predictions.parquet")
-    there = there.filter(pc.is_in(there["reqId"], streamed))
-    if there.num_rows == len(streamed) and not replay.spread:
-        return there
-    parts = work / "streamed"
-    streamed_folder(data, work / "history", replay, parts / "data")
-    run("scorer", "extract", "--data", parts / "data", "--out", parts / "features")
-    run(
-        "scorer",
-        "encode",
-        "--features",
-        parts / "features",
-        "--data",
-        parts / "data",
-        "--out",
-        parts / "dataset",
-        "--encoder",
-        work / "artifact" / "encoder",
-        "--since",
-        replay.actions[0].time,
-        "--labels",
-        "five-day",
-    )
-    run(
-        "model",
-        "evaluate",
-        "--dataset",
-        parts / "dataset",
-        "--checkpoint",
-        work / "checkpoint",
-        "--out",
-        parts / "evaluation",
-    )
-    return pq.read_table(parts / "evaluation" / "predictions.parquet")
-
-
-def demo(options: Options, stack: contextlib.ExitStack) -> None:
+def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     """Runs the steps; what it starts is entered into `stack`."""
     work = options.work
     inputs, force = [options.data] if options.data else [], console.print if options.force else None
@@ -280,7 +133,7 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         console.print(f"Kafka at {broker.bootstrap}")
         data = options.data or work / "data"
         if options.data is None:
-            run("scorer", "generate", "--users", options.users, "--seed", options.seed, "--out", data)
+            run_command("scorer", "generate", "--users", options.users, "--seed", options.seed, "--out", data)
     manifest = prepare_model(options, data)
     with step("5 Triton"):
         triton = Triton(work / "artifact" / "triton", work / "triton")
@@ -293,9 +146,9 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
         kept = cut_history(data, work / "history", split["test_from"])
         console.print(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
         replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
-        Shop(broker.bootstrap).send(replay.dimensions)
+        EventSender(broker.bootstrap).send(replay.dimensions)
         if not replay.actions:
-            raise Failed("the test period has no action to stream")
+            raise DemoFailed("the test period has no action to stream")
         console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
         if replay.spread:
             console.print(f"{replay.spread:,} actions of a user's same moment are spread over the next milliseconds")
@@ -304,8 +157,8 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
             cluster = DemoCluster.prepared(options.zk, options.zk_path, REPOSITORY / "sql", work / "sql")
             config = write_config(options, broker, triton, http_port, cluster.table())
             stack.callback(cluster.drop, console.print)
-            run("scorer", "deploy", "--config", config, module="streaming")
-            run("scorer", "load", work / "history", "--config", config, module="streaming")
+            run_command("scorer", "deploy", "--config", config, module="streaming")
+            run_command("scorer", "load", work / "history", "--config", config, module="streaming")
         else:
             config = write_config(options, broker, triton, http_port, embedded_tables(work))
     with step("7 The scorer"):
@@ -316,24 +169,24 @@ def demo(options: Options, stack: contextlib.ExitStack) -> None:
     with step("8 The test period through user-actions"):
         result = stream(broker, replay, scorer)
     with step("9 Verdict: streamed beside offline"):
-        verdict = compare(result.subscriber.scores, offline_predictions(options, data, replay))
+        comparison = compare(result.subscriber.scores, offline_predictions(options, data, replay))
     summarise(
         console,
         result,
-        verdict,
+        comparison,
         {
             "model": f"version {manifest['model_version']} in {work / 'artifact'}",
             "features, dataset": f"{work / 'features'}, {work / 'dataset'}",
             "logs": f"{scorer.log}, {work / 'kafka' / 'kafka.log'}, {work / 'triton'}",
         },
     )
-    if found := faults(result, verdict):
-        raise Failed("; ".join(found))
+    if found := faults(result, comparison):
+        raise DemoFailed("; ".join(found))
     if options.keep:
         wait_for_user(broker, config, http_port, replay, stack)
     status = scorer.stop()
     if status:
-        raise Failed(f"the scorer exited with status {status}: {scorer.tail()}")
+        raise DemoFailed(f"the scorer exited with status {status}: {scorer.tail()}")
 
 
 def wait_for_user(broker: Broker, config: Path, http_port: int, replay: Replay, stack: contextlib.ExitStack) -> None:
@@ -381,7 +234,7 @@ def main() -> None:
     words = parser.parse_args()
     if words.data is not None and not words.data.is_dir():
         parser.error(f"--data {words.data}: there is no such folder")
-    options = Options(
+    options = DemoOptions(
         words.data and words.data.resolve(),
         words.users,
         words.seed,
@@ -403,7 +256,7 @@ def main() -> None:
     except OutputRefused as error:
         console.print(f"[red]demo refused[/red]: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
-    except (Failed, ProcessFailed, TrafficError, KafkaException, pa.ArrowException, OSError) as error:
+    except (DemoFailed, ProcessFailed, TrafficError, KafkaException, pa.ArrowException, OSError) as error:
         console.print(f"[red]demo failed[/red]: {escape(str(error))}")  # a log's brackets are no markup
         sys.exit(1)
     console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
-from batch.replay import Message
+from batch.replay import Message as ReplayMessage
+from deploy.kafka.broker import TOPICS
+from deploy.kafka.clients import PARTITIONER, Follower, produce
 
-__all__ = ["PACED_PER_S", "PACED_SHARE", "POISON", "WINDOW", "Shop", "Subscriber", "TrafficError", "poison"]
+__all__ = ["PACED_PER_S", "PACED_SHARE", "POISON", "WINDOW", "EventSender", "ScoreSubscriber", "TrafficError", "poison"]
+
+ACTIONS, SCORES, DEAD_LETTERS = "user-actions", "purchase-scores", "user-actions.dlq"
 
 WINDOW = 4000
 """Unanswered events at most while the stream is sent as fast as it is taken."""
@@ -31,7 +33,8 @@ def poison(user: bytes, time_ms: int) -> dict[str, tuple[bytes | None, bytes | N
     """Messages that must end as dead letters: what is wrong → (key, value).
 
     Args:
-        user: a user id that exists; `time_ms`: a valid event time, epoch ms.
+        user: a user id that exists.
+        time_ms: a valid event time, epoch ms.
     """
     good = {
         "user_id": user.decode(),
@@ -69,67 +72,47 @@ class TrafficError(RuntimeError):
     """Events cannot be sent, or scores cannot be read."""
 
 
-@dataclass
-class Subscriber:
+class ScoreSubscriber:
     """Another system that reads scores: `read_committed`, from the start of both topics, on a thread of its own.
 
-    `scores` maps request id → the score's fields; `received` → when it was seen (monotonic seconds).
+    Args:
+        bootstrap: addresses of the brokers.
+
+    Attributes:
+        scores: request id → the score's fields.
+        received: request id → when its score was seen (monotonic seconds).
+        doubled: request ids that were scored again.
+        dead: dead letters by the message of their error.
     """
 
-    bootstrap: str
-    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
-    received: dict[str, float] = field(default_factory=dict)
-    doubled: list[str] = field(default_factory=list)
-    dead: Counter[str] = field(default_factory=Counter)
-    """Dead letters by exception class."""
-    failure: BaseException | None = None
+    def __init__(self, bootstrap: str) -> None:
+        self.scores: dict[str, dict[str, Any]] = {}
+        self.received: dict[str, float] = {}
+        self.doubled: list[str] = []
+        self.dead: Counter[str] = Counter()
+        places = [(topic, number) for topic in (SCORES, DEAD_LETTERS) for number in range(TOPICS[topic])]
+        self._follower = Follower("demo-subscriber", bootstrap, places, self._take, poll_s=0.02)
+        self._follower.start()
 
-    def __post_init__(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="subscriber", daemon=True)
-        self._thread.start()
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended its thread."""
+        return self._follower.failure
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        """Reads no more."""
+        self._follower.close()
 
     def seen(self) -> int:
         """Events accounted for: scores and dead letters."""
         return len(self.scores) + len(self.doubled) + self.dead.total()
 
-    def _follow(self) -> None:
-        try:
-            self._read()
-        except BaseException as error:
-            self.failure = error
-
-    def _read(self) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "group.id": "demo-subscriber",
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 5,
-            }
-        )
-        consumer.subscribe(["purchase-scores", "user-actions.dlq"])
-        try:
-            while not self._stop.is_set():
-                records = consumer.consume(1000, 0.02)
-                now = time.monotonic()
-                for record in records:
-                    error = record.error()
-                    if error is not None:
-                        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-                            raise KafkaException(error)
-                    elif record.topic() == "purchase-scores":
-                        self._score(json.loads(record.value() or b""), now)
-                    else:
-                        headers: dict[str, Any] = dict(record.headers() or [])
-                        self.dead[headers["__connect.errors.exception.message"].decode(errors="replace")[:100]] += 1
-        finally:
-            consumer.close()
+    def _take(self, record: Message, now: float) -> None:
+        if record.topic() == SCORES:
+            self._score(json.loads(record.value() or b""), now)
+        else:
+            headers: dict[str, Any] = dict(record.headers() or [])
+            self.dead[headers["__connect.errors.exception.message"].decode(errors="replace")[:100]] += 1
 
     def _score(self, score: dict[str, Any], now: float) -> None:
         request_id = score["request_id"]
@@ -140,10 +123,15 @@ class Subscriber:
             self.scores[request_id] = score
 
 
-class Shop:
-    """Sends events; `sent` maps request id → when it was handed to the producer (monotonic seconds).
+class EventSender:
+    """Sends events, as a shop does.
 
-    `check` is called while scores are awaited: it raises when they cannot come any more.
+    Args:
+        bootstrap: addresses of the brokers.
+        check: called while scores are awaited; raises when they cannot come any more.
+
+    Attributes:
+        sent: request id → when it was handed to the producer (monotonic seconds).
     """
 
     def __init__(self, bootstrap: str, check: Callable[[], None] = lambda: None) -> None:
@@ -154,26 +142,28 @@ class Shop:
                 "linger.ms": 2,
                 "message.max.bytes": 6_000_000,
                 "enable.idempotence": True,
-                "partitioner": "murmur2_random",  # as any Java producer: a user has one partition, whoever sends
+                "partitioner": PARTITIONER,
                 "log_level": 3,  # a broker that has just started is still loading: librdkafka asks again by itself
             }
         )
         self._count = 0
         self.sent: dict[str, float] = {}
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[ReplayMessage]) -> None:
         """Sends all at once and waits until the broker has them."""
         for message in messages:
-            self._produce(message.topic, message.key, message.value)
+            produce(self._producer, message.topic, message.key, message.value, on_delivery=_delivered)
         self.flush()
 
     def send_poison(self, user: bytes, time_ms: int) -> None:
         for key, value in poison(user, time_ms).values():
-            self._produce("user-actions", key, value)
+            produce(self._producer, ACTIONS, key, value, on_delivery=_delivered)
             self._count += 1
         self.flush()
 
-    def replay(self, actions: Sequence[Message], subscriber: Subscriber, window: int, per_s: float = 0.0) -> float:
+    def replay(
+        self, actions: Sequence[ReplayMessage], subscriber: ScoreSubscriber, window: int, per_s: float = 0.0
+    ) -> float:
         """Sends actions, at most `window` of them unanswered, at most `per_s` a second (0: as fast as they are taken).
 
         Returns:
@@ -189,7 +179,7 @@ class Shop:
                     self._producer.poll(min(early, 0.01))
             if self._count - subscriber.seen() >= window:
                 self._wait(subscriber, self._count - window * 9 // 10)
-            self._produce(action.topic, action.key, action.value)
+            produce(self._producer, action.topic, action.key, action.value, on_delivery=_delivered)
             self.sent[action.request_id] = time.monotonic()
             self._count += 1
         self.flush()
@@ -201,7 +191,7 @@ class Shop:
         if left:
             raise TimeoutError(f"the broker did not take {left} messages in 60 s")
 
-    def _wait(self, subscriber: Subscriber, count: int) -> None:
+    def _wait(self, subscriber: ScoreSubscriber, count: int) -> None:
         best, since = subscriber.seen(), time.monotonic()
         while (seen := subscriber.seen()) < count:
             if subscriber.failure is not None:
@@ -213,17 +203,7 @@ class Shop:
                 raise TimeoutError(f"no score for {SILENCE_S_MAX:.0f} s: {seen} of {count} events are answered")
             self._producer.poll(0.002)
 
-    def _produce(self, topic: str, key: bytes | None, value: bytes | None) -> None:
-        while True:
-            try:
-                self._producer.produce(topic, value, key, on_delivery=_delivered)
-            except BufferError:  # librdkafka's queue is full: let it send
-                self._producer.poll(0.05)
-            else:
-                self._producer.poll(0)
-                return
 
-
-def _delivered(error: KafkaError | None, _: object) -> None:
+def _delivered(error: KafkaError | None, _: Message) -> None:
     if error is not None:
         raise TrafficError(f"an event was not taken: {error.str()}")

@@ -1,4 +1,5 @@
-"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain | dlq."""
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain |
+print-script | dlq."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def run(
     """
     from streaming.loop.run import main as run_scorer
 
-    raise typer.Exit(run_scorer(config, workers))
+    run_scorer(config, workers)
 
 
 @app.command()
@@ -82,10 +83,10 @@ def deploy(
 
     What is there already is compared; where it differs nothing is changed, unless --replace is given (status 3).
     """
-    from streaming.cli.deploy_sql import main as deploy_sql
+    from streaming.cli.deploy_sql import run_deploy
     from streaming.config import load as load_config
 
-    deploy_sql(load_config(config), replace=replace, range_bias=range_bias, rows_bias=rows_bias)
+    run_deploy(load_config(config), replace=replace, range_bias=range_bias, rows_bias=rows_bias)
 
 
 @app.command()
@@ -97,10 +98,10 @@ def load(
 
     Rows that are there already are not inserted again: after an interruption, give the command again.
     """
-    from streaming.cli.load_history import main as load_history
+    from streaming.cli.load_history import run_load
     from streaming.config import load as load_config
 
-    load_history(load_config(config), history)
+    run_load(load_config(config), history)
 
 
 @app.command()
@@ -112,9 +113,9 @@ def doctor(
 
     Nothing is changed. Exit status: 0, or 2 when something is wrong.
     """
-    from streaming.doctor.command import main as check
+    from streaming.doctor.command import run_doctor
 
-    raise typer.Exit(check(config, as_json=as_json))
+    raise typer.Exit(run_doctor(config, as_json=as_json))
 
 
 @app.command()
@@ -129,11 +130,11 @@ def serve(
     connections: Connections = 128,
 ) -> None:
     """Answer request rows over HTTP, from the scorer's tables and model: POST /predict, GET /schema, /docs."""
-    from streaming.predict.server import main as run_server
+    from streaming.predict.server import run_serve
     from streaming.web.listen import Listen
 
     listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
-    raise typer.Exit(run_server(config, listen))
+    run_serve(config, listen)
 
 
 @app.command()
@@ -149,11 +150,13 @@ def predict(
     ca: Annotated[Path | None, typer.Option(help="Certificates, PEM, that vouch for an https server.")] = None,
 ) -> None:
     """Ask `serve` about one row of flattenRequest: prints its features and the probability."""
-    from streaming.predict.client import run as ask
+    from streaming.predict.client import run_predict
     from streaming.web.listen import read_token
 
     token = read_token(token_file)
-    ask(words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s, token=token, ca=ca)
+    run_predict(
+        words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s, token=token, ca=ca
+    )
 
 
 @app.command()
@@ -163,12 +166,12 @@ def send(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the score.", min=0.1)] = 30.0,
 ) -> None:
     """Send one action through Kafka and wait for its score."""
-    from streaming.cli.send import send as send_event
+    from streaming.cli.send import send_and_wait
     from streaming.config import load
     from streaming.ops import log
 
     log.to_stderr()
-    print(json.dumps(send_event(load(config), event, timeout_s), ensure_ascii=False))
+    print(json.dumps(send_and_wait(load(config), event, timeout_s), ensure_ascii=False))
 
 
 @app.command()
@@ -190,11 +193,11 @@ def apiserver(
     connections: Connections = 128,
 ) -> None:
     """Serve the embedded engine under OpenMLDB's REST interface, to develop against without a cluster."""
-    from streaming.standin.server import main as run_server
+    from streaming.standin.server import run_apiserver
     from streaming.web.listen import Listen
 
     listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
-    raise typer.Exit(run_server(config, sql, history, files or (), listen, empty=empty))
+    run_apiserver(config, sql, history, files or (), listen, empty=empty)
 
 
 @app.command()
@@ -212,7 +215,7 @@ def sql(
 
     Exit status: 2 after an error, whose line and column are named.
     """
-    from streaming.cli.sql_shell import run as run_shell
+    from streaming.cli.sql_shell import run_shell
 
     raise typer.Exit(run_shell(scripts or (), maps or (), execute, csv, interactive))
 
@@ -226,15 +229,30 @@ def explain(
 ) -> None:
     """Print the plan of a query: windows, joins, indexes, times to live, and what the windows share."""
     from streaming.engine import Engine
-    from streaming.store.sql_scripts import script_text, within
+    from streaming.store.sql_scripts import read_script, within
 
-    made = tables or script.with_name("create_tables.sql")
+    tables_path = tables or script.with_name("create_tables.sql")
     engine = Engine()
-    if tables or made.is_file():
+    if tables or tables_path.is_file():
+        made = read_script(tables_path)
         with within(made):
-            engine.execute(script_text(made))
-    with within(script):
-        print(engine.explain(script_text(script)))
+            engine.execute(made.text)
+    explained = read_script(script)
+    with within(explained):
+        print(engine.explain(explained.text))
+
+
+@app.command()
+def print_script(
+    script: Annotated[Path, typer.Argument(help="A script of the SQL folder, such as sql/deploy.sql.")],
+) -> None:
+    """Print a script whole, the feature query in its place: as OpenMLDB's own command line takes it.
+
+    For example: jd-intent-score print-script sql/deploy.sql | openmldb --role=sql_client …
+    """
+    from streaming.store.sql_scripts import read_script
+
+    print(read_script(script).text, end="")
 
 
 dlq = typer.Typer(

@@ -9,45 +9,46 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import pyarrow as pa
 
 from streaming.config import Config, Store
-from streaming.engine import Engine
+from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine.sql import syntax as s
+from streaming.engine.sql.parse import parse
+from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.feature_store import open_cluster
+from streaming.store.openmldb.cluster import StatementRunner
 from streaming.store.openmldb.columns import differences, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
-from streaming.store.sql_scripts import script_text, within
+from streaming.store.sql_scripts import read_script, statement_texts, within
 
-__all__ = ["Cluster", "Scripts", "deploy", "main", "same_sql", "shown_sql", "statements", "table_columns", "tokens"]
+__all__ = ["Scripts", "deploy", "normal_words", "run_deploy", "same_sql", "shown_sql", "table_columns"]
 
 COUNTS_KNOWN_S = 5.0
 """The nameserver counts rows with ~2 s delay, and a DEPLOY fills its indexes only for rows that it has counted."""
 
 DEPLOY_TIMEOUT_S = 600.0  # filling the indexes of tables that have rows takes as long as it takes
 
-_TOKEN = re.compile(
-    r"""--[^\n]* | /\*.*?\*/ | '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | \d[\w.]* | \w+ | <> | <= | >= | == | !=
-    | \S""",
-    re.VERBOSE | re.DOTALL,
-)
 _SPELLINGS = {"!": "not", "==": "=", "<>": "!="}
-
-
-class Cluster(Protocol):
-    """Runs statements (`streaming.store.openmldb.sdk.Client`)."""
-
-    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]: ...
 
 
 @dataclass(frozen=True)
 class Scripts:
-    """What the scripts make: statements as they are written, and what the engine makes of them."""
+    """What the scripts make.
+
+    Attributes:
+        database: that they use.
+        tables: name → its CREATE TABLE, as it is written.
+        name: of the deployment.
+        deployment: its DEPLOY, as it is written but for the biases.
+        engine: has run them: it knows columns and indexes.
+        path: of deploy.sql.
+    """
 
     database: str
     tables: dict[str, str]
@@ -66,29 +67,29 @@ class Scripts:
         """
         engine, tables, deployment, database = Engine(), {}, "", ""
         for name in ("create_tables.sql", "deploy.sql"):
-            path = Path(settings.sql) / name
-            script = script_text(path, "store.sql")
-            with within(path):
-                engine.execute(script)
-            for statement in statements(script):
-                words = [word.lower() for word in tokens(statement)[:6]]
-                if words[:2] == ["create", "table"]:
-                    name_at = 5 if words[2] == "if" else 2
-                    tables[_names(statement)[name_at]] = statement
-                elif words[0] == "use":
-                    database = _names(statement)[1]
-                elif words[0] == "deploy" and _names(statement)[1] == settings.deployment:
-                    deployment = statement
+            script = read_script(Path(settings.sql) / name, "store.sql")
+            with within(script):
+                engine.execute(script.text)
+            for made, text in zip(parse(script.text), statement_texts(script.text), strict=True):
+                match made:
+                    case s.CreateTable():
+                        tables[made.name[-1]] = text
+                    case s.Use():
+                        database = made.name
+                    case s.Deploy(name=settings.deployment):
+                        deployment = text
         if database != settings.database:
             raise ConfigError(
                 f"store.database: the scripts in {settings.sql} use {database!r}, not {settings.database!r}"
             )
         if not deployment:
-            raise ConfigError(f"store.deployment: {path} does not deploy {settings.deployment!r}")
-        return cls(database, tables, settings.deployment, _biased(deployment, range_bias, rows_bias), engine, path)
+            raise ConfigError(f"store.deployment: {script.path} does not deploy {settings.deployment!r}")
+        return cls(
+            database, tables, settings.deployment, _biased(deployment, range_bias, rows_bias), engine, script.path
+        )
 
 
-def main(config: Config, *, replace: bool, range_bias: str | None, rows_bias: str | None) -> None:
+def run_deploy(config: Config, *, replace: bool, range_bias: str | None, rows_bias: str | None) -> None:
     """The command.
 
     Raises:
@@ -102,7 +103,7 @@ def main(config: Config, *, replace: bool, range_bias: str | None, rows_bias: st
 
 
 def deploy(
-    cluster: Cluster,
+    cluster: StatementRunner,
     scripts: Scripts,
     *,
     replace: bool = False,
@@ -163,33 +164,18 @@ def deploy(
         say(row[0])
 
 
-def statements(script: str) -> Iterator[str]:
-    """The statements of a script, without comments and `;`: the SDK runs one at a time."""
-    start, parts = 0, []
-    for token in _TOKEN.finditer(script):
-        text = token[0]
-        if text.startswith(("--", "/*")):
-            parts.append(script[start : token.start()])
-            start = token.end()
-        elif text == ";":
-            statement = "".join([*parts, script[start : token.start()]]).strip()
-            start, parts = token.end(), []
-            if statement:
-                yield statement
-    if rest := "".join([*parts, script[start:]]).strip():
-        yield rest
+def normal_words(sql: str) -> list[str]:
+    """The words of a statement, in one spelling: as OpenMLDB's own formatter and people write the same differently.
 
-
-def tokens(sql: str) -> list[str]:
-    """The words of a statement, in one spelling: as OpenMLDB's own formatter and people write the same differently."""
+    Raises:
+        UnsupportedSQL: a character is none of SQL's.
+    """
     found = []
-    for text in _TOKEN.findall(sql):
-        if text.startswith(("--", "/*")):
+    for token in tokens_of(sql)[:-1]:
+        if token.kind == "string":
+            found.append(f"'{token.text[1:-1]}'")
             continue
-        if text[0] in "'\"":
-            found.append(f"'{text[1:-1]}'")
-            continue
-        word = text.strip("`").lower()
+        word = token.text.strip("`").lower()
         if word not in ("as", ";"):
             found.append(_SPELLINGS.get(word, word))
     answer = []
@@ -204,8 +190,17 @@ def tokens(sql: str) -> list[str]:
 
 
 def same_sql(one: str, two: str) -> str | None:
-    """None when two DEPLOY statements say the same; else where they part, in words."""
-    (options, query), (other_options, other_query) = (_parts(tokens(sql)) for sql in (one, two))
+    """None when two DEPLOY statements say the same; else where they part, in words.
+
+    Args:
+        one: of the scripts.
+        two: as the cluster shows it.
+    """
+    try:
+        other_words = normal_words(two)
+    except UnsupportedSQL as error:
+        return f"what the cluster shows cannot be compared: {error}"
+    (options, query), (other_options, other_query) = _parts(normal_words(one)), _parts(other_words)
     for bias in ("range_bias", "rows_bias"):
         if options.get(bias) != other_options.get(bias):
             return f"{bias.upper()} is {other_options.get(bias)}, not {options.get(bias)}"
@@ -231,16 +226,23 @@ def shown_sql(shown: str) -> str:
 
 
 def table_columns(created: str) -> pa.Schema:
-    """The columns in the text of SHOW CREATE TABLE."""
-    return schema_of(re.findall(r"^\s*`(\w+)` (\w+)", created, re.MULTILINE))
+    """The columns in the text of SHOW CREATE TABLE; not parsed, as newer servers may say more of a table."""
+    words = tokens_of(created)
+    return schema_of(
+        [
+            (name.text.strip("`"), kind.text)
+            for before, name, kind in zip(words, words[1:], words[2:], strict=False)
+            if before.text in ("(", ",") and name.kind == "quoted" and kind.kind == "word"
+        ]
+    )
 
 
-def _table_wrong(cluster: Cluster, scripts: Scripts, table: str) -> list[str]:
+def _table_wrong(cluster: StatementRunner, scripts: Scripts, table: str) -> list[str]:
     created = cluster.execute(f"SHOW CREATE TABLE {table}")[0][1]
     return differences(scripts.engine.table_schema(f"{scripts.database}.{table}"), table_columns(created))
 
 
-def _deployment_wrong(cluster: Cluster, scripts: Scripts, name: str) -> list[str]:
+def _deployment_wrong(cluster: StatementRunner, scripts: Scripts, name: str) -> list[str]:
     shown = "\n".join(row[0] for row in cluster.execute(f"SHOW DEPLOYMENT {scripts.database}.{name}"))
     expected = scripts.engine.request_schema(name), scripts.engine.schema(name)
     found = deployment_schemas(shown)
@@ -253,7 +255,7 @@ def _deployment_wrong(cluster: Cluster, scripts: Scripts, name: str) -> list[str
     return wrong + ([part] if part else [])
 
 
-def _deployments(cluster: Cluster, database: str) -> list[str]:
+def _deployments(cluster: StatementRunner, database: str) -> list[str]:
     try:
         return [row[1] for row in cluster.execute(f"SHOW DEPLOYMENTS FROM {database}")]
     except StoreUnavailable as error:
@@ -262,7 +264,7 @@ def _deployments(cluster: Cluster, database: str) -> list[str]:
         raise
 
 
-def _filled(cluster: Cluster, table: str) -> bool:
+def _filled(cluster: StatementRunner, table: str) -> bool:
     """Whether a table has rows; of none, SELECT count(*) answers no row."""
     return any(row[0] for row in cluster.execute(f"SELECT count(*) FROM {table}"))
 
@@ -274,13 +276,14 @@ def _biased(statement: str, range_bias: str | None, rows_bias: str | None) -> st
         return statement
     if any(not re.fullmatch(r"inf|\d+[smhd]?", value) for value in given.values() if value):
         raise ConfigError("a bias is 'inf', a number, or a number with s, m, h or d")
-    head = re.match(r"(?is)\s*(DEPLOY\s+\S+)\s+(?:OPTIONS\s*\((?P<options>[^)]*)\)\s*)?", statement)
-    if head is None:
+    made, words = parse(statement)[0], tokens_of(statement)
+    if not isinstance(made, s.Deploy):
         raise ConfigError(f"{statement[:60]} … is no DEPLOY")
-    old = dict(re.findall(r"(\w+)\s*=\s*'([^']*)'", head["options"] or ""))
-    options = {**{key.upper(): value for key, value in old.items()}, **given}
+    name = words[4 if made.if_not_exists else 1]
+    query = next(word.at for word in words if word.lower == "select")
+    options = {key.upper(): value for key, value in made.options.items()} | given
     shown = ", ".join(f"{key}='{value}'" for key, value in options.items())
-    return f"{head[1]} OPTIONS({shown}) {statement[head.end() :]}"
+    return f"{statement[: name.at + len(name.text)]} OPTIONS({shown}) {statement[query:]}"
 
 
 def _parts(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -292,8 +295,3 @@ def _parts(words: list[str]) -> tuple[dict[str, str], list[str]]:
         if word == "=":
             options[head[at - 1]] = head[at + 1].strip("'")
     return options, rest
-
-
-def _names(statement: str) -> list[str]:
-    """The words of a statement, in their own case."""
-    return [text.strip("`") for text in _TOKEN.findall(statement) if not text.startswith(("--", "/*"))][:8]

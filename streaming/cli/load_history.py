@@ -22,16 +22,16 @@ from streaming.store.feature_store import open_cluster
 from streaming.store.openmldb.cluster import times_checked
 from streaming.store.openmldb.rest import RestTransport
 from streaming.store.openmldb.sdk import Client
-from streaming.store.sql_scripts import script_text, within
+from streaming.store.sql_scripts import read_script, within
 
-__all__ = ["load", "main"]
+__all__ = ["load", "run_load"]
 
 CHUNK_ROWS = 10_000
 
 _log = structlog.stdlib.get_logger("streaming.cli.load_history")
 
 
-def main(config: Config, folder: Path) -> None:
+def run_load(config: Config, folder: Path) -> None:
     """The command; says how many rows each table has then.
 
     Raises:
@@ -87,16 +87,15 @@ def load(
 
 def _loads(scripts: Scripts, folder: Path, prefix: str) -> Iterator[tuple[str, str, Options]]:
     """The tables of load_online.sql, with the files of each and how they are laid out."""
-    path = scripts.path.with_name("load_online.sql")
-    script = script_text(path, "store.sql")
-    with within(path):
-        statements = parse(script)
+    script = read_script(scripts.path.with_name("load_online.sql"), "store.sql")
+    with within(script):
+        statements = parse(script.text)
     for statement in statements:
         if isinstance(statement, LoadData):
             try:
                 options = load_options(statement.options)
             except BadFile as error:
-                raise ConfigError(f"{path}: {statement.table[-1]}: {error}") from None
+                raise ConfigError(f"{script.path}: {statement.table[-1]}: {error}") from None
             yield statement.table[-1], resolve(statement.path, {prefix: str(folder)}), options
 
 

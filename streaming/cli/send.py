@@ -19,12 +19,12 @@ from streaming.kafka.login import Login
 from streaming.kafka.reader import TopicReader, Waiting, check_topics
 from streaming.kafka.rights import named, of_send
 
-__all__ = ["send"]
+__all__ = ["send_and_wait"]
 
 METADATA_TIMEOUT_S = 10.0
 
 
-def send(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
+def send_and_wait(config: Config, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
     """Sends one action and waits for its score as a `read_committed` subscriber does.
 
     Args:

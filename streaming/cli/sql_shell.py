@@ -6,12 +6,12 @@ DESC, EXPLAIN, and `.commands` (`.help` lists them). The same scripts run in Ope
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from streaming.engine import BadRow, Engine, UnsupportedSQL
-from streaming.engine.sql.tokens import tokens_of
+from streaming.engine.sql.tokens import Token, tokens_of
 from streaming.engine.storage.catalogue import TableInfo
 from streaming.errors import ConfigError
 from streaming.files.tables import Options, write_csv
-from streaming.store.sql_scripts import script_text
+from streaming.ops import exits
+from streaming.store.sql_scripts import blanked, read_script, within
 
-__all__ = ["Shell", "mapped", "run", "statements_of"]
+__all__ = ["Shell", "mapped", "run_shell", "statements_of"]
 
 FAILURES = (UnsupportedSQL, BadRow, KeyError, OSError, ConfigError)
 ROWS_MAX = 20  # rows of a result that are shown; all are counted
@@ -74,7 +75,7 @@ def statements_of(script: str) -> Iterator[tuple[str, bool]]:
             continue
         text = script[start : token.at]
         if any(start <= t.at < token.at for t in tokens):
-            yield re.sub(r"[^\n]", " ", script[:start]) + text, token.kind != "end"
+            yield blanked(script[:start]) + text, token.kind != "end"
         start = token.at + 1
 
 
@@ -91,13 +92,6 @@ class Shell:
         self.engine = Engine(paths)
         self.out, self.csv, self.rows_max = out, csv, ROWS_MAX
         self.database = ""
-        self.questions: dict[str, Callable[..., None]] = {
-            r"show\s+databases": self.show_databases,
-            r"show\s+tables": self.show_tables,
-            r"show\s+deployments": self.show_deployments,
-            r"show\s+deployment\s+`?(\w+)`?": self.show_deployment,
-            r"(?:desc|describe)\s+`?([\w.]+)`?": self.describe,
-        }
 
     def script(self, text: str) -> None:
         """Runs all statements of a script.
@@ -113,31 +107,45 @@ class Shell:
 
     def statement(self, text: str) -> None:
         """Runs one statement, without its `;`, and shows its answer."""
-        bare = _bare(text)
-        for pattern, answer in self.questions.items():
-            found = re.fullmatch(pattern + r"\s*", bare, re.IGNORECASE | re.DOTALL)
-            if found is not None:
-                answer(*found.groups())
-                return
-        if re.match(r"explain\b", bare, re.IGNORECASE):
-            self.explain(re.sub(r"explain", " " * 7, text, count=1, flags=re.IGNORECASE))
+        tokens = tokens_of(text)[:-1]
+        if self.answered(tokens):
+            return
+        words = [token.lower for token in tokens]
+        if words[:1] == ["explain"]:
+            self.explain(blanked(text[: tokens[0].at + len("explain")]) + text[tokens[0].at + len("explain") :])
             return
         start, before = time.perf_counter(), self.counts()
-        if re.match(r"(select|\()", bare, re.IGNORECASE) and not self.writes(text):
+        if words[:1] in (["select"], ["("]) and ("into", "outfile") not in itertools.pairwise(words):
             self.show(self.engine.query(text), start)
             return
         self.engine.execute(text)
-        used = re.match(r"use\s+`?(\w+)`?", bare, re.IGNORECASE)
-        if used is not None:
-            self.database = used[1]
+        if words[:1] == ["use"]:
+            self.database = tokens[1].text.strip("`")
         if not self.csv:
             more = [
                 f"{name} {n - before.get(name, 0):+,} rows"
                 for name, n in self.counts().items()
                 if n != before.get(name, 0)
             ]
-            done = f"{_named(bare)}: ok{''.join(f', {m}' for m in more)} ({_since(start)})"
+            done = f"{_named(text[tokens[0].at :])}: ok{''.join(f', {m}' for m in more)} ({_since(start)})"
             self.out.print(Text(done, "green"), soft_wrap=True)
+
+    def answered(self, tokens: Sequence[Token]) -> bool:
+        """Answers a question about what there is, which the engine's SQL has no statement for; or it is none."""
+        match [token.lower for token in tokens]:
+            case ["show", "databases"]:
+                self.show_databases()
+            case ["show", "tables"]:
+                self.show_tables()
+            case ["show", "deployments"]:
+                self.show_deployments()
+            case ["show", "deployment", _]:
+                self.show_deployment(tokens[2].text.strip("`"))
+            case ["desc" | "describe", _] | ["desc" | "describe", _, ".", _]:
+                self.describe("".join(token.text.strip("`") for token in tokens[1:]))
+            case _:
+                return False
+        return True
 
     def command(self, line: str) -> None:
         """Runs a `.command`; `.quit` raises EOFError."""
@@ -146,7 +154,7 @@ class Shell:
         if word in (".quit", ".exit"):
             raise EOFError
         if word == ".read":
-            self.script(script_text(Path(rest)))
+            self.script(read_script(Path(rest)).text)
         elif word == ".rows" and rest.isdecimal():
             self.rows_max = int(rest)
         elif word == ".request":
@@ -205,12 +213,6 @@ class Shell:
     def counts(self) -> dict[str, int]:
         return {name: stats.rows for name, stats in self.engine.stats().items()}
 
-    @staticmethod
-    def writes(text: str) -> bool:
-        """Whether a SELECT ends in INTO OUTFILE."""
-        words = [token.lower for token in tokens_of(text) if token.kind == "word"]
-        return ("into", "outfile") in zip(words, words[1:])  # noqa: B905, RUF007 - pairs
-
     def grid(self, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Shows a small table of texts."""
         grid = Grid(*names, title=title, title_justify="left", title_style="bold")
@@ -243,14 +245,9 @@ class Shell:
         self.out.print(Text(f"{counted} of {answer.num_columns} columns{hidden} ({_since(start)})", "green"))
 
 
-def _bare(text: str) -> str:
-    """A statement without the blanks and comments before it."""
-    return re.sub(r"^(\s|--[^\n]*(\n|$)|/\*.*?\*/)+", "", text, flags=re.DOTALL)
-
-
 def _place(text: str) -> str:
     """line:column of a statement's first word, in the script that it stands in."""
-    at = len(text) - len(_bare(text))
+    at = tokens_of(text)[0].at
     return f"{text.count(chr(10), 0, at) + 1}:{at - text.rfind(chr(10), 0, at)}"
 
 
@@ -289,20 +286,17 @@ def _indexes(table: TableInfo) -> list[list[str]]:
 # -- the command ---------------------------------------------------------------------------------------------------
 
 
-def run(scripts: Sequence[Path], maps: Sequence[str], execute: str | None, csv: bool, interactive: bool) -> int:
+def run_shell(scripts: Sequence[Path], maps: Sequence[str], execute: str | None, csv: bool, interactive: bool) -> int:
     """Runs the scripts, then `execute`; without either (or with `interactive`) statements from the terminal or stdin.
 
-    Returns the exit status: 2 after an error, which names its place and stops what is not typed by hand.
+    Returns the exit status: `exits.MISTAKE` after an error, which names its place and stops what is not typed by hand.
     """
     shell = Shell(mapped(maps), Console(soft_wrap=False), csv)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     place = ""
     try:
         for path in scripts:
-            place = ""
-            script = script_text(path)
-            place = f"{path}: "
-            shell.script(script)
+            _run_file(shell, path)
         if execute is not None:
             place = "--execute: "
             shell.script(execute)
@@ -314,13 +308,26 @@ def run(scripts: Sequence[Path], maps: Sequence[str], execute: str | None, csv: 
                 shell.script(sys.stdin.read())
     except FAILURES as error:
         _fail(errors, error, place)
-        return 2
-    return 0
+        return exits.MISTAKE
+    return exits.DONE
+
+
+def _run_file(shell: Shell, path: Path) -> None:
+    """Runs a script; every error names its file."""
+    script = read_script(path)
+    with within(script):
+        try:
+            shell.script(script.text)
+        except (KeyError, OSError, ConfigError) as error:
+            raise BadRow(_message(error)) from error
+
+
+def _message(error: Exception) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) else str(error)
 
 
 def _fail(errors: Console, error: Exception, place: str = "") -> None:
-    text = error.args[0] if isinstance(error, KeyError) else str(error)
-    errors.print(Text(f"{place}{text}", "red"))
+    errors.print(Text(f"{place}{_message(error)}", "red"))
 
 
 def _prompt(shell: Shell, errors: Console) -> None:

@@ -9,11 +9,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from streaming.config import Config, load
-from streaming.dlq.letters import Filter, find, offsets, places, since
+from streaming.dlq.letters import LetterFilter, find_letters, parse_offsets, parse_places, parse_since
 from streaming.dlq.replay import replay
 from streaming.errors import BadEvent, ConfigError
 from streaming.events.decode import reason_of
-from streaming.ops import log
+from streaming.ops import exits, log
 from streaming.ops.log import place
 
 __all__ = ["STAGES", "filter_of", "list_letters", "replay_letters", "show_letter"]
@@ -35,7 +35,7 @@ def filter_of(
     span: str,
     age: str,
     at: Collection[str] = (),
-) -> Filter:
+) -> LetterFilter:
     """From the words of a command line.
 
     Args:
@@ -47,26 +47,26 @@ def filter_of(
     known = known_reasons()
     if unknown := [reason for reason in reasons if reason not in known]:
         raise ConfigError(f"--reason {unknown[0]}: there are {', '.join(known)}")
-    return Filter(
+    return LetterFilter(
         reasons,
         topics,
         partitions,
-        offsets(span) if span else None,
-        since(age, datetime.now(timezone.utc)) if age else 0,
-        places(at),
+        parse_offsets(span) if span else None,
+        parse_since(age, datetime.now(timezone.utc)) if age else 0,
+        parse_places(at),
     )
 
 
-def list_letters(file: Path | None, wanted: Filter, limit: int, *, as_json: bool) -> None:
+def list_letters(file: Path | None, wanted: LetterFilter, limit: int, *, as_json: bool) -> None:
     """Two lines for each, or JSON lines.
 
     Raises:
-        ConfigError: a topic is none that letters come from; see `streaming.dlq.letters.find`, too.
+        ConfigError: a topic is none that letters come from; see `streaming.dlq.letters.find_letters`, too.
     """
     log.to_stderr()
     config = load(file)
     _check_topics(config, wanted)
-    found, count = find(config, wanted, limit)
+    found, count = find_letters(config, wanted, limit)
     if as_json:
         for letter in found:
             print(json.dumps(letter.told(), ensure_ascii=False))
@@ -88,16 +88,16 @@ def show_letter(file: Path | None, at: str) -> None:
         ConfigError: there is none.
     """
     log.to_stderr()
-    config, wanted = load(file), Filter(places=places([at]))
+    config, wanted = load(file), LetterFilter(places=parse_places([at]))
     _check_topics(config, wanted)
-    found, _ = find(config, wanted, 1)
+    found, _ = find_letters(config, wanted, 1)
     if not found:
         raise ConfigError(f"{at}: no dead letter is there")
     (letter,) = found
     print(json.dumps(letter.told(whole=True), ensure_ascii=False, indent=2))
 
 
-def replay_letters(file: Path | None, wanted: Filter, limit: int, *, everything: bool, dry_run: bool) -> int:
+def replay_letters(file: Path | None, wanted: LetterFilter, limit: int, *, everything: bool, dry_run: bool) -> int:
     """Says what was sent back, what was not and why.
 
     Returns:
@@ -123,10 +123,10 @@ def replay_letters(file: Path | None, wanted: Filter, limit: int, *, everything:
         print(f"left to the next replay: {outcome.left}; give the command again")
     if not (outcome.sent or outcome.already or outcome.refused):
         print("no such dead letters")
-    return 1 if outcome.refused else 0
+    return exits.ANSWER_IS_NO if outcome.refused else exits.DONE
 
 
-def _check_topics(config: Config, wanted: Filter) -> None:
+def _check_topics(config: Config, wanted: LetterFilter) -> None:
     topics = config.kafka.topics
     inputs = [topics.actions, topics.users, topics.products, topics.comments]
     for topic in wanted.topics:

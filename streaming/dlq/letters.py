@@ -27,7 +27,19 @@ from streaming.kafka.reader import CommittedReader, Waiting, check_topics
 from streaming.kafka.rights import named, of_letters
 from streaming.ops.log import place
 
-__all__ = ["MARKER", "PATIENCE_S", "Filter", "Letter", "Name", "Replayed", "find", "offsets", "places", "read", "since"]
+__all__ = [
+    "MARKER",
+    "PATIENCE_S",
+    "Letter",
+    "LetterFilter",
+    "Name",
+    "Replayed",
+    "find_letters",
+    "parse_offsets",
+    "parse_places",
+    "parse_since",
+    "read_letters",
+]
 
 PATIENCE_S = 60.0  # for the broker, and for transactions that are open at the topic's end
 
@@ -98,18 +110,25 @@ class Letter:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A marker: the records of these letters were sent back to their topics."""
+    """A marker: the records of these letters were sent back to their topics.
+
+    Attributes:
+        written_ms: when.
+        names: of the letters.
+    """
 
     written_ms: int
     names: Collection[Name]
 
 
 @dataclass(frozen=True)
-class Filter:
+class LetterFilter:
     """Which dead letters; empty: all.
 
     Attributes:
+        reasons: see `Letter.reason`.
         topics, partitions, offsets (first and last): of the origin.
+        since_ms: written then or later, epoch ms.
         places: in the dead-letter topic.
     """
 
@@ -138,7 +157,7 @@ class Filter:
         )
 
 
-def since(text: str, now: datetime) -> int:
+def parse_since(text: str, now: datetime) -> int:
     """`2h`, `30m`, `7d` ago, or a time in ISO 8601 (without a zone: UTC), as epoch milliseconds.
 
     Raises:
@@ -156,7 +175,7 @@ def since(text: str, now: datetime) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
 
 
-def offsets(text: str) -> tuple[int, int]:
+def parse_offsets(text: str) -> tuple[int, int]:
     """`17` or `17-20`.
 
     Raises:
@@ -171,7 +190,7 @@ def offsets(text: str) -> tuple[int, int]:
     return first, last
 
 
-def find(config: Config, wanted: Filter, limit: int) -> tuple[list[Letter], int]:
+def find_letters(config: Config, wanted: LetterFilter, limit: int) -> tuple[list[Letter], int]:
     """The newest dead letters, oldest first; and how many there are in all.
 
     Raises:
@@ -181,7 +200,7 @@ def find(config: Config, wanted: Filter, limit: int) -> tuple[list[Letter], int]
     newest: deque[Letter] = deque(maxlen=limit)
     replayed: dict[Name, int] = {}
     count = 0
-    for letter in read(config):
+    for letter in read_letters(config):
         if isinstance(letter, Replayed):
             replayed |= dict.fromkeys(letter.names, letter.written_ms)
         elif wanted.takes(letter):
@@ -193,7 +212,7 @@ def find(config: Config, wanted: Filter, limit: int) -> tuple[list[Letter], int]
     ], count
 
 
-def read(config: Config) -> Iterator[Letter | Replayed]:
+def read_letters(config: Config) -> Iterator[Letter | Replayed]:
     """All that is there in partition order, up to the topic's present end; transactions open there are waited for.
 
     Raises:
@@ -256,7 +275,7 @@ def _place(text: str) -> Place:
     return match[1], int(match[2]), int(match[3])
 
 
-def places(texts: Collection[str]) -> set[Place]:
+def parse_places(texts: Collection[str]) -> set[Place]:
     """Places in the dead-letter topic, as `list` shows them.
 
     Raises:

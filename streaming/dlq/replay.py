@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streaming.config import Config
-from streaming.dlq.letters import MARKER, PATIENCE_S, Filter, Letter, Name, Replayed, read
+from streaming.dlq.letters import MARKER, PATIENCE_S, Letter, LetterFilter, Name, Replayed, read_letters
 from streaming.errors import Aborted, ConfigError, TransactionFatal
 from streaming.events.scores import Headers
 from streaming.kafka.login import Login
@@ -27,7 +27,7 @@ from streaming.kafka.reader import Waiting, check_topics
 from streaming.kafka.rights import of_replay
 from streaming.ops.log import place
 
-__all__ = ["REPLAYED_FROM", "Outcome", "replay"]
+__all__ = ["REPLAYED_FROM", "ReplayOutcome", "replay"]
 
 REPLAYED_FROM = "jd_intent.replayed_from"
 """Header of a record that was sent back: the place where it was refused."""
@@ -40,7 +40,7 @@ ABORTS_MAX = 10
 
 
 @dataclass
-class Outcome:
+class ReplayOutcome:
     """What a replay did.
 
     Attributes:
@@ -57,8 +57,13 @@ class Outcome:
 
 
 def replay(
-    config: Config, wanted: Filter, *, limit: int, dry_run: bool = False, step: Callable[[str], None] = lambda _: None
-) -> Outcome:
+    config: Config,
+    wanted: LetterFilter,
+    *,
+    limit: int,
+    dry_run: bool = False,
+    step: Callable[[str], None] = lambda _: None,
+) -> ReplayOutcome:
     """Sends back the records of the dead letters that are wanted and were not sent back before; the oldest first.
 
     Args:
@@ -99,14 +104,14 @@ def replay(
     return outcome
 
 
-def _collect(config: Config, wanted: Filter, limit: int, inputs: set[str]) -> Outcome:
+def _collect(config: Config, wanted: LetterFilter, limit: int, inputs: set[str]) -> ReplayOutcome:
     """What is to be sent, in the order of origins. Of a record with several letters (of several groups), one."""
     marked: set[Name] = set()
-    for each in read(config):
+    for each in read_letters(config):
         if isinstance(each, Replayed):
             marked.update(each.names)
-    outcome, size, taken = Outcome(), 0, set[Name]()
-    for letter in read(config):
+    outcome, size, taken = ReplayOutcome(), 0, set[Name]()
+    for letter in read_letters(config):
         if isinstance(letter, Replayed) or not wanted.takes(letter) or letter.name in taken:
             continue
         if letter.name in marked:

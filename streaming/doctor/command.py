@@ -17,46 +17,45 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streaming.config import Config, load
-from streaming.doctor import kafka as doctor_kafka
-from streaming.doctor import parts as doctor_parts
+from streaming.doctor import kafka, parts
 from streaming.doctor.findings import Finding, ok, wrong
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ConfigError, ScorerError
-from streaming.ops import log
+from streaming.ops import exits, log
 
-__all__ = ["check_all", "check_file", "main"]
+__all__ = ["check_all", "check_file", "run_doctor"]
 
 ON_KAFKA: dict[str, Callable[[Config, AdminClient], Iterator[Finding]]] = {
-    "rights": doctor_kafka.check_rights,
-    "transactional id": doctor_kafka.check_transactional_id,
-    "topics": doctor_kafka.check_topics,
-    "clock": doctor_kafka.check_clock,
+    "rights": kafka.check_rights,
+    "transactional id": kafka.check_transactional_id,
+    "topics": kafka.check_topics,
+    "clock": kafka.check_clock,
 }
 BROKERS = "look at the brokers' logs, and give the command again"
 PARTS: dict[str, tuple[Callable[[Config], Iterator[Finding]], str]] = {
-    "SQL": (doctor_parts.check_store, "mend the script, or set store.sql, store.deployment"),
-    "SQL and model": (doctor_parts.check_query, "serve the model of this query, or set store.sql"),
-    "encoder": (doctor_parts.check_encoder, "set model.artifact to what `jd-intent-batch export` wrote"),
-    "model": (doctor_parts.check_model, "look at Triton's log, start it again"),
-    "history": (doctor_parts.check_history, "set store.history to a folder with a folder of files for each table"),
-    "folders": (doctor_parts.check_folders, "set snapshots.folder, poison.folder to folders that can be written"),
-    "port": (doctor_parts.check_port, "set http.host, http.port"),
+    "SQL": (parts.check_store, "mend the script, or set store.sql, store.deployment"),
+    "SQL and model": (parts.check_query, "serve the model of this query, or set store.sql"),
+    "encoder": (parts.check_encoder, "set model.artifact to what `jd-intent-batch export` wrote"),
+    "model": (parts.check_model, "look at Triton's log, start it again"),
+    "history": (parts.check_history, "set store.history to a folder with a folder of files for each table"),
+    "folders": (parts.check_folders, "set snapshots.folder, poison.folder to folders that can be written"),
+    "port": (parts.check_port, "set http.host, http.port"),
 }
 """Each with what to do where it comes to an end by an error."""
 
 
-def main(file: Path | None, *, as_json: bool) -> int:
+def run_doctor(file: Path | None, *, as_json: bool) -> int:
     """Prints what it finds as it goes.
 
     Returns:
         The exit status: 2 when something is wrong, else 0.
     """
     log.to_stderr()
-    status = 0
+    status = exits.DONE
     for finding in check_file(file):
         print(json.dumps(finding.fields(), ensure_ascii=False) if as_json else finding.line(), flush=True)
         if finding.level == "wrong":
-            status = 2
+            status = exits.MISTAKE
     return status
 
 
@@ -75,11 +74,11 @@ def check_file(file: Path | None) -> Iterator[Finding]:
 def check_all(config: Config) -> Iterator[Finding]:
     """Everything that a configuration names."""
     let_in = False
-    for finding in _guarded("login", doctor_kafka.check_login(config), "set [kafka] as the brokers want it"):
+    for finding in _guarded("login", kafka.check_login(config), "set [kafka] as the brokers want it"):
         let_in = finding.level == "ok"
         yield finding
     if let_in:
-        admin = doctor_kafka.admin_of(config)
+        admin = kafka.admin_of(config)
         for about, check in ON_KAFKA.items():
             yield from _guarded(about, check(config, admin), BROKERS)
     for about, (check_part, fix) in PARTS.items():

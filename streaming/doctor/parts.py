@@ -16,9 +16,10 @@ from tritonclient.grpc import model_config_pb2
 
 from streaming.config import Config
 from streaming.doctor.findings import Finding, ok, warning, wrong
-from streaming.errors import ConfigError, ModelUnavailable, ScorerError, StoreUnavailable
+from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable, ScorerError, StoreUnavailable
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
+from streaming.model.served_encoder import refuse_other_encoder
 from streaming.model.triton import INPUT, OUTPUT, Model
 from streaming.store.feature_store import EmbeddedStore, open_store
 from streaming.store.history_files import checked
@@ -119,13 +120,13 @@ def unfit(found: Any, config: Config) -> Iterator[Finding]:
     told_digest = found.parameters["encoder_sha256"].string_value if "encoder_sha256" in found.parameters else "none"
     with contextlib.suppress(ScorerError):  # told by its own check
         encoder = _encoder(config)
-        if told_digest != encoder.digest:
-            yield wrong(
-                about,
-                f"it was trained with encoder {told_digest}, {config.model.artifact} has {encoder.digest}",
-                f"serve {config.model.artifact}/triton, or set model.artifact to what is served",
-            )
-        elif list(found.input[0].dims) != [len(encoder.fields)]:
+        try:
+            refuse_other_encoder(told_digest, encoder.digest, "it", f"{config.model.artifact} has")
+        except ArtifactMismatch as error:
+            fix = f"serve {config.model.artifact}/triton, or set model.artifact to what is served"
+            yield wrong(about, str(error), fix)
+            return
+        if list(found.input[0].dims) != [len(encoder.fields)]:
             dims = list(found.input[0].dims)
             yield wrong(about, f"{INPUT} is {dims}, the encoder makes {len(encoder.fields)} ids", export)
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 import structlog
 
 from streaming.config import Config, load, masked
-from streaming.errors import ArtifactMismatch, ModelUnavailable, Stopped, StoreUnavailable
+from streaming.errors import ModelUnavailable, Stopped, StoreUnavailable
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
 from streaming.kafka.producer import Publisher
@@ -34,8 +34,9 @@ from streaming.loop.poison.detection import open_poison
 from streaming.loop.scorer import Scorer
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
+from streaming.model.served_encoder import refuse_other_encoder
 from streaming.model.triton import Model
-from streaming.ops import exits, log
+from streaming.ops import log
 from streaming.ops.exits import exit_status
 from streaming.ops.health import Health, HttpServer
 from streaming.ops.metrics import Metrics
@@ -53,28 +54,22 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger("streaming.loop.run")
 
 
-def main(file: Path | None, workers: int | None = None) -> int:
-    """The command: reads the configuration, runs, and says in one line why it ended.
+def main(file: Path | None, workers: int | None = None) -> None:
+    """The command: reads the configuration, and runs until it is told to stop.
 
     Args:
+        file: the configuration; none: defaults and the environment.
         workers: processes under a supervisor; default: `workers.count` of the configuration. 0: this one alone.
-
-    Returns:
-        The exit status, see `streaming.ops.exits`.
     """
-    try:
-        config = load(file)
-        log.configure(config.log)
-        count = config.workers.count if workers is None else workers
-        if count and "JD_INTENT_WORKER" not in os.environ:
-            supervise(config, file, count)
-        else:
-            stop = threading.Event()
-            _stop_on_signals(stop)
-            run(config, stop)
-    except Exception as error:
-        return exits.ended(exits.SCORE, error)
-    return 0
+    config = load(file)
+    log.configure(config.log)
+    count = config.workers.count if workers is None else workers
+    if count and "JD_INTENT_WORKER" not in os.environ:
+        supervise(config, file, count)
+    else:
+        stop = threading.Event()
+        _stop_on_signals(stop)
+        run(config, stop)
 
 
 def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lambda _: None) -> None:
@@ -215,11 +210,8 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
         stop.wait(MODEL_POLL_S * random.uniform(0.5, 1.5))
     else:
         raise Stopped("while the model was waited for")
-    if digest != encoder.digest:
-        raise ArtifactMismatch(
-            f"model {config.model.name!r} at {config.model.url} was trained with encoder {digest}, "
-            f"{Path(config.model.artifact) / 'encoder'} is {encoder.digest}"
-        )
+    served, ours = f"model {config.model.name!r} at {config.model.url}", f"{Path(config.model.artifact) / 'encoder'} is"
+    refuse_other_encoder(digest, encoder.digest, served, ours)
     health.ready("model")
 
 

@@ -7,43 +7,26 @@ deployed. A different window or default in it would still give columns of the ri
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
 
+from streaming.engine.errors import UnsupportedSQL
+from streaming.engine.sql.tokens import Token
 from streaming.errors import ArtifactMismatch, ConfigError
-from streaming.store.sql_scripts import script_text
+from streaming.store.sql_scripts import FEATURES, Script, read_script, statement_tokens, within
 
 __all__ = ["check_sql"]
 
-DEPLOY, FEATURES, MANIFEST = "deploy.sql", "features.sql", "manifest.json"
-
-_PIECE = re.compile(
-    r"""
-    (?P<space>\s+|--[^\n]*|\#[^\n]*|/\*.*?\*/)
-  | `[^`]*` | '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*"
-  | \w+ | .
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+DEPLOY, MANIFEST = "deploy.sql", "manifest.json"
 
 
 class _Manifest(msgspec.Struct):
     """What is asked of `manifest.json`; the rest is `batch.train.export`'s."""
 
     sql_sha256: str
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A word, name, string or symbol of a script, and the line (from 1) that it begins in."""
-
-    text: str
-    line: int
 
 
 def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
@@ -57,14 +40,14 @@ def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
     Raises:
         ArtifactMismatch: they differ, naming both files and the first line that does; a file of the artifact is
             missing, or not what the manifest says.
-        ConfigError: `deploy.sql` cannot be read or has no such deployment.
+        ConfigError: `deploy.sql` cannot be read or has no such deployment. UnsupportedSQL: it is no SQL.
     """
-    script, features, manifest = sql / DEPLOY, artifact / FEATURES, artifact / MANIFEST
-    deployed = script_text(script, "store.sql")
+    features, manifest = artifact / FEATURES, artifact / MANIFEST
+    script = read_script(sql / DEPLOY, "store.sql")
     try:
         content = features.read_bytes()
         wanted = msgspec.json.decode(manifest.read_bytes(), type=_Manifest).sql_sha256
-        trained = content.decode()
+        trained = Script(features, content.decode())
     except OSError as error:
         raise ArtifactMismatch(
             f"{error.filename}: {error.strerror}: is {artifact} a folder that `jd-intent-batch export` wrote?"
@@ -77,51 +60,43 @@ def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
     if found != wanted:
         raise ArtifactMismatch(f"{features} was changed: it has {found}, {manifest} says {wanted}")
 
-    for ours, theirs in zip_longest(_deployed(script, deployed, deployment), _query(features, trained)):
+    deployed, wanted_query = _deployed_query(script, deployment), _trained_query(trained)
+    for ours, theirs in zip_longest(deployed, wanted_query):
         if ours is None or theirs is None or ours.text != theirs.text:
             raise ArtifactMismatch(
                 "the deployed query is not the one that the model was trained on:\n"
-                f"  {_place(script, deployed, ours)}\n  {_place(features, trained, theirs)}"
+                f"  {_shown_place(script, ours)}\n  {_shown_place(trained, theirs)}"
             )
 
 
-def _deployed(file: Path, script: str, deployment: str) -> list[_Piece]:
+def _deployed_query(script: Script, deployment: str) -> Sequence[Token]:
     """The SELECT of `DEPLOY [IF NOT EXISTS] deployment [OPTIONS(…)] SELECT …`."""
-    for statement in _statements(script):
-        words = [piece.text.lower() for piece in statement]
+    with within(script):
+        statements = list(statement_tokens(script.text))
+    for statement in statements:
+        words = [token.lower for token in statement]
         if words[0] != "deploy" or "select" not in words:
             continue
         name = statement[4 if words[1:4] == ["if", "not", "exists"] else 1].text.strip("`")
         if name == deployment:
             return statement[words.index("select") :]
-    raise ConfigError(f"store.deployment: {file} does not deploy {deployment!r}")
+    raise ConfigError(f"store.deployment: {script.path} does not deploy {deployment!r}")
 
 
-def _query(file: Path, script: str) -> list[_Piece]:
-    """The one SELECT of a script."""
-    statements = list(_statements(script))
-    if len(statements) != 1 or statements[0][0].text.lower() != "select":
-        raise ArtifactMismatch(f"{file}: not one SELECT statement")
+def _trained_query(script: Script) -> Sequence[Token]:
+    """The one SELECT of the artifact."""
+    try:
+        statements = list(statement_tokens(script.text))
+    except UnsupportedSQL as error:
+        raise ArtifactMismatch(f"{script.path}: {error}") from error
+    if len(statements) != 1 or statements[0][0].lower != "select":
+        raise ArtifactMismatch(f"{script.path}: not one SELECT statement")
     return statements[0]
 
 
-def _statements(script: str) -> Iterator[list[_Piece]]:
-    statement: list[_Piece] = []
-    line = 1
-    for match in _PIECE.finditer(script):
-        if match["space"] is None:
-            if match[0] != ";":
-                statement.append(_Piece(match[0], line))
-            elif statement:
-                yield statement
-                statement = []
-        line += match[0].count("\n")
-    if statement:
-        yield statement
-
-
-def _place(file: Path, script: str, piece: _Piece | None) -> str:
-    if piece is None:
-        return f"{file}: the query ends"
-    line = script.split("\n")[piece.line - 1]
-    return f"{file}:{piece.line}: {line.strip()}"
+def _shown_place(script: Script, token: Token | None) -> str:
+    """File, line number and line of a token; None: the query ended before."""
+    if token is None:
+        return f"{script.path}: the query ends"
+    place = script.place_at(token.at)
+    return f"{place.path}:{place.line}: {script.line(place).strip()}"

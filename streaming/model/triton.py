@@ -52,7 +52,13 @@ class Scores:
 
 
 class Call:
-    """One batch under way."""
+    """One batch under way.
+
+    Args:
+        model: its name, for messages.
+        parts: rows of each request that it went out as, and the answer to come.
+        deadline: monotonic seconds, until which the answers may come.
+    """
 
     def __init__(self, model: str, parts: list[tuple[int, Future[Any]]], deadline: float) -> None:
         self._model = model

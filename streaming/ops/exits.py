@@ -1,5 +1,7 @@
 """How a command ends: one table of exit statuses for both programs, one line on stderr, one `main` for both.
 
+All statuses of both programs are written here; a command that ends with another than these has a defect.
+
       0  done, or told to stop
       1  a defect of this program (with a traceback); or the answer is no: `parity` differs, a replay left records out
       2  usage, configuration, a login, a file, a folder to write or a script is wrong: somebody has to mend it
@@ -15,6 +17,7 @@ Imports nothing of what only one environment has (see `streaming.ops.environment
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any
 
@@ -35,9 +38,32 @@ from streaming.errors import (
 )
 from streaming.ops.environment import SWITCHED, go_on_elsewhere
 
-__all__ = ["BATCH", "SCORE", "ended", "exit_status", "main", "message"]
+__all__ = [
+    "ANSWER_IS_NO",
+    "BATCH",
+    "DEFECT",
+    "DONE",
+    "KAFKA_REFUSES",
+    "MISMATCH",
+    "MISTAKE",
+    "SCORE",
+    "TERMINATED",
+    "UNAVAILABLE",
+    "ended",
+    "exit_status",
+    "main",
+    "message",
+]
 
 SCORE, BATCH = "jd-intent-score", "jd-intent-batch"
+
+DONE = 0
+DEFECT = ANSWER_IS_NO = 1
+MISTAKE = 2
+MISMATCH = 3
+UNAVAILABLE = 4
+KAFKA_REFUSES = 5
+TERMINATED = 128 + signal.SIGTERM
 
 
 def exit_status(error: BaseException) -> int:
@@ -46,18 +72,18 @@ def exit_status(error: BaseException) -> int:
         case WorkerFailed():
             return error.status
         case Unavailable() | ConnectionError() | TimeoutError():
-            return 4
+            return UNAVAILABLE
         case ArtifactMismatch():
-            return 3
+            return MISMATCH
         case TransactionFatal() | Aborted() | LogNotWhole() | NotAllowed() | FolderTaken() | BadSnapshot():
-            return 5
+            return KAFKA_REFUSES
         case ScorerError() if type(error) is ScorerError and error.__cause__ is not None:
             return exit_status(error.__cause__)  # a plain one says what failed, its cause says why
         case ScorerError() | OSError():
-            return 2
+            return MISTAKE
     if isinstance(error, _loaded("streaming.engine.errors", "UnsupportedSQL", "BadRow")):
-        return 2
-    return 5 if isinstance(error, _loaded("confluent_kafka", "KafkaException")) else 1
+        return MISTAKE
+    return KAFKA_REFUSES if isinstance(error, _loaded("confluent_kafka", "KafkaException")) else DEFECT
 
 
 def message(error: BaseException) -> str:
@@ -76,7 +102,7 @@ def ended(program: str, error: Exception) -> int:
         The exit status.
     """
     status = exit_status(error)
-    if status == 1:
+    if status == DEFECT:
         raise error
     print(f"{program}: {message(error)}", file=sys.stderr)
     return status

@@ -18,7 +18,7 @@ from rich.text import Text
 from streaming.errors import ScorerError, Unavailable
 from streaming.web.client import connect
 
-__all__ = ["NoAnswer", "PredictFailed", "ask", "read_row", "run", "show"]
+__all__ = ["NoAnswer", "PredictFailed", "ask", "read_row", "run_predict", "show"]
 
 URL = "http://127.0.0.1:9080"
 
@@ -31,7 +31,7 @@ class NoAnswer(PredictFailed, Unavailable):
     """The server is not there, or not ready to answer."""
 
 
-def run(
+def run_predict(
     words: Sequence[str] = (),
     *,
     file: Path | None = None,

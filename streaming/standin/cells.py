@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from streaming.engine.types import Type
 
-__all__ = ["SPELLINGS", "Spelling", "Unfit", "cell", "dump", "json_rows", "parse", "shown"]
+__all__ = ["SPELLINGS", "Spelling", "Unfit", "cell", "dump", "json_rows", "parse_json", "shown"]
 
 
 class Spelling(NamedTuple):
@@ -61,7 +61,7 @@ class Unfit(ValueError):
     """A JSON value is not one of its column's type."""
 
 
-def parse(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
     """The JSON of a request: Infinity, NaN and their short forms may stand in it.
 
     Raises:

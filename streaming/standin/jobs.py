@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["JOB_COLUMNS", "Jobs"]
@@ -27,11 +26,6 @@ JOB_COLUMNS = [
 """id, type, state, start, end, parameter, cluster, application, error, db, name, pid, task, component."""
 
 JOBS_MAX = 1000
-_SHOW = re.compile(
-    r"\s*show\s+(?:(?P<all>jobs)(?:\s+from\s+(?P<source>taskmanager|nameserver))?|job\s+(?P<one>\d+)|joblog\s+(?P<log>\d+))"
-    r"\s*;?\s*",
-    re.IGNORECASE,
-)
 
 
 class Jobs:
@@ -60,21 +54,29 @@ class Jobs:
         self._rows.pop(self._count - JOBS_MAX, None)
         return {"schema": JOB_COLUMNS, "data": [[*row[:2], "Submitted", start, None, *row[5:8], "", *row[9:]]]}
 
-    def show(self, sql: str) -> dict[str, Any] | None:
-        """The answer to SHOW JOBS, JOB n, JOBLOG n; None: `sql` is none of them.
+    def show(self, words: Sequence[str]) -> dict[str, Any] | None:
+        """The answer to SHOW JOBS [FROM TASKMANAGER | NAMESERVER], SHOW JOB n, SHOW JOBLOG n; None: it is none of them.
+
+        Args:
+            words: of the statement (`streaming.standin.show.words_of`).
 
         Raises:
             LookupError: there is no such job.
         """
-        asked = _SHOW.fullmatch(sql)
-        if asked is None:
-            return None
-        if asked["all"]:
-            mine = (asked["source"] or "taskmanager").lower() == "taskmanager"
-            return {"schema": JOB_COLUMNS, "data": list(self._rows.values()) if mine else []}
-        row = self._rows.get(int(asked["one"] or asked["log"]))
+        match [word.lower() for word in words]:
+            case ["show", "jobs"] | ["show", "jobs", "from", "taskmanager"]:
+                return {"schema": JOB_COLUMNS, "data": list(self._rows.values())}
+            case ["show", "jobs", "from", "nameserver"]:
+                return {"schema": JOB_COLUMNS, "data": []}
+            case ["show", "job", number] if number.isdecimal():
+                return {"schema": JOB_COLUMNS, "data": [self._row(number)]}
+            case ["show", "joblog", number] if number.isdecimal():
+                row = self._row(number)
+                return {"schema": ["String"], "data": [[f"Stdout:\n{row[1]}\n\nStderr:\n{row[8]}"]]}
+        return None
+
+    def _row(self, number: str) -> list[Any]:
+        row = self._rows.get(int(number))
         if row is None:
-            raise LookupError(f"Job not found: {asked['one'] or asked['log']}")
-        if asked["one"]:
-            return {"schema": JOB_COLUMNS, "data": [row]}
-        return {"schema": ["String"], "data": [[f"Stdout:\n{row[1]}\n\nStderr:\n{row[8]}"]]}
+            raise LookupError(f"Job not found: {number}")
+        return row

@@ -32,7 +32,7 @@ from starlette.routing import Route
 from streaming.config import Store, load
 from streaming.engine import Engine
 from streaming.errors import ConfigError
-from streaming.ops import exits, log
+from streaming.ops import log
 from streaming.standin.answers import Answer, Api
 from streaming.standin.cells import dump
 from streaming.store.feature_store import EmbeddedStore
@@ -41,7 +41,7 @@ from streaming.web.connection import Limits
 from streaming.web.listen import Listen, listening
 from streaming.web.server import Server, run_until_told
 
-__all__ = ["BODY_BYTES_MAX", "create_app", "main"]
+__all__ = ["BODY_BYTES_MAX", "create_app", "run_apiserver"]
 
 BODY_BYTES_MAX = 64 * 1024 * 1024  # brpc's limit
 BODIES_BYTES_MAX = 4 * BODY_BYTES_MAX  # of all together: each connection may bring one
@@ -128,28 +128,21 @@ def _refusal(status: int, why: str, headers: Mapping[str, str]) -> Response:
     return Response(dump({"code": -1, "msg": why}), status, dict(headers))
 
 
-def main(
+def run_apiserver(
     file: Path | None, sql: Path | None, history: Path | None, files: Sequence[Path], listen: Listen, *, empty: bool
-) -> int:
-    """The command: makes the engine, serves until SIGTERM or Ctrl-C, and says in one line why it ended.
+) -> None:
+    """The command: makes the engine, and serves until SIGTERM or Ctrl-C.
 
     Args:
         sql, history: instead of the configuration's `store.sql` and `store.history`.
         files: folders below which statements may read and write files.
         empty: runs no script: clients make their own databases.
-
-    Returns:
-        The exit status, see `streaming.ops.exits`.
     """
-    try:
-        config = load(file)
-        log.configure(config.log)
-        changes = {"sql": sql and str(sql), "history": history and str(history)}
-        settings = config.store.model_copy(update={key: value for key, value in changes.items() if value})
-        run(settings, files, listen, empty=empty)
-    except Exception as error:
-        return exits.ended(exits.SCORE, error)
-    return 0
+    config = load(file)
+    log.configure(config.log)
+    changes = {"sql": sql and str(sql), "history": history and str(history)}
+    settings = config.store.model_copy(update={key: value for key, value in changes.items() if value})
+    run(settings, files, listen, empty=empty)
 
 
 def run(settings: Store, files: Sequence[Path], listen: Listen, *, empty: bool) -> None:

@@ -2,56 +2,72 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from streaming.engine import Engine
+from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.storage.catalogue import DeploymentInfo, IndexInfo, TableInfo
 from streaming.engine.types import Type
 from streaming.standin.cells import SPELLINGS
+from streaming.store.sql_scripts import statement_tokens
 
-__all__ = ["PARTITIONS", "REPLICAS", "show"]
+__all__ = ["PARTITIONS", "REPLICAS", "show", "words_of"]
 
 PARTITIONS, REPLICAS = 8, 2
 """What a cluster of two tablets says of its tables."""
 
 Rows = tuple[list[str], list[list[Any]]]  # the columns' types and the rows
 
-_SHOW = re.compile(
-    r"""\s*show\s+(?:
-        (?P<plain>databases|tables|deployments) (?:\s+from\s+(?P<source>\w+))?
-      | (?P<status>table\s+status)
-      | (?P<what>create\s+table|deployment)\s+ `?(?:(?P<db>\w+)`?\.`?)? (?P<name>\w+)`?
-    )\s*;?\s*""",
-    re.IGNORECASE | re.VERBOSE,
-)
 _DDL_TYPES = {Type.SMALLINT: "smallInt", Type.BIGINT: "bigInt", Type.STRING: "varchar"}
 
 
-def show(engine: Engine, database: str, sql: str) -> Rows | None:
-    """The answer to a SHOW; None: `sql` is none of those that are answered.
+def words_of(sql: str) -> list[str]:
+    """The words of the one statement in `sql`, as they are written, without backquotes; none where it is no such."""
+    try:
+        statements = list(statement_tokens(sql))
+    except UnsupportedSQL:
+        return []
+    return [token.text.strip("`") for token in statements[0]] if len(statements) == 1 else []
+
+
+def show(engine: Engine, database: str, words: Sequence[str]) -> Rows | None:
+    """The answer to a SHOW; None: it is none of those that are answered.
+
+    Args:
+        engine: what is asked.
+        database: in use.
+        words: of the statement (`words_of`).
 
     Raises:
         LookupError: there is no such table or deployment.
     """
-    asked = _SHOW.fullmatch(sql)
-    if asked is None:
-        return None
-    if asked["status"]:
-        return ["String"] * 14, [_status(engine, info, number) for number, info in enumerate(_all_tables(engine), 1)]
-    if asked["plain"]:
-        return _names(engine, asked["plain"].lower(), asked["source"] or database)
-    place, name = asked["db"] or database, asked["name"]
-    if asked["what"].lower() == "deployment":
-        for deployment in engine.deployments(place):
-            if deployment.name == name:
-                return ["String"], [[_deployment_text(deployment)]]
-        raise LookupError("not found")
-    for table in engine.tables(place):
+    match [word.lower() for word in words]:
+        case ["show", "table", "status"]:
+            tables = enumerate(_all_tables(engine), 1)
+            return ["String"] * 14, [_status(engine, info, number) for number, info in tables]
+        case ["show", "databases" | "tables" | "deployments" as what]:
+            return _names(engine, what, database)
+        case ["show", "databases" | "tables" | "deployments" as what, "from", _]:
+            return _names(engine, what, words[3])
+        case ["show", "deployment", _] | ["show", "deployment", _, ".", _]:
+            return _deployment(engine, words[2] if len(words) > 3 else database, words[-1])
+        case ["show", "create", "table", _] | ["show", "create", "table", _, ".", _]:
+            return _created(engine, words[3] if len(words) > 4 else database, words[-1])
+    return None
+
+
+def _deployment(engine: Engine, database: str, name: str) -> Rows:
+    for deployment in engine.deployments(database):
+        if deployment.name == name:
+            return ["String"], [[_deployment_text(deployment)]]
+    raise LookupError("not found")
+
+
+def _created(engine: Engine, database: str, name: str) -> Rows:
+    for table in engine.tables(database):
         if table.name == name:
             return ["String", "String"], [[name, _ddl(table)]]
-    raise LookupError(f"table {name} does not exist in {place}")
+    raise LookupError(f"table {name} does not exist in {database}")
 
 
 def _names(engine: Engine, what: str, database: str) -> Rows:

@@ -27,6 +27,7 @@ from streaming.kafka.lineage import Lineages
 from streaming.ops.metrics import Metrics
 from streaming.state.snapshot_folder import Manifest, Positions, SnapshotFolder, Writing
 from streaming.store.feature_store import EmbeddedStore, FeatureStore, StateCapture
+from streaming.store.sql_scripts import read_script
 
 __all__ = ["Snapshots", "Standing", "identity", "load_state"]
 
@@ -290,13 +291,13 @@ def identity(config: Config, lineages: Lineages) -> dict[str, str]:
     """What a snapshot belongs to: the topics' ids, the group, and all that decides which rows come of their records.
 
     Raises:
-        OSError: a script cannot be read.
+        ConfigError: a script cannot be read.
     """
     kafka, store, topics = config.kafka, config.store, lineages.topics
     found = {"Kafka cluster": topics.cluster_id, "kafka.group_id": kafka.group_id}
     found |= {f"topic {name}": topic.id for name, topic in topics.known.items()}
     for script in ("create_tables.sql", "deploy.sql", "load_online.sql"):
-        found[script] = hashlib.sha256((Path(store.sql) / script).read_bytes()).hexdigest()
+        found[script] = hashlib.sha256(read_script(Path(store.sql) / script).text.encode()).hexdigest()
     if lineages.history.digest:
         found["store.history"] = lineages.history.digest
     found["store.database"] = store.database

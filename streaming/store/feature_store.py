@@ -16,7 +16,7 @@ import pyarrow as pa
 import structlog
 
 from streaming.config import Dedup, Store
-from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine import Mark as EngineMark
 from streaming.engine.storage.snapshot import Capture, Piece
 from streaming.errors import ConfigError
@@ -27,7 +27,7 @@ from streaming.store.micro_batches import Places
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.rest import RestTransport
 from streaming.store.openmldb.sdk import Client, connect_options
-from streaming.store.sql_scripts import script_text
+from streaming.store.sql_scripts import read_script, within
 
 __all__ = ["EmbeddedStore", "FeatureStore", "StateCapture", "open_cluster", "open_store", "restore_singly"]
 
@@ -202,8 +202,8 @@ class EmbeddedStore:
     """The embedded engine as a `FeatureStore`.
 
     Args:
-        settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql and load_online.sql;
-            paths in the scripts that begin with `history_prefix` are read from `history`.
+        settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql with features.sql, and
+            load_online.sql; paths in the scripts that begin with `history_prefix` are read from `history`.
         horizon_ms: of `dedup`; 0: what repeats a request is a request of its own.
     """
 
@@ -353,14 +353,16 @@ class EmbeddedStore:
         return f"{self._database}.{name}"
 
     def _run(self, name: str, edit: Any = None) -> None:
-        path = Path(self._settings.sql) / name
-        script = script_text(path, "store.sql")
+        script = read_script(Path(self._settings.sql) / name, "store.sql")
         try:
-            self._engine.execute(edit(script) if edit else script)
-        except UnsupportedSQL as error:
-            raise UnsupportedSQL(f"{path}: {error}", error.line, error.column) from error
+            with within(script):
+                self._engine.execute(edit(script.text) if edit else script.text)
+        except UnsupportedSQL:
+            raise
+        except BadRow as error:
+            raise ConfigError(str(error)) from error
         except (ValueError, OSError, pa.ArrowException) as error:
-            raise ConfigError(f"{path}: {error}") from error
+            raise ConfigError(f"{script.path}: {error}") from error
 
     def _present(self, script: str) -> str:
         """`script` without the LOADs of tables that history has no folder of; an empty one is an error."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from streaming.engine.sql.syntax import LoadData
 from streaming.engine.statements.outfile import resolve
 from streaming.errors import ConfigError
 from streaming.files.tables import BadFile, check_columns, is_there, load_options
-from streaming.store.sql_scripts import script_text, within
+from streaming.store.sql_scripts import blanked, read_script, within
 
 __all__ = ["checked", "present"]
 
@@ -30,8 +29,7 @@ def present(script: str, prefixes: Mapping[str, str]) -> tuple[str, list[LoadDat
     left_out = [load for load in _loads(script) if _lacks(load, prefixes)]
     for load in left_out:
         text = statement_text(script, load.at)
-        blank = re.sub(r"\S", " ", text)  # what stands behind it keeps its line and column
-        script = script[: load.at] + blank + script[load.at + len(text) :]
+        script = script[: load.at] + blanked(text) + script[load.at + len(text) :]
     return script, left_out
 
 
@@ -43,11 +41,12 @@ def checked(settings: Store) -> dict[str, list[Path]]:
         UnsupportedSQL: a script says what the engine cannot run.
     """
     engine, prefixes = Engine(), {settings.history_prefix: settings.history}
-    made, loaded = (Path(settings.sql) / name for name in ("create_tables.sql", "load_online.sql"))
+    made = read_script(Path(settings.sql) / "create_tables.sql", "store.sql")
     with within(made):
-        engine.execute(script_text(made, "store.sql"))
+        engine.execute(made.text)
+    loaded = read_script(Path(settings.sql) / "load_online.sql", "store.sql")
     with within(loaded):
-        loads = list(_loads(script_text(loaded, "store.sql")))
+        loads = list(_loads(loaded.text))
     found: dict[str, list[Path]] = {}
     for load in loads:
         if _lacks(load, prefixes):
@@ -57,7 +56,7 @@ def checked(settings: Store) -> dict[str, list[Path]]:
             columns = engine.table_schema(".".join((settings.database, *load.table)[-2:]))
             files = check_columns(resolve(load.path, prefixes), columns, load_options(load.options))
         except (BadFile, KeyError, ValueError) as error:
-            raise ConfigError(f"{loaded}: LOAD DATA INTO TABLE {table}: {error}") from error
+            raise ConfigError(f"{loaded.path}: LOAD DATA INTO TABLE {table}: {error}") from error
         found[table] = [*found.get(table, []), *files]
     return found
 

@@ -14,7 +14,7 @@ from fixtures.model import InModelEnvironment, write_part
 
 from batch.dataset.folder_hash import digest
 from batch.dataset.read import read_info, read_part
-from batch.train.training import TrainOptions
+from batch.train.options import TrainOptions
 
 # Three checks of the network itself in one process: it is the import of OneFlow that takes the time.
 AGAINST_NUMPY = """
@@ -58,7 +58,8 @@ print(json.dumps({
 TRAIN = """
 import dataclasses, json, sys
 from pathlib import Path
-from batch.train.training import TrainOptions, train
+from batch.train.options import TrainOptions
+from batch.train.training import train_model
 
 dataset = Path(sys.argv[1])
 results = []
@@ -67,17 +68,19 @@ for place, folder in enumerate(sys.argv[3:]):
     options = dataclasses.replace(options, **json.loads(sys.argv[2]))
     if place == 2:
         options = dataclasses.replace(options, seed=options.seed + 1)
-    results.append(dataclasses.asdict(train(dataset, Path(folder), options)))
+    results.append(dataclasses.asdict(train_model(dataset, Path(folder), options)))
 print(json.dumps(results))
 """
 
 FAIL = """
 import json, sys
 from pathlib import Path
-from batch.train.training import TrainOptions, train
+from batch.train.options import TrainOptions
+from batch.train.training import train_model
 
 try:
-    train(Path(sys.argv[1]), Path(sys.argv[2]), TrainOptions(layers=(16,), batch_size=256, **json.loads(sys.argv[3])))
+    options = TrainOptions(layers=(16,), batch_size=256, **json.loads(sys.argv[3]))
+    train_model(Path(sys.argv[1]), Path(sys.argv[2]), options)
 except Exception as error:
     print(json.dumps([type(error).__name__, str(error)]))
 """
@@ -86,12 +89,12 @@ except Exception as error:
 EVALUATE = """
 import dataclasses, json, sys
 from pathlib import Path
-from batch.train.evaluation import evaluate
+from batch.train.evaluation import evaluate_checkpoint
 
 results = []
 for dataset, checkpoint, out in [case.split("|") for case in sys.argv[1:]]:
     try:
-        measured = evaluate(Path(dataset), Path(checkpoint), Path(out) if out else None)
+        measured = evaluate_checkpoint(Path(dataset), Path(checkpoint), Path(out) if out else None)
         results.append({part: dataclasses.asdict(metrics) for part, metrics in measured.items()})
     except Exception as error:
         results.append([type(error).__name__, str(error)])

@@ -13,9 +13,10 @@ import pytest
 from places import SHARED
 
 from batch.dataset.label import LABEL_COLUMN
-from batch.features.extract import SCRIPTS, SQL_FOLDER, TABLES, BadData, check, extract
-from batch.features.inputs import sources
-from batch.world.generate import generate
+from batch.features.data_layout import SCRIPTS, SQL_FOLDER, TABLES, BadData
+from batch.features.extract import extract_features
+from batch.features.inputs import check_data, loaded_tables
+from batch.world.generate import generate_world
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ConfigError
 from streaming.files.tables import BadFile
@@ -25,7 +26,7 @@ from streaming.store.openmldb.columns import schema_of
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("extract") / "world"
-    generate(out, users=25, seed=5, days=30)
+    generate_world(out, users=25, seed=5, days=30)
     return out
 
 
@@ -46,26 +47,26 @@ def with_time(table: pa.Table, column: str, row: int, value: int | None) -> pa.T
 
 
 def test_a_good_folder_is_counted(world: Path) -> None:
-    rows = check(world)
+    rows = check_data(world)
     assert set(rows) == {"flattenRequest_clean", "bo_user", "bo_action", "bo_product", "bo_comment"}
     assert rows["bo_action"] == pq.read_table(world / "bo_action").num_rows
 
 
 def test_the_tables_are_those_of_the_scripts(tmp_path: Path) -> None:
-    made = {source.folder: source.schema for source in sources(SQL_FOLDER, Path("data"))}
+    made = {source.folder: source.schema for source in loaded_tables(SQL_FOLDER, Path("data"))}
     assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items()}
     create, load = (tmp_path / name for name in SCRIPTS[:2])
     shutil.copy(SQL_FOLDER / create.name, create)
     load.write_text((SQL_FOLDER / load.name).read_text().replace("format=", "formt="))
     with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: option formt"):
-        sources(tmp_path, Path("data"))
+        loaded_tables(tmp_path, Path("data"))
     shutil.copy(SQL_FOLDER / load.name, load)
     create.write_text("USE JD_db;")
     with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: no script makes the table"):
-        sources(tmp_path, Path("data"))
+        loaded_tables(tmp_path, Path("data"))
     create.write_text("CREATE TABLE;")
     with pytest.raises(UnsupportedSQL, match=r"create_tables\.sql: syntax error: .* at 1:13"):
-        sources(tmp_path, Path("data"))
+        loaded_tables(tmp_path, Path("data"))
 
 
 @pytest.mark.parametrize(
@@ -115,19 +116,19 @@ def test_a_damaged_folder_is_refused_by_file_column_and_row(
 ) -> None:
     damage(copy)
     with pytest.raises(BadData, match=message):
-        check(copy)
+        check_data(copy)
 
 
 def test_missing_folders_and_scripts_are_named(world: Path, tmp_path: Path) -> None:
     with pytest.raises(BadData, match="nowhere: there is no such folder"):
-        check(tmp_path / "nowhere")
+        check_data(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read: No such file"):
-        extract(world, tmp_path / "out", sql=tmp_path)
+        extract_features(world, tmp_path / "out", sql=tmp_path)
 
 
 def test_features_of_every_request_with_and_without_the_action_table(copy: Path, tmp_path: Path) -> None:
     requests = pq.read_table(copy / "flattenRequest_clean")
-    done = extract(copy, tmp_path / "without")
+    done = extract_features(copy, tmp_path / "without")
     features = pq.read_table(tmp_path / "without")
     assert (done.features, done.columns) == (requests.num_rows, 42)
     assert sorted(features["reqId_1"].to_pylist()) == sorted(requests["reqId"].to_pylist())
@@ -147,7 +148,7 @@ def test_features_of_every_request_with_and_without_the_action_table(copy: Path,
         }
     )
     pq.write_table(action, copy / "action" / "action.parquet")
-    assert extract(copy, tmp_path / "with").rows["action"] == 40
+    assert extract_features(copy, tmp_path / "with").rows["action"] == 40
     again = pq.read_table(tmp_path / "with")
     values = dict(zip(again["reqId_1"].to_pylist(), again[LABEL_COLUMN].to_pylist(), strict=True))
     assert [values[name] for name in known["reqId"].to_pylist()] == [1] * 10 + [0] * 30
@@ -159,7 +160,7 @@ def test_features_of_every_request_with_and_without_the_action_table(copy: Path,
 def test_the_public_sample_gives_openmldbs_answers_and_the_tutorials_table_sizes(tmp_path: Path) -> None:
     from batch.dataset.fit_encoder import fit
 
-    extract(SHARED / "jd", tmp_path)
+    extract_features(SHARED / "jd", tmp_path)
     features, golden = pq.read_table(tmp_path), pq.read_table(SHARED / "golden" / "online.parquet")
     at = pc.index_in(golden["reqId_1"], features["reqId_1"].combine_chunks())
     same = features.take(at.combine_chunks() if isinstance(at, pa.ChunkedArray) else at)

@@ -15,8 +15,7 @@ from places import SHARED
 from sklearn.metrics import roc_auc_score
 
 from batch.dataset.label import five_day_rule
-from batch.world import generate as generate_module
-from batch.world.generate import World, generate
+from batch.world.generate import World, generate_world
 from batch.world.intent import DAY_RHYTHM, IntentChain, day_share, time_of_day
 from streaming.files.output_folder import MARKER
 
@@ -27,7 +26,7 @@ TABLES = ("bo_action", "bo_comment", "bo_product", "bo_user", "flattenRequest_cl
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
     out = tmp_path_factory.mktemp("world")
-    return out, generate(out, users=1200, seed=7)
+    return out, generate_world(out, users=1200, seed=7)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -48,11 +47,11 @@ def test_schema_is_the_samples_own(made: tuple[Path, World]) -> None:
 def test_the_same_seed_gives_the_same_bytes_and_chunks_stand_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate_module, "CHUNK_USERS", 20)
-    monkeypatch.setattr(generate_module, "CHUNK_PRODUCTS", 150)
-    generate(tmp_path / "a", users=50, seed=3, days=20)
-    generate(tmp_path / "b", users=50, seed=3, days=20)
-    generate(tmp_path / "c", users=50, seed=4, days=20)
+    monkeypatch.setattr("batch.world.generate.CHUNK_USERS", 20)
+    monkeypatch.setattr("batch.world.generate.CHUNK_PRODUCTS", 150)
+    generate_world(tmp_path / "a", users=50, seed=3, days=20)
+    generate_world(tmp_path / "b", users=50, seed=3, days=20)
+    generate_world(tmp_path / "c", users=50, seed=4, days=20)
     first = digests(tmp_path / "a")
     assert first == digests(tmp_path / "b")
     assert sorted(path.name for path in (tmp_path / "a" / "bo_action").iterdir()) == [
@@ -149,7 +148,7 @@ def test_some_users_and_products_are_cold(made: tuple[Path, World]) -> None:
 
 
 def test_a_user_who_does_nothing_makes_a_world_all_the_same(tmp_path: Path) -> None:
-    worlds = [generate(tmp_path, users=1, seed=seed, days=6) for seed in range(6)]
+    worlds = [generate_world(tmp_path, users=1, seed=seed, days=6) for seed in range(6)]
     assert min(world.actions for world in worlds) == 0
     assert pq.read_table(tmp_path / "bo_action").num_rows == worlds[-1].actions
 
@@ -157,7 +156,7 @@ def test_a_user_who_does_nothing_makes_a_world_all_the_same(tmp_path: Path) -> N
 def test_arguments_out_of_range_are_refused(tmp_path: Path) -> None:
     for users, seed, name in ((0, 1, "--users"), (-3, 1, "--users"), (1, -1, "--seed")):
         with pytest.raises(ValueError, match=name):
-            generate(tmp_path / "new", users, seed)
+            generate_world(tmp_path / "new", users, seed)
     with pytest.raises(ValueError, match="--days"):
-        generate(tmp_path / "new", users=1, seed=1, days=5)
+        generate_world(tmp_path / "new", users=1, seed=1, days=5)
     assert not (tmp_path / "new").exists()

@@ -14,13 +14,13 @@ import pytest
 from fixtures.apiserver import ApiServer
 from typer.testing import CliRunner
 
-from batch.cli import app
-from batch.features import cluster as offline
-from batch.features import cluster_jobs as jobs
+from batch.cli.commands import app
+from batch.features import cluster_jobs
+from batch.features.cluster import extract_on_cluster
 from batch.features.cluster_jobs import JobFailed
-from batch.features.extract import SQL_FOLDER, BadData
-from batch.features.extract import extract as extract_embedded
-from batch.world.generate import generate
+from batch.features.data_layout import SQL_FOLDER, BadData
+from batch.features.extract import extract_features
+from batch.world.generate import generate_world
 from streaming.config import Rest, Store
 from streaming.errors import BadInput, ConfigError, OutputRefused, StoreUnavailable
 from streaming.files.output_folder import made
@@ -91,9 +91,9 @@ class Clock:
         return self.now
 
 
-def follow(cluster: TaskManager, timeout_s: float = 3600.0) -> tuple[jobs.Job, list[str], Clock]:
+def follow(cluster: TaskManager, timeout_s: float = 3600.0) -> tuple[cluster_jobs.ClusterJob, list[str], Clock]:
     said, clock = list[str](), Clock()
-    return jobs.run(cluster, LOAD, timeout_s, said.append, sleep=clock.sleep, clock=clock), said, clock
+    return cluster_jobs.run_job(cluster, LOAD, timeout_s, said.append, sleep=clock.sleep, clock=clock), said, clock
 
 
 @pytest.mark.parametrize("hands_on", [True, False])
@@ -107,7 +107,7 @@ def test_a_job_is_followed_until_it_has_finished(hands_on: bool) -> None:
     assert len(said) > 3, "a job that goes on is said to go on"
     assert said[-1].startswith("job 7 ImportOfflineData: FINISHED, ")
     assert clock.sleeps == sorted(clock.sleeps)
-    assert max(clock.sleeps) == jobs.POLL_S_MAX
+    assert max(clock.sleeps) == cluster_jobs.POLL_S_MAX
 
 
 @pytest.mark.parametrize("state", ["FAILED", "Killed", "LOST"])
@@ -124,7 +124,7 @@ def test_a_job_that_fails_shows_why_and_its_log(state: str) -> None:
 
 
 def test_a_taskmanager_that_is_away_for_a_while_is_asked_again() -> None:
-    lost = [StoreUnavailable("[1501] Fail to get TaskManager client")] * jobs.POLLS_LOST_MAX
+    lost = [StoreUnavailable("[1501] Fail to get TaskManager client")] * cluster_jobs.POLLS_LOST_MAX
     job, _, _ = follow(TaskManager("Running", *lost, "FINISHED"))
     assert job.state == "FINISHED"
     with pytest.raises(StoreUnavailable, match=r"job 7 was last Running; now SHOW JOB fails: \[1501\]"):
@@ -151,7 +151,7 @@ def test_a_statement_that_starts_no_job_is_refused() -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "data"
-    generate(folder, 60, 3, 70)
+    generate_world(folder, 60, 3, 70)
     return folder
 
 
@@ -178,7 +178,7 @@ def command(*words: str) -> str:
 def test_features_of_the_cluster_are_those_of_the_embedded_engine(world: Path, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "features"
     text = command("extract", "--engine", "openmldb", "--config", str(config), "--data", str(world), "--out", str(out))
-    extract_embedded(world, tmp_path / "embedded")
+    extract_features(world, tmp_path / "embedded")
     found, expected = pq.read_table(out), pq.read_table(tmp_path / "embedded")
     assert found.num_rows > 500
     assert found.equals(expected)
@@ -216,13 +216,13 @@ def test_a_cluster_replaces_what_it_wrote_and_nothing_else(world: Path, config: 
 )
 def test_where_the_output_is_not_seen_the_cluster_is_told_to_replace_nothing(out: str) -> None:
     cluster = TaskManager("FINISHED")
-    done = offline.extract(cluster, "/nowhere/data", out, sleep=Clock().sleep)
+    done = extract_on_cluster(cluster, "/nowhere/data", out, sleep=Clock().sleep)
     (written,) = [sql for sql in cluster.statements if "OUTFILE" in sql]
     assert written.endswith(f"INTO OUTFILE '{out}' OPTIONS(format='parquet', mode='error_if_exists')")
     assert (done.jobs, done.features) == (7, None)
     cluster = TaskManager("FINISHED")
     with pytest.raises(OutputRefused, match="is not seen from here: --force cannot say"):
-        offline.extract(cluster, "/nowhere/data", out, force=print)
+        extract_on_cluster(cluster, "/nowhere/data", out, force=print)
     assert cluster.statements == []
 
 
@@ -258,7 +258,7 @@ def test_paths_and_options_are_found_however_they_are_written(end: str, sent: st
     ):
         (tmp_path / name).write_text(script)
     cluster = TaskManager("FINISHED")
-    offline.extract(cluster, "/nowhere/data", "/nowhere/out", tmp_path, sleep=Clock().sleep)
+    extract_on_cluster(cluster, "/nowhere/data", "/nowhere/out", tmp_path, sleep=Clock().sleep)
     (load,), (select,) = ([sql for sql in cluster.statements if word in sql] for word in ("INFILE", "OUTFILE"))
     assert load.startswith("LOAD DATA INFILE '/nowhere/data/bo_user/*.parquet' INTO TABLE bo_user OPTIONS(")
     expected = sent.format(out="/nowhere/out")
@@ -285,7 +285,7 @@ def test_a_path_that_stands_for_nothing_is_refused_before_anything_is_sent(
     (tmp_path / "select_into_outfile.sql").write_text(f"SELECT 1 FROM t INTO OUTFILE '{path}';")
     cluster = TaskManager("FINISHED")
     with pytest.raises(ConfigError, match=f"{name}: (IN|OUT)FILE '{re.escape(path)}' is not in /root"):
-        offline.extract(cluster, "/nowhere/data", "/nowhere/out", tmp_path)
+        extract_on_cluster(cluster, "/nowhere/data", "/nowhere/out", tmp_path)
     assert cluster.statements == []
 
 
@@ -307,7 +307,7 @@ def test_what_came_while_jobs_ran_is_neither_overwritten_nor_taken_for_the_clust
     out.mkdir()
     cluster = Writing("INFILE", lambda: (out / "mine.txt").write_text("mine"))
     with pytest.raises(OutputRefused, match=r"holds mine\.txt"):
-        offline.extract(cluster, "/nowhere/data", f"file:{out}", force=print, sleep=Clock().sleep)
+        extract_on_cluster(cluster, "/nowhere/data", f"file:{out}", force=print, sleep=Clock().sleep)
     assert [sql for sql in cluster.statements if "OUTFILE" in sql] == []
     (out / "mine.txt").unlink()
 
@@ -318,18 +318,18 @@ def test_what_came_while_jobs_ran_is_neither_overwritten_nor_taken_for_the_clust
         (out / "later.txt").write_text("mine")
 
     cluster = Writing("OUTFILE", written)
-    done = offline.extract(cluster, "/nowhere/data", f"file://localhost{out}", sleep=Clock().sleep)
+    done = extract_on_cluster(cluster, "/nowhere/data", f"file://localhost{out}", sleep=Clock().sleep)
     assert done.features == 1
     assert sum("mode='overwrite'" in sql for sql in cluster.statements if "OUTFILE" in sql) == 1
     assert made(out) == [".part-0.parquet.crc", "_SUCCESS", "part-0.parquet"]
     with pytest.raises(OutputRefused, match=r"holds later\.txt"):
-        offline.extract(TaskManager("FINISHED"), "/nowhere/data", str(out))
+        extract_on_cluster(TaskManager("FINISHED"), "/nowhere/data", str(out))
 
 
 @pytest.mark.parametrize("out", ["out", "file:out", "//host/out", "hdfs:out", ""])
 def test_a_path_that_the_cluster_takes_for_another_is_refused(out: str) -> None:
     with pytest.raises(BadInput):
-        offline.extract(TaskManager("FINISHED"), "/nowhere/data", out)
+        extract_on_cluster(TaskManager("FINISHED"), "/nowhere/data", out)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_a_path_that_the_cluster_takes_for_another_is_refused(out: str) -> None:
 def test_inputs_that_are_not_seen_are_not_written_either(data: str, out: str) -> None:
     cluster = TaskManager("FINISHED")
     with pytest.raises(OutputRefused, match="is, holds or lies within an input"):
-        offline.extract(cluster, data, out, force=print)
+        extract_on_cluster(cluster, data, out, force=print)
     assert cluster.statements == []
 
 
@@ -374,14 +374,14 @@ def test_a_wrong_file_fails_its_job_and_is_named(cluster: ApiServer, world: Path
     with RestTransport(settings) as transport:
         why = r"ImportOfflineData: FAILED (.|\n)*/nowhere/%s/\*\.parquet: no such file"
         with pytest.raises(JobFailed, match=why % "action"):
-            offline.extract(transport, nowhere, str(tmp_path / "out"))
+            extract_on_cluster(transport, nowhere, str(tmp_path / "out"))
         with pytest.raises(JobFailed, match=why % "flattenRequest_clean"):
-            offline.extract(transport, nowhere, str(tmp_path / "out"), action=False)
+            extract_on_cluster(transport, nowhere, str(tmp_path / "out"), action=False)
         with pytest.raises(BadInput, match="a quote or backslash"):
-            offline.extract(transport, "/it's", str(tmp_path / "out"))
+            extract_on_cluster(transport, "/it's", str(tmp_path / "out"))
         (tmp_path / "half").mkdir()
         with pytest.raises(BadData, match="there is no such folder"):
-            offline.extract(transport, str(tmp_path / "half"), str(tmp_path / "out"))
+            extract_on_cluster(transport, str(tmp_path / "half"), str(tmp_path / "out"))
 
 
 def test_the_embedded_store_has_no_jobs() -> None:

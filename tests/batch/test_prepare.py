@@ -15,9 +15,9 @@ from reference.random_features import features as random_features
 from batch.dataset.fit_encoder import EVENT_TIME, REQUEST_ID, fit
 from batch.dataset.label import HORIZON_MS, LABEL_COLUMN
 from batch.dataset.read import read_info, read_part
-from batch.dataset.split import test_from as starts_of_test
-from batch.dataset.write import PAIR, Options, encode_with, prepare, read_features
-from batch.features.extract import BadData
+from batch.dataset.split import start_of_test_ms
+from batch.dataset.write import PAIR, DatasetOptions, encode_later_requests, prepare_dataset, read_features
+from batch.features.data_layout import BadData
 from streaming.errors import ArtifactMismatch
 from streaming.files.output_folder import MARKER
 from streaming.model.encoder import Encoder
@@ -64,12 +64,12 @@ def numbers(part: list[str]) -> list[int]:
 
 def test_the_dataset_is_labelled_split_and_read_back(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
-    done = prepare(features, data, tmp_path / "dataset")
+    done = prepare_dataset(features, data, tmp_path / "dataset")
     assert done.counts == {"train": 320, "val": 40, "test": 40}
     info = read_info(tmp_path / "dataset")
     assert (info.counts, info.positives) == (done.counts, done.positives)
     assert info.split.val_from == START_MS + 320 * HOUR_MS
-    assert starts_of_test(tmp_path / "dataset") == START_MS + 360 * HOUR_MS
+    assert start_of_test_ms(tmp_path / "dataset") == START_MS + 360 * HOUR_MS
     encoder = Encoder.load(tmp_path / "dataset" / "encoder")
     assert info.encoder_sha256 == encoder.digest
     assert info.table_size_array == encoder.table_sizes
@@ -90,7 +90,7 @@ def test_the_dataset_is_labelled_split_and_read_back(tmp_path: Path) -> None:
 
 def test_the_encoder_sees_the_training_part_only(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
-    done = prepare(features, data, tmp_path / "dataset")
+    done = prepare_dataset(features, data, tmp_path / "dataset")
     everything = read_features(features)
     training = everything.take(pa.array(np.argsort(everything[EVENT_TIME].cast(pa.int64()).to_numpy())[:320]))
     assert fit(training).digest == done.encoder_sha256 != fit(everything).digest
@@ -98,29 +98,29 @@ def test_the_encoder_sees_the_training_part_only(tmp_path: Path) -> None:
 
 def test_equal_inputs_give_equal_bytes_and_other_data_another_hash(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
-    first = prepare(features, data, tmp_path / "a")
-    prepare(features, data, tmp_path / "b")
+    first = prepare_dataset(features, data, tmp_path / "a")
+    prepare_dataset(features, data, tmp_path / "b")
     for file in sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()):
         if file.name != MARKER:  # it tells when
             assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     (data / "truth.parquet").write_bytes(b"not one of the tables")
-    assert prepare(features, data, tmp_path / "a").data_sha256 == first.data_sha256
+    assert prepare_dataset(features, data, tmp_path / "a").data_sha256 == first.data_sha256
     pq.write_table(pq.read_table(data / "bo_action").slice(0, 2), data / "bo_action" / "a.parquet")
-    assert prepare(features, data, tmp_path / "a").data_sha256 != first.data_sha256
+    assert prepare_dataset(features, data, tmp_path / "a").data_sha256 != first.data_sha256
 
 
 def test_requests_near_the_end_are_told_and_can_be_left_out(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
-    whole = prepare(features, data, tmp_path / "a")
+    whole = prepare_dataset(features, data, tmp_path / "a")
     assert whole.horizon_cut == HORIZON_MS // HOUR_MS - 1
-    complete = prepare(features, data, tmp_path / "b", Options(complete_labels=True))
+    complete = prepare_dataset(features, data, tmp_path / "b", DatasetOptions(complete_labels=True))
     assert sum(complete.counts.values()) == ROWS - whole.horizon_cut
     assert complete.horizon_cut == 0
 
 
 def test_the_action_table_is_the_label_where_there_is_one(tmp_path: Path) -> None:
     features, data = folders(tmp_path, action=True)
-    done = prepare(features, data, tmp_path / "dataset")
+    done = prepare_dataset(features, data, tmp_path / "dataset")
     assert done.label_source == "action"
     assert done.unlabelled == ROWS // 2
     assert sum(done.counts.values()) == ROWS // 2
@@ -130,36 +130,36 @@ def test_the_action_table_is_the_label_where_there_is_one(tmp_path: Path) -> Non
 
 def test_embargo_and_seed_encoding_are_options(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
-    done = prepare(features, data, tmp_path / "a", Options(embargo_ms=10 * HOUR_MS))
+    done = prepare_dataset(features, data, tmp_path / "a", DatasetOptions(embargo_ms=10 * HOUR_MS))
     assert done.counts == {"train": 310, "val": 30, "test": 40}
-    done = prepare(features, data, tmp_path / "b", Options(encoding="seed"))
+    done = prepare_dataset(features, data, tmp_path / "b", DatasetOptions(encoding="seed"))
     assert done.table_size_array[13] == ROWS  # reqId_1, counted over all parts as the tutorial does
 
 
 def test_later_requests_are_encoded_with_a_given_encoder(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
-    prepare(features, data, tmp_path / "dataset")
+    prepare_dataset(features, data, tmp_path / "dataset")
     encoder = Encoder.load(tmp_path / "dataset" / "encoder")
-    since = starts_of_test(tmp_path / "dataset")
-    done = encode_with(features, data, tmp_path / "later", encoder, since_ms=since)
+    since = start_of_test_ms(tmp_path / "dataset")
+    done = encode_later_requests(features, data, tmp_path / "later", encoder, since_ms=since)
     assert done.counts == {"test": 40}
     assert done.encoder_sha256 == encoder.digest
     ours, theirs = read_part(tmp_path / "later", "test"), read_part(tmp_path / "dataset", "test")
     assert np.array_equal(ours.ids, theirs.ids)
     assert ours.request_ids.to_pylist() == theirs.request_ids.to_pylist()
     with pytest.raises(BadData, match="no request since"):
-        encode_with(features, data, tmp_path / "later", encoder, since_ms=since * 2)
+        encode_later_requests(features, data, tmp_path / "later", encoder, since_ms=since * 2)
 
 
 def test_later_requests_without_a_recorded_label_are_kept_by_the_five_day_rule(tmp_path: Path) -> None:
     features, data = folders(tmp_path, action=True)
     encoder = fit(read_features(features))
     since = START_MS + 360 * HOUR_MS
-    recorded = encode_with(features, data, tmp_path / "auto", encoder, since_ms=since)
+    recorded = encode_later_requests(features, data, tmp_path / "auto", encoder, since_ms=since)
     assert (recorded.label_source, recorded.counts) == ("action", {"test": 20})
-    asked = encode_with(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
+    asked = encode_later_requests(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
     assert asked == recorded
-    all_of_them = encode_with(features, data, tmp_path / "rule", encoder, since_ms=since, labels="five-day")
+    all_of_them = encode_later_requests(features, data, tmp_path / "rule", encoder, since_ms=since, labels="five-day")
     assert (all_of_them.label_source, all_of_them.unlabelled) == ("bo_action", 0)
     part = read_part(tmp_path / "rule", "test")
     rows = numbers(part.request_ids.to_pylist())
@@ -167,25 +167,25 @@ def test_later_requests_without_a_recorded_label_are_kept_by_the_five_day_rule(t
     assert part.labels.tolist() == [float(row in {363, 383}) for row in rows]
     shutil.rmtree(data / "action")
     with pytest.raises(BadData, match="action: there is no such folder to take labels from"):
-        encode_with(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
+        encode_later_requests(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
 
 
 def test_what_is_not_features_is_refused_and_an_older_dataset_stays(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
-    prepare(features, data, tmp_path / "dataset")
+    prepare_dataset(features, data, tmp_path / "dataset")
     before = json.loads((tmp_path / "dataset" / "dataset.json").read_text())
     table = pq.read_table(features / "part-0.parquet")
     with pytest.raises(BadData, match="there is no such folder"):
-        prepare(tmp_path / "nowhere", data, tmp_path / "dataset")
+        prepare_dataset(tmp_path / "nowhere", data, tmp_path / "dataset")
     pq.write_table(table.drop_columns([PAIR]), features / "part-0.parquet")
     with pytest.raises(BadData, match=rf"part-0\.parquet: no column {PAIR}"):
-        prepare(features, data, tmp_path / "dataset")
+        prepare_dataset(features, data, tmp_path / "dataset")
     (features / "part-1.parquet").unlink()
     name = "bo_user_age_multi_direct_9"
     pq.write_table(table.drop_columns([name]), features / "part-0.parquet")
     with pytest.raises(ArtifactMismatch, match=name):
-        prepare(features, data, tmp_path / "dataset")
+        prepare_dataset(features, data, tmp_path / "dataset")
     pq.write_table(table.slice(0, 0), features / "part-0.parquet")
     with pytest.raises(BadData, match="no features in it"):
-        prepare(features, data, tmp_path / "dataset")
+        prepare_dataset(features, data, tmp_path / "dataset")
     assert json.loads((tmp_path / "dataset" / "dataset.json").read_text()) == before

@@ -18,14 +18,15 @@ import pytest
 from fixtures.spark import fake_spark
 from rigs.odd_files import odd_but_good
 
-from batch.features import extract as embedded
-from batch.features.extract import SQL_FOLDER, BadData
-from batch.features.spark import SparkFailed, extract, read_scripts
-from batch.world.generate import generate
+from batch.features.data_layout import SCRIPTS, SQL_FOLDER, BadData
+from batch.features.extract import extract_features
+from batch.features.spark import SparkFailed, extract_on_spark, read_scripts
+from batch.world.generate import generate_world
 from deploy import environments
 from deploy.process import Process, free_ports
 from streaming.engine import UnsupportedSQL
 from streaming.files.output_folder import mark
+from streaming.store.sql_scripts import FEATURES, Script, read_script
 
 CREATE = "CREATE DATABASE d; USE d; CREATE TABLE t(a string, b bigint, c timestamp);"
 LOAD = "LOAD DATA INFILE '/root/project/data/JD_data/t/*.parquet' INTO TABLE t OPTIONS(format='parquet');"
@@ -35,7 +36,7 @@ SELECT = "SELECT a, 'INTO' as b FROM t INTO OUTFILE '/root/project/out/1' OPTION
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("spark") / "world"
-    generate(out, users=25, seed=5, days=30)
+    generate_world(out, users=25, seed=5, days=30)
     return out
 
 
@@ -49,12 +50,16 @@ def data(tmp_path: Path) -> Path:
 
 
 def read(data: Path, *scripts: str) -> tuple[str, str]:
-    _, database, query = read_scripts({f"{i}.sql": script for i, script in enumerate(scripts)}, data, {"action"})
+    _, database, query = read_scripts(
+        [Script(Path(f"{i}.sql"), script) for i, script in enumerate(scripts)], data, {"action"}
+    )
     return database, query
 
 
 def test_the_scripts_become_tables_files_and_a_query(data: Path) -> None:
-    tables, database, query = read_scripts({"a": CREATE, "b": LOAD, "c": SELECT}, data, set())
+    tables, database, query = read_scripts(
+        [Script(Path(name), text) for name, text in (("a", CREATE), ("b", LOAD), ("c", SELECT))], data, set()
+    )
     assert (database, query.strip()) == ("d", "SELECT a, 'INTO' as b FROM t")
     assert [(t.database, t.name, t.columns) for t in tables] == [
         ("d", "t", {"a": "string", "b": "bigint", "c": "timestamp"})
@@ -63,7 +68,7 @@ def test_the_scripts_become_tables_files_and_a_query(data: Path) -> None:
 
 
 def test_the_projects_scripts_are_read_and_a_missing_action_table_has_no_files(world: Path) -> None:
-    scripts = {name: (SQL_FOLDER / name).read_text() for name in embedded.SCRIPTS}
+    scripts = [read_script(SQL_FOLDER / name) for name in SCRIPTS]
     tables, database, query = read_scripts(scripts, world, {"action"})
     assert database == "JD_db"
     assert {t.name: len(t.files) for t in tables} == {
@@ -88,7 +93,7 @@ def test_the_projects_scripts_are_read_and_a_missing_action_table_has_no_files(w
         ((CREATE, SELECT.replace("/root/project/out/1", "/elsewhere")), r"features go INTO OUTFILE .* at 1:30"),
         ((CREATE, SELECT.replace("mode='overwrite'", "mode='append'")), r"OPTIONS\(format='parquet', mode='overwr"),
         ((CREATE, SELECT, SELECT), r"2 SELECT … INTO OUTFILE in them, it must be one"),
-        ((CREATE, "\n\nCREATE TABLE u(a blob);"), r"\(from line 3\)"),
+        ((CREATE, "\n\nCREATE TABLE u(a blob);"), r"1\.sql: .* at 3:18"),
     ],
 )
 def test_what_spark_cannot_do_is_refused_with_its_place(data: Path, scripts: tuple[str, ...], message: str) -> None:
@@ -104,16 +109,16 @@ def test_a_file_that_is_not_there_is_named(data: Path) -> None:
 def test_what_the_machine_lacks_is_named(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JD_ENVS", str(tmp_path))
     with pytest.raises(SparkFailed, match=r"spark/bin/python is not there: run `make spark-environment`"):
-        extract(world, tmp_path / "out")
+        extract_on_spark(world, tmp_path / "out")
     fake_spark(tmp_path, "exit 0")
     (tmp_path / "spark" / "openmldb-spark.jar").unlink()
     with pytest.raises(SparkFailed, match=r"openmldb-spark\.jar is not there"):
-        extract(world, tmp_path / "out")
+        extract_on_spark(world, tmp_path / "out")
     fake_spark(tmp_path, "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(SparkFailed, match=r"Java is neither on PATH nor in JAVA_HOME: apt-get"):
-        extract(world, tmp_path / "out")
+        extract_on_spark(world, tmp_path / "out")
 
 
 def test_a_spark_that_dies_leaves_the_older_features_and_no_litter(
@@ -132,7 +137,7 @@ def test_a_spark_that_dies_leaves_the_older_features_and_no_litter(
     (out / "older.parquet").touch()
     mark(out, "features")
     with pytest.raises(SparkFailed, match=r"(?s)status 7 .*no space left"):
-        extract(world, out)
+        extract_on_spark(world, out)
     assert list((tmp_path / "tmp").iterdir()) == []
     assert sorted(path.name for path in out.iterdir()) == [".jd-intent", "older.parquet"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["envs", "out", "tmp"]
@@ -162,8 +167,8 @@ def same(ours: Path, theirs: Path) -> None:
 
 @pytest.mark.slow
 def test_the_public_sample_is_equal_to_the_embedded_engines(jd: Path, spark: Path, tmp_path: Path) -> None:
-    embedded.extract(jd, tmp_path / "embedded")
-    done = extract(jd, tmp_path / "spark")
+    extract_features(jd, tmp_path / "embedded")
+    done = extract_on_spark(jd, tmp_path / "spark")
     assert (done.features, done.columns) == (13_916, 42)
     same(tmp_path / "embedded", tmp_path / "spark")
 
@@ -174,8 +179,8 @@ def test_files_of_other_types_are_read_as_the_embedded_engine_reads_them(
 ) -> None:
     shutil.copytree(world, tmp_path / "data")
     odd_but_good(tmp_path / "data")
-    embedded.extract(world, tmp_path / "embedded")
-    extract(tmp_path / "data", tmp_path / "spark")
+    extract_features(world, tmp_path / "embedded")
+    extract_on_spark(tmp_path / "data", tmp_path / "spark")
     same(tmp_path / "embedded", tmp_path / "spark")
 
 
@@ -183,11 +188,11 @@ def test_files_of_other_types_are_read_as_the_embedded_engine_reads_them(
 def test_the_sql_errors_of_openmldb_reach_the_user(world: Path, spark: Path, tmp_path: Path) -> None:
     sql = tmp_path / "sql"
     sql.mkdir()
-    for name in embedded.SCRIPTS:
+    for name in (*SCRIPTS, FEATURES):
         text = (SQL_FOLDER / name).read_text()
         (sql / name).write_text(text.replace("distinct_count(", "no_such_function("))
     with pytest.raises(SparkFailed, match=r"OpenMLDB refuses the query: .*no_such_function"):
-        extract(world, tmp_path / "out", sql)
+        extract_on_spark(world, tmp_path / "out", sql)
     assert not (tmp_path / "out").exists()
 
 
@@ -211,9 +216,9 @@ def test_a_spark_cluster_gives_the_same_and_nanoseconds_are_read(world: Path, sp
         with Process("Spark's worker", [*start, name, *flags], tmp_path / "worker.log", env) as worker:
             worker.wait_ready(lambda: b"Successfully registered" in worker.log.read_bytes(), 120)
             conf = {"spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "4"}
-            extract(world, tmp_path / "cluster", master=master, conf=conf)
+            extract_on_spark(world, tmp_path / "cluster", master=master, conf=conf)
             assert b"Registered app" in head.log.read_bytes()
-    embedded.extract(world, tmp_path / "embedded")
+    extract_features(world, tmp_path / "embedded")
     same(tmp_path / "embedded", tmp_path / "cluster")
 
 

@@ -15,12 +15,13 @@ from places import SQL
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from deploy.demo.cluster import DemoCluster
-from streaming.cli import load_history as history
-from streaming.cli.deploy_sql import Scripts, deploy, statements
+from streaming.cli import load_history
+from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.config import Store, load
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.openmldb.sdk import Client, connect_options
+from streaming.store.sql_scripts import read_script, statement_texts
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def scripts(folder: Path = SQL, **biases: str) -> Scripts:
 
 def copied(folder: Path, **changes: tuple[str, str]) -> Path:
     """The scripts, with some text of some of them changed."""
-    for name in ("create_tables", "deploy"):
+    for name in ("create_tables", "deploy", "features"):
         text = (SQL / f"{name}.sql").read_text()
         old, new = changes.get(name, ("", ""))
         assert old in text
@@ -84,7 +85,7 @@ def test_everything_is_made_once_and_found_again(client: Client, cluster: Cluste
 
 def test_another_deployment_is_refused_and_replaced_when_told(client: Client, cluster: Cluster, tmp_path: Path) -> None:
     deploy(client, scripts())
-    other = scripts(copied(tmp_path, deploy=("MAXSIZE 200", "MAXSIZE 20")))
+    other = scripts(copied(tmp_path, features=("MAXSIZE 200", "MAXSIZE 20")))
     with pytest.raises(
         ArtifactMismatch, match=r"deployment demo: … .* maxsize 200 .* instead of .* maxsize 20 .*--replace"
     ):
@@ -153,15 +154,21 @@ def test_scripts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Scripts.read(Store(sql=str(SQL), deployment="other"))
     with pytest.raises(ConfigError, match="use 'JD_db', not 'elsewhere'"):
         Scripts.read(Store(sql=str(SQL), database="elsewhere"))
-    with pytest.raises(UnsupportedSQL, match=r"deploy\.sql: .*at \d+:\d+"):
-        scripts(copied(tmp_path, deploy=("distinct_count(`pair_id`)", "no_such(`pair_id`)")))
+    with pytest.raises(UnsupportedSQL, match=r"features\.sql: .*at 12:5\n"):
+        scripts(copied(tmp_path, features=("distinct_count(`pair_id`)", "no_such(`pair_id`)")))
 
 
 def test_a_script_is_cut_into_its_statements() -> None:
     script = "-- a; b\nUSE x; /* ; */ SELECT ';', \"a;\" -- end\n FROM t;\n\n; INSERT INTO t VALUES ('it\\'s;')"
-    assert list(statements(script)) == ["USE x", "SELECT ';', \"a;\" \n FROM t", "INSERT INTO t VALUES ('it\\'s;')"]
+    assert list(statement_texts(script)) == [
+        "USE x",
+        "SELECT ';', \"a;\" \n FROM t",
+        "INSERT INTO t VALUES ('it\\'s;')",
+    ]
     for file in SQL.glob("*.sql"):
-        assert all(";" not in re.sub(r"'[^']*'", "", s) and "--" not in s for s in statements(file.read_text()))
+        assert all(
+            ";" not in re.sub(r"'[^']*'", "", s) and "--" not in s for s in statement_texts(read_script(file).text)
+        )
 
 
 def test_the_demo_has_a_database_of_its_own_and_drops_it(
@@ -220,8 +227,8 @@ def user(n: int, **changes: Any) -> dict[str, Any]:
 def test_history_is_inserted_once_and_counted(client: Client, cluster: Cluster, tmp_path: Path) -> None:
     deploy(client, scripts())
     folder = history_folder(tmp_path / "history", [*(user(n) for n in range(450)), user(3)])
-    assert history.load(client, scripts(), folder) == {"bo_user": (450, 450)}
-    assert history.load(client, scripts(), folder) == {"bo_user": (450, 450)}  # again, after an interruption
+    assert load_history.load(client, scripts(), folder) == {"bo_user": (450, 450)}
+    assert load_history.load(client, scripts(), folder) == {"bo_user": (450, 450)}  # again, after an interruption
     assert cluster.rows("bo_user") == 450
 
 
@@ -232,9 +239,9 @@ def test_history_that_does_not_arrive_or_does_not_fit_is_told(
     folder = history_folder(tmp_path / "history", [user(n) for n in range(5)])
     monkeypatch.setattr(Cluster, "rows", lambda *_: 3)
     with pytest.raises(StoreUnavailable, match="bo_user has 3 rows, of the 5 different ones"):
-        history.load(client, scripts(), folder)
+        load_history.load(client, scripts(), folder)
     pq.write_table(pa.table({"user_id": ["x"]}), folder / "bo_user" / "1.parquet")
     with pytest.raises(ConfigError, match=r"1\.parquet: no column ingestionTime, age, .*; it has user_id"):
-        history.load(client, scripts(), folder)
+        load_history.load(client, scripts(), folder)
     with pytest.raises(ConfigError, match="is not a folder"):
-        history.load(client, scripts(), tmp_path / "none")
+        load_history.load(client, scripts(), tmp_path / "none")

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from fixtures.scorer import PARTITIONS, Shop, Stage, running
 
-from streaming.cli.send import send
+from streaming.cli.send import send_and_wait
 from streaming.config import Config
 from streaming.errors import BadEvent, ConfigError
 from streaming.model.encoder import Encoder
@@ -40,7 +40,9 @@ def test_an_event_gets_its_score_and_lies_with_its_users_others(
     with running(stage.config(), scorer_encoder):
         stage.collect(len(shop.actions))
         for action in list(actions.values())[:8]:
-            score = send(stage.config(), json.dumps(action | {"request_id": None, "time": shop.actions[-1]["time"]}))
+            score = send_and_wait(
+                stage.config(), json.dumps(action | {"request_id": None, "time": shop.actions[-1]["time"]})
+            )
             assert score.keys() == {
                 "request_id",
                 "user_id",
@@ -52,29 +54,29 @@ def test_an_event_gets_its_score_and_lies_with_its_users_others(
             assert (score["user_id"], score["sku_id"]) == (action["user_id"], action["sku_id"])
             assert score["request_id"] not in truth
             assert len(score["request_id"]) == 36
-        named = send(stage.config(), json.dumps(shop.actions[-1] | {"request_id": "mine"}))
+        named = send_and_wait(stage.config(), json.dumps(shop.actions[-1] | {"request_id": "mine"}))
         assert named["request_id"] == "mine"
         assert named["event_time"] == shop.actions[-1]["time"]
         without = {key: value for key, value in shop.actions[0].items() if key not in {"time", "request_id"}}
-        assert send(stage.config(), json.dumps(without))["event_time"] > named["event_time"]
+        assert send_and_wait(stage.config(), json.dumps(without))["event_time"] > named["event_time"]
     assert [key for key, partitions in partition_of(stage).items() if len(partitions) > 1] == []
 
 
 def test_a_dead_letter_is_told_with_its_reason(stage: Stage, shop: Shop, scorer_encoder: Encoder) -> None:
     with running(stage.config(), scorer_encoder):
         with pytest.raises(BadEvent, match="type") as caught:
-            send(stage.config(), json.dumps(shop.actions[0] | {"type": "9"}))
+            send_and_wait(stage.config(), json.dumps(shop.actions[0] | {"type": "9"}))
         assert caught.value.stage in {"decode", "validate"}
-        assert send(stage.config(), json.dumps(shop.actions[0]))["request_id"] == shop.actions[0]["request_id"]
+        assert send_and_wait(stage.config(), json.dumps(shop.actions[0]))["request_id"] == shop.actions[0]["request_id"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"user_id": 1}', '{"user_id": null}', "null"])
 def test_what_names_no_user_is_refused_before_kafka_is_asked(text: str) -> None:
     with pytest.raises(BadEvent, match="not a JSON object with a text user_id"):
-        send(Config(), text)
+        send_and_wait(Config(), text)
 
 
 def test_missing_topics_are_named(stage: Stage, shop: Shop) -> None:
     topics = {**stage.topics, "scores": f"nowhere-{stage.name}"}
     with pytest.raises(ConfigError, match=rf"no topic 'nowhere-{stage.name}' \(kafka\.topics\.scores\)"):
-        send(stage.config(kafka={"topics": topics}), json.dumps(shop.actions[0]))
+        send_and_wait(stage.config(kafka={"topics": topics}), json.dumps(shop.actions[0]))

@@ -16,8 +16,8 @@ from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 from typer.testing import CliRunner
 
-from streaming.cli import sql_shell as shell
 from streaming.cli.commands import app
+from streaming.cli.sql_shell import Shell, _prompt, mapped, statements_of
 from streaming.engine import UnsupportedSQL
 
 WINDOW = "window w as (partition by k order by ts rows between 3 preceding and current row)"
@@ -29,18 +29,18 @@ insert into t values ('a', 1000, 'x;y'), ('b', 2000, null);
 
 def said(statements: str, width: int = 200) -> str:
     out = io.StringIO()
-    one = shell.Shell({}, Console(file=out, width=width))
+    one = Shell({}, Console(file=out, width=width))
     one.script(TABLE + statements)
     return out.getvalue()
 
 
 def test_statements_end_at_semicolons_and_keep_their_place() -> None:
     script = "select ';' /* ; */;\n\n; select\n 2"
-    found = list(shell.statements_of(script))
+    found = list(statements_of(script))
     assert [ended for _, ended in found] == [True, False]
     assert [text.strip() for text, _ in found] == ["select ';' /* ; */", "select\n 2"]
     assert found[1][0] == script.replace("select ';' /* ; */;", " " * 19).replace(";", " ")
-    assert list(shell.statements_of("select 'open ;")) == [("select 'open ;", False)]
+    assert list(statements_of("select 'open ;")) == [("select 'open ;", False)]
 
 
 def test_results_show_values_nulls_and_counts() -> None:
@@ -94,7 +94,7 @@ def test_csv_comes_from_scripts_and_from_stdin() -> None:
         done = CliRunner().invoke(app, ["sql", *arguments], input=typed)
         assert (done.exit_code, done.stdout) == (0, "a,b\n1,x\n")
     with pytest.raises(UnsupportedSQL, match="not as PREFIX=FOLDER"):
-        shell.mapped(["/root"])
+        mapped(["/root"])
 
 
 def test_the_tutorials_scripts_run_as_they_stand(jd: Path, tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_the_prompt_reads_statements_of_several_lines_and_goes_on_after_an_error
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     out, errors = io.StringIO(), io.StringIO()
-    one = shell.Shell({}, Console(file=out, width=200))
+    one = Shell({}, Console(file=out, width=200))
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         keys.send_text("create database shop; use shop;\rselect nosuch;\rselect 40 +\r 2 as answer;\r")
         keys.send_text('create table t(k string, ts bigint);\rdeploy d select k from t;\r.request d {"k": "me"}\r')
         keys.send_text(".help\r.quit\r")
-        shell._prompt(one, Console(file=errors, width=200))
+        _prompt(one, Console(file=errors, width=200))
     assert "│ 42     │" in out.getvalue()
     assert "│ me │" in out.getvalue()
     assert ".read FILE" in out.getvalue()

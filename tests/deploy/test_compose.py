@@ -260,10 +260,10 @@ def our_commands(services: dict[str, dict[str, Any]]) -> Iterator[tuple[str, lis
 
 
 def test_commands_are_ours_with_options_that_they_take(services: dict[str, dict[str, Any]]) -> None:
-    import batch.cli
+    import batch.cli.commands
     import streaming.cli.commands
 
-    programs = {"jd-intent-score": streaming.cli.commands.app, "jd-intent-batch": batch.cli.app}
+    programs = {"jd-intent-score": streaming.cli.commands.app, "jd-intent-batch": batch.cli.commands.app}
     seen: set[tuple[str, str]] = set()
     for service, words in our_commands(services):
         if words[0] == "python":
@@ -319,7 +319,7 @@ def test_images_are_built_from_files_that_exist(compose: dict[str, Any], name: s
 def metric_names() -> set[str]:
     """The names that scorer and predict server expose, a histogram's with their suffixes."""
     from streaming.ops.workers import Supervisor
-    from streaming.predict.server import PredictMetrics
+    from streaming.predict.application import PredictMetrics
 
     supervisor = Supervisor(Config(), None, 0, REPOSITORY)
     names = set()

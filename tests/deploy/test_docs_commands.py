@@ -13,14 +13,14 @@ import typer.main
 from places import REPOSITORY
 from typer.testing import CliRunner
 
-import batch.cli
+import batch.cli.commands
 import streaming.cli.commands
-from batch.world.generate import generate
+from batch.world.generate import generate_world
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 PROGRAMS: dict[str, Any] = {
     "jd-intent-score": typer.main.get_command(streaming.cli.commands.app),
-    "jd-intent-batch": typer.main.get_command(batch.cli.app),
+    "jd-intent-batch": typer.main.get_command(batch.cli.commands.app),
 }
 
 
@@ -89,6 +89,7 @@ def test_the_tutorial_s_steps_follow_each_other() -> None:
         "jd-intent-batch prepare",
         "jd-intent-batch train",
         "jd-intent-batch evaluate",
+        "jd-intent-score print-script",
         "jd-intent-batch export",
         "deploy.triton.server",
         "jd-intent-score serve",
@@ -109,12 +110,12 @@ def test_the_tutorial_s_steps_follow_each_other() -> None:
 
 
 def test_the_scorer_s_part_of_the_tutorial_runs_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generate(tmp_path / "DATA", 80, 5, 70)
+    generate_world(tmp_path / "DATA", 80, 5, 70)
     monkeypatch.chdir(tmp_path)
     for line in tutorial()[2:4]:
         program, *words = shlex.split(line)
         assert program == "jd-intent-batch"
-        done = CliRunner().invoke(batch.cli.app, words)
+        done = CliRunner().invoke(batch.cli.commands.app, words)
         assert done.exit_code == 0, f"{line}: {done.output}{done.exception!r}"
     lines = done.output.splitlines()
     samples = [line for line in lines if re.fullmatch(r"(train|val|test) samples = \d+", line)]

@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 
 from deploy.kafka.broker import Broker
 from streaming.cli.commands import app
-from streaming.dlq import replay as dlq_replay
-from streaming.dlq.letters import Filter, find, offsets, places, since
-from streaming.dlq.replay import REPLAYED_FROM, Outcome, replay
+from streaming.dlq.letters import LetterFilter, find_letters, parse_offsets, parse_places, parse_since
+from streaming.dlq.replay import REPLAYED_FROM, ReplayOutcome, replay
 from streaming.errors import ConfigError, TransactionFatal
 from streaming.kafka.reader import CommittedReader, Waiting
 from streaming.model.encoder import Encoder
@@ -42,15 +41,17 @@ def dead(stage: Stage, broker: Broker, shop: Shop, scorer_encoder: Encoder) -> S
 
 
 def test_each_is_found_with_its_reason_and_origin(stage: Stage, dead: Sequence[dict[str, Any]]) -> None:
-    letters, count = find(stage.config(), Filter(), 100)
+    letters, count = find_letters(stage.config(), LetterFilter(), 100)
     assert count == len(letters) == GOOD + 2
     assert sorted(letter.reason for letter in letters) == ["malformed"] + ["too_large"] * (GOOD + 1)
     assert len({letter.origin for letter in letters}) == GOOD + 2
     assert [letter.cut for letter in letters if letter.cut] == ["value_bytes 200000"]
     assert all(0 <= letter.written_ms - letter.timestamp_ms < 600_000 for letter in letters)
-    newest, count = find(stage.config(), Filter(reasons={"too_large"}, topics={stage.topics["actions"]}), 2)
+    newest, count = find_letters(
+        stage.config(), LetterFilter(reasons={"too_large"}, topics={stage.topics["actions"]}), 2
+    )
     assert (newest, count) == ([x for x in letters if x.reason == "too_large"][-2:], GOOD + 1)
-    assert find(stage.config(), Filter(topics={stage.topics["users"]}), 2) == ([], 0)
+    assert find_letters(stage.config(), LetterFilter(topics={stage.topics["users"]}), 2) == ([], 0)
 
 
 def test_the_commands(stage: Stage, dead: Sequence[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -129,7 +130,7 @@ def test_replayed_once_scored_once_as_of_their_own_time(
 
     with running(stage.config(), scorer_encoder):
         found = stage.collect(GOOD, GOOD + 3)  # and the marker of each transaction
-    letters, _ = find(stage.config(), Filter(), 100)
+    letters, _ = find_letters(stage.config(), LetterFilter(), 100)
     assert [letter.reason for letter in letters if not letter.replayed_ms and not letter.cut] == ["malformed"]
     check(found, {action["request_id"]: truth[action["request_id"]] for action in dead})
     # One that is still refused is a dead letter of its own, which can be sent back, too.
@@ -139,8 +140,10 @@ def test_replayed_once_scored_once_as_of_their_own_time(
     words = ("--topic", topic, "--partition", str(partition), "--offsets", str(offset))
     assert replay_them(*words) == (0, f"sent to {topic}: 1 (malformed)\n")
     with running(stage.config(), scorer_encoder):
-        wait_until(lambda: find(stage.config(), Filter(reasons={"malformed"}), 9)[1] == 2, "it is refused again")
-    old, new = find(stage.config(), Filter(reasons={"malformed"}), 9)[0]
+        wait_until(
+            lambda: find_letters(stage.config(), LetterFilter(reasons={"malformed"}), 9)[1] == 2, "it is refused again"
+        )
+    old, new = find_letters(stage.config(), LetterFilter(reasons={"malformed"}), 9)[0]
     assert (bool(old.replayed_ms), new.replayed_ms) == (True, 0)
     assert old.origin != new.origin
     table = CliRunner().invoke(app, ["dlq", "list", "-c", file], env={"COLUMNS": "300"}).output
@@ -154,8 +157,8 @@ def test_replayed_once_scored_once_as_of_their_own_time(
 def test_replays_that_die_or_meet_send_nothing_twice(
     stage: Stage, dead: Sequence[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dlq_replay, "BATCH_RECORDS", 7)
-    wanted, config = Filter(reasons={"too_large"}), stage.config()
+    monkeypatch.setattr("streaming.dlq.replay.BATCH_RECORDS", 7)
+    wanted, config = LetterFilter(reasons={"too_large"}), stage.config()
 
     class Death(Exception):
         pass
@@ -169,7 +172,7 @@ def test_replays_that_die_or_meet_send_nothing_twice(
         with pytest.raises(Death):
             replay(config, wanted, limit=100, step=die)
     assert len(sent_back(stage)) == 7  # of the one that died after it had committed
-    met: list[Outcome] = []
+    met: list[ReplayOutcome] = []
 
     def meet(step: str) -> None:
         if step == "marker" and not met:
@@ -184,16 +187,16 @@ def test_replays_that_die_or_meet_send_nothing_twice(
 
 def test_a_scorer_that_reads_what_is_not_committed_gets_no_replay(stage: Stage) -> None:
     with pytest.raises(ConfigError, match="isolation_level"):
-        replay(stage.config(kafka={"isolation_level": "read_uncommitted"}), Filter(), limit=1)
+        replay(stage.config(kafka={"isolation_level": "read_uncommitted"}), LetterFilter(), limit=1)
 
 
 def test_ages_and_times() -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
-    assert since("2h", now) == since("2026-01-31T10:00", now) == since("2026-01-31T12:00+02:00", now)
+    assert parse_since("2h", now) == parse_since("2026-01-31T10:00", now) == parse_since("2026-01-31T12:00+02:00", now)
     with pytest.raises(ConfigError, match="--since 'soon' is neither"):
-        since("soon", now)
+        parse_since("soon", now)
     with pytest.raises(ConfigError, match="write it as"):
-        places(["12"])
-    assert (offsets("17"), offsets("17-20")) == ((17, 17), (17, 20))
+        parse_places(["12"])
+    assert (parse_offsets("17"), parse_offsets("17-20")) == ((17, 17), (17, 20))
     with pytest.raises(ConfigError, match="neither an offset"):
-        offsets("17-")
+        parse_offsets("17-")

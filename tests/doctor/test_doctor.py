@@ -29,7 +29,7 @@ from places import SQL
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
 
-from batch.features.extract import TABLES
+from batch.features.data_layout import TABLES
 from streaming.cli.commands import app
 from streaming.config import Config, Kafka
 from streaming.doctor.command import check_all, check_file

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
-from places import SQL
+from places import CASES, SQL
 
 from streaming.engine import Engine
 from streaming.engine.deployment.answer_shape import Read
+from streaming.store.sql_scripts import read_script
 
 TABLES = (
     "CREATE TABLE t(id string, k string, j int, ts timestamp, v double); CREATE TABLE u(k string, ts timestamp, w int);"
 )
 
 
-def test_the_tutorials_deployment(golden: Path) -> None:
+def test_the_tutorials_deployment() -> None:
     engine = Engine()
     engine.execute((SQL / "create_tables.sql").read_text())
-    engine.execute((SQL / "deploy.sql").read_text())
+    engine.execute(read_script(SQL / "deploy.sql").text)
     shape = engine.shape("demo")
     assert shape.main == "flattenRequest"
     assert {(read.table, *read.columns): read.request for read in shape.reads} == {
@@ -36,7 +35,7 @@ def test_the_tutorials_deployment(golden: Path) -> None:
     }
     assert len(shape.never_null) == 16
     assert {"reqId_1": "reqId", "reqId_17": "reqId"}.items() <= dict(shape.echoes).items()
-    answers = pq.read_table(golden / "online.parquet")  # of OpenMLDB's own engine
+    answers = pq.read_table(CASES / "online_answers.parquet")  # of OpenMLDB's own engine
     assert [name for name in shape.never_null if answers[name].null_count] == []
     assert [name for name, _ in shape.echoes if answers[name].null_count] == []
 

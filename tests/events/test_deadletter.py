@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deploy.kafka.broker import Broker
 from streaming.config import Kafka
-from streaming.dlq.letters import Filter, find
+from streaming.dlq.letters import LetterFilter, find_letters
 from streaming.dlq.replay import replay
 from streaming.errors import BadEvent, ConfigError
 from streaming.events.dead_letter import FINGERPRINT, GROUP, VALUE_SHA256, check_room, dead_letter, fingerprint, told
@@ -119,9 +119,9 @@ def test_letters_whose_headers_alone_are_too_large_stop_nothing(
     with running(config, scorer_encoder):
         found = stage.collect(len(shop.actions), len(values))
     check(found, truth)
-    letters, _ = find(config, Filter(), 100)
+    letters, _ = find_letters(config, LetterFilter(), 100)
     assert len({letter.origin for letter in letters}) == len(values)
     assert all("key_bytes 300" in letter.cut for letter in letters)
-    outcome = replay(config, Filter(), limit=100)
+    outcome = replay(config, LetterFilter(), limit=100)
     assert not outcome.sent
     assert {why.partition(":")[0] for _, why in outcome.refused} == {"it was cut"}

@@ -21,16 +21,20 @@ from rigs.fake_openmldb import Cluster, running_cluster
 from rigs.odd_files import odd_but_good, set_column
 
 from batch import replay
-from batch.features import extract, inputs, spark
-from batch.features.extract import SCRIPTS as SCRIPT_NAMES
-from batch.world.generate import generate
-from streaming.cli import load_history as history
+from batch.features import spark
+from batch.features.data_layout import SCRIPTS as SCRIPT_NAMES
+from batch.features.data_layout import SQL_FOLDER, BadData
+from batch.features.extract import extract_features
+from batch.features.inputs import check_data, loaded_tables
+from batch.world.generate import generate_world
 from streaming.cli.deploy_sql import Scripts, deploy
+from streaming.cli.load_history import load
 from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.errors import ConfigError
 from streaming.store.feature_store import EmbeddedStore
 from streaming.store.openmldb.sdk import Client, connect_options
+from streaming.store.sql_scripts import read_script
 
 COLUMNS = "b bool, s smallint, i int, l bigint, f float, d double, ts timestamp, dt date, t string, u string"
 KINDS = [part.split() for part in COLUMNS.split(", ")]
@@ -195,7 +199,7 @@ def test_a_load_that_fails_changes_nothing(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("files") / "world"
-    generate(out, users=5, seed=5, days=20)
+    generate_world(out, users=5, seed=5, days=20)
     return out
 
 
@@ -220,7 +224,7 @@ def jd_cluster(cluster: tuple[Cluster, Client]) -> Client:
     return cluster[1]
 
 
-SQL = str(extract.SQL_FOLDER)
+SQL = str(SQL_FOLDER)
 SCRIPTS = Scripts.read(Store(sql=SQL))
 Reader = Callable[[Path], object]
 
@@ -233,7 +237,7 @@ def embedded(data: Path) -> object:
 
 READERS: dict[str, Reader] = {
     "store.history": embedded,
-    "extract": extract.check,
+    "extract": check_data,
     "replay": lambda data: replay.cut_history(data, data.parent / "cut", 2**42),
 }
 
@@ -274,11 +278,11 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
     damage(data)
 
     def loaded(data: Path) -> object:
-        return history.load(jd_cluster, SCRIPTS, data)
+        return load(jd_cluster, SCRIPTS, data)
 
     said = []
     for read in (*READERS.values(), loaded):
-        with pytest.raises((ConfigError, extract.BadData), match=message) as told:
+        with pytest.raises((ConfigError, BadData), match=message) as told:
             read(data)
         said.append(str(told.value).partition("load_online.sql: ")[2] or str(told.value))
     if wrong != "another ending":
@@ -286,15 +290,15 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
 
 
 def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Path, jd_cluster: Client) -> None:
-    expected = extract.check(world)
+    expected = check_data(world)
     odd_but_good(data)
-    assert extract.check(data) == expected
+    assert check_data(data) == expected
     assert embedded(data) == embedded(world)
     assert replay.cut_history(data, tmp_path / "cut", 2**42) == replay.cut_history(world, tmp_path / "same", 2**42)
     for folder in expected:
         cut, same = (pq.read_table(tmp_path / out / folder) for out in ("cut", "same"))
         assert cut.equals(same), folder
-    loaded = history.load(jd_cluster, SCRIPTS, data)
+    loaded = load(jd_cluster, SCRIPTS, data)
     assert {table: rows for table, (rows, _) in loaded.items() if table != "flattenRequest"} == {
         folder: len(set(zip(*pq.read_table(world / folder).to_pydict().values(), strict=True)))
         for folder in expected
@@ -303,7 +307,7 @@ def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Pat
 
 
 def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Path, tmp_path: Path) -> None:
-    scripts = {name: (extract.SQL_FOLDER / name).read_text() for name in SCRIPT_NAMES}
+    scripts = [read_script(SQL_FOLDER / name) for name in SCRIPT_NAMES]
 
     def handed(folder: Path) -> tuple[dict[str, list[str]], set[str]]:
         """The files of each table, and the tables of which they are copies."""
@@ -325,24 +329,24 @@ def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Pa
 def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_path: Path) -> None:
     """The scripts say how the files are laid out; here all of them are csv."""
     sql = tmp_path / "sql"
-    shutil.copytree(extract.SQL_FOLDER, sql)
+    shutil.copytree(SQL_FOLDER, sql)
     for name in ("load_offline.sql", "load_online.sql"):
         text = (sql / name).read_text()
         (sql / name).write_text(text.replace("*.parquet", "*.csv").replace("format='parquet'", "format='csv'"))
     engine = Engine()
-    engine.execute((extract.SQL_FOLDER / "create_tables.sql").read_text())
-    for source in inputs.sources(extract.SQL_FOLDER, world):
+    engine.execute((SQL_FOLDER / "create_tables.sql").read_text())
+    for source in loaded_tables(SQL_FOLDER, world):
         if source.folder != "action":
             shutil.rmtree(data / source.folder)
             taken = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"
             engine.execute(f"{taken}; select * from {source.table} into outfile '{data / source.folder}'")
-    extracted = [extract.extract(*of) for of in ((data, tmp_path / "csv", sql), (world, tmp_path / "parquet"))]
+    extracted = [extract_features(*of) for of in ((data, tmp_path / "csv", sql), (world, tmp_path / "parquet"))]
     assert extracted[0].rows == extracted[1].rows
     assert pq.read_table(tmp_path / "csv").equals(pq.read_table(tmp_path / "parquet"))
     store = EmbeddedStore(Store(history=str(data), sql=str(sql)))
     store.load()
     assert {table.removeprefix("JD_db."): rows for table, (rows, _) in store.sizes().items()} == embedded(world)
-    scripts = {name: (sql / name).read_text() for name in SCRIPT_NAMES}
+    scripts = [read_script(sql / name) for name in SCRIPT_NAMES]
     for table in spark.read_scripts(scripts, data, {"action"})[0]:
         for file in spark._handed_over(table, tmp_path / "tables").files:
             folder = "flattenRequest_clean" if table.name == "flattenRequest" else table.name

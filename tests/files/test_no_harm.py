@@ -25,20 +25,25 @@ from fixtures.spark import fake_spark
 from places import REPOSITORY
 from typer.testing import CliRunner
 
-import batch.cli
-from batch.dataset import write as prepare
+import batch.cli.commands
 from batch.dataset.folder_hash import digest
-from batch.features import cluster as offline
-from batch.features import extract, spark
-from batch.train import evaluation as evaluate
-from batch.train import export
-from batch.train import training as train
+from batch.dataset.write import encode_later_requests, prepare_dataset
+from batch.features.cluster import extract_on_cluster
+from batch.features.data_layout import SQL_FOLDER
+from batch.features.extract import extract_features
+from batch.features.spark import SparkFailed, extract_on_spark
+from batch.train.checkpoint import ModelShape
+from batch.train.evaluation import evaluate_checkpoint
+from batch.train.export import export_artifact
+from batch.train.options import TrainOptions
 from batch.train.probability_metrics import measure
+from batch.train.training import train_model
 from batch.train.verdict import Evaluated, write_evaluated
 from batch.train.vocabulary import Vocabulary
-from batch.world import generate
+from batch.world.generate import generate_world
 from deploy import environments
-from deploy.demo import run as demo
+from deploy.demo.run import demo
+from deploy.demo.steps import DemoOptions
 from deploy.process import ProcessFailed
 from deploy.triton.server import Triton
 from streaming.engine import BadRow, Engine
@@ -74,39 +79,45 @@ def run_demo(paths: dict[str, Path], out: Path, force: Say | None) -> None:
     import contextlib
 
     with contextlib.ExitStack() as stack:
-        demo.demo(demo.Options(paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
+        demo(DemoOptions(paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
 
 
-OPTIONS = train.TrainOptions()
+OPTIONS = TrainOptions()
 WRITERS = {
-    "generate": Writer("world", (), lambda p, out, force: generate.generate(out, 1, 1, 6, force=force)),
-    "extract": Writer("features", ("data",), lambda p, out, force: extract.extract(p["data"], out, force=force)),
-    "extract on Spark": Writer("features", ("data",), lambda p, out, force: spark.extract(p["data"], out, force=force)),
+    "generate": Writer("world", (), lambda p, out, force: generate_world(out, 1, 1, 6, force=force)),
+    "extract": Writer("features", ("data",), lambda p, out, force: extract_features(p["data"], out, force=force)),
+    "extract on Spark": Writer(
+        "features", ("data",), lambda p, out, force: extract_on_spark(p["data"], out, force=force)
+    ),
     "extract on a cluster": Writer(
-        "outfile", ("data",), lambda p, out, force: offline.extract(NoCluster(), str(p["data"]), str(out), force=force)
+        "outfile",
+        ("data",),
+        lambda p, out, force: extract_on_cluster(NoCluster(), str(p["data"]), str(out), force=force),
     ),
     "prepare": Writer(
         "dataset",
         ("features", "data"),
-        lambda p, out, force: prepare.prepare(p["features"], p["data"], out, force=force),
+        lambda p, out, force: prepare_dataset(p["features"], p["data"], out, force=force),
     ),
     "encode": Writer(
         "dataset",
         ("features", "data", "encoder"),
-        lambda p, out, force: prepare.encode_with(p["features"], p["data"], out, p["encoder"], since_ms=0, force=force),
+        lambda p, out, force: encode_later_requests(
+            p["features"], p["data"], out, p["encoder"], since_ms=0, force=force
+        ),
     ),
     "train": Writer(
-        "checkpoint", ("dataset",), lambda p, out, force: train.train(p["dataset"], out, OPTIONS, force=force)
+        "checkpoint", ("dataset",), lambda p, out, force: train_model(p["dataset"], out, OPTIONS, force=force)
     ),
     "evaluate": Writer(
         "evaluation",
         ("dataset", "checkpoint"),
-        lambda p, out, force: evaluate.evaluate(p["dataset"], p["checkpoint"], out, force=force),
+        lambda p, out, force: evaluate_checkpoint(p["dataset"], p["checkpoint"], out, force=force),
     ),
     "export": Writer(
         "artifact",
         ("dataset", "checkpoint"),
-        lambda p, out, force: export.export(p["dataset"], p["checkpoint"], p["sql"], out, force=force),
+        lambda p, out, force: export_artifact(p["dataset"], p["checkpoint"], p["sql"], out, force=force),
     ),
     "INTO OUTFILE": Writer("outfile", (), outfile, BadRow),
     "demo": Writer("demo", ("data",), run_demo),
@@ -123,17 +134,17 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     """Inputs of all commands; at the end they are as they were."""
     work = tmp_path_factory.mktemp("inputs")
     paths = {name: work / name for name in ("data", "features", "dataset", "checkpoint")}
-    generate.generate(paths["data"], 30, 5, 30)
-    extract.extract(paths["data"], paths["features"])
-    prepared = prepare.prepare(paths["features"], paths["data"], paths["dataset"])
-    paths |= {"encoder": paths["dataset"] / "encoder", "sql": extract.SQL_FOLDER / "features.sql"}
+    generate_world(paths["data"], 30, 5, 30)
+    extract_features(paths["data"], paths["features"])
+    prepared = prepare_dataset(paths["features"], paths["data"], paths["dataset"])
+    paths |= {"encoder": paths["dataset"] / "encoder", "sql": SQL_FOLDER / "features.sql"}
     (paths["checkpoint"] / "model").mkdir(parents=True)
     (paths["checkpoint"] / "model" / "weights").write_text("1")
     labels = np.repeat([1.0, 0.0], 50)
     judged = measure(labels, np.where(np.arange(100) % 10 == 0, 0.5, 0.1 + 0.8 * labels), 0.1)
     write_evaluated(paths["checkpoint"], Evaluated(digest(paths["checkpoint"] / "model"), test=judged))
     hashes = {name: getattr(prepared, name) for name in ("data_sha256", "sql_sha256", "encoder_sha256")}
-    shape = train.Shape(41, 42, 0.1, {}, prepared.table_size_array, **hashes)
+    shape = ModelShape(41, 42, 0.1, {}, prepared.table_size_array, **hashes)
     (paths["checkpoint"] / "config.json").write_bytes(msgspec.json.encode(shape))
     Vocabulary.fit(np.zeros((1, 41), np.int64), 1).save(paths["checkpoint"] / "vocabulary.npz")
     before = contents(work)
@@ -232,11 +243,11 @@ def test_an_older_folder_survives_a_failure(
     monkeypatch.setattr(output_folder, "put", full)
     an_older_one(WRITERS[name], out)
     before = contents(tmp_path)
-    with pytest.raises((OSError, ImportError, spark.SparkFailed)):
+    with pytest.raises((OSError, ImportError, SparkFailed)):
         WRITERS[name].run(paths, out, None)
     assert contents(tmp_path) == before
     shutil.rmtree(out)
-    with pytest.raises((OSError, ImportError, spark.SparkFailed)):
+    with pytest.raises((OSError, ImportError, SparkFailed)):
         WRITERS[name].run(paths, out, None)
     assert not out.exists()
     assert not list(out.parent.glob(".*"))
@@ -264,7 +275,7 @@ def test_older_ones_are_replaced_and_foreign_ones_when_told(
 
 
 def test_every_command_with_an_output_takes_part() -> None:
-    commands = typer.main.get_command(batch.cli.app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(batch.cli.commands.app).commands  # type: ignore[attr-defined]
     writing = {name for name, command in commands.items() if any("--out" in p.opts for p in command.params)}
     assert writing == {"generate", "extract", "prepare", "encode", "train", "evaluate", "export"} <= WRITERS.keys()
     assert all(any("--force" in p.opts for p in commands[name].params) for name in writing)
@@ -278,15 +289,15 @@ def test_a_refusal_ends_with_status_2_and_force_is_told_before(
     monkeypatch.setattr("sys.argv", ["jd-intent-batch", *words])
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command's own process sets it
     with pytest.raises(SystemExit) as end:
-        batch.cli.main()
+        batch.cli.commands.main()
     assert end.value.code == 2
     assert f": {tmp_path} holds notes.txt and no {MARKER}" in "".join(capsys.readouterr())
-    done = CliRunner().invoke(batch.cli.app, [*words, "--force"])
+    done = CliRunner().invoke(batch.cli.commands.app, [*words, "--force"])
     assert done.exit_code == 0
     assert done.output.startswith(f"--force removes 1 file (4 bytes) from {tmp_path}: notes.txt\n")
     assert not (tmp_path / "notes.txt").exists()
     words = ["evaluate", "--dataset", str(tmp_path), "--checkpoint", str(tmp_path), "--force"]
-    assert CliRunner().invoke(batch.cli.app, words).exit_code == 2
+    assert CliRunner().invoke(batch.cli.commands.app, words).exit_code == 2
 
 
 def test_a_command_that_is_stopped_leaves_nothing_and_what_a_killed_one_left_goes_with_the_next(tmp_path: Path) -> None:
@@ -299,7 +310,7 @@ def test_a_command_that_is_stopped_leaves_nothing_and_what_a_killed_one_left_goe
             running.send_signal(number)
             assert running.wait(30) == status
         assert len(list(tmp_path.iterdir())) == left
-    generate.generate(tmp_path / "out", 1, 1, 6)
+    generate_world(tmp_path / "out", 1, 1, 6)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -307,10 +318,10 @@ def test_metrics_come_to_a_checkpoint_and_to_no_other_folder(paths: dict[str, Pa
     checkpoint = shutil.copytree(paths["checkpoint"], tmp_path / "checkpoint")
     before = contents(tmp_path)
     with pytest.raises(OutputRefused, match=f"holds config.json and no {MARKER}"):
-        evaluate.evaluate(paths["dataset"], checkpoint)
+        evaluate_checkpoint(paths["dataset"], checkpoint)
     mark(checkpoint, "checkpoint")
     with pytest.raises(ImportError):  # OneFlow: what is in a checkpoint stays
-        evaluate.evaluate(paths["dataset"], checkpoint)
+        evaluate_checkpoint(paths["dataset"], checkpoint)
     (checkpoint / MARKER).unlink()
     assert contents(tmp_path) == before
 

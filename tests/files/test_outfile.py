@@ -10,9 +10,8 @@ import pyarrow.parquet
 import pytest
 from fixtures.folders import contents
 
-from streaming.cli.sql_shell import run
+from streaming.cli.sql_shell import run_shell
 from streaming.engine import BadRow, Engine
-from streaming.engine.statements import outfile as files
 from streaming.files.output_folder import MARKER
 
 TABLE = "CREATE DATABASE d; USE d; CREATE TABLE t(a string, b int); INSERT INTO t VALUES ('x', 1), ('y', 2);"
@@ -85,7 +84,7 @@ def test_a_failure_leaves_nothing_behind(
         (building / name).write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "_write_part", half)
+    monkeypatch.setattr("streaming.engine.statements.outfile._write_part", half)
     for out in (tmp_path / "out", tmp_path / "new" / "deep"):
         with pytest.raises(OSError, match="No space left"):
             write(engine, out, mode, kind)
@@ -96,7 +95,7 @@ def test_the_command_ends_with_status_2(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     select = f"{TABLE} SELECT a FROM t INTO OUTFILE '{tmp_path}/out' OPTIONS(mode='overwrite');"
-    assert run((), (), select, csv=True, interactive=False) == 2
+    assert run_shell((), (), select, csv=True, interactive=False) == 2
     told = capsys.readouterr().err
     assert f"{tmp_path}/out holds notes.txt and no {MARKER}: SELECT … INTO OUTFILE did not make it" in told
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"

@@ -16,9 +16,9 @@ import pytest
 from places import REPOSITORY, SQL
 from rigs.wrong_files import FILE_KINDS, FOLDER_KINDS
 
-from batch.dataset.write import prepare
-from batch.features.extract import extract
-from batch.world.generate import generate
+from batch.dataset.write import prepare_dataset
+from batch.features.extract import extract_features
+from batch.world.generate import generate_world
 from deploy.environments import interpreter
 from streaming.ops.exits import BATCH, SCORE
 
@@ -30,7 +30,7 @@ SCORER: list[tuple[str, str, str]] = [
     (
         BATCH,
         "extract --data {}/data --sql {}/sql --out {}/new",
-        "sql/ sql/create_tables.sql sql/load_offline.sql sql/select_into_outfile.sql",
+        "sql/ sql/create_tables.sql sql/load_offline.sql sql/select_into_outfile.sql sql/features.sql",
     ),
     (
         BATCH,
@@ -61,7 +61,8 @@ SCORER: list[tuple[str, str, str]] = [
     (
         SCORE,
         "serve --port 0 --config {}/scorer.toml",
-        "scorer.toml sql/ sql/deploy.sql artifact/ "  # history comes after Kafka, in the way in which apiserver has it
+        # history comes after Kafka, in the way in which apiserver has it
+        "scorer.toml sql/ sql/deploy.sql sql/features.sql artifact/ "
         "artifact/manifest.json artifact/features.sql artifact/encoder/ artifact/encoder/*.json artifact/encoder/*.np*",
     ),
     (
@@ -69,7 +70,11 @@ SCORER: list[tuple[str, str, str]] = [
         "apiserver --port 0 --config {}/scorer.toml",
         "scorer.toml sql/ sql/create_tables.sql sql/load_online.sql sql/deploy.sql data/ data/bo_user/*.parquet",
     ),
-    (SCORE, "deploy --config {}/cluster.toml", "cluster.toml sql/ sql/create_tables.sql sql/deploy.sql"),
+    (
+        SCORE,
+        "deploy --config {}/cluster.toml",
+        "cluster.toml sql/ sql/create_tables.sql sql/deploy.sql sql/features.sql",
+    ),
     (SCORE, "load {}/data --config {}/cluster.toml", "cluster.toml sql/create_tables.sql"),
     (SCORE, "send {{}} --config {}/scorer.toml", "scorer.toml"),
     (SCORE, "predict --file {}/row.json --url http://127.0.0.1:9", "row.json"),
@@ -77,6 +82,7 @@ SCORER: list[tuple[str, str, str]] = [
     (SCORE, "predict --file {}/row.parquet --url http://127.0.0.1:9", "row.parquet"),
     (SCORE, "sql {}/sql/create_tables.sql", "sql/create_tables.sql"),
     (SCORE, "explain {}/sql/features.sql", "sql/features.sql"),
+    (SCORE, "print-script {}/sql/deploy.sql", "sql/features.sql"),
     (SCORE, "explain {}/sql/features.sql --tables {}/sql/create_tables.sql", "sql/create_tables.sql"),
     (SCORE, "dlq list --config {}/scorer.toml", "scorer.toml"),
     (SCORE, "dlq show a[0]@1 --config {}/scorer.toml", "scorer.toml"),
@@ -113,9 +119,9 @@ def folder(
     """All that the commands read, and nothing wrong with it."""
     root = tmp_path_factory.mktemp("wrong")
     shutil.copytree(SQL, root / "sql")
-    generate(root / "data", 60, 2)
-    extract(root / "data", root / "features")
-    prepare(root / "features", root / "data", root / "dataset")
+    generate_world(root / "data", 60, 2)
+    extract_features(root / "data", root / "features")
+    prepare_dataset(root / "features", root / "data", root / "dataset")
     shutil.copytree(tiny_dataset, root / "tiny")
     shutil.copytree(tiny_checkpoint, root / "checkpoint")
     (root / "evaluation").mkdir()

@@ -18,9 +18,9 @@ from fixtures.scorer import Shop, Stage, loaded_store, running, wait_until
 from fixtures.secured import PASSWORD, Secured
 from places import REPOSITORY, SQL
 
-from streaming.cli.send import send
+from streaming.cli.send import send_and_wait
 from streaming.config import Config, Kafka
-from streaming.dlq.letters import Filter, find
+from streaming.dlq.letters import LetterFilter, find_letters
 from streaming.dlq.replay import replay
 from streaming.errors import LoginRefused, NotAllowed
 from streaming.kafka import login as login_module
@@ -108,15 +108,15 @@ def start_serve(config: Config) -> None:
 
 
 def start_send(config: Config) -> None:
-    send(config, json.dumps({"user_id": "1"}), 5.0)
+    send_and_wait(config, json.dumps({"user_id": "1"}), 5.0)
 
 
 def start_list(config: Config) -> None:
-    find(config, Filter(), 1)
+    find_letters(config, LetterFilter(), 1)
 
 
 def start_replay(config: Config) -> None:
-    replay(config, Filter(), limit=1)
+    replay(config, LetterFilter(), limit=1)
 
 
 def inputs(kafka: Kafka) -> list[str]:
@@ -246,15 +246,15 @@ def test_these_rights_are_enough(
     stage.send_shop(Shop([], shop.users, shop.products, shop.comments))
     action = shop.actions[0]
     with running(scorer, scorer_encoder):
-        score = send(entered(secured, stage, of_send, "BOTH"), json.dumps(action))
+        score = send_and_wait(entered(secured, stage, of_send, "BOTH"), json.dumps(action))
         assert score["purchase_probability"] == truth[action["request_id"]]
         stage.send([("actions", b"1", b"{")])
         stage.collect(1, 1)
     lister = entered(secured, stage, of_letters, "BOTH")
-    letters, _ = find(lister, Filter(), 10)
+    letters, _ = find_letters(lister, LetterFilter(), 10)
     assert [letter.reason for letter in letters] == ["malformed"]
     replayer = entered(secured, stage, replayed, "BOTH")
-    assert len(replay(replayer, Filter(), limit=10).sent) == 1
+    assert len(replay(replayer, LetterFilter(), limit=10).sent) == 1
     follower = Follower(entered(secured, stage, of_serve, "BOTH"), loaded_store())
     follower.start()
     try:

@@ -277,15 +277,17 @@ def test_a_wrong_script_is_refused_by_file_and_place(stage: Stage, tmp_path: Pat
         tmp_path / "a", "create_tables.sql", lambda text: text.replace("pair_id string,", "pair_id strin,", 1)
     )
     assert "create_tables.sql" in refused(stage.config(store={"sql": typing_error}))
-    unknown = sql_with(tmp_path / "b", "deploy.sql", lambda text: text.replace("distinct_count(", "distinct_cuont(", 1))
+    unknown = sql_with(
+        tmp_path / "b", "features.sql", lambda text: text.replace("distinct_count(", "distinct_cuont(", 1)
+    )
     message = refused(stage.config(store={"sql": unknown}))
     assert message.startswith("UnsupportedSQL: ")
-    assert "deploy.sql" in message
+    assert "features.sql: " in message
     assert "distinct_cuont" in message
     other = sql_with(tmp_path / "c", "deploy.sql", lambda text: text.replace("DEPLOY demo", "DEPLOY other"))
     assert "does not deploy 'demo'" in refused(stage.config(store={"sql": other}))
     column = "as flattenRequest_pair_id_window_unique_count_27"
-    lacking = sql_with(tmp_path / "d", "deploy.sql", lambda text: text.replace(column, "as renamed", 1))
+    lacking = sql_with(tmp_path / "d", "features.sql", lambda text: text.replace(column, "as renamed", 1))
     assert "flattenRequest_pair_id_window_unique_count_27" in refused(stage.config(store={"sql": lacking}))
 
 

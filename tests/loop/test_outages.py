@@ -199,6 +199,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 import streaming.kafka.producer as publish
 from streaming.loop.run import main
+from streaming.ops import exits
 
 class Hanging(Producer):
     count = 0
@@ -219,7 +220,7 @@ class Hanging(Producer):
 
 publish.Producer = Hanging
 publish.HUNG_S = 2.0
-sys.exit(main(Path(sys.argv[1])))
+exits.main(exits.SCORE, "streaming", lambda prog_name: main(Path(sys.argv[1])))
 """
 
 
@@ -259,6 +260,7 @@ import streaming.kafka.producer as publish
 import streaming.kafka.reader as reader
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from streaming.loop.run import main
+from streaming.ops import exits
 
 def hang():
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -290,7 +292,7 @@ class Fatal(Producer):
         super().begin_transaction()
 
 reader.Consumer, publish.Producer = Hanging, Fatal
-sys.exit(main(Path(sys.argv[1])))
+exits.main(exits.SCORE, "streaming", lambda prog_name: main(Path(sys.argv[1])))
 """
 
 
@@ -321,6 +323,7 @@ import sys
 from pathlib import Path
 import streaming.store.feature_store as store
 from streaming.loop.run import main
+from streaming.ops import exits
 
 def load(self):
     print("loading", flush=True)
@@ -328,7 +331,7 @@ def load(self):
         sum(range(1000))
 
 store.EmbeddedStore.load_history = load
-sys.exit(main(Path(sys.argv[1])))
+exits.main(exits.SCORE, "streaming", lambda prog_name: main(Path(sys.argv[1])))
 """
 
 

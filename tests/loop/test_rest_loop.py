@@ -214,13 +214,13 @@ def test_the_command_deploys_over_rest_and_changes_nothing_in_silence(
     link: Link, server: ApiServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = Config(store=settings(server.url))
-    deploy_sql.main(config, replace=False, range_bias=None, rows_bias=None)
+    deploy_sql.run_deploy(config, replace=False, range_bias=None, rows_bias=None)
     said = capsys.readouterr().out
     assert "deployment demo: is there" in said
     assert "# Output Schema" in said
     server.run("JD_db", "DROP DEPLOYMENT demo", "DEPLOY demo SELECT reqId FROM flattenRequest")
     with pytest.raises(ArtifactMismatch, match="--replace makes it anew"):
-        deploy_sql.main(config, replace=False, range_bias=None, rows_bias=None)
-    deploy_sql.main(config, replace=True, range_bias=None, rows_bias=None)
+        deploy_sql.run_deploy(config, replace=False, range_bias=None, rows_bias=None)
+    deploy_sql.run_deploy(config, replace=True, range_bias=None, rows_bias=None)
     assert "deployment demo: made" in capsys.readouterr().out
     assert len(server.client.get("/dbs/JD_db/deployments/demo").json()["data"]["output_schema"]) == 42

@@ -13,7 +13,7 @@ from places import SQL
 from streaming.errors import ArtifactMismatch, ConfigError
 from streaming.loop.run import run
 from streaming.model.artifact import check_sql
-from streaming.predict import server as serve
+from streaming.predict import server
 from streaming.web.listen import Listen
 
 
@@ -42,7 +42,7 @@ def test_the_shipped_pair_belongs_together(sql: Path, artifact: Path) -> None:
 
 
 def test_comments_white_space_and_options_are_no_difference(sql: Path, artifact: Path) -> None:
-    edit(sql / "deploy.sql", "select\n", "select -- all of them;\n\n  /* here; */ ")
+    edit(sql / "features.sql", "select\n", "select -- all of them;\n\n  /* here; */ ")
     edit(sql / "deploy.sql", "DEPLOY demo OPTIONS(RANGE_BIAS='inf', ROWS_BIAS='inf')", "DEPLOY IF NOT EXISTS `demo`")
     edit(sql / "deploy.sql", "USE JD_db;", "USE JD_db; DEPLOY other select 1;")
     check_sql(sql, artifact, "demo")
@@ -59,15 +59,16 @@ def test_comments_white_space_and_options_are_no_difference(sql: Path, artifact:
     ],
 )
 def test_another_query_is_refused_by_file_and_line(sql: Path, artifact: Path, old: str, new: str) -> None:
-    edit(sql / "deploy.sql", old, new)
+    edit(sql / "features.sql", old, new)
     with pytest.raises(ArtifactMismatch) as caught:
         check_sql(sql, artifact, "demo")
     _, deployed, trained = str(caught.value).split("\n")
-    assert deployed.startswith(f"  {sql / 'deploy.sql'}")
+    file = sql / ("deploy.sql" if " query ends" in deployed else "features.sql")
+    assert deployed.startswith(f"  {file}")
     assert trained.startswith(f"  {artifact / 'features.sql'}")
-    lines = (sql / "deploy.sql").read_text(encoding="utf-8").split("\n")
+    lines = (sql / "features.sql").read_text(encoding="utf-8").split("\n")
     if " query ends" not in deployed:
-        number = int(deployed.removeprefix(f"  {sql / 'deploy.sql'}:").split(":")[0])
+        number = int(deployed.removeprefix(f"  {file}:").split(":")[0])
         assert deployed.endswith(lines[number - 1].strip())
         assert new in lines[number - 1]
 
@@ -91,9 +92,9 @@ def test_a_deployment_that_is_not_there_is_named(sql: Path, artifact: Path) -> N
 
 
 def test_scorer_and_predict_server_refuse_another_window(stage: Stage, sql: Path) -> None:
-    edit(sql / "deploy.sql", "rows_range between 14d preceding", "rows_range between 13d preceding")
+    edit(sql / "features.sql", "rows_range between 14d preceding", "rows_range between 13d preceding")
     config = stage.config(store={"sql": str(sql)})
     with pytest.raises(ArtifactMismatch, match="13d preceding"):
         run(config, threading.Event())
     with pytest.raises(ArtifactMismatch, match="13d preceding"):
-        serve.run(config, Listen("127.0.0.1", 0))
+        server.run(config, Listen("127.0.0.1", 0))

@@ -11,14 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from places import SHARED
+from places import CASES
 from reference.random_features import LABEL, TIME, WHOLE, features, schema
 
 from batch.dataset.fit_encoder import EVENT_TIME, SEED_ORDER, fit
 from streaming.errors import ArtifactMismatch
 from streaming.model.encoder import NULL_ID, RARE_ID, Binned, Encoder, canonical, value_id
-
-GOLDEN = SHARED / "golden" / "online.parquet"
 
 
 def field_ids(encoder: Encoder, table: pa.Table, name: str) -> list[int]:
@@ -237,9 +235,8 @@ def test_the_seed_encoding_hashes_all_but_the_label() -> None:
         assert encoder.table_sizes[at] == len(set(table[name].to_pylist()))
 
 
-@pytest.mark.skipif(not GOLDEN.is_file(), reason="the golden answers are not beside this checkout (../shared/golden)")
 def test_answers_of_openmldb_are_encoded() -> None:
-    golden = pq.read_table(GOLDEN)
+    golden = pq.read_table(CASES / "online_answers.parquet")  # of its own engine, to requests of the tutorial's sample
     ids = fit(golden).encode(golden)
     assert ids.shape == (golden.num_rows, 41)
     sizes = dict(zip(SEED_ORDER, fit(golden, "seed").table_sizes, strict=True))

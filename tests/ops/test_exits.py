@@ -17,7 +17,7 @@ import typer.main
 from confluent_kafka import KafkaError, KafkaException
 from places import REPOSITORY
 
-import batch.cli
+import batch.cli.commands
 import streaming.cli.commands
 from batch.dataset.read import DatasetError
 from deploy.environments import interpreter
@@ -206,7 +206,7 @@ def words(text: str) -> list[str]:
 
 @pytest.mark.parametrize("program", [SCORE, BATCH])
 def test_help_shows_every_word_that_was_written(program: str) -> None:
-    app = streaming.cli.commands.app if program == SCORE else batch.cli.app
+    app = streaming.cli.commands.app if program == SCORE else batch.cli.commands.app
     root = typer.main.get_command(app)
     seen = 0
     for path, command, text in helps(root, root.make_context(program, ["--help"], resilient_parsing=True)):

@@ -34,11 +34,11 @@ from streaming.errors import ConfigError, ModelUnavailable, StoreUnavailable
 from streaming.events.decode import Action, Comment, Product, User, action_columns, dimension_columns
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Scores
-from streaming.predict import client as predict
-from streaming.predict import server as serve
-from streaming.predict.client import PredictFailed
+from streaming.predict.application import BODY_BYTES_MAX, EXAMPLE, create_app
+from streaming.predict.client import PredictFailed, ask, read_row, run_predict, show
+from streaming.predict.predictor import Predictor
 from streaming.predict.request_model import request_model
-from streaming.predict.server import BODY_BYTES_MAX, EXAMPLE, Predictor, create_app
+from streaming.predict.server import LIMITS, run
 from streaming.predict.state_replica import Follower
 from streaming.store.feature_store import EmbeddedStore
 from streaming.web.access import Rules
@@ -103,7 +103,7 @@ def served(store: EmbeddedStore, encoder: Encoder) -> Iterator[tuple[httpx.Clien
     """The application on a port of its own."""
     state, model = State(store), Answering(encoder.digest)
     with (
-        Running(application(state, encoder, model), serve.LIMITS) as server,
+        Running(application(state, encoder, model), LIMITS) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         yield client, state, model
@@ -455,14 +455,14 @@ def words(row: dict[str, Any]) -> list[str]:
 
 def test_a_row_comes_as_words_json_or_file(client: httpx.Client, tmp_path: Path) -> None:
     text = json.dumps(EXAMPLE)
-    assert predict.read_row(client, [text], None, 0) == EXAMPLE
-    assert predict.read_row(client, words(EXAMPLE), None, 0) == EXAMPLE
+    assert read_row(client, [text], None, 0) == EXAMPLE
+    assert read_row(client, words(EXAMPLE), None, 0) == EXAMPLE
 
     (tmp_path / "row.json").write_text(text)
-    assert predict.read_row(client, [], tmp_path / "row.json", 0) == EXAMPLE
+    assert read_row(client, [], tmp_path / "row.json", 0) == EXAMPLE
 
     (tmp_path / "rows.jsonl").write_text(f"{{}}\n{text}\n")
-    assert predict.read_row(client, [], tmp_path / "rows.jsonl", 1) == EXAMPLE
+    assert read_row(client, [], tmp_path / "rows.jsonl", 1) == EXAMPLE
 
     columns = {name: pa.array([value] * 3) for name, value in EXAMPLE.items()}
     columns["eventTime"] = columns["eventTime"].cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
@@ -470,7 +470,7 @@ def test_a_row_comes_as_words_json_or_file(client: httpx.Client, tmp_path: Path)
     columns["another"] = pa.array([1, 2, 3])
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet", row_group_size=2)
     for number, name in enumerate(["a", "b", None]):
-        assert predict.read_row(client, [], tmp_path / "rows.parquet", number) == {**EXAMPLE, "reqId": name}
+        assert read_row(client, [], tmp_path / "rows.parquet", number) == {**EXAMPLE, "reqId": name}
 
 
 @pytest.mark.parametrize(
@@ -487,7 +487,7 @@ def test_a_row_comes_as_words_json_or_file(client: httpx.Client, tmp_path: Path)
 )
 def test_a_row_that_cannot_be_read_is_named(client: httpx.Client, given: list[str], message: str) -> None:
     with pytest.raises(PredictFailed, match=message):
-        predict.read_row(client, given, None, 0)
+        read_row(client, given, None, 0)
 
 
 def test_a_file_that_cannot_be_read_is_named(client: httpx.Client, tmp_path: Path) -> None:
@@ -504,19 +504,19 @@ def test_a_file_that_cannot_be_read_is_named(client: httpx.Client, tmp_path: Pat
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(PredictFailed, match=f"{name}.*{message}"):
-            predict.read_row(client, [], tmp_path / name, row)
+            read_row(client, [], tmp_path / name, row)
     pq.write_table(pa.table({"reqId": ["a"]}), tmp_path / "one.parquet")
     for row in (1, -1):
         with pytest.raises(PredictFailed, match=f"has no row {row}: it has 1"):
-            predict.read_row(client, [], tmp_path / "one.parquet", row)
+            read_row(client, [], tmp_path / "one.parquet", row)
     with pytest.raises(PredictFailed, match=r"422 .*eventTime: Field required.*time1: Field required"):
-        predict.ask(client, predict.read_row(client, [], tmp_path / "one.parquet", 0))
+        ask(client, read_row(client, [], tmp_path / "one.parquet", 0))
 
 
 def test_the_answer_is_shown_by_name(client: httpx.Client, tmp_path: Path) -> None:
-    answer = predict.ask(client, {**EXAMPLE, "reqId": "[bold]not markup[/bold]", "user_id": None}, ids=True)
+    answer = ask(client, {**EXAMPLE, "reqId": "[bold]not markup[/bold]", "user_id": None}, ids=True)
     with (tmp_path / "shown").open("w+") as sink:
-        predict.show(answer, Console(file=sink))
+        show(answer, Console(file=sink))
         sink.seek(0)
         shown = sink.read()
     # The seed system's fields have their columns' names: two tables, one under the other.
@@ -534,13 +534,13 @@ def test_the_answer_is_shown_by_name(client: httpx.Client, tmp_path: Path) -> No
 
 def test_the_server_s_own_message_reaches_the_user(client: httpx.Client, model: Answering) -> None:
     with pytest.raises(PredictFailed, match=r"422 .*user_id: Input should be a valid string"):
-        predict.ask(client, {**EXAMPLE, "user_id": 1})
+        ask(client, {**EXAMPLE, "user_id": 1})
     model.away = True
     with pytest.raises(PredictFailed, match=r"503 .*connection refused"):
-        predict.ask(client, EXAMPLE)
+        ask(client, EXAMPLE)
     (port,) = free_ports(1)
     with pytest.raises(PredictFailed, match=f"127.0.0.1:{port}"):
-        predict.run([json.dumps(EXAMPLE)], url=f"http://127.0.0.1:{port}")
+        run_predict([json.dumps(EXAMPLE)], url=f"http://127.0.0.1:{port}")
 
 
 # ── who may ask ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -550,7 +550,7 @@ def test_a_token_and_tls_between_client_and_server(store: EmbeddedStore, encoder
     token, certificate = "0123456789abcdef-in-the-test", Certificate(tmp_path)
     (tmp_path / "token").write_text(f"{token}\n")
     app = application(State(store), encoder, Answering(encoder.digest), Rules(token=token))
-    with Running(app, serve.LIMITS, certificate.server()) as server:
+    with Running(app, LIMITS, certificate.server()) as server:
         with httpx.Client(base_url=server.url, verify=certificate.client(), timeout=60) as client:
             for path in ("/schema", "/docs", "/openapi.json"):
                 assert client.get(path).status_code == 401
@@ -744,7 +744,7 @@ def test_a_taken_port_and_a_missing_topic_are_named(stage: Stage) -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1 port {taken.getsockname()[1]}: .*in use"),
     ):
-        serve.run(stage.config(), Listen("127.0.0.1", taken.getsockname()[1]))
+        run(stage.config(), Listen("127.0.0.1", taken.getsockname()[1]))
     topics = {**stage.topics, "products": f"nowhere-{stage.name}"}
     with pytest.raises(ConfigError, match=rf"'nowhere-{stage.name}' \(kafka\.topics\.products\)"):
-        serve.run(stage.config(kafka={"topics": topics}), Listen("127.0.0.1", 0))
+        run(stage.config(kafka={"topics": topics}), Listen("127.0.0.1", 0))

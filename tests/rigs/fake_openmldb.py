@@ -4,7 +4,7 @@ Only the router, which talks to servers, is replaced. Above it runs the SDK's ow
 row is built by the SDK's own compiled builder: it measures strings in bytes, refuses what overflows, and fails in
 `Build` when it was told another size.
 
-    Replay    answers from the recordings of a real cluster (golden/sdk_recordings.json)
+    Replay    answers from the recordings of a real cluster (tests/cases/sdk_recordings.json)
     Cluster   answers from the embedded engine, in the test's process: it outlives the SDK's process, and can be hung,
               taken down, or made to forget rows as a cluster does while a tablet is away
 """
@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from streaming.store.openmldb.sdk_process import KINDS, Refused, Sdk
+from streaming.store.openmldb.sdk_process import KINDS, Sdk, SdkRefused
 
 Columns = list[tuple[str, str]]
 """(name, the SDK's name of the type)."""
@@ -336,7 +336,7 @@ def cluster_sdk() -> Sdk:
 
 def no_sdk() -> Sdk:
     """`Options.sdk` where the SDK is not installed."""
-    raise Refused("OpenMLDB's SDK does not load: no")
+    raise SdkRefused("OpenMLDB's SDK does not load: no")
 
 
 @dataclass
@@ -625,11 +625,11 @@ def running_cluster(folder: Path, scripts: Path | None = None) -> Iterator[Clust
     os.environ[ADDRESS] = cluster.address
     try:
         if scripts is not None:
-            from streaming.cli.deploy_sql import statements
+            from streaming.store.sql_scripts import read_script, statement_texts
 
             used = ""
             for name in ("create_tables.sql", "deploy.sql"):
-                for statement in statements((scripts / name).read_text()):
+                for statement in statement_texts(read_script(scripts / name).text):
                     if statement.upper().startswith("USE "):
                         used = statement.split()[1]
                     else:

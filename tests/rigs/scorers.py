@@ -1,7 +1,7 @@
 """The whole pipeline as processes, for `chaos` and `soak`: Kafka, Triton, scorers that are started again, and a
 subscriber. What is sent is in `traffic`, what has to come of it in `verdict`.
 
-The model is the tests' own (`fixtures_scorer.ANSWER`), behind a real Triton: its answer hashes all columns, so that one
+The model is the tests' own (`fixtures.scorer.ANSWER`), behind a real Triton: its answer hashes all columns, so that one
 wrong feature anywhere is another probability.
 """
 
@@ -21,12 +21,13 @@ from pathlib import Path
 from signal import SIGCONT, SIGSTOP, Signals
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 from fixtures.scorer import PARTITIONS, Shop, Stage, answers, save_artifact
 from places import REPOSITORY
 
 from batch.dataset.fit_encoder import fit
 from deploy.kafka.broker import Broker
+from deploy.kafka.clients import Follower
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 from rigs.traffic import EPOCH, Failed, Traffic, epoch_of
@@ -65,19 +66,21 @@ class Subscriber:
         self.seen = 0
         self.latency_ms: list[float] = []
         self.newest: dict[int, float] = {}
-        self.covered: dict[tuple[str, int], int] = {}
-        self.failure: BaseException | None = None
         self._highest: dict[tuple[int, str], int] = {}
         self._stage, self._traffic, self._keep = stage, traffic, keep
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="subscriber", daemon=True)
+        places = [(stage.topics["scores"], n) for n in range(PARTITIONS)] + [(stage.topics["dead_letters"], 0)]
+        self._follower = Follower("subscriber", stage.bootstrap, places, self._take)
+        self.covered = self._follower.covered
+
+    @property
+    def failure(self) -> BaseException | None:
+        return self._follower.failure
 
     def start(self) -> None:
-        self._thread.start()
+        self._follower.start()
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._follower.close()
         if self.failure is not None:
             raise Failed(f"the subscriber failed: {self.failure}") from self.failure
 
@@ -93,42 +96,9 @@ class Subscriber:
                 ends[number] = max(ends[number], offset + 1)
         return ends
 
-    def _follow(self) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._stage.bootstrap,
-                "group.id": "subscriber",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 10,
-                "enable.partition.eof": True,
-                "log_level": 0,
-            }
-        )
-        topics = self._stage.topics
-        places = [(topics["scores"], n) for n in range(PARTITIONS)] + [(topics["dead_letters"], 0)]
-        try:
-            consumer.assign([TopicPartition(*place, 0) for place in places])
-            while not self._stop.is_set():
-                for message in consumer.consume(1000, 0.05):
-                    error = message.error()
-                    place = (message.topic() or "", message.partition() or 0)
-                    if error is None:
-                        self._take(message, topics["dead_letters"])
-                        self.covered[place] = (message.offset() or 0) + 1
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        self.covered[place] = max(self.covered.get(place, 0), message.offset() or 0)
-                    elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
-                        raise KafkaException(error)  # noqa: TRY301 - told by `close`
-        except BaseException as error:
-            self.failure = error
-        finally:
-            consumer.close()
-
-    def _take(self, message: Message, dead_letters: str) -> None:
+    def _take(self, message: Message, _: float) -> None:
         headers: dict[str, Any] = dict(message.headers() or [])
-        if message.topic() == dead_letters:
+        if message.topic() == self._stage.topics["dead_letters"]:
             partition, offset = (int(headers[f"__connect.errors.{part}"]) for part in ("partition", "offset"))
             topic = headers["__connect.errors.topic"].decode()
             place = (int(headers.get(EPOCH, b"0")), topic, partition, offset)

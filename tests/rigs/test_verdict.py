@@ -14,12 +14,12 @@ import pytest
 from fixtures.model import FEATURES_SQL
 
 from batch.dataset.read import DatasetError
-from batch.train.export import ExportOptions, export
-from batch.train.probability_metrics import Metrics, auc_interval, measure
+from batch.train.export import ExportOptions, export_artifact
+from batch.train.probability_metrics import ProbabilityMetrics, auc_interval, measure
 from batch.train.verdict import CLASS_MIN, Evaluated, judge, read_evaluated, write_evaluated
 
 
-def drawn(positives: int, negatives: int, signal: float, seed: int) -> Metrics:
+def drawn(positives: int, negatives: int, signal: float, seed: int) -> ProbabilityMetrics:
     """Of a model whose log odds are right for two normal distributions that are `signal` apart."""
     generator = np.random.default_rng(seed)
     labels = np.repeat([1.0, 0.0], [positives, negatives])
@@ -89,11 +89,11 @@ def test_a_weak_model_is_exported_only_where_that_is_accepted(
     with pytest.raises(
         DatasetError, match=r"metrics\.json: the model cannot be judged: .* --accept-weak-model"
     ) as told:
-        export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, evaluation=tmp_path)
+        export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, evaluation=tmp_path)
     assert "1 positive" in str(told.value)
     assert not artifact.exists()
     options = ExportOptions(accept_weak_model=True)
-    manifest = export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, options, evaluation=tmp_path)
+    manifest = export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, options, evaluation=tmp_path)
     assert manifest.metrics == json.loads((tmp_path / "metrics.json").read_text())
 
 
@@ -102,7 +102,7 @@ def test_a_measurement_belongs_to_its_weights(tiny_dataset: Path, tiny_checkpoin
     write_evaluated(tmp_path, msgspec.structs.replace(there, weights_sha256="sha256:other"))
     for accepted in (False, True):
         with pytest.raises(DatasetError, match=r"of a model with weights sha256:other, .* evaluate` again"):
-            export(
+            export_artifact(
                 tiny_dataset,
                 tiny_checkpoint,
                 FEATURES_SQL,
@@ -113,7 +113,7 @@ def test_a_measurement_belongs_to_its_weights(tiny_dataset: Path, tiny_checkpoin
     for content in (b"", b"\xff\xfe", b"[]", b"{}", json.dumps({"weights_sha256": there.weights_sha256}).encode()):
         (tmp_path / "metrics.json").write_bytes(content)
         with pytest.raises(DatasetError, match=r"metrics\.json"):
-            export(tiny_dataset, tiny_checkpoint, FEATURES_SQL, tmp_path / "artifact", evaluation=tmp_path)
+            export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, tmp_path / "artifact", evaluation=tmp_path)
     weightless = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("model"))
     with pytest.raises(DatasetError, match="model does not exist"):
-        export(tiny_dataset, weightless, FEATURES_SQL, tmp_path / "artifact")
+        export_artifact(tiny_dataset, weightless, FEATURES_SQL, tmp_path / "artifact")

@@ -14,8 +14,10 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from fixtures.scorer import PARTITIONS, START_MS, Stage
+
+from deploy.kafka.clients import PARTITIONER, Follower, produce
 
 __all__ = ["EPOCH", "Archive", "Failed", "Traffic", "Upstream", "epoch_of"]
 
@@ -124,7 +126,7 @@ class Traffic:
                 "bootstrap.servers": self._stage.bootstrap,
                 "enable.idempotence": True,
                 "linger.ms": 2,
-                "partitioner": "murmur2_random",
+                "partitioner": PARTITIONER,
                 "message.timeout.ms": 300_000,
                 "log_level": 0,
                 "topic.metadata.refresh.interval.ms": 1000,
@@ -171,11 +173,7 @@ class Traffic:
             elif request_id:
                 self.acknowledged.add(request_id)
 
-        while True:
-            try:
-                return self._producer.produce(topic, value, key, headers=headers, on_delivery=delivered)
-            except BufferError:  # the broker is away: wait for room
-                self._producer.poll(0.1)
+        produce(self._producer, topic, key, value, headers, delivered)
 
 
 def _comment(sku_id: str) -> bytes:
@@ -256,7 +254,7 @@ class Upstream:
                     "transaction.timeout.ms": int(UPSTREAM_TIMEOUT_S * 1000),
                     "linger.ms": 2,
                     "log_level": 0,
-                    "partitioner": "murmur2_random",
+                    "partitioner": PARTITIONER,
                     "topic.metadata.refresh.interval.ms": 1000,
                 }
             )
@@ -303,14 +301,8 @@ class Upstream:
         self._number += 1
         key, value = self._shopping.action(request_id)
         traffic.sent[request_id] = time.monotonic()
-        while True:
-            try:
-                producer.produce(self._stage.topics["actions"], value, key, headers={EPOCH: str(traffic.epoch)})
-            except BufferError:
-                producer.poll(0.1)
-            else:
-                producer.poll(0)
-                return request_id
+        produce(producer, self._stage.topics["actions"], key, value, {EPOCH: str(traffic.epoch)})
+        return request_id
 
     def _forget(self, names: list[str]) -> None:
         for name in names:
@@ -331,17 +323,19 @@ class Archive:
 
     Attributes:
         records: of each partition, in its order.
-        covered: up to which offset of each partition everything was read.
     """
 
     def __init__(self, stage: Stage) -> None:
         self.records: dict[int, list[Message]] = {number: [] for number in range(PARTITIONS)}
-        self.covered: dict[int, int] = dict.fromkeys(range(PARTITIONS), 0)
-        self.failure: BaseException | None = None
-        self._stage = stage
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="archive", daemon=True)
-        self._thread.start()
+        self._topic = stage.topics["actions"]
+        places = [(self._topic, number) for number in self.records]
+        self._follower = Follower("archive", stage.bootstrap, places, self._take)
+        self._follower.start()
+
+    @property
+    def covered(self) -> dict[int, int]:
+        """Up to which offset of each partition everything was read."""
+        return {number: self._follower.covered.get((self._topic, number), 0) for number in self.records}
 
     def wait(self, ends: Mapping[int, int], timeout_s: float = FLUSH_S) -> None:
         """Everything before these offsets is in it.
@@ -351,44 +345,15 @@ class Archive:
         """
         deadline = time.monotonic() + timeout_s
         while any(self.covered[number] < end for number, end in ends.items()):
-            if self.failure is not None or time.monotonic() > deadline:
-                raise Failed(f"the archive has {self.covered} of {ends}: {self.failure}") from self.failure
+            failure = self._follower.failure
+            if failure is not None or time.monotonic() > deadline:
+                raise Failed(f"the archive has {self.covered} of {ends}: {failure}") from failure
             time.sleep(0.02)
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self.failure is not None:
-            raise Failed(f"the archive failed: {self.failure}") from self.failure
+        self._follower.close()
+        if (failure := self._follower.failure) is not None:
+            raise Failed(f"the archive failed: {failure}") from failure
 
-    def _follow(self) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._stage.bootstrap,
-                "group.id": "archive",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "log_level": 0,
-            }
-        )
-        try:
-            consumer.assign([TopicPartition(self._stage.topics["actions"], number, 0) for number in self.records])
-            while not self._stop.is_set():
-                for message in consumer.consume(1000, 0.1):
-                    self._take(message)
-        except BaseException as error:
-            self.failure = error
-        finally:
-            consumer.close()
-
-    def _take(self, message: Message) -> None:
-        error, number, offset = message.error(), message.partition(), message.offset()
-        if error is None and number is not None and offset is not None:
-            self.records[number].append(message)
-            self.covered[number] = offset + 1
-        elif error is not None and error.code() == KafkaError._PARTITION_EOF and number is not None:
-            self.covered[number] = max(self.covered[number], offset or 0)
-        elif error is not None and (error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET):
-            raise KafkaException(error)
+    def _take(self, message: Message, _: float) -> None:
+        self.records[message.partition() or 0].append(message)

@@ -39,7 +39,7 @@ pytestmark = [
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     database = f"jd_test_{uuid.uuid4().hex[:8]}"
     sql = tmp_path_factory.mktemp("sql")
-    for name in ("create_tables.sql", "deploy.sql"):
+    for name in ("create_tables.sql", "deploy.sql", "features.sql"):
         (sql / name).write_text((SQL / name).read_text().replace("JD_db", database))
     made = Store(
         kind="openmldb",
@@ -77,7 +77,7 @@ def test_deploy_finds_what_it_has_made_and_refuses_another(
     said: list[str] = []
     deploy(client, Scripts.read(settings), say=said.append)
     assert "deployment demo: is there" in said
-    for name in ("create_tables.sql", "deploy.sql"):
+    for name in ("create_tables.sql", "deploy.sql", "features.sql"):
         text = (Path(settings.sql) / name).read_text()
         (tmp_path / name).write_text(text.replace("MAXSIZE 200", "MAXSIZE 20"))
     with pytest.raises(ArtifactMismatch, match="maxsize 20"):

@@ -12,7 +12,6 @@ import json
 import math
 import re
 import struct
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,11 +19,12 @@ import pytest
 from places import CASES, SQL
 from rigs.fake_openmldb import ServerError, connection, fake_native
 
-from streaming.cli.deploy_sql import same_sql, shown_sql, table_columns, tokens
+from streaming.cli.deploy_sql import normal_words, same_sql, shown_sql, table_columns
 from streaming.engine import Engine
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
-from streaming.store.openmldb.sdk_process import Failed, Options, RowRefused, Sdk, Session
+from streaming.store.openmldb.sdk_process import CallFailed, ConnectOptions, RowRefused, Sdk, Session
+from streaming.store.sql_scripts import read_script
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDK's own imports
 
@@ -124,14 +124,14 @@ def session(replay: Replay) -> Session:
     return Session(options())
 
 
-def options(password: str = "") -> Options:
+def options(password: str = "") -> ConnectOptions:
     servers = {"zk": "HOST:PORT", "zkPath": "/openmldb", "zkLogLevel": 0, "user": "root"}
-    return Options(servers, password, "p2", 20.0, 4, f"{__name__}:replay_sdk")
+    return ConnectOptions(servers, password, "p2", 20.0, 4, f"{__name__}:replay_sdk")
 
 
 @pytest.fixture(scope="module")
-def recordings(golden: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((golden / "sdk_recordings.json").read_text())
+def recordings() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((CASES / "sdk_recordings.json").read_text())
     return found
 
 
@@ -272,7 +272,7 @@ def test_many_requests_go_in_few_calls_in_order(session: Session, replay: Replay
         table = arrow(REQUEST, [[str(n), *row[1:]] for n in range(count)])
         assert session.request("d0", table)["id"].to_pylist() == [str(n) for n in range(count)]
         assert sizes == expected
-    with pytest.raises(Failed, match=r"deployment p2.nosuch: \[1203\] p3-nosuch--nosuch does not exist in p3"):
+    with pytest.raises(CallFailed, match=r"deployment p2.nosuch: \[1203\] p3-nosuch--nosuch does not exist in p3"):
         session.request("nosuch", table)
 
 
@@ -289,7 +289,7 @@ def test_statements_say_what_was_recorded(recordings: list[dict[str, Any]], sess
             continue
         replay.answers = {sql: recorded}
         if "error" in recorded:
-            with pytest.raises(Failed) as raised:
+            with pytest.raises(CallFailed) as raised:
                 session.execute(sql)
             assert str(raised.value) == recorded["error"]["message"]
             counts["error"] += 1
@@ -317,7 +317,7 @@ def test_a_failed_insert_says_the_servers_message(
         found = re.fullmatch(r"DatabaseError: \[(\d+)\] (.*)", message, re.DOTALL)
         assert found, message
         replay.insert_error = ServerError(int(found[1]), found[2])
-        with pytest.raises(Failed, match=re.escape(f"[{found[1]}] {found[2]}")):
+        with pytest.raises(CallFailed, match=re.escape(f"[{found[1]}] {found[2]}")):
             session.insert("a", row)
 
 
@@ -329,7 +329,7 @@ def test_a_server_that_was_not_there_is_told_without_the_password(
     assert recorded["outcome"].startswith("builtins.Exception: fail to init OpenMLDB sdk with {'zk': 'HOST:PORT'")
     replay.refuse_connections = True
     with pytest.raises(
-        Failed, match="OpenMLDB at ZooKeeper HOST:PORT/openmldb does not answer: fail to init"
+        CallFailed, match="OpenMLDB at ZooKeeper HOST:PORT/openmldb does not answer: fail to init"
     ) as raised:
         Session(options(password=password))
     assert "s3" not in str(raised.value)
@@ -366,14 +366,14 @@ def test_deployments_and_tables_are_read_from_what_the_server_shows(recordings: 
 def test_the_tutorials_deployment_is_recognised_in_the_servers_spelling() -> None:
     """The file is what OpenMLDB 0.9.2's own parser and formatter make of the DEPLOY in sql/deploy.sql."""
     shown = (CASES / "demo_deployment_shown.sql").read_text()
-    script = (SQL / "deploy.sql").read_text()
+    script = read_script(SQL / "deploy.sql").text
     mine = script[script.index("DEPLOY demo") :]
     assert same_sql(mine, shown) is None
     changed = shown.replace("top1_ratio(pair_id)", "top1_ratio(sku_id)", 1)
     assert "sku_id" in (same_sql(mine, changed) or "")
     assert same_sql(mine, shown.replace("ROWS_BIAS = 'inf'", "ROWS_BIAS = '0'")) == "ROWS_BIAS is 0, not inf"
     assert "it ends with" in (same_sql(mine, shown + " limit 5") or "")
-    assert tokens('SELECT !a AS `b`, "x" -- no\nFROM t') == ["select", "not", "a", "b", ",", "'x'", "from", "t"]
+    assert normal_words('SELECT !a AS `b`, "x" -- no\nFROM t') == ["select", "not", "a", "b", ",", "'x'", "from", "t"]
 
 
 def test_a_float_is_sent_as_the_float32_that_it_is(session: Session, replay: Replay) -> None:

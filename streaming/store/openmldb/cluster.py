@@ -33,9 +33,9 @@ from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.events.decode import Action, Actions, Record
 from streaming.store.micro_batches import ANY, Access, Places, cut, levels
 from streaming.store.openmldb.columns import differences, milliseconds
-from streaming.store.sql_scripts import script_text, within
+from streaming.store.sql_scripts import read_script, within
 
-__all__ = ["WAVE_ROWS_MAX", "ClusterStore", "Transport", "times_checked"]
+__all__ = ["WAVE_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport", "times_checked"]
 
 ACTIONS, REQUESTS = "bo_action", "flattenRequest"
 
@@ -46,6 +46,13 @@ DATE_MIN = datetime.date(1900, 1, 1)
 """OpenMLDB holds no earlier date."""
 
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.cluster")
+
+
+class StatementRunner(Protocol):
+    """Runs statements: `streaming.store.openmldb.sdk.Client`, `streaming.store.openmldb.rest.RestTransport`."""
+
+    def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
+        """The rows of one statement; raises `StoreUnavailable` with the server's message."""
 
 
 class Transport(Protocol):
@@ -80,6 +87,7 @@ class ClusterStore:
 
     Args:
         settings: `[store]`; `sql` holds the scripts that the cluster was made with.
+        transport: the calls of the cluster.
     """
 
     durable = True
@@ -298,11 +306,11 @@ def _planned(settings: Store) -> Engine:
     """The scripts, planned by the embedded engine: it knows the deployment's columns, keys and times from its text."""
     engine = Engine()
     for name in ("create_tables.sql", "deploy.sql"):
-        path = Path(settings.sql) / name
-        with within(path):
-            engine.execute(script_text(path, "store.sql"))
+        script = read_script(Path(settings.sql) / name, "store.sql")
+        with within(script):
+            engine.execute(script.text)
     try:
         engine.schema(settings.deployment)
     except KeyError as error:
-        raise ConfigError(f"store.deployment: {path} does not deploy {settings.deployment!r}") from error
+        raise ConfigError(f"store.deployment: {script.path} does not deploy {settings.deployment!r}") from error
     return engine

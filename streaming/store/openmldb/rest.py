@@ -11,6 +11,7 @@ that says why it failed is not repeated here: the cluster is looked at first (`C
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
@@ -28,7 +29,9 @@ import pyarrow as pa
 import structlog
 
 from streaming.config import Store
-from streaming.engine import BadRow
+from streaming.engine import BadRow, UnsupportedSQL
+from streaming.engine.sql.parse import parse
+from streaming.engine.sql.syntax import Set
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
 from streaming.web.client import connect
@@ -45,8 +48,6 @@ SLICE_S = 1.0  # how often `beat` is called while the server is waited for
 ERROR_CHARS = 500
 UNKNOWN_CODES = (1202, 1204)  # a table, a column
 
-_SESSION = re.compile(r"\s*(USE|SET)\b", re.IGNORECASE)
-_VARIABLE = re.compile(r"\s*SET\s+@@(\w+)\s*=\s*['\"]?(\w+)", re.IGNORECASE)
 _ESCAPED = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _MISSING = re.compile(r"not exist|not found|can't find col|Fail to find column", re.IGNORECASE)
 # What is missing for a while only: a tablet that comes back knows its tables and deployments again.
@@ -64,6 +65,7 @@ class RestTransport:
     """The API server at `store.rest.url`.
 
     Args:
+        settings: `[store]`.
         beat: called about once a second while an answer is waited for.
         transport: instead of the network; tests inject faults with it.
         sleep: waits between attempts.
@@ -158,9 +160,10 @@ class RestTransport:
             ArtifactMismatch: a table or column is not there.
             BadRow: an INSERT has a row that it takes never.
         """
-        if _SESSION.match(sql):  # a call over HTTP has no session: database and mode go with each
-            if (variable := _VARIABLE.match(sql)) is not None:
-                self._session[variable[1].lower()] = variable[2].lower()
+        if (sql.split(None, 1) or [""])[0].lower() in ("use", "set"):
+            # a call over HTTP has no session: database and mode go with each
+            with contextlib.suppress(UnsupportedSQL):
+                self._session |= {made.name: str(made.value).lower() for made in parse(sql) if isinstance(made, Set)}
             return []
         answer = self._one("POST", self._place, {"mode": self._mode(), "sql": sql}, timeout_s)
         if answer["code"] != 0:

@@ -21,7 +21,7 @@ from streaming.config import Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.openmldb.columns import schema_of
-from streaming.store.openmldb.sdk_process import NATIVE, Options
+from streaming.store.openmldb.sdk_process import NATIVE, ConnectOptions
 
 __all__ = ["Client", "connect_options", "deployment_schemas"]
 
@@ -33,7 +33,7 @@ SLICE_S = 1.0  # how often `beat` is called while the SDK is waited for
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.sdk")
 
 
-def connect_options(settings: Store, sdk: str = NATIVE) -> Options:
+def connect_options(settings: Store, sdk: str = NATIVE) -> ConnectOptions:
     """How to reach the cluster of `[store.openmldb]`.
 
     Raises:
@@ -47,7 +47,7 @@ def connect_options(settings: Store, sdk: str = NATIVE) -> Options:
     else:
         servers = {"host": cluster.host, "port": cluster.port}
     servers["user"] = cluster.user
-    return Options(servers, cluster.secret(), settings.database, cluster.timeout_s, cluster.calls_in_flight, sdk)
+    return ConnectOptions(servers, cluster.secret(), settings.database, cluster.timeout_s, cluster.calls_in_flight, sdk)
 
 
 def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
@@ -69,10 +69,12 @@ class Client:
     """The SDK's process, made when it is first needed, and anew after it was lost or had to be killed.
 
     Args:
+        options: which cluster, and how to connect.
+        deployment: that is asked.
         beat: called about once a second while an answer is waited for.
     """
 
-    def __init__(self, options: Options, deployment: str = "", beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, options: ConnectOptions, deployment: str = "", beat: Callable[[], None] = lambda: None) -> None:
         self.deployment = deployment
         self.beat = beat
         self._options = options

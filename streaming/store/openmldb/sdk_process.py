@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
 
-__all__ = ["NATIVE", "Failed", "Options", "Refused", "RowRefused", "Sdk", "Session", "native"]
+__all__ = ["NATIVE", "CallFailed", "ConnectOptions", "RowRefused", "Sdk", "SdkRefused", "Session", "native"]
 
 NATIVE = "streaming.store.openmldb.sdk_process:native"
 """Where the SDK comes from: `module:function`, which returns an `Sdk`; tests name another."""
@@ -51,11 +51,11 @@ KINDS = {
 """The SDK's types: its constant (kTypeBool, …), the type's name, a builder's method, a result's method."""
 
 
-class Failed(Exception):
+class CallFailed(Exception):
     """The cluster did not do it; maybe later."""
 
 
-class Refused(Exception):
+class SdkRefused(Exception):
     """It will not do it later either: other columns than ours, no SDK."""
 
 
@@ -64,8 +64,17 @@ class RowRefused(Exception):
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to connect. `servers`: keywords of `openmldb.dbapi.connect` that name them, without the password."""
+class ConnectOptions:
+    """How to connect.
+
+    Attributes:
+        servers: keywords of `openmldb.dbapi.connect` that name them, without the password.
+        password: theirs.
+        database: in use.
+        timeout_s: of a call.
+        calls_in_flight: at a time.
+        sdk: `module:function` that gives the SDK; tests give another.
+    """
 
     servers: dict[str, Any]
     password: str
@@ -99,7 +108,7 @@ def native() -> Sdk:
         dbapi = importlib.import_module("openmldb.dbapi")
         router = importlib.import_module("openmldb.native.sql_router_sdk")
     except ImportError as error:
-        raise Refused(f"OpenMLDB's SDK does not load: {error}; pip install openmldb==0.9.2") from error
+        raise SdkRefused(f"OpenMLDB's SDK does not load: {error}; pip install openmldb==0.9.2") from error
     return Sdk(dbapi.connect, router)
 
 
@@ -107,10 +116,10 @@ class Session:
     """One connection.
 
     Raises:
-        Failed: the cluster is not there.
+        CallFailed: the cluster is not there.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ConnectOptions) -> None:
         module, _, function = options.sdk.partition(":")
         sdk: Sdk = getattr(importlib.import_module(module), function)()
         self._k = sdk.native
@@ -125,7 +134,7 @@ class Session:
             why = str(error)
             for told in (repr(options.password)[1:-1], options.password) if options.password else ():
                 why = why.replace(told, "***")  # as a dictionary writes it, too
-            raise Failed(f"{options} does not answer: {why}") from None  # the SDK's text shows the password
+            raise CallFailed(f"{options} does not answer: {why}") from None  # the SDK's text shows the password
         self._router = self._connection._sdk.sdk
         kinds = {getattr(self._k, "kType" + kind): names for kind, names in KINDS.items()}
         self._types = {kind: name for kind, (name, _, _) in kinds.items()}
@@ -138,7 +147,7 @@ class Session:
         """Runs one statement; rows of a SELECT, SHOW or DESC, else none.
 
         Raises:
-            Failed: with the server's message.
+            CallFailed: with the server's message.
         """
         try:
             cursor = self._connection.cursor()
@@ -146,7 +155,7 @@ class Session:
             # Fetching after DDL raises where nothing was fetched before, and repeats old rows where something was.
             return list(cursor.fetchall()) if re.match(r"\s*(select|show|desc)\b", sql, re.IGNORECASE) else []
         except Exception as error:
-            raise Failed(str(error)) from error
+            raise CallFailed(str(error)) from error
 
     # ── rows in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -159,14 +168,14 @@ class Session:
         status = self._k.Status()
         builder = self._router.GetInsertRows(self._options.database, statement, status)
         if not status.IsOK() or builder is None:
-            raise Failed(f"table {self._options.database}.{table}: {_message(status)}")
+            raise CallFailed(f"table {self._options.database}.{table}: {_message(status)}")
         schema = builder.GetSchema()
         self._check(schema, rows, f"table {table}")
         types = [schema.GetColumnType(i) for i in range(schema.GetColumnCnt())]
         for row in cells(rows):
             self._fill(builder.NewRow(), types, row, table)
         if not self._router.ExecuteInsert(self._options.database, statement, builder, status):
-            raise Failed(f"INSERT OR IGNORE INTO {table}: {_message(status)}")
+            raise CallFailed(f"INSERT OR IGNORE INTO {table}: {_message(status)}")
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,7 +183,7 @@ class Session:
         """The deployment's answers, a row per request row, in order.
 
         Raises:
-            Failed: no answer, or not to every row; there is no such deployment.
+            CallFailed: no answer, or not to every row; there is no such deployment.
             Refused: the deployment's requests have other columns.
             RowRefused: a request cannot be asked.
         """
@@ -198,7 +207,7 @@ class Session:
             self._options.database, deployment, self._timeout_ms, batch, status
         )
         if not status.IsOK() or future is None:
-            raise Failed(f"deployment {deployment}: {_message(status)}")
+            raise CallFailed(f"deployment {deployment}: {_message(status)}")
         return future
 
     def _batch(self, deployment: str, rows: pa.Table) -> Any:
@@ -217,11 +226,11 @@ class Session:
         status = self._k.Status()
         answer = future.GetResultSet(status)
         if not status.IsOK() or answer is None:
-            raise Failed(f"request: {_message(status)}")
+            raise CallFailed(f"request: {_message(status)}")
         schema = answer.GetSchema()
         table = rows_to_table(self._schema(schema), list(self._rows(answer, schema)))
         if table.num_rows != count:
-            raise Failed(f"{table.num_rows} answers to {count} requests")
+            raise CallFailed(f"{table.num_rows} answers to {count} requests")
         return table
 
     def _rows(self, answer: Any, schema: Any) -> Iterator[list[Any]]:
@@ -234,7 +243,7 @@ class Session:
         status = self._k.Status()
         row = self._router.GetRequestRowByProcedure(self._options.database, deployment, status)
         if not status.IsOK() or row is None:
-            raise Failed(f"deployment {self._options.database}.{deployment}: {_message(status)}")
+            raise CallFailed(f"deployment {self._options.database}.{deployment}: {_message(status)}")
         return row
 
     # ── cells ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,7 +270,7 @@ class Session:
     def _check(self, schema: Any, rows: pa.Table, what: str) -> None:
         names = [schema.GetColumnName(i) for i in range(schema.GetColumnCnt())]
         if names != rows.column_names:
-            raise Refused(f"{what} has the columns {', '.join(names)}, the rows {', '.join(rows.column_names)}")
+            raise SdkRefused(f"{what} has the columns {', '.join(names)}, the rows {', '.join(rows.column_names)}")
 
 
 def _message(status: Any) -> str:
@@ -289,9 +298,9 @@ def serve(connection: Connection) -> None:
                 answer: tuple[str, Any] = ("ok", None)
             else:
                 answer = ("ok", getattr(session, name)(*arguments))
-        except Failed as error:
+        except CallFailed as error:
             answer = ("failed", str(error))
-        except Refused as error:
+        except SdkRefused as error:
             answer = ("refused", str(error))
         except RowRefused as error:
             answer = ("row", str(error))

@@ -14,9 +14,9 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from batch.replay import Replay
-from deploy.demo.traffic import PACED_PER_S, POISON, WINDOW, Subscriber
+from deploy.demo.traffic import PACED_PER_S, POISON, WINDOW, ScoreSubscriber
 
-__all__ = ["Stream", "Verdict", "compare", "faults", "summarise"]
+__all__ = ["Comparison", "Stream", "compare", "faults", "summarise"]
 
 PROBABILITY_TOLERANCE = 1e-5
 """Streamed and offline probabilities come from other batch sizes: float32 sums in another order."""
@@ -24,12 +24,19 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What came of the traffic."""
+    """What came of the traffic.
+
+    Attributes:
+        replay: what was sent.
+        sent: request id → when it was sent, monotonic seconds.
+        subscriber: what was seen.
+        seconds: that the flooded part took.
+        flooded: actions that were sent as fast as they were scored; the rest was paced.
+    """
 
     replay: Replay
     sent: Mapping[str, float]
-    """Request id → when it was sent, monotonic seconds."""
-    subscriber: Subscriber
+    subscriber: ScoreSubscriber
     seconds: float
     flooded: int
 
@@ -41,18 +48,24 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Streamed beside offline."""
+class Comparison:
+    """Streamed beside offline.
+
+    Attributes:
+        streamed_auc, offline_auc: of the same requests; NaN where they have one class.
+        compared: requests that are on both sides.
+        differing: of them those whose probability differs.
+        difference_max: the largest difference of two probabilities.
+    """
 
     streamed_auc: float
     offline_auc: float
     compared: int
     differing: int
-    """Requests whose probability differs."""
     difference_max: float
 
 
-def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> Verdict:
+def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> Comparison:
     """Joins by request id and compares probability by probability."""
     columns = (predictions[name].to_pylist() for name in ("reqId", "probability", "label"))
     offline = {request_id: (probability, label) for request_id, probability, label in zip(*columns, strict=True)}
@@ -62,7 +75,7 @@ def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> V
     labels = np.array([offline[request_id][1] for request_id in both])
     difference = np.abs(streamed - expected)
     learnable = 0 < labels.sum() < len(labels)
-    return Verdict(
+    return Comparison(
         streamed_auc=float(roc_auc_score(labels, streamed)) if learnable else float("nan"),
         offline_auc=float(roc_auc_score(labels, expected)) if learnable else float("nan"),
         compared=len(both),
@@ -71,7 +84,7 @@ def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> V
     )
 
 
-def summarise(console: Console, result: Stream, verdict: Verdict, places: Mapping[str, object]) -> None:
+def summarise(console: Console, result: Stream, comparison: Comparison, places: Mapping[str, object]) -> None:
     """Prints the one readable page; `places` says where every artifact lies."""
     subscriber, actions = result.subscriber, len(result.replay.actions)
     flood = result.latency_ms(slice(0, result.flooded))
@@ -83,10 +96,10 @@ def summarise(console: Console, result: Stream, verdict: Verdict, places: Mappin
         "throughput": f"{result.flooded / result.seconds:,.0f} events/s, sent as fast as they were scored",
         "latency, flooded": f"{_percentiles(flood)}, {WINDOW:,} events in flight",
         "latency, paced": f"{_percentiles(paced)}, at {PACED_PER_S:,.0f} events/s",
-        "AUC streamed": f"{verdict.streamed_auc:.6f}",
-        "AUC offline": f"{verdict.offline_auc:.6f}, the same {verdict.compared:,} requests",
-        "same probability": f"{verdict.compared - verdict.differing:,} of {verdict.compared:,}, "
-        f"largest difference {verdict.difference_max:.1e}",
+        "AUC streamed": f"{comparison.streamed_auc:.6f}",
+        "AUC offline": f"{comparison.offline_auc:.6f}, the same {comparison.compared:,} requests",
+        "same probability": f"{comparison.compared - comparison.differing:,} of {comparison.compared:,}, "
+        f"largest difference {comparison.difference_max:.1e}",
     }
     rows |= {name: str(place) for name, place in places.items()}
     page = Table(title="What happened", show_header=False, title_justify="left", pad_edge=False)
@@ -100,7 +113,7 @@ def summarise(console: Console, result: Stream, verdict: Verdict, places: Mappin
         console.print(f"dead letter: {count} × {reason}", style="dim", markup=False)
 
 
-def faults(result: Stream, verdict: Verdict) -> list[str]:
+def faults(result: Stream, comparison: Comparison) -> list[str]:
     """Why the run failed; empty where every event is accounted for once and streamed equals offline."""
     subscriber, actions = result.subscriber, len(result.replay.actions)
     found = []
@@ -108,10 +121,12 @@ def faults(result: Stream, verdict: Verdict) -> list[str]:
         found.append(f"{actions} actions, {len(subscriber.scores)} scores, {len(subscriber.doubled)} doubled")
     if subscriber.dead.total() != POISON:
         found.append(f"{POISON} poison messages, {subscriber.dead.total()} dead letters")
-    if verdict.compared != actions:
-        found.append(f"{actions} actions, {verdict.compared} of them answered on both sides")
-    if verdict.differing:
-        found.append(f"{verdict.differing} probabilities differ from offline, by up to {verdict.difference_max:.2e}")
+    if comparison.compared != actions:
+        found.append(f"{actions} actions, {comparison.compared} of them answered on both sides")
+    if comparison.differing:
+        found.append(
+            f"{comparison.differing} probabilities differ from offline, by up to {comparison.difference_max:.2e}"
+        )
     return found
 
 
@@ -119,7 +134,7 @@ def _percentiles(milliseconds: npt.NDArray[np.float64]) -> str:
     return f"p50 {np.percentile(milliseconds, 50):.1f} ms, p99 {np.percentile(milliseconds, 99):.1f} ms"
 
 
-def _highest(subscriber: Subscriber) -> Table:
+def _highest(subscriber: ScoreSubscriber) -> Table:
     highest: dict[tuple[str, str], float] = {}
     for score in subscriber.scores.values():
         pair = (score["user_id"], score["sku_id"])

@@ -1,0 +1,267 @@
+"""Commands that make data: a world, its features, a dataset; and the comparison of served and offline features.
+
+Each imports what it needs when it runs: the model's environment shows them, too, and lacks most of it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batch.cli.options import (
+    ConfigFile,
+    DataFolder,
+    Force,
+    JobTimeout,
+    NoAction,
+    Seed,
+    SqlFolder,
+    console,
+    say,
+    when_forced,
+)
+from streaming.files.output_folder import Say
+from streaming.ops import exits
+
+__all__ = ["encode", "extract", "generate", "load_online", "parity", "prepare"]
+
+
+class EngineName(str, Enum):
+    """What computes the features."""
+
+    embedded = "embedded"
+    openmldb = "openmldb"
+    spark = "spark"
+
+
+class EncodingName(str, Enum):
+    """How features become ids."""
+
+    typed = "typed"
+    seed = "seed"
+
+
+class LabelName(str, Enum):
+    """Where labels come from."""
+
+    auto = "auto"
+    action = "action"
+    five_day = "five-day"
+
+
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    users: Annotated[int, typer.Option(help="How many; each makes about 40 requests.")] = 6000,
+    seed: Seed = 1,
+    days: Annotated[int, typer.Option(help="Length of the world; the last five days serve the labels only.")] = 70,
+    force: Force = False,
+) -> None:
+    """Make a seeded world in the tutorial's schema, with intent to learn and a known ceiling."""
+    from batch.world.generate import generate_world
+
+    started = time.monotonic()
+    world = generate_world(out, users, seed, days, force=when_forced(force))
+    seconds = time.monotonic() - started
+    console.print(
+        f"{world.users:,} users, {world.products:,} products, {world.actions:,} actions, {world.requests:,} requests, "
+        f"{world.positives:,} of them positive ({world.positives / max(world.requests, 1):.1%})"
+    )
+    if world.true_auc is None:
+        console.print("AUC of the true probabilities: none, as the requests are all of one class")
+    else:
+        console.print(f"AUC of the true probabilities: {world.true_auc:.4f} (knows the latent intent: a ceiling)")
+    console.print(f"{out}: {seconds:.1f} s, {world.actions / seconds:,.0f} actions/s")
+
+
+def extract(
+    *,
+    data: Annotated[str, typer.Option("--data", help="Folder in the tutorial's layout (bo_action/*.parquet, …).")],
+    out: Annotated[str, typer.Option(help="Folder for the features.")],
+    sql: SqlFolder = None,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="embedded: in this process. openmldb: jobs on the cluster of [store]; --data and --out are then paths "
+            "or URIs as its TaskManager sees them. spark: OpenMLDB's batch engine on Spark (make spark-environment)."
+        ),
+    ] = EngineName.embedded,
+    config: ConfigFile = None,
+    no_action: NoAction = False,
+    timeout_s: JobTimeout = 4 * 3600.0,
+    master: Annotated[str | None, typer.Option(help="Spark's master URL; default local[2].")] = None,
+    spark_conf: Annotated[list[str] | None, typer.Option(help="An option of Spark, KEY=VALUE; repeatable.")] = None,
+    force: Force = False,
+) -> None:
+    """Run the feature SQL over every request as of its own time."""
+    from batch.features.data_layout import SQL_FOLDER
+
+    if engine is not EngineName.spark and (master or spark_conf):
+        raise typer.BadParameter("goes with --engine spark only", param_hint="--master, --spark-conf")
+    sql, told = sql or SQL_FOLDER, when_forced(force)
+    if engine is EngineName.openmldb:
+        _extract_on_cluster(data, out, sql, config, action=not no_action, timeout_s=timeout_s, force=told)
+        return
+    if engine is EngineName.spark:
+        from batch.features.spark import MASTER, extract_on_spark
+
+        options = _pairs(spark_conf or [])
+        done = extract_on_spark(Path(data), Path(out), sql, master or MASTER, options, force=told)
+    else:
+        from batch.features.extract import extract_features
+
+        done = extract_features(Path(data), Path(out), sql, force=told)
+    console.print(
+        "checked " + ", ".join(f"{table} {rows:,}" for table, rows in done.rows.items()) + f": {done.check_s:.1f} s"
+    )
+    rate = done.features / max(done.run_s, 1e-9)
+    console.print(f"{done.features:,} requests x {done.columns} columns: {done.run_s:.1f} s, {rate:,.0f} requests/s")
+
+
+def _extract_on_cluster(
+    data: str, out: str, sql: Path, config: Path | None, *, action: bool, timeout_s: float, force: Say | None
+) -> None:
+    from batch.features.cluster import extract_on_cluster
+    from streaming.config import load
+    from streaming.store.feature_store import open_cluster
+
+    with open_cluster(load(config).store) as cluster:
+        written = extract_on_cluster(cluster, data, out, sql, action=action, timeout_s=timeout_s, say=say, force=force)
+    seen = f"{out} (not seen from here)"
+    if written.features is not None:
+        seen = f"{written.features:,} requests x {written.columns} columns in {out}"
+    console.print(f"{seen}: {written.jobs} jobs, {written.seconds:.1f} s")
+
+
+def load_online(
+    *,
+    data: Annotated[str, typer.Option("--data", help="Path or URI, as the cluster's TaskManager sees it.")],
+    config: ConfigFile = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Load into tables that have rows: what is there already is doubled.")
+    ] = False,
+    sql: SqlFolder = None,
+    no_action: NoAction = False,
+    timeout_s: JobTimeout = 4 * 3600.0,
+) -> None:
+    """Load history into the online tables of the cluster of [store], by LOAD DATA jobs: after `deploy`."""
+    from batch.features.cluster import load_online_tables
+    from batch.features.data_layout import SQL_FOLDER
+    from streaming.config import load
+    from streaming.store.feature_store import open_cluster
+
+    with open_cluster(load(config).store) as cluster:
+        rows = load_online_tables(
+            cluster, data, sql or SQL_FOLDER, append=append, action=not no_action, timeout_s=timeout_s, say=say
+        )
+    console.print("rows now: " + ", ".join(f"{table} {count:,}" for table, count in rows.items()))
+
+
+def prepare(
+    *,
+    features: Annotated[Path, typer.Option(help="Folder that `extract` wrote.")],
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
+    val_fraction: Annotated[float, typer.Option(help="Share of the requests, by time, that validates.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of the requests, the newest, that tests.")] = 0.1,
+    embargo: Annotated[
+        str, typer.Option(help="Leave out requests closer than this to the next part: 0s, 12h, 5d.")
+    ] = "0s",
+    encoding: Annotated[
+        EncodingName, typer.Option(help="typed, or the seed system's: every value hashed.")
+    ] = EncodingName.typed,
+    complete_labels: Annotated[
+        bool, typer.Option("--complete-labels", help="Leave out requests less than five days before the last action.")
+    ] = False,
+    sql: SqlFolder = None,
+    force: Force = False,
+) -> None:
+    """Label, split by time, fit the encoder on the training part, encode."""
+    from batch.dataset.write import DatasetOptions, prepare_dataset
+    from batch.features.data_layout import SQL_FOLDER
+
+    options = DatasetOptions(val_fraction, test_fraction, _duration_ms(embargo), complete_labels, encoding.value)
+    done = prepare_dataset(features, data, out, options, sql or SQL_FOLDER, force=when_forced(force))
+    for part, count in done.counts.items():
+        console.print(f"{part} samples = {count}")
+    positives = ", ".join(f"{part} {n} ({n / done.counts[part]:.2%})" for part, n in done.positives.items())
+    console.print(f"positives = {positives}, labels from {done.label_source}")
+    console.print("table size array:\n" + ",".join(map(str, done.table_size_array)))
+    if done.unlabelled:
+        console.print(f"note: {done.unlabelled:,} requests have no row in `action` and were left out")
+    if done.horizon_cut:
+        console.print(
+            f"note: {done.horizon_cut:,} requests are less than five days before the last action: "
+            "orders after it are unknown (--complete-labels leaves them out)"
+        )
+
+
+def encode(
+    *,
+    features: Annotated[Path, typer.Option(help="Folder that `extract` wrote.")],
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Dataset folder to write; its only part is `test`.")],
+    encoder: Annotated[Path, typer.Option(help="Encoder folder: an artifact's or a dataset's encoder/.")],
+    since: Annotated[int, typer.Option(help="Take the requests from this time on, epoch ms.")] = 0,
+    labels: Annotated[
+        LabelName,
+        typer.Option(
+            help="action: the data's table, without the requests that it lacks; five-day: the orders in bo_action; "
+            "auto: action where there is one."
+        ),
+    ] = LabelName.auto,
+    sql: SqlFolder = None,
+    force: Force = False,
+) -> None:
+    """Label and encode later requests with an encoder that exists."""
+    from batch.dataset.write import encode_later_requests
+    from batch.features.data_layout import SQL_FOLDER
+
+    done = encode_later_requests(
+        features,
+        data,
+        out,
+        encoder,
+        since_ms=since,
+        labels=labels.value,
+        sql=sql or SQL_FOLDER,
+        force=when_forced(force),
+    )
+    console.print(
+        f"test samples = {done.counts['test']}, positives = {done.positives['test']}, labels from {done.label_source}"
+    )
+    if done.unlabelled:
+        console.print(f"note: {done.unlabelled:,} requests have no row in `action` and were left out")
+
+
+def parity(
+    served: Annotated[Path, typer.Option(help="Parquet file or folder: what was served online.")],
+    offline: Annotated[Path, typer.Option(help="Parquet file or folder: the same requests, computed offline.")],
+    encoder: Annotated[Path | None, typer.Option(help="Encoder folder: compares the model's input ids too.")] = None,
+) -> None:
+    """Compare served features and probabilities with the offline ones; exit status 1 when any differs."""
+    from batch.parity import compare, read_rows
+    from streaming.model.encoder import Encoder
+
+    report = compare(read_rows(served), read_rows(offline), None if encoder is None else Encoder.load(encoder))
+    console.print(report.text(), markup=False)
+    if not report.equal:
+        raise typer.Exit(exits.ANSWER_IS_NO)
+
+
+def _duration_ms(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*(s|m|h|d)", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration such as 0s, 30m, 12h or 5d", param_hint="--embargo")
+    return int(match[1]) * {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[match[2]]
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    wrong = [text for text in texts if not re.match(r"spark\.[^=\s]+=", text)]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r} is not KEY=VALUE with a key of Spark's", param_hint="--spark-conf")
+    return dict(text.split("=", 1) for text in texts)

@@ -1,0 +1,103 @@
+"""The tutorial's layout: which tables a data folder has, with which columns, and where its scripts and paths lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from streaming.errors import BadInput
+from streaming.files.tables import BadFile, read
+from streaming.store.openmldb.columns import schema_of
+
+__all__ = ["DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "parquet_files", "table_rows"]
+
+SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
+DATA_PREFIX = "/root/project/data/JD_data"
+OUT_PREFIX = "/root/project/out/1"
+SCRIPTS = ("create_tables.sql", "load_offline.sql", "select_into_outfile.sql")
+"""What extracts features, in this order."""
+
+# Folder → column → SQL's type, as in sql/create_tables.sql. `action` may be absent: then orders make the labels.
+TABLES: dict[str, dict[str, str]] = {
+    "action": {"reqId": "string", "eventTime": "timestamp", "ingestionTime": "timestamp", "actionValue": "int"},
+    "flattenRequest_clean": {
+        "reqId": "string",
+        "eventTime": "timestamp",
+        "main_id": "string",
+        "pair_id": "string",
+        "user_id": "string",
+        "sku_id": "string",
+        "time": "bigint",
+        "split_id": "int",
+        "time1": "string",
+    },
+    "bo_user": {
+        "ingestionTime": "timestamp",
+        "user_id": "string",
+        "age": "string",
+        "sex": "string",
+        "user_lv_cd": "string",
+        "user_reg_tm": "bigint",
+    },
+    "bo_action": {
+        "ingestionTime": "timestamp",
+        "pair_id": "string",
+        "time": "bigint",
+        "model_id": "string",
+        "type": "string",
+        "cate": "string",
+        "br": "string",
+    },
+    "bo_product": {
+        "ingestionTime": "timestamp",
+        "sku_id": "string",
+        "a1": "string",
+        "a2": "string",
+        "a3": "string",
+        "cate": "string",
+        "br": "string",
+    },
+    "bo_comment": {
+        "ingestionTime": "timestamp",
+        "dt": "bigint",
+        "sku_id": "string",
+        "comment_num": "int",
+        "has_bad_comment": "string",
+        "bad_comment_rate": "float",
+    },
+}
+
+
+class BadData(BadInput):
+    """The input cannot be used; the message names file, column and, where it applies, row."""
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The parquet files of a folder that a command wrote, by name.
+
+    Raises:
+        BadData: there is no such folder, or no such file in it.
+    """
+    if not folder.is_dir():
+        raise BadData(f"{folder}: there is no such folder")
+    files = sorted(file for file in folder.glob("*.parquet") if not file.name.startswith(("_", ".")))
+    if not files:
+        raise BadData(f"{folder}: no *.parquet file in it")
+    return files
+
+
+def table_rows(data: Path, folder: str, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """The rows of a table of the tutorial's layout, from its parquet files, in order; all columns, or those named.
+
+    Raises:
+        BadData: see `check`.
+    """
+    kinds = TABLES[folder]
+    schema = schema_of([(name, kinds[name]) for name in columns or kinds])
+    try:
+        for piece in read(data / folder, schema):
+            yield piece.rows
+    except BadFile as error:
+        raise BadData(str(error)) from None
