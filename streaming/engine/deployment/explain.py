@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from streaming.engine.deployment.ttl import Ttl
+from streaming.engine.kernels.instructions import FrequencyKind
 from streaming.engine.plan.nodes import (
     Aggregate,
     Base,
@@ -70,7 +71,11 @@ def _window(group: Group, query: Query) -> list[str]:
         counted: dict[tuple[Node, Node | None], list[str]] = {}
         for output in query.outputs:
             for a in _aggregates(output.node):
-                if isinstance(a, Aggregate) and isinstance(a.kind, str) and (a.group, a.frame) == (group, number):
+                if (
+                    isinstance(a, Aggregate)
+                    and isinstance(a.kind, FrequencyKind)
+                    and (a.group, a.frame) == (group, number)
+                ):
                     together = counted.setdefault((a.value, a.condition), [])
                     if output.name not in together:
                         together.append(output.name)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from streaming.engine.library.casts import date_of, moment
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
 __all__ = ["ByCategory", "text_of"]
@@ -97,7 +97,7 @@ class ByCategory:
 
     def order(self, key: Any) -> Any:
         """What categories are ordered by: strings by their bytes."""
-        return raw(key) if isinstance(key, str) else key
+        return text_bytes(key) if isinstance(key, str) else key
 
     def result(self, values: list[Any]) -> Any:
         """The aggregate of one category's values, newest first."""
@@ -120,7 +120,7 @@ class ByCategory:
         length = 0
         for key, value in results:
             part = f"{of_key(key)}:{of_value(value)}"
-            length += len(raw(part)) + 1
+            length += len(text_bytes(part)) + 1
             if length > _BYTES_MAX:
                 break
             parts.append(part)

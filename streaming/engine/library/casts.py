@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
 __all__ = ["CASTS", "date_of", "days_of", "general", "moment"]
@@ -93,7 +93,7 @@ _FIRST_YEAR = days_of(datetime.date(1900, 1, 1))
 
 
 def _to_date(text: str) -> int | None:
-    if len(raw(text)) == 19:
+    if len(text_bytes(text)) == 19:
         seconds = _seconds(text)
         days = None if seconds is None else seconds // 86_400
     else:
@@ -102,7 +102,7 @@ def _to_date(text: str) -> int | None:
 
 
 def _to_timestamp(text: str) -> int | None:
-    if len(raw(text)) == 19:
+    if len(text_bytes(text)) == 19:
         seconds = _seconds(text)
     else:
         days = _days(text)

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from streaming.engine.library.casts import CASTS, date_of, days_of, moment
-from streaming.engine.library.cut_text import raw
 from streaming.engine.library.overload import Overload
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
 __all__ = ["FUNCTIONS"]
@@ -71,7 +71,7 @@ def _add_months(days: int, months: int) -> int | None:
 def _format(at: datetime.datetime, pattern: str) -> str:
     """strftime in the C locale, cut where OpenMLDB's buffer of 80 bytes ends: then it is empty."""
     text = at.strftime(pattern)
-    return text if len(raw(text)) < 80 else ""
+    return text if len(text_bytes(text)) < 80 else ""
 
 
 def _seconds(ms: int | None) -> int | None:

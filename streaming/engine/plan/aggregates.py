@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streaming.engine.kernels.instructions import Op
+from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.library.by_category import ByCategory
 from streaming.engine.library.overload import INTEGERS, NUMBERS
 from streaming.engine.library.statistics import (
@@ -139,12 +139,12 @@ def _where(name: str) -> Builder:
     return build
 
 
-def _frequency(kind: str, result: Type) -> Builder:
+def _frequency(kind: FrequencyKind, result: Type) -> Builder:
     def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
-        _arity(arguments, 2 if kind == "topn_frequency" else 1)
+        _arity(arguments, 2 if kind == FrequencyKind.TOPN_FREQUENCY else 1)
         value, number = arguments[0], 0
-        _one_of(value, _ANY if kind == "distinct_count" else _ORDERED)
-        if kind == "topn_frequency":
+        _one_of(value, _ANY if kind == FrequencyKind.DISTINCT_COUNT else _ORDERED)
+        if kind == FrequencyKind.TOPN_FREQUENCY:
             if arguments[1].type != Type.INT:
                 raise Mismatch(f"a number of type {arguments[1].type}")
             number = _constant(arguments[1], 1)
@@ -244,7 +244,7 @@ AGGREGATES: dict[str, Builder] = {
     **{f"top_n_{top}_{name}_cate_where": _by_category(name, True, top) for name in _FOLDS for top in ("key", "value")},
     **{f"top_n_{top}_ratio_cate": _by_category("ratio", True, top) for top in ("key", "value")},
     "at": _place,
-    "distinct_count": _frequency("distinct_count", Type.BIGINT),
+    "distinct_count": _frequency(FrequencyKind.DISTINCT_COUNT, Type.BIGINT),
     "drawdown": _by_type(drawdown),
     "entropy": _in_python(entropy, _ANY),
     "ew_avg": _in_python(average_weighted, NUMBERS, (Type.DOUBLE,)),
@@ -258,8 +258,8 @@ AGGREGATES: dict[str, Builder] = {
     "stddev_pop": _in_python(spread(sample=False, root=True), NUMBERS),
     "stddev_samp": _SAMPLE_DEVIATION,
     "top": _top,
-    "top1_ratio": _frequency("top1_ratio", Type.DOUBLE),
-    "topn_frequency": _frequency("topn_frequency", Type.STRING),
+    "top1_ratio": _frequency(FrequencyKind.TOP1_RATIO, Type.DOUBLE),
+    "topn_frequency": _frequency(FrequencyKind.TOPN_FREQUENCY, Type.STRING),
     "var_pop": _in_python(spread(sample=False, root=False), NUMBERS),
     "var_samp": _SAMPLE_VARIANCE,
     "variance": _SAMPLE_VARIANCE,

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from streaming.engine.kernels.instructions import Op
+from streaming.engine.kernels.instructions import FLOAT32, Op
 from streaming.engine.library import ALIASES, CASTS, FUNCTIONS, VARIADIC, earth_distance
 from streaming.engine.plan.nodes import Apply, Const, Host, Node
 from streaming.engine.storage.strings import EMPTY
@@ -44,7 +44,7 @@ class Mismatch(Exception):
     """A function does not take these types; becomes UnsupportedSQL where the place in the script is known."""
 
 
-_BITS = {Type.SMALLINT: 16, Type.INT: 32, Type.BIGINT: 64, Type.TIMESTAMP: 64, Type.FLOAT: 1}
+_BITS = {Type.SMALLINT: 16, Type.INT: 32, Type.BIGINT: 64, Type.TIMESTAMP: 64, Type.FLOAT: FLOAT32}
 
 
 def bits(kind: Type) -> int:

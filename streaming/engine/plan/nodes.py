@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Union
 
-from streaming.engine.kernels.instructions import Op
+from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
 
@@ -122,10 +122,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """An aggregate by kernel. `kind` is an `Op`, or 'distinct_count', 'top1_ratio' or 'topn_frequency'."""
+    """An aggregate by kernel."""
 
     type: Type
-    kind: Op | str
+    kind: Op | FrequencyKind
     group: Group
     frame: int
     value: Node

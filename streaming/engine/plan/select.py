@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streaming.engine.errors import point
 from streaming.engine.plan import functions as f
-from streaming.engine.plan.expressions import Binder, literal
+from streaming.engine.plan.expressions import Binder
 from streaming.engine.plan.joins import JoinPlanner
-from streaming.engine.plan.nodes import Base, Const, Node
+from streaming.engine.plan.nodes import Base, Node
 from streaming.engine.plan.scope import Output, Planning, Scope, aggregates, columns_of, named
 from streaming.engine.plan.windows import WindowPlanner, clash
 from streaming.engine.sql import syntax as s
 from streaming.engine.storage.strings import Pool
 from streaming.engine.storage.table import Table
 
-__all__ = ["Output", "Query", "constant", "plan"]
+__all__ = ["Output", "Query", "plan"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,14 @@ class Query:
     """What a SELECT computes, per row of `main` (None: it has no FROM).
 
     Attributes:
-        online: constructs that a request passes by, but that mean something offline: (what, offset in the script).
+        online_only: constructs that a request passes by, but that mean something offline: (what, offset in the script).
     """
 
     main: Base | None
     outputs: tuple[Output, ...]
     where: Node | None
     limit: int | None
-    online: tuple[tuple[str, int], ...] = ()
+    online_only: tuple[tuple[str, int], ...] = ()
 
 
 def plan(
@@ -53,13 +52,6 @@ def plan(
     if merged is not None:
         raise planning.refuse("MAXSIZE beside another window of the same rows, which it would cut", merged.at)
     return Query(planning.main, tuple(outputs), where, select.limit, tuple(planning.online))
-
-
-def constant(expr: s.Expr, script: str, pool: Pool) -> Const:
-    """The value of a constant expression of literals, as INSERT has them."""
-    if isinstance(expr, s.Literal):
-        return literal(expr, pool)
-    raise point(script, expr.at, "unsupported: a value that is not a constant")
 
 
 class _Planner:

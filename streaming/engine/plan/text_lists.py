@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.plan.functions import Mismatch, choose, if_null, invert, is_null, logic
 from streaming.engine.plan.nodes import Const, Group, Host, HostAggregate, Node
 from streaming.engine.storage.strings import EMPTY
@@ -53,7 +53,7 @@ def _topn_frequency(found: list[str], number: int) -> str:
     if not found:
         return ""
     counts = Counter(found)
-    best = sorted(counts, key=lambda text: (-counts[text], raw(text)))[:number]
+    best = sorted(counts, key=lambda text: (-counts[text], text_bytes(text)))[:number]
     return ",".join([*best, *["NULL"] * (number - len(best))])
 
 

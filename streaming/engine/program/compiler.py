@@ -1,4 +1,4 @@
-"""Typed expressions -> the instructions of the machine (see `machine`)."""
+"""Typed expressions → a program: instructions for the interpreter (see `kernels.instructions`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, Op, ref
+from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, Field, FrequencyKind, Op
+from streaming.engine.kernels.instructions import domain_of as domain_of_register
+from streaming.engine.kernels.instructions import register as register_number
+from streaming.engine.kernels.operands import (
+    Collect,
+    FilteredSource,
+    Frame,
+    Frequency,
+    FrequencyResult,
+    Join,
+    KeyPart,
+    OwnRow,
+)
 from streaming.engine.plan.nodes import (
     Aggregate,
     Apply,
@@ -29,14 +41,21 @@ from streaming.engine.plan.nodes import (
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
 
-__all__ = ["HostCall", "Program", "Rows", "emit"]
+__all__ = ["HostCall", "IndexUse", "Program", "compile_program"]
 
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """An index that a program reads: `windows` says whether its rows are bounded by the request's time."""
+class IndexUse:
+    """An index that a program reads.
+
+    Attributes:
+        table: whose rows it finds.
+        key: numbers of its key columns.
+        ts: number of the column that orders its rows; -1: as they were inserted.
+        windows: whether windows read it, whose rows the request's time bounds.
+    """
 
     table: Table
     key: tuple[int, ...]
@@ -46,7 +65,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class HostCall:
-    """A function in Python: for every element of `out`'s domain, or for every segment of `group`'s domain."""
+    """A function in Python: for every element of `out`'s domain, or for every segment of a group's domain.
+
+    Attributes:
+        node: the function, and the types of its arguments and result.
+        out: the register of its results.
+        arguments: the registers of its arguments.
+        domain: of an aggregate, the domain of the group's rows.
+        frame: of an aggregate, the number of its frame.
+    """
 
     node: Host | HostAggregate
     out: int
@@ -60,7 +87,8 @@ class Program:
     """A plan ready to run.
 
     Attributes:
-        code, extra: the instructions and their lists.
+        code: int64[k, 8], the instructions, see `Field`.
+        operands: int64[m], what they need beyond that, see `kernels.operands`.
         constants, constant_nulls: domain 0.
         constant_texts: which of the constants are strings, whose codes change when the pool is cleared of unused ones.
         domains: int64[d, 6], the table of domains as it is before a run.
@@ -72,13 +100,13 @@ class Program:
     """
 
     code: Int64
-    extra: Int64
+    operands: Int64
     constants: Int64
     constant_nulls: npt.NDArray[np.uint8]
     constant_texts: npt.NDArray[np.bool_]
     domains: Int64
     tables: list[Table]
-    indexes: list[Rows]
+    indexes: list[IndexUse]
     host: list[HostCall]
     outputs: list[int]
     sources: list[tuple[Group, list[int]]]
@@ -90,13 +118,14 @@ class Program:
         return [group for group, _ in self.sources]
 
 
-def emit(outputs: Sequence[Node], strict: bool) -> Program:
+def compile_program(outputs: Sequence[Node], strict: bool) -> Program:
     """The program that computes `outputs`.
 
     Args:
+        outputs: expressions over the request.
         strict: NULL join keys match nothing, as OpenMLDB has it offline.
     """
-    return _Emitter(outputs, strict).program()
+    return _ProgramCompiler(outputs, strict).program()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +139,17 @@ class _Context:
     parent: _Context | None
 
 
-class _Emitter:
+class _ProgramCompiler:
     def __init__(self, outputs: Sequence[Node], strict: bool) -> None:
         self.wanted = outputs
         self.strict = strict
         self.code: list[tuple[int, ...]] = []
-        self.extra: list[int] = []
+        self.operands: list[int] = []
         self.constants: dict[Const, int] = {}
         self.slots = [0, 0]
         self.parents = [0, 0]
         self.tables: list[Table] = []
-        self.indexes: list[Rows] = []
+        self.indexes: list[IndexUse] = []
         self.host: list[HostCall] = []
         self.done: dict[tuple[int, int, Node | Joined], int] = {}
         self.requests = _Context(REQUESTS, None, -1, None, None)
@@ -129,20 +158,20 @@ class _Emitter:
         self.times: list[int] = []
         self.frequencies: dict[tuple[Group, int, Node, Node | None], list[Aggregate]] = {}
         for node in outputs:
-            self.note(node)
+            self.gather_frequencies(node)
 
-    def note(self, node: Node) -> None:
+    def gather_frequencies(self, node: Node) -> None:
         """Gathers the aggregates that one pass of counting answers together."""
         if isinstance(node, Aggregate):
-            if isinstance(node.kind, str):
+            if isinstance(node.kind, FrequencyKind):
                 together = self.frequencies.setdefault((node.group, node.frame, node.value, node.condition), [])
                 if node not in together:
                     together.append(node)
-            self.note(node.value)
+            self.gather_frequencies(node.value)
             if node.condition is not None:
-                self.note(node.condition)
+                self.gather_frequencies(node.condition)
         for child in getattr(node, "arguments", ()):
-            self.note(child)
+            self.gather_frequencies(child)
 
     def program(self) -> Program:
         outputs = [self.vector(self.node(node, self.requests), self.requests) for node in self.wanted]
@@ -150,8 +179,8 @@ class _Emitter:
         domains[:, Domain.SLOTS] = self.slots
         domains[:, Domain.PARENT] = self.parents
         return Program(
-            np.array(self.code, np.int64).reshape(-1, 8),
-            np.array(self.extra, np.int64),
+            np.array(self.code, np.int64).reshape(-1, len(Field)),
+            np.array(self.operands, np.int64),
             np.array([c.word for c in self.constants], np.int64),
             np.array([c.null for c in self.constants], np.uint8),
             np.array([c.type == Type.STRING for c in self.constants], np.bool_),
@@ -168,16 +197,18 @@ class _Emitter:
 
     def register(self, domain: int) -> int:
         self.slots[domain] += 1
-        return ref(domain, self.slots[domain] - 1)
+        return register_number(domain, self.slots[domain] - 1)
 
     def add(self, op: Op, out: int, *operands: int) -> int:
         row = (int(op), out, *operands)
-        self.code.append(row + (0,) * (8 - len(row)))
+        self.code.append(row + (0,) * (len(Field) - len(row)))
         return out
 
-    def list(self, *numbers: int) -> int:
-        self.extra += numbers
-        return len(self.extra) - len(numbers)
+    def place_operands(self, made: Collect | FilteredSource | Frequency | Join) -> int:
+        """Where in the program's operands a list lies, which is added to them."""
+        at = len(self.operands)
+        self.operands += made.words()
+        return at
 
     def domain(self, parent: int) -> int:
         self.slots.append(2)  # slot 0: the rows, slot 1: the parent's element
@@ -189,14 +220,14 @@ class _Emitter:
             self.tables.append(table)
         return self.tables.index(table)
 
-    def index(self, rows: Rows) -> int:
-        if rows not in self.indexes:
-            self.indexes.append(rows)
-        return self.indexes.index(rows)
+    def index(self, use: IndexUse) -> int:
+        if use not in self.indexes:
+            self.indexes.append(use)
+        return self.indexes.index(use)
 
     def vector(self, register: int, context: _Context) -> int:
         """`register` as a vector of the context's domain: constants are spread out."""
-        if register >> 20 != CONSTANTS:
+        if domain_of_register(register) != CONSTANTS:
             return register
         return self.add(Op.COPY, self.register(context.domain), register)
 
@@ -205,7 +236,7 @@ class _Emitter:
     def node(self, node: Node, context: _Context) -> int:
         """The register of `node` in `context`."""
         if isinstance(node, Const):
-            return ref(CONSTANTS, self.constants.setdefault(node, len(self.constants)))
+            return register_number(CONSTANTS, self.constants.setdefault(node, len(self.constants)))
         key = (context.domain, context.source, node)
         found = self.done.get(key)
         if found is None:
@@ -247,7 +278,7 @@ class _Emitter:
             return self.add(Op.HOST, out, len(self.host) - 1)
         if not isinstance(node, Aggregate):
             raise TypeError(node)
-        if isinstance(node.kind, str):
+        if isinstance(node.kind, FrequencyKind):
             return self.frequency(node)
         group = self.group(node.group)
         value = self.node(node.value, group)
@@ -287,16 +318,17 @@ class _Emitter:
         if found is not None:
             return found
         table = joined.base.table
-        pairs: list[int] = []
-        for column, value in joined.key:
-            pairs += [self.node(value, context), int(table.columns[column].type == Type.STRING)]
-        index = self.index(Rows(table, tuple(column for column, _ in joined.key), joined.ts, False))
+        parts = [
+            KeyPart(self.node(value, context), table.columns[column].type == Type.STRING)
+            for column, value in joined.key
+        ]
+        index = self.index(IndexUse(table, tuple(column for column, _ in joined.key), joined.ts, False))
         if joined.condition is None:
-            at = self.list(index, len(joined.key), int(self.strict), *pairs)
+            at = self.place_operands(Join(index, self.strict, parts))
             found = self.add(Op.JOIN, self.register(context.domain), at)
         else:
             domain = self.domain(context.domain)
-            at = self.list(1, len(joined.key), 0, -1, 0, 0, 0, index, *pairs)
+            at = self.place_operands(Collect([index], parts))
             self.add(Op.COLLECT, domain, at)
             candidates = _Context(domain, joined.base, 0, None, context)
             condition: Node = joined.condition
@@ -316,64 +348,53 @@ class _Emitter:
         found = self.groups.get(group)
         if found is not None:
             return found
-        pairs: list[int] = []
-        for place in group.key:
-            node = group.own[place]
-            pairs += [self.node(node, self.requests), int(node.type == Type.STRING)]
+        own = [group.own[place] for place in group.key]
+        key = [KeyPart(self.node(node, self.requests), node.type == Type.STRING) for node in own]
         time = -1
         if group.time is not None:
             time = self.node(group.own[group.time], self.requests)
             if not isinstance(group.own[group.time], Column):
                 time = self.vector(time, self.requests)
                 self.times.append(time)
-        indexes = [self.index(self.rows(group, number)) for number in range(len(group.sources))]
+        indexes = [self.index(self.index_use(group, number)) for number in range(len(group.sources))]
         self.sources.append((group, indexes))
         sources = [
-            index if source.where is None else self.filtered(group, source, index, time, pairs)
+            index if source.where is None else self.filtered(group, source, index, time, key)
             for index, source in zip(indexes, group.sources, strict=True)
         ]
-        own = _OWN[group.own_row]
-        if own == 1 and any(source.columns is not group.own for source in group.sources):
-            own += 2
+        own_row = _OWN_ROW[group.own_row]
+        if own_row == OwnRow.FIRST and any(source.columns is not group.own for source in group.sources):
+            own_row = OwnRow.FIRST_UNCOUNTED  # OpenMLDB counts the request's row apart where there is a UNION
         domain = self.domain(REQUESTS)
-        frames = [number for frame in group.frames for number in map(int, frame)]
-        at = self.list(
-            len(sources),
-            len(group.key),
-            len(group.frames),
-            time,
-            own,
-            int(group.exclude_time),
-            int(group.time is not None),
-            *sources,
-            *pairs,
-            *frames,
-        )
+        frames = [Frame(*frame) for frame in group.frames]
+        bounded = group.time is not None
+        at = self.place_operands(Collect(sources, key, frames, time, own_row, group.exclude_time, bounded))
         self.add(Op.COLLECT, domain, at)
         found = self.groups[group] = _Context(domain, None, -1, group, self.requests)
         return found
 
-    def rows(self, group: Group, number: int) -> Rows:
+    def index_use(self, group: Group, number: int) -> IndexUse:
         """The index by which the rows of a group's source are found."""
         source = group.sources[number]
         places = [*group.key, *([] if group.time is None else [group.time])]
         positions = [node.position for node in map(source.columns.__getitem__, places) if isinstance(node, Column)]
         ts = group.orders[number] if group.time is None else positions[-1]
-        return Rows(source.base.table, tuple(positions[: len(group.key)]), ts, True)
+        return IndexUse(source.base.table, tuple(positions[: len(group.key)]), ts, True)
 
-    def filtered(self, group: Group, source: Source, index: int, time: int, pairs: Sequence[int]) -> int:
+    def filtered(self, group: Group, source: Source, index: int, time: int, key: Sequence[KeyPart]) -> int:
         """A source of which a condition lets some rows in: they are collected and tested before the windows are."""
         starts = [-1 if rows else start for rows, start, _, _ in group.frames]
         reach = -1 if min(starts) < 0 else max(starts)
         domain = self.domain(REQUESTS)
-        at = self.list(1, len(group.key), 1, time, 0, int(group.exclude_time), 1, index, *pairs, 0, reach, 0, 0)
+        frame = Frame(False, reach, 0, 0)
+        at = self.place_operands(Collect([index], key, [frame], time, OwnRow.OUT, group.exclude_time, bounded=True))
         self.add(Op.COLLECT, domain, at)
         candidates = _Context(domain, source.base, 0, None, self.requests)
         if source.where is None or group.time is None:
             raise TypeError("a source without a condition, or without a time")
         test = self.vector(self.node(source.where, candidates), candidates)
         times = self.node(source.columns[group.time], candidates)
-        return -1 - self.list(index, domain, test, times)
+        return -1 - self.place_operands(FilteredSource(index, domain, test, times))
 
     def element(self, node: Element, context: _Context) -> int:
         group = node.group
@@ -399,16 +420,14 @@ class _Emitter:
         group = self.group(node.group)
         value = self.node(node.value, group)
         condition = -1 if node.condition is None else self.vector(self.node(node.condition, group), group)
-        kinds = {"distinct_count": 0, "top1_ratio": 1, "topn_frequency": 2}
-        results: list[int] = []
+        results: list[FrequencyResult] = []
         for one in together:
             out = self.register(REQUESTS)
             self.done[REQUESTS, -1, one] = out
-            results += [kinds[str(one.kind)], one.number, out]
-        at = self.list(int(node.value.type == Type.STRING), len(together), *results)
-        self.add(Op.FREQUENCY, results[2], group.domain, node.frame, value, condition, at)
+            results.append(FrequencyResult(FrequencyKind(one.kind), one.number, out))
+        at = self.place_operands(Frequency(node.value.type == Type.STRING, results))
+        self.add(Op.FREQUENCY, results[0].register, group.domain, node.frame, value, condition, at)
         return self.done[REQUESTS, -1, node]
 
 
-# to the kernel (see `window.collect`); 2 is added where there is a UNION: OpenMLDB counts the request's row apart there
-_OWN = {Own.OUT: 0, Own.IN: 1, Own.STORED: 0, Own.STORED_OUT: 4}
+_OWN_ROW = {Own.OUT: OwnRow.OUT, Own.IN: OwnRow.FIRST, Own.STORED: OwnRow.OUT, Own.STORED_OUT: OwnRow.NEWEST_OUT}

@@ -12,8 +12,8 @@ import pyarrow as pa
 from streaming.engine.errors import BadRow
 from streaming.engine.storage.arrow_rows import words_of
 from streaming.engine.storage.strings import NULL, Pool
-from streaming.engine.storage.table import NULLS_PER_WORD, Column
-from streaming.engine.types import ARROW, Type, to_word
+from streaming.engine.storage.table import Column
+from streaming.engine.types import ARROW, NULLS_PER_WORD, Type, to_word
 
 __all__ = ["encode", "schema_of", "width_of"]
 

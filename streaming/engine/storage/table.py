@@ -25,22 +25,10 @@ from streaming.engine.errors import BadRow
 from streaming.engine.native.kernel import Int64, Matrix, inner, kernel
 from streaming.engine.native.memory import address, int64s_at
 from streaming.engine.storage.strings import EMPTY, EMPTY_KEY, NULL_KEY
-from streaming.engine.types import Type
+from streaming.engine.types import NULLS_PER_WORD, Type
 
-__all__ = [
-    "FREE_FROM",
-    "NO_TTL",
-    "NULLS_PER_WORD",
-    "Column",
-    "Index",
-    "Table",
-    "check_times",
-    "find_key",
-    "key_word",
-    "refill",
-]
+__all__ = ["FREE_FROM", "NO_TTL", "Column", "Index", "Table", "check_times", "find_key", "key_word", "refill"]
 
-NULLS_PER_WORD = 62
 NO_TTL = (0, 0, False)
 FREE_FROM = 1 << 16  # rows; smaller tables keep what is past its time to live
 _SORT_FROM = 256  # rows; smaller batches out of order are cheaper to link one by one
@@ -61,8 +49,8 @@ def key_word(word: int, null: bool, text: bool) -> int:
     """How a value enters a key: OpenMLDB spells NULL and '' as texts of their own (see `strings`)."""
     if text:
         if null:
-            return 2  # NULL_KEY
-        return 3 if word == 1 else word  # EMPTY -> EMPTY_KEY
+            return NULL_KEY
+        return EMPTY_KEY if word == EMPTY else word
     return 0 if null else word
 
 
@@ -95,7 +83,7 @@ def _probe(rows: Matrix, row: int, key_columns: Int64, texts: Int64, n_columns: 
     missing = 0
     for i in range(len(key_columns)):
         c = key_columns[i]
-        null = (rows[row, n_columns + c // 62] >> (c % 62)) & 1
+        null = (rows[row, n_columns + c // NULLS_PER_WORD] >> (c % NULLS_PER_WORD)) & 1
         probe[i] = key_word(rows[row, c], null != 0, texts[i] != 0)
         if null and not texts[i]:
             missing |= 1 << i
@@ -111,7 +99,7 @@ def _key_ids(
     n_columns: int,
     slots: Int64,
     keys: Int64,
-    meta: Int64,
+    key_count: Int64,
     probe: Int64,
     out: Int64,
     first: int,
@@ -125,13 +113,13 @@ def _key_ids(
         _probe(rows, order[i], key_columns, texts, n_columns, probe)
         slot = find_key(probe, slots, keys)
         if slots[slot] < 0:
-            key = meta[0]
+            key = key_count[0]
             if 2 * key >= len(slots) or (key + 1) * width > len(keys):
                 return i
             for j in range(width):
                 keys[key * width + j] = probe[j]
             slots[slot] = key
-            meta[0] = key + 1
+            key_count[0] = key + 1
         out[i] = slots[slot]
     return len(order)
 
@@ -204,7 +192,7 @@ def _bad_time(rows: Matrix, columns: Int64, n_columns: int) -> int:
     for i in range(len(rows)):
         for k in range(len(columns)):
             c = columns[k]
-            if rows[i, c] < 0 or (rows[i, n_columns + c // 62] >> (c % 62)) & 1:
+            if rows[i, c] < 0 or (rows[i, n_columns + c // NULLS_PER_WORD] >> (c % NULLS_PER_WORD)) & 1:
                 return i * n_columns + c
     return -1
 
@@ -265,7 +253,7 @@ class Index:
         self.slots: Int64 = np.full(64, -1, np.int64)
         self.keys: Int64 = np.empty(32 * (len(key) + 1), np.int64)
         self.heads: Int64 = np.full(32, -1, np.int64)
-        self.meta: Int64 = np.zeros(1, np.int64)
+        self.key_count: Int64 = np.zeros(1, np.int64)
         self.entries: Int64 = np.empty((64, 2), np.int64)
         self.row_of: Int64 = np.empty(0, np.int64) if order is None else order
         self.linked = 0
@@ -291,7 +279,7 @@ class Index:
                 len(table.columns),
                 self.slots,
                 self.keys,
-                self.meta,
+                self.key_count,
                 probe,
                 ids,
                 done,
@@ -301,7 +289,7 @@ class Index:
             self._grow_keys()
 
     def _grow_keys(self) -> None:
-        count, width = int(self.meta[0]), len(self.key) + 1
+        count, width = int(self.key_count[0]), len(self.key) + 1
         size = 2 * len(self.heads)
         self.heads = _grown(self.heads, count, size, -1)
         self.keys = _grown(self.keys, count * width, size * width)
@@ -452,7 +440,3 @@ class Table:
             self.count = count
             if not count:
                 self.freed = 0
-
-
-if (NULL_KEY, EMPTY_KEY, EMPTY) != (2, 3, 1):
-    raise ImportError("key_word spells these codes as numbers")

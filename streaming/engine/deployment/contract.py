@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streaming.engine.deployment.explain import joins, walk
-from streaming.engine.kernels.instructions import Op
+from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.plan.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Node, Own
 from streaming.engine.plan.select import Query
 from streaming.engine.storage.table import Table
 
-__all__ = ["Read", "Shape", "shape"]
+__all__ = ["Contract", "Read", "contract_of"]
 
 
 @dataclass(frozen=True, order=True)
@@ -33,7 +33,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Contract:
     """What is known of a deployment without running it; tables and columns by their names.
 
     Attributes:
@@ -51,8 +51,12 @@ class Shape:
     echoes: tuple[tuple[str, str], ...]
 
 
-def shape(query: Query) -> Shape:
-    """The shape of a planned query that has a main table."""
+def contract_of(query: Query) -> Contract:
+    """The contract of a planned query that has a main table.
+
+    Raises:
+        ValueError: it has no FROM.
+    """
     if query.main is None:
         raise ValueError("a query without FROM has no requests")
     main = query.main
@@ -74,7 +78,7 @@ def shape(query: Query) -> Shape:
             reads.add(_read(joined.base.table, main, list(joined.key)))
             if joined.ts >= 0:
                 times.setdefault(joined.base.table.name, set()).add(_name(joined.base.table, joined.ts))
-    return Shape(
+    return Contract(
         main.table.name,
         tuple(sorted(reads)),
         tuple(sorted((table, tuple(sorted(columns))) for table, columns in times.items())),
@@ -114,7 +118,11 @@ def _never_null(node: Node) -> bool:
     """Counts; and what is made of counts, where the request's own row is in the window."""
     if not isinstance(node, Aggregate):
         return False
-    if node.kind in (Op.COUNT, "distinct_count"):
+    if node.kind in (Op.COUNT, FrequencyKind.DISTINCT_COUNT):
         return True
     _, _, end, _ = node.group.frames[node.frame]
-    return node.kind in ("top1_ratio", "topn_frequency") and node.group.own_row == Own.IN and end == 0
+    return (
+        node.kind in (FrequencyKind.TOP1_RATIO, FrequencyKind.TOPN_FREQUENCY)
+        and node.group.own_row == Own.IN
+        and end == 0
+    )
