@@ -231,6 +231,7 @@ def _newest_source(
 
 @inner
 def _walk(
+    merges: bool,
     operands: Int64,
     at: int,
     cursor: Int64,
@@ -239,9 +240,7 @@ def _walk(
     request: int,
     time: int,
     top: int,
-    place_max: int,
-    span_max: int,
-    range_max: int,
+    reach: tuple[int, int, int],
     domains: Matrix,
     mem: Int64,
     nulls: Bytes,
@@ -260,9 +259,9 @@ def _walk(
     """
     n_sources, own_row = operands[at + CollectField.N_SOURCES], operands[at + CollectField.OWN_ROW]
     sources_at, last = at + COLLECT_FIELDS, len(mem) - 1
+    place_max, span_max, range_max = reach
     oldest = time - span_max
     source, index, entry, entries_at, limit = word(0), word(0), word(-1), word(0), word(0)
-    merges = n_sources != 1 or operands[sources_at] < 0
     if not merges:
         index, entry = operands[sources_at], cursor[0]
         entries_at, limit = indexes[index, IndexField.ENTRIES], _limit(limits, request, index)
@@ -361,7 +360,8 @@ def collect(
     probe = int64s_at(address(mem) + 8 * room, n_keys + 1)
     cursor = int64s_at(address(mem) + 8 * (room + n_keys + 1), n_sources)
     seen = int64s_at(address(mem) + 8 * (room + n_keys + 1 + n_sources), n_sources)
-    place_max, span_max, range_max = _reach(operands, frames_at, n_frames, exclude_time)
+    reach = _reach(operands, frames_at, n_frames, exclude_time)
+    merges = n_sources != 1 or operands[sources_at] < 0
     start = top
     nested = parent > REQUESTS and domains[parent, Domain.PARENT] > 0
     for i in range(n):
@@ -384,24 +384,14 @@ def collect(
             limit = _limit(limits, request, index)
             skip = 1 if j == 0 and own_row == OwnRow.NEWEST_OUT else 0
             cursor[j] = _first_entry(indexes[index], probe, limit, seen, j, newest, bounded, skip)
-        n_rows = _walk(
-            operands,
-            at,
-            cursor,
-            seen,
-            i,
-            request,
-            time,
-            top,
-            place_max,
-            span_max,
-            range_max,
-            domains,
-            mem,
-            nulls,
-            indexes,
-            limits,
-        )
+        if merges:
+            n_rows = _walk(
+                True, operands, at, cursor, seen, i, request, time, top, reach, domains, mem, nulls, indexes, limits
+            )
+        else:
+            n_rows = _walk(
+                False, operands, at, cursor, seen, i, request, time, top, reach, domains, mem, nulls, indexes, limits
+            )
         if n_rows < 0:
             return 2 * len(mem)
         top += n_rows
