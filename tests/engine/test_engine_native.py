@@ -12,7 +12,7 @@ from places import REPOSITORY
 from streaming.engine.native import kernel as native
 from streaming.engine.native.kernel import ARRAYS, PARTS, Kernel
 from streaming.engine.storage import strings
-from streaming.engine.storage.table import refill
+from streaming.engine.storage.index_keys import refill
 
 
 def slots() -> tuple[native.Int64, native.Int64]:

@@ -8,11 +8,60 @@ import numpy as np
 from streaming.engine.kernels.instructions import FLOAT32, FrequencyKind, Op
 from streaming.engine.kernels.operands import FREQUENCY_FIELDS, FrequencyField, ResultField
 from streaming.engine.kernels.registers import place
+from streaming.engine.kernels.scalar import wrap
 from streaming.engine.native.kernel import Bytes, Float64, Int64, Matrix, inner
 from streaming.engine.native.memory import address, copy, word
 from streaming.engine.storage.strings import EMPTY, USED, intern, less
 
 __all__ = ["fold", "frequency"]
+
+
+@inner
+def _beats(op: int, x: int, best: int, mem: Int64, mem_f: Float64, arena: Bytes, ends: Int64) -> bool:
+    """Whether the value at x is the minimum or maximum instead of that at `best`, which is newer."""
+    return (
+        (op == Op.MIN and mem[x] < mem[best])
+        or (op == Op.FMIN and not mem_f[best] < mem_f[x])  # of 0.0 and -0.0, OpenMLDB keeps the later
+        or (op == Op.SMIN and less(mem[x], mem[best], arena, ends))
+        or (op == Op.MAX and mem[x] > mem[best])
+        or (op == Op.FMAX and mem_f[x] > mem_f[best])
+        or (op == Op.SMAX and less(mem[best], mem[x], arena, ends))
+    )
+
+
+@inner
+def _put_result(
+    op: int,
+    at: int,
+    count: int,
+    total: int,
+    total_f: float,
+    best: int,
+    bits: int,
+    mem: Int64,
+    mem_f: Float64,
+    nulls: Bytes,
+) -> None:
+    """Writes an aggregate's result: what was counted and summed, or the value at `best`."""
+    nulls[at] = 0
+    if op == Op.COUNT:
+        mem[at] = count
+    elif op >= Op.MIN:
+        if best < 0:
+            nulls[at] = 1
+            mem[at] = 0
+        else:
+            mem[at] = mem[best]
+            nulls[at] = nulls[best]
+    elif count == 0:
+        nulls[at] = 1
+        mem[at] = 0
+    elif op == Op.SUM:
+        mem[at] = wrap(total, bits)
+    elif op == Op.FSUM:
+        mem_f[at] = total_f
+    else:
+        mem_f[at] = total_f / count
 
 
 @inner
@@ -48,7 +97,7 @@ def fold(
     for i in range(n):
         begin = mem[offsets + i]
         first, end = begin + mem[lo + i], begin + mem[hi + i]
-        count, total, best = 0, np.int64(0), -1
+        count, total, best = 0, word(0), -1
         total_f = 0.0
         for p in range(first, end):
             if condition >= 0 and (nulls[condition + p] or not mem[condition + p]):
@@ -78,39 +127,9 @@ def fold(
                 total_f += np.float64(mem[x])
             elif op == Op.FAVG:
                 total_f += mem_f[x]
-            elif (
-                best < 0
-                or (op == Op.MIN and mem[x] < mem[best])
-                or (op == Op.FMIN and not mem_f[best] < mem_f[x])  # of 0.0 and -0.0, OpenMLDB keeps the later
-                or (op == Op.SMIN and less(mem[x], mem[best], arena, ends))
-                or (op == Op.MAX and mem[x] > mem[best])
-                or (op == Op.FMAX and mem_f[x] > mem_f[best])
-                or (op == Op.SMAX and less(mem[best], mem[x], arena, ends))
-            ):
+            elif best < 0 or _beats(op, x, best, mem, mem_f, arena, ends):
                 best = x
-        nulls[o + i] = 0
-        if op == Op.COUNT:
-            mem[o + i] = count
-        elif op >= Op.MIN:
-            if best < 0:
-                nulls[o + i] = 1
-                mem[o + i] = 0
-            else:
-                mem[o + i] = mem[best]
-                nulls[o + i] = nulls[best]
-        elif count == 0:
-            nulls[o + i] = 1
-            mem[o + i] = 0
-        elif op == Op.SUM:
-            if bits == 16:
-                total = np.int64(np.int16(total))
-            elif bits == 32:
-                total = np.int64(np.int32(total))
-            mem[o + i] = total
-        elif op == Op.FSUM:
-            mem_f[o + i] = total_f
-        else:
-            mem_f[o + i] = total_f / count
+        _put_result(op, o + i, count, total, total_f, best, bits, mem, mem_f, nulls)
 
 
 @inner
@@ -135,6 +154,16 @@ def _digits(value: int, arena: Bytes, at: int) -> int:
         i += 1
         j -= 1
     return at
+
+
+@inner
+def _clear(distinct: int, used_at: int, scratch: Int64) -> None:
+    """Makes the slots in use zeros again."""
+    for u in range(distinct):
+        slot = scratch[used_at + u]
+        scratch[2 * slot] = 0
+        scratch[2 * slot + 1] = 0
+        scratch[used_at + u] = 0
 
 
 @inner
@@ -211,16 +240,10 @@ def frequency(
             else:
                 code = _top(wanted, distinct, used_at, text, scratch, arena, ends, slots, meta)
                 if code < 0:
-                    for u in range(distinct):
-                        scratch[2 * scratch[used_at + u] + 1] = 0
-                        scratch[used_at + u] = 0
+                    _clear(distinct, used_at, scratch)
                     return -code
                 mem[o] = code
-        for u in range(distinct):
-            slot = scratch[used_at + u]
-            scratch[2 * slot] = 0
-            scratch[2 * slot + 1] = 0
-            scratch[used_at + u] = 0
+        _clear(distinct, used_at, scratch)
     return 0
 
 

@@ -3,14 +3,14 @@
 # mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
+from streaming.engine.kernels.indexes import UNMEASURED, TableField
 from streaming.engine.kernels.instructions import ROW_BITS, ROW_MASK, SLOT_BITS, Domain
 from streaming.engine.kernels.registers import is_vector, place
-from streaming.engine.kernels.window import UNMEASURED, TableField
 from streaming.engine.native.kernel import Bytes, Int64, Matrix, inner
 from streaming.engine.native.memory import int64s_at
 from streaming.engine.types import NULLS_PER_WORD
 
-__all__ = ["copy_of_parent", "copy_of_source", "fetch", "load", "pick", "source_column"]
+__all__ = ["copy_of_parent", "copy_of_source", "fetch", "load", "source_column"]
 
 
 @inner
@@ -88,18 +88,3 @@ def copy_of_source(out: int, source: int, register: int, domains: Matrix, mem: I
         if row >= 0 and row >> ROW_BITS == source:
             mem[base + p] = mem[value + step * p]
             nulls[base + p] = nulls[value + step * p]
-
-
-@inner
-def pick(base: int, n: int, candidates: int, register: int, domains: Matrix, mem: Int64, nulls: Bytes) -> None:
-    """The first of each element's candidates, which are a domain, whose condition is true; NULL where none is."""
-    offsets, rows = domains[candidates, Domain.OFFSETS], domains[candidates, Domain.BASE]
-    condition, step = place(domains, register), is_vector(register)
-    for i in range(n):
-        nulls[base + i] = 1
-        mem[base + i] = -1
-        for p in range(mem[offsets + i], mem[offsets + i + 1]):
-            if mem[condition + step * p] and not nulls[condition + step * p]:
-                mem[base + i] = mem[rows + p]
-                nulls[base + i] = 0
-                break

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from streaming.engine.kernels.aggregates import fold, frequency
-from streaming.engine.kernels.columns import copy_of_parent, copy_of_source, fetch, load, pick, source_column
+from streaming.engine.kernels.columns import copy_of_parent, copy_of_source, fetch, load, source_column
 from streaming.engine.kernels.instructions import SLOT_BITS, Domain, Field, Op, Outcome, State
+from streaming.engine.kernels.joins import join, pick
 from streaming.engine.kernels.registers import is_vector, place
 from streaming.engine.kernels.scalar import apply
-from streaming.engine.kernels.window import collect, join
+from streaming.engine.kernels.window import collect
 from streaming.engine.native.kernel import Bytes, Float64, Int64, Matrix, inner, kernel
 from streaming.engine.native.memory import word
 
@@ -117,8 +118,8 @@ def run(
         domains: int64[d, 6], the table of domains, see `Domain`.
         mem, mem_f, nulls: the registers, as int64 and as float64, and their NULL flags.
         state: int64[4], see `State`.
-        tables: int64[t, 3], see `window.TableField`.
-        indexes: int64[x, 10], see `window.IndexField`.
+        tables: int64[t, 3], see `indexes.TableField`.
+        indexes: int64[x, 10], see `indexes.IndexField`.
         limits: int64[n, x], entries of each index that request i may see: the first limits[i, x]; or int64[0, x].
         scratch: int64[s], zeros: room to count in.
         arena, ends, slots, meta: the string pool, see `strings.Pool`.

@@ -10,14 +10,15 @@ from streaming.engine.native.kernel import Bytes, Float64, Int64, inner
 from streaming.engine.native.memory import word
 from streaming.engine.storage.strings import less
 
-__all__ = ["apply"]
+__all__ = ["apply", "wrap"]
 
 _ZONE_MS = 8 * 3_600_000  # OpenMLDB's dates and times of day are those of UTC+8
 _DAY_MS = 86_400_000
 
 
 @inner
-def _wrap(value: int, bits: int) -> int:
+def wrap(value: int, bits: int) -> int:
+    """The low bits of a number: 16, 32 or all 64 of them, with its sign."""
     if bits == 16:
         return np.int64(np.int16(value))
     if bits == 32:
@@ -28,11 +29,11 @@ def _wrap(value: int, bits: int) -> int:
 @inner
 def _integers(op: int, x: int, y: int, bits: int) -> int:
     if op == Op.ADD:
-        return _wrap(x + y, bits)
+        return wrap(x + y, bits)
     if op == Op.SUB:
-        return _wrap(x - y, bits)
+        return wrap(x - y, bits)
     if op == Op.MUL:
-        return _wrap(x * y, bits)
+        return wrap(x * y, bits)
     if op == Op.BIT_AND:
         return x & y
     if op == Op.BIT_OR:
@@ -40,7 +41,7 @@ def _integers(op: int, x: int, y: int, bits: int) -> int:
     if op == Op.BIT_XOR:
         return x ^ y
     if op == Op.SHIFT_LEFT:
-        return _wrap(x << y, bits)
+        return wrap(x << y, bits)
     if op == Op.SHIFT_RIGHT:
         return x >> y
     if op == Op.EQ:
@@ -110,7 +111,7 @@ def _apply_to_integers(
             quotient = -p if q == -1 else word(p // q)
             if (p < 0) != (q < 0) and quotient * q != p:
                 quotient += 1
-            mem[o + i] = _wrap(quotient if op == Op.IDIV else p - quotient * q, bits)  # like C: towards 0
+            mem[o + i] = wrap(quotient if op == Op.IDIV else p - quotient * q, bits)  # like C: towards 0
     else:
         for i in range(n):
             x, y = a + sa * i, b + sb * i
@@ -217,8 +218,8 @@ def _to_integer(value: float, bits: int) -> int:
     """A float as an integer; out of range: what x86's cvttsd2si gives, which narrows to 32 bits at least."""
     edge = 9.223372036854775e18 if bits == 64 else 2147483648.0
     if value < edge and value > (-edge if bits == 64 else -2147483649.0):
-        return _wrap(np.int64(value), bits)  # type: ignore[arg-type]
-    return -0x8000000000000000 if bits == 64 else _wrap(-0x80000000, bits)
+        return wrap(np.int64(value), bits)  # type: ignore[arg-type]
+    return -0x8000000000000000 if bits == 64 else wrap(-0x80000000, bits)
 
 
 @inner
@@ -241,7 +242,7 @@ def _convert(
         elif op >= Op.DAY_OF_WEEK and op <= Op.TIMESTAMP_OF:
             mem[o + i] = _time(op, mem[x])
         elif op == Op.WRAP:
-            mem[o + i] = _wrap(mem[x], bits)
+            mem[o + i] = wrap(mem[x], bits)
         elif op == Op.TO_INT:
             mem[o + i] = _to_integer(mem_f[x], bits)
         elif op == Op.TO_FLOAT:
@@ -250,11 +251,11 @@ def _convert(
         elif op == Op.ROUND32:
             mem_f[o + i] = np.float64(np.float32(mem_f[x]))
         elif op == Op.NEG:
-            mem[o + i] = _wrap(-mem[x], bits)
+            mem[o + i] = wrap(-mem[x], bits)
         elif op == Op.FNEG:
             mem_f[o + i] = -mem_f[x]
         else:
-            mem[o + i] = _wrap(~mem[x], bits)
+            mem[o + i] = wrap(~mem[x], bits)
 
 
 @inner

@@ -1,116 +1,32 @@
-"""Kernels that find rows: the windows of a batch of requests, and the rows that joins match."""
+"""Kernels of windows: the rows of each element's windows, and where each frame begins and ends among them."""
 
 # mypy: disable-error-code="no-any-return, return-value"
 from __future__ import annotations
 
-from enum import IntEnum
-
-from streaming.engine.kernels.instructions import REQUESTS, ROW_BITS, SLOT_BITS, Domain, State
+from streaming.engine.kernels.indexes import (
+    EVERYTHING,
+    UNMEASURED,
+    IndexField,
+    fill_probe,
+    first_entry,
+    limit_of,
+    live,
+    row_of,
+)
+from streaming.engine.kernels.instructions import REQUESTS, ROW_BITS, Domain, State
 from streaming.engine.kernels.operands import (
     COLLECT_FIELDS,
-    JOIN_FIELDS,
     CollectField,
     FilteredSourceField,
     FrameField,
-    JoinField,
     KeyField,
     OwnRow,
 )
-from streaming.engine.kernels.registers import element_place, place
+from streaming.engine.kernels.registers import place
 from streaming.engine.native.kernel import Bytes, Int64, Matrix, inner
 from streaming.engine.native.memory import address, int64s_at, word
-from streaming.engine.storage.table import find_key, key_word
 
-__all__ = ["UNMEASURED", "IndexField", "TableField", "collect", "join"]
-
-
-class IndexField(IntEnum):
-    """Columns of the table of indexes: addresses and lengths of its arrays (see `table.Index`), and who is alive."""
-
-    SLOTS = 0
-    SLOTS_LENGTH = 1
-    KEYS = 2
-    KEYS_LENGTH = 3
-    HEADS = 4
-    ENTRIES = 5
-    ROW_OF = 6  # 0: entry and row are the same number
-    LATEST = 7  # rows of a key that live; 0: all
-    EXPIRY = 8  # the oldest time that lives; 0: every one
-    BOTH = 9  # whether both must be over for a row to be gone
-
-
-class TableField(IntEnum):
-    """Columns of the table of tables."""
-
-    ROWS = 0  # address of its words
-    WIDTH = 1
-    N_COLUMNS = 2
-
-
-UNMEASURED = 1 << 40
-"""The length of an array that nobody measured."""
-
-_EVERYTHING = 0x7FFFFFFFFFFFFFFF  # a limit that limits nothing; the time of an element without one
-
-
-@inner
-def _head(index: Int64, probe: Int64) -> int:
-    """The newest entry of a key; -1 where the key is unknown."""
-    slots = int64s_at(index[IndexField.SLOTS], index[IndexField.SLOTS_LENGTH])
-    keys = int64s_at(index[IndexField.KEYS], index[IndexField.KEYS_LENGTH])
-    slot = find_key(probe, slots, keys)
-    if slots[slot] < 0:
-        return -1
-    return int64s_at(index[IndexField.HEADS], UNMEASURED)[slots[slot]]
-
-
-@inner
-def _live(index: Int64, entries: Int64, entry: int, limit: int, seen: Int64, source: int) -> int:
-    """`entry` or the next older one that is there: before the limit, and within its time to live; -1: none.
-
-    Args:
-        entries: an entry's next older one and its time, two words for each.
-        seen: by source, how many live entries of the key were met so far.
-    """
-    while entry >= limit:
-        entry = entries[2 * entry]
-    if entry >= 0 and (index[IndexField.LATEST] or index[IndexField.EXPIRY]):
-        many = index[IndexField.LATEST] > 0 and seen[source] >= index[IndexField.LATEST]
-        old = entries[2 * entry + 1] < index[IndexField.EXPIRY]
-        if (many and old) if index[IndexField.BOTH] else (many or old):
-            return -1
-        seen[source] += 1
-    return entry
-
-
-@inner
-def _row(index: Int64, entry: int) -> int:
-    """The row of an entry."""
-    if index[IndexField.ROW_OF]:
-        return int64s_at(index[IndexField.ROW_OF], UNMEASURED)[entry]
-    return entry
-
-
-@inner
-def _limit(limits: Matrix, request: int, index: int) -> int:
-    """How many entries of an index a request may see: the first so many."""
-    return limits[request, index] if limits.shape[0] > 0 else word(_EVERYTHING)
-
-
-@inner
-def _fill_probe(
-    probe: Int64, operands: Int64, keys_at: int, n_keys: int, i: int, domains: Matrix, mem: Int64, nulls: Bytes
-) -> None:
-    """The key of element i, as an index spells it."""
-    missing = 0
-    for k in range(n_keys):
-        part = keys_at + KeyField.SIZE * k
-        is_text = operands[part + KeyField.IS_TEXT]
-        value = element_place(domains, operands[part + KeyField.REGISTER], i)
-        probe[k] = key_word(mem[value], nulls[value] != 0, is_text != 0)
-        if nulls[value] and not is_text:
-            missing |= 1 << k
-    probe[n_keys] = missing
+__all__ = ["collect"]
 
 
 @inner
@@ -145,7 +61,7 @@ def _frame(mem: Int64, last: int, n: int, time: int, operands: Int64, frame: int
     low = 0
     if near < 0:  # OpenMLDB cuts the bound off at 0: rows of time 0 are in
         low = _first_below(mem, last, n, word(1))
-    elif near < _EVERYTHING:  # that is the time of a request without one
+    elif near < EVERYTHING:  # that is the time of a request without one
         low = _first_below(mem, last, n, near + 1)
     low = min(low, high)
     if maxsize:
@@ -173,7 +89,7 @@ def _reach(operands: Int64, frames_at: int, n_frames: int, exclude_time: int) ->
     Returns:
         The last place of a frame by rows; how far back a frame by time reaches, and the number of rows that it needs.
     """
-    everything = word(_EVERYTHING)
+    everything = word(EVERYTHING)
     place_max = everything if n_frames == 0 else word(-1)
     span_max, range_max = word(-1), word(0)
     for f in range(n_frames):
@@ -188,26 +104,6 @@ def _reach(operands: Int64, frames_at: int, n_frames: int, exclude_time: int) ->
             span_max = max(span_max, start)
             range_max = max(range_max, maxsize if maxsize and end == 0 and not exclude_time else everything)
     return place_max, span_max, range_max
-
-
-@inner
-def _first_entry(
-    index: Int64, probe: Int64, limit: int, seen: Int64, source: int, newest: int, bounded: int, skip_newest: int
-) -> int:
-    """The entry of a key that a walk begins with; -1: none.
-
-    Args:
-        newest: where `bounded`, no entry may be newer.
-        skip_newest: whether the first that may be is left out.
-    """
-    entries = int64s_at(index[IndexField.ENTRIES], UNMEASURED)
-    entry = _live(index, entries, _head(index, probe), limit, seen, source)
-    if bounded:
-        while entry >= 0 and entries[2 * entry + 1] > newest:
-            entry = _live(index, entries, entries[2 * entry], limit, seen, source)
-    if skip_newest and entry >= 0:
-        entry = _live(index, entries, entries[2 * entry], limit, seen, source)
-    return entry
 
 
 @inner
@@ -251,7 +147,7 @@ def _walk(
 
     Args:
         cursor: by source, the entry (of a filtered source the element) that comes next; -1: none.
-        seen: see `_live`.
+        seen: see `live`.
         time: of the element.
         place_max, span_max, range_max: see `_reach`.
 
@@ -264,7 +160,7 @@ def _walk(
     source, index, entry, entries_at, limit = word(0), word(0), word(-1), word(0), word(0)
     if not merges:
         index, entry = operands[sources_at], cursor[0]
-        entries_at, limit = indexes[index, IndexField.ENTRIES], _limit(limits, request, index)
+        entries_at, limit = indexes[index, IndexField.ENTRIES], limit_of(limits, request, index)
     n_rows = word(0)
     if own_row == OwnRow.FIRST or own_row == OwnRow.FIRST_UNCOUNTED:  # noqa: PLR1714 - a tuple costs numba much time
         if top >= last:
@@ -279,7 +175,7 @@ def _walk(
                 break
             index, entry = operands[sources_at + source], cursor[source]
             if index >= 0:
-                entries_at, limit = indexes[index, IndexField.ENTRIES], _limit(limits, request, index)
+                entries_at, limit = indexes[index, IndexField.ENTRIES], limit_of(limits, request, index)
         elif entry < 0:
             break
         entries = int64s_at(entries_at, UNMEASURED)
@@ -293,8 +189,8 @@ def _walk(
             return -1
         mem[last - n_rows] = row_time
         if index >= 0:
-            mem[top + n_rows] = _row(indexes[index], entry) | source << ROW_BITS
-            entry = _live(indexes[index], entries, entries[2 * entry], limit, seen, source)
+            mem[top + n_rows] = row_of(indexes[index], entry) | source << ROW_BITS
+            entry = live(indexes[index], entries, entries[2 * entry], limit, seen, source)
         else:
             rows = domains[operands[-1 - index + FilteredSourceField.DOMAIN], Domain.BASE]
             mem[top + n_rows] = mem[rows + entry] | source << ROW_BITS
@@ -366,8 +262,8 @@ def collect(
     nested = parent > REQUESTS and domains[parent, Domain.PARENT] > 0
     for i in range(n):
         mem[offsets + i] = top - start
-        _fill_probe(probe, operands, keys_at, n_keys, i, domains, mem, nulls)
-        time = _EVERYTHING
+        fill_probe(probe, operands, keys_at, n_keys, i, domains, mem, nulls)
+        time = EVERYTHING
         if time_register >= 0:
             time = mem[place(domains, time_register) + i]
         request = i
@@ -381,9 +277,9 @@ def collect(
                 cursor[j] = _chosen(operands, -1 - index, domains, mem, nulls, i, begin)
                 continue
             seen[j] = 0
-            limit = _limit(limits, request, index)
+            limit = limit_of(limits, request, index)
             skip = 1 if j == 0 and own_row == OwnRow.NEWEST_OUT else 0
-            cursor[j] = _first_entry(indexes[index], probe, limit, seen, j, newest, bounded, skip)
+            cursor[j] = first_entry(indexes[index], probe, limit, seen, j, newest, bounded, skip)
         if merges:
             n_rows = _walk(
                 True, operands, at, cursor, seen, i, request, time, top, reach, domains, mem, nulls, indexes, limits
@@ -402,49 +298,3 @@ def collect(
             mem[frames + 2 * f * n + i] = low
             mem[frames + (2 * f + 1) * n + i] = high
     return _lay_out(out, n, start, top - start, offsets, domains, mem, state)
-
-
-@inner
-def join(
-    out: int,
-    at: int,
-    operands: Int64,
-    domains: Matrix,
-    mem: Int64,
-    nulls: Bytes,
-    state: Int64,
-    indexes: Matrix,
-    limits: Matrix,
-) -> int:
-    """The newest row of each element's key into register `out`; NULL where there is none.
-
-    `at`: where the `operands.Join` lies that says which key.
-
-    Returns 0, or the length of `mem` that it needs.
-    """
-    domain, base = out >> SLOT_BITS, place(domains, out)
-    n = domains[domain, Domain.LENGTH]
-    index, n_keys = operands[at + JoinField.INDEX], operands[at + JoinField.N_KEYS]
-    strict, keys_at = operands[at + JoinField.STRICT], at + JOIN_FIELDS
-    room = state[State.TOP]
-    if room + n_keys + 2 > len(mem):
-        return room + n_keys + 2
-    probe = int64s_at(address(mem) + 8 * room, n_keys + 1)
-    seen = int64s_at(address(mem) + 8 * (room + n_keys + 1), 1)
-    entries = int64s_at(indexes[index, IndexField.ENTRIES], UNMEASURED)
-    for i in range(n):
-        request = i
-        if domain > REQUESTS:
-            request = mem[domains[domain, Domain.BASE] + n + i]
-        _fill_probe(probe, operands, keys_at, n_keys, i, domains, mem, nulls)
-        entry = _head(indexes[index], probe)
-        if strict:
-            for k in range(n_keys):
-                value = operands[keys_at + KeyField.SIZE * k + KeyField.REGISTER]
-                if nulls[element_place(domains, value, i)]:
-                    entry = -1
-        seen[0] = 0
-        entry = _live(indexes[index], entries, entry, _limit(limits, request, index), seen, word(0))
-        mem[base + i] = _row(indexes[index], entry) if entry >= 0 else entry
-        nulls[base + i] = entry < 0
-    return 0

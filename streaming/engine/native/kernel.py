@@ -67,7 +67,14 @@ without gaps."""
 
 PARTS = {
     "answer": ("kernels.interpreter",),
-    "store": ("storage.strings", "storage.table", "kernels.arrow_results", "storage.arrow_rows", "storage.expiry"),
+    "store": (
+        "storage.strings",
+        "storage.index_keys",
+        "storage.table",
+        "kernels.arrow_results",
+        "storage.arrow_rows",
+        "storage.expiry",
+    ),
 }
 """The modules whose kernels are compiled together, each part in a process of its own."""
 
@@ -77,6 +84,8 @@ UNFIT = -(1 << 62)
 INNER = (
     "native.memory",
     "kernels.registers",
+    "kernels.indexes",
+    "kernels.joins",
     "kernels.window",
     "kernels.columns",
     "kernels.scalar",

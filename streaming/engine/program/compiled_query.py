@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.kernels.arrow_results import Assembler
+from streaming.engine.kernels.indexes import IndexField, TableField
 from streaming.engine.kernels.instructions import Field, Op, slot_of
-from streaming.engine.kernels.window import IndexField, TableField
 from streaming.engine.library import CUTTING
 from streaming.engine.plan.nodes import Base, Column
 from streaming.engine.plan.select import Query
@@ -35,8 +35,8 @@ class Addresses:
     Attributes:
         version: the sum of the versions of the tables and indexes when their addresses were looked up; -1: never.
         expiring: (number, milliseconds) of the indexes whose rows grow old, and after how long.
-        tables: int64[t, 3], see `window.TableField`.
-        indexes: int64[x, 10], see `window.IndexField`.
+        tables: int64[t, 3], see `indexes.TableField`.
+        indexes: int64[x, 10], see `indexes.IndexField`.
     """
 
     version: int = -1

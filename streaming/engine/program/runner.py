@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.errors import BadRow
+from streaming.engine.kernels.indexes import IndexField, TableField
 from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, Field, Outcome, State, domain_of, slot_of
 from streaming.engine.kernels.interpreter import run
-from streaming.engine.kernels.window import IndexField, TableField
 from streaming.engine.plan.nodes import HostAggregate
 from streaming.engine.program.compiled_query import Addresses, CompiledQuery
 from streaming.engine.program.compiler import HostCall, Program

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from streaming.engine.native.kernel import Bytes, Flags, Int64, Matrix, kernel
 from streaming.engine.native.memory import address, copy
+from streaming.engine.storage.index_keys import refill
 from streaming.engine.storage.strings import FIXED, Pool
-from streaming.engine.storage.table import NO_TTL, Index, Table, refill
+from streaming.engine.storage.table import NO_TTL, Index, Table
 from streaming.engine.types import Type
 
 __all__ = ["collect_strings", "expired", "expires", "remove"]
