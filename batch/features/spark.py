@@ -40,7 +40,7 @@ from batch.features.extract import (
 from batch.features.inputs import folder_of
 from batch.features.spark_files import for_spark
 from streaming.engine import UnsupportedSQL
-from streaming.engine.errors import point
+from streaming.engine.errors import error_at
 from streaming.engine.sql import syntax as s
 from streaming.engine.sql.parse import parse, statement_text
 from streaming.engine.sql.tokens import Token, tokens_of
@@ -173,10 +173,10 @@ def read_scripts(scripts: Mapping[str, str], data: Path, absent: set[str]) -> tu
             elif isinstance(statement, s.LoadData):
                 place = _place(statement.table, database)
                 if place not in tables:
-                    raise point(script, at, f"{name}: there is no table {'.'.join(place)}")
+                    raise error_at(script, at, f"{name}: there is no table {'.'.join(place)}")
                 tables[place].files, tables[place].options = _files(statement, data, absent)
             elif not isinstance(statement, _NEEDLESS):
-                raise point(
+                raise error_at(
                     script, at, f"{name}: only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is"
                 )
     if len(queries) != 1:
@@ -207,14 +207,14 @@ def _query_of(script: str, at: int, tokens: Sequence[Token]) -> str:
     pairs = itertools.pairwise(tokens)
     into = next((first for first, second in pairs if (first.lower, second.lower) == ("into", "outfile")), None)
     if into is None:
-        raise point(script, at, "a SELECT without INTO OUTFILE")
+        raise error_at(script, at, "a SELECT without INTO OUTFILE")
     tail = statement_text(script, into.at)
     outfile = _parse_one(f"select 1 {tail}", script, into.at)
     if not isinstance(outfile, s.Outfile) or resolve(outfile.path, {OUT_PREFIX: ""}) != "":
-        raise point(script, into.at, f"features go INTO OUTFILE '{OUT_PREFIX}'; this goes elsewhere")
+        raise error_at(script, into.at, f"features go INTO OUTFILE '{OUT_PREFIX}'; this goes elsewhere")
     options = {key.lower(): str(value).lower() for key, value in outfile.options.items()}
     if options.get("format", "csv") != "parquet" or options.get("mode") != "overwrite":
-        raise point(script, into.at, "features are written with OPTIONS(format='parquet', mode='overwrite'), not as")
+        raise error_at(script, into.at, "features are written with OPTIONS(format='parquet', mode='overwrite'), not as")
     return script[at : into.at]
 
 

@@ -18,7 +18,7 @@ from streaming.engine.deployment import ttl
 from streaming.engine.deployment.contract import Contract, contract_of
 from streaming.engine.deployment.deployments import Deployments
 from streaming.engine.deployment.explain import explain
-from streaming.engine.errors import point
+from streaming.engine.errors import error_at
 from streaming.engine.plan.select import Query, plan
 from streaming.engine.program.compiled_query import request_words
 from streaming.engine.program.compiler import compile_program
@@ -32,7 +32,7 @@ from streaming.engine.storage.catalogue import Catalogue, DeploymentInfo, TableI
 from streaming.engine.storage.retention import Mark, Retention
 from streaming.engine.storage.rows import encode, schema_of
 from streaming.engine.storage.snapshot import Capture, Restore
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 
 __all__ = ["Engine", "Mark", "TableStats"]
 
@@ -64,7 +64,7 @@ class Engine:
     """
 
     def __init__(self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock) -> None:
-        self._pool = Pool()
+        self._pool = StringPool()
         self._lasting: int | None = None  # strings that stay, while the pool holds some of requests, too
         self._catalogue = Catalogue()
         self._deployments = Deployments(self._catalogue, self._pool)
@@ -107,7 +107,7 @@ class Engine:
         """What a SELECT, or the SELECT of a DEPLOY, would do: windows, joins, indexes, and what they share."""
         found = [statement for statement in parse(sql) if isinstance(statement, (syntax.Deploy, syntax.Select))]
         if not found:
-            raise point(sql, 0, "nothing to explain: no SELECT and no DEPLOY")
+            raise error_at(sql, 0, "nothing to explain: no SELECT and no DEPLOY")
         self._forget_request_strings()
         texts, plans = self._pool.count, []
         try:
@@ -115,7 +115,7 @@ class Engine:
                 deploy = statement if isinstance(statement, syntax.Deploy) else None
                 query = self._plan(statement.select if isinstance(statement, syntax.Deploy) else statement, sql)
                 program = compile_program([output.node for output in query.outputs], strict=False)
-                plans.append(explain(query, program, ttl.derived(program, deploy.options if deploy else {})))
+                plans.append(explain(query, program, ttl.derive_ttls(program, deploy.options if deploy else {})))
         finally:
             self._pool.truncate(texts)
         return "\n\n".join(plans)

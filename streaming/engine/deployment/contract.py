@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 from streaming.engine.deployment.explain import joins, walk
 from streaming.engine.kernels.instructions import FrequencyKind, Op
-from streaming.engine.plan.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Node, Own
+from streaming.engine.plan.nodes import (
+    Aggregate,
+    ColumnNode,
+    Node,
+    OwnRowPlace,
+    PythonAggregate,
+    QueryTable,
+    WindowColumn,
+    WindowGroup,
+)
 from streaming.engine.plan.select import Query
 from streaming.engine.storage.table import Table
 
@@ -71,7 +80,7 @@ def contract_of(query: Query) -> Contract:
             if group.time is not None:
                 times.setdefault(table.name, set()).add(_name(table, _position(columns[group.time])))
                 own = group.own[group.time]
-                if isinstance(own, Column) and own.base is main:
+                if isinstance(own, ColumnNode) and own.base is main:
                     times.setdefault(main.table.name, set()).add(_name(main.table, own.position))
     for node in nodes:
         for joined in joins(node):
@@ -86,26 +95,26 @@ def contract_of(query: Query) -> Contract:
         tuple(
             (o.name, _name(main.table, o.node.position))
             for o in query.outputs
-            if isinstance(o.node, Column) and o.node.base is main
+            if isinstance(o.node, ColumnNode) and o.node.base is main
         ),
     )
 
 
-def _groups(node: Node) -> Iterator[Group]:
+def _groups(node: Node) -> Iterator[WindowGroup]:
     for part in walk(node):
-        if isinstance(part, (Aggregate, HostAggregate, Element)):
+        if isinstance(part, (Aggregate, PythonAggregate, WindowColumn)):
             yield part.group
 
 
-def _read(table: Table, main: Base, key: list[tuple[int, Node]]) -> Read:
+def _read(table: Table, main: QueryTable, key: list[tuple[int, Node]]) -> Read:
     columns = tuple(_name(table, position) for position, _ in key)
     values = [value for _, value in key]
-    request = tuple(_name(main.table, v.position) for v in values if isinstance(v, Column) and v.base is main)
+    request = tuple(_name(main.table, v.position) for v in values if isinstance(v, ColumnNode) and v.base is main)
     return Read(table.name, columns, request if len(request) == len(values) else ())
 
 
 def _position(node: Node) -> int:
-    if not isinstance(node, Column):
+    if not isinstance(node, ColumnNode):
         raise TypeError("a window's key and time are columns of its tables")  # so the planner has checked
     return node.position
 
@@ -123,6 +132,6 @@ def _never_null(node: Node) -> bool:
     _, _, end, _ = node.group.frames[node.frame]
     return (
         node.kind in (FrequencyKind.TOP1_RATIO, FrequencyKind.TOPN_FREQUENCY)
-        and node.group.own_row == Own.IN
+        and node.group.own_row == OwnRowPlace.IN
         and end == 0
     )

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from streaming.engine.deployment import ttl
 from streaming.engine.deployment.long_windows import check_long_windows
-from streaming.engine.errors import point
+from streaming.engine.errors import error_at
 from streaming.engine.plan.select import plan
 from streaming.engine.program.compiled_query import CompiledQuery, compile_query
 from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import statement_text
 from streaming.engine.storage.catalogue import Catalogue, DeploymentInfo
 from streaming.engine.storage.retention import Constants, require_all_rows
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 
 __all__ = ["Deployment", "Deployments"]
@@ -48,7 +48,7 @@ class Deployments:
         pool: the strings of these.
     """
 
-    def __init__(self, catalogue: Catalogue, pool: Pool) -> None:
+    def __init__(self, catalogue: Catalogue, pool: StringPool) -> None:
         self._catalogue = catalogue
         self._pool = pool
         self._by_name: dict[tuple[str, str], Deployment] = {}
@@ -63,20 +63,20 @@ class Deployments:
         if (database, statement.name) in self._by_name:
             if statement.if_not_exists:
                 return
-            raise point(script, statement.at, f"deployment {statement.name} exists already")
+            raise error_at(script, statement.at, f"deployment {statement.name} exists already")
         query = plan(statement.select, script, database, self._catalogue.find, self._pool)
         check_long_windows(statement, script)
         compiled = compile_query(statement.name, query, strict=False)
         sql = statement_text(script, statement.at)
         try:
-            ttls = ttl.derived(compiled.program, statement.options)
+            ttls = ttl.derive_ttls(compiled.program, statement.options)
         except ValueError as error:
-            raise point(script, statement.at, str(error)) from None
+            raise error_at(script, statement.at, str(error)) from None
         for use, limit in zip(compiled.program.indexes, ttls, strict=True):
             existing = use.table.indexes.get((use.key, use.ts))
             if existing is not None and not existing.derived:
                 continue  # the script said how long its rows live
-            longer = limit if existing is None else ttl.merged(existing.ttl, limit)
+            longer = limit if existing is None else ttl.merge_ttls(existing.ttl, limit)
             if existing is None or longer != existing.ttl:
                 require_all_rows(use.table, use.key, use.ts, script, statement.at)
             made = use.table.index(use.key, use.ts)

@@ -8,15 +8,15 @@ from streaming.engine.deployment.ttl import Ttl
 from streaming.engine.kernels.instructions import FrequencyKind
 from streaming.engine.plan.nodes import (
     Aggregate,
-    Base,
-    Column,
-    Element,
-    Group,
-    HostAggregate,
+    ColumnNode,
     Joined,
     Missing,
     Node,
-    Own,
+    OwnRowPlace,
+    PythonAggregate,
+    QueryTable,
+    WindowColumn,
+    WindowGroup,
 )
 from streaming.engine.plan.select import Query
 from streaming.engine.program.compiler import Program
@@ -47,20 +47,20 @@ def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
         made = "is there" if existing is not None else "made by DEPLOY"
         lives = _lives(ttl if existing is None else existing.ttl)
         lines.append(f"index: {rows.table.full_name} (key {key}{ts}), {made}, rows live {lives}")
-    lines.append(f"instructions: {len(program.code)}, of which in Python: {len(program.host)}")
+    lines.append(f"instructions: {len(program.code)}, of which in Python: {len(program.python_steps)}")
     return "\n".join(lines)
 
 
-def _window(group: Group, query: Query) -> list[str]:
+def _window(group: WindowGroup, query: Query) -> list[str]:
     nodes = group.sources[0].columns if group.sources else group.own
     names = [
         node.base.table.columns[node.position].name
         for node in (nodes[place] for place in group.key)
-        if isinstance(node, Column)
+        if isinstance(node, ColumnNode)
     ]
     tables = [x.base.table.full_name + (" (some rows)" if x.where is not None else "") for x in group.sources]
     flags = "" if group.of is None else f", for the joined row of {group.of.table.full_name}"
-    flags += ", without the row itself" if group.own_row in (Own.OUT, Own.STORED_OUT) else ""
+    flags += ", without the row itself" if group.own_row in (OwnRowPlace.OUT, OwnRowPlace.STORED_OUT) else ""
     flags += ", other rows of its time out" if group.exclude_time else ""
     lines = [f"window: one walk over {', '.join(tables) or 'no table'} by {', '.join(names)}{flags}"]
     for number, (rows, start, end, maxsize) in enumerate(group.frames):
@@ -107,18 +107,18 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(node.value)
         if node.condition is not None:
             yield from walk(node.condition)
-    if isinstance(node, Element):
+    if isinstance(node, WindowColumn):
         yield from walk(node.group.own[node.position])
 
 
-def _aggregates(node: Node) -> Iterator[Aggregate | HostAggregate]:
-    return (n for n in walk(node) if isinstance(n, (Aggregate, HostAggregate)))
+def _aggregates(node: Node) -> Iterator[Aggregate | PythonAggregate]:
+    return (n for n in walk(node) if isinstance(n, (Aggregate, PythonAggregate)))
 
 
 def joins(node: Node) -> Iterator[Joined]:
     """The joins that it reads from, those that find the keys of others first."""
     for n in walk(node):
-        base: Base | None = n.base if isinstance(n, (Column, Missing)) else None
+        base: QueryTable | None = n.base if isinstance(n, (ColumnNode, Missing)) else None
         if base is not None and base.joined is not None:
             for _, value in base.joined.key:
                 yield from joins(value)

@@ -17,7 +17,7 @@ from streaming.engine.native.kernel import Bytes, Float64, Int64, inner, kernel
 from streaming.engine.native.memory import address, copy, int64s_at, store16, store32, store64, store_float32
 from streaming.engine.types import ARROW, Type
 
-__all__ = ["Assembler"]
+__all__ = ["BatchAssembler"]
 
 _BITS, _INT16, _INT32, _INT64, _FLOAT32, _TEXT = range(6)
 
@@ -153,7 +153,7 @@ def _write(
     return start + at
 
 
-class Assembler:
+class BatchAssembler:
     """Makes record batches of one schema.
 
     Args:

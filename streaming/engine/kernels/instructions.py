@@ -89,7 +89,7 @@ class Outcome(IntEnum):
     """Why the kernel stopped."""
 
     DONE = -1
-    PYTHON = 0  # before a HOST instruction
+    PYTHON = 0  # before a PYTHON instruction
     MEMORY = 1  # `mem` is too short
     STRINGS = 2  # the string pool is too small
     SCRATCH = 3  # the room to count in is too short
@@ -201,4 +201,4 @@ class Op(IntEnum):
     # `FrequencyKind`s of one value in one pass: e: place of its `Frequency` in the operands; the rest as of aggregates
     FREQUENCY = 113
     # a function in Python: `a` is its number in the program; the kernel stops before it
-    HOST = 200
+    PYTHON = 200

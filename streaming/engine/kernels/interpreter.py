@@ -105,7 +105,7 @@ def run(
     slots: Int64,
     meta: Int64,
 ) -> int:
-    """Runs instructions from state[PC] until the end, a HOST instruction, or want of room.
+    """Runs instructions from state[PC] until the end, a PYTHON instruction, or want of room.
 
     Every instruction can be run again, so that the caller makes room and calls again.
 
@@ -122,7 +122,7 @@ def run(
         indexes: int64[x, 10], see `indexes.IndexField`.
         limits: int64[n, x], entries of each index that request i may see: the first limits[i, x]; or int64[0, x].
         scratch: int64[s], zeros: room to count in.
-        arena, ends, slots, meta: the string pool, see `strings.Pool`.
+        arena, ends, slots, meta: the string pool, see `strings.StringPool`.
 
     Returns:
         An `Outcome`; `state` says how much room it wants.
@@ -137,7 +137,7 @@ def run(
     while pc < len(code):
         op, out = code[pc, Field.OP], code[pc, Field.OUT]
         a, b, c, d = code[pc, Field.A], code[pc, Field.B], code[pc, Field.C], code[pc, Field.D]
-        if op == Op.HOST:
+        if op == Op.PYTHON:
             break
         if op == Op.COLLECT:
             need = collect(out, a, operands, domains, mem, nulls, state, indexes, limits)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streaming.engine.library.casts import date_of, moment
+from streaming.engine.library.casts import date_and_time, date_of
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
@@ -22,7 +22,7 @@ def text_of(kind: Type) -> Callable[[Any], str]:
     if kind in (Type.FLOAT, Type.DOUBLE):
         return lambda value: f"{value:f}"
     if kind == Type.TIMESTAMP:
-        return lambda value: moment(value).strftime("%Y-%m-%d %H:%M:%S")
+        return lambda value: date_and_time(value).strftime("%Y-%m-%d %H:%M:%S")
     if kind == Type.DATE:
         return lambda value: date_of(value).isoformat()
     return str

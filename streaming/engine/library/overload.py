@@ -8,7 +8,7 @@ from typing import Any
 
 from streaming.engine.types import Type
 
-__all__ = ["INTEGERS", "NUMBERS", "REALS", "Overload", "each"]
+__all__ = ["INTEGERS", "NUMBERS", "REALS", "Overload", "overloads_of"]
 
 INTEGERS = (Type.SMALLINT, Type.INT, Type.BIGINT)
 REALS = (Type.FLOAT, Type.DOUBLE)
@@ -24,6 +24,6 @@ class Overload:
     function: Callable[..., Any]
 
 
-def each(kinds: Iterable[Type], result: Type, function: Callable[..., Any], *more: Type) -> list[Overload]:
+def overloads_of(kinds: Iterable[Type], result: Type, function: Callable[..., Any], *more: Type) -> list[Overload]:
     """An overload for each type of the first argument, of the same result; `more`: the types of the other arguments."""
     return [Overload((kind, *more), result, function) for kind in kinds]

@@ -10,7 +10,7 @@ from typing import Any
 import re2
 
 from streaming.engine.library.numbers import round_half_away
-from streaming.engine.library.overload import INTEGERS, REALS, Overload, each
+from streaming.engine.library.overload import INTEGERS, REALS, Overload, overloads_of
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
@@ -130,26 +130,32 @@ CUTTING: frozenset[object] = frozenset({_substring, _reverse, _character, _repla
 VARIADIC: dict[str, Callable[..., str]] = {"concat": _concat, "concat_ws": _concat_ws}
 
 FUNCTIONS: dict[str, list[Overload]] = {
-    "ucase": each([_TEXT], _TEXT, lambda text: text_bytes(text).upper()),
-    "lcase": each([_TEXT], _TEXT, lambda text: text_bytes(text).lower()),
-    "reverse": each([_TEXT], _TEXT, _reverse),
-    "char_length": each([_TEXT], Type.INT, lambda text: len(text_bytes(text))),
-    "char": each([Type.INT], _TEXT, _character),
-    "strcmp": each([_TEXT], Type.INT, _compare, _TEXT),
-    "substring": [*each([_TEXT], _TEXT, _substring, Type.INT), *each([_TEXT], _TEXT, _substring, Type.INT, Type.INT)],
-    "replace": [*each([_TEXT], _TEXT, _replace, _TEXT), *each([_TEXT], _TEXT, _replace, _TEXT, _TEXT)],
+    "ucase": overloads_of([_TEXT], _TEXT, lambda text: text_bytes(text).upper()),
+    "lcase": overloads_of([_TEXT], _TEXT, lambda text: text_bytes(text).lower()),
+    "reverse": overloads_of([_TEXT], _TEXT, _reverse),
+    "char_length": overloads_of([_TEXT], Type.INT, lambda text: len(text_bytes(text))),
+    "char": overloads_of([Type.INT], _TEXT, _character),
+    "strcmp": overloads_of([_TEXT], Type.INT, _compare, _TEXT),
+    "substring": [
+        *overloads_of([_TEXT], _TEXT, _substring, Type.INT),
+        *overloads_of([_TEXT], _TEXT, _substring, Type.INT, Type.INT),
+    ],
+    "replace": [*overloads_of([_TEXT], _TEXT, _replace, _TEXT), *overloads_of([_TEXT], _TEXT, _replace, _TEXT, _TEXT)],
     "like_match": [
-        *each([_TEXT], Type.BOOL, _like(False), _TEXT),
-        *each([_TEXT], Type.BOOL, _like(False), _TEXT, _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(False), _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(False), _TEXT, _TEXT),
     ],
     "ilike_match": [
-        *each([_TEXT], Type.BOOL, _like(True), _TEXT),
-        *each([_TEXT], Type.BOOL, _like(True), _TEXT, _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(True), _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(True), _TEXT, _TEXT),
     ],
-    "regexp_like": [*each([_TEXT], Type.BOOL, _regular, _TEXT), *each([_TEXT], Type.BOOL, _regular, _TEXT, _TEXT)],
+    "regexp_like": [
+        *overloads_of([_TEXT], Type.BOOL, _regular, _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _regular, _TEXT, _TEXT),
+    ],
     "hex": [
         *(Overload((kind,), _TEXT, _hex_of_integer(bits)) for kind, bits in zip(INTEGERS, (16, 32, 64), strict=True)),
-        *each(REALS, _TEXT, _hex_of_real),
-        *each([_TEXT], _TEXT, _hex_of_text),
+        *overloads_of(REALS, _TEXT, _hex_of_real),
+        *overloads_of([_TEXT], _TEXT, _hex_of_text),
     ],
 }

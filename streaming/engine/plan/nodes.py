@@ -1,6 +1,7 @@
-"""Typed expressions, after names were resolved: what `plan` turns into instructions.
+"""Typed expressions, after names were resolved: what `program` turns into instructions.
 
-Nodes compare by value, so that the same expression is computed once. Tables in a query (`Base`) compare by identity.
+Nodes compare by value, so that the same expression is computed once. Tables in a query (`QueryTable`) compare by
+identity.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from streaming.engine.types import Type
 __all__ = [
     "Aggregate",
     "Apply",
-    "Base",
-    "Column",
+    "ColumnNode",
     "Const",
-    "Element",
-    "Group",
-    "Host",
-    "HostAggregate",
     "Joined",
     "Missing",
     "Node",
-    "Own",
+    "OwnRowPlace",
+    "PythonAggregate",
+    "PythonCall",
+    "QueryTable",
     "Source",
+    "WindowColumn",
+    "WindowGroup",
     "under",
 ]
 
 
 @dataclass(eq=False)
-class Base:
+class QueryTable:
     """One table in a query: the request's (`joined` is None and no group has it), a join's or a window's.
 
     Attributes:
@@ -45,7 +46,7 @@ class Base:
 
     table: Table
     joined: Joined | None = None
-    to: Base | None = None
+    to: QueryTable | None = None
     several: bool = False
 
 
@@ -60,7 +61,7 @@ class Joined:
         condition: over columns of both sides.
     """
 
-    base: Base
+    base: QueryTable
     key: tuple[tuple[int, Node], ...]
     ts: int
     condition: Node | None
@@ -76,11 +77,11 @@ class Const:
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnNode:
     """A column of a table."""
 
     type: Type
-    base: Base
+    base: QueryTable
     position: int
 
 
@@ -89,15 +90,15 @@ class Missing:
     """Whether a join found no row."""
 
     type: Type
-    base: Base
+    base: QueryTable
 
 
 @dataclass(frozen=True)
-class Element:
+class WindowColumn:
     """A column of a window's rows, the request's own among them."""
 
     type: Type
-    group: Group
+    group: WindowGroup
     position: int
 
 
@@ -112,7 +113,7 @@ class Apply:
 
 
 @dataclass(frozen=True)
-class Host:
+class PythonCall:
     """A function in Python, of one value per argument; NULL in, NULL out."""
 
     type: Type
@@ -126,7 +127,7 @@ class Aggregate:
 
     type: Type
     kind: Op | FrequencyKind
-    group: Group
+    group: WindowGroup
     frame: int
     value: Node
     condition: Node | None
@@ -135,17 +136,17 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
-class HostAggregate:
+class PythonAggregate:
     """An aggregate in Python: `function(rows)` of the window's rows, newest first, each a tuple of the arguments."""
 
     type: Type
     function: Callable[..., Any]
-    group: Group
+    group: WindowGroup
     frame: int
     arguments: tuple[Node, ...]
 
 
-class Own(IntEnum):
+class OwnRowPlace(IntEnum):
     """Where the row that a window belongs to is among its rows."""
 
     OUT = 0  # not in it
@@ -163,13 +164,13 @@ class Source:
         where: which of its rows are in; None: all.
     """
 
-    base: Base
+    base: QueryTable
     columns: tuple[Node, ...]
     where: Node | None = None
 
 
 @dataclass(eq=False)
-class Group:
+class WindowGroup:
     """The windows over the same rows: the same tables, key, time and exclusions; they differ in their frames.
 
     Attributes:
@@ -189,10 +190,10 @@ class Group:
     sources: tuple[Source, ...]
     key: tuple[int, ...]
     time: int | None
-    own_row: Own
+    own_row: OwnRowPlace
     exclude_time: bool
     orders: tuple[int, ...] = ()
-    of: Base | None = None
+    of: QueryTable | None = None
     at: int = 0
     family: object = None
     frames: list[tuple[bool, int, int, int]] = field(default_factory=list)
@@ -205,13 +206,13 @@ class Group:
 
 
 Node = Union[  # noqa: UP007 -- the operator does not take forward references
-    Const, Column, Missing, Element, Apply, Host, Aggregate, HostAggregate
+    Const, ColumnNode, Missing, WindowColumn, Apply, PythonCall, Aggregate, PythonAggregate
 ]
 
 
-def under(base: Base, root: Base | None) -> bool:
+def under(base: QueryTable, root: QueryTable | None) -> bool:
     """Whether `base` is `root`, or is joined to its rows or to those of a table that is."""
-    above: Base | None = base
+    above: QueryTable | None = base
     while above is not None and above is not root:
         above = above.to
     return above is not None

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from streaming.engine.plan.functions import Mismatch, cast, if_null, scalar
-from streaming.engine.plan.nodes import Const, Host, Node
+from streaming.engine.plan.casts import Mismatch, cast
+from streaming.engine.plan.functions import if_null, scalar
+from streaming.engine.plan.nodes import Const, Node, PythonCall
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type
 
@@ -122,17 +123,17 @@ def line(name: str, marked: list[tuple[str, list[Node]]]) -> Node:
         if mark == "discrete":
             hashed = scalar("hash64", [value])
             assert hashed is not None  # of the library
-            value = Host(Type.BIGINT, _bucket, (hashed, cast(arguments[1], Type.BIGINT))) if buckets else hashed
-        text: Node = if_null(Host(Type.STRING, _text, (value,)), Const(Type.STRING, EMPTY))
+            value = PythonCall(Type.BIGINT, _bucket, (hashed, cast(arguments[1], Type.BIGINT))) if buckets else hashed
+        text: Node = if_null(PythonCall(Type.STRING, _text, (value,)), Const(Type.STRING, EMPTY))
         if buckets and name == "libsvm":
             kind = "bucket"
             number = if_null(cast(arguments[1], Type.BIGINT), Const(Type.BIGINT, 0))
-            text = Host(Type.STRING, _with_buckets, (number, text))
+            text = PythonCall(Type.STRING, _with_buckets, (number, text))
         kinds.append(kind)
         texts.append(text)
     if not marked:  # a function in Python has an argument
         kinds, texts = ["binary_label"], [Const(Type.STRING, EMPTY)]
-    return Host(Type.STRING, FORMATS[name](tuple(kinds)), tuple(texts))
+    return PythonCall(Type.STRING, FORMATS[name](tuple(kinds)), tuple(texts))
 
 
 def _with_buckets(buckets: int, bucket: str) -> str:

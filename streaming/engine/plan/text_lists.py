@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from streaming.engine.library.text_bytes import text_bytes
-from streaming.engine.plan.functions import Mismatch, choose, if_null, invert, is_null, logic
-from streaming.engine.plan.nodes import Const, Group, Host, HostAggregate, Node
+from streaming.engine.plan.casts import Mismatch
+from streaming.engine.plan.functions import choose, if_null, invert, is_null, logic
+from streaming.engine.plan.nodes import Const, Node, PythonAggregate, PythonCall, WindowGroup
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type, is_integer
 
@@ -95,7 +96,7 @@ def of_row(fold: str, split: str, arguments: Sequence[Node]) -> Node:
     _check(fold, split, arguments)
     text, *rest = arguments
     result = FOLDS[fold][0]
-    answer = Host(result, _row_function(fold, split), (if_null(text, Const(Type.STRING, EMPTY)), *rest))
+    answer = PythonCall(result, _row_function(fold, split), (if_null(text, Const(Type.STRING, EMPTY)), *rest))
     if fold == "join":  # of '' there is nothing to see, either
         return answer
     known = [invert(is_null(node)) for node in rest]
@@ -115,7 +116,7 @@ def _window_function(fold: str, split: str, number: int | None) -> Callable[[Row
     return call
 
 
-def of_window(fold: str, split: str, group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+def of_window(fold: str, split: str, group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
     """`fold(window_split(…), …) over w`: of the window's texts that are not NULL; all else must be constants."""
     count = _check(fold, split, arguments)
     number = None
@@ -127,4 +128,4 @@ def of_window(fold: str, split: str, group: Group, frame: int, arguments: Sequen
         if number < 0:
             raise Mismatch(f"{number}")
     kept = arguments if number is None else arguments[:count]
-    return HostAggregate(FOLDS[fold][0], _window_function(fold, split, number), group, frame, tuple(kept))
+    return PythonAggregate(FOLDS[fold][0], _window_function(fold, split, number), group, frame, tuple(kept))

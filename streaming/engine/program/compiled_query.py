@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from streaming.engine.kernels.arrow_results import Assembler
+from streaming.engine.kernels.arrow_results import BatchAssembler
 from streaming.engine.kernels.indexes import IndexField, TableField
 from streaming.engine.kernels.instructions import Field, Op, slot_of
 from streaming.engine.library import CUTTING
-from streaming.engine.plan.nodes import Base, Column
+from streaming.engine.plan.nodes import ColumnNode, QueryTable
 from streaming.engine.plan.select import Query
 from streaming.engine.program.compiler import Program, compile_program
 from streaming.engine.storage.rows import encode
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Index, Table, check_times
 from streaming.engine.types import Type
 
@@ -71,7 +71,7 @@ class CompiledQuery:
     query: Query
     program: Program
     table: Table
-    assembler: Assembler
+    assembler: BatchAssembler
     output_slots: Int64
     times: tuple[int, ...]
     has_where: bool
@@ -85,7 +85,7 @@ class CompiledQuery:
 
     def __post_init__(self) -> None:
         self.time_columns = np.array(self.times, np.int64)
-        self.cuts_texts = any(call.node.function in CUTTING for call in self.program.host)
+        self.cuts_texts = any(call.node.function in CUTTING for call in self.program.python_steps)
 
 
 def compile_query(name: str, query: Query, strict: bool) -> CompiledQuery:
@@ -100,7 +100,7 @@ def compile_query(name: str, query: Query, strict: bool) -> CompiledQuery:
     if query.where is not None:
         nodes.append(query.where)
     program = compile_program(nodes, strict)
-    main = query.main or Base(Table("", "", ()))  # without FROM, no column of a request is read
+    main = query.main or QueryTable(Table("", "", ()))  # without FROM, no column of a request is read
     times = {g.own[g.time] for g in program.groups if g.time is not None}
     read = {int(column) for op, column in program.code[:, [Field.OP, Field.A]] if op == Op.LOAD}
     texts = {c for c, column in enumerate(main.table.columns) if column.type == Type.STRING}
@@ -109,9 +109,9 @@ def compile_query(name: str, query: Query, strict: bool) -> CompiledQuery:
         query,
         program,
         main.table,
-        Assembler([o.name for o in query.outputs], [o.node.type for o in query.outputs]),
+        BatchAssembler([o.name for o in query.outputs], [o.node.type for o in query.outputs]),
         np.array([slot_of(register) for register in program.outputs], np.int64),
-        tuple(sorted(t.position for t in times if isinstance(t, Column) and t.base is main)),
+        tuple(sorted(t.position for t in times if isinstance(t, ColumnNode) and t.base is main)),
         query.where is not None,
         [],
         np.empty((0, len(program.indexes)), np.int64),
@@ -119,7 +119,7 @@ def compile_query(name: str, query: Query, strict: bool) -> CompiledQuery:
     )
 
 
-def request_words(compiled: CompiledQuery, rows: Rows, pool: Pool, known: Int64 | None = None) -> Int64:
+def request_words(compiled: CompiledQuery, rows: Rows, pool: StringPool, known: Int64 | None = None) -> Int64:
     """int64[n, width], the words of request rows, their times checked.
 
     Args:

@@ -24,24 +24,24 @@ from streaming.engine.kernels.operands import (
 from streaming.engine.plan.nodes import (
     Aggregate,
     Apply,
-    Base,
-    Column,
+    ColumnNode,
     Const,
-    Element,
-    Group,
-    Host,
-    HostAggregate,
     Joined,
     Missing,
     Node,
-    Own,
+    OwnRowPlace,
+    PythonAggregate,
+    PythonCall,
+    QueryTable,
     Source,
+    WindowColumn,
+    WindowGroup,
     under,
 )
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
 
-__all__ = ["HostCall", "IndexUse", "Program", "compile_program"]
+__all__ = ["IndexUse", "Program", "PythonStep", "compile_program"]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -64,7 +64,7 @@ class IndexUse:
 
 
 @dataclass(frozen=True)
-class HostCall:
+class PythonStep:
     """A function in Python: for every element of `out`'s domain, or for every segment of a group's domain.
 
     Attributes:
@@ -75,7 +75,7 @@ class HostCall:
         frame: of an aggregate, the number of its frame.
     """
 
-    node: Host | HostAggregate
+    node: PythonCall | PythonAggregate
     out: int
     arguments: tuple[int, ...]
     domain: int = -1
@@ -93,7 +93,7 @@ class Program:
         constant_texts: which of the constants are strings, whose codes change when the pool is cleared of unused ones.
         domains: int64[d, 6], the table of domains as it is before a run.
         tables, indexes: what the numbers in the instructions stand for.
-        host: the functions in Python, by number.
+        python_steps: the functions in Python, by number.
         outputs: the register of each output, in the domain of the requests.
         sources: the groups of windows, and the indexes of each one's tables.
         times: the registers of window times that are computed, and so can be checked only after a run.
@@ -107,13 +107,13 @@ class Program:
     domains: Int64
     tables: list[Table]
     indexes: list[IndexUse]
-    host: list[HostCall]
+    python_steps: list[PythonStep]
     outputs: list[int]
-    sources: list[tuple[Group, list[int]]]
+    sources: list[tuple[WindowGroup, list[int]]]
     times: list[int]
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[WindowGroup]:
         """The groups of windows."""
         return [group for group, _ in self.sources]
 
@@ -133,9 +133,9 @@ class _Context:
     """Where an expression is computed: a domain, and whose rows its elements are."""
 
     domain: int
-    base: Base | None  # the table whose rows the elements are; None: the requests, or all sources of a group
+    base: QueryTable | None  # the table whose rows the elements are; None: the requests, or all sources of a group
     source: int
-    group: Group | None
+    group: WindowGroup | None
     parent: _Context | None
 
 
@@ -150,13 +150,13 @@ class _ProgramCompiler:
         self.parents = [0, 0]
         self.tables: list[Table] = []
         self.indexes: list[IndexUse] = []
-        self.host: list[HostCall] = []
+        self.python_steps: list[PythonStep] = []
         self.done: dict[tuple[int, int, Node | Joined], int] = {}
         self.requests = _Context(REQUESTS, None, -1, None, None)
-        self.groups: dict[Group, _Context] = {}
-        self.sources: list[tuple[Group, list[int]]] = []
+        self.groups: dict[WindowGroup, _Context] = {}
+        self.sources: list[tuple[WindowGroup, list[int]]] = []
         self.times: list[int] = []
-        self.frequencies: dict[tuple[Group, int, Node, Node | None], list[Aggregate]] = {}
+        self.frequencies: dict[tuple[WindowGroup, int, Node, Node | None], list[Aggregate]] = {}
         for node in outputs:
             self.gather_frequencies(node)
 
@@ -187,7 +187,7 @@ class _ProgramCompiler:
             domains,
             self.tables,
             self.indexes,
-            self.host,
+            self.python_steps,
             outputs,
             self.sources,
             self.times,
@@ -244,7 +244,7 @@ class _ProgramCompiler:
         return found
 
     def compute(self, node: Node, context: _Context) -> int:
-        if isinstance(node, Column):
+        if isinstance(node, ColumnNode):
             return self.column(node, context)
         if isinstance(node, Missing):
             if node.base is context.base:  # a candidate is there
@@ -254,7 +254,7 @@ class _ProgramCompiler:
             if context.source >= 0 and context.group is None and not under(node.base, context.base):
                 return self.lift(node, context)
             return self.add(Op.IS_NULL, self.register(context.domain), self.joined(node.base.joined, context))
-        if isinstance(node, Element):
+        if isinstance(node, WindowColumn):
             if context is not self.groups.get(node.group):
                 raise TypeError("a window's column outside its window")
             return self.element(node, context)
@@ -263,19 +263,19 @@ class _ProgramCompiler:
             return self.add(
                 node.op, self.register(context.domain), *arguments, *([0] * (3 - len(arguments))), node.bits
             )
-        if isinstance(node, Host):
+        if isinstance(node, PythonCall):
             arguments = [self.node(argument, context) for argument in node.arguments]
             out = self.register(context.domain)
-            self.host.append(HostCall(node, out, tuple(arguments)))
-            return self.add(Op.HOST, out, len(self.host) - 1)
+            self.python_steps.append(PythonStep(node, out, tuple(arguments)))
+            return self.add(Op.PYTHON, out, len(self.python_steps) - 1)
         if context is not self.requests:
             return self.lift(node, context)
-        if isinstance(node, HostAggregate):
+        if isinstance(node, PythonAggregate):
             group = self.group(node.group)
             arguments = [self.node(argument, group) for argument in node.arguments]
             out = self.register(context.domain)
-            self.host.append(HostCall(node, out, tuple(arguments), group.domain, node.frame))
-            return self.add(Op.HOST, out, len(self.host) - 1)
+            self.python_steps.append(PythonStep(node, out, tuple(arguments), group.domain, node.frame))
+            return self.add(Op.PYTHON, out, len(self.python_steps) - 1)
         if not isinstance(node, Aggregate):
             raise TypeError(node)
         if isinstance(node.kind, FrequencyKind):
@@ -296,7 +296,7 @@ class _ProgramCompiler:
         value = self.node(node, context.parent)
         return self.add(Op.FLAT_PARENT, self.register(context.domain), value)
 
-    def column(self, node: Column, context: _Context) -> int:
+    def column(self, node: ColumnNode, context: _Context) -> int:
         if node.base is context.base:
             table = self.table(node.base.table)
             out = self.register(context.domain)
@@ -343,7 +343,7 @@ class _ProgramCompiler:
 
     # -- windows ---------------------------------------------------------------------------------------------------
 
-    def group(self, group: Group) -> _Context:
+    def group(self, group: WindowGroup) -> _Context:
         """The context of a group's rows, which are collected first."""
         found = self.groups.get(group)
         if found is not None:
@@ -353,7 +353,7 @@ class _ProgramCompiler:
         time = -1
         if group.time is not None:
             time = self.node(group.own[group.time], self.requests)
-            if not isinstance(group.own[group.time], Column):
+            if not isinstance(group.own[group.time], ColumnNode):
                 time = self.vector(time, self.requests)
                 self.times.append(time)
         indexes = [self.index(self.index_use(group, number)) for number in range(len(group.sources))]
@@ -373,15 +373,15 @@ class _ProgramCompiler:
         found = self.groups[group] = _Context(domain, None, -1, group, self.requests)
         return found
 
-    def index_use(self, group: Group, number: int) -> IndexUse:
+    def index_use(self, group: WindowGroup, number: int) -> IndexUse:
         """The index by which the rows of a group's source are found."""
         source = group.sources[number]
         places = [*group.key, *([] if group.time is None else [group.time])]
-        positions = [node.position for node in map(source.columns.__getitem__, places) if isinstance(node, Column)]
+        positions = [node.position for node in map(source.columns.__getitem__, places) if isinstance(node, ColumnNode)]
         ts = group.orders[number] if group.time is None else positions[-1]
         return IndexUse(source.base.table, tuple(positions[: len(group.key)]), ts, True)
 
-    def filtered(self, group: Group, source: Source, index: int, time: int, key: Sequence[KeyPart]) -> int:
+    def filtered(self, group: WindowGroup, source: Source, index: int, time: int, key: Sequence[KeyPart]) -> int:
         """A source of which a condition lets some rows in: they are collected and tested before the windows are."""
         starts = [-1 if rows else start for rows, start, _, _ in group.frames]
         reach = -1 if min(starts) < 0 else max(starts)
@@ -396,19 +396,19 @@ class _ProgramCompiler:
         times = self.node(source.columns[group.time], candidates)
         return -1 - self.place_operands(FilteredSource(index, domain, test, times))
 
-    def element(self, node: Element, context: _Context) -> int:
+    def element(self, node: WindowColumn, context: _Context) -> int:
         group = node.group
         own = self.node(group.own[node.position], self.requests)
         if len(group.sources) == 1:
             base, value = group.sources[0].base, group.sources[0].columns[node.position]
-            if isinstance(value, Column) and value.base is base:
+            if isinstance(value, ColumnNode) and value.base is base:
                 out = self.register(context.domain)
                 return self.add(Op.FLAT, out, own, self.table(base.table), value.position)
         out = self.register(context.domain)
         self.add(Op.FLAT_PARENT, out, own, 1)
         for number, source in enumerate(group.sources):
             value = source.columns[node.position]
-            if isinstance(value, Column) and value.base is source.base:
+            if isinstance(value, ColumnNode) and value.base is source.base:
                 self.add(Op.FLAT_COLUMN, out, number, self.table(source.base.table), value.position)
             else:
                 inner = _Context(context.domain, source.base, number, group, self.requests)
@@ -430,4 +430,9 @@ class _ProgramCompiler:
         return self.done[REQUESTS, -1, node]
 
 
-_OWN_ROW = {Own.OUT: OwnRow.OUT, Own.IN: OwnRow.FIRST, Own.STORED: OwnRow.OUT, Own.STORED_OUT: OwnRow.NEWEST_OUT}
+_OWN_ROW = {
+    OwnRowPlace.OUT: OwnRow.OUT,
+    OwnRowPlace.IN: OwnRow.FIRST,
+    OwnRowPlace.STORED: OwnRow.OUT,
+    OwnRowPlace.STORED_OUT: OwnRow.NEWEST_OUT,
+}

@@ -8,15 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from streaming.engine.errors import UnsupportedSQL, point
-from streaming.engine.plan.nodes import Base
-from streaming.engine.plan.nodes import Column as ColumnNode
+from streaming.engine.errors import UnsupportedSQL, error_at
+from streaming.engine.plan.nodes import ColumnNode, QueryTable
 from streaming.engine.plan.select import Query
 from streaming.engine.program.compiled_query import CompiledQuery, compile_query
 from streaming.engine.program.compiler import IndexUse, Program
 from streaming.engine.program.runner import Runner
 from streaming.engine.sql import syntax
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import NO_TTL, Column, Index, Table, check_times
 from streaming.engine.types import Type
 
@@ -25,7 +24,7 @@ __all__ = ["answer_offline"]
 Int64 = npt.NDArray[np.int64]
 
 
-def answer_offline(query: Query, select: syntax.Select, script: str, pool: Pool, runner: Runner) -> pa.Table:
+def answer_offline(query: Query, select: syntax.Select, script: str, pool: StringPool, runner: Runner) -> pa.Table:
     """The answer of a SELECT.
 
     Args:
@@ -40,16 +39,16 @@ def answer_offline(query: Query, select: syntax.Select, script: str, pool: Pool,
     """
     if query.online_only:
         what, at = query.online_only[0]
-        raise point(script, at, f"unsupported: offline, {what}")
+        raise error_at(script, at, f"unsupported: offline, {what}")
     if query.main is None:  # no FROM: one row
         one = Table("", "", [Column("", Type.BOOL)])
         one.append(np.zeros((1, one.width), np.int64))
-        query = dataclasses.replace(query, main=Base(one))
+        query = dataclasses.replace(query, main=QueryTable(one))
     texts = pool.count
     compiled = compile_query("query", query, strict=True)
     if any(group.time is None for group in compiled.program.groups):
         at = next((window.at for _, window in select.windows if window.order is None), select.at)
-        raise point(script, at, "unsupported: offline, a window without ORDER BY")
+        raise error_at(script, at, "unsupported: offline, a window without ORDER BY")
     table = compiled.table
     for source in [table, *compiled.program.tables, *(use.table for use in compiled.program.indexes)]:
         if source.freed:

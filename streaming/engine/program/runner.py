@@ -17,10 +17,10 @@ from streaming.engine.errors import BadRow
 from streaming.engine.kernels.indexes import IndexField, TableField
 from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, Field, Outcome, State, domain_of, slot_of
 from streaming.engine.kernels.interpreter import run
-from streaming.engine.plan.nodes import HostAggregate
+from streaming.engine.plan.nodes import PythonAggregate
 from streaming.engine.program.compiled_query import Addresses, CompiledQuery
-from streaming.engine.program.compiler import HostCall, Program
-from streaming.engine.storage.strings import Pool
+from streaming.engine.program.compiler import Program, PythonStep
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.types import Type, to_python, to_word
 
 __all__ = ["Runner", "wall_clock"]
@@ -50,7 +50,7 @@ class Runner:
         clock: the time by which rows live, in epoch milliseconds.
     """
 
-    def __init__(self, pool: Pool, clock: Callable[[], int]) -> None:
+    def __init__(self, pool: StringPool, clock: Callable[[], int]) -> None:
         self._pool = pool
         self._clock = clock
         self._mem: Int64 = np.zeros(1 << 16, np.int64)
@@ -145,7 +145,7 @@ class Runner:
                 return
             if outcome == _PYTHON:
                 number = int(program.code[state[_PC], Field.A])
-                self._call_python(program.host[number], domains)
+                self._call_python(program.python_steps[number], domains)
                 state[_PC] += 1
                 continue
             need = int(state[_NEED])
@@ -170,16 +170,16 @@ class Runner:
             return [None if null else word for word, null in zip(words, nulls, strict=True)]
         return [None if null else to_python(kind, word) for word, null in zip(words, nulls, strict=True)]
 
-    def _call_python(self, call: HostCall, domains: Int64) -> None:
+    def _call_python(self, call: PythonStep, domains: Int64) -> None:
         node = call.node
         length = int(domains[domain_of(call.out), Domain.LENGTH])
         arguments = []
-        rows = int(domains[call.domain, Domain.LENGTH]) if isinstance(node, HostAggregate) else length
+        rows = int(domains[call.domain, Domain.LENGTH]) if isinstance(node, PythonAggregate) else length
         for register, argument in zip(call.arguments, node.arguments, strict=True):
             values = self._values(register, domains, argument.type)
             arguments.append(values * rows if domain_of(register) == CONSTANTS else values)
         results: list[object]
-        if isinstance(node, HostAggregate):
+        if isinstance(node, PythonAggregate):
             elements = list(zip(*arguments, strict=True))
             offsets, frames = int(domains[call.domain, Domain.OFFSETS]), int(domains[call.domain, Domain.FRAMES])
             low = frames + 2 * call.frame * length

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streaming.engine.errors import point
-from streaming.engine.sql import syntax as s
+from streaming.engine.errors import error_at
+from streaming.engine.sql import syntax
 from streaming.engine.statements.insert_values import column_value
 from streaming.engine.storage.retention import require_all_rows
 from streaming.engine.storage.table import Column, Table
@@ -12,7 +12,7 @@ from streaming.engine.types import Type
 __all__ = ["add_index", "new_table"]
 
 
-def new_table(statement: s.CreateTable, database: str, script: str) -> Table:
+def new_table(statement: syntax.CreateTable, database: str, script: str) -> Table:
     """The table of a CREATE TABLE.
 
     Args:
@@ -26,14 +26,14 @@ def new_table(statement: s.CreateTable, database: str, script: str) -> Table:
     columns, seen = [], set()
     for definition in statement.columns:
         if definition.name in seen:
-            raise point(script, definition.at, f"column {definition.name} is there twice")
+            raise error_at(script, definition.at, f"column {definition.name} is there twice")
         seen.add(definition.name)
         default = None
         if definition.default is not None and definition.default.value is not None:
             default = column_value(definition.default.value, definition.type, script, definition.at)
         columns.append(Column(definition.name, definition.type, definition.nullable, default))
     if not columns:
-        raise point(script, statement.at, "a table without columns")
+        raise error_at(script, statement.at, "a table without columns")
     table = Table(database, statement.name[-1], columns)
     for index in statement.indexes:
         add_index(table, index, script)
@@ -42,7 +42,7 @@ def new_table(statement: s.CreateTable, database: str, script: str) -> Table:
     return table
 
 
-def add_index(table: Table, index: s.IndexDef, script: str) -> None:
+def add_index(table: Table, index: syntax.IndexDef, script: str) -> None:
     """Adds an index that a script declares.
 
     Args:
@@ -56,23 +56,23 @@ def add_index(table: Table, index: s.IndexDef, script: str) -> None:
     names = [*index.key, *([index.ts] if index.ts else [])]
     for name in names:
         if name not in table.positions:
-            raise point(script, index.at, f"unknown column {name} in an index of {table.name}")
+            raise error_at(script, index.at, f"unknown column {name} in an index of {table.name}")
     if not index.key:
-        raise point(script, index.at, "an index without KEY")
+        raise error_at(script, index.at, "an index without KEY")
     ts = -1
     if index.ts is not None:
         ts = table.positions[index.ts]
         if table.columns[ts].type not in (Type.TIMESTAMP, Type.BIGINT):
-            raise point(script, index.at, f"TS={index.ts} is neither a timestamp nor a bigint")
+            raise error_at(script, index.at, f"TS={index.ts} is neither a timestamp nor a bigint")
     key = tuple(table.positions[name] for name in index.key)
     for c in key:
         if table.columns[c].type in (Type.FLOAT, Type.DOUBLE):
-            raise point(script, index.at, f"unsupported: KEY={table.columns[c].name}, a {table.columns[c].type}")
+            raise error_at(script, index.at, f"unsupported: KEY={table.columns[c].name}, a {table.columns[c].type}")
     absolute, latest = index.ttl
     require_all_rows(table, key, ts, script, index.at)
     table.declared.append((key, ts))
     if absolute and ts < 0:
-        raise point(script, index.at, "unsupported: a TTL in time of an index without TS")
+        raise error_at(script, index.at, "unsupported: a TTL in time of an index without TS")
     if ts >= 0 or latest:  # from now on, rows without a time are refused
         made = table.index(tuple(sorted(key)), ts)
         if absolute or latest:

@@ -8,19 +8,19 @@ from pathlib import Path
 import pyarrow as pa
 
 from streaming.engine.deployment.deployments import Deployments
-from streaming.engine.errors import BadRow, point
+from streaming.engine.errors import BadRow, error_at
 from streaming.engine.plan.select import plan
 from streaming.engine.sql import syntax
 from streaming.engine.statements import outfile
 from streaming.engine.statements.create_tables import add_index, new_table
-from streaming.engine.statements.file_reach import Folders
+from streaming.engine.statements.file_reach import AllowedFolders
 from streaming.engine.statements.insert_values import rows_of
 from streaming.engine.statements.load_data import load
 from streaming.engine.storage.catalogue import Catalogue
 from streaming.engine.storage.duplicates import without_duplicates
 from streaming.engine.storage.retention import Retention
 from streaming.engine.storage.rows import encode
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.files.tables import BadFile, load_options, outfile_options
 
 __all__ = ["StatementRunner"]
@@ -42,7 +42,7 @@ class StatementRunner:
         self,
         catalogue: Catalogue,
         deployments: Deployments,
-        pool: Pool,
+        pool: StringPool,
         retention: Retention,
         query: Callable[[syntax.Select, str], pa.Table],
         paths: Mapping[str, str],
@@ -53,7 +53,7 @@ class StatementRunner:
         self._retention = retention
         self._query = query
         self._paths = dict(paths)
-        self._folders: Folders | None = None  # none: as far as this process's user can reach
+        self._folders: AllowedFolders | None = None  # none: as far as this process's user can reach
 
     def run(self, statement: syntax.Statement, script: str) -> None:
         """Runs one statement; a SELECT is planned (and so checked), not answered.
@@ -69,11 +69,11 @@ class StatementRunner:
         catalogue = self._catalogue
         if isinstance(statement, syntax.CreateDatabase):
             if statement.name in catalogue.databases and not statement.if_not_exists:
-                raise point(script, statement.at, f"database {statement.name} exists already")
+                raise error_at(script, statement.at, f"database {statement.name} exists already")
             catalogue.databases.add(statement.name)
         elif isinstance(statement, syntax.Use):
             if statement.name not in catalogue.databases:
-                raise point(script, statement.at, f"unknown database {statement.name}")
+                raise error_at(script, statement.at, f"unknown database {statement.name}")
             catalogue.database = statement.name
         elif isinstance(statement, syntax.CreateTable):
             self._create_table(statement, script)
@@ -96,7 +96,7 @@ class StatementRunner:
 
     def confine(self, folders: Iterable[Path]) -> None:
         """From now on statements touch only files below `folders`."""
-        self._folders = Folders(folders)
+        self._folders = AllowedFolders(folders)
 
     def reach(self, statement: syntax.LoadData | syntax.Outfile) -> str:
         """The path of the file, folder or pattern that a statement touches: all of them ask here.
@@ -115,10 +115,10 @@ class StatementRunner:
         if catalogue.find(statement.name) is not None:
             if statement.if_not_exists:
                 return
-            raise point(script, statement.at, f"table {'.'.join(statement.name)} exists already")
+            raise error_at(script, statement.at, f"table {'.'.join(statement.name)} exists already")
         database, _ = catalogue.place(statement.name)
         if database and database not in catalogue.databases:
-            raise point(script, statement.at, f"unknown database {database}")
+            raise error_at(script, statement.at, f"unknown database {database}")
         table = new_table(statement, database, script)
         catalogue.tables[database, table.name] = table
 
@@ -135,7 +135,7 @@ class StatementRunner:
             if table is not None:
                 users = self._deployments.that_use(table)
                 if users:
-                    raise point(script, statement.at, f"table {name} is used by deployment {users[0]}")
+                    raise error_at(script, statement.at, f"table {name} is used by deployment {users[0]}")
                 del catalogue.tables[table.database, table.name]
                 self._retention.note_gone(table.count * table.width)
             found = table is not None
@@ -144,12 +144,12 @@ class StatementRunner:
         elif statement.kind == "database":
             found = name in catalogue.databases
             if any(database == name for database, _ in catalogue.tables):
-                raise point(script, statement.at, f"database {name} still has tables")
+                raise error_at(script, statement.at, f"database {name} still has tables")
             catalogue.databases.discard(name)
         else:
-            raise point(script, statement.at, "unsupported: DROP INDEX")
+            raise error_at(script, statement.at, "unsupported: DROP INDEX")
         if not found and not statement.if_exists:
-            raise point(script, statement.at, f"unknown {statement.kind} {'.'.join(statement.name)}")
+            raise error_at(script, statement.at, f"unknown {statement.kind} {'.'.join(statement.name)}")
 
     def _load(self, statement: syntax.LoadData, script: str) -> None:
         path = self.reach(statement)
@@ -159,7 +159,7 @@ class StatementRunner:
         except BadFile as error:
             raise BadRow(f"LOAD DATA INTO TABLE {table.name}: {error}") from None
         if options.mode == "error_if_exists" and table.count and "mode" in statement.options:
-            raise point(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
+            raise error_at(script, statement.at, f"table {table.name} is not empty (mode='error_if_exists')")
         self._retention.note_gone(load(table, path, options, self._pool))
 
     def _write(self, statement: syntax.Outfile, script: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from streaming.engine.errors import point
-from streaming.engine.sql import syntax as s
+from streaming.engine.errors import error_at
+from streaming.engine.sql import syntax
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type, to_word
 
 __all__ = ["column_value", "rows_of"]
 
 
-def rows_of(statement: s.Insert, table: Table, script: str) -> list[dict[str, object]]:
+def rows_of(statement: syntax.Insert, table: Table, script: str) -> list[dict[str, object]]:
     """The rows of an INSERT … VALUES, each a dict by column.
 
     Args:
@@ -24,15 +24,15 @@ def rows_of(statement: s.Insert, table: Table, script: str) -> list[dict[str, ob
     names = statement.columns or tuple(column.name for column in table.columns)
     for name in names:
         if name not in table.positions:
-            raise point(script, statement.at, f"unknown column {name} in {table.name}")
+            raise error_at(script, statement.at, f"unknown column {name} in {table.name}")
     rows: list[dict[str, object]] = []
     for values in statement.rows:
         if len(values) != len(names):
-            raise point(script, values[0].at, f"{len(values)} values for {len(names)} columns")
+            raise error_at(script, values[0].at, f"{len(values)} values for {len(names)} columns")
         row: dict[str, object] = {}
         for name, expr in zip(names, values, strict=True):
-            if not isinstance(expr, s.Literal):
-                raise point(script, expr.at, "unsupported: a value that is not a constant")
+            if not isinstance(expr, syntax.Literal):
+                raise error_at(script, expr.at, "unsupported: a value that is not a constant")
             row[name] = column_value(expr.value, table.columns[table.positions[name]].type, script, expr.at)
         rows.append(row)
     return rows
@@ -51,7 +51,7 @@ def column_value(value: object, kind: Type, script: str, at: int) -> object:
     """
     if value is None or kind == Type.STRING:
         if value is not None and not isinstance(value, str):
-            raise point(script, at, f"{value!r} is not a string")
+            raise error_at(script, at, f"{value!r} is not a string")
         return value
     if kind in (Type.FLOAT, Type.DOUBLE) and isinstance(value, (int, float)):
         return float(value)
@@ -60,5 +60,5 @@ def column_value(value: object, kind: Type, script: str, at: int) -> object:
     try:
         to_word(kind, value)
     except (TypeError, OverflowError) as error:
-        raise point(script, at, str(error)) from None
+        raise error_at(script, at, str(error)) from None
     return value

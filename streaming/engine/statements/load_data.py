@@ -5,14 +5,14 @@ from __future__ import annotations
 from streaming.engine.errors import BadRow
 from streaming.engine.storage.duplicates import without_duplicates
 from streaming.engine.storage.rows import encode, schema_of
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 from streaming.files import tables as tablefile
 
 __all__ = ["load"]
 
 
-def load(table: Table, path: str, options: tablefile.Options, pool: Pool) -> int:
+def load(table: Table, path: str, options: tablefile.Options, pool: StringPool) -> int:
     """Adds the rows of the files that `path` means; returns how many words of rows left the table.
 
     Raises:

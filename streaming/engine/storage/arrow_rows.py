@@ -26,7 +26,7 @@ from streaming.engine.native.memory import (
     load_float64,
     store_float64,
 )
-from streaming.engine.storage.strings import Pool, intern
+from streaming.engine.storage.strings import StringPool, intern
 from streaming.engine.storage.table import Column
 from streaming.engine.types import NULLS_PER_WORD, Type
 
@@ -163,7 +163,7 @@ _LAYOUTS_MAX = 256
 
 
 def words_of(
-    columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: Pool, unread: frozenset[int] = frozenset()
+    columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: StringPool, unread: frozenset[int] = frozenset()
 ) -> Int64 | None:
     """int64[n, width], the rows as a table lays them out; None where `rows` must convert them.
 
@@ -191,7 +191,7 @@ def words_of(
     return out
 
 
-def _convert(layout: _Layout, kinds: Int64, batch: pa.RecordBatch, out: Matrix, pool: Pool) -> bool:
+def _convert(layout: _Layout, kinds: Int64, batch: pa.RecordBatch, out: Matrix, pool: StringPool) -> bool:
     _, capsule = batch.__arrow_c_array__()
     array = _capsule(capsule, b"arrow_array")
     state, room = np.zeros(2, np.int64), 1 << 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streaming.engine.errors import BadRow, point
+from streaming.engine.errors import BadRow, error_at
 from streaming.engine.storage.table import Column, Table
 from streaming.engine.types import Type
 
@@ -41,7 +41,7 @@ class Catalogue:
         """
         table = self.find(name)
         if table is None:
-            raise point(script, at, f"unknown table {'.'.join(name)}")
+            raise error_at(script, at, f"unknown table {'.'.join(name)}")
         return table
 
     def of_call(self, name: str) -> Table:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from streaming.engine.native.kernel import Bytes, Flags, Int64, Matrix, kernel
 from streaming.engine.native.memory import address, copy
 from streaming.engine.storage.index_keys import refill
-from streaming.engine.storage.strings import FIXED, Pool
+from streaming.engine.storage.strings import FIXED, StringPool
 from streaming.engine.storage.table import NO_TTL, Index, Table
 from streaming.engine.types import Type
 
@@ -192,7 +192,7 @@ def _rename(words: Matrix, columns: Int64, codes: Int64) -> None:
 
 
 def collect_strings(
-    pool: Pool, tables: Sequence[Table], constants: Sequence[tuple[Int64, npt.NDArray[np.bool_]]]
+    pool: StringPool, tables: Sequence[Table], constants: Sequence[tuple[Int64, npt.NDArray[np.bool_]]]
 ) -> None:
     """Drops every string that no row, no key and no constant holds; the others get new codes.
 

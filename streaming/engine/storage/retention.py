@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streaming.engine.errors import point
+from streaming.engine.errors import error_at
 from streaming.engine.storage.catalogue import Catalogue
 from streaming.engine.storage.expiry import collect_strings, expired, expires, remove
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import FREE_FROM, Table
 
 __all__ = ["Constants", "Mark", "Retention", "require_all_rows"]
@@ -49,7 +49,7 @@ class Retention:
     def __init__(
         self,
         catalogue: Catalogue,
-        pool: Pool,
+        pool: StringPool,
         clock: Callable[[], int],
         is_read_online: Callable[[Table], bool],
         constants: Callable[[], Sequence[Constants]],
@@ -149,7 +149,7 @@ def require_all_rows(table: Table, key: Sequence[int], ts: int, script: str, at:
     """
     if table.freed:
         names = ", ".join(table.columns[c].name for c in (*key, *([ts] if ts >= 0 else [])))
-        raise point(
+        raise error_at(
             script,
             at,
             f"{table.name}: {table.freed} rows whose time to live was over are gone, a new or longer "

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.errors import BadRow
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
 
@@ -48,7 +48,7 @@ class Capture:
     """
 
     def __init__(
-        self, tables: Sequence[Table], pool: Pool, counts: Mapping[str, int], on_close: Callable[[], None]
+        self, tables: Sequence[Table], pool: StringPool, counts: Mapping[str, int], on_close: Callable[[], None]
     ) -> None:
         self._tables = [(table.full_name, table) for table in tables]
         self._pool, self._on_close = pool, on_close
@@ -99,7 +99,7 @@ class Restore:
         pool: their strings.
     """
 
-    def __init__(self, tables: Sequence[Table], pool: Pool) -> None:
+    def __init__(self, tables: Sequence[Table], pool: StringPool) -> None:
         self._tables, self._pool = {table.full_name: table for table in tables}, pool
         self._ends: list[Int64] = []
         self._data: list[npt.NDArray[np.uint8]] = []

@@ -21,7 +21,7 @@ from streaming.engine.native.kernel import Bytes, Int64, Matrix, inner, kernel
 from streaming.engine.native.memory import address, copy, load8, load64, word
 from streaming.engine.types import NULLS_PER_WORD
 
-__all__ = ["COUNT", "EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "USED", "Pool", "intern", "less"]
+__all__ = ["COUNT", "EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "USED", "StringPool", "intern", "less"]
 
 NULL, EMPTY, NULL_KEY, EMPTY_KEY = 0, 1, 2, 3
 FIXED = ["", "", "!N@U#L$L%", "!@#$%"]
@@ -178,7 +178,7 @@ _TURN = 1 << 18  # strings that are hashed before Python may switch threads
 _ALL_VALID: Bytes = np.empty(0, np.uint8)
 
 
-class Pool:
+class StringPool:
     """The strings of one engine.
 
     Attributes:
