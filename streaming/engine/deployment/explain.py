@@ -19,7 +19,7 @@ from streaming.engine.plan.nodes import (
     WindowGroup,
 )
 from streaming.engine.plan.select import Query
-from streaming.engine.program.compiler import Program
+from streaming.engine.program.program import Program
 
 __all__ = ["explain", "joins", "walk"]
 

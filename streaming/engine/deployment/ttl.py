@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import reduce
 
-from streaming.engine.program.compiler import Program
+from streaming.engine.program.program import Program
 from streaming.engine.storage.table import NO_TTL
 
 __all__ = ["Ttl", "derive_ttls", "merge_ttls"]

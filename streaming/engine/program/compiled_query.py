@@ -16,7 +16,8 @@ from streaming.engine.kernels.instructions import Field, Op, slot_of
 from streaming.engine.library import CUTTING
 from streaming.engine.plan.nodes import ColumnNode, QueryTable
 from streaming.engine.plan.select import Query
-from streaming.engine.program.compiler import Program, compile_program
+from streaming.engine.program.compiler import compile_program
+from streaming.engine.program.program import Program
 from streaming.engine.storage.rows import encode
 from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Index, Table, check_times

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, Field, FrequencyKind, Op
-from streaming.engine.kernels.instructions import domain_of as domain_of_register
-from streaming.engine.kernels.instructions import register as register_number
+from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, FrequencyKind, Op, domain_of
 from streaming.engine.kernels.operands import (
     Collect,
     FilteredSource,
@@ -38,84 +33,10 @@ from streaming.engine.plan.nodes import (
     WindowGroup,
     under,
 )
-from streaming.engine.storage.table import Table
+from streaming.engine.program.program import IndexUse, Program, ProgramBuilder, PythonStep
 from streaming.engine.types import Type
 
-__all__ = ["IndexUse", "Program", "PythonStep", "compile_program"]
-
-Int64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class IndexUse:
-    """An index that a program reads.
-
-    Attributes:
-        table: whose rows it finds.
-        key: numbers of its key columns.
-        ts: number of the column that orders its rows; -1: as they were inserted.
-        windows: whether windows read it, whose rows the request's time bounds.
-    """
-
-    table: Table
-    key: tuple[int, ...]
-    ts: int
-    windows: bool
-
-
-@dataclass(frozen=True)
-class PythonStep:
-    """A function in Python: for every element of `out`'s domain, or for every segment of a group's domain.
-
-    Attributes:
-        node: the function, and the types of its arguments and result.
-        out: the register of its results.
-        arguments: the registers of its arguments.
-        domain: of an aggregate, the domain of the group's rows.
-        frame: of an aggregate, the number of its frame.
-    """
-
-    node: PythonCall | PythonAggregate
-    out: int
-    arguments: tuple[int, ...]
-    domain: int = -1
-    frame: int = 0
-
-
-@dataclass
-class Program:
-    """A plan ready to run.
-
-    Attributes:
-        code: int64[k, 8], the instructions, see `Field`.
-        operands: int64[m], what they need beyond that, see `kernels.operands`.
-        constants, constant_nulls: domain 0.
-        constant_texts: which of the constants are strings, whose codes change when the pool is cleared of unused ones.
-        domains: int64[d, 6], the table of domains as it is before a run.
-        tables, indexes: what the numbers in the instructions stand for.
-        python_steps: the functions in Python, by number.
-        outputs: the register of each output, in the domain of the requests.
-        sources: the groups of windows, and the indexes of each one's tables.
-        times: the registers of window times that are computed, and so can be checked only after a run.
-    """
-
-    code: Int64
-    operands: Int64
-    constants: Int64
-    constant_nulls: npt.NDArray[np.uint8]
-    constant_texts: npt.NDArray[np.bool_]
-    domains: Int64
-    tables: list[Table]
-    indexes: list[IndexUse]
-    python_steps: list[PythonStep]
-    outputs: list[int]
-    sources: list[tuple[WindowGroup, list[int]]]
-    times: list[int]
-
-    @property
-    def groups(self) -> list[WindowGroup]:
-        """The groups of windows."""
-        return [group for group, _ in self.sources]
+__all__ = ["compile_program"]
 
 
 def compile_program(outputs: Sequence[Node], strict: bool) -> Program:
@@ -139,23 +60,20 @@ class _Context:
     parent: _Context | None
 
 
-class _ProgramCompiler:
+class _ProgramCompiler(ProgramBuilder):
+    """Compiles the expressions of one query.
+
+    Args:
+        outputs, strict: see `compile_program`.
+    """
+
     def __init__(self, outputs: Sequence[Node], strict: bool) -> None:
+        super().__init__()
         self.wanted = outputs
         self.strict = strict
-        self.code: list[tuple[int, ...]] = []
-        self.operands: list[int] = []
-        self.constants: dict[Const, int] = {}
-        self.slots = [0, 0]
-        self.parents = [0, 0]
-        self.tables: list[Table] = []
-        self.indexes: list[IndexUse] = []
-        self.python_steps: list[PythonStep] = []
         self.done: dict[tuple[int, int, Node | Joined], int] = {}
         self.requests = _Context(REQUESTS, None, -1, None, None)
         self.groups: dict[WindowGroup, _Context] = {}
-        self.sources: list[tuple[WindowGroup, list[int]]] = []
-        self.times: list[int] = []
         self.frequencies: dict[tuple[WindowGroup, int, Node, Node | None], list[Aggregate]] = {}
         for node in outputs:
             self.gather_frequencies(node)
@@ -174,60 +92,12 @@ class _ProgramCompiler:
             self.gather_frequencies(child)
 
     def program(self) -> Program:
-        outputs = [self.vector(self.node(node, self.requests), self.requests) for node in self.wanted]
-        domains = np.zeros((len(self.slots), len(Domain)), np.int64)
-        domains[:, Domain.SLOTS] = self.slots
-        domains[:, Domain.PARENT] = self.parents
-        return Program(
-            np.array(self.code, np.int64).reshape(-1, len(Field)),
-            np.array(self.operands, np.int64),
-            np.array([c.word for c in self.constants], np.int64),
-            np.array([c.null for c in self.constants], np.uint8),
-            np.array([c.type == Type.STRING for c in self.constants], np.bool_),
-            domains,
-            self.tables,
-            self.indexes,
-            self.python_steps,
-            outputs,
-            self.sources,
-            self.times,
-        )
-
-    # -- pieces ----------------------------------------------------------------------------------------------------
-
-    def register(self, domain: int) -> int:
-        self.slots[domain] += 1
-        return register_number(domain, self.slots[domain] - 1)
-
-    def add(self, op: Op, out: int, *operands: int) -> int:
-        row = (int(op), out, *operands)
-        self.code.append(row + (0,) * (len(Field) - len(row)))
-        return out
-
-    def place_operands(self, made: Collect | FilteredSource | Frequency | Join) -> int:
-        """Where in the program's operands a list lies, which is added to them."""
-        at = len(self.operands)
-        self.operands += made.words()
-        return at
-
-    def domain(self, parent: int) -> int:
-        self.slots.append(2)  # slot 0: the rows, slot 1: the parent's element
-        self.parents.append(parent)
-        return len(self.slots) - 1
-
-    def table(self, table: Table) -> int:
-        if table not in self.tables:
-            self.tables.append(table)
-        return self.tables.index(table)
-
-    def index(self, use: IndexUse) -> int:
-        if use not in self.indexes:
-            self.indexes.append(use)
-        return self.indexes.index(use)
+        """The program of all outputs."""
+        return self.finish([self.vector(self.node(node, self.requests), self.requests) for node in self.wanted])
 
     def vector(self, register: int, context: _Context) -> int:
         """`register` as a vector of the context's domain: constants are spread out."""
-        if domain_of_register(register) != CONSTANTS:
+        if domain_of(register) != CONSTANTS:
             return register
         return self.add(Op.COPY, self.register(context.domain), register)
 
@@ -236,7 +106,7 @@ class _ProgramCompiler:
     def node(self, node: Node, context: _Context) -> int:
         """The register of `node` in `context`."""
         if isinstance(node, Const):
-            return register_number(CONSTANTS, self.constants.setdefault(node, len(self.constants)))
+            return self.constant(node)
         key = (context.domain, context.source, node)
         found = self.done.get(key)
         if found is None:
@@ -265,17 +135,14 @@ class _ProgramCompiler:
             )
         if isinstance(node, PythonCall):
             arguments = [self.node(argument, context) for argument in node.arguments]
-            out = self.register(context.domain)
-            self.python_steps.append(PythonStep(node, out, tuple(arguments)))
-            return self.add(Op.PYTHON, out, len(self.python_steps) - 1)
+            return self.call_python(PythonStep(node, self.register(context.domain), tuple(arguments)))
         if context is not self.requests:
             return self.lift(node, context)
         if isinstance(node, PythonAggregate):
             group = self.group(node.group)
             arguments = [self.node(argument, group) for argument in node.arguments]
             out = self.register(context.domain)
-            self.python_steps.append(PythonStep(node, out, tuple(arguments), group.domain, node.frame))
-            return self.add(Op.PYTHON, out, len(self.python_steps) - 1)
+            return self.call_python(PythonStep(node, out, tuple(arguments), group.domain, node.frame))
         if not isinstance(node, Aggregate):
             raise TypeError(node)
         if isinstance(node.kind, FrequencyKind):

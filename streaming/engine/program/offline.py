@@ -12,7 +12,7 @@ from streaming.engine.errors import UnsupportedSQL, error_at
 from streaming.engine.plan.nodes import ColumnNode, QueryTable
 from streaming.engine.plan.select import Query
 from streaming.engine.program.compiled_query import CompiledQuery, compile_query
-from streaming.engine.program.compiler import IndexUse, Program
+from streaming.engine.program.program import IndexUse, Program
 from streaming.engine.program.runner import Runner
 from streaming.engine.sql import syntax
 from streaming.engine.storage.strings import StringPool

@@ -19,7 +19,7 @@ from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, F
 from streaming.engine.kernels.interpreter import run
 from streaming.engine.plan.nodes import PythonAggregate
 from streaming.engine.program.compiled_query import Addresses, CompiledQuery
-from streaming.engine.program.compiler import Program, PythonStep
+from streaming.engine.program.program import Program, PythonStep
 from streaming.engine.storage.strings import StringPool
 from streaming.engine.types import Type, to_python, to_word
 

@@ -292,6 +292,8 @@ class IndexDef:
 
 @dataclass(frozen=True)
 class CreateDatabase:
+    """`create database [if not exists] name`."""
+
     name: str
     if_not_exists: bool
     at: int
@@ -299,12 +301,16 @@ class CreateDatabase:
 
 @dataclass(frozen=True)
 class Use:
+    """`use name`: the database in which a table's name alone is looked up."""
+
     name: str
     at: int
 
 
 @dataclass(frozen=True)
 class CreateTable:
+    """`create table [if not exists] [db.]table (column …, index (…) …)`."""
+
     name: tuple[str, ...]
     columns: tuple[ColumnDef, ...]
     indexes: tuple[IndexDef, ...]
@@ -314,6 +320,8 @@ class CreateTable:
 
 @dataclass(frozen=True)
 class CreateIndex:
+    """`create index name on [db.]table (…) [options (…)]`."""
+
     name: str
     table: tuple[str, ...]
     index: IndexDef
@@ -322,6 +330,8 @@ class CreateIndex:
 
 @dataclass(frozen=True)
 class Insert:
+    """`insert [or ignore] into [db.]table [(column …)] values (…) …`; no columns: all of the table's."""
+
     table: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[tuple[Expr, ...], ...]
@@ -331,6 +341,8 @@ class Insert:
 
 @dataclass(frozen=True)
 class Set:
+    """`set [global | session] name = value`."""
+
     name: str
     value: object
     at: int
@@ -338,6 +350,8 @@ class Set:
 
 @dataclass(frozen=True)
 class Deploy:
+    """`deploy [if not exists] name [options (…)] select …`."""
+
     name: str
     select: Select
     if_not_exists: bool
@@ -347,6 +361,8 @@ class Deploy:
 
 @dataclass(frozen=True)
 class Drop:
+    """`drop kind [if exists] name`: kind is table, database, deployment or index."""
+
     kind: str
     name: tuple[str, ...]
     if_exists: bool
@@ -355,6 +371,8 @@ class Drop:
 
 @dataclass(frozen=True)
 class LoadData:
+    """`load data infile 'path' into table [db.]table [options (…)]`."""
+
     path: str
     table: tuple[str, ...]
     options: dict[str, object]
@@ -363,6 +381,8 @@ class LoadData:
 
 @dataclass(frozen=True)
 class Outfile:
+    """`select … into outfile 'path' [options (…)]`."""
+
     select: Select
     path: str
     options: dict[str, object]
