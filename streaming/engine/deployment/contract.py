@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streaming.engine.deployment.explain import joins, walk
+from streaming.engine.deployment.query_parts import joins_of, parts_of
 from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.plan.nodes import (
     Aggregate,
@@ -83,7 +83,7 @@ def contract_of(query: Query) -> Contract:
                 if isinstance(own, ColumnNode) and own.base is main:
                     times.setdefault(main.table.name, set()).add(_name(main.table, own.position))
     for node in nodes:
-        for joined in joins(node):
+        for joined in joins_of(node):
             reads.add(_read(joined.base.table, main, list(joined.key)))
             if joined.ts >= 0:
                 times.setdefault(joined.base.table.name, set()).add(_name(joined.base.table, joined.ts))
@@ -101,7 +101,7 @@ def contract_of(query: Query) -> Contract:
 
 
 def _groups(node: Node) -> Iterator[WindowGroup]:
-    for part in walk(node):
+    for part in parts_of(node):
         if isinstance(part, (Aggregate, PythonAggregate, WindowColumn)):
             yield part.group
 

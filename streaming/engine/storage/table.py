@@ -8,7 +8,7 @@ An index has an open-addressing table of keys; each key has a `head`, its newest
 one. Newest is the greatest time, of equal times the one inserted last. A row in order of time is linked in O(1); late
 rows walk from the head, and a large batch out of order is sorted first, so that each chain is walked once.
 
-Rows whose time to live is over in every index can be freed (`expire`): those behind them move up, in the same order.
+Rows whose time to live is over in every index can be freed (`expiry`): those behind them move up, in the same order.
 """
 
 # mypy: disable-error-code="no-any-return, return-value"
