@@ -17,7 +17,13 @@ NUMBERS = (*INTEGERS, *REALS)
 
 @dataclass(frozen=True)
 class Overload:
-    """Argument types, the result's type, and the function of values that are not NULL."""
+    """One combination of argument types that a function takes.
+
+    Attributes:
+        kinds: the types of the arguments.
+        result: the type of the result.
+        function: of values that are not NULL.
+    """
 
     kinds: tuple[Type, ...]
     result: Type

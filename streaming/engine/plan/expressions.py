@@ -17,7 +17,7 @@ from streaming.engine.plan.nodes import (
     WindowColumn,
     WindowGroup,
 )
-from streaming.engine.plan.scope import Frame, Planning, Scope, aggregates, children, walk, without_places
+from streaming.engine.plan.scope import Planning, Scope, WindowFrame, aggregates, children, walk, without_places
 from streaming.engine.plan.signatures import FORMATS, MARKS, line
 from streaming.engine.plan.text_lists import FOLDS, SPLITS, of_row, of_window
 from streaming.engine.plan.windows import WindowPlanner
@@ -40,6 +40,7 @@ class Binder:
     """Binds the expressions of one query.
 
     Args:
+        planning: what the planning of the query shares.
         windows: what finds the windows that OVER names.
     """
 
@@ -53,7 +54,7 @@ class Binder:
         self.alone = expr.operand if isinstance(expr, syntax.Over) else None
         return self.bind(expr, scope, self.over(expr, scope))
 
-    def over(self, expr: syntax.Expr, scope: Scope) -> Frame | None:
+    def over(self, expr: syntax.Expr, scope: Scope) -> WindowFrame | None:
         """The window of the aggregates in a select item: OpenMLDB has one for all of them, named by any OVER in it."""
         found = _overs(expr)
         if len({without_places(over.window) for over in found}) > 1:
@@ -67,7 +68,7 @@ class Binder:
         except casts.Mismatch as error:
             raise self.planning.refuse(str(error), expr.at) from None
 
-    def bind(self, expr: syntax.Expr, scope: Scope, over: Frame | None = None) -> Node:
+    def bind(self, expr: syntax.Expr, scope: Scope, over: WindowFrame | None = None) -> Node:
         """The typed expression; `over`: the window of the aggregates in it."""
         try:
             return self._bind(expr, scope, over)
@@ -75,7 +76,7 @@ class Binder:
             what = f"{expr.function}() of " if isinstance(expr, syntax.Call) else ""
             raise self.planning.refuse(f"{what}{error}", expr.at) from None
 
-    def _bind(self, expr: syntax.Expr, scope: Scope, over: Frame | None) -> Node:
+    def _bind(self, expr: syntax.Expr, scope: Scope, over: WindowFrame | None) -> Node:
         if isinstance(expr, syntax.Literal):
             try:
                 return literal(expr, self.planning.pool)
@@ -147,7 +148,7 @@ class Binder:
             return self.case(expr, scope, over)
         raise self.planning.refuse("`*` here", expr.at)
 
-    def line(self, name: str, expr: syntax.Call, scope: Scope, over: Frame | None) -> Node:
+    def line(self, name: str, expr: syntax.Call, scope: Scope, over: WindowFrame | None) -> Node:
         """A row as a line of training data."""
         marked: list[tuple[str, list[Node]]] = []
         for argument in expr.arguments:
@@ -156,7 +157,7 @@ class Binder:
             marked.append((argument.function, [self.bind(one, scope, over) for one in argument.arguments]))
         return line(name, marked)
 
-    def case(self, expr: syntax.Case, scope: Scope, over: Frame | None) -> Node:
+    def case(self, expr: syntax.Case, scope: Scope, over: WindowFrame | None) -> Node:
         operand = None if expr.operand is None else self.bind(expr.operand, scope, over)
         tests: list[Node] = []
         for when, _ in expr.whens:
@@ -171,14 +172,14 @@ class Binder:
             node = functions.choose(test, branch, node)
         return node
 
-    def fold(self, name: str, split: str, expr: syntax.Call, scope: Scope, over: Frame | None) -> Node:
+    def fold(self, name: str, split: str, expr: syntax.Call, scope: Scope, over: WindowFrame | None) -> Node:
         """What `name` makes of a list; `expr` has the arguments of the split, then those of `name` behind the list."""
         if split in SPLITS:
             return of_row(name, split, [self.bind(argument, scope, over) for argument in expr.arguments])
         frame, arguments = self.elements(name, expr, scope, over)
         return of_window(name, split.removeprefix("window_"), frame.group, frame.number, arguments)
 
-    def aggregate(self, name: str, expr: syntax.Call, scope: Scope, over: Frame | None) -> Node:
+    def aggregate(self, name: str, expr: syntax.Call, scope: Scope, over: WindowFrame | None) -> Node:
         frame, arguments = self.elements(name, expr, scope, over)
         if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], syntax.Name):
             raise casts.Mismatch("something that is not a column")
@@ -186,7 +187,9 @@ class Binder:
             return self.place(name, arguments, frame)
         return AGGREGATES[name](frame.group, frame.number, arguments)
 
-    def elements(self, name: str, expr: syntax.Call, scope: Scope, over: Frame | None) -> tuple[Frame, list[Node]]:
+    def elements(
+        self, name: str, expr: syntax.Call, scope: Scope, over: WindowFrame | None
+    ) -> tuple[WindowFrame, list[Node]]:
         """The window of an aggregate, and its arguments, bound to the window's rows."""
         if over is None:
             raise self.planning.refuse(f"aggregate {expr.function}() without a window", expr.at)
@@ -215,7 +218,7 @@ class Binder:
             raise casts.Mismatch("no column")
         return over, arguments
 
-    def place(self, name: str, arguments: list[Node], over: Frame) -> Node:
+    def place(self, name: str, arguments: list[Node], over: WindowFrame) -> Node:
         """at() or lag() as a whole item: the n-th row back from the request's, whatever the frame and its exclusion.
 
         As a part of an expression they are aggregates like others to OpenMLDB: the n-th row of the frame.

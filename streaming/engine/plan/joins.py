@@ -28,7 +28,9 @@ class JoinPlanner:
     """Finds the rows of the joins of one query.
 
     Args:
-        scan: what reads the joined tables. nested: what reads a sub-query over the request's own table.
+        binder: what binds their conditions.
+        scan: what reads the joined tables.
+        nested: what reads a sub-query over the request's own table.
     """
 
     def __init__(self, binder: Binder, scan: Scan, nested: Nested) -> None:

@@ -39,6 +39,7 @@ class QueryTable:
     """One table in a query: the request's (`joined` is None and no group has it), a join's or a window's.
 
     Attributes:
+        table: the table.
         joined: how the row of a joined table is found.
         to: the table to whose rows it is joined; None: to the request's.
         several: whether a LEFT JOIN finds it: several rows may match, of which the newest stands for all.
@@ -69,7 +70,13 @@ class Joined:
 
 @dataclass(frozen=True)
 class Const:
-    """A constant as a word; strings as their code."""
+    """A constant.
+
+    Attributes:
+        type: its type.
+        word: the constant as a word; a string as its code.
+        null: whether it is NULL; the word then means nothing.
+    """
 
     type: Type
     word: int
@@ -78,7 +85,13 @@ class Const:
 
 @dataclass(frozen=True)
 class ColumnNode:
-    """A column of a table."""
+    """A column of a table.
+
+    Attributes:
+        type: its type.
+        base: the table, as the query has it.
+        position: its number there.
+    """
 
     type: Type
     base: QueryTable
@@ -87,7 +100,12 @@ class ColumnNode:
 
 @dataclass(frozen=True)
 class Missing:
-    """Whether a join found no row."""
+    """Whether a join found no row.
+
+    Attributes:
+        type: bool.
+        base: the joined table.
+    """
 
     type: Type
     base: QueryTable
@@ -95,7 +113,13 @@ class Missing:
 
 @dataclass(frozen=True)
 class WindowColumn:
-    """A column of a window's rows, the request's own among them."""
+    """A column of a window's rows, the request's own among them.
+
+    Attributes:
+        type: its type.
+        group: the windows.
+        position: its number among their columns.
+    """
 
     type: Type
     group: WindowGroup
@@ -104,7 +128,14 @@ class WindowColumn:
 
 @dataclass(frozen=True)
 class Apply:
-    """A scalar instruction. `bits`: width of an integer result, 1 for a float32."""
+    """A scalar instruction.
+
+    Attributes:
+        type: of its result.
+        op: the instruction.
+        arguments: its operands, three at most.
+        bits: width of an integer result; `FLOAT32`: the result is one.
+    """
 
     type: Type
     op: Op
@@ -114,7 +145,13 @@ class Apply:
 
 @dataclass(frozen=True)
 class PythonCall:
-    """A function in Python, of one value per argument; NULL in, NULL out."""
+    """A function in Python, of one value per argument; NULL in, NULL out.
+
+    Attributes:
+        type: of its result.
+        function: see `library`.
+        arguments: what it is called with.
+    """
 
     type: Type
     function: Callable[..., Any]
@@ -123,7 +160,18 @@ class PythonCall:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """An aggregate by kernel."""
+    """An aggregate by kernel.
+
+    Attributes:
+        type: of its result.
+        kind: the instruction, or what is made of the counts of values.
+        group: the windows.
+        frame: the number of the frame among theirs.
+        value: what is aggregated, of each row.
+        condition: which rows count; None: all.
+        number: of AT the place, of TOPN_FREQUENCY how many values it names.
+        bits: as of `Apply`.
+    """
 
     type: Type
     kind: Op | FrequencyKind
@@ -137,7 +185,15 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class PythonAggregate:
-    """An aggregate in Python: `function(rows)` of the window's rows, newest first, each a tuple of the arguments."""
+    """An aggregate in Python.
+
+    Attributes:
+        type: of its result.
+        function: of the window's rows, newest first, each a tuple of the arguments.
+        group: the windows.
+        frame: the number of the frame among theirs.
+        arguments: what it is told of each row.
+    """
 
     type: Type
     function: Callable[..., Any]
@@ -160,6 +216,7 @@ class Source:
     """A table whose rows are in a window.
 
     Attributes:
+        base: the table.
         columns: what column j of the window is, of a row of this table.
         where: which of its rows are in; None: all.
     """
@@ -174,6 +231,7 @@ class WindowGroup:
     """The windows over the same rows: the same tables, key, time and exclusions; they differ in their frames.
 
     Attributes:
+        sources: the tables whose rows are in them.
         own: what column j of the row is that the windows belong to: the request's, or one of `of`.
         key: partition columns, as values of that row and as columns of each source.
         time: that row's time; None: no ORDER BY.

@@ -14,10 +14,10 @@ from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 
 __all__ = [
-    "Frame",
     "Output",
     "Planning",
     "Scope",
+    "WindowFrame",
     "aggregates",
     "children",
     "columns_of",
@@ -94,6 +94,8 @@ class Output:
     """A named column of a (sub-)query.
 
     Attributes:
+        name: its name.
+        node: what it is.
         paths: the (database, table, column) by which it is found, too: as OpenMLDB has it, those of every table and
             sub-query that the column has come through unchanged, under the name that it had there.
     """
@@ -108,6 +110,9 @@ class Scope:
     """Where names are looked up.
 
     Attributes:
+        columns: the columns that names may mean.
+        windows: those of the WINDOW clause, by name.
+        groups: the windows over the same rows that were met so far, by what makes them the same.
         filtered: whether a WHERE stands between the request and what is selected here.
         base: the joined table whose rows are selected here; None: the request.
     """
@@ -120,8 +125,14 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A frame of the windows over the rows of a group, and the window and the scope that it was found in."""
+class WindowFrame:
+    """The frame that an OVER means.
+
+    Attributes:
+        group: the windows over its rows.
+        number: which of their frames it is.
+        window, scope: the window that it was found in, and where that stands.
+    """
 
     group: WindowGroup
     number: int

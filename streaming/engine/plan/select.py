@@ -23,6 +23,10 @@ class Query:
     """What a SELECT computes, per row of `main` (None: it has no FROM).
 
     Attributes:
+        main: the table of the requests.
+        outputs: the columns of the answer.
+        where: the condition on them; None: every request is answered.
+        limit: the most rows of an answer offline; None: all.
         online_only: constructs that a request passes by, but that mean something offline: (what, offset in the script).
     """
 

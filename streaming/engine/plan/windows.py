@@ -16,7 +16,16 @@ from streaming.engine.plan.nodes import (
     Source,
     WindowGroup,
 )
-from streaming.engine.plan.scope import Frame, Output, Planning, Scope, aggregates, conditions, walk, without_places
+from streaming.engine.plan.scope import (
+    Output,
+    Planning,
+    Scope,
+    WindowFrame,
+    aggregates,
+    conditions,
+    walk,
+    without_places,
+)
 from streaming.engine.sql import syntax
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
@@ -32,6 +41,7 @@ class WindowPlanner:
     """Finds the windows of one query.
 
     Args:
+        planning: what the planning of the query shares.
         scan: what reads the tables of a UNION.
     """
 
@@ -53,7 +63,7 @@ class WindowPlanner:
             raise self.planning.refuse(what, at)
         return part.pop() if part else -1
 
-    def frame(self, reference: str | syntax.Window, scope: Scope, at: int) -> Frame:
+    def frame(self, reference: str | syntax.Window, scope: Scope, at: int) -> WindowFrame:
         """The frame that OVER names."""
         if isinstance(reference, str):
             if reference not in scope.windows:
@@ -76,7 +86,7 @@ class WindowPlanner:
             else:
                 own = OwnRowPlace.OUT
         group = self.group(window, scope, own, exclude_time)
-        return Frame(group, group.frame((frame.rows, start, end, frame.maxsize)), window, scope)
+        return WindowFrame(group, group.frame((frame.rows, start, end, frame.maxsize)), window, scope)
 
     def check(self, window: syntax.Window) -> None:
         """Refuses what no window may be."""

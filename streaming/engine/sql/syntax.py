@@ -195,7 +195,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Window:
-    """A window specification."""
+    """A window specification.
+
+    Attributes:
+        unions: the tables of its UNION.
+        partition: the columns of PARTITION BY.
+        order, descending: the column of ORDER BY, and whether DESC is behind it; None: there is none.
+        frame: which of the rows; without one all of them.
+        instance_not_in_window: whether the rows of the main table are out, but for the request's.
+        exclude_current_row, exclude_current_time: whether the request's row, or other rows of its time, are out.
+    """
 
     unions: tuple[Source, ...]
     partition: tuple[Name, ...]
@@ -246,7 +255,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Item:
-    """One select item; `text` is its name where it has no alias."""
+    """One select item: `expr [as alias]`; `text` is its name where it has no alias."""
 
     expr: Expr
     alias: str | None
@@ -256,7 +265,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Select:
-    """A SELECT."""
+    """A SELECT.
+
+    Attributes:
+        items: what it selects.
+        source: what it reads FROM; None: nothing.
+        joins: in order.
+        where: the condition; None: there is none.
+        windows: those of its WINDOW clause, and their names.
+        limit: the most rows; None: all.
+        distinct: whether it is SELECT DISTINCT.
+    """
 
     items: tuple[Item, ...]
     source: Source | None
@@ -270,7 +289,7 @@ class Select:
 
 @dataclass(frozen=True)
 class ColumnDef:
-    """A column of CREATE TABLE."""
+    """A column of CREATE TABLE: `name type [not null] [default value]`."""
 
     name: str
     type: Type
@@ -281,7 +300,7 @@ class ColumnDef:
 
 @dataclass(frozen=True)
 class IndexDef:
-    """INDEX(KEY=…, TS=…, TTL=…, TTL_TYPE=…). `ttl` is (milliseconds, rows), 0: no limit."""
+    """`index(key=…, ts=…, ttl=…, ttl_type=…)`: `ttl` is (milliseconds, rows), 0: no limit."""
 
     key: tuple[str, ...]
     ts: str | None

@@ -88,6 +88,8 @@ class TableInfo:
     """A table; its indexes are those declared, then those that deployments made.
 
     Attributes:
+        database, name: where it is found.
+        columns: in order.
         full_name: its name in `Engine.stats`.
     """
 
@@ -103,6 +105,7 @@ class DeploymentInfo:
     """A deployment.
 
     Attributes:
+        database, name: where it is found.
         sql: its DEPLOY statement as it was written.
         request: the columns of a request row.
         answer: name and type of the columns that it answers with.

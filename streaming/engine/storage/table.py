@@ -35,7 +35,14 @@ _SORT_FROM = 256  # rows; smaller batches out of order are cheaper to link one b
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name as declared, its type, whether NULL may stand in it, the constant of a missing value."""
+    """A column.
+
+    Attributes:
+        name: as declared.
+        type: its type.
+        nullable: whether NULL may stand in it.
+        default: the constant that stands for a missing value; None: NULL.
+    """
 
     name: str
     type: Type
@@ -150,6 +157,7 @@ class Index:
         table: whose rows.
         key: numbers of the key columns.
         ts: number of the time column; -1: newest is last inserted.
+        order: int64[m], the rows in the order in which entries are to be made; None: as they were inserted.
 
     Attributes:
         slots: int64[2^k], the hash table: a key's number, or -1.
