@@ -146,10 +146,14 @@ def _walk(
     """Puts the rows of element i, newest first, behind mem[top], and their times in front of the end of `mem`.
 
     Args:
+        merges: whether rows of several sources, or of a filtered one, are merged; compiled once for each: rows of one
+            source are what most windows have.
+        at: where the `operands.Collect` lies.
         cursor: by source, the entry (of a filtered source the element) that comes next; -1: none.
         seen: see `live`.
+        request: the request that the element belongs to.
         time: of the element.
-        place_max, span_max, range_max: see `_reach`.
+        reach: see `_reach`.
 
     Returns the number of rows, or -1 where `mem` is too short.
     """

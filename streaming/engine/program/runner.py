@@ -60,7 +60,20 @@ class Runner:
         self._state: Int64 = np.zeros(len(State), np.int64)
 
     def answer(self, compiled: CompiledQuery, requests: Int64, limits: Int64, order: Int64 | None = None) -> pa.Table:
-        """Runs the program over `requests` (their rows `order`, where given), a batch at a time."""
+        """Runs the program over requests, a batch at a time.
+
+        Args:
+            compiled: the query.
+            requests: int64[m, width], the words of the requests.
+            limits: int64[n, x], entries of each index that request i may see: the first limits[i, x]; int64[0, x]: all.
+            order: int64[n], which of `requests` are asked, and in which order; None: all.
+
+        Returns:
+            A row per request, without those that the query's WHERE drops.
+
+        Raises:
+            BadRow: the computed time of a window is NULL or negative.
+        """
         n = len(requests) if order is None else len(order)
         if order is None and n <= _BATCH and not len(limits):
             return pa.Table.from_batches([self._batch(compiled, requests, limits)])
