@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from benchmarks.sample import FOLDER, read_sample, sql
 from deploy.openmldb.oracle import Answer, Oracle, Table
-from streaming.engine.sql import syntax as s
+from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 
 __all__ = ["measure"]
@@ -43,7 +43,7 @@ def measure(data: dict[str, pa.Table], requests: int = REQUESTS, rounds: int = R
     """
     tables = {}
     for statement in parse(sql("create_tables")):
-        if isinstance(statement, s.CreateTable):
+        if isinstance(statement, syntax.CreateTable):
             name = statement.name[-1]
             columns = {column.name: str(column.type) for column in statement.columns}
             tables[name] = Table(columns, [INDEXES[name]], _rows(data[name]) if name in data else [], DATABASE)

@@ -276,7 +276,7 @@ class Engine:
             if rows is requests and table is compiled.table:
                 known = words
             insertions.append(in_order_of_position(name, table, words, insert_at[name]))
-        mark, texts = self.mark(), self._pool.count
+        mark, texts = self._retention.mark(), self._pool.count
         asked = request_words(compiled, requests, self._pool, known)
         if len(asked) != len(at):
             raise ValueError(f"{len(at)} positions for {len(asked)} requests")

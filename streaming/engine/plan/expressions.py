@@ -18,8 +18,8 @@ from streaming.engine.plan.nodes import (
     WindowGroup,
 )
 from streaming.engine.plan.scope import Planning, Scope, WindowFrame, aggregates, children, walk, without_places
-from streaming.engine.plan.signatures import FORMATS, MARKS, line
-from streaming.engine.plan.text_lists import FOLDS, SPLITS, of_row, of_window
+from streaming.engine.plan.signatures import FORMATS, MARKS, training_line
+from streaming.engine.plan.text_lists import FOLDS, SPLITS, list_function_of_row, list_function_of_window
 from streaming.engine.plan.windows import WindowPlanner
 from streaming.engine.sql import syntax
 from streaming.engine.storage.strings import StringPool
@@ -155,7 +155,7 @@ class Binder:
             if not isinstance(argument, syntax.Call) or argument.function not in MARKS:
                 raise self.planning.refuse(f"{name}() of what is not {', '.join(MARKS)}", argument.at)
             marked.append((argument.function, [self.bind(one, scope, over) for one in argument.arguments]))
-        return line(name, marked)
+        return training_line(name, marked)
 
     def case(self, expr: syntax.Case, scope: Scope, over: WindowFrame | None) -> Node:
         operand = None if expr.operand is None else self.bind(expr.operand, scope, over)
@@ -175,9 +175,9 @@ class Binder:
     def fold(self, name: str, split: str, expr: syntax.Call, scope: Scope, over: WindowFrame | None) -> Node:
         """What `name` makes of a list; `expr` has the arguments of the split, then those of `name` behind the list."""
         if split in SPLITS:
-            return of_row(name, split, [self.bind(argument, scope, over) for argument in expr.arguments])
+            return list_function_of_row(name, split, [self.bind(argument, scope, over) for argument in expr.arguments])
         frame, arguments = self.elements(name, expr, scope, over)
-        return of_window(name, split.removeprefix("window_"), frame.group, frame.number, arguments)
+        return list_function_of_window(name, split.removeprefix("window_"), frame.group, frame.number, arguments)
 
     def aggregate(self, name: str, expr: syntax.Call, scope: Scope, over: WindowFrame | None) -> Node:
         frame, arguments = self.elements(name, expr, scope, over)

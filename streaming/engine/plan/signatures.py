@@ -17,7 +17,7 @@ from streaming.engine.plan.nodes import Const, Node, PythonCall
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type
 
-__all__ = ["FORMATS", "MARKS", "line"]
+__all__ = ["FORMATS", "MARKS", "training_line"]
 
 _WHOLE = (Type.BOOL, Type.SMALLINT, Type.INT, Type.BIGINT)
 _REAL = (Type.FLOAT, Type.DOUBLE)
@@ -103,7 +103,7 @@ FORMATS: dict[str, Callable[[tuple[str, ...]], Callable[..., str]]] = {
 """Kinds of values → the function of their texts, which are empty for NULL."""
 
 
-def line(name: str, marked: list[tuple[str, list[Node]]]) -> Node:
+def training_line(name: str, marked: list[tuple[str, list[Node]]]) -> Node:
     """The call of a format.
 
     Args:

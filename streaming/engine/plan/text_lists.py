@@ -19,7 +19,7 @@ from streaming.engine.plan.nodes import Const, Node, PythonAggregate, PythonCall
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type, is_integer
 
-__all__ = ["FOLDS", "SPLITS", "of_row", "of_window"]
+__all__ = ["FOLDS", "SPLITS", "list_function_of_row", "list_function_of_window"]
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -89,7 +89,7 @@ def _row_function(fold: str, split: str) -> Callable[..., Any]:
     return lambda *values: function(parts(*values[:count]), *values[count:])
 
 
-def of_row(fold: str, split: str, arguments: Sequence[Node]) -> Node:
+def list_function_of_row(fold: str, split: str, arguments: Sequence[Node]) -> Node:
     """`fold(split(…), …)` of a row's own text: of a NULL text there is nothing in the list."""
     if fold not in ("join", "size"):  # the others are aggregates
         raise Mismatch(split)
@@ -116,7 +116,7 @@ def _window_function(fold: str, split: str, number: int | None) -> Callable[[Row
     return call
 
 
-def of_window(fold: str, split: str, group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
+def list_function_of_window(fold: str, split: str, group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
     """`fold(window_split(…), …) over w`: of the window's texts that are not NULL; all else must be constants."""
     count = _check(fold, split, arguments)
     number = None

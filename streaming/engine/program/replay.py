@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,7 @@ __all__ = ["Insertion", "answer_replay", "in_order_of_position"]
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Insertion:
+class Insertion(NamedTuple):
     """Rows to be inserted into one table.
 
     Attributes:
@@ -48,7 +47,7 @@ def in_order_of_position(name: str, table: Table, words: Int64, positions: npt.A
     at = np.asarray(positions, np.int64)
     if len(at) != len(words):
         raise ValueError(f"{len(at)} positions for {len(words)} rows of {name}")
-    if len(at) and (np.diff(at) < 0).any():
+    if len(at) > 1 and (np.diff(at) < 0).any():
         order = np.argsort(at, kind="stable")
         at, words = at[order], words[order]
     return Insertion(table, words, at)
@@ -70,16 +69,18 @@ def answer_replay(
         A row per request, in order.
     """
     limits = np.empty((len(request_at), len(compiled.indexes)), np.int64)
-    before = {id(one.table): one.table.count for one in insertions}
-    for one in insertions:
-        one.table.append(one.words, link=False)
+    before = {id(table): table.count for table, _, _ in insertions}
+    for table, words, _ in insertions:
+        table.append(words, link=False)
     for i, index in enumerate(compiled.indexes):
         limits[:, i] = index.table.count
-        for one in insertions:
-            if one.table is index.table:
-                limits[:, i] = before[id(one.table)] + np.searchsorted(one.positions, request_at, "left")
+        for table, _, positions in insertions:
+            if table is index.table:
+                limits[:, i] = before[id(table)] + np.searchsorted(positions, request_at, "left")
     order = np.argsort(request_at, kind="stable")
     answer = runner.answer(compiled, requests[order], limits[order])
-    for one in insertions:
-        one.table.link()
-    return answer.take(pa.array(np.argsort(order, kind="stable"))) if (np.diff(order) < 0).any() else answer
+    for table, _, _ in insertions:
+        table.link()
+    if len(order) > 1 and (np.diff(order) < 0).any():
+        answer = answer.take(pa.array(np.argsort(order, kind="stable")))
+    return answer

@@ -31,7 +31,8 @@ class Catalogue:
 
     def find(self, name: tuple[str, ...]) -> Table | None:
         """The table of a name; None where there is none."""
-        return self.tables.get(self.place(name))
+        database, table = name if len(name) == 2 else (self.database, name[-1])  # as `place`, in line: asked per insert
+        return self.tables.get((database, table))
 
     def of_script(self, name: tuple[str, ...], script: str, at: int) -> Table:
         """The table of a name that stands at offset `at` of a script.
