@@ -3,8 +3,8 @@
 Prints one table: requests at several batch sizes, what the scorer's `answer` costs per micro-batch, inserts, the start
 of a process with and without compiled kernels, the offline query at growing sizes, and the memory of ten million rows;
 each beside our goal and OpenMLDB's own engine. After `make spark-environment` that one runs in the same run
-(`benchmarks.peer`); else its time per request is quoted, as its other figures are: measured elsewhere, in process, one
-thread, two cores, the real sample. Ours has one thread, too. Beside the wall clock stands the processor time of the
+(`benchmarks.openmldb`); else its time per request is quoted, as its other figures are: measured elsewhere, in process,
+one thread, two cores, the real sample. Ours has one thread, too. Beside the wall clock stands the processor time of the
 same calls: on a machine that others use, too, it is the one to compare.
 """
 
@@ -25,34 +25,31 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import numbered
+from benchmarks.openmldb import measure
+from benchmarks.sample import FOLDER, ROOT, read_sample, sql
 from deploy.environments import Missing
 from streaming.config import Store
 from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
 from streaming.events.decode import Action, Actions, action_columns
 from streaming.store.feature_store import EmbeddedStore
-from streaming.store.sql_scripts import read_script
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = {
-    "bo_product": "bo_product",
-    "bo_user": "bo_user",
-    "bo_action": "bo_action",
-    "bo_comment": "bo_comment",
-    "flattenRequest": "flattenRequest_clean",
-}
 OPENMLDB_US = 28.5  # microseconds per request, p50: measured 27 to 30
 OPENMLDB_FULL_US = 114.0  # with every window full
 
 
 @dataclass
 class Report:
-    """The table, row by row; `say` also prints it at once."""
+    """The table, row by row; each is also printed at once.
+
+    Args:
+        quiet: whether no row is added or printed.
+        grid: the table.
+    """
 
     quiet: bool = False
     grid: Table = field(default_factory=lambda: Table("figure", "wall", "processor", "goal", "OpenMLDB"))
@@ -63,11 +60,6 @@ class Report:
             return
         self.grid.add_row(figure, wall, cpu, goal, peer)
         print(f"{figure}: {wall} {cpu}", file=sys.stderr, flush=True)
-
-
-def sql(name: str) -> str:
-    """A script of sql/."""
-    return read_script(ROOT / "sql" / f"{name}.sql").text
 
 
 def timed(function: Callable[[], object], rounds: int) -> tuple[float, float]:
@@ -161,8 +153,6 @@ def full(data: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 def openmldb_us(data: dict[str, pa.Table], report: Report, what: str, quoted: float, requests: int) -> float:
     """Microseconds per request of OpenMLDB's engine, p50 over the newest `requests`: of this run if it is here."""
-    from benchmarks.peer import measure
-
     try:
         micros = (measure(data, requests).request_p50_s or 0.0) * 1e6
     except Missing as missing:
@@ -266,15 +256,13 @@ def million(report: Report) -> None:
 def main() -> None:
     """Runs everything on the sample folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "jd", help="folder in the tutorial's layout"
-    )
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder in the tutorial's layout")
     parser.add_argument("--scale", type=int, nargs="*", default=[1, 3, 10], help="sizes of the offline query")
     parser.add_argument("--quick", action="store_true", help="neither compile all kernels anew nor insert 10 M rows")
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         parser.error(f"{arguments.data} is not a folder: give one with --data")
-    data = {table: pq.read_table(arguments.data / folder) for table, folder in FOLDERS.items()}
+    data = read_sample(arguments.data)
     report = Report()
     warm_up()
     for cold in (False,) if arguments.quick else (False, True):

@@ -20,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engine import FOLDERS, ROOT, sql
 from benchmarks.memory import numbered, resident_mib
+from benchmarks.sample import FOLDER, ROOT, read_sample, sql
 from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
 
@@ -110,16 +109,14 @@ def measure(data: dict[str, pa.Table], requests: int) -> dict[str, float]:
 def main() -> None:
     """Each size in a process of its own, then one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "jd", help="folder in the tutorial's layout"
-    )
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder in the tutorial's layout")
     parser.add_argument("--requests", type=int, nargs="*", default=[100_000, 300_000, 1_000_000])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # the size that a process of ours measures
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         parser.error(f"{arguments.data} is not a folder: give one with --data")
     if arguments.one:
-        data = {table: pq.read_table(arguments.data / folder) for table, folder in FOLDERS.items()}
+        data = read_sample(arguments.data)
         print(json.dumps(measure(data, arguments.one)))
         return
     grid = Table(

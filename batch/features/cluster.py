@@ -21,7 +21,7 @@ from batch.features.cluster_paths import ClusterPath, cluster_path, quoted
 from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData
 from batch.features.extract import counted
 from batch.features.inputs import check_data, script_files
-from streaming.engine.sql import syntax as s
+from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse, statement_text
 from streaming.engine.sql.tokens import Token, tokens_of
 from streaming.errors import ConfigError, OutputRefused
@@ -135,7 +135,7 @@ def _refuse_script(script: Script, data: str, out: str | None) -> None:
     with within(script):
         statements = parse(script.text)
     for statement in statements:
-        if isinstance(statement, (s.LoadData, s.Outfile)):
+        if isinstance(statement, (syntax.LoadData, syntax.Outfile)):
             _rewritten(script, statement, data, out, overwrite=False)
 
 
@@ -163,7 +163,7 @@ def load_online_tables(
     script, source = read_script(sql / "load_online.sql"), cluster_path(data)
     _refuse_script(script, data, None)
     with within(script):
-        tables = [statement.table[-1] for statement in parse(script.text) if isinstance(statement, s.LoadData)]
+        tables = [statement.table[-1] for statement in parse(script.text) if isinstance(statement, syntax.LoadData)]
     _begin(cluster, script)
     filled = {table: rows for table in tables if (rows := _count(cluster, table))}
     if filled and not append:
@@ -197,13 +197,15 @@ def _run(
     cluster.execute("SET @@sync_job=false")
     for statement in parse(script.text):
         text = statement_text(script.text, statement.at)
-        if isinstance(statement, s.Set) and statement.name == "sync_job":
+        if isinstance(statement, syntax.Set) and statement.name == "sync_job":
             continue
-        if isinstance(statement, s.LoadData) and statement.table[-1] in following.without:
+        if isinstance(statement, syntax.LoadData) and statement.table[-1] in following.without:
             following.say(f"{script.path.name}: {statement.table[-1]}: not loaded, the data has none")
-        elif isinstance(statement, (s.LoadData, s.Outfile)):
-            following.say(f"{script.path.name}: {statement.table[-1] if isinstance(statement, s.LoadData) else out}")
-            overwrite = isinstance(statement, s.Outfile) and following.overwrite()
+        elif isinstance(statement, (syntax.LoadData, syntax.Outfile)):
+            following.say(
+                f"{script.path.name}: {statement.table[-1] if isinstance(statement, syntax.LoadData) else out}"
+            )
+            overwrite = isinstance(statement, syntax.Outfile) and following.overwrite()
             text = _rewritten(script, statement, data, out, overwrite=overwrite)
             jobs.append(run_job(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
         else:
@@ -221,17 +223,17 @@ def _without(source: ClusterPath, action: bool) -> tuple[str, ...]:
 def _begin(cluster: StatementRunner, script: Script) -> None:
     """The script's USE and SET statements, for what is asked before it runs."""
     for statement in parse(script.text):
-        if isinstance(statement, (s.Use, s.Set)):
+        if isinstance(statement, (syntax.Use, syntax.Set)):
             cluster.execute(statement_text(script.text, statement.at))
 
 
 def _rewritten(
-    script: Script, statement: s.LoadData | s.Outfile, data: str, out: str | None, *, overwrite: bool
+    script: Script, statement: syntax.LoadData | syntax.Outfile, data: str, out: str | None, *, overwrite: bool
 ) -> str:
     """The statement as it is written, with the path moved; of INTO OUTFILE the options are written anew."""
     text = statement_text(script.text, statement.at)
     tokens = tokens_of(text)
-    load = isinstance(statement, s.LoadData)
+    load = isinstance(statement, syntax.LoadData)
     words, prefix, place = (("data", "infile"), DATA_PREFIX, data) if load else (("into", "outfile"), OUT_PREFIX, out)
     at = next(i for i in range(2, len(tokens)) if tuple(token.lower for token in tokens[i - 2 : i]) == words)
     path = cluster_path(statement.path)

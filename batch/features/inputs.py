@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.features.data_layout import DATA_PREFIX, SCRIPTS, SQL_FOLDER, BadData
-from streaming.engine.sql import syntax as s
+from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 from streaming.engine.statements.outfile import resolve
 from streaming.engine.types import ARROW
@@ -98,13 +98,13 @@ def loaded_tables(sql: Path, data: Path) -> list[LoadedTable]:
     schemas = {
         made.name[-1]: pa.schema([(column.name, ARROW[column.type]) for column in made.columns])
         for made in statements
-        if isinstance(made, s.CreateTable)
+        if isinstance(made, syntax.CreateTable)
     }
     with within(load):
         statements = parse(load.text)
     found = []
     for statement in statements:
-        if isinstance(statement, s.LoadData):
+        if isinstance(statement, syntax.LoadData):
             table = statement.table[-1]
             if table not in schemas:
                 raise BadFile(f"{load.path}: LOAD DATA INTO TABLE {table}: no script makes the table")

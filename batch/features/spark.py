@@ -31,8 +31,8 @@ from batch.features.extract import Extracted
 from batch.features.inputs import OPTIONAL, check_data, folder_of, script_files
 from batch.features.spark_files import for_spark
 from streaming.engine import UnsupportedSQL
-from streaming.engine.errors import point
-from streaming.engine.sql import syntax as s
+from streaming.engine.errors import error_at
+from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse, statement_text
 from streaming.engine.sql.tokens import Token
 from streaming.engine.statements.outfile import resolve
@@ -50,7 +50,7 @@ JAR = "openmldb-spark.jar"  # deploy/environments.py puts it there
 WORK_PREFIX = "jd-intent-spark-"
 # Spark and the JVM end by themselves when the driver's input ends; this is for one that hangs.
 STOP_TIMEOUT_S = 20.0
-_NEEDLESS = (s.CreateDatabase, s.CreateIndex, s.Set)  # statements that mean nothing to one offline query
+_NEEDLESS = (syntax.CreateDatabase, syntax.CreateIndex, syntax.Set)  # statements that mean nothing to one offline query
 
 
 class SparkFailed(ScorerError):
@@ -181,23 +181,23 @@ def _defined(
 ) -> str:
     """Puts what the statement at offset `at` makes or loads into `tables`; returns the database in use after it."""
     statement = _parse_one(script, at)
-    if isinstance(statement, s.Use):
+    if isinstance(statement, syntax.Use):
         return statement.name
-    if isinstance(statement, s.CreateTable):
+    if isinstance(statement, syntax.CreateTable):
         place = _place(statement.name, database)
         columns = {column.name: str(column.type) for column in statement.columns}
         tables.setdefault(place, SparkTable(*place, columns))
-    elif isinstance(statement, s.LoadData):
+    elif isinstance(statement, syntax.LoadData):
         place = _place(statement.table, database)
         if place not in tables:
-            raise point(script, at, f"there is no table {'.'.join(place)}")
+            raise error_at(script, at, f"there is no table {'.'.join(place)}")
         tables[place].files, tables[place].options = _files(statement, data, absent)
     elif not isinstance(statement, _NEEDLESS):
-        raise point(script, at, "only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is")
+        raise error_at(script, at, "only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is")
     return database
 
 
-def _parse_one(script: str, at: int, head: str = "") -> s.Statement:
+def _parse_one(script: str, at: int, head: str = "") -> syntax.Statement:
     """The statement at an offset of the script, or its rest behind `head`; an error's place is the script's."""
     line, column = script.count("\n", 0, at), at - script.rfind("\n", 0, at) - 1
     before = "\n" * (line - 1) + f"{head}\n" + " " * column if line else head.rjust(column)
@@ -209,13 +209,13 @@ def _query_of(script: str, tokens: Sequence[Token]) -> str:
     pairs = itertools.pairwise(tokens)
     into = next((first for first, second in pairs if (first.lower, second.lower) == ("into", "outfile")), None)
     if into is None:
-        raise point(script, tokens[0].at, "a SELECT without INTO OUTFILE")
+        raise error_at(script, tokens[0].at, "a SELECT without INTO OUTFILE")
     outfile = _parse_one(script, into.at, "select 1 ")
-    if not isinstance(outfile, s.Outfile) or resolve(outfile.path, {OUT_PREFIX: ""}) != "":
-        raise point(script, into.at, f"features go INTO OUTFILE '{OUT_PREFIX}'; this goes elsewhere")
+    if not isinstance(outfile, syntax.Outfile) or resolve(outfile.path, {OUT_PREFIX: ""}) != "":
+        raise error_at(script, into.at, f"features go INTO OUTFILE '{OUT_PREFIX}'; this goes elsewhere")
     options = {key.lower(): str(value).lower() for key, value in outfile.options.items()}
     if options.get("format", "csv") != "parquet" or options.get("mode") != "overwrite":
-        raise point(script, into.at, "features are written with OPTIONS(format='parquet', mode='overwrite'), not as")
+        raise error_at(script, into.at, "features are written with OPTIONS(format='parquet', mode='overwrite'), not as")
     return script[tokens[0].at : into.at]
 
 
@@ -223,7 +223,7 @@ def _place(name: tuple[str, ...], database: str) -> tuple[str, str]:
     return (name[0], name[1]) if len(name) > 1 else (database, name[0])
 
 
-def _files(load: s.LoadData, data: Path, absent: set[str]) -> tuple[list[str], Options]:
+def _files(load: syntax.LoadData, data: Path, absent: set[str]) -> tuple[list[str], Options]:
     path = resolve(load.path, {DATA_PREFIX: str(data.resolve())})
     try:
         options = load_options(load.options)

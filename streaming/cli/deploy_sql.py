@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from streaming.config import Config, Store
 from streaming.engine import Engine, UnsupportedSQL
-from streaming.engine.sql import syntax as s
+from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
@@ -72,11 +72,11 @@ class Scripts:
                 engine.execute(script.text)
             for made, text in zip(parse(script.text), statement_texts(script.text), strict=True):
                 match made:
-                    case s.CreateTable():
+                    case syntax.CreateTable():
                         tables[made.name[-1]] = text
-                    case s.Use():
+                    case syntax.Use():
                         database = made.name
-                    case s.Deploy(name=settings.deployment):
+                    case syntax.Deploy(name=settings.deployment):
                         deployment = text
         if database != settings.database:
             raise ConfigError(
@@ -277,7 +277,7 @@ def _biased(statement: str, range_bias: str | None, rows_bias: str | None) -> st
     if any(not re.fullmatch(r"inf|\d+[smhd]?", value) for value in given.values() if value):
         raise ConfigError("a bias is 'inf', a number, or a number with s, m, h or d")
     made, words = parse(statement)[0], tokens_of(statement)
-    if not isinstance(made, s.Deploy):
+    if not isinstance(made, syntax.Deploy):
         raise ConfigError(f"{statement[:60]} … is no DEPLOY")
     name = words[4 if made.if_not_exists else 1]
     query = next(word.at for word in words if word.lower == "select")

@@ -59,7 +59,7 @@ def load(
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder")
     found: dict[str, tuple[int, int]] = {}
-    times = dict(scripts.engine.shape(scripts.name).times)
+    times = dict(scripts.engine.contract(scripts.name).times)
     client.execute(f"USE {scripts.database}")
     for table, path, options in _loads(scripts, folder, prefix):
         if not is_there(path):

@@ -1,7 +1,15 @@
 """The embedded engine: OpenMLDB's tables, feature SQL and answers, in this process.
 
-parse (text -> syntax) -> plan (names, types -> nodes) -> emit (-> instructions) -> table, window, scalar, aggregate
-(data and kernels) -> execute (the engine that drives them). `docs/feature-sql.md` says what is supported.
+A script's way: `sql` (text → tree) → `plan` (names, types → typed expressions) → `program` (→ instructions, and running
+them by `kernels` over the tables of `storage`). `statements` runs what is no SELECT, `deployment` what DEPLOY makes;
+`library` has the functions in Python, `native` makes machine code of the kernels. `engine` puts all of it together.
+
+May be imported by: every room that asks for features; of its parts `sql`, `errors`, `types`, `statements.outfile`,
+`deployment.contract`, `storage.catalogue`, `storage.snapshot` and `native.warm`. May import: `streaming.files`.
+Inside, imports go from left to right only: `engine`, `statements`, `deployment`, `program`, `plan`, `kernels`, `sql`,
+`storage`, `library`, `native`, then `types` and `errors`. `plan` imports `kernels.instructions` and no other kernel.
+
+`docs/feature-sql.md` says what is supported.
 """
 
 from streaming.engine.engine import Engine, Mark, TableStats

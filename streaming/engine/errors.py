@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BadRow", "UnsupportedSQL", "point"]
+__all__ = ["BadRow", "UnsupportedSQL", "error_at"]
 
 
 class UnsupportedSQL(ValueError):
@@ -33,7 +33,7 @@ class BadRow(ValueError):
         self.row = row
 
 
-def point(script: str, offset: int, what: str) -> UnsupportedSQL:
+def error_at(script: str, offset: int, what: str) -> UnsupportedSQL:
     """The error for `what` at character `offset` of `script`."""
     start = script.rfind("\n", 0, offset) + 1
     end = script.find("\n", offset)

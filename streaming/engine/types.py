@@ -9,7 +9,7 @@
 | float double       | the bits of the number as a double        | float, int             | float32/64      |
 | string             | its code in the string pool               | str                    | string          |
 
-A NULL is a flag beside the word, whose value then means nothing.
+A NULL is a flag beside the word, whose value then means nothing: a row's flags stand behind its words, 62 to a word.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from enum import IntEnum
 
 import pyarrow as pa
 
-__all__ = ["ARROW", "NAMES", "Type", "from_name", "is_integer", "is_number", "to_python", "to_word"]
+__all__ = ["ARROW", "NAMES", "NULLS_PER_WORD", "Type", "from_name", "is_integer", "is_number", "to_python", "to_word"]
+
+NULLS_PER_WORD = 62
 
 
 class Type(IntEnum):

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from streaming.engine import BadRow, Engine, UnsupportedSQL
-from streaming.engine.sql import syntax as s
+from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 from streaming.engine.storage.catalogue import DeploymentInfo, TableInfo
 from streaming.engine.types import ARROW, Type
@@ -193,15 +193,15 @@ class Api:
             self._as_openmldb(statement, database)
             if known:
                 self._engine.execute(f"USE `{database}`")
-            elif not isinstance(statement, (s.CreateDatabase, s.Drop, s.Use, s.Set)):
+            elif not isinstance(statement, (syntax.CreateDatabase, syntax.Drop, syntax.Use, syntax.Set)):
                 raise CallRefused(f"database {database} does not exist", 2000)
-            if isinstance(statement, s.Select):
+            if isinstance(statement, syntax.Select):
                 return {"data": self._select(statement, sql, finite)}
-            if isinstance(statement, (s.LoadData, s.Outfile)):
+            if isinstance(statement, (syntax.LoadData, syntax.Outfile)):
                 self._engine.reach(statement)  # refused at once, not as a job that fails
-            if isinstance(statement, (s.LoadData, s.Outfile)) and mode in ASYNCHRONOUS:
+            if isinstance(statement, (syntax.LoadData, syntax.Outfile)) and mode in ASYNCHRONOUS:
                 online = "Online" if mode == "online" else "Offline"
-                kind = f"Import{online}Data" if isinstance(statement, s.LoadData) else f"Export{online}Data"
+                kind = f"Import{online}Data" if isinstance(statement, syntax.LoadData) else f"Export{online}Data"
                 return {"data": self._jobs.run(kind, sql, lambda: self._engine.execute(sql))}
             self._engine.execute(sql)
         except UnsupportedSQL as error:
@@ -257,16 +257,16 @@ class Api:
             "schema_versions": [],
         }
 
-    def _as_openmldb(self, statement: s.Statement, database: str) -> None:
+    def _as_openmldb(self, statement: syntax.Statement, database: str) -> None:
         """Refuses what the engine takes and 0.9.2 does not: a script must not work here and fail there."""
         there = {info.name for info in self._engine.deployments(database)}
-        if isinstance(statement, s.Deploy) and statement.if_not_exists and statement.name in there:
+        if isinstance(statement, syntax.Deploy) and statement.if_not_exists and statement.name in there:
             raise refusal(f"deployment {statement.name} exists already")
-        dropped = isinstance(statement, s.Drop) and statement.kind == "deployment" and statement.if_exists
-        if dropped and isinstance(statement, s.Drop) and statement.name[-1] not in there:
+        dropped = isinstance(statement, syntax.Drop) and statement.kind == "deployment" and statement.if_exists
+        if dropped and isinstance(statement, syntax.Drop) and statement.name[-1] not in there:
             raise refusal(f"unknown deployment {statement.name[-1]}")
 
-    def _select(self, statement: s.Select, sql: str, finite: bool) -> dict[str, Any]:
+    def _select(self, statement: syntax.Select, sql: str, finite: bool) -> dict[str, Any]:
         """The rows of a SELECT. `count(*)` of a table is answered, too, without a row when it counts none."""
         first = statement.items[0]
         if len(statement.items) == 1 and _counts_rows(first.expr) and not statement.windows:
@@ -284,10 +284,10 @@ def _schema(columns: Sequence[tuple[str, Type]]) -> list[dict[str, str]]:
     return [{"name": name, "type": SPELLINGS.get(kind, SPELLINGS[Type.BOOL]).deployment} for name, kind in columns]
 
 
-def _counts_rows(expr: s.Expr) -> bool:
+def _counts_rows(expr: syntax.Expr) -> bool:
     return (
-        isinstance(expr, s.Call)
+        isinstance(expr, syntax.Call)
         and expr.function == "count"
         and len(expr.arguments) == 1
-        and isinstance(expr.arguments[0], s.Star)
+        and isinstance(expr.arguments[0], syntax.Star)
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from streaming.engine import BadRow, Engine
 from streaming.engine.storage.arrow_rows import words_of
 from streaming.engine.storage.rows import _from_arrow
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Column
 from streaming.engine.types import Type
 
@@ -82,7 +82,7 @@ def tables(draw: st.DrawFn) -> tuple[tuple[Column, ...], pa.Table]:
 @given(tables(), st.booleans())
 def test_the_kernel_reads_what_the_columns_say(given_table: tuple[tuple[Column, ...], pa.Table], crowded: bool) -> None:
     columns, table = given_table
-    slow, fast = Pool(), Pool()
+    slow, fast = StringPool(), StringPool()
     if crowded:  # the pool has to grow in the middle of a batch
         fast.ends = fast.ends[:6].copy()
     want = _from_arrow("t", columns, table, slow)
@@ -100,7 +100,7 @@ def test_the_kernel_reads_what_the_columns_say(given_table: tuple[tuple[Column, 
 @relaxed
 @given(st.lists(texts, max_size=60), st.lists(texts, max_size=60))
 def test_equal_texts_have_one_code_and_a_pool_forgets_exactly(first: list[str], more: list[str]) -> None:
-    pool = Pool()
+    pool = StringPool()
     codes = pool.codes(first)
     assert [pool.text(code) for code in codes] == first
     assert len(set(codes.tolist())) == len(set(first))

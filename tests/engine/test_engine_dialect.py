@@ -19,7 +19,7 @@ from places import CASES
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine.plan.select import plan
 from streaming.engine.sql.parse import parse_select
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Column, Table
 from streaming.engine.types import ARROW, Type, from_name
 
@@ -172,7 +172,7 @@ TYPED = Table(
     [Column("k", Type.STRING), Column("ts", Type.TIMESTAMP)]
     + [Column(letter, from_name(kind) or Type.NULL) for letter, kind in LETTERS.items()],
 )
-POOL = Pool()
+POOL = StringPool()
 
 
 def type_of(sql: str) -> str:

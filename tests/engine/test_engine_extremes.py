@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_engine_openmldb import ROUNDED, same
+from reference.same_answer import ROUNDED, same
 
 from deploy.environments import Missing
 from deploy.openmldb.oracle import Oracle, Refused, Table

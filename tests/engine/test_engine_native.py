@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -10,9 +11,11 @@ import pytest
 from places import REPOSITORY
 
 from streaming.engine.native import kernel as native
-from streaming.engine.native.kernel import ARRAYS, PARTS, Kernel
+from streaming.engine.native.kernel import ARRAYS, INNER, PARTS, SOURCES, Kernel
 from streaming.engine.storage import strings
-from streaming.engine.storage.table import refill
+from streaming.engine.storage.index_keys import refill
+
+MARKS = {"inner", "kernel"}
 
 
 def slots() -> tuple[native.Int64, native.Int64]:
@@ -68,6 +71,22 @@ def test_every_kernel_says_what_it_takes() -> None:
     for kernel in kernels:
         assert set(kernel.annotations.values()) <= {*ARRAYS, "int"}
         assert kernel.function.__annotations__["return"] in {"int", "None"}
+
+
+def test_changed_sources_are_compiled_anew() -> None:
+    """The digest of the object code is over every module of the engine that kernels call or take a number from."""
+    needed = set()
+    for name in {*INNER, *(module for modules in PARTS.values() for module in modules)}:
+        needed.add(name)
+        tree = ast.parse((REPOSITORY / "streaming" / "engine" / f"{name.replace('.', '/')}.py").read_text())
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        compiled = [f for f in functions if {d.id for d in f.decorator_list if isinstance(d, ast.Name)} & MARKS]
+        used = {node.id for function in compiled for node in ast.walk(function) if isinstance(node, ast.Name)}
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & used:
+                needed.add(str(node.module).removeprefix("streaming.engine."))
+    assert {"types", "kernels.instructions", "storage.strings"} <= needed
+    assert {module for module in needed if "." in module or module == "types"} <= set(SOURCES)
 
 
 def test_a_process_that_answers_imports_no_compiler() -> None:

@@ -18,7 +18,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Window:
-    """A window over `t` (and `u`, with `union`) by `key` in order of `ts`; times in milliseconds."""
+    """A window over `t` by `key` in order of `ts`.
+
+    Attributes:
+        rows: whether its frame counts rows; else milliseconds.
+        start, end: how far the frame reaches back, and where it ends; None: without bound.
+        maxsize: at most so many rows, the newest; 0: all.
+        union: whether the rows of `u` are in, too.
+        instance_not_in_window: whether those of `t` are out, but for the request's.
+        exclude_row, exclude_time: whether the request's row, or others of its time, are out.
+        ordered: whether there is an ORDER BY.
+        where: whether of `u` only the rows with i > 0 are in.
+    """
 
     rows: bool
     start: int | None
@@ -30,7 +41,7 @@ class Window:
     exclude_time: bool = False
     key: tuple[str, ...] = ("k",)
     ordered: bool = True
-    where: bool = False  # of the rows of `u` only those with i > 0
+    where: bool = False
 
     def sql(self) -> str:
         """The window's specification."""

@@ -57,7 +57,15 @@ PATTERNS = ("a%", "%", "_", "a_b", "%b", "a\\\\_b", "", "é")
 
 @dataclass
 class Case:
-    """A query: its SELECT items one by one, and the rest of it; `t` is the main table."""
+    """A query, and what it is asked about.
+
+    Attributes:
+        seed: what it was drawn with.
+        items: its SELECT items one by one.
+        source: the rest of it; `t` is the main table.
+        tables: the tables by name, with their rows.
+        requests: the request rows.
+    """
 
     seed: int
     items: list[str]

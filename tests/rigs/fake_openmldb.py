@@ -385,7 +385,7 @@ class Cluster:
     def clear(self) -> None:
         """Empty tables, no faults, nothing noted."""
         for database, table in self.tables:
-            self.engine._tables[database, table].truncate(0)
+            self.engine._catalogue.tables[database, table].truncate(0)
         self._there.clear()
         self.faults = Faults()
         self.calls.clear()
@@ -455,7 +455,11 @@ class Cluster:
 
     def indexed_times(self, database: str, table: str) -> list[str]:
         return [
-            time for d in self.deployments for t, times in self.engine.shape(d[1]).times if t == table for time in times
+            time
+            for d in self.deployments
+            for t, times in self.engine.contract(d[1]).times
+            if t == table
+            for time in times
         ]
 
     def insert(self, database: str, statement: str, rows: list[list[Any]]) -> None:
@@ -489,7 +493,7 @@ class Cluster:
         columns = [_spelled(column) for column in answer.columns]
         if self.faults.forgetful:
             self.faults.forgetful -= 1
-            place = answer.column_names.index(self.engine.shape(deployment).never_null[0])
+            place = answer.column_names.index(self.engine.contract(deployment).never_null[0])
             columns[place][-1] = None
         return _columns(answer.schema), list(zip(*columns, strict=True))
 

@@ -80,7 +80,7 @@ def outcome(program: str, words: list[str]) -> tuple[object, str]:
     signal.alarm(PATIENCE_S)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            exits.main(program, module.partition(".")[0], app)
+            exits.main(program, module, app)
         except SystemExit as ended:
             status = ended.code
         except BaseException:

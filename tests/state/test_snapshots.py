@@ -271,7 +271,7 @@ def test_a_full_disk_costs_the_snapshot_only(
             patch.setattr(SnapshotFolder, "publish", full)
         take(snapshots, standing(store, 401))
     assert metrics.snapshot_failures._value.get() == 1
-    assert store._engine.pinned == 0
+    assert store._engine.captures == 0
     assert sorted(os.listdir(folder / "one")) == ["lock", "snapshot-000001", "snapshot-000002"]
     take(snapshots, standing(store, 402))  # there is room again
     assert snapshots.folder.names() == ["snapshot-000003", "snapshot-000002"]
@@ -319,6 +319,6 @@ def test_one_that_is_given_up_leaves_nothing(filled: tuple[EmbeddedStore, Path])
     while snapshots._taking is None:
         snapshots.turn(moment)
     snapshots.abandon()
-    assert store._engine.pinned == 0
+    assert store._engine.captures == 0
     snapshots.close()
     assert sorted(os.listdir(folder / "one")) == ["lock", "snapshot-000001", "snapshot-000002"]

@@ -1,4 +1,5 @@
-"""What a DEPLOY makes of a query besides its program: times to live, the plan in words, what a cluster must answer.
+"""What DEPLOY makes of a query: a deployment, its indexes' times to live, its contract, its plan in words.
 
-May be imported by: `engine`, and `store` for `answer_shape`. May import: `program`, `plan`, `storage`.
+May be imported by: `engine`, `statements`, and `store` for `contract`. May import: `program`, `plan`, `kernels`
+(`instructions`), `sql`, `storage`.
 """

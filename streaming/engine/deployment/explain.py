@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from streaming.engine.deployment.query_parts import aggregates_of, joins_of
 from streaming.engine.deployment.ttl import Ttl
-from streaming.engine.plan.nodes import (
-    Aggregate,
-    Base,
-    Column,
-    Element,
-    Group,
-    HostAggregate,
-    Joined,
-    Missing,
-    Node,
-    Own,
-)
+from streaming.engine.kernels.instructions import FrequencyKind
+from streaming.engine.plan.nodes import Aggregate, ColumnNode, Node, OwnRowPlace, WindowGroup
 from streaming.engine.plan.select import Query
-from streaming.engine.program.compiler import Program
+from streaming.engine.program.program import Program
 
-__all__ = ["explain", "joins", "walk"]
+__all__ = ["explain"]
 
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
@@ -34,7 +25,7 @@ def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
     lines = [f"main table: {query.main.table.full_name if query.main else 'none'}"]
     for group in program.groups:
         lines += _window(group, query)
-    for joined in dict.fromkeys(j for output in query.outputs for j in joins(output.node)):
+    for joined in dict.fromkeys(j for output in query.outputs for j in joins_of(output.node)):
         on = ", ".join(joined.base.table.columns[column].name for column, _ in joined.key)
         order = "the last inserted" if joined.ts < 0 else f"the latest {joined.base.table.columns[joined.ts].name}"
         more = ", the first for which the condition holds" if joined.condition is not None else ""
@@ -46,31 +37,35 @@ def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
         made = "is there" if existing is not None else "made by DEPLOY"
         lives = _lives(ttl if existing is None else existing.ttl)
         lines.append(f"index: {rows.table.full_name} (key {key}{ts}), {made}, rows live {lives}")
-    lines.append(f"instructions: {len(program.code)}, of which in Python: {len(program.host)}")
+    lines.append(f"instructions: {len(program.code)}, of which in Python: {len(program.python_steps)}")
     return "\n".join(lines)
 
 
-def _window(group: Group, query: Query) -> list[str]:
+def _window(group: WindowGroup, query: Query) -> list[str]:
     nodes = group.sources[0].columns if group.sources else group.own
     names = [
         node.base.table.columns[node.position].name
         for node in (nodes[place] for place in group.key)
-        if isinstance(node, Column)
+        if isinstance(node, ColumnNode)
     ]
     tables = [x.base.table.full_name + (" (some rows)" if x.where is not None else "") for x in group.sources]
     flags = "" if group.of is None else f", for the joined row of {group.of.table.full_name}"
-    flags += ", without the row itself" if group.own_row in (Own.OUT, Own.STORED_OUT) else ""
+    flags += ", without the row itself" if group.own_row in (OwnRowPlace.OUT, OwnRowPlace.STORED_OUT) else ""
     flags += ", other rows of its time out" if group.exclude_time else ""
     lines = [f"window: one walk over {', '.join(tables) or 'no table'} by {', '.join(names)}{flags}"]
     for number, (rows, start, end, maxsize) in enumerate(group.frames):
-        used = [o.name for o in query.outputs if (group, number) in {(a.group, a.frame) for a in _aggregates(o.node)}]
+        used = [o.name for o in query.outputs if (group, number) in {(a.group, a.frame) for a in aggregates_of(o.node)}]
         shown = str if rows else _duration
         frame = f"{'rows' if rows else 'range'} {'unbounded' if start < 0 else shown(start)} … {shown(end)}"
         lines.append(f"  {frame}{f' maxsize {maxsize}' if maxsize else ''}: {', '.join(used) or '(shared)'}")
         counted: dict[tuple[Node, Node | None], list[str]] = {}
         for output in query.outputs:
-            for a in _aggregates(output.node):
-                if isinstance(a, Aggregate) and isinstance(a.kind, str) and (a.group, a.frame) == (group, number):
+            for a in aggregates_of(output.node):
+                if (
+                    isinstance(a, Aggregate)
+                    and isinstance(a.kind, FrequencyKind)
+                    and (a.group, a.frame) == (group, number)
+                ):
                     together = counted.setdefault((a.value, a.condition), [])
                     if output.name not in together:
                         together.append(output.name)
@@ -91,30 +86,3 @@ def _duration(ms: int) -> str:
         if ms % size == 0 and (ms or unit == "s"):
             return f"{ms // size}{unit}"
     return f"{ms}ms"
-
-
-def walk(node: Node) -> Iterator[Node]:
-    """The node and all that it is made of, the request's own values in windows too."""
-    yield node
-    for child in getattr(node, "arguments", ()):
-        yield from walk(child)
-    if isinstance(node, Aggregate):
-        yield from walk(node.value)
-        if node.condition is not None:
-            yield from walk(node.condition)
-    if isinstance(node, Element):
-        yield from walk(node.group.own[node.position])
-
-
-def _aggregates(node: Node) -> Iterator[Aggregate | HostAggregate]:
-    return (n for n in walk(node) if isinstance(n, (Aggregate, HostAggregate)))
-
-
-def joins(node: Node) -> Iterator[Joined]:
-    """The joins that it reads from, those that find the keys of others first."""
-    for n in walk(node):
-        base: Base | None = n.base if isinstance(n, (Column, Missing)) else None
-        if base is not None and base.joined is not None:
-            for _, value in base.joined.key:
-                yield from joins(value)
-            yield base.joined

@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping
 from functools import reduce
 
-from streaming.engine.program.compiler import Program
+from streaming.engine.program.program import Program
 from streaming.engine.storage.table import NO_TTL
 
-__all__ = ["Ttl", "derived", "merged"]
+__all__ = ["Ttl", "derive_ttls", "merge_ttls"]
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Ttl = tuple[int, int, bool]  # see `table.Index.ttl`
 
 
-def merged(a: Ttl, b: Ttl) -> Ttl:
+def merge_ttls(a: Ttl, b: Ttl) -> Ttl:
     """The shortest time to live that keeps every row that `a` or `b` keeps."""
     if NO_TTL in (a, b):
         return NO_TTL
@@ -24,7 +24,7 @@ def merged(a: Ttl, b: Ttl) -> Ttl:
     return max(a[0], b[0]), max(a[1], b[1]), mixed
 
 
-def derived(program: Program, options: Mapping[str, object]) -> list[Ttl]:
+def derive_ttls(program: Program, options: Mapping[str, object]) -> list[Ttl]:
     """The time to live of each of the program's indexes.
 
     A frame of n rows needs the n + ROWS_BIAS newest rows of a key, one of a time span those not older than span +
@@ -48,7 +48,7 @@ def derived(program: Program, options: Mapping[str, object]) -> list[Ttl]:
             for index in indexes:
                 wanted[index].append(ttl)
     return [
-        NO_TTL if not rows.windows or not ttls else reduce(merged, ttls)
+        NO_TTL if not rows.windows or not ttls else reduce(merge_ttls, ttls)
         for rows, ttls in zip(program.indexes, wanted, strict=True)
     ]
 

@@ -1,4 +1,6 @@
 """Compiled code that runs a program's instructions: scalars, windows, joins, aggregates, results as Arrow.
 
-May be imported by: `plan` (the instructions), `program`. May import: `storage`, `native`.
+`instructions` and `operands` say how a program is laid out; `interpreter` is what Python calls.
+
+May be imported by: `plan` and `deployment` (`instructions` only), `program`. May import: `storage`, `native`, `types`.
 """

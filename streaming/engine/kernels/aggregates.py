@@ -5,11 +5,63 @@ from __future__ import annotations
 
 import numpy as np
 
+from streaming.engine.kernels.instructions import FLOAT32, FrequencyKind, Op
+from streaming.engine.kernels.operands import FREQUENCY_FIELDS, FrequencyField, ResultField
+from streaming.engine.kernels.registers import place
+from streaming.engine.kernels.scalar import wrap
 from streaming.engine.native.kernel import Bytes, Float64, Int64, Matrix, inner
 from streaming.engine.native.memory import address, copy, word
-from streaming.engine.storage.strings import intern, less
+from streaming.engine.storage.strings import EMPTY, USED, intern, less
 
 __all__ = ["fold", "frequency"]
+
+
+@inner
+def _beats(op: int, x: int, best: int, mem: Int64, mem_f: Float64, arena: Bytes, ends: Int64) -> bool:
+    """Whether the value at x is the minimum or maximum instead of that at `best`, which is newer."""
+    return (
+        (op == Op.MIN and mem[x] < mem[best])
+        or (op == Op.FMIN and not mem_f[best] < mem_f[x])  # of 0.0 and -0.0, OpenMLDB keeps the later
+        or (op == Op.SMIN and less(mem[x], mem[best], arena, ends))
+        or (op == Op.MAX and mem[x] > mem[best])
+        or (op == Op.FMAX and mem_f[x] > mem_f[best])
+        or (op == Op.SMAX and less(mem[best], mem[x], arena, ends))
+    )
+
+
+@inner
+def _put_result(
+    op: int,
+    at: int,
+    count: int,
+    total: int,
+    total_f: float,
+    best: int,
+    bits: int,
+    mem: Int64,
+    mem_f: Float64,
+    nulls: Bytes,
+) -> None:
+    """Writes an aggregate's result: what was counted and summed, or the value at `best`."""
+    nulls[at] = 0
+    if op == Op.COUNT:
+        mem[at] = count
+    elif op >= Op.MIN:
+        if best < 0:
+            nulls[at] = 1
+            mem[at] = 0
+        else:
+            mem[at] = mem[best]
+            nulls[at] = nulls[best]
+    elif count == 0:
+        nulls[at] = 1
+        mem[at] = 0
+    elif op == Op.SUM:
+        mem[at] = wrap(total, bits)
+    elif op == Op.FSUM:
+        mem_f[at] = total_f
+    else:
+        mem_f[at] = total_f / count
 
 
 @inner
@@ -27,7 +79,7 @@ def fold(
     bits: int,
     mem: Int64,
     mem_f: Float64,
-    nul: Bytes,
+    nulls: Bytes,
     arena: Bytes,
     ends: Int64,
 ) -> None:
@@ -39,74 +91,45 @@ def fold(
         value, step: the aggregated register, and whether it is a vector.
         condition: the register of the condition, or -1; rows where it is NULL or false do not count.
         number: the place, for `AT`; 1: NULL counts, for `COUNT`.
-        bits: width of an integer result; 1: a float32.
+        bits: width of an integer result; `FLOAT32`: the result is one.
+        arena, ends: the string pool's.
     """
     for i in range(n):
         begin = mem[offsets + i]
         first, end = begin + mem[lo + i], begin + mem[hi + i]
-        count, total, best = 0, np.int64(0), -1
+        count, total, best = 0, word(0), -1
         total_f = 0.0
         for p in range(first, end):
-            if condition >= 0 and (nul[condition + p] or not mem[condition + p]):
+            if condition >= 0 and (nulls[condition + p] or not mem[condition + p]):
                 continue
             x = value + step * p
-            if op == 111:
+            if op == Op.AT:
                 if count == number:
                     best = x
                     break
                 count += 1
                 continue
-            if op == 112:
+            if op == Op.OLDEST:
                 best = x
                 continue
-            if nul[x] and not (op == 100 and number):
+            if nulls[x] and not (op == Op.COUNT and number):
                 continue
             count += 1
-            if op == 100:
+            if op == Op.COUNT:
                 continue
-            if op == 101:
+            if op == Op.SUM:
                 total += mem[x]
-            elif op == 102:
+            elif op == Op.FSUM:
                 total_f += mem_f[x]
-                if bits == 1:
+                if bits == FLOAT32:
                     total_f = np.float64(np.float32(total_f))
-            elif op == 103:
+            elif op == Op.AVG:
                 total_f += np.float64(mem[x])
-            elif op == 104:
+            elif op == Op.FAVG:
                 total_f += mem_f[x]
-            elif (
-                best < 0
-                or (op == 105 and mem[x] < mem[best])
-                or (op == 106 and not mem_f[best] < mem_f[x])  # of 0.0 and -0.0, OpenMLDB keeps the later
-                or (op == 107 and less(mem[x], mem[best], arena, ends))
-                or (op == 108 and mem[x] > mem[best])
-                or (op == 109 and mem_f[x] > mem_f[best])
-                or (op == 110 and less(mem[best], mem[x], arena, ends))
-            ):
+            elif best < 0 or _beats(op, x, best, mem, mem_f, arena, ends):
                 best = x
-        nul[o + i] = 0
-        if op == 100:
-            mem[o + i] = count
-        elif op >= 105:
-            if best < 0:
-                nul[o + i] = 1
-                mem[o + i] = 0
-            else:
-                mem[o + i] = mem[best]
-                nul[o + i] = nul[best]
-        elif count == 0:
-            nul[o + i] = 1
-            mem[o + i] = 0
-        elif op == 101:
-            if bits == 16:
-                total = np.int64(np.int16(total))
-            elif bits == 32:
-                total = np.int64(np.int32(total))
-            mem[o + i] = total
-        elif op == 102:
-            mem_f[o + i] = total_f
-        else:
-            mem_f[o + i] = total_f / count
+        _put_result(op, o + i, count, total, total_f, best, bits, mem, mem_f, nulls)
 
 
 @inner
@@ -134,6 +157,16 @@ def _digits(value: int, arena: Bytes, at: int) -> int:
 
 
 @inner
+def _clear(distinct: int, used_at: int, scratch: Int64) -> None:
+    """Makes the slots in use zeros again."""
+    for u in range(distinct):
+        slot = scratch[used_at + u]
+        scratch[2 * slot] = 0
+        scratch[2 * slot + 1] = 0
+        scratch[used_at + u] = 0
+
+
+@inner
 def frequency(
     n: int,
     offsets: int,
@@ -143,25 +176,25 @@ def frequency(
     step: int,
     condition: int,
     at: int,
-    extra: Int64,
-    doms: Matrix,
+    operands: Int64,
+    domains: Matrix,
     mem: Int64,
     mem_f: Float64,
-    nul: Bytes,
+    nulls: Bytes,
     scratch: Int64,
     arena: Bytes,
     ends: Int64,
     slots: Int64,
     meta: Int64,
 ) -> int:
-    """distinct_count (kind 0), top1_ratio (1) and topn_frequency (2) of one value, counted in one pass.
+    """distinct_count, top1_ratio and topn_frequency of one value, counted in one pass; its arguments are as of `fold`.
 
-    `extra` from `at`: whether the value is text, the number of results, (kind, n, register) of each.
+    `at`: where the `operands.Frequency` lies that says which of them.
     `scratch` is zero before and after: (value, count) by slot, then the slots in use.
 
     Returns 0; or the bytes by which the string pool lacks room; or minus the length that `scratch` needs.
     """
-    text, n_results = extra[at], extra[at + 1]
+    text, n_results = operands[at + FrequencyField.IS_TEXT], operands[at + FrequencyField.N_RESULTS]
     for i in range(n):
         begin = mem[offsets + i]
         first, end = begin + mem[lo + i], begin + mem[hi + i]
@@ -174,15 +207,15 @@ def frequency(
         distinct, total, most = word(0), word(0), word(0)
         zero, missing = False, False
         for p in range(first, end):
-            if condition >= 0 and (nul[condition + p] or not mem[condition + p]):
+            if condition >= 0 and (nulls[condition + p] or not mem[condition + p]):
                 continue
             x = value + step * p
-            if nul[x]:
+            if nulls[x]:
                 missing = True
                 continue
             key = mem[x]
             total += 1
-            zero |= key == text  # the code of '' is 1
+            zero |= key == (EMPTY if text else 0)
             slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
             while scratch[2 * slot + 1] and scratch[2 * slot] != key:
                 slot = (slot + 1) & mask
@@ -193,29 +226,24 @@ def frequency(
             scratch[2 * slot + 1] += 1
             most = max(most, scratch[2 * slot + 1])
         for r in range(n_results):
-            kind, wanted, out = extra[at + 2 + 3 * r], extra[at + 3 + 3 * r], extra[at + 4 + 3 * r]
-            o = doms[out >> 20, 1] + (out & 0xFFFFF) * doms[out >> 20, 0] + i
-            nul[o] = 0
-            if kind == 0:
+            result = at + FREQUENCY_FIELDS + ResultField.SIZE * r
+            kind, wanted = operands[result + ResultField.KIND], operands[result + ResultField.NUMBER]
+            o = place(domains, operands[result + ResultField.REGISTER]) + i
+            nulls[o] = 0
+            if kind == FrequencyKind.DISTINCT_COUNT:
                 # NULL counts as the type's zero value
                 mem[o] = distinct + (1 if missing and not zero else 0)
-            elif kind == 1:
+            elif kind == FrequencyKind.TOP1_RATIO:
                 mem_f[o] = most / total if total else 0.0
             elif first == end:
-                mem[o] = 1  # of no rows at all '' (its code is 1), not n times NULL
+                mem[o] = EMPTY  # of no rows at all '', not n times NULL
             else:
                 code = _top(wanted, distinct, used_at, text, scratch, arena, ends, slots, meta)
                 if code < 0:
-                    for u in range(distinct):
-                        scratch[2 * scratch[used_at + u] + 1] = 0
-                        scratch[used_at + u] = 0
+                    _clear(distinct, used_at, scratch)
                     return -code
                 mem[o] = code
-        for u in range(distinct):
-            slot = scratch[used_at + u]
-            scratch[2 * slot] = 0
-            scratch[2 * slot + 1] = 0
-            scratch[used_at + u] = 0
+        _clear(distinct, used_at, scratch)
     return 0
 
 
@@ -232,7 +260,7 @@ def _top(
     meta: Int64,
 ) -> int:
     """The code of topn_frequency's text, or minus the room it needs. Counted values are marked by a negative count."""
-    start = meta[1]
+    start = meta[USED]
     at = start
     room = 0
     for u in range(distinct):

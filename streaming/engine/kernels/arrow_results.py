@@ -17,7 +17,7 @@ from streaming.engine.native.kernel import Bytes, Float64, Int64, inner, kernel
 from streaming.engine.native.memory import address, copy, int64s_at, store16, store32, store64, store_float32
 from streaming.engine.types import ARROW, Type
 
-__all__ = ["Assembler"]
+__all__ = ["BatchAssembler"]
 
 _BITS, _INT16, _INT32, _INT64, _FLOAT32, _TEXT = range(6)
 
@@ -36,24 +36,24 @@ _KINDS = {
 
 
 @inner
-def _size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Bytes, ends: Int64) -> int:
+def _size(kinds: Int64, places: Int64, n: int, mem: Int64, nulls: Bytes, ends: Int64) -> int:
     """Bytes of the body at most; -1 where a column of text would not fit Arrow's 32-bit offsets."""
     total = 0
     for k in range(len(kinds)):
         total += (n + 63) // 64 * 8  # validity
         kind = kinds[k]
-        if kind == 0:
+        if kind == _BITS:
             total += (n + 63) // 64 * 8
-        elif kind == 1:
+        elif kind == _INT16:
             total += (2 * n + 7) // 8 * 8
-        elif kind == 3:
+        elif kind == _INT64:
             total += 8 * n
-        elif kind < 5:
+        elif kind < _TEXT:
             total += (4 * n + 7) // 8 * 8
         else:
             text = 0
             for i in range(places[k], places[k] + n):
-                if not nul[i]:
+                if not nulls[i]:
                     code = mem[i]
                     text += ends[code] - (ends[code - 1] if code else 0)
             if text >= 1 << 31:
@@ -63,13 +63,13 @@ def _size(kinds: Int64, places: Int64, n: int, mem: Int64, nul: Bytes, ends: Int
 
 
 @inner
-def _bits(at: int, n: int, values: int, mem: Int64, nul: Bytes, valid: int) -> int:
+def _bits(at: int, n: int, values: int, mem: Int64, nulls: Bytes, valid: int) -> int:
     """Writes n bits: validity, or the values of bools. Returns their bytes."""
     size = (n + 63) // 64 * 8
     for word in range(size // 8):
         bits = 0
         for i in range(64 * word, min(n, 64 * word + 64)):
-            if not nul[values + i] and (valid or mem[values + i]):
+            if not nulls[values + i] and (valid or mem[values + i]):
                 bits |= 1 << (i - 64 * word)
         store64(at + 8 * word, bits)
     return size
@@ -84,7 +84,7 @@ def _write(
     n: int,
     mem: Int64,
     mem_f: Float64,
-    nul: Bytes,
+    nulls: Bytes,
     arena: Bytes,
     ends: Int64,
     out: Bytes,
@@ -96,7 +96,7 @@ def _write(
 
     Returns the bytes of the message; -1 where a column has too much text.
     """
-    start, size = len(header), _size(kinds, places, n, mem, nul, ends)
+    start, size = len(header), _size(kinds, places, n, mem, nulls, ends)
     if size < 0 or start + size > len(out):
         return -1 if size < 0 else start + size
     copy(address(out), address(header), start)
@@ -106,27 +106,27 @@ def _write(
         kind, place = kinds[k], places[k]
         missing = 0
         for i in range(n):
-            missing += nul[place + i]
+            missing += nulls[place + i]
         words[node + 2 * k], words[node + 2 * k + 1] = n, missing
-        size = _bits(body + at, n, place, mem, nul, 1) if missing else 0
+        size = _bits(body + at, n, place, mem, nulls, 1) if missing else 0
         words[buffer], words[buffer + 1] = at, size
         at += size
         buffer += 2
-        if kind == 0:
-            size = _bits(body + at, n, place, mem, nul, 0)
-        elif kind == 1:
+        if kind == _BITS:
+            size = _bits(body + at, n, place, mem, nulls, 0)
+        elif kind == _INT16:
             size = (2 * n + 7) // 8 * 8
             for i in range(n):
                 store16(body + at + 2 * i, mem[place + i])
-        elif kind == 2:
+        elif kind == _INT32:
             size = (4 * n + 7) // 8 * 8
             for i in range(n):
                 store32(body + at + 4 * i, mem[place + i])
-        elif kind == 3:
+        elif kind == _INT64:
             size = 8 * n
             for i in range(n):
                 store64(body + at + 8 * i, mem[place + i])
-        elif kind == 4:
+        elif kind == _FLOAT32:
             size = (4 * n + 7) // 8 * 8
             for i in range(n):
                 store_float32(body + at + 4 * i, mem_f[place + i])
@@ -139,7 +139,7 @@ def _write(
             text = begin
             for i in range(n):
                 store32(offsets + 4 * i, text - begin)
-                if not nul[place + i]:
+                if not nulls[place + i]:
                     code = mem[place + i]
                     first = ends[code - 1] if code else 0
                     copy(address(out) + text, address(arena) + first, ends[code] - first)
@@ -153,7 +153,7 @@ def _write(
     return start + at
 
 
-class Assembler:
+class BatchAssembler:
     """Makes record batches of one schema.
 
     Args:
@@ -175,7 +175,7 @@ class Assembler:
         self._row_bytes = 16 * len(kinds)  # what a row takes at most, as far as we have seen
 
     def batch(
-        self, places: Int64, n: int, mem: Int64, mem_f: Float64, nul: Bytes, arena: Bytes, ends: Int64
+        self, places: Int64, n: int, mem: Int64, mem_f: Float64, nulls: Bytes, arena: Bytes, ends: Int64
     ) -> pa.RecordBatch:
         """The batch whose column k is `mem[places[k] : places[k] + n]`.
 
@@ -187,7 +187,7 @@ class Assembler:
         size = len(self._header) + 64 * len(self._kinds) + n * self._row_bytes
         while True:
             out = np.empty(size, np.uint8)
-            needed = _write(self._header, self._numbers, self._kinds, places, n, mem, mem_f, nul, arena, ends, out)
+            needed = _write(self._header, self._numbers, self._kinds, places, n, mem, mem_f, nulls, arena, ends, out)
             if needed < 0:
                 raise OverflowError("a column of more than 2 GiB of text does not fit one Arrow array")
             if needed <= size:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from streaming.engine.library.casts import date_of, moment
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.casts import date_and_time, date_of
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
 __all__ = ["ByCategory", "text_of"]
@@ -22,7 +22,7 @@ def text_of(kind: Type) -> Callable[[Any], str]:
     if kind in (Type.FLOAT, Type.DOUBLE):
         return lambda value: f"{value:f}"
     if kind == Type.TIMESTAMP:
-        return lambda value: moment(value).strftime("%Y-%m-%d %H:%M:%S")
+        return lambda value: date_and_time(value).strftime("%Y-%m-%d %H:%M:%S")
     if kind == Type.DATE:
         return lambda value: date_of(value).isoformat()
     return str
@@ -97,7 +97,7 @@ class ByCategory:
 
     def order(self, key: Any) -> Any:
         """What categories are ordered by: strings by their bytes."""
-        return raw(key) if isinstance(key, str) else key
+        return text_bytes(key) if isinstance(key, str) else key
 
     def result(self, values: list[Any]) -> Any:
         """The aggregate of one category's values, newest first."""
@@ -120,7 +120,7 @@ class ByCategory:
         length = 0
         for key, value in results:
             part = f"{of_key(key)}:{of_value(value)}"
-            length += len(raw(part)) + 1
+            length += len(text_bytes(part)) + 1
             if length > _BYTES_MAX:
                 break
             parts.append(part)

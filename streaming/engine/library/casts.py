@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
-__all__ = ["CASTS", "date_of", "days_of", "general", "moment"]
+__all__ = ["CASTS", "date_and_time", "date_of", "days_of", "float_text"]
 
 _ZONE = datetime.timezone(datetime.timedelta(hours=8))
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -18,7 +18,7 @@ _DAY = datetime.date(1970, 1, 1)
 _SPACES = " \t\n\v\f\r"
 
 
-def moment(ms: int) -> datetime.datetime:
+def date_and_time(ms: int) -> datetime.datetime:
     """A timestamp as date and time of day in UTC+8; beyond the years 1 to 9999: the nearest of them."""
     limit = 253_402_243_199_999  # 9999-12-31 in UTC+8
     return (_EPOCH + datetime.timedelta(milliseconds=min(max(ms, -62_135_596_800_000), limit))).astimezone(_ZONE)
@@ -34,7 +34,7 @@ def days_of(date: datetime.date) -> int:
     return (date - _DAY).days
 
 
-def general(value: float) -> str:
+def float_text(value: float) -> str:
     """A float as a C++ stream writes it: six significant digits."""
     return f"{value:g}"
 
@@ -93,7 +93,7 @@ _FIRST_YEAR = days_of(datetime.date(1900, 1, 1))
 
 
 def _to_date(text: str) -> int | None:
-    if len(raw(text)) == 19:
+    if len(text_bytes(text)) == 19:
         seconds = _seconds(text)
         days = None if seconds is None else seconds // 86_400
     else:
@@ -102,7 +102,7 @@ def _to_date(text: str) -> int | None:
 
 
 def _to_timestamp(text: str) -> int | None:
-    if len(raw(text)) == 19:
+    if len(text_bytes(text)) == 19:
         seconds = _seconds(text)
     else:
         days = _days(text)
@@ -128,8 +128,8 @@ CASTS: dict[tuple[Type, Type], Callable[[Any], Any]] = {
     (Type.SMALLINT, Type.STRING): str,
     (Type.INT, Type.STRING): str,
     (Type.BIGINT, Type.STRING): str,
-    (Type.FLOAT, Type.STRING): general,
-    (Type.DOUBLE, Type.STRING): general,
-    (Type.TIMESTAMP, Type.STRING): lambda ms: moment(ms).strftime("%Y-%m-%d %H:%M:%S"),
+    (Type.FLOAT, Type.STRING): float_text,
+    (Type.DOUBLE, Type.STRING): float_text,
+    (Type.TIMESTAMP, Type.STRING): lambda ms: date_and_time(ms).strftime("%Y-%m-%d %H:%M:%S"),
     (Type.DATE, Type.STRING): lambda days: date_of(days).isoformat(),
 }

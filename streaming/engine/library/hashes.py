@@ -8,8 +8,8 @@ from collections.abc import Callable
 from farmhash import Fingerprint64  # of the package cityhash: FarmHash as Google wrote it
 
 from streaming.engine.library.casts import date_of
-from streaming.engine.library.cut_text import raw
 from streaming.engine.library.overload import Overload
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
 __all__ = ["FUNCTIONS"]
@@ -45,6 +45,6 @@ FUNCTIONS: dict[str, list[Overload]] = {
     "hash64": [
         *(Overload((kind,), Type.BIGINT, _packed(code)) for kind, code in _LAYOUTS.items()),
         Overload((Type.DATE,), Type.BIGINT, _of_date),
-        Overload((Type.STRING,), Type.BIGINT, lambda text: _fingerprint(raw(text))),
+        Overload((Type.STRING,), Type.BIGINT, lambda text: _fingerprint(text_bytes(text))),
     ]
 }

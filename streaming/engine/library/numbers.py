@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streaming.engine.library.overload import INTEGERS, NUMBERS, Overload, each
+from streaming.engine.library.overload import INTEGERS, NUMBERS, Overload, overloads_of
 from streaming.engine.types import Type
 
 __all__ = ["FUNCTIONS", "earth_distance", "round_half_away"]
@@ -33,7 +33,7 @@ def _real(name: str, *, of_bool: bool = False) -> list[Overload]:
     """C's function: a float of a float, a double of every other number; `of_bool`: of a bool, too."""
     of_doubles, of_floats = _c(name)
     others = (*INTEGERS, Type.DOUBLE, *([Type.BOOL] if of_bool else []))
-    return [*each(others, Type.DOUBLE, of_doubles), *each([Type.FLOAT], Type.FLOAT, of_floats)]
+    return [*overloads_of(others, Type.DOUBLE, of_doubles), *overloads_of([Type.FLOAT], Type.FLOAT, of_floats)]
 
 
 def _pair(name: str) -> list[Overload]:
@@ -154,17 +154,23 @@ def _increment(bits: int) -> Callable[[int], int]:
 
 FUNCTIONS: dict[str, list[Overload]] = {
     "abs": [
-        *each([Type.SMALLINT], Type.INT, abs),
-        *each([Type.INT], Type.INT, lambda x: _wrap(32, abs(x))),
-        *each([Type.BIGINT], Type.BIGINT, lambda x: _wrap(64, abs(x))),
-        *each(_OF_REALS, Type.DOUBLE, lambda x: abs(float(x))),
+        *overloads_of([Type.SMALLINT], Type.INT, abs),
+        *overloads_of([Type.INT], Type.INT, lambda x: _wrap(32, abs(x))),
+        *overloads_of([Type.BIGINT], Type.BIGINT, lambda x: _wrap(64, abs(x))),
+        *overloads_of(_OF_REALS, Type.DOUBLE, lambda x: abs(float(x))),
     ],
-    "floor": [*each(INTEGERS, Type.BIGINT, _by_double), *each(_OF_REALS, Type.DOUBLE, _whole(math.floor))],
-    "ceil": [*each(INTEGERS, Type.BIGINT, _by_double), *each(_OF_REALS, Type.DOUBLE, _whole(math.ceil))],
+    "floor": [
+        *overloads_of(INTEGERS, Type.BIGINT, _by_double),
+        *overloads_of(_OF_REALS, Type.DOUBLE, _whole(math.floor)),
+    ],
+    "ceil": [
+        *overloads_of(INTEGERS, Type.BIGINT, _by_double),
+        *overloads_of(_OF_REALS, Type.DOUBLE, _whole(math.ceil)),
+    ],
     "truncate": [
-        *each([Type.SMALLINT, Type.INT], Type.INT, int),
-        *each([Type.BIGINT], Type.BIGINT, _by_double),
-        *each(_OF_REALS, Type.DOUBLE, _whole(math.trunc)),
+        *overloads_of([Type.SMALLINT, Type.INT], Type.INT, int),
+        *overloads_of([Type.BIGINT], Type.BIGINT, _by_double),
+        *overloads_of(_OF_REALS, Type.DOUBLE, _whole(math.trunc)),
     ],
     "round": [
         *(Overload((kind,), kind, int) for kind in INTEGERS),
@@ -184,14 +190,14 @@ FUNCTIONS: dict[str, list[Overload]] = {
     "cos": _real("cos"),
     "tan": _real("tan"),
     "cot": [
-        *each((*INTEGERS, Type.DOUBLE), Type.DOUBLE, _cotangent),
-        *each([Type.FLOAT], Type.FLOAT, _cotangent_of_float),
+        *overloads_of((*INTEGERS, Type.DOUBLE), Type.DOUBLE, _cotangent),
+        *overloads_of([Type.FLOAT], Type.FLOAT, _cotangent_of_float),
     ],
     "asin": _real("asin"),
     "acos": _real("acos"),
     "atan": [*_real("atan"), *_pair("atan2")],
     "atan2": _pair("atan2"),
     "power": _pair("pow"),
-    "degrees": each([Type.DOUBLE], Type.DOUBLE, lambda x: x * (180 / math.pi)),
-    "radians": each(NUMBERS, Type.DOUBLE, lambda x: x / 180 * math.pi),
+    "degrees": overloads_of([Type.DOUBLE], Type.DOUBLE, lambda x: x * (180 / math.pi)),
+    "radians": overloads_of(NUMBERS, Type.DOUBLE, lambda x: x / 180 * math.pi),
 }

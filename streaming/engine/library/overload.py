@@ -8,7 +8,7 @@ from typing import Any
 
 from streaming.engine.types import Type
 
-__all__ = ["INTEGERS", "NUMBERS", "REALS", "Overload", "each"]
+__all__ = ["INTEGERS", "NUMBERS", "REALS", "Overload", "overloads_of"]
 
 INTEGERS = (Type.SMALLINT, Type.INT, Type.BIGINT)
 REALS = (Type.FLOAT, Type.DOUBLE)
@@ -17,13 +17,19 @@ NUMBERS = (*INTEGERS, *REALS)
 
 @dataclass(frozen=True)
 class Overload:
-    """Argument types, the result's type, and the function of values that are not NULL."""
+    """One combination of argument types that a function takes.
+
+    Attributes:
+        kinds: the types of the arguments.
+        result: the type of the result.
+        function: of values that are not NULL.
+    """
 
     kinds: tuple[Type, ...]
     result: Type
     function: Callable[..., Any]
 
 
-def each(kinds: Iterable[Type], result: Type, function: Callable[..., Any], *more: Type) -> list[Overload]:
+def overloads_of(kinds: Iterable[Type], result: Type, function: Callable[..., Any], *more: Type) -> list[Overload]:
     """An overload for each type of the first argument, of the same result; `more`: the types of the other arguments."""
     return [Overload((kind, *more), result, function) for kind in kinds]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from streaming.engine.library.by_category import text_of
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
 __all__ = [
@@ -86,7 +86,7 @@ def entropy(rows: Rows) -> float | None:
         return None
     total = float(sum(counts.values()))
     bits = 0.0
-    for value in sorted(counts, key=lambda v: raw(v) if isinstance(v, str) else v):
+    for value in sorted(counts, key=lambda v: text_bytes(v) if isinstance(v, str) else v):
         share = counts[value] / total
         bits -= share * math.log2(share)
     return bits
@@ -152,7 +152,7 @@ def greatest(kind: Type, number: int) -> Callable[[Rows], str]:
     of_value = text_of(kind)
 
     def call(rows: Rows) -> str:
-        best = heapq.nlargest(number, _known(rows), key=lambda v: raw(v) if isinstance(v, str) else v)
+        best = heapq.nlargest(number, _known(rows), key=lambda v: text_bytes(v) if isinstance(v, str) else v)
         return ",".join(map(of_value, best))
 
     return call

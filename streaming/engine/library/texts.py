@@ -9,19 +9,19 @@ from typing import Any
 
 import re2
 
-from streaming.engine.library.cut_text import raw
 from streaming.engine.library.numbers import round_half_away
-from streaming.engine.library.overload import INTEGERS, REALS, Overload, each
+from streaming.engine.library.overload import INTEGERS, REALS, Overload, overloads_of
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
-__all__ = ["CUTS", "FUNCTIONS", "VARIADIC"]
+__all__ = ["CUTTING", "FUNCTIONS", "VARIADIC"]
 
 _TEXT = Type.STRING
 
 
 def _substring(text: str, position: int, length: int | None = None) -> bytes:
     """Bytes from `position`, counted from 1, or from the end where it is negative."""
-    data = raw(text)
+    data = text_bytes(text)
     if position == 0 or (length is not None and length <= 0) or abs(position) > len(data):
         return b""
     start = position - 1 if position > 0 else len(data) + position
@@ -29,12 +29,12 @@ def _substring(text: str, position: int, length: int | None = None) -> bytes:
 
 
 def _reverse(text: str) -> bytes:
-    return raw(text)[::-1]
+    return text_bytes(text)[::-1]
 
 
 def _compare(a: str, b: str) -> int:
     """The difference of the first bytes that differ; where one text begins with the other: which one is longer."""
-    left, right = raw(a), raw(b)
+    left, right = text_bytes(a), text_bytes(b)
     for x, y in zip(left, right, strict=False):
         if x != y:
             return x - y
@@ -45,7 +45,7 @@ def _like(fold: bool) -> Callable[..., bool]:
     """LIKE by bytes: `_` is one byte, `%` any number; an escape of another length than 1 switches it off, or fails."""
 
     def match(text: str, pattern: str, escape: str = "\\") -> bool:
-        mark, data = raw(escape), raw(pattern)
+        mark, data = text_bytes(escape), text_bytes(pattern)
         if len(mark) > 1:
             return False
         expression, i = b"", 0
@@ -62,7 +62,7 @@ def _like(fold: bool) -> Callable[..., bool]:
                 expression += b"." if c == b"_" else re.escape(c)
             i += 1
         flags = re.DOTALL | (re.IGNORECASE if fold else 0)
-        return re.fullmatch(expression, raw(text), flags) is not None
+        return re.fullmatch(expression, text_bytes(text), flags) is not None
 
     return match
 
@@ -88,12 +88,12 @@ def _pattern(pattern: bytes, flags: str) -> Any:
 
 def _regular(text: str, pattern: str, flags: str = "") -> bool | None:
     """RLIKE: whether the whole text matches, by RE2 as OpenMLDB uses it; NULL where the pattern is none."""
-    compiled = _pattern(raw(pattern), flags)
-    return None if compiled is None else compiled.fullmatch(raw(text)) is not None
+    compiled = _pattern(text_bytes(pattern), flags)
+    return None if compiled is None else compiled.fullmatch(text_bytes(text)) is not None
 
 
 def _replace(text: str, search: str, replacement: str = "") -> bytes:
-    return raw(text).replace(raw(search), raw(replacement)) if search else raw(text)
+    return text_bytes(text).replace(text_bytes(search), text_bytes(replacement)) if search else text_bytes(text)
 
 
 def _hex_of_integer(bits: int) -> Callable[[int], str]:
@@ -102,7 +102,7 @@ def _hex_of_integer(bits: int) -> Callable[[int], str]:
 
 def _hex_of_text(text: str) -> str:
     # each byte as a signed char that printf widens to an int
-    return "".join(f"{byte:X}" if byte < 128 else f"FFFFFF{byte:X}" for byte in raw(text))
+    return "".join(f"{byte:X}" if byte < 128 else f"FFFFFF{byte:X}" for byte in text_bytes(text))
 
 
 def _hex_of_real(value: float) -> str:
@@ -123,33 +123,39 @@ def _concat_ws(separator: str, *texts: str) -> str:
     return separator.join(texts)
 
 
-CUTS: frozenset[object] = frozenset({_substring, _reverse, _character, _replace})
+CUTTING: frozenset[object] = frozenset({_substring, _reverse, _character, _replace})
 """The functions whose results may be pieces of letters."""
 
 # takes values of every type, as their texts
 VARIADIC: dict[str, Callable[..., str]] = {"concat": _concat, "concat_ws": _concat_ws}
 
 FUNCTIONS: dict[str, list[Overload]] = {
-    "ucase": each([_TEXT], _TEXT, lambda text: raw(text).upper()),
-    "lcase": each([_TEXT], _TEXT, lambda text: raw(text).lower()),
-    "reverse": each([_TEXT], _TEXT, _reverse),
-    "char_length": each([_TEXT], Type.INT, lambda text: len(raw(text))),
-    "char": each([Type.INT], _TEXT, _character),
-    "strcmp": each([_TEXT], Type.INT, _compare, _TEXT),
-    "substring": [*each([_TEXT], _TEXT, _substring, Type.INT), *each([_TEXT], _TEXT, _substring, Type.INT, Type.INT)],
-    "replace": [*each([_TEXT], _TEXT, _replace, _TEXT), *each([_TEXT], _TEXT, _replace, _TEXT, _TEXT)],
+    "ucase": overloads_of([_TEXT], _TEXT, lambda text: text_bytes(text).upper()),
+    "lcase": overloads_of([_TEXT], _TEXT, lambda text: text_bytes(text).lower()),
+    "reverse": overloads_of([_TEXT], _TEXT, _reverse),
+    "char_length": overloads_of([_TEXT], Type.INT, lambda text: len(text_bytes(text))),
+    "char": overloads_of([Type.INT], _TEXT, _character),
+    "strcmp": overloads_of([_TEXT], Type.INT, _compare, _TEXT),
+    "substring": [
+        *overloads_of([_TEXT], _TEXT, _substring, Type.INT),
+        *overloads_of([_TEXT], _TEXT, _substring, Type.INT, Type.INT),
+    ],
+    "replace": [*overloads_of([_TEXT], _TEXT, _replace, _TEXT), *overloads_of([_TEXT], _TEXT, _replace, _TEXT, _TEXT)],
     "like_match": [
-        *each([_TEXT], Type.BOOL, _like(False), _TEXT),
-        *each([_TEXT], Type.BOOL, _like(False), _TEXT, _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(False), _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(False), _TEXT, _TEXT),
     ],
     "ilike_match": [
-        *each([_TEXT], Type.BOOL, _like(True), _TEXT),
-        *each([_TEXT], Type.BOOL, _like(True), _TEXT, _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(True), _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _like(True), _TEXT, _TEXT),
     ],
-    "regexp_like": [*each([_TEXT], Type.BOOL, _regular, _TEXT), *each([_TEXT], Type.BOOL, _regular, _TEXT, _TEXT)],
+    "regexp_like": [
+        *overloads_of([_TEXT], Type.BOOL, _regular, _TEXT),
+        *overloads_of([_TEXT], Type.BOOL, _regular, _TEXT, _TEXT),
+    ],
     "hex": [
         *(Overload((kind,), _TEXT, _hex_of_integer(bits)) for kind, bits in zip(INTEGERS, (16, 32, 64), strict=True)),
-        *each(REALS, _TEXT, _hex_of_real),
-        *each([_TEXT], _TEXT, _hex_of_text),
+        *overloads_of(REALS, _TEXT, _hex_of_real),
+        *overloads_of([_TEXT], _TEXT, _hex_of_text),
     ],
 }

@@ -7,9 +7,9 @@ import datetime
 import time
 from collections.abc import Callable
 
-from streaming.engine.library.casts import CASTS, date_of, days_of, moment
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.casts import CASTS, date_and_time, date_of, days_of
 from streaming.engine.library.overload import Overload
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
 __all__ = ["FUNCTIONS"]
@@ -55,7 +55,7 @@ def _last_day(date: datetime.date) -> int:
 
 
 def _last_day_of_time(ms: int) -> int | None:
-    return _last_day(moment(ms)) if ms >= 0 else None
+    return _last_day(date_and_time(ms)) if ms >= 0 else None
 
 
 def _add_months(days: int, months: int) -> int | None:
@@ -71,7 +71,7 @@ def _add_months(days: int, months: int) -> int | None:
 def _format(at: datetime.datetime, pattern: str) -> str:
     """strftime in the C locale, cut where OpenMLDB's buffer of 80 bytes ends: then it is empty."""
     text = at.strftime(pattern)
-    return text if len(raw(text)) < 80 else ""
+    return text if len(text_bytes(text)) < 80 else ""
 
 
 def _seconds(ms: int | None) -> int | None:
@@ -111,7 +111,7 @@ FUNCTIONS: dict[str, list[Overload]] = {
     ],
     "datediff": [Overload((a, b), Type.INT, _difference(a, b)) for a in _DATES for b in _DATES],
     "date_format": [
-        Overload((Type.TIMESTAMP, Type.STRING), Type.STRING, lambda ms, text: _format(moment(ms), text)),
+        Overload((Type.TIMESTAMP, Type.STRING), Type.STRING, lambda ms, text: _format(date_and_time(ms), text)),
         Overload(
             (Type.DATE, Type.STRING),
             Type.STRING,

@@ -2,7 +2,7 @@
 
 A kernel is written in the part of Python that numba compiles. `kernel` marks those that Python calls, `inner` those
 that only kernels call. The first call loads the object code of all, by the loader of llvmlite; where there is none yet,
-two processes of their own compile it first (`compile`). So no process that serves imports numba.
+two processes of their own compile it first (`object_code`). So no process that serves imports numba.
 
 Arguments of a kernel are what its annotations say (`ARRAYS` and int). They are passed as the tuple that Python makes of
 them: to convert a dozen of them one by one takes longer than many a kernel. The compiled code reads address and shape
@@ -31,7 +31,23 @@ import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ARRAYS", "PARTS", "UNFIT", "Bytes", "Float64", "Int64", "Kernel", "Matrix", "inner", "kernel", "symbol"]
+__all__ = [
+    "ARRAYS",
+    "INNER",
+    "PARTS",
+    "SOURCES",
+    "UNFIT",
+    "Bytes",
+    "Flags",
+    "Float64",
+    "Int64",
+    "Kernel",
+    "Matrix",
+    "inner",
+    "kernel",
+    "load",
+    "symbol",
+]
 
 Int64 = npt.NDArray[np.int64]
 Matrix = npt.NDArray[np.int64]
@@ -51,17 +67,38 @@ without gaps."""
 
 PARTS = {
     "answer": ("kernels.interpreter",),
-    "store": ("storage.strings", "storage.table", "kernels.arrow_results", "storage.arrow_rows", "storage.expiry"),
+    "store": (
+        "storage.strings",
+        "storage.index_keys",
+        "storage.table",
+        "kernels.arrow_results",
+        "storage.arrow_rows",
+        "storage.expiry",
+    ),
 }
 """The modules whose kernels are compiled together, each part in a process of its own."""
 
 UNFIT = -(1 << 62)
 """What a kernel answers when an argument is not the array that it takes."""
 
-INNER = ("native.memory", "kernels.window", "kernels.scalar", "kernels.aggregates")
+INNER = (
+    "native.memory",
+    "kernels.registers",
+    "kernels.indexes",
+    "kernels.joins",
+    "kernels.window",
+    "kernels.columns",
+    "kernels.scalar",
+    "kernels.aggregates",
+)
 """The modules whose functions kernels call."""
 
-_SOURCES = ("native.kernel", "native.compile", *INNER, *PARTS["answer"], *PARTS["store"])
+CONSTANTS = ("types", "kernels.instructions", "kernels.operands")
+"""The modules whose numbers kernels name."""
+
+SOURCES = ("native.kernel", "native.object_code", *CONSTANTS, *INNER, *PARTS["answer"], *PARTS["store"])
+"""The modules that the object code depends on."""
+
 _ENGINE = Path(__file__).parents[1]
 _KEEP_S = 30 * 86_400
 
@@ -75,7 +112,11 @@ def inner(function: Function) -> Function:
 
 
 class Kernel:
-    """A function that is compiled, and called from Python."""
+    """A function that is compiled, and called from Python.
+
+    Args:
+        function: in Python; its annotations say what it takes.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -148,7 +189,7 @@ def _objects() -> list[Path]:
 def _compile(paths: dict[str, Path]) -> None:
     path = os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "NUMBA_OPT": "0"}  # a part is optimized as a whole, and once
-    command = [sys.executable, "-m", "streaming.engine.native.compile"]
+    command = [sys.executable, "-m", "streaming.engine.native.object_code"]
     started = [subprocess.Popen([*command, part, str(file)], env=environment) for part, file in paths.items()]
     failed = [process.args for process in started if process.wait()]
     if failed:
@@ -159,7 +200,7 @@ def _folder() -> Path:
     """The cache's folder for these sources on this processor, made where it is missing."""
     digest = hashlib.sha256(version("numba").encode())
     digest.update(f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {np.__version__}".encode())
-    for name in _SOURCES:
+    for name in SOURCES:
         digest.update((_ENGINE / f"{name.replace('.', '/')}.py").read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "jd-intent-scorer" / f"kernels-{digest.hexdigest()[:16]}"

@@ -1,6 +1,6 @@
 """Arrays and numbers at an address, for kernels: text eight bytes at a time, tables, and buffers that Arrow owns.
 
-In a kernel each of these is one or two instructions (`compile` says which); the bodies here say what they mean.
+In a kernel each of these is one or two instructions (`object_code` says which); the bodies here say what they mean.
 """
 
 from __future__ import annotations

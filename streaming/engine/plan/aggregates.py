@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streaming.engine.kernels.instructions import Op
+from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.library.by_category import ByCategory
 from streaming.engine.library.overload import INTEGERS, NUMBERS
 from streaming.engine.library.statistics import (
@@ -20,8 +20,9 @@ from streaming.engine.library.statistics import (
     spread,
     top_floats,
 )
-from streaming.engine.plan.functions import Mismatch, bits, cast, condition, logic
-from streaming.engine.plan.nodes import Aggregate, Const, Group, HostAggregate, Node
+from streaming.engine.plan.casts import Mismatch, bits, cast
+from streaming.engine.plan.functions import condition, logic
+from streaming.engine.plan.nodes import Aggregate, Const, Node, PythonAggregate, WindowGroup
 from streaming.engine.types import Type, is_integer, is_number
 
 __all__ = ["AGGREGATES", "canonical"]
@@ -42,7 +43,7 @@ _OLD_NAMES = {
     )
 }
 
-Builder = Callable[[Group, int, Sequence[Node]], Node]
+Builder = Callable[[WindowGroup, int, Sequence[Node]], Node]
 
 
 def canonical(name: str) -> str:
@@ -72,12 +73,12 @@ def _one_of(node: Node, kinds: Sequence[Type]) -> None:
         raise Mismatch(f"a {node.type}")
 
 
-def _count(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
+def _count(group: WindowGroup, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
     _one_of(arguments[0], _ANY)
     return Aggregate(Type.BIGINT, Op.COUNT, group, frame, arguments[0], condition)
 
 
-def _sum(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
+def _sum(group: WindowGroup, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
     kind = arguments[0].type
     if not is_number(kind) and (kind != Type.TIMESTAMP or condition is not None):
         raise Mismatch(f"a {kind}")
@@ -85,7 +86,7 @@ def _sum(group: Group, frame: int, arguments: Sequence[Node], condition: Node | 
     return Aggregate(kind, op, group, frame, arguments[0], condition, bits=bits(kind))
 
 
-def _avg(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
+def _avg(group: WindowGroup, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
     kind = arguments[0].type
     if not is_number(kind):
         raise Mismatch(f"a {kind}")
@@ -93,8 +94,8 @@ def _avg(group: Group, frame: int, arguments: Sequence[Node], condition: Node | 
     return Aggregate(Type.DOUBLE, op, group, frame, arguments[0], condition)
 
 
-def _extreme(whole: Op, real: Op, text: Op) -> Callable[[Group, int, Sequence[Node], Node | None], Node]:
-    def build(group: Group, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
+def _extreme(whole: Op, real: Op, text: Op) -> Callable[[WindowGroup, int, Sequence[Node], Node | None], Node]:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node], condition: Node | None) -> Node:
         kind = arguments[0].type
         if condition is not None:
             _one_of(arguments[0], NUMBERS)
@@ -111,7 +112,7 @@ def _extreme(whole: Op, real: Op, text: Op) -> Callable[[Group, int, Sequence[No
     return build
 
 
-_FOLDS: dict[str, Callable[[Group, int, Sequence[Node], Node | None], Node]] = {
+_FOLDS: dict[str, Callable[[WindowGroup, int, Sequence[Node], Node | None], Node]] = {
     "count": _count,
     "sum": _sum,
     "avg": _avg,
@@ -121,7 +122,7 @@ _FOLDS: dict[str, Callable[[Group, int, Sequence[Node], Node | None], Node]] = {
 
 
 def _plain(name: str) -> Builder:
-    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 1)
         return _FOLDS[name](group, frame, arguments, None)
 
@@ -129,7 +130,7 @@ def _plain(name: str) -> Builder:
 
 
 def _where(name: str) -> Builder:
-    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 2)
         test = condition(arguments[1])
         if name in ("sum", "avg") and is_number(arguments[0].type):
@@ -139,23 +140,23 @@ def _where(name: str) -> Builder:
     return build
 
 
-def _frequency(kind: str, result: Type) -> Builder:
-    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
-        _arity(arguments, 2 if kind == "topn_frequency" else 1)
+def _frequency(kind: FrequencyKind, result: Type) -> Builder:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
+        _arity(arguments, 2 if kind == FrequencyKind.TOPN_FREQUENCY else 1)
         value, number = arguments[0], 0
-        _one_of(value, _ANY if kind == "distinct_count" else _ORDERED)
-        if kind == "topn_frequency":
+        _one_of(value, _ANY if kind == FrequencyKind.DISTINCT_COUNT else _ORDERED)
+        if kind == FrequencyKind.TOPN_FREQUENCY:
             if arguments[1].type != Type.INT:
                 raise Mismatch(f"a number of type {arguments[1].type}")
             number = _constant(arguments[1], 1)
             if not is_integer(value.type) and value.type != Type.STRING:
-                return HostAggregate(result, top_floats(number, value.type), group, frame, (value,))
+                return PythonAggregate(result, top_floats(number, value.type), group, frame, (value,))
         return Aggregate(result, kind, group, frame, value, None, number)
 
     return build
 
 
-def _place(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+def _place(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
     _arity(arguments, 2)
     return Aggregate(arguments[0].type, Op.AT, group, frame, arguments[0], None, _constant(arguments[1], 0))
 
@@ -163,7 +164,7 @@ def _place(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
 def _end(op: Op, known: Callable[[list[tuple[Any, ...]]], Any]) -> Builder:
     """The value of the newest or the oldest row; with `true` behind it, of those where it is not NULL."""
 
-    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
         if not arguments:
             raise Mismatch("no arguments")
         if len(arguments) > 1:
@@ -172,7 +173,7 @@ def _end(op: Op, known: Callable[[list[tuple[Any, ...]]], Any]) -> Builder:
             if not isinstance(skip, Const) or skip.type != Type.BOOL:
                 raise Mismatch("a second argument that is not true or false")
             if skip.word:
-                return HostAggregate(arguments[0].type, known, group, frame, (arguments[0],))
+                return PythonAggregate(arguments[0].type, known, group, frame, (arguments[0],))
         return Aggregate(arguments[0].type, op, group, frame, arguments[0], None)
 
     return build
@@ -187,12 +188,12 @@ def _in_python(
         more: the types that each further argument may have.
     """
 
-    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 1 + len(more))
         for argument, allowed in zip(arguments, (kinds, *more), strict=True):
             _one_of(argument, allowed)
         result = arguments[0].type if same else Type.DOUBLE
-        return HostAggregate(result, function, group, frame, tuple(arguments))
+        return PythonAggregate(result, function, group, frame, tuple(arguments))
 
     return build
 
@@ -200,24 +201,24 @@ def _in_python(
 def _by_type(function: Callable[[Type], Callable[[list[tuple[Any, ...]]], float | None]]) -> Builder:
     """An aggregate in Python of numbers, a double, whose steps have the width of their type."""
 
-    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 1)
         _one_of(arguments[0], NUMBERS)
-        return HostAggregate(Type.DOUBLE, function(arguments[0].type), group, frame, (arguments[0],))
+        return PythonAggregate(Type.DOUBLE, function(arguments[0].type), group, frame, (arguments[0],))
 
     return build
 
 
-def _top(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+def _top(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
     _arity(arguments, 2)
     _one_of(arguments[0], _ORDERED)
     _one_of(arguments[1], _COUNTS)
     function = greatest(arguments[0].type, _constant(arguments[1], 1))
-    return HostAggregate(Type.STRING, function, group, frame, (arguments[0],))
+    return PythonAggregate(Type.STRING, function, group, frame, (arguments[0],))
 
 
 def _by_category(name: str, where: bool, top: str | None = None) -> Builder:
-    def build(group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+    def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 2 + where + (top is not None))
         value, category = arguments[0], arguments[1 + where]
         _one_of(value, _ANY if name in ("count", "ratio") else NUMBERS)
@@ -228,7 +229,7 @@ def _by_category(name: str, where: bool, top: str | None = None) -> Builder:
             number = _constant(arguments[3], -(1 << 31))
         used = (value, *([condition(arguments[1])] if where else []), category)
         function = ByCategory(name, value.type, category.type, where, top, number)
-        return HostAggregate(Type.STRING, function, group, frame, used)
+        return PythonAggregate(Type.STRING, function, group, frame, used)
 
     return build
 
@@ -244,7 +245,7 @@ AGGREGATES: dict[str, Builder] = {
     **{f"top_n_{top}_{name}_cate_where": _by_category(name, True, top) for name in _FOLDS for top in ("key", "value")},
     **{f"top_n_{top}_ratio_cate": _by_category("ratio", True, top) for top in ("key", "value")},
     "at": _place,
-    "distinct_count": _frequency("distinct_count", Type.BIGINT),
+    "distinct_count": _frequency(FrequencyKind.DISTINCT_COUNT, Type.BIGINT),
     "drawdown": _by_type(drawdown),
     "entropy": _in_python(entropy, _ANY),
     "ew_avg": _in_python(average_weighted, NUMBERS, (Type.DOUBLE,)),
@@ -258,8 +259,8 @@ AGGREGATES: dict[str, Builder] = {
     "stddev_pop": _in_python(spread(sample=False, root=True), NUMBERS),
     "stddev_samp": _SAMPLE_DEVIATION,
     "top": _top,
-    "top1_ratio": _frequency("top1_ratio", Type.DOUBLE),
-    "topn_frequency": _frequency("topn_frequency", Type.STRING),
+    "top1_ratio": _frequency(FrequencyKind.TOP1_RATIO, Type.DOUBLE),
+    "topn_frequency": _frequency(FrequencyKind.TOPN_FREQUENCY, Type.STRING),
     "var_pop": _in_python(spread(sample=False, root=False), NUMBERS),
     "var_samp": _SAMPLE_VARIANCE,
     "variance": _SAMPLE_VARIANCE,

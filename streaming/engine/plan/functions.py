@@ -2,127 +2,38 @@
 
 The rules of types are OpenMLDB's own, as its compiler applies them (`tests/cases/signatures.jsonl` has its verdicts).
 To add a scalar function, write it for Python values in a module of `library` and register it there; to add an
-aggregate, register it in `windowed`. Kernels are for what is called often.
+aggregate, register it in `plan.aggregates`. Kernels are for what is called often.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 from streaming.engine.kernels.instructions import Op
-from streaming.engine.library import ALIASES, CASTS, FUNCTIONS, VARIADIC, earth_distance
-from streaming.engine.plan.nodes import Apply, Const, Host, Node
+from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC, earth_distance
+from streaming.engine.plan.casts import Mismatch, bits, cast, is_numeric, null, promote
+from streaming.engine.plan.nodes import Apply, Const, Node, PythonCall
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type, is_integer, is_number
 
 __all__ = [
     "SCALARS",
-    "Mismatch",
     "arithmetic",
-    "bits",
-    "both",
-    "cast",
     "choose",
     "compare",
     "complement",
     "condition",
+    "conjunction",
     "if_null",
     "invert",
     "is_null",
     "logic",
     "negate",
-    "null",
     "same_type",
     "scalar",
     "truth",
 ]
-
-
-class Mismatch(Exception):
-    """A function does not take these types; becomes UnsupportedSQL where the place in the script is known."""
-
-
-_BITS = {Type.SMALLINT: 16, Type.INT: 32, Type.BIGINT: 64, Type.TIMESTAMP: 64, Type.FLOAT: 1}
-
-
-def bits(kind: Type) -> int:
-    """The `bits` of an instruction whose result is a `kind`."""
-    return _BITS.get(kind, 64)
-
-
-def _float_word(value: float) -> int:
-    return int(struct.unpack("<q", struct.pack("<d", value))[0])
-
-
-def _float32(value: float) -> float:
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", value))[0])
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
-
-
-def cast(node: Node, target: Type) -> Node:
-    """`node` as a `target`, as CAST does it."""
-    source = node.type
-    if source == target:
-        return node
-    if source == Type.NULL:
-        return null(target)
-    if isinstance(node, Const) and is_integer(source) and not node.null:
-        if is_integer(target) and -(1 << bits(target) - 1) <= node.word < 1 << bits(target) - 1:
-            return Const(target, node.word)
-        if target in (Type.FLOAT, Type.DOUBLE):
-            value = float(node.word)
-            return Const(target, _float_word(_float32(value) if target == Type.FLOAT else value))
-    if isinstance(node, Const) and source == Type.DOUBLE and target == Type.FLOAT and not node.null:
-        return Const(target, _float_word(_float32(struct.unpack("<d", struct.pack("<q", node.word))[0])))
-    if source == Type.DATE and (target == Type.BOOL or is_number(target)):
-        return null(target)  # OpenMLDB compiles it, and answers so
-    whole = is_integer(source) or source in (Type.BOOL, Type.TIMESTAMP)
-    if target == Type.BOOL:
-        if whole or source == Type.BOOL:
-            return Apply(target, Op.TRUTH, (node,))
-        if is_number(source):
-            return Apply(target, Op.FTRUTH, (node,))
-    elif is_integer(target) or target == Type.TIMESTAMP:
-        if target == Type.TIMESTAMP and source == Type.DATE:
-            return Apply(target, Op.TIMESTAMP_OF, (node,))
-        converted: Node | None = None
-        if whole:
-            converted = Apply(target, Op.WRAP, (node,), bits(target))
-        elif source in (Type.FLOAT, Type.DOUBLE):
-            converted = Apply(target, Op.TO_INT, (node,), bits(target))
-        if converted is not None:
-            if target == Type.TIMESTAMP:  # a negative number is no timestamp
-                limits = (Const(Type.BIGINT, 0), Const(Type.BIGINT, (1 << 63) - 1))
-                return Apply(target, Op.IN_RANGE, (converted, *limits))
-            return converted
-    elif target in (Type.FLOAT, Type.DOUBLE):
-        if whole:
-            return Apply(target, Op.TO_FLOAT, (node,), bits(target))
-        if source == Type.FLOAT:
-            return Apply(target, Op.COPY, (node,))
-        if source == Type.DOUBLE:
-            return Apply(target, Op.ROUND32, (node,))
-    elif target == Type.DATE and source == Type.TIMESTAMP:
-        return Apply(target, Op.DATE_OF, (node,))
-    function = CASTS.get((source, target))
-    if function is None:
-        raise Mismatch(f"a {source} as a {target}")
-    return Host(target, function, (node,))
-
-
-def _numeric(kind: Type) -> bool:
-    """Whether arithmetic and comparison take it as a number: a bool is 0 or 1."""
-    return Type.BOOL <= kind <= Type.DOUBLE
-
-
-def promote(a: Node, b: Node) -> tuple[Node, Node, Type]:
-    """Both numbers as the wider of their types."""
-    target = max(a.type, b.type)
-    return cast(a, target), cast(b, target), target
 
 
 _INTEGER_OPS = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "div": Op.IDIV, "%": Op.MOD}
@@ -132,15 +43,10 @@ _BIT_OPS = {"&": Op.BIT_AND, "|": Op.BIT_OR, "^": Op.BIT_XOR}
 _BOOL_OPS = {"+": Op.XOR, "-": Op.XOR, "*": Op.BIT_AND, "div": Op.IDIV, "%": Op.MOD}
 
 
-def null(kind: Type) -> Const:
-    """NULL, typed."""
-    return Const(kind, 0, True)
-
-
 def _arithmetic_of_null(operator: str, a: Node, b: Node) -> Node:
     """One side is the word NULL: the result is NULL, of the type that the other side gives it."""
     other = b.type if a.type == Type.NULL else a.type
-    takes = is_integer(other) if operator in _BIT_OPS else _numeric(other)
+    takes = is_integer(other) if operator in _BIT_OPS else is_numeric(other)
     if operator in ("+", "-"):
         takes = takes or other == Type.TIMESTAMP
     if operator == "/" and (takes or a.type == Type.TIMESTAMP):
@@ -166,7 +72,7 @@ def arithmetic(operator: str, a: Node, b: Node) -> Node:
             b = negate(b)  # in its own width: the least int stays what it is
             operator = "+"
         return Apply(Type.TIMESTAMP, _INTEGER_OPS[operator], (a, b), 64)
-    if not (_numeric(a.type) and _numeric(b.type)):
+    if not (is_numeric(a.type) and is_numeric(b.type)):
         raise Mismatch(f"{a.type} {operator} {b.type}")
     if operator == "/":
         return Apply(Type.DOUBLE, Op.FDIV, (cast(a, Type.DOUBLE), cast(b, Type.DOUBLE)))
@@ -205,7 +111,7 @@ def compare(operator: str, a: Node, b: Node) -> Node:
     if a.type != b.type:
         if Type.STRING in (a.type, b.type):  # the other side is compared as its text
             a, b = cast(a, Type.STRING), cast(b, Type.STRING)
-        elif _numeric(a.type) and _numeric(b.type):
+        elif is_numeric(a.type) and is_numeric(b.type):
             a, b, _ = promote(a, b)  # as C++ does it: a bigint against a float is compared as a float
         else:
             raise Mismatch(f"{a.type} {operator} {b.type}")
@@ -243,7 +149,7 @@ def logic(operator: str, a: Node, b: Node) -> Node:
     return Apply(Type.BOOL, {"and": Op.AND, "or": Op.OR, "xor": Op.XOR}[operator], (a, b))
 
 
-def both(a: Node | None, b: Node) -> Node:
+def conjunction(a: Node | None, b: Node) -> Node:
     """The conjunction of two conditions, of which the first may be missing."""
     return b if a is None else logic("and", a, b)
 
@@ -265,7 +171,7 @@ def common_type(kinds: set[Type]) -> Type:
     target = max(kinds)
     if len(kinds) == 1:
         return target
-    if all(_numeric(kind) for kind in kinds):
+    if all(is_numeric(kind) for kind in kinds):
         return Type.DOUBLE if target == Type.FLOAT and Type.BIGINT in kinds else target
     if all(kind in _MOMENTS for kind in kinds):
         return Type.TIMESTAMP
@@ -315,7 +221,7 @@ def _logarithm(base: Node, x: Node | None = None) -> Node:
     """log(x), and log(base, x) of whatever can be a double."""
     if x is None:
         return scalar("ln", [base])  # type: ignore[return-value]
-    if not _numeric(base.type):
+    if not is_numeric(base.type):
         raise Mismatch(f"{base.type}, {x.type}")
     below, above = (scalar("ln", [cast(node, Type.DOUBLE)]) for node in (base, x))
     return arithmetic("/", above, below)  # type: ignore[arg-type]
@@ -352,7 +258,7 @@ def _doubles(a: Node, b: Node, c: Node, d: Node) -> tuple[Node, ...]:
 SCALARS: dict[str, Callable[..., Node]] = {
     "add": lambda a, b: arithmetic("+", a, b),
     "identity": lambda node: node,
-    "earth_distance": lambda *degrees: Host(Type.DOUBLE, earth_distance, _doubles(*degrees)),
+    "earth_distance": lambda *degrees: PythonCall(Type.DOUBLE, earth_distance, _doubles(*degrees)),
     "is_null": is_null,
     "if_null": if_null,
     "log": _logarithm,
@@ -372,7 +278,7 @@ def _concat(name: str, arguments: list[Node]) -> Node:
     values = arguments[name == "concat_ws" :]
     if not values or any(node.type == Type.NULL for node in values):
         raise Mismatch("NULL" if values else "no values")
-    return Host(Type.STRING, VARIADIC[name], tuple(cast(node, Type.STRING) for node in arguments))
+    return PythonCall(Type.STRING, VARIADIC[name], tuple(cast(node, Type.STRING) for node in arguments))
 
 
 def _library(name: str, arguments: list[Node]) -> Node | None:
@@ -382,7 +288,7 @@ def _library(name: str, arguments: list[Node]) -> Node | None:
     kinds = tuple(node.type for node in arguments)
     for overload in overloads:
         if overload.kinds == kinds:
-            return Host(overload.result, overload.function, tuple(arguments))
+            return PythonCall(overload.result, overload.function, tuple(arguments))
     raise Mismatch(", ".join(map(str, kinds)) or "no arguments")
 
 

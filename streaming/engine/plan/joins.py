@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import reduce
 
 from streaming.engine.kernels.instructions import Op
-from streaming.engine.plan import functions as f
+from streaming.engine.plan.casts import bits, cast, null
 from streaming.engine.plan.expressions import Binder
-from streaming.engine.plan.nodes import Apply, Base, Column, Host, Joined, Missing, Node, under
+from streaming.engine.plan.functions import choose, compare, conjunction, invert, is_null, logic
+from streaming.engine.plan.nodes import Apply, ColumnNode, Joined, Missing, Node, PythonCall, QueryTable, under
 from streaming.engine.plan.scope import Output, Scope, aggregates, children, columns_of, conjuncts, walk
 from streaming.engine.plan.windows import Scan
-from streaming.engine.sql import syntax as s
+from streaming.engine.sql import syntax
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type, is_integer
 
@@ -20,14 +21,16 @@ __all__ = ["JoinPlanner"]
 
 
 # a sub-query over the request's table -> its columns, and the condition on the request
-Nested = Callable[[s.SubSelect], tuple[list[Output], Node | None]]
+Nested = Callable[[syntax.SubSelect], tuple[list[Output], Node | None]]
 
 
 class JoinPlanner:
     """Finds the rows of the joins of one query.
 
     Args:
-        scan: what reads the joined tables. nested: what reads a sub-query over the request's own table.
+        binder: what binds their conditions.
+        scan: what reads the joined tables.
+        nested: what reads a sub-query over the request's own table.
     """
 
     def __init__(self, binder: Binder, scan: Scan, nested: Nested) -> None:
@@ -36,13 +39,13 @@ class JoinPlanner:
         self.scan = scan
         self.nested = nested
 
-    def leftmost(self, source: s.Source | None) -> Table | None:
+    def leftmost(self, source: syntax.Source | None) -> Table | None:
         """The table that a source begins with."""
-        while isinstance(source, s.SubSelect):
+        while isinstance(source, syntax.SubSelect):
             source = source.select.source
         return None if source is None else self.planning.table(source.name, source.at)
 
-    def join(self, join: s.Join, scope: Scope, left: Base | None = None) -> list[Output]:
+    def join(self, join: syntax.Join, scope: Scope, left: QueryTable | None = None) -> list[Output]:
         """The columns of a joined table; `left`: the table of the sub-query that the join is in.
 
         There a LEFT JOIN may make several rows of one: the first of them is what a LAST JOIN of the sub-query finds,
@@ -50,24 +53,26 @@ class JoinPlanner:
         """
         if join.kind == "left" and (left is None or join.order is not None):
             raise self.planning.refuse("LEFT JOIN, which may make several rows of a request", join.at)
-        if isinstance(join.source, s.SubSelect) and join.source.more:
-            return self.united(join, join.source, scope, left)
+        if isinstance(join.source, syntax.SubSelect) and join.source.more:
+            return self.join_union(join, join.source, scope, left)
         if self.planning.main is not None and self.leftmost(join.source) is self.planning.main.table:
             if left is not None:
                 raise self.planning.refuse("a join of the main table in a joined sub-query", join.source.at)
-            return self.pair(join, scope)
-        return self.stored(join, scope, left)[1]
+            return self.join_itself(join, scope)
+        return self.join_table(join, scope, left)[1]
 
-    def united(self, join: s.Join, source: s.SubSelect, scope: Scope, left: Base | None) -> list[Output]:
+    def join_union(
+        self, join: syntax.Join, source: syntax.SubSelect, scope: Scope, left: QueryTable | None
+    ) -> list[Output]:
         """LAST JOIN of several sub-queries' rows: the latest row of all, of equal times the last sub-query's."""
         if left is not None:
             raise self.planning.refuse("a join of a UNION ALL in a joined sub-query", source.at)
-        parts: list[tuple[Base, list[Output]]] = []
+        parts: list[tuple[QueryTable, list[Output]]] = []
         for select in (source.select, *source.more):
-            part = s.SubSelect(select, source.alias, source.at)
+            part = syntax.SubSelect(select, source.alias, source.at)
             if self.planning.main is not None and self.leftmost(part) is self.planning.main.table:
                 raise self.planning.refuse("UNION ALL of the main table", select.at)
-            base, columns = self.stored(dataclasses.replace(join, source=part), scope, None)
+            base, columns = self.join_table(dataclasses.replace(join, source=part), scope, None)
             if any(aggregates(column.node) for column in columns):
                 raise self.planning.refuse("windows in a UNION ALL", select.at)
             if base.joined is None or base.joined.ts < 0:
@@ -79,17 +84,17 @@ class JoinPlanner:
         for base, columns in parts[1:]:
             if [(c.name, c.node.type) for c in columns] != [(c.name, c.node.type) for c in found]:
                 raise self.planning.refuse("UNION ALL of different columns", source.at)
-            there, later = f.invert(Missing(Type.BOOL, base)), f.compare(">=", _time(base), time)
-            taken = f.logic("and", there, f.logic("or", missing, later))
+            there, later = invert(Missing(Type.BOOL, base)), compare(">=", _time(base), time)
+            taken = logic("and", there, logic("or", missing, later))
             found = [
-                Output(mine.name, f.choose(taken, mine.node, other.node), mine.paths & other.paths)
+                Output(mine.name, choose(taken, mine.node, other.node), mine.paths & other.paths)
                 for mine, other in zip(columns, found, strict=True)
             ]
-            missing = f.logic("and", missing, Missing(Type.BOOL, base))
-            time = f.choose(taken, _time(base), time)
+            missing = logic("and", missing, Missing(Type.BOOL, base))
+            time = choose(taken, _time(base), time)
         return found
 
-    def stored(self, join: s.Join, scope: Scope, left: Base | None) -> tuple[Base, list[Output]]:
+    def join_table(self, join: syntax.Join, scope: Scope, left: QueryTable | None) -> tuple[QueryTable, list[Output]]:
         """The join of stored rows: their table, and the columns of what is found."""
         base, columns, where = self.scan(join.source, "the right side of a LAST JOIN")
         base.to, base.several = left, join.kind == "left"
@@ -103,7 +108,7 @@ class JoinPlanner:
                 if left is not None and aggregates(pair[1]):
                     raise self.planning.refuse("a join by a window of a joined sub-query", part.at)
             else:
-                keyed = self.between(part, scope, columns)
+                keyed = self.equality_of_sides(part, scope, columns)
                 rest.append(self.binder.condition(part, both) if keyed is None else keyed)
         if not key:
             what = "LAST JOIN without an equality of a column, which no index answers"
@@ -115,8 +120,8 @@ class JoinPlanner:
             order = self.planning.name(join.order, Scope(columns))
             if len(join.order.parts) == 1 and self.planning.lookup(join.order, scope) is not None:
                 raise self.planning.wrong(f"ambiguous column {join.order.parts[0]}", join.order.at)
-            own = isinstance(order, Column) and order.base is base
-            if not isinstance(order, Column) or not own or order.type not in (Type.TIMESTAMP, Type.BIGINT):
+            own = isinstance(order, ColumnNode) and order.base is base
+            if not isinstance(order, ColumnNode) or not own or order.type not in (Type.TIMESTAMP, Type.BIGINT):
                 what = "ORDER BY something else than a timestamp or bigint column of the joined table"
                 raise self.planning.refuse(what, join.order.at)
             ts = order.position
@@ -128,73 +133,84 @@ class JoinPlanner:
             ):
                 raise self.planning.refuse("a condition on a window of a joined sub-query", join.condition.at)
         if left is None:
-            columns, rest = self.chosen(columns, rest, base, join.condition.at)
-        condition = reduce(f.both, rest) if rest else None
+            columns, rest = self.choose_left_joined(columns, rest, base, join.condition.at)
+        condition = reduce(conjunction, rest) if rest else None
         base.joined = Joined(base, tuple(sorted(key.items())), ts, condition)
         return base, [dataclasses.replace(column, node=self.or_null(column.node, base)) for column in columns]
 
-    def chosen(self, columns: list[Output], tests: list[Node], base: Base, at: int) -> tuple[list[Output], list[Node]]:
+    def choose_left_joined(
+        self, columns: list[Output], tests: list[Node], base: QueryTable, at: int
+    ) -> tuple[list[Output], list[Node]]:
         """Columns and conditions where the conditions choose among the rows that a LEFT JOIN in `base`'s query makes.
 
         The LEFT JOIN then finds the newest row for which they hold, too; the row of `base` is in with that, or where
         there is no row at all and they hold of NULLs.
         """
-        mine = [test for test in tests if several(test, base)]
+        mine = [test for test in tests if left_joined_in(test, base)]
         if not mine:
             return columns, tests
-        found = {left for test in mine for left in several(test, base)}
+        found = {left for test in mine for left in left_joined_in(test, base)}
         left = found.pop()
-        beside = {other for node in (*(column.node for column in columns), *tests) for other in tables(node)}
-        if found or left.joined is None or left.to is not base or any(left in reads(x) for x in beside - {left}):
+        beside = {other for node in (*(column.node for column in columns), *tests) for other in tables_of(node)}
+        if (
+            found
+            or left.joined is None
+            or left.to is not base
+            or any(left in tables_read_by(x) for x in beside - {left})
+        ):
             raise self.planning.refuse("a condition on what several LEFT JOINs have found", at)
-        first = Base(left.table, None, base, several=True)
-        held = reduce(f.both, mine)
+        first = QueryTable(left.table, None, base, several=True)
+        held = reduce(conjunction, mine)
         conditions = [*([] if left.joined.condition is None else [left.joined.condition]), held]
-        first.joined = Joined(first, left.joined.key, left.joined.ts, moved(reduce(f.both, conditions), left, first))
-        empty = f.logic("and", Missing(Type.BOOL, left), held)
-        exists = f.logic("or", f.invert(Missing(Type.BOOL, first)), empty)
+        first.joined = Joined(
+            first, left.joined.key, left.joined.ts, with_table_replaced(reduce(conjunction, conditions), left, first)
+        )
+        empty = logic("and", Missing(Type.BOOL, left), held)
+        exists = logic("or", invert(Missing(Type.BOOL, first)), empty)
         rest = [test for test in tests if test not in mine]
-        return [dataclasses.replace(c, node=moved(c.node, left, first)) for c in columns], [*rest, exists]
+        return [dataclasses.replace(c, node=with_table_replaced(c.node, left, first)) for c in columns], [*rest, exists]
 
-    def or_null(self, node: Node, base: Base) -> Node:
+    def or_null(self, node: Node, base: QueryTable) -> Node:
         """A column of the right side, which is NULL where there is no row: also if it is computed or a constant."""
-        if isinstance(node, Column) and node.base is base:
+        if isinstance(node, ColumnNode) and node.base is base:
             return node
-        return Apply(node.type, Op.SELECT, (Missing(Type.BOOL, base), f.null(node.type), node), f.bits(node.type))
+        return Apply(node.type, Op.SELECT, (Missing(Type.BOOL, base), null(node.type), node), bits(node.type))
 
-    def equality(self, part: s.Expr, scope: Scope, columns: list[Output], base: Base) -> tuple[int, Node] | None:
+    def equality(
+        self, part: syntax.Expr, scope: Scope, columns: list[Output], base: QueryTable
+    ) -> tuple[int, Node] | None:
         """(column of the joined table, value) of a condition `column = value`; None for any other condition."""
-        if not isinstance(part, s.Binary) or part.operator != "=":
+        if not isinstance(part, syntax.Binary) or part.operator != "=":
             return None
         right = Scope(columns)
         for mine, other in ((part.left, part.right), (part.right, part.left)):
-            if not isinstance(mine, s.Name):
+            if not isinstance(mine, syntax.Name):
                 continue
             here = self.planning.lookup(mine, right)
             if here is None or (len(mine.parts) == 1 and self.planning.lookup(mine, scope) is not None):
                 continue
-            if not isinstance(here, Column) or here.base is not base or not self.known(other, scope):
+            if not isinstance(here, ColumnNode) or here.base is not base or not self.has_all_names(other, scope):
                 continue
             value = self.binder.bind(other, scope)
             if here.type in (Type.FLOAT, Type.DOUBLE):
                 continue
             if here.type == Type.STRING and is_integer(value.type):  # an index has texts for keys
-                return here.position, f.cast(value, Type.STRING)
+                return here.position, cast(value, Type.STRING)
             if value.type == here.type or (
                 Type.STRING not in (value.type, here.type) and _as_keys(value.type, here.type)
             ):
                 return here.position, value
         return None
 
-    def between(self, part: s.Expr, scope: Scope, columns: list[Output]) -> Node | None:
+    def equality_of_sides(self, part: syntax.Expr, scope: Scope, columns: list[Output]) -> Node | None:
         """A condition `left = right`, each made of one side's columns; None for any other condition.
 
         To OpenMLDB both are parts of a key, that is texts, and NULL is equal to NULL.
         """
-        if not isinstance(part, s.Binary) or part.operator != "=":
+        if not isinstance(part, syntax.Binary) or part.operator != "=":
             return None
         for mine, other in ((part.left, part.right), (part.right, part.left)):
-            if not self.right_only(mine, scope, columns) or not self.known(other, scope):
+            if not self.right_only(mine, scope, columns) or not self.has_all_names(other, scope):
                 continue
             right, left = self.binder.bind(mine, Scope(columns)), self.binder.bind(other, scope)
             kinds = {left.type, right.type}
@@ -202,29 +218,29 @@ class JoinPlanner:
             if not alike or kinds & {Type.FLOAT, Type.DOUBLE, Type.NULL}:
                 what = f"ON an equality of a {left.type} and a {right.type}"
                 raise self.planning.refuse(what, part.at)
-            equal = Apply(Type.BOOL, Op.EQ, (left, right)) if Type.STRING not in kinds else f.compare("=", left, right)
-            return f.logic("or", equal, f.logic("and", f.is_null(left), f.is_null(right)))
+            equal = Apply(Type.BOOL, Op.EQ, (left, right)) if Type.STRING not in kinds else compare("=", left, right)
+            return logic("or", equal, logic("and", is_null(left), is_null(right)))
         return None
 
-    def right_only(self, expr: s.Expr, scope: Scope, columns: list[Output]) -> bool:
+    def right_only(self, expr: syntax.Expr, scope: Scope, columns: list[Output]) -> bool:
         """Whether an expression has columns, and all of them are the joined table's."""
-        if isinstance(expr, s.Name):
+        if isinstance(expr, syntax.Name):
             here = self.planning.lookup(expr, Scope(columns))
             return here is not None and (len(expr.parts) > 1 or self.planning.lookup(expr, scope) is None)
         parts = [self.right_only(child, scope, columns) for child in children(expr) if not constant(child)]
         return bool(parts) and all(parts)
 
-    def known(self, expr: s.Expr, scope: Scope) -> bool:
+    def has_all_names(self, expr: syntax.Expr, scope: Scope) -> bool:
         """Whether every name in `expr` is one of the scope's."""
-        if isinstance(expr, s.Name):
+        if isinstance(expr, syntax.Name):
             return self.planning.lookup(expr, scope) is not None
-        return all(self.known(child, scope) for child in children(expr))
+        return all(self.has_all_names(child, scope) for child in children(expr))
 
-    def pair(self, join: s.Join, scope: Scope) -> list[Output]:
+    def join_itself(self, join: syntax.Join, scope: Scope) -> list[Output]:
         """A join of the request's table with itself: OpenMLDB pairs the request with itself, whatever the condition."""
         if join.order is not None:
             raise self.planning.refuse("ORDER BY in a join of the main table with itself", join.order.at)
-        if isinstance(join.source, s.SubSelect):
+        if isinstance(join.source, syntax.SubSelect):
             columns, where = self.nested(join.source)
             if where is not None:
                 raise self.planning.refuse("WHERE in a join of the main table with itself", join.source.at)
@@ -234,9 +250,9 @@ class JoinPlanner:
         return columns
 
 
-def constant(expr: s.Expr) -> bool:
+def constant(expr: syntax.Expr) -> bool:
     """Whether an expression has no columns."""
-    return not isinstance(expr, s.Name) and all(constant(child) for child in children(expr))
+    return not isinstance(expr, syntax.Name) and all(constant(child) for child in children(expr))
 
 
 def _as_keys(a: Type, b: Type) -> bool:
@@ -247,37 +263,37 @@ def _as_keys(a: Type, b: Type) -> bool:
     return all(is_integer(kind) or kind == Type.TIMESTAMP for kind in (a, b))
 
 
-def tables(node: Node) -> set[Base]:
+def tables_of(node: Node) -> set[QueryTable]:
     """The tables of an expression's columns."""
-    return {part.base for part in walk(node) if isinstance(part, (Column, Missing))}
+    return {part.base for part in walk(node) if isinstance(part, (ColumnNode, Missing))}
 
 
-def several(node: Node, base: Base) -> set[Base]:
+def left_joined_in(node: Node, base: QueryTable) -> set[QueryTable]:
     """The tables that LEFT JOINs have joined to `base`'s rows, of those in an expression."""
-    return {left for left in tables(node) if left.several and left is not base}
+    return {left for left in tables_of(node) if left.several and left is not base}
 
 
-def reads(base: Base) -> set[Base]:
+def tables_read_by(base: QueryTable) -> set[QueryTable]:
     """The tables that the join of a table looks at, to find its row."""
     if base.joined is None:
         return set()
     nodes = [value for _, value in base.joined.key]
     nodes += [] if base.joined.condition is None else [base.joined.condition]
-    found = {other for node in nodes for other in tables(node)} - {base}
-    return found | {further for other in found for further in reads(other)}
+    found = {other for node in nodes for other in tables_of(node)} - {base}
+    return found | {further for other in found for further in tables_read_by(other)}
 
 
-def moved(node: Node, old: Base, new: Base) -> Node:
+def with_table_replaced(node: Node, old: QueryTable, new: QueryTable) -> Node:
     """An expression with one table's columns taken from another one."""
-    if isinstance(node, (Column, Missing)):
+    if isinstance(node, (ColumnNode, Missing)):
         return dataclasses.replace(node, base=new) if node.base is old else node
-    if isinstance(node, (Apply, Host)):
-        return dataclasses.replace(node, arguments=tuple(moved(a, old, new) for a in node.arguments))
+    if isinstance(node, (Apply, PythonCall)):
+        return dataclasses.replace(node, arguments=tuple(with_table_replaced(a, old, new) for a in node.arguments))
     return node
 
 
-def _time(base: Base) -> Node:
+def _time(base: QueryTable) -> Node:
     """The column that orders the rows of a join."""
     if base.joined is None:
         raise TypeError("a table that is not joined")
-    return Column(base.table.columns[base.joined.ts].type, base, base.joined.ts)
+    return ColumnNode(base.table.columns[base.joined.ts].type, base, base.joined.ts)

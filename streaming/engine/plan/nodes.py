@@ -1,6 +1,7 @@
-"""Typed expressions, after names were resolved: what `plan` turns into instructions.
+"""Typed expressions, after names were resolved: what `program` turns into instructions.
 
-Nodes compare by value, so that the same expression is computed once. Tables in a query (`Base`) compare by identity.
+Nodes compare by value, so that the same expression is computed once. Tables in a query (`QueryTable`) compare by
+identity.
 """
 
 from __future__ import annotations
@@ -10,34 +11,35 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Union
 
-from streaming.engine.kernels.instructions import Op
+from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
 
 __all__ = [
     "Aggregate",
     "Apply",
-    "Base",
-    "Column",
+    "ColumnNode",
     "Const",
-    "Element",
-    "Group",
-    "Host",
-    "HostAggregate",
     "Joined",
     "Missing",
     "Node",
-    "Own",
+    "OwnRowPlace",
+    "PythonAggregate",
+    "PythonCall",
+    "QueryTable",
     "Source",
+    "WindowColumn",
+    "WindowGroup",
     "under",
 ]
 
 
 @dataclass(eq=False)
-class Base:
+class QueryTable:
     """One table in a query: the request's (`joined` is None and no group has it), a join's or a window's.
 
     Attributes:
+        table: the table.
         joined: how the row of a joined table is found.
         to: the table to whose rows it is joined; None: to the request's.
         several: whether a LEFT JOIN finds it: several rows may match, of which the newest stands for all.
@@ -45,7 +47,7 @@ class Base:
 
     table: Table
     joined: Joined | None = None
-    to: Base | None = None
+    to: QueryTable | None = None
     several: bool = False
 
 
@@ -60,7 +62,7 @@ class Joined:
         condition: over columns of both sides.
     """
 
-    base: Base
+    base: QueryTable
     key: tuple[tuple[int, Node], ...]
     ts: int
     condition: Node | None
@@ -68,7 +70,13 @@ class Joined:
 
 @dataclass(frozen=True)
 class Const:
-    """A constant as a word; strings as their code."""
+    """A constant.
+
+    Attributes:
+        type: its type.
+        word: the constant as a word; a string as its code.
+        null: whether it is NULL; the word then means nothing.
+    """
 
     type: Type
     word: int
@@ -76,34 +84,58 @@ class Const:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table."""
+class ColumnNode:
+    """A column of a table.
+
+    Attributes:
+        type: its type.
+        base: the table, as the query has it.
+        position: its number there.
+    """
 
     type: Type
-    base: Base
+    base: QueryTable
     position: int
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Whether a join found no row."""
+    """Whether a join found no row.
+
+    Attributes:
+        type: bool.
+        base: the joined table.
+    """
 
     type: Type
-    base: Base
+    base: QueryTable
 
 
 @dataclass(frozen=True)
-class Element:
-    """A column of a window's rows, the request's own among them."""
+class WindowColumn:
+    """A column of a window's rows, the request's own among them.
+
+    Attributes:
+        type: its type.
+        group: the windows.
+        position: its number among their columns.
+    """
 
     type: Type
-    group: Group
+    group: WindowGroup
     position: int
 
 
 @dataclass(frozen=True)
 class Apply:
-    """A scalar instruction. `bits`: width of an integer result, 1 for a float32."""
+    """A scalar instruction.
+
+    Attributes:
+        type: of its result.
+        op: the instruction.
+        arguments: its operands, three at most.
+        bits: width of an integer result; `FLOAT32`: the result is one.
+    """
 
     type: Type
     op: Op
@@ -112,8 +144,14 @@ class Apply:
 
 
 @dataclass(frozen=True)
-class Host:
-    """A function in Python, of one value per argument; NULL in, NULL out."""
+class PythonCall:
+    """A function in Python, of one value per argument; NULL in, NULL out.
+
+    Attributes:
+        type: of its result.
+        function: see `library`.
+        arguments: what it is called with.
+    """
 
     type: Type
     function: Callable[..., Any]
@@ -122,11 +160,22 @@ class Host:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """An aggregate by kernel. `kind` is an `Op`, or 'distinct_count', 'top1_ratio' or 'topn_frequency'."""
+    """An aggregate by kernel.
+
+    Attributes:
+        type: of its result.
+        kind: the instruction, or what is made of the counts of values.
+        group: the windows.
+        frame: the number of the frame among theirs.
+        value: what is aggregated, of each row.
+        condition: which rows count; None: all.
+        number: of AT the place, of TOPN_FREQUENCY how many values it names.
+        bits: as of `Apply`.
+    """
 
     type: Type
-    kind: Op | str
-    group: Group
+    kind: Op | FrequencyKind
+    group: WindowGroup
     frame: int
     value: Node
     condition: Node | None
@@ -135,17 +184,25 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
-class HostAggregate:
-    """An aggregate in Python: `function(rows)` of the window's rows, newest first, each a tuple of the arguments."""
+class PythonAggregate:
+    """An aggregate in Python.
+
+    Attributes:
+        type: of its result.
+        function: of the window's rows, newest first, each a tuple of the arguments.
+        group: the windows.
+        frame: the number of the frame among theirs.
+        arguments: what it is told of each row.
+    """
 
     type: Type
     function: Callable[..., Any]
-    group: Group
+    group: WindowGroup
     frame: int
     arguments: tuple[Node, ...]
 
 
-class Own(IntEnum):
+class OwnRowPlace(IntEnum):
     """Where the row that a window belongs to is among its rows."""
 
     OUT = 0  # not in it
@@ -159,20 +216,22 @@ class Source:
     """A table whose rows are in a window.
 
     Attributes:
+        base: the table.
         columns: what column j of the window is, of a row of this table.
         where: which of its rows are in; None: all.
     """
 
-    base: Base
+    base: QueryTable
     columns: tuple[Node, ...]
     where: Node | None = None
 
 
 @dataclass(eq=False)
-class Group:
+class WindowGroup:
     """The windows over the same rows: the same tables, key, time and exclusions; they differ in their frames.
 
     Attributes:
+        sources: the tables whose rows are in them.
         own: what column j of the row is that the windows belong to: the request's, or one of `of`.
         key: partition columns, as values of that row and as columns of each source.
         time: that row's time; None: no ORDER BY.
@@ -189,10 +248,10 @@ class Group:
     sources: tuple[Source, ...]
     key: tuple[int, ...]
     time: int | None
-    own_row: Own
+    own_row: OwnRowPlace
     exclude_time: bool
     orders: tuple[int, ...] = ()
-    of: Base | None = None
+    of: QueryTable | None = None
     at: int = 0
     family: object = None
     frames: list[tuple[bool, int, int, int]] = field(default_factory=list)
@@ -205,13 +264,13 @@ class Group:
 
 
 Node = Union[  # noqa: UP007 -- the operator does not take forward references
-    Const, Column, Missing, Element, Apply, Host, Aggregate, HostAggregate
+    Const, ColumnNode, Missing, WindowColumn, Apply, PythonCall, Aggregate, PythonAggregate
 ]
 
 
-def under(base: Base, root: Base | None) -> bool:
+def under(base: QueryTable, root: QueryTable | None) -> bool:
     """Whether `base` is `root`, or is joined to its rows or to those of a table that is."""
-    above: Base | None = base
+    above: QueryTable | None = base
     while above is not None and above is not root:
         above = above.to
     return above is not None

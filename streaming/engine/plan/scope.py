@@ -6,26 +6,26 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from streaming.engine.errors import UnsupportedSQL, point
+from streaming.engine.errors import UnsupportedSQL, error_at
 from streaming.engine.kernels.instructions import Op
-from streaming.engine.plan.nodes import Aggregate, Apply, Base, Column, Group, HostAggregate, Node
-from streaming.engine.sql import syntax as s
-from streaming.engine.storage.strings import Pool
+from streaming.engine.plan.nodes import Aggregate, Apply, ColumnNode, Node, PythonAggregate, QueryTable, WindowGroup
+from streaming.engine.sql import syntax
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 
 __all__ = [
-    "Frame",
     "Output",
     "Planning",
     "Scope",
+    "WindowFrame",
     "aggregates",
     "children",
     "columns_of",
     "conditions",
     "conjuncts",
-    "identity",
     "named",
     "walk",
+    "without_places",
 ]
 
 
@@ -45,17 +45,17 @@ class Planning:
     script: str
     database: str
     find: Callable[[tuple[str, ...]], Table | None]
-    pool: Pool
-    main: Base | None = None
+    pool: StringPool
+    main: QueryTable | None = None
     online: list[tuple[str, int]] = field(default_factory=list)
 
     def refuse(self, what: str, at: int) -> UnsupportedSQL:
         """The error for a construct that is known and not supported."""
-        return point(self.script, at, f"unsupported: {what}")
+        return error_at(self.script, at, f"unsupported: {what}")
 
     def wrong(self, what: str, at: int) -> UnsupportedSQL:
         """The error for what cannot mean anything."""
-        return point(self.script, at, what)
+        return error_at(self.script, at, what)
 
     def table(self, name: tuple[str, ...], at: int) -> Table:
         """The table of a name."""
@@ -64,21 +64,21 @@ class Planning:
             raise self.wrong(f"unknown table {'.'.join(name)}", at)
         return found
 
-    def lookup(self, name: s.Name, scope: Scope) -> Node | None:
+    def lookup(self, name: syntax.Name, scope: Scope) -> Node | None:
         """The column of a name; None where there is none."""
         found = {output.node for output in scope.columns if self.matches(output, name)}
         if len(found) > 1:
             raise self.wrong(f"ambiguous column {'.'.join(name.parts)}", name.at)
         return found.pop() if found else None
 
-    def name(self, name: s.Name, scope: Scope) -> Node:
+    def name(self, name: syntax.Name, scope: Scope) -> Node:
         """The column of a name."""
         node = self.lookup(name, scope)
         if node is None:
             raise self.wrong(f"unknown column {'.'.join(name.parts)}", name.at)
         return node
 
-    def matches(self, output: Output, name: s.Name) -> bool:
+    def matches(self, output: Output, name: syntax.Name) -> bool:
         """Whether a name means this column. Outside of any database a table's name alone is enough."""
         *table, column = name.parts
         if not table:
@@ -94,6 +94,8 @@ class Output:
     """A named column of a (sub-)query.
 
     Attributes:
+        name: its name.
+        node: what it is.
         paths: the (database, table, column) by which it is found, too: as OpenMLDB has it, those of every table and
             sub-query that the column has come through unchanged, under the name that it had there.
     """
@@ -108,33 +110,42 @@ class Scope:
     """Where names are looked up.
 
     Attributes:
+        columns: the columns that names may mean.
+        windows: those of the WINDOW clause, by name.
+        groups: the windows over the same rows that were met so far, by what makes them the same.
         filtered: whether a WHERE stands between the request and what is selected here.
         base: the joined table whose rows are selected here; None: the request.
     """
 
     columns: list[Output]
-    windows: dict[str, s.Window] = field(default_factory=dict)
-    groups: dict[object, Group] = field(default_factory=dict)
+    windows: dict[str, syntax.Window] = field(default_factory=dict)
+    groups: dict[object, WindowGroup] = field(default_factory=dict)
     filtered: bool = False
-    base: Base | None = None
+    base: QueryTable | None = None
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A frame of the windows over the rows of a group, and the window and the scope that it was found in."""
+class WindowFrame:
+    """The frame that an OVER means.
 
-    group: Group
+    Attributes:
+        group: the windows over its rows.
+        number: which of their frames it is.
+        window, scope: the window that it was found in, and where that stands.
+    """
+
+    group: WindowGroup
     number: int
-    window: s.Window
+    window: syntax.Window
     scope: Scope
 
 
-def columns_of(base: Base, source: s.TableRef, database: str) -> list[Output]:
+def columns_of(base: QueryTable, source: syntax.TableRef, database: str) -> list[Output]:
     """The columns of a table, under its own name and under its alias in `database`."""
     own = (base.table.database, source.name[-1])
     tables = {own, own if source.alias is None else (database, source.alias)}
     return [
-        Output(c.name, Column(c.type, base, i), frozenset((*table, c.name) for table in tables))
+        Output(c.name, ColumnNode(c.type, base, i), frozenset((*table, c.name) for table in tables))
         for i, c in enumerate(base.table.columns)
     ]
 
@@ -146,16 +157,16 @@ def named(columns: Sequence[Output], alias: str | None, database: str) -> list[O
     return [dataclasses.replace(column, paths=column.paths | {(database, alias, column.name)}) for column in columns]
 
 
-def conjuncts(expr: s.Expr) -> list[s.Expr]:
+def conjuncts(expr: syntax.Expr) -> list[syntax.Expr]:
     """The conditions that AND joins."""
-    if isinstance(expr, s.Binary) and expr.operator == "and":
+    if isinstance(expr, syntax.Binary) and expr.operator == "and":
         return conjuncts(expr.left) + conjuncts(expr.right)
     return [expr]
 
 
-def children(expr: s.Expr) -> Sequence[s.Expr]:
+def children(expr: syntax.Expr) -> Sequence[syntax.Expr]:
     """The expressions that an expression is made of."""
-    found: list[s.Expr] = []
+    found: list[syntax.Expr] = []
     for field_ in dataclasses.fields(expr):
         value = getattr(expr, field_.name)
         for item in value if isinstance(value, tuple) else (value,):
@@ -163,32 +174,32 @@ def children(expr: s.Expr) -> Sequence[s.Expr]:
                 if isinstance(
                     part,
                     (
-                        s.Literal,
-                        s.Name,
-                        s.Unary,
-                        s.Binary,
-                        s.Call,
-                        s.Cast,
-                        s.Case,
-                        s.IsNull,
-                        s.In,
-                        s.Between,
-                        s.Like,
-                        s.Over,
-                        s.Star,
+                        syntax.Literal,
+                        syntax.Name,
+                        syntax.Unary,
+                        syntax.Binary,
+                        syntax.Call,
+                        syntax.Cast,
+                        syntax.Case,
+                        syntax.IsNull,
+                        syntax.In,
+                        syntax.Between,
+                        syntax.Like,
+                        syntax.Over,
+                        syntax.Star,
                     ),
                 ):
                     found.append(part)
     return found
 
 
-def identity(node: object) -> object:
+def without_places(node: object) -> object:
     """A syntax node without its places, so that the same window written twice is one."""
     if isinstance(node, tuple):
-        return tuple(identity(part) for part in node)
+        return tuple(without_places(part) for part in node)
     if dataclasses.is_dataclass(node):
         values = [(part.name, getattr(node, part.name)) for part in dataclasses.fields(node)]
-        return (type(node), tuple(identity(value) for name, value in values if name not in ("at", "text")))
+        return (type(node), tuple(without_places(value) for name, value in values if name not in ("at", "text")))
     return node
 
 
@@ -207,6 +218,6 @@ def conditions(node: Node) -> list[Node]:
     return [node]
 
 
-def aggregates(node: Node) -> list[Aggregate | HostAggregate]:
+def aggregates(node: Node) -> list[Aggregate | PythonAggregate]:
     """The aggregates in an expression, without those that they are made of."""
-    return [part for part in walk(node) if isinstance(part, (Aggregate, HostAggregate))]
+    return [part for part in walk(node) if isinstance(part, (Aggregate, PythonAggregate))]

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streaming.engine.errors import point
-from streaming.engine.plan import functions as f
-from streaming.engine.plan.expressions import Binder, literal
+from streaming.engine.plan import functions
+from streaming.engine.plan.expressions import Binder
 from streaming.engine.plan.joins import JoinPlanner
-from streaming.engine.plan.nodes import Base, Const, Node
+from streaming.engine.plan.nodes import Node, QueryTable
 from streaming.engine.plan.scope import Output, Planning, Scope, aggregates, columns_of, named
-from streaming.engine.plan.windows import WindowPlanner, clash
-from streaming.engine.sql import syntax as s
-from streaming.engine.storage.strings import Pool
+from streaming.engine.plan.windows import WindowPlanner, merge_conflict
+from streaming.engine.sql import syntax
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 
-__all__ = ["Output", "Query", "constant", "plan"]
+__all__ = ["Output", "Query", "plan"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,22 @@ class Query:
     """What a SELECT computes, per row of `main` (None: it has no FROM).
 
     Attributes:
-        online: constructs that a request passes by, but that mean something offline: (what, offset in the script).
+        main: the table of the requests.
+        outputs: the columns of the answer.
+        where: the condition on them; None: every request is answered.
+        limit: the most rows of an answer offline; None: all.
+        online_only: constructs that a request passes by, but that mean something offline: (what, offset in the script).
     """
 
-    main: Base | None
+    main: QueryTable | None
     outputs: tuple[Output, ...]
     where: Node | None
     limit: int | None
-    online: tuple[tuple[str, int], ...] = ()
+    online_only: tuple[tuple[str, int], ...] = ()
 
 
 def plan(
-    select: s.Select, script: str, database: str, find: Callable[[tuple[str, ...]], Table | None], pool: Pool
+    select: syntax.Select, script: str, database: str, find: Callable[[tuple[str, ...]], Table | None], pool: StringPool
 ) -> Query:
     """Resolves `select`, whose text is in `script`.
 
@@ -49,17 +52,10 @@ def plan(
     """
     planning = Planning(script, database, find, pool)
     outputs, where = _Planner(planning).select(select)
-    merged = clash([output.node for output in outputs] + ([] if where is None else [where]))
+    merged = merge_conflict([output.node for output in outputs] + ([] if where is None else [where]))
     if merged is not None:
         raise planning.refuse("MAXSIZE beside another window of the same rows, which it would cut", merged.at)
     return Query(planning.main, tuple(outputs), where, select.limit, tuple(planning.online))
-
-
-def constant(expr: s.Expr, script: str, pool: Pool) -> Const:
-    """The value of a constant expression of literals, as INSERT has them."""
-    if isinstance(expr, s.Literal):
-        return literal(expr, pool)
-    raise point(script, expr.at, "unsupported: a value that is not a constant")
 
 
 class _Planner:
@@ -70,7 +66,7 @@ class _Planner:
         self.binder = Binder(planning, WindowPlanner(planning, self.scan))
         self.joins = JoinPlanner(self.binder, self.scan, self.nested)
 
-    def select(self, select: s.Select) -> tuple[list[Output], Node | None]:
+    def select(self, select: syntax.Select) -> tuple[list[Output], Node | None]:
         """The outputs of a SELECT whose leftmost table is the request's, and the conditions on its rows."""
         columns: list[Output] = []
         where: Node | None = None
@@ -84,21 +80,21 @@ class _Planner:
         for join in select.joins:
             scope.columns = scope.columns + self.joins.join(join, scope)
         if select.where is not None:
-            where = f.both(where, self.binder.condition(select.where, scope))
+            where = functions.conjunction(where, self.binder.condition(select.where, scope))
         scope.filtered = where is not None
         return self.items(select, scope), where
 
-    def main_source(self, source: s.Source) -> tuple[list[Output], Node | None]:
-        if isinstance(source, s.SubSelect):
+    def main_source(self, source: syntax.Source) -> tuple[list[Output], Node | None]:
+        if isinstance(source, syntax.SubSelect):
             return self.nested(source)
         table = self.planning.table(source.name, source.at)
         if self.planning.main is None:
-            self.planning.main = Base(table)
+            self.planning.main = QueryTable(table)
         elif self.planning.main.table is not table:
             raise self.planning.refuse("a sub-query over another table than the main one", source.at)
         return columns_of(self.planning.main, source, self.planning.database), None
 
-    def nested(self, source: s.SubSelect) -> tuple[list[Output], Node | None]:
+    def nested(self, source: syntax.SubSelect) -> tuple[list[Output], Node | None]:
         """A sub-query over the request's table."""
         if source.more:
             raise self.planning.refuse("UNION ALL of the request's table", source.at)
@@ -107,10 +103,10 @@ class _Planner:
             self.planning.online.append(("LIMIT in a sub-query", source.at))
         return named(outputs, source.alias, self.planning.database), where
 
-    def scan(self, source: s.Source, what: str) -> tuple[Base, list[Output], Node | None]:
+    def scan(self, source: syntax.Source, what: str) -> tuple[QueryTable, list[Output], Node | None]:
         """A stored table, or a sub-query that projects, filters and joins one: its rows, columns and condition."""
-        if isinstance(source, s.TableRef):
-            base = Base(self.planning.table(source.name, source.at))
+        if isinstance(source, syntax.TableRef):
+            base = QueryTable(self.planning.table(source.name, source.at))
             return base, columns_of(base, source, self.planning.database), None
         select = source.select
         if source.more:
@@ -131,28 +127,28 @@ class _Planner:
             test = self.binder.condition(select.where, scope)
             if aggregates(test):
                 raise self.planning.refuse("WHERE over a window of a joined sub-query", select.where.at)
-            where = f.both(where, test)
+            where = functions.conjunction(where, test)
         scope.filtered = where is not None
         return base, named(self.items(select, scope), source.alias, self.planning.database), where
 
-    def items(self, select: s.Select, scope: Scope) -> list[Output]:
+    def items(self, select: syntax.Select, scope: Scope) -> list[Output]:
         """The columns that a SELECT makes of a scope's."""
         outputs: list[Output] = []
         for item in select.items:
-            if isinstance(item.expr, s.Star):
+            if isinstance(item.expr, syntax.Star):
                 outputs += self.star(item.expr, scope)
                 continue
             node = self.binder.item(item.expr, scope)
             name = item.text if item.alias is None else item.alias
             found = (
                 [c for c in scope.columns if self.planning.matches(c, item.expr)]
-                if isinstance(item.expr, s.Name)
+                if isinstance(item.expr, syntax.Name)
                 else []
             )
             outputs.append(Output(name, node, found[0].paths if found else frozenset()))
         return outputs
 
-    def star(self, star: s.Star, scope: Scope) -> list[Output]:
+    def star(self, star: syntax.Star, scope: Scope) -> list[Output]:
         table = star.table
         found = [c for c in scope.columns if table is None or any(table == of for _, of, _ in c.paths)]
         if not found:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from streaming.engine.plan.functions import Mismatch, cast, if_null, scalar
-from streaming.engine.plan.nodes import Const, Host, Node
+from streaming.engine.plan.casts import Mismatch, cast
+from streaming.engine.plan.functions import if_null, scalar
+from streaming.engine.plan.nodes import Const, Node, PythonCall
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type
 
-__all__ = ["FORMATS", "MARKS", "line"]
+__all__ = ["FORMATS", "MARKS", "training_line"]
 
 _WHOLE = (Type.BOOL, Type.SMALLINT, Type.INT, Type.BIGINT)
 _REAL = (Type.FLOAT, Type.DOUBLE)
@@ -102,7 +103,7 @@ FORMATS: dict[str, Callable[[tuple[str, ...]], Callable[..., str]]] = {
 """Kinds of values → the function of their texts, which are empty for NULL."""
 
 
-def line(name: str, marked: list[tuple[str, list[Node]]]) -> Node:
+def training_line(name: str, marked: list[tuple[str, list[Node]]]) -> Node:
     """The call of a format.
 
     Args:
@@ -122,17 +123,17 @@ def line(name: str, marked: list[tuple[str, list[Node]]]) -> Node:
         if mark == "discrete":
             hashed = scalar("hash64", [value])
             assert hashed is not None  # of the library
-            value = Host(Type.BIGINT, _bucket, (hashed, cast(arguments[1], Type.BIGINT))) if buckets else hashed
-        text: Node = if_null(Host(Type.STRING, _text, (value,)), Const(Type.STRING, EMPTY))
+            value = PythonCall(Type.BIGINT, _bucket, (hashed, cast(arguments[1], Type.BIGINT))) if buckets else hashed
+        text: Node = if_null(PythonCall(Type.STRING, _text, (value,)), Const(Type.STRING, EMPTY))
         if buckets and name == "libsvm":
             kind = "bucket"
             number = if_null(cast(arguments[1], Type.BIGINT), Const(Type.BIGINT, 0))
-            text = Host(Type.STRING, _with_buckets, (number, text))
+            text = PythonCall(Type.STRING, _with_buckets, (number, text))
         kinds.append(kind)
         texts.append(text)
     if not marked:  # a function in Python has an argument
         kinds, texts = ["binary_label"], [Const(Type.STRING, EMPTY)]
-    return Host(Type.STRING, FORMATS[name](tuple(kinds)), tuple(texts))
+    return PythonCall(Type.STRING, FORMATS[name](tuple(kinds)), tuple(texts))
 
 
 def _with_buckets(buckets: int, bucket: str) -> str:

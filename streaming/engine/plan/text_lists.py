@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streaming.engine.library.cut_text import raw
-from streaming.engine.plan.functions import Mismatch, choose, if_null, invert, is_null, logic
-from streaming.engine.plan.nodes import Const, Group, Host, HostAggregate, Node
+from streaming.engine.library.text_bytes import text_bytes
+from streaming.engine.plan.casts import Mismatch
+from streaming.engine.plan.functions import choose, if_null, invert, is_null, logic
+from streaming.engine.plan.nodes import Const, Node, PythonAggregate, PythonCall, WindowGroup
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type, is_integer
 
-__all__ = ["FOLDS", "SPLITS", "of_row", "of_window"]
+__all__ = ["FOLDS", "SPLITS", "list_function_of_row", "list_function_of_window"]
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -53,7 +54,7 @@ def _topn_frequency(found: list[str], number: int) -> str:
     if not found:
         return ""
     counts = Counter(found)
-    best = sorted(counts, key=lambda text: (-counts[text], raw(text)))[:number]
+    best = sorted(counts, key=lambda text: (-counts[text], text_bytes(text)))[:number]
     return ",".join([*best, *["NULL"] * (number - len(best))])
 
 
@@ -88,14 +89,14 @@ def _row_function(fold: str, split: str) -> Callable[..., Any]:
     return lambda *values: function(parts(*values[:count]), *values[count:])
 
 
-def of_row(fold: str, split: str, arguments: Sequence[Node]) -> Node:
+def list_function_of_row(fold: str, split: str, arguments: Sequence[Node]) -> Node:
     """`fold(split(…), …)` of a row's own text: of a NULL text there is nothing in the list."""
     if fold not in ("join", "size"):  # the others are aggregates
         raise Mismatch(split)
     _check(fold, split, arguments)
     text, *rest = arguments
     result = FOLDS[fold][0]
-    answer = Host(result, _row_function(fold, split), (if_null(text, Const(Type.STRING, EMPTY)), *rest))
+    answer = PythonCall(result, _row_function(fold, split), (if_null(text, Const(Type.STRING, EMPTY)), *rest))
     if fold == "join":  # of '' there is nothing to see, either
         return answer
     known = [invert(is_null(node)) for node in rest]
@@ -115,7 +116,7 @@ def _window_function(fold: str, split: str, number: int | None) -> Callable[[Row
     return call
 
 
-def of_window(fold: str, split: str, group: Group, frame: int, arguments: Sequence[Node]) -> Node:
+def list_function_of_window(fold: str, split: str, group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
     """`fold(window_split(…), …) over w`: of the window's texts that are not NULL; all else must be constants."""
     count = _check(fold, split, arguments)
     number = None
@@ -127,4 +128,4 @@ def of_window(fold: str, split: str, group: Group, frame: int, arguments: Sequen
         if number < 0:
             raise Mismatch(f"{number}")
     kept = arguments if number is None else arguments[:count]
-    return HostAggregate(FOLDS[fold][0], _window_function(fold, split, number), group, frame, tuple(kept))
+    return PythonAggregate(FOLDS[fold][0], _window_function(fold, split, number), group, frame, tuple(kept))

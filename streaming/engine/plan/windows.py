@@ -5,23 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from streaming.engine.kernels.instructions import Op
-from streaming.engine.plan.nodes import Apply, Base, Column, Group, HostAggregate, Missing, Node, Own, Source
-from streaming.engine.plan.scope import Frame, Output, Planning, Scope, aggregates, conditions, identity, walk
-from streaming.engine.sql import syntax as s
+from streaming.engine.plan.nodes import (
+    Apply,
+    ColumnNode,
+    Missing,
+    Node,
+    OwnRowPlace,
+    PythonAggregate,
+    QueryTable,
+    Source,
+    WindowGroup,
+)
+from streaming.engine.plan.scope import (
+    Output,
+    Planning,
+    Scope,
+    WindowFrame,
+    aggregates,
+    conditions,
+    walk,
+    without_places,
+)
+from streaming.engine.sql import syntax
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
 
-__all__ = ["WindowPlanner", "clash"]
+__all__ = ["WindowPlanner", "merge_conflict"]
 
 
 # a source of rows, and what it is read as -> its table, its columns, and the condition on its rows
-Scan = Callable[[s.Source, str], tuple[Base, list[Output], Node | None]]
+Scan = Callable[[syntax.Source, str], tuple[QueryTable, list[Output], Node | None]]
 
 
 class WindowPlanner:
     """Finds the windows of one query.
 
     Args:
+        planning: what the planning of the query shares.
         scan: what reads the tables of a UNION.
     """
 
@@ -43,7 +63,7 @@ class WindowPlanner:
             raise self.planning.refuse(what, at)
         return part.pop() if part else -1
 
-    def frame(self, reference: str | s.Window, scope: Scope, at: int) -> Frame:
+    def frame(self, reference: str | syntax.Window, scope: Scope, at: int) -> WindowFrame:
         """The frame that OVER names."""
         if isinstance(reference, str):
             if reference not in scope.windows:
@@ -56,7 +76,7 @@ class WindowPlanner:
             self.check_joined(window)
         frame = window.frame
         start, end = -1 if frame.start is None else frame.start, frame.end
-        own, exclude_time = Own.IN, window.exclude_current_time
+        own, exclude_time = OwnRowPlace.IN, window.exclude_current_time
         if not frame.rows and end > 0:
             exclude_time = False  # it says nothing of a frame that ends before the request, not even at 1970
         elif window.exclude_current_row:
@@ -64,11 +84,11 @@ class WindowPlanner:
             if frame.rows:
                 end = max(end, 1)
             else:
-                own = Own.OUT
+                own = OwnRowPlace.OUT
         group = self.group(window, scope, own, exclude_time)
-        return Frame(group, group.frame((frame.rows, start, end, frame.maxsize)), window, scope)
+        return WindowFrame(group, group.frame((frame.rows, start, end, frame.maxsize)), window, scope)
 
-    def check(self, window: s.Window) -> None:
+    def check(self, window: syntax.Window) -> None:
         """Refuses what no window may be."""
         frame = window.frame
         if window.descending:
@@ -83,7 +103,7 @@ class WindowPlanner:
             if window.exclude_current_time:
                 raise self.planning.refuse("EXCLUDE CURRENT_TIME without ORDER BY", window.at)
 
-    def check_joined(self, window: s.Window) -> None:
+    def check_joined(self, window: syntax.Window) -> None:
         """Refuses what a window may not be over the rows of a joined sub-query.
 
         OpenMLDB takes the first row that is in such a window for the one that it belongs to, which is right only where
@@ -102,10 +122,10 @@ class WindowPlanner:
         if frame.end and not frame.rows:
             raise self.planning.refuse("a ROWS_RANGE frame that ends before its row in a joined sub-query", window.at)
 
-    def group(self, window: s.Window, scope: Scope, own: Own, exclude_time: bool) -> Group:
+    def group(self, window: syntax.Window, scope: Scope, own: OwnRowPlace, exclude_time: bool) -> WindowGroup:
         """The windows over these rows; the same one for every window that differs in its frame only."""
         family = (
-            tuple(identity(u) for u in window.unions),
+            tuple(without_places(u) for u in window.unions),
             tuple(name.parts for name in window.partition),
             window.order.parts if window.order else None,
             window.instance_not_in_window,
@@ -117,7 +137,7 @@ class WindowPlanner:
             found.family = (id(scope), family)
         return found
 
-    def rows_of(self, window: s.Window, scope: Scope, own: Own, exclude_time: bool) -> Group:
+    def rows_of(self, window: syntax.Window, scope: Scope, own: OwnRowPlace, exclude_time: bool) -> WindowGroup:
         """The group of a window: from which tables, by which key and in which order its rows come."""
         base = self.planning.main if scope.base is None else scope.base
         if base is None:
@@ -130,7 +150,7 @@ class WindowPlanner:
         if any(aggregate.group.of is scope.base for node in nodes for aggregate in aggregates(node)):
             raise self.planning.refuse("a window over a sub-query with windows", window.at)
         joined = any(
-            part.base is not base for node in nodes for part in walk(node) if isinstance(part, (Column, Missing))
+            part.base is not base for node in nodes for part in walk(node) if isinstance(part, (ColumnNode, Missing))
         )
         if joined and scope.base is not None:
             raise self.planning.refuse("a window over joined rows in a joined sub-query", window.at)
@@ -140,7 +160,7 @@ class WindowPlanner:
         places = key if time is None else (*key, time)
         if any(aggregates(nodes[place]) for place in places):
             raise self.planning.refuse("a window by a window of a joined sub-query", window.at)
-        if scope.base is not None and not all(isinstance(nodes[place], Column) for place in places):
+        if scope.base is not None and not all(isinstance(nodes[place], ColumnNode) for place in places):
             raise self.planning.refuse("a window by something computed in a joined sub-query", window.at)
         sources: list[Source] = []
         if not window.instance_not_in_window:
@@ -150,17 +170,19 @@ class WindowPlanner:
         for source in sources:
             for place in places:
                 node = source.columns[place]
-                if not isinstance(node, Column) or node.base is not source.base:
+                if not isinstance(node, ColumnNode) or node.base is not source.base:
                     what = "PARTITION BY or ORDER BY something that is not a table's column"
                     raise self.planning.refuse(what, window.at)
             if time is None:
-                columns = {node.position for node in map(source.columns.__getitem__, key) if isinstance(node, Column)}
+                columns = {
+                    node.position for node in map(source.columns.__getitem__, key) if isinstance(node, ColumnNode)
+                }
                 orders.append(self.order_of_index(source.base.table, columns, window.at))
         if scope.base is not None and not window.instance_not_in_window:
-            own = Own.STORED if own == Own.IN else Own.STORED_OUT
-        return Group(nodes, tuple(sources), key, time, own, exclude_time, tuple(orders), scope.base, window.at)
+            own = OwnRowPlace.STORED if own == OwnRowPlace.IN else OwnRowPlace.STORED_OUT
+        return WindowGroup(nodes, tuple(sources), key, time, own, exclude_time, tuple(orders), scope.base, window.at)
 
-    def key(self, window: s.Window, scope: Scope) -> tuple[tuple[int, ...], int | None]:
+    def key(self, window: syntax.Window, scope: Scope) -> tuple[tuple[int, ...], int | None]:
         """The columns of PARTITION BY and ORDER BY."""
         key = tuple(self.position(name, scope) for name in window.partition)
         for place, name in zip(key, window.partition, strict=True):
@@ -175,7 +197,7 @@ class WindowPlanner:
             raise self.planning.refuse(f"ORDER BY a {kind} in a window", window.order.at)
         return key, time
 
-    def union(self, union: s.Source, scope: Scope, main: Base, ordered: bool) -> Source:
+    def union(self, union: syntax.Source, scope: Scope, main: QueryTable, ordered: bool) -> Source:
         """A table of a UNION."""
         if _multiplies(union):
             raise self.planning.refuse("DISTINCT or LEFT JOIN in a UNION of a window", union.at)
@@ -190,36 +212,36 @@ class WindowPlanner:
             self.check_filter(where, base, ordered, union.at)
         return Source(base, tuple(output.node for output in columns), where)
 
-    def check_filter(self, where: Node, base: Base, ordered: bool, at: int) -> None:
+    def check_filter(self, where: Node, base: QueryTable, ordered: bool, at: int) -> None:
         """Refuses a WHERE of a UNION that OpenMLDB answers with an index of its own, which then finds no rows."""
         if not ordered:
             raise self.planning.refuse("WHERE in a UNION of a window without ORDER BY", at)
         indexed = {column for key, _ in base.table.declared for column in key}
         for part in conditions(where):
             for node in walk(part):
-                if isinstance(node, (Column, Missing)) and node.base is not base:
+                if isinstance(node, (ColumnNode, Missing)) and node.base is not base:
                     raise self.planning.refuse("WHERE over joined rows in a UNION of a window", at)
             equal = part.arguments if isinstance(part, Apply) and part.op in (Op.EQ, Op.FEQ) else ()
-            if any(isinstance(node, Column) and node.position in indexed for node in equal):
+            if any(isinstance(node, ColumnNode) and node.position in indexed for node in equal):
                 raise self.planning.refuse("WHERE in a UNION of a window by an equality of an indexed column", at)
 
-    def position(self, name: s.Name, scope: Scope) -> int:
+    def position(self, name: syntax.Name, scope: Scope) -> int:
         found = [i for i, output in enumerate(scope.columns) if self.planning.matches(output, name)]
         if len({scope.columns[i].node for i in found}) != 1:
             raise self.planning.wrong(f"{'ambiguous' if found else 'unknown'} column {'.'.join(name.parts)}", name.at)
         return found[0]
 
 
-def _multiplies(source: s.Source) -> bool:
+def _multiplies(source: syntax.Source) -> bool:
     """Whether a sub-query has another number of rows than the table below it, WHERE apart."""
-    if isinstance(source, s.TableRef):
+    if isinstance(source, syntax.TableRef):
         return False
     select = source.select
     here = select.distinct or any(join.kind == "left" for join in select.joins)
     return here or (select.source is not None and _multiplies(select.source))
 
 
-def clash(nodes: Sequence[Node]) -> Group | None:
+def merge_conflict(nodes: Sequence[Node]) -> WindowGroup | None:
     """Windows that OpenMLDB merges to one whose MAXSIZE then cuts the others, too.
 
     It merges those of a family: a MAXSIZE of n with ROWS that reach back n rows, or without bound (of fewer rows
@@ -227,13 +249,13 @@ def clash(nodes: Sequence[Node]) -> Group | None:
     different times. What they exclude is not looked at here: some that OpenMLDB would not merge are among them.
     """
     used: dict[object, set[tuple[bool, int, int, int]]] = {}
-    groups: dict[object, Group] = {}
+    groups: dict[object, WindowGroup] = {}
     waiting = [aggregate for node in nodes for aggregate in aggregates(node)]
     while waiting:
         one = waiting.pop()
         used.setdefault(one.group.family, set()).add(one.group.frames[one.frame])
         groups.setdefault(one.group.family, one.group)
-        inner = one.arguments if isinstance(one, HostAggregate) else (one.value, one.condition or one.value)
+        inner = one.arguments if isinstance(one, PythonAggregate) else (one.value, one.condition or one.value)
         waiting += [aggregate for node in inner for aggregate in aggregates(node) if aggregate is not one]
     for family, frames in used.items():
         for _, _, end, maxsize in frames:

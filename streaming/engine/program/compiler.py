@@ -1,102 +1,52 @@
-"""Typed expressions -> the instructions of the machine (see `machine`)."""
+"""Typed expressions → a program: instructions for the interpreter (see `kernels.instructions`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, Op, ref
+from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, FrequencyKind, Op, domain_of
+from streaming.engine.kernels.operands import (
+    Collect,
+    FilteredSource,
+    Frame,
+    Frequency,
+    FrequencyResult,
+    Join,
+    KeyPart,
+    OwnRow,
+)
 from streaming.engine.plan.nodes import (
     Aggregate,
     Apply,
-    Base,
-    Column,
+    ColumnNode,
     Const,
-    Element,
-    Group,
-    Host,
-    HostAggregate,
     Joined,
     Missing,
     Node,
-    Own,
+    OwnRowPlace,
+    PythonAggregate,
+    PythonCall,
+    QueryTable,
     Source,
+    WindowColumn,
+    WindowGroup,
     under,
 )
-from streaming.engine.storage.table import Table
+from streaming.engine.program.program import IndexUse, Program, ProgramBuilder, PythonStep
 from streaming.engine.types import Type
 
-__all__ = ["HostCall", "Program", "Rows", "emit"]
-
-Int64 = npt.NDArray[np.int64]
+__all__ = ["compile_program"]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """An index that a program reads: `windows` says whether its rows are bounded by the request's time."""
-
-    table: Table
-    key: tuple[int, ...]
-    ts: int
-    windows: bool
-
-
-@dataclass(frozen=True)
-class HostCall:
-    """A function in Python: for every element of `out`'s domain, or for every segment of `group`'s domain."""
-
-    node: Host | HostAggregate
-    out: int
-    arguments: tuple[int, ...]
-    domain: int = -1
-    frame: int = 0
-
-
-@dataclass
-class Program:
-    """A plan ready to run.
-
-    Attributes:
-        code, extra: the instructions and their lists.
-        constants, constant_nulls: domain 0.
-        constant_texts: which of the constants are strings, whose codes change when the pool is cleared of unused ones.
-        domains: int64[d, 6], the table of domains as it is before a run.
-        tables, indexes: what the numbers in the instructions stand for.
-        host: the functions in Python, by number.
-        outputs: the register of each output, in the domain of the requests.
-        sources: the groups of windows, and the indexes of each one's tables.
-        times: the registers of window times that are computed, and so can be checked only after a run.
-    """
-
-    code: Int64
-    extra: Int64
-    constants: Int64
-    constant_nulls: npt.NDArray[np.uint8]
-    constant_texts: npt.NDArray[np.bool_]
-    domains: Int64
-    tables: list[Table]
-    indexes: list[Rows]
-    host: list[HostCall]
-    outputs: list[int]
-    sources: list[tuple[Group, list[int]]]
-    times: list[int]
-
-    @property
-    def groups(self) -> list[Group]:
-        """The groups of windows."""
-        return [group for group, _ in self.sources]
-
-
-def emit(outputs: Sequence[Node], strict: bool) -> Program:
+def compile_program(outputs: Sequence[Node], strict: bool) -> Program:
     """The program that computes `outputs`.
 
     Args:
+        outputs: expressions over the request.
         strict: NULL join keys match nothing, as OpenMLDB has it offline.
     """
-    return _Emitter(outputs, strict).program()
+    return _ProgramCompiler(outputs, strict).program()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,99 +54,50 @@ class _Context:
     """Where an expression is computed: a domain, and whose rows its elements are."""
 
     domain: int
-    base: Base | None  # the table whose rows the elements are; None: the requests, or all sources of a group
+    base: QueryTable | None  # the table whose rows the elements are; None: the requests, or all sources of a group
     source: int
-    group: Group | None
+    group: WindowGroup | None
     parent: _Context | None
 
 
-class _Emitter:
+class _ProgramCompiler(ProgramBuilder):
+    """Compiles the expressions of one query.
+
+    Args:
+        outputs, strict: see `compile_program`.
+    """
+
     def __init__(self, outputs: Sequence[Node], strict: bool) -> None:
+        super().__init__()
         self.wanted = outputs
         self.strict = strict
-        self.code: list[tuple[int, ...]] = []
-        self.extra: list[int] = []
-        self.constants: dict[Const, int] = {}
-        self.slots = [0, 0]
-        self.parents = [0, 0]
-        self.tables: list[Table] = []
-        self.indexes: list[Rows] = []
-        self.host: list[HostCall] = []
         self.done: dict[tuple[int, int, Node | Joined], int] = {}
         self.requests = _Context(REQUESTS, None, -1, None, None)
-        self.groups: dict[Group, _Context] = {}
-        self.sources: list[tuple[Group, list[int]]] = []
-        self.times: list[int] = []
-        self.frequencies: dict[tuple[Group, int, Node, Node | None], list[Aggregate]] = {}
+        self.groups: dict[WindowGroup, _Context] = {}
+        self.frequencies: dict[tuple[WindowGroup, int, Node, Node | None], list[Aggregate]] = {}
         for node in outputs:
-            self.note(node)
+            self.gather_frequencies(node)
 
-    def note(self, node: Node) -> None:
+    def gather_frequencies(self, node: Node) -> None:
         """Gathers the aggregates that one pass of counting answers together."""
         if isinstance(node, Aggregate):
-            if isinstance(node.kind, str):
+            if isinstance(node.kind, FrequencyKind):
                 together = self.frequencies.setdefault((node.group, node.frame, node.value, node.condition), [])
                 if node not in together:
                     together.append(node)
-            self.note(node.value)
+            self.gather_frequencies(node.value)
             if node.condition is not None:
-                self.note(node.condition)
+                self.gather_frequencies(node.condition)
         for child in getattr(node, "arguments", ()):
-            self.note(child)
+            self.gather_frequencies(child)
 
     def program(self) -> Program:
-        outputs = [self.vector(self.node(node, self.requests), self.requests) for node in self.wanted]
-        domains = np.zeros((len(self.slots), len(Domain)), np.int64)
-        domains[:, Domain.SLOTS] = self.slots
-        domains[:, Domain.PARENT] = self.parents
-        return Program(
-            np.array(self.code, np.int64).reshape(-1, 8),
-            np.array(self.extra, np.int64),
-            np.array([c.word for c in self.constants], np.int64),
-            np.array([c.null for c in self.constants], np.uint8),
-            np.array([c.type == Type.STRING for c in self.constants], np.bool_),
-            domains,
-            self.tables,
-            self.indexes,
-            self.host,
-            outputs,
-            self.sources,
-            self.times,
-        )
-
-    # -- pieces ----------------------------------------------------------------------------------------------------
-
-    def register(self, domain: int) -> int:
-        self.slots[domain] += 1
-        return ref(domain, self.slots[domain] - 1)
-
-    def add(self, op: Op, out: int, *operands: int) -> int:
-        row = (int(op), out, *operands)
-        self.code.append(row + (0,) * (8 - len(row)))
-        return out
-
-    def list(self, *numbers: int) -> int:
-        self.extra += numbers
-        return len(self.extra) - len(numbers)
-
-    def domain(self, parent: int) -> int:
-        self.slots.append(2)  # slot 0: the rows, slot 1: the parent's element
-        self.parents.append(parent)
-        return len(self.slots) - 1
-
-    def table(self, table: Table) -> int:
-        if table not in self.tables:
-            self.tables.append(table)
-        return self.tables.index(table)
-
-    def index(self, rows: Rows) -> int:
-        if rows not in self.indexes:
-            self.indexes.append(rows)
-        return self.indexes.index(rows)
+        """The program of all outputs."""
+        return self.finish([self.vector(self.node(node, self.requests), self.requests) for node in self.wanted])
 
     def vector(self, register: int, context: _Context) -> int:
         """`register` as a vector of the context's domain: constants are spread out."""
-        if register >> 20 != CONSTANTS:
+        if domain_of(register) != CONSTANTS:
             return register
         return self.add(Op.COPY, self.register(context.domain), register)
 
@@ -205,7 +106,7 @@ class _Emitter:
     def node(self, node: Node, context: _Context) -> int:
         """The register of `node` in `context`."""
         if isinstance(node, Const):
-            return ref(CONSTANTS, self.constants.setdefault(node, len(self.constants)))
+            return self.constant(node)
         key = (context.domain, context.source, node)
         found = self.done.get(key)
         if found is None:
@@ -213,7 +114,7 @@ class _Emitter:
         return found
 
     def compute(self, node: Node, context: _Context) -> int:
-        if isinstance(node, Column):
+        if isinstance(node, ColumnNode):
             return self.column(node, context)
         if isinstance(node, Missing):
             if node.base is context.base:  # a candidate is there
@@ -223,7 +124,7 @@ class _Emitter:
             if context.source >= 0 and context.group is None and not under(node.base, context.base):
                 return self.lift(node, context)
             return self.add(Op.IS_NULL, self.register(context.domain), self.joined(node.base.joined, context))
-        if isinstance(node, Element):
+        if isinstance(node, WindowColumn):
             if context is not self.groups.get(node.group):
                 raise TypeError("a window's column outside its window")
             return self.element(node, context)
@@ -232,22 +133,19 @@ class _Emitter:
             return self.add(
                 node.op, self.register(context.domain), *arguments, *([0] * (3 - len(arguments))), node.bits
             )
-        if isinstance(node, Host):
+        if isinstance(node, PythonCall):
             arguments = [self.node(argument, context) for argument in node.arguments]
-            out = self.register(context.domain)
-            self.host.append(HostCall(node, out, tuple(arguments)))
-            return self.add(Op.HOST, out, len(self.host) - 1)
+            return self.call_python(PythonStep(node, self.register(context.domain), tuple(arguments)))
         if context is not self.requests:
             return self.lift(node, context)
-        if isinstance(node, HostAggregate):
+        if isinstance(node, PythonAggregate):
             group = self.group(node.group)
             arguments = [self.node(argument, group) for argument in node.arguments]
             out = self.register(context.domain)
-            self.host.append(HostCall(node, out, tuple(arguments), group.domain, node.frame))
-            return self.add(Op.HOST, out, len(self.host) - 1)
+            return self.call_python(PythonStep(node, out, tuple(arguments), group.domain, node.frame))
         if not isinstance(node, Aggregate):
             raise TypeError(node)
-        if isinstance(node.kind, str):
+        if isinstance(node.kind, FrequencyKind):
             return self.frequency(node)
         group = self.group(node.group)
         value = self.node(node.value, group)
@@ -265,7 +163,7 @@ class _Emitter:
         value = self.node(node, context.parent)
         return self.add(Op.FLAT_PARENT, self.register(context.domain), value)
 
-    def column(self, node: Column, context: _Context) -> int:
+    def column(self, node: ColumnNode, context: _Context) -> int:
         if node.base is context.base:
             table = self.table(node.base.table)
             out = self.register(context.domain)
@@ -287,16 +185,17 @@ class _Emitter:
         if found is not None:
             return found
         table = joined.base.table
-        pairs: list[int] = []
-        for column, value in joined.key:
-            pairs += [self.node(value, context), int(table.columns[column].type == Type.STRING)]
-        index = self.index(Rows(table, tuple(column for column, _ in joined.key), joined.ts, False))
+        parts = [
+            KeyPart(self.node(value, context), table.columns[column].type == Type.STRING)
+            for column, value in joined.key
+        ]
+        index = self.index(IndexUse(table, tuple(column for column, _ in joined.key), joined.ts, False))
         if joined.condition is None:
-            at = self.list(index, len(joined.key), int(self.strict), *pairs)
+            at = self.place_operands(Join(index, self.strict, parts))
             found = self.add(Op.JOIN, self.register(context.domain), at)
         else:
             domain = self.domain(context.domain)
-            at = self.list(1, len(joined.key), 0, -1, 0, 0, 0, index, *pairs)
+            at = self.place_operands(Collect([index], parts))
             self.add(Op.COLLECT, domain, at)
             candidates = _Context(domain, joined.base, 0, None, context)
             condition: Node = joined.condition
@@ -311,83 +210,72 @@ class _Emitter:
 
     # -- windows ---------------------------------------------------------------------------------------------------
 
-    def group(self, group: Group) -> _Context:
+    def group(self, group: WindowGroup) -> _Context:
         """The context of a group's rows, which are collected first."""
         found = self.groups.get(group)
         if found is not None:
             return found
-        pairs: list[int] = []
-        for place in group.key:
-            node = group.own[place]
-            pairs += [self.node(node, self.requests), int(node.type == Type.STRING)]
+        own = [group.own[place] for place in group.key]
+        key = [KeyPart(self.node(node, self.requests), node.type == Type.STRING) for node in own]
         time = -1
         if group.time is not None:
             time = self.node(group.own[group.time], self.requests)
-            if not isinstance(group.own[group.time], Column):
+            if not isinstance(group.own[group.time], ColumnNode):
                 time = self.vector(time, self.requests)
                 self.times.append(time)
-        indexes = [self.index(self.rows(group, number)) for number in range(len(group.sources))]
+        indexes = [self.index(self.index_use(group, number)) for number in range(len(group.sources))]
         self.sources.append((group, indexes))
         sources = [
-            index if source.where is None else self.filtered(group, source, index, time, pairs)
+            index if source.where is None else self.filtered(group, source, index, time, key)
             for index, source in zip(indexes, group.sources, strict=True)
         ]
-        own = _OWN[group.own_row]
-        if own == 1 and any(source.columns is not group.own for source in group.sources):
-            own += 2
+        own_row = _OWN_ROW[group.own_row]
+        if own_row == OwnRow.FIRST and any(source.columns is not group.own for source in group.sources):
+            own_row = OwnRow.FIRST_UNCOUNTED  # OpenMLDB counts the request's row apart where there is a UNION
         domain = self.domain(REQUESTS)
-        frames = [number for frame in group.frames for number in map(int, frame)]
-        at = self.list(
-            len(sources),
-            len(group.key),
-            len(group.frames),
-            time,
-            own,
-            int(group.exclude_time),
-            int(group.time is not None),
-            *sources,
-            *pairs,
-            *frames,
-        )
+        frames = [Frame(*frame) for frame in group.frames]
+        bounded = group.time is not None
+        at = self.place_operands(Collect(sources, key, frames, time, own_row, group.exclude_time, bounded))
         self.add(Op.COLLECT, domain, at)
         found = self.groups[group] = _Context(domain, None, -1, group, self.requests)
         return found
 
-    def rows(self, group: Group, number: int) -> Rows:
+    def index_use(self, group: WindowGroup, number: int) -> IndexUse:
         """The index by which the rows of a group's source are found."""
         source = group.sources[number]
         places = [*group.key, *([] if group.time is None else [group.time])]
-        positions = [node.position for node in map(source.columns.__getitem__, places) if isinstance(node, Column)]
+        positions = [node.position for node in map(source.columns.__getitem__, places) if isinstance(node, ColumnNode)]
         ts = group.orders[number] if group.time is None else positions[-1]
-        return Rows(source.base.table, tuple(positions[: len(group.key)]), ts, True)
+        return IndexUse(source.base.table, tuple(positions[: len(group.key)]), ts, True)
 
-    def filtered(self, group: Group, source: Source, index: int, time: int, pairs: Sequence[int]) -> int:
+    def filtered(self, group: WindowGroup, source: Source, index: int, time: int, key: Sequence[KeyPart]) -> int:
         """A source of which a condition lets some rows in: they are collected and tested before the windows are."""
         starts = [-1 if rows else start for rows, start, _, _ in group.frames]
         reach = -1 if min(starts) < 0 else max(starts)
         domain = self.domain(REQUESTS)
-        at = self.list(1, len(group.key), 1, time, 0, int(group.exclude_time), 1, index, *pairs, 0, reach, 0, 0)
+        frame = Frame(False, reach, 0, 0)
+        at = self.place_operands(Collect([index], key, [frame], time, OwnRow.OUT, group.exclude_time, bounded=True))
         self.add(Op.COLLECT, domain, at)
         candidates = _Context(domain, source.base, 0, None, self.requests)
         if source.where is None or group.time is None:
             raise TypeError("a source without a condition, or without a time")
         test = self.vector(self.node(source.where, candidates), candidates)
         times = self.node(source.columns[group.time], candidates)
-        return -1 - self.list(index, domain, test, times)
+        return -1 - self.place_operands(FilteredSource(index, domain, test, times))
 
-    def element(self, node: Element, context: _Context) -> int:
+    def element(self, node: WindowColumn, context: _Context) -> int:
         group = node.group
         own = self.node(group.own[node.position], self.requests)
         if len(group.sources) == 1:
             base, value = group.sources[0].base, group.sources[0].columns[node.position]
-            if isinstance(value, Column) and value.base is base:
+            if isinstance(value, ColumnNode) and value.base is base:
                 out = self.register(context.domain)
                 return self.add(Op.FLAT, out, own, self.table(base.table), value.position)
         out = self.register(context.domain)
         self.add(Op.FLAT_PARENT, out, own, 1)
         for number, source in enumerate(group.sources):
             value = source.columns[node.position]
-            if isinstance(value, Column) and value.base is source.base:
+            if isinstance(value, ColumnNode) and value.base is source.base:
                 self.add(Op.FLAT_COLUMN, out, number, self.table(source.base.table), value.position)
             else:
                 inner = _Context(context.domain, source.base, number, group, self.requests)
@@ -399,16 +287,19 @@ class _Emitter:
         group = self.group(node.group)
         value = self.node(node.value, group)
         condition = -1 if node.condition is None else self.vector(self.node(node.condition, group), group)
-        kinds = {"distinct_count": 0, "top1_ratio": 1, "topn_frequency": 2}
-        results: list[int] = []
+        results: list[FrequencyResult] = []
         for one in together:
             out = self.register(REQUESTS)
             self.done[REQUESTS, -1, one] = out
-            results += [kinds[str(one.kind)], one.number, out]
-        at = self.list(int(node.value.type == Type.STRING), len(together), *results)
-        self.add(Op.FREQUENCY, results[2], group.domain, node.frame, value, condition, at)
+            results.append(FrequencyResult(FrequencyKind(one.kind), one.number, out))
+        at = self.place_operands(Frequency(node.value.type == Type.STRING, results))
+        self.add(Op.FREQUENCY, results[0].register, group.domain, node.frame, value, condition, at)
         return self.done[REQUESTS, -1, node]
 
 
-# to the kernel (see `window.collect`); 2 is added where there is a UNION: OpenMLDB counts the request's row apart there
-_OWN = {Own.OUT: 0, Own.IN: 1, Own.STORED: 0, Own.STORED_OUT: 4}
+_OWN_ROW = {
+    OwnRowPlace.OUT: OwnRow.OUT,
+    OwnRowPlace.IN: OwnRow.FIRST,
+    OwnRowPlace.STORED: OwnRow.OUT,
+    OwnRowPlace.STORED_OUT: OwnRow.NEWEST_OUT,
+}

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.errors import BadRow
-from streaming.engine.kernels.arrow_results import Assembler
-from streaming.engine.kernels.instructions import Domain, State
+from streaming.engine.kernels.indexes import IndexField, TableField
+from streaming.engine.kernels.instructions import CONSTANTS, REQUESTS, Domain, Field, Outcome, State, domain_of, slot_of
 from streaming.engine.kernels.interpreter import run
-from streaming.engine.kernels.window import EXPIRY
-from streaming.engine.library import CUTS
-from streaming.engine.plan.nodes import HostAggregate
-from streaming.engine.plan.select import Query
-from streaming.engine.program.compiler import HostCall, Program
-from streaming.engine.storage.strings import Pool
-from streaming.engine.storage.table import Index, Table
+from streaming.engine.plan.nodes import PythonAggregate
+from streaming.engine.program.compiled_query import Addresses, CompiledQuery
+from streaming.engine.program.program import Program, PythonStep
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.types import Type, to_python, to_word
 
-__all__ = ["Deployment", "Runner", "wall_clock"]
+__all__ = ["Runner", "wall_clock"]
 
 Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.uint8]
@@ -36,45 +32,14 @@ Flags = npt.NDArray[np.uint8]
 _BATCH = 512
 
 
-_PC, _NEED, _TOP = int(State.PC), int(State.NEED), int(State.TOP)  # numpy takes longer for members of an enum
+# numpy takes longer for members of an enumeration
+_PC, _NEED, _TOP = int(State.PC), int(State.NEED), int(State.TOP)
+_DONE, _PYTHON = int(Outcome.DONE), int(Outcome.PYTHON)
 
 
 def wall_clock() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-@dataclass
-class _Addresses:
-    version: int = -1
-    expiring: list[tuple[int, int]] = field(default_factory=list)  # indexes whose rows grow old, and after how long
-    tables: Int64 = field(default_factory=lambda: np.empty((0, 3), np.int64))
-    indexes: Int64 = field(default_factory=lambda: np.empty((0, 10), np.int64))
-
-
-@dataclass
-class Deployment:
-    database: str
-    name: str
-    sql: str
-    query: Query
-    program: Program
-    table: Table
-    assembler: Assembler
-    registers: Int64  # slots of the outputs
-    times: tuple[int, ...]  # columns of the request that windows are ordered by
-    where: bool
-    indexes: list[Index]
-    no_limits: Int64
-    unread: frozenset[int]  # texts of the request that the program does not look at
-    time_columns: Int64 = field(init=False)
-    cuts: bool = field(init=False)  # whether its texts may be pieces of letters
-    addresses: _Addresses = field(default_factory=_Addresses)
-    layouts: dict[int, tuple[Int64, Int64, int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.time_columns = np.array(self.times, np.int64)
-        self.cuts = any(call.node.function in CUTS for call in self.program.host)
 
 
 class Runner:
@@ -85,20 +50,33 @@ class Runner:
         clock: the time by which rows live, in epoch milliseconds.
     """
 
-    def __init__(self, pool: Pool, clock: Callable[[], int]) -> None:
+    def __init__(self, pool: StringPool, clock: Callable[[], int]) -> None:
         self._pool = pool
         self._clock = clock
         self._mem: Int64 = np.zeros(1 << 16, np.int64)
         self._mem_f = self._mem.view(np.float64)
-        self._nul: Flags = np.zeros(1 << 16, np.uint8)
+        self._nulls: Flags = np.zeros(1 << 16, np.uint8)
         self._scratch: Int64 = np.zeros(1 << 12, np.int64)
         self._state: Int64 = np.zeros(len(State), np.int64)
 
-    def answer(self, deployment: Deployment, requests: Int64, limits: Int64, order: Int64 | None = None) -> pa.Table:
-        """Runs the program over `requests` (their rows `order`, where given), a batch at a time."""
+    def answer(self, compiled: CompiledQuery, requests: Int64, limits: Int64, order: Int64 | None = None) -> pa.Table:
+        """Runs the program over requests, a batch at a time.
+
+        Args:
+            compiled: the query.
+            requests: int64[m, width], the words of the requests.
+            limits: int64[n, x], entries of each index that request i may see: the first limits[i, x]; int64[0, x]: all.
+            order: int64[n], which of `requests` are asked, and in which order; None: all.
+
+        Returns:
+            A row per request, without those that the query's WHERE drops.
+
+        Raises:
+            BadRow: the computed time of a window is NULL or negative.
+        """
         n = len(requests) if order is None else len(order)
         if order is None and n <= _BATCH and not len(limits):
-            return pa.Table.from_batches([self._batch(deployment, requests, limits)])
+            return pa.Table.from_batches([self._batch(compiled, requests, limits)])
         batches: list[pa.RecordBatch] = []
         texts = self._pool.count
         for first in range(0, n, _BATCH):
@@ -106,58 +84,58 @@ class Runner:
             batch = requests[chosen] if order is None else requests[order[chosen]]
             seen = limits[first : first + _BATCH]
             if len(seen):
-                for index, limit in zip(deployment.indexes, seen.max(axis=0), strict=True):
+                for index, limit in zip(compiled.indexes, seen.max(axis=0), strict=True):
                     index.link(int(limit))
-            batches.append(self._batch(deployment, batch, seen))
+            batches.append(self._batch(compiled, batch, seen))
             if n > _BATCH:  # the answers' strings are in the batch; those of all the requests are needed to the end
                 self._pool.truncate(texts)
-        return pa.Table.from_batches(batches, deployment.assembler.schema)
+        return pa.Table.from_batches(batches, compiled.assembler.schema)
 
-    def _batch(self, deployment: Deployment, requests: Int64, limits: Int64) -> pa.RecordBatch:
-        program, n = deployment.program, len(requests)
-        layout = deployment.layouts.get(n)
+    def _batch(self, compiled: CompiledQuery, requests: Int64, limits: Int64) -> pa.RecordBatch:
+        program, n = compiled.program, len(requests)
+        layout = compiled.layouts.get(n)
         if layout is None:
-            layout = deployment.layouts[n] = _layout(program, deployment.registers, n)
-            if len(deployment.layouts) > _BATCH:
-                deployment.layouts.clear()
+            layout = compiled.layouts[n] = _layout(program, compiled.output_slots, n)
+            if len(compiled.layouts) > _BATCH:
+                compiled.layouts.clear()
         template, places, top = layout
         if top > len(self._mem):
-            self._room(top)
+            self._grow_memory(top)
         domains, state = template.copy(), self._state
         state[_PC] = 0
         state[_TOP] = top
         constants = len(program.constants)
-        self._run(deployment, requests, limits, domains, state)
+        self._run(compiled, requests, limits, domains, state)
         for register in program.times:
-            at = constants + (register & 0xFFFFF) * n
-            bad = (self._nul[at : at + n] != 0) | (self._mem[at : at + n] < 0)
+            at = constants + slot_of(register) * n
+            bad = (self._nulls[at : at + n] != 0) | (self._mem[at : at + n] < 0)
             if bad.any():
                 row = int(bad.argmax())
-                raise BadRow(f"{deployment.name} row {row}: the computed time of a window is NULL or negative", row)
-        outputs = places[:-1] if deployment.where else places
-        batch = deployment.assembler.batch(
-            outputs, n, self._mem, self._mem_f, self._nul, self._pool.arena, self._pool.ends
+                raise BadRow(f"{compiled.name} row {row}: the computed time of a window is NULL or negative", row)
+        outputs = places[:-1] if compiled.has_where else places
+        batch = compiled.assembler.batch(
+            outputs, n, self._mem, self._mem_f, self._nulls, self._pool.arena, self._pool.ends
         )
-        if deployment.cuts:
-            batch = _whole(batch)
-        if deployment.where:
+        if compiled.cuts_texts:
+            batch = _with_whole_letters(batch)
+        if compiled.has_where:
             at = int(places[-1])
-            batch = batch.filter(pa.array((self._mem[at : at + n] != 0) & (self._nul[at : at + n] == 0)))
+            batch = batch.filter(pa.array((self._mem[at : at + n] != 0) & (self._nulls[at : at + n] == 0)))
         return batch
 
-    def _room(self, size: int) -> None:
+    def _grow_memory(self, size: int) -> None:
         size = max(size, 2 * len(self._mem))
-        mem, nul = np.zeros(size, np.int64), np.zeros(size, np.uint8)
-        mem[: len(self._mem)], nul[: len(self._nul)] = self._mem, self._nul
-        self._mem, self._nul, self._mem_f = mem, nul, mem.view(np.float64)
+        mem, nulls = np.zeros(size, np.int64), np.zeros(size, np.uint8)
+        mem[: len(self._mem)], nulls[: len(self._nulls)] = self._mem, self._nulls
+        self._mem, self._nulls, self._mem_f = mem, nulls, mem.view(np.float64)
 
-    def _run(self, deployment: Deployment, requests: Int64, limits: Int64, domains: Int64, state: Int64) -> None:
-        program, pool = deployment.program, self._pool
-        addresses, columns = _addresses(deployment, self._clock), len(deployment.table.columns)
+    def _run(self, compiled: CompiledQuery, requests: Int64, limits: Int64, domains: Int64, state: Int64) -> None:
+        program, pool = compiled.program, self._pool
+        addresses, columns = _addresses(compiled, self._clock), len(compiled.table.columns)
         while True:
-            want = run(
+            outcome = run(
                 program.code,
-                program.extra,
+                program.operands,
                 program.constants,
                 program.constant_nulls,
                 requests,
@@ -165,7 +143,7 @@ class Runner:
                 domains,
                 self._mem,
                 self._mem_f,
-                self._nul,
+                self._nulls,
                 state,
                 addresses.tables,
                 addresses.indexes,
@@ -176,44 +154,45 @@ class Runner:
                 pool.slots,
                 pool.meta,
             )
-            if want < 0:
+            if outcome == _DONE:
                 return
-            need = int(state[_NEED])
-            if want == 1:
-                self._room(need)
-            elif want == 2:
-                pool.grow(need)
-            elif want == 3:
-                self._scratch = np.zeros(need, np.int64)
-            else:
-                number = int(program.code[state[_PC], 2])
-                self._host(program.host[number], domains)
+            if outcome == _PYTHON:
+                number = int(program.code[state[_PC], Field.A])
+                self._call_python(program.python_steps[number], domains)
                 state[_PC] += 1
+                continue
+            need = int(state[_NEED])
+            if outcome == Outcome.MEMORY:
+                self._grow_memory(need)
+            elif outcome == Outcome.STRINGS:
+                pool.grow(need)
+            else:
+                self._scratch = np.zeros(need, np.int64)
 
     # -- functions in Python ---------------------------------------------------------------------------------------
 
     def _values(self, register: int, domains: Int64, kind: Type) -> list[object]:
         """A register as Python values."""
-        domain, slot = register >> 20, register & 0xFFFFF
+        domain, slot = domain_of(register), slot_of(register)
         length = int(domains[domain, Domain.LENGTH])
         at = int(domains[domain, Domain.BASE]) + slot * length
-        words, nulls = self._mem[at : at + length].tolist(), self._nul[at : at + length].tolist()
+        words, nulls = self._mem[at : at + length].tolist(), self._nulls[at : at + length].tolist()
         if kind == Type.STRING:
             return [None if null else self._pool.text(word) for word, null in zip(words, nulls, strict=True)]
         if kind == Type.DATE:
             return [None if null else word for word, null in zip(words, nulls, strict=True)]
         return [None if null else to_python(kind, word) for word, null in zip(words, nulls, strict=True)]
 
-    def _host(self, call: HostCall, domains: Int64) -> None:
+    def _call_python(self, call: PythonStep, domains: Int64) -> None:
         node = call.node
-        length = int(domains[call.out >> 20, Domain.LENGTH])
+        length = int(domains[domain_of(call.out), Domain.LENGTH])
         arguments = []
-        rows = int(domains[call.domain, Domain.LENGTH]) if isinstance(node, HostAggregate) else length
+        rows = int(domains[call.domain, Domain.LENGTH]) if isinstance(node, PythonAggregate) else length
         for register, argument in zip(call.arguments, node.arguments, strict=True):
             values = self._values(register, domains, argument.type)
-            arguments.append(values * rows if register >> 20 == 0 else values)
+            arguments.append(values * rows if domain_of(register) == CONSTANTS else values)
         results: list[object]
-        if isinstance(node, HostAggregate):
+        if isinstance(node, PythonAggregate):
             elements = list(zip(*arguments, strict=True))
             offsets, frames = int(domains[call.domain, Domain.OFFSETS]), int(domains[call.domain, Domain.FRAMES])
             low = frames + 2 * call.frame * length
@@ -224,8 +203,8 @@ class Runner:
                 results.append(node.function(elements[first:last]))
         else:
             results = [None if None in values else node.function(*values) for values in zip(*arguments, strict=True)]
-        at = int(domains[call.out >> 20, Domain.BASE]) + (call.out & 0xFFFFF) * length
-        self._nul[at : at + length] = [value is None for value in results]
+        at = int(domains[domain_of(call.out), Domain.BASE]) + slot_of(call.out) * length
+        self._nulls[at : at + length] = [value is None for value in results]
         if node.type == Type.STRING:
             self._mem[at : at + length] = self._pool.codes(results)  # type: ignore[arg-type]
         elif node.type == Type.DATE:
@@ -240,7 +219,7 @@ class Runner:
             self._mem[at : at + length] = [0 if value is None else to_word(node.type, value) for value in results]
 
 
-def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
+def _with_whole_letters(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with U+FFFD for pieces of letters: Arrow takes UTF-8 only, and would hand them on."""
     for c, column in enumerate(batch.columns):
         if pa.types.is_string(column.type):
@@ -257,23 +236,23 @@ def _layout(program: Program, registers: Int64, n: int) -> tuple[Int64, Int64, i
     """Of a batch of n: the table of domains, where the outputs begin, and the first place that is free."""
     domains = program.domains.copy()
     constants = len(program.constants)
-    domains[0, Domain.LENGTH] = 1
-    domains[1, Domain.LENGTH], domains[1, Domain.BASE] = n, constants
-    return domains, constants + registers * n, constants + n * int(domains[1, Domain.SLOTS])
+    domains[CONSTANTS, Domain.LENGTH] = 1
+    domains[REQUESTS, Domain.LENGTH], domains[REQUESTS, Domain.BASE] = n, constants
+    return domains, constants + registers * n, constants + n * int(domains[REQUESTS, Domain.SLOTS])
 
 
-def _addresses(deployment: Deployment, clock: Callable[[], int]) -> _Addresses:
+def _addresses(compiled: CompiledQuery, clock: Callable[[], int]) -> Addresses:
     """Where the arrays of tables and indexes lie now; looked up again when one of them has moved."""
-    addresses, program = deployment.addresses, deployment.program
+    addresses, program = compiled.addresses, compiled.program
     version = 0
-    for index in deployment.indexes:
+    for index in compiled.indexes:
         version += index.version
     for table in program.tables:
         version += table.version
     if version != addresses.version:
         addresses.tables = np.array(
             [(t.rows.ctypes.data, t.width, len(t.columns)) for t in program.tables], np.int64
-        ).reshape(-1, 3)
+        ).reshape(-1, len(TableField))
         addresses.indexes = np.array(
             [
                 (
@@ -288,12 +267,12 @@ def _addresses(deployment: Deployment, clock: Callable[[], int]) -> _Addresses:
                     0,
                     x.ttl[2],
                 )
-                for x in deployment.indexes
+                for x in compiled.indexes
             ],
             np.int64,
-        ).reshape(-1, 10)
-        addresses.expiring = [(i, x.ttl[0]) for i, x in enumerate(deployment.indexes) if x.ttl[0]]
+        ).reshape(-1, len(IndexField))
+        addresses.expiring = [(i, x.ttl[0]) for i, x in enumerate(compiled.indexes) if x.ttl[0]]
         addresses.version = version
     for i, ttl_ms in addresses.expiring:
-        addresses.indexes[i, EXPIRY] = clock() - ttl_ms
+        addresses.indexes[i, IndexField.EXPIRY] = clock() - ttl_ms
     return addresses

@@ -1,5 +1,5 @@
 """Text of a script → its tree.
 
-May be imported by: every room of the engine but `storage`, `kernels`, `library`, `native`. May import: `types`,
-`errors`.
+May be imported by: `plan`, `program`, `deployment`, `statements`, `engine`, and whoever reads scripts. May import:
+`types`, `errors`.
 """

@@ -1,6 +1,6 @@
 """How deep a script may be nested, so that no text makes the planner's recursion run out of stack.
 
-`nested` bounds what the parser's rules do by calling themselves: parentheses, CASE, sub-queries, signs. `Measure`
+`nested` bounds what the parser's rules do by calling themselves: parentheses, CASE, sub-queries, signs. `TreeMeasure`
 bounds the tree that comes of it: `a + b + c` is read in a loop, and is a tree as deep as it has terms; and what is
 written once and computed more than once (a query of WITH, x in `x between … and …`) must not grow with every level.
 """
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from streaming.engine.errors import point
-from streaming.engine.sql import syntax as s
+from streaming.engine.errors import error_at
+from streaming.engine.sql import syntax
 
-__all__ = ["DEPTH_MAX", "NESTING_MAX", "PARTS_MAX", "Measure", "nested"]
+__all__ = ["DEPTH_MAX", "NESTING_MAX", "PARTS_MAX", "TreeMeasure", "nested"]
 
 NESTING_MAX = 200
 """Parentheses, CASEs, sub-queries and signs in one another."""
@@ -59,7 +59,7 @@ class _Size:
     parts: int
 
 
-class Measure:
+class TreeMeasure:
     """How deep and how large the trees of one script are.
 
     Args:
@@ -100,7 +100,7 @@ class Measure:
         for what, found, most in (("deeper", height, DEPTH_MAX), ("larger", count, PARTS_MAX)):
             if found > most:
                 unit = "levels" if what == "deeper" else "parts"
-                raise point(
+                raise error_at(
                     self._script, getattr(node, "at", 0), f"unsupported: an expression {what} than {most} {unit}"
                 )
         return _Size(node, height, count)
@@ -114,17 +114,17 @@ def _parts(node: object) -> list[object]:
         value = values.pop()
         if isinstance(value, tuple):
             values += value
-        elif dataclasses.is_dataclass(value) and not isinstance(value, (s.Literal, s.Name)):
+        elif dataclasses.is_dataclass(value) and not isinstance(value, (syntax.Literal, syntax.Name)):
             found.append(value)
     return found
 
 
 def _planned(node: object) -> tuple[int, object, int]:
     """What planning makes of a node: levels more than one, an operand and how often it is computed."""
-    if isinstance(node, s.Case):
+    if isinstance(node, syntax.Case):
         return len(node.whens), node.operand, len(node.whens)
-    if isinstance(node, s.Between):
+    if isinstance(node, syntax.Between):
         return 1, node.operand, 2
-    if isinstance(node, s.In):
+    if isinstance(node, syntax.In):
         return len(node.choices).bit_length(), node.operand, len(node.choices)
-    return (len(node.arguments) if isinstance(node, s.Call) else 0), None, 1
+    return (len(node.arguments) if isinstance(node, syntax.Call) else 0), None, 1

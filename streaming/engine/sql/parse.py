@@ -6,8 +6,8 @@ syntax error; what parses but cannot be run is refused by `plan`.
 
 from __future__ import annotations
 
-from streaming.engine.errors import point
-from streaming.engine.sql import syntax as s
+from streaming.engine.errors import error_at
+from streaming.engine.sql import syntax
 from streaming.engine.sql.depth import nested
 from streaming.engine.sql.parse_select import SelectParser
 from streaming.engine.sql.tokens import UNITS_MS, tokens_of, unquote
@@ -15,14 +15,14 @@ from streaming.engine.sql.tokens import UNITS_MS, tokens_of, unquote
 __all__ = ["parse", "parse_select", "statement_text"]
 
 
-def parse(script: str) -> list[s.Statement]:
+def parse(script: str) -> list[syntax.Statement]:
     """The statements of `script`, which `;` separates.
 
     Raises:
         UnsupportedSQL: a syntax error, with its line:column and a caret.
     """
     parser = _Parser(script)
-    statements: list[s.Statement] = []
+    statements: list[syntax.Statement] = []
     while parser.token.kind != "end":
         if not parser.accept(";"):
             statements.append(parser.statement())
@@ -32,11 +32,11 @@ def parse(script: str) -> list[s.Statement]:
     return statements
 
 
-def parse_select(script: str) -> s.Select:
+def parse_select(script: str) -> syntax.Select:
     """The one SELECT of `script`."""
     statements = parse(script)
-    if len(statements) != 1 or not isinstance(statements[0], s.Select):
-        raise point(script, 0, "expected one SELECT statement")
+    if len(statements) != 1 or not isinstance(statements[0], syntax.Select):
+        raise error_at(script, 0, "expected one SELECT statement")
     return statements[0]
 
 
@@ -51,22 +51,22 @@ def statement_text(script: str, at: int) -> str:
 
 
 class _Parser(SelectParser):
-    def statement(self) -> s.Statement:
+    def statement(self) -> syntax.Statement:
         at = self.token.at
         if self.peek("select") or self.peek("with") or self.peek("("):
             return self.select_statement()
         if self.accept("create", "database"):
             quiet = self.accept("if", "not", "exists")
-            return s.CreateDatabase(self.name("a database"), quiet, at)
+            return syntax.CreateDatabase(self.name("a database"), quiet, at)
         if self.accept("use"):
-            return s.Use(self.name("a database"), at)
+            return syntax.Use(self.name("a database"), at)
         if self.accept("create", "table"):
             return self.create_table(at)
         if self.accept("create", "index"):
             name = self.name("an index")
             self.expect("on")
             table = self.qualified("a table")
-            return s.CreateIndex(name, table, self.create_index(at), at)
+            return syntax.CreateIndex(name, table, self.create_index(at), at)
         if self.accept("insert"):
             return self.insert(at)
         if self.accept("set"):
@@ -74,38 +74,38 @@ class _Parser(SelectParser):
             if self.accept("global") or self.accept("session"):
                 name = self.advance().text
             self.expect("=")
-            return s.Set(name.lstrip("@").lower(), self.option_value(), at)
+            return syntax.Set(name.lstrip("@").lower(), self.option_value(), at)
         if self.accept("deploy"):
             quiet = self.accept("if", "not", "exists")
             name = self.name("a deployment")
             options = self.options()
-            return s.Deploy(name, self.select(), quiet, at, options)
+            return syntax.Deploy(name, self.select(), quiet, at, options)
         if self.accept("drop"):
             kind = self.token.lower
             if kind not in ("table", "database", "deployment", "index"):
                 raise self.fail("expected TABLE, DATABASE, DEPLOYMENT or INDEX")
             self.advance()
             quiet = self.accept("if", "exists")
-            return s.Drop(kind, self.qualified(), quiet, at)
+            return syntax.Drop(kind, self.qualified(), quiet, at)
         if self.accept("load", "data", "infile"):
             path = self.text("a path")
             self.expect("into", "table")
             table = self.qualified("a table")
-            return s.LoadData(path, table, self.options(), at)
+            return syntax.LoadData(path, table, self.options(), at)
         raise self.fail("expected a statement")
 
-    def select_statement(self) -> s.Statement:
+    def select_statement(self) -> syntax.Statement:
         at = self.token.at
         select = self.select()
         if self.accept("into", "outfile"):
-            return s.Outfile(select, self.text("a path"), self.options(), at)
+            return syntax.Outfile(select, self.text("a path"), self.options(), at)
         return select
 
-    def create_table(self, at: int) -> s.CreateTable:
+    def create_table(self, at: int) -> syntax.CreateTable:
         quiet = self.accept("if", "not", "exists")
         name = self.qualified("a table")
-        columns: list[s.ColumnDef] = []
-        indexes: list[s.IndexDef] = []
+        columns: list[syntax.ColumnDef] = []
+        indexes: list[syntax.IndexDef] = []
         self.expect("(")
         while True:
             here = self.token.at
@@ -118,9 +118,9 @@ class _Parser(SelectParser):
                 break
         self.expect(")")
         self.options()  # partitions, replicas, storage: one process has none of these
-        return s.CreateTable(name, tuple(columns), tuple(indexes), quiet, at)
+        return syntax.CreateTable(name, tuple(columns), tuple(indexes), quiet, at)
 
-    def column(self, at: int) -> s.ColumnDef:
+    def column(self, at: int) -> syntax.ColumnDef:
         name = self.name("a column")
         kind = self.type_name("column type")
         nullable, default = True, None
@@ -131,13 +131,13 @@ class _Parser(SelectParser):
                 nullable = True
             elif self.accept("default"):
                 value = self.unary()
-                if not isinstance(value, s.Literal):
+                if not isinstance(value, syntax.Literal):
                     raise self.refuse("a default that is not a constant", value.at)
                 default = value
             else:
-                return s.ColumnDef(name, kind, nullable, default, at)
+                return syntax.ColumnDef(name, kind, nullable, default, at)
 
-    def create_index(self, at: int) -> s.IndexDef:
+    def create_index(self, at: int) -> syntax.IndexDef:
         key: tuple[str, ...] = ()
         ts: str | None = None
         kind, absolute, latest = "absolute", 0, 0
@@ -150,7 +150,7 @@ class _Parser(SelectParser):
             self.expect(")")
             key = tuple(names)
             if not self.accept("options"):
-                return s.IndexDef(key, None, (0, 0), kind, at)
+                return syntax.IndexDef(key, None, (0, 0), kind, at)
             self.expect("(")
         while True:
             token = self.advance()
@@ -182,7 +182,7 @@ class _Parser(SelectParser):
             absolute = 0
         elif kind == "absolute":
             latest = 0
-        return s.IndexDef(key, ts, (absolute, latest), kind, at)
+        return syntax.IndexDef(key, ts, (absolute, latest), kind, at)
 
     @nested
     def ttl(self) -> tuple[int, int]:
@@ -201,7 +201,7 @@ class _Parser(SelectParser):
             return int(token.text) * 60_000, int(token.text)
         raise self.fail("expected a time to live", token)
 
-    def insert(self, at: int) -> s.Insert:
+    def insert(self, at: int) -> syntax.Insert:
         ignore = self.accept("or", "ignore")
         self.expect("into")
         table = self.qualified("a table")
@@ -221,7 +221,7 @@ class _Parser(SelectParser):
             self.expect(")")
             rows.append(tuple(row))
             if not self.accept(","):
-                return s.Insert(table, tuple(columns), tuple(rows), ignore, at)
+                return syntax.Insert(table, tuple(columns), tuple(rows), ignore, at)
 
     def options(self) -> dict[str, object]:
         found: dict[str, object] = {}

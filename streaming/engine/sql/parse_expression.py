@@ -2,65 +2,65 @@
 
 from __future__ import annotations
 
-from streaming.engine.errors import point
-from streaming.engine.sql import syntax as s
+from streaming.engine.errors import error_at
+from streaming.engine.sql import syntax
 from streaming.engine.sql.depth import nested
-from streaming.engine.sql.tokens import Reader, Token, unquote
+from streaming.engine.sql.tokens import Token, TokenReader, unquote
 from streaming.engine.types import Type, from_name
 
 __all__ = ["ExpressionParser"]
 
 
-class ExpressionParser(Reader):
+class ExpressionParser(TokenReader):
     """Reads expressions; what stands between OVER and its window is a SELECT's matter."""
 
-    def window(self) -> s.Window:
+    def window(self) -> syntax.Window:
         """A window in parentheses."""
         raise NotImplementedError
 
-    def expression(self) -> s.Expr:
+    def expression(self) -> syntax.Expr:
         left = self.exclusive_or()
         while self.peek("or"):
             at = self.advance().at
-            left = s.Binary("or", left, self.exclusive_or(), at)
+            left = syntax.Binary("or", left, self.exclusive_or(), at)
         return left
 
-    def exclusive_or(self) -> s.Expr:
+    def exclusive_or(self) -> syntax.Expr:
         left = self.conjunction()
         while self.peek("xor"):
             at = self.advance().at
-            left = s.Binary("xor", left, self.conjunction(), at)
+            left = syntax.Binary("xor", left, self.conjunction(), at)
         return left
 
-    def conjunction(self) -> s.Expr:
+    def conjunction(self) -> syntax.Expr:
         left = self.negation()
         while self.peek("and") or self.peek("&&"):
             at = self.advance().at
-            left = s.Binary("and", left, self.negation(), at)
+            left = syntax.Binary("and", left, self.negation(), at)
         return left
 
-    def negation(self) -> s.Expr:
+    def negation(self) -> syntax.Expr:
         places = []
         while self.peek("not"):
             places.append(self.advance().at)
         expr = self.comparison()
         for at in reversed(places):
-            expr = s.Unary("not", expr, at)
+            expr = syntax.Unary("not", expr, at)
         return expr
 
-    def comparison(self) -> s.Expr:
+    def comparison(self) -> syntax.Expr:
         left = self.binary(0)
         while True:
             token = self.token
             if token.kind == "symbol" and token.text in ("=", "==", "!=", "<>", "<", "<=", ">", ">="):
                 self.advance()
                 operator = {"==": "=", "<>": "!="}.get(token.text, token.text)
-                left = s.Binary(operator, left, self.binary(0), token.at)
+                left = syntax.Binary(operator, left, self.binary(0), token.at)
                 continue
             if self.accept("is"):
                 negated = self.accept("not")
                 self.expect("null")
-                left = s.IsNull(left, negated, token.at)
+                left = syntax.IsNull(left, negated, token.at)
                 continue
             start = self.position
             negated = self.accept("not")
@@ -69,26 +69,26 @@ class ExpressionParser(Reader):
             elif self.accept("between"):
                 low = self.binary(0)
                 self.expect("and")
-                left = s.Between(left, low, self.binary(0), negated, token.at)
+                left = syntax.Between(left, low, self.binary(0), negated, token.at)
             elif self.peek("like") or self.peek("ilike") or self.peek("rlike"):
                 kind = self.advance().lower
                 pattern = self.binary(0)
                 escape = self.escape() if self.accept("escape") else None
-                left = s.Like(kind, left, pattern, escape, negated, token.at)
+                left = syntax.Like(kind, left, pattern, escape, negated, token.at)
             else:
                 self.position = start
                 return left
 
-    def escape(self) -> s.Literal:
+    def escape(self) -> syntax.Literal:
         """The character behind ESCAPE, or '' for none."""
         at = self.token.at
         text = self.text("a character")
         if len(text.encode()) > 1:
             raise self.refuse("an ESCAPE of more than one byte", at)
-        return s.Literal(text, Type.STRING, at)
+        return syntax.Literal(text, Type.STRING, at)
 
     @nested
-    def membership(self, left: s.Expr, negated: bool, at: int) -> s.Expr:
+    def membership(self, left: syntax.Expr, negated: bool, at: int) -> syntax.Expr:
         self.expect("(")
         if self.peek("select"):
             raise self.refuse("IN (SELECT …)", self.token.at)
@@ -96,22 +96,22 @@ class ExpressionParser(Reader):
         while self.accept(","):
             choices.append(self.expression())
         self.expect(")")
-        return s.In(left, tuple(choices), negated, at)
+        return syntax.In(left, tuple(choices), negated, at)
 
     _LEVELS = (("|",), ("^",), ("&",), ("<<", ">>"), ("+", "-"), ("*", "/", "div", "%", "mod"))
 
-    def binary(self, level: int) -> s.Expr:
+    def binary(self, level: int) -> syntax.Expr:
         if level == len(self._LEVELS):
             return self.unary()
         left = self.binary(level + 1)
         while any(self.peek(symbol) for symbol in self._LEVELS[level]):
             token = self.advance()
             operator = "%" if token.lower == "mod" else token.lower
-            left = s.Binary(operator, left, self.binary(level + 1), token.at)
+            left = syntax.Binary(operator, left, self.binary(level + 1), token.at)
         return left
 
     @nested
-    def unary(self) -> s.Expr:
+    def unary(self) -> syntax.Expr:
         token = self.token
         if token.kind == "symbol" and token.text in ("-", "+", "~", "!"):
             self.advance()
@@ -120,21 +120,21 @@ class ExpressionParser(Reader):
                 return operand
             if (
                 token.text == "-"
-                and isinstance(operand, s.Literal)
+                and isinstance(operand, syntax.Literal)
                 and operand.type in (Type.INT, Type.BIGINT, Type.FLOAT, Type.DOUBLE)
             ):
                 return _number(operand, token.at)
-            return s.Unary("not" if token.text == "!" else token.text, operand, token.at)
+            return syntax.Unary("not" if token.text == "!" else token.text, operand, token.at)
         expr = self.primary()
         while self.peek("over"):
-            if not isinstance(expr, (s.Call, s.Cast)):
+            if not isinstance(expr, (syntax.Call, syntax.Cast)):
                 raise self.fail("OVER stands behind a function call only")
             at = self.advance().at
             window = self.window() if self.peek("(") else self.name("a window")
-            expr = s.Over(expr, window, at)
+            expr = syntax.Over(expr, window, at)
         return expr
 
-    def primary(self) -> s.Expr:
+    def primary(self) -> syntax.Expr:
         token = self.token
         if token.kind in ("int", "float", "string", "hex"):
             self.advance()
@@ -148,12 +148,12 @@ class ExpressionParser(Reader):
             self.expect(")")
             return inner
         if self.accept("*"):
-            return s.Star(None, token.at)
+            return syntax.Star(None, token.at)
         if token.kind == "symbol" and token.text == "?":
             raise self.refuse("a parameter `?`", token.at)
         for word, value in (("null", None), ("true", True), ("false", False)):
             if self.accept(word):
-                return s.Literal(value, Type.NULL if value is None else Type.BOOL, token.at)
+                return syntax.Literal(value, Type.NULL if value is None else Type.BOOL, token.at)
         if self.accept("case"):
             return self.case(token.at)
         if self.peek("cast", "("):
@@ -162,7 +162,7 @@ class ExpressionParser(Reader):
             self.expect("as")
             kind = self.type_name()
             self.expect(")")
-            return s.Cast(operand, kind, token.at)
+            return syntax.Cast(operand, kind, token.at)
         if token.kind in ("word", "quoted") and self.tokens[self.position + 1].text == "(":
             return self.call(token)
         parts = [self.name("an expression")]
@@ -170,13 +170,13 @@ class ExpressionParser(Reader):
             if self.accept("*"):
                 if len(parts) > 1:
                     raise self.refuse("a database before `*`", token.at)
-                return s.Star(parts[-1], token.at)
+                return syntax.Star(parts[-1], token.at)
             parts.append(self.name("a column"))
-        return s.Name(tuple(parts), token.at)
+        return syntax.Name(tuple(parts), token.at)
 
-    def call(self, token: Token) -> s.Expr:
+    def call(self, token: Token) -> syntax.Expr:
         self.position += 2
-        arguments: list[s.Expr] = []
+        arguments: list[syntax.Expr] = []
         if not self.accept(")"):
             arguments.append(self.expression())
             while self.accept(","):
@@ -186,22 +186,22 @@ class ExpressionParser(Reader):
         kind = from_name(name)
         if kind is not None:
             if len(arguments) != 1:
-                raise point(self.script, token.at, f"{name} takes one argument")
-            return s.Cast(arguments[0], kind, token.at)
-        return s.Call(name, tuple(arguments), token.at)
+                raise error_at(self.script, token.at, f"{name} takes one argument")
+            return syntax.Cast(arguments[0], kind, token.at)
+        return syntax.Call(name, tuple(arguments), token.at)
 
     def type_name(self, what: str = "type") -> Type:
         """A type; the length of a VARCHAR(n) says nothing to OpenMLDB either."""
         token = self.advance()
         kind = from_name(token.text)
         if kind is None:
-            raise point(self.script, token.at, f"unsupported: {what} {token.text!r}")
+            raise error_at(self.script, token.at, f"unsupported: {what} {token.text!r}")
         if token.lower == "varchar" and self.accept("("):
             self.integer("a length")
             self.expect(")")
         return kind
 
-    def case(self, at: int) -> s.Expr:
+    def case(self, at: int) -> syntax.Expr:
         operand = None if self.peek("when") else self.expression()
         whens = []
         while self.accept("when"):
@@ -212,28 +212,28 @@ class ExpressionParser(Reader):
             raise self.fail("expected WHEN")
         otherwise = self.expression() if self.accept("else") else None
         self.expect("end")
-        return s.Case(operand, tuple(whens), otherwise, at)
+        return syntax.Case(operand, tuple(whens), otherwise, at)
 
-    def literal(self, token: Token) -> s.Literal:
+    def literal(self, token: Token) -> syntax.Literal:
         if token.kind == "string":
-            return s.Literal(unquote(token.text), Type.STRING, token.at)
+            return syntax.Literal(unquote(token.text), Type.STRING, token.at)
         if token.kind == "float":
             if token.text[-1] in "fF":
-                return s.Literal(float(token.text[:-1]), Type.FLOAT, token.at)
-            return s.Literal(float(token.text), Type.DOUBLE, token.at)
+                return syntax.Literal(float(token.text[:-1]), Type.FLOAT, token.at)
+            return syntax.Literal(float(token.text), Type.DOUBLE, token.at)
         if token.kind == "hex":
-            raise point(self.script, token.at, f"unsupported: the hexadecimal number {token.text}")
+            raise error_at(self.script, token.at, f"unsupported: the hexadecimal number {token.text}")
         value = int(token.text.rstrip("lL"))
         if value >= 1 << 63:  # 9223372036854775808 has a place only after a minus: see _number
             if value > 1 << 63:
-                raise point(self.script, token.at, f"the number {token.text} does not fit a bigint")
-            return s.Literal(value, Type.BIGINT, token.at)
+                raise error_at(self.script, token.at, f"the number {token.text} does not fit a bigint")
+            return syntax.Literal(value, Type.BIGINT, token.at)
         small = value < 1 << 31 and token.text[-1] not in "lL"
-        return s.Literal(value, Type.INT if small else Type.BIGINT, token.at)
+        return syntax.Literal(value, Type.INT if small else Type.BIGINT, token.at)
 
 
-def _number(literal: s.Literal, at: int) -> s.Literal:
+def _number(literal: syntax.Literal, at: int) -> syntax.Literal:
     value = literal.value
     if not isinstance(value, (int, float)):
         raise TypeError(f"{value!r} is not a number")
-    return s.Literal(-value, literal.type, at)
+    return syntax.Literal(-value, literal.type, at)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from streaming.engine.errors import point
-from streaming.engine.sql import syntax as s
-from streaming.engine.sql.column_names import title
+from streaming.engine.errors import error_at
+from streaming.engine.sql import syntax
+from streaming.engine.sql.column_names import default_name
 from streaming.engine.sql.depth import nested
 from streaming.engine.sql.parse_expression import ExpressionParser
 from streaming.engine.sql.tokens import RESERVED, UNITS_MS
@@ -17,10 +17,10 @@ class SelectParser(ExpressionParser):
 
     def __init__(self, script: str) -> None:
         super().__init__(script)
-        self.common: dict[str, s.Select] = {}  # what WITH has named, where this part of the script may use it
+        self.common: dict[str, syntax.Select] = {}  # what WITH has named, where this part of the script may use it
 
     @nested
-    def select(self, united: bool = False) -> s.Select:
+    def select(self, united: bool = False) -> syntax.Select:
         """A SELECT; `united`: a UNION with others may follow."""
         if self.accept("("):
             inner = self.select()
@@ -45,15 +45,15 @@ class SelectParser(ExpressionParser):
             raise self.refuse("UNION of queries", self.token.at)
         return body
 
-    def body(self) -> s.Select:
+    def body(self) -> syntax.Select:
         at = self.token.at
         self.expect("select")
         distinct = self.accept("distinct")
         items = [self.item()]
         while self.accept(",") and not self.peek("from"):
             items.append(self.item())
-        source: s.Source | None = None
-        joins: list[s.Join] = []
+        source: syntax.Source | None = None
+        joins: list[syntax.Join] = []
         if self.accept("from"):
             source = self.source()
             if self.peek(","):
@@ -64,24 +64,24 @@ class SelectParser(ExpressionParser):
         for word in ("group", "having", "order"):
             if self.peek(word):
                 raise self.refuse(f"{word.upper()} BY" if word != "having" else "HAVING", self.token.at)
-        windows: list[tuple[str, s.Window]] = []
+        windows: list[tuple[str, syntax.Window]] = []
         if self.accept("window"):
             while True:
                 here = self.token.at
                 name = self.name("a window")
                 if name in dict(windows):
-                    raise point(self.script, here, f"window {name} is there twice")
+                    raise error_at(self.script, here, f"window {name} is there twice")
                 self.expect("as")
                 windows.append((name, self.window()))
                 if not self.accept(","):
                     break
         limit = self.integer("a number of rows") if self.accept("limit") else None
-        return s.Select(tuple(items), source, tuple(joins), where, tuple(windows), limit, at, distinct)
+        return syntax.Select(tuple(items), source, tuple(joins), where, tuple(windows), limit, at, distinct)
 
-    def item(self) -> s.Item:
+    def item(self) -> syntax.Item:
         at = self.token.at
         if self.accept("*"):
-            return s.Item(s.Star(None, at), None, "*", at)
+            return syntax.Item(syntax.Star(None, at), None, "*", at)
         expr = self.expression()
         self.measure.check(expr)  # before its name is made of it
         alias = None
@@ -91,10 +91,10 @@ class SelectParser(ExpressionParser):
             or (self.token.kind == "word" and self.token.lower not in RESERVED)
         ):
             alias = self.name("an alias")
-        return s.Item(expr, alias, title(expr), at)
+        return syntax.Item(expr, alias, default_name(expr), at)
 
     @nested
-    def source(self) -> s.Source:
+    def source(self) -> syntax.Source:
         at = self.token.at
         if self.accept("("):
             select, more = self.select(united=True), []
@@ -104,12 +104,12 @@ class SelectParser(ExpressionParser):
                     raise self.refuse("UNION without ALL", here)
                 more.append(self.select(united=True))
             self.expect(")")
-            return s.SubSelect(select, self.alias(), at, tuple(more))
+            return syntax.SubSelect(select, self.alias(), at, tuple(more))
         name = self.qualified("a table")
         common = self.common.get(name[0]) if len(name) == 1 else None
         if common is not None:
-            return s.SubSelect(common, self.alias() or name[0], at)
-        return s.TableRef(name, self.alias(), at)
+            return syntax.SubSelect(common, self.alias() or name[0], at)
+        return syntax.TableRef(name, self.alias(), at)
 
     def alias(self) -> str | None:
         if self.accept("as"):
@@ -118,7 +118,7 @@ class SelectParser(ExpressionParser):
             return self.name("an alias")
         return None
 
-    def join(self) -> s.Join | None:
+    def join(self) -> syntax.Join | None:
         at = self.token.at
         for kind in ("right", "full", "inner", "cross"):
             if self.peek(kind):
@@ -136,9 +136,9 @@ class SelectParser(ExpressionParser):
         source = self.source()
         order, descending = self.order()
         self.expect("on")
-        return s.Join(kind, source, order, descending, self.expression(), at)
+        return syntax.Join(kind, source, order, descending, self.expression(), at)
 
-    def order(self) -> tuple[s.Name | None, bool]:
+    def order(self) -> tuple[syntax.Name | None, bool]:
         """ORDER BY a column, if it stands here, and whether it is descending."""
         if not self.accept("order", "by"):
             return None, False
@@ -149,24 +149,24 @@ class SelectParser(ExpressionParser):
         return column, descending
 
     @nested
-    def column_name(self) -> s.Name:
+    def column_name(self) -> syntax.Name:
         """The name of a column, in parentheses or not."""
         at = self.token.at
         if self.accept("("):
             inner = self.column_name()
             self.expect(")")
             return inner
-        return s.Name(self.qualified("a column"), at)
+        return syntax.Name(self.qualified("a column"), at)
 
-    def window(self) -> s.Window:
+    def window(self) -> syntax.Window:
         at = self.token.at
         self.expect("(")
-        unions: list[s.Source] = []
+        unions: list[syntax.Source] = []
         if self.accept("union"):
             unions.append(self.source())
             while self.accept(","):
                 unions.append(self.source())
-        partition: list[s.Name] = []
+        partition: list[syntax.Name] = []
         if self.accept("partition", "by"):
             while True:
                 partition.append(self.column_name())
@@ -204,8 +204,8 @@ class SelectParser(ExpressionParser):
             else:
                 break
         self.expect(")")
-        frame = s.Frame(rows, start, end, maxsize, following)
-        return s.Window(tuple(unions), tuple(partition), order, descending, frame, instance, row, time, at)
+        frame = syntax.Frame(rows, start, end, maxsize, following)
+        return syntax.Window(tuple(unions), tuple(partition), order, descending, frame, instance, row, time, at)
 
     def following(self, rows: bool) -> bool:
         """Passes by a bound behind the request's row, if it stands here: what it would add is not there yet."""

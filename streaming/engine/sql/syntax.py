@@ -195,7 +195,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Window:
-    """A window specification."""
+    """A window specification.
+
+    Attributes:
+        unions: the tables of its UNION.
+        partition: the columns of PARTITION BY.
+        order, descending: the column of ORDER BY, and whether DESC is behind it; None: there is none.
+        frame: which of the rows; without one all of them.
+        instance_not_in_window: whether the rows of the main table are out, but for the request's.
+        exclude_current_row, exclude_current_time: whether the request's row, or other rows of its time, are out.
+    """
 
     unions: tuple[Source, ...]
     partition: tuple[Name, ...]
@@ -246,7 +255,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Item:
-    """One select item; `text` is its name where it has no alias."""
+    """One select item: `expr [as alias]`; `text` is its name where it has no alias."""
 
     expr: Expr
     alias: str | None
@@ -256,7 +265,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Select:
-    """A SELECT."""
+    """A SELECT.
+
+    Attributes:
+        items: what it selects.
+        source: what it reads FROM; None: nothing.
+        joins: in order.
+        where: the condition; None: there is none.
+        windows: those of its WINDOW clause, and their names.
+        limit: the most rows; None: all.
+        distinct: whether it is SELECT DISTINCT.
+    """
 
     items: tuple[Item, ...]
     source: Source | None
@@ -270,7 +289,7 @@ class Select:
 
 @dataclass(frozen=True)
 class ColumnDef:
-    """A column of CREATE TABLE."""
+    """A column of CREATE TABLE: `name type [not null] [default value]`."""
 
     name: str
     type: Type
@@ -281,7 +300,7 @@ class ColumnDef:
 
 @dataclass(frozen=True)
 class IndexDef:
-    """INDEX(KEY=…, TS=…, TTL=…, TTL_TYPE=…). `ttl` is (milliseconds, rows), 0: no limit."""
+    """`index(key=…, ts=…, ttl=…, ttl_type=…)`: `ttl` is (milliseconds, rows), 0: no limit."""
 
     key: tuple[str, ...]
     ts: str | None
@@ -292,6 +311,8 @@ class IndexDef:
 
 @dataclass(frozen=True)
 class CreateDatabase:
+    """`create database [if not exists] name`."""
+
     name: str
     if_not_exists: bool
     at: int
@@ -299,12 +320,16 @@ class CreateDatabase:
 
 @dataclass(frozen=True)
 class Use:
+    """`use name`: the database in which a table's name alone is looked up."""
+
     name: str
     at: int
 
 
 @dataclass(frozen=True)
 class CreateTable:
+    """`create table [if not exists] [db.]table (column …, index (…) …)`."""
+
     name: tuple[str, ...]
     columns: tuple[ColumnDef, ...]
     indexes: tuple[IndexDef, ...]
@@ -314,6 +339,8 @@ class CreateTable:
 
 @dataclass(frozen=True)
 class CreateIndex:
+    """`create index name on [db.]table (…) [options (…)]`."""
+
     name: str
     table: tuple[str, ...]
     index: IndexDef
@@ -322,6 +349,8 @@ class CreateIndex:
 
 @dataclass(frozen=True)
 class Insert:
+    """`insert [or ignore] into [db.]table [(column …)] values (…) …`; no columns: all of the table's."""
+
     table: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[tuple[Expr, ...], ...]
@@ -331,6 +360,8 @@ class Insert:
 
 @dataclass(frozen=True)
 class Set:
+    """`set [global | session] name = value`."""
+
     name: str
     value: object
     at: int
@@ -338,6 +369,8 @@ class Set:
 
 @dataclass(frozen=True)
 class Deploy:
+    """`deploy [if not exists] name [options (…)] select …`."""
+
     name: str
     select: Select
     if_not_exists: bool
@@ -347,6 +380,8 @@ class Deploy:
 
 @dataclass(frozen=True)
 class Drop:
+    """`drop kind [if exists] name`: kind is table, database, deployment or index."""
+
     kind: str
     name: tuple[str, ...]
     if_exists: bool
@@ -355,6 +390,8 @@ class Drop:
 
 @dataclass(frozen=True)
 class LoadData:
+    """`load data infile 'path' into table [db.]table [options (…)]`."""
+
     path: str
     table: tuple[str, ...]
     options: dict[str, object]
@@ -363,6 +400,8 @@ class LoadData:
 
 @dataclass(frozen=True)
 class Outfile:
+    """`select … into outfile 'path' [options (…)]`."""
+
     select: Select
     path: str
     options: dict[str, object]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from streaming.engine.errors import UnsupportedSQL, point
-from streaming.engine.sql.depth import Measure
+from streaming.engine.errors import UnsupportedSQL, error_at
+from streaming.engine.sql.depth import TreeMeasure
 
-__all__ = ["RESERVED", "UNITS_MS", "Reader", "Token", "tokens_of", "unquote"]
+__all__ = ["RESERVED", "UNITS_MS", "Token", "TokenReader", "tokens_of", "unquote"]
 
 _TOKEN = re.compile(
     r"""
@@ -56,14 +56,14 @@ def tokens_of(script: str) -> list[Token]:
         match = _TOKEN.match(script, offset)
         if match is None:
             what = "an unclosed string" if script[offset] in "'\"`" else f"unexpected character {script[offset]!r}"
-            raise point(script, offset, f"syntax error: {what}")
+            raise error_at(script, offset, f"syntax error: {what}")
         if match.lastgroup != "space":
             tokens.append(Token(str(match.lastgroup), match.group(), offset))
         offset = match.end()
     return [*tokens, Token("end", "end of the script", len(script))]
 
 
-class Reader:
+class TokenReader:
     """Steps through the tokens of a script; every error that it makes has a place."""
 
     def __init__(self, script: str) -> None:
@@ -71,7 +71,7 @@ class Reader:
         self.tokens = tokens_of(script)
         self.position = 0
         self.nesting = 0  # of rules in themselves, see `depth`
-        self.measure = Measure(script)
+        self.measure = TreeMeasure(script)
 
     # -- tokens ----------------------------------------------------------------------------------------------------
 
@@ -101,11 +101,11 @@ class Reader:
     def fail(self, what: str, token: Token | None = None) -> UnsupportedSQL:
         """The syntax error at `token`, or at the next one."""
         found = token or self.token
-        return point(self.script, found.at, f"syntax error: {what}, found {found.text!r}")
+        return error_at(self.script, found.at, f"syntax error: {what}, found {found.text!r}")
 
     def refuse(self, what: str, at: int) -> UnsupportedSQL:
         """The error for a construct that is known and not supported."""
-        return point(self.script, at, f"unsupported: {what}")
+        return error_at(self.script, at, f"unsupported: {what}")
 
     def advance(self) -> Token:
         token = self.token

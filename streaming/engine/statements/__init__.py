@@ -1,4 +1,5 @@
-"""Statements that are no SELECT: CREATE TABLE, INSERT, LOAD DATA, SELECT … INTO OUTFILE.
+"""Running the statements of a script: CREATE TABLE, INSERT, LOAD DATA, SELECT … INTO OUTFILE, DROP, DEPLOY.
 
-May be imported by: `engine`, `batch`. May import: `plan`, `storage`, `streaming.files`.
+May be imported by: `engine`; `outfile` by whoever resolves paths of scripts. May import: `deployment`, `plan`, `sql`,
+`storage`, `streaming.files`.
 """

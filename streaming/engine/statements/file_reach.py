@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["Folders", "OutOfReach"]
+__all__ = ["AllowedFolders", "OutOfReach"]
 
 
 class OutOfReach(ValueError):
     """A statement names a file that it may not touch; the message names the path, and what to do."""
 
 
-class Folders:
+class AllowedFolders:
     """The folders below which files may be read, written and replaced; of none, no file at all.
 
     What a path means is found out before it is judged: `..` and symbolic links are followed, and so is every file that

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from streaming.engine.errors import BadRow
-from streaming.engine.storage.duplicates import absent
+from streaming.engine.storage.duplicates import without_duplicates
 from streaming.engine.storage.rows import encode, schema_of
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 from streaming.files import tables as tablefile
 
 __all__ = ["load"]
 
 
-def load(table: Table, path: str, options: tablefile.Options, pool: Pool) -> int:
+def load(table: Table, path: str, options: tablefile.Options, pool: StringPool) -> int:
     """Adds the rows of the files that `path` means; returns how many words of rows left the table.
 
     Raises:
@@ -26,7 +26,7 @@ def load(table: Table, path: str, options: tablefile.Options, pool: Pool) -> int
         for piece in tablefile.read(path, schema_of(table.columns), options):
             rows = encode(table.name, table.columns, piece.rows, pool)
             table.check(rows, f"{piece.file}: {table.name}", piece.first)
-            table.append(absent(table, rows) if options.put_if_absent else rows)
+            table.append(without_duplicates(table, rows) if options.put_if_absent else rows)
     except (tablefile.BadFile, BadRow) as error:
         table.truncate(before if gone is None else 0)
         if gone is not None:

@@ -1,4 +1,5 @@
-"""Tables: rows, their indexes, the string pool; rows in and out as Arrow; expiry and snapshots.
+"""Tables: their names, rows, indexes and strings; rows in and out as Arrow; what stays and what is freed; snapshots.
 
-May be imported by: every room above. May import: `library`, `native`.
+May be imported by: every room of the engine but `sql`, `library` and `native`. May import: `library`, `native`,
+`types`, `errors`.
 """

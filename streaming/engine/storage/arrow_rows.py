@@ -26,9 +26,9 @@ from streaming.engine.native.memory import (
     load_float64,
     store_float64,
 )
-from streaming.engine.storage.strings import Pool, intern
-from streaming.engine.storage.table import NULLS_PER_WORD, Column
-from streaming.engine.types import Type
+from streaming.engine.storage.strings import StringPool, intern
+from streaming.engine.storage.table import Column
+from streaming.engine.types import NULLS_PER_WORD, Type
 
 __all__ = ["words_of"]
 
@@ -40,21 +40,22 @@ _INTEGERS = {pa.int8(): _INT8, pa.int16(): _INT16, pa.int32(): _INT32, pa.int64(
 _FLOATS = {pa.float32(): _FLOAT32, pa.float64(): _FLOAT64, pa.null(): _NULLS}
 _TEXTS = {pa.string(): _TEXT, pa.large_string(): _LARGE_TEXT, pa.null(): _NULLS}
 _TIMES = {"ms": _INT64, "us": _MICROS, "ns": _NANOS}
-# bits of a column's words; 1: a float32
-_BITS = {Type.SMALLINT: 16, Type.INT: 32, Type.FLOAT: 1}
+_SINGLE = 1  # what stands in the place of the bits of a float32
+# bits of a column's words
+_BITS = {Type.SMALLINT: 16, Type.INT: 32, Type.FLOAT: _SINGLE}
 
 
 @inner
 def _number(kind: int, at: int, i: int) -> int:
-    if kind == 0:
+    if kind == _INT8:
         return load8(at + i)
-    if kind == 1:
+    if kind == _INT16:
         return load16(at + 2 * i)
-    if kind == 2:
+    if kind == _INT32:
         return load32(at + 4 * i)
     value = load64(at + 8 * i)
-    if kind >= 9:  # towards 0, as Arrow casts
-        size = 1_000 if kind == 9 else 1_000_000
+    if kind >= _MICROS:  # towards 0, as Arrow casts
+        size = 1_000 if kind == _MICROS else 1_000_000
         return -(-value // size) if value < 0 else value // size
     return value
 
@@ -81,21 +82,21 @@ def _read(
     all_children = load64(array + 48)
     for c in range(state[0], n_columns):
         kind, width = kinds[c], bits[c]
-        if kind == 12:  # not wanted
+        if kind == _UNREAD:  # not wanted
             continue
         child = load64(all_children + 8 * children[c])
         offset, buffers = load64(child + 16), load64(child + 40)
-        valid = load64(buffers) if kind != 11 and load64(child + 8) != 0 else 0
-        data = load64(buffers + 8) if kind != 11 else 0
-        text = load64(buffers + 16) if kind >= 7 and kind <= 8 else 0
-        flag_word, flag = n_columns + c // 62, 1 << (c % 62)
+        valid = load64(buffers) if kind != _NULLS and load64(child + 8) != 0 else 0
+        data = load64(buffers + 8) if kind != _NULLS else 0
+        text = load64(buffers + 16) if kind >= _TEXT and kind <= _LARGE_TEXT else 0
+        flag_word, flag = n_columns + c // NULLS_PER_WORD, 1 << (c % NULLS_PER_WORD)
         for r in range(row, n):
             i = offset + r
-            if kind == 11 or (valid != 0 and not (load8(valid + (i >> 3)) >> (i & 7)) & 1):
+            if kind == _NULLS or (valid != 0 and not (load8(valid + (i >> 3)) >> (i & 7)) & 1):
                 out[r, c] = 0
                 out[r, flag_word] |= flag
-            elif kind >= 7 and kind <= 8:
-                if kind == 7:
+            elif kind >= _TEXT and kind <= _LARGE_TEXT:
+                if kind == _TEXT:
                     begin, end = load32(data + 4 * i), load32(data + 4 * i + 4)
                 else:
                     begin, end = load64(data + 8 * i), load64(data + 8 * i + 8)
@@ -104,17 +105,17 @@ def _read(
                     state[0], state[1] = c, r
                     return 0
                 out[r, c] = code
-            elif kind == 4:
+            elif kind == _BOOL:
                 out[r, c] = (load8(data + (i >> 3)) >> (i & 7)) & 1
-            elif kind == 5:
+            elif kind == _FLOAT32:
                 store_float64(address(out) + 8 * (r * out.shape[1] + c), load_float32(data + 4 * i))
-            elif kind == 6:
+            elif kind == _FLOAT64:
                 real = load_float64(data + 8 * i)
-                real = np.float64(np.float32(real)) if width == 1 else real
+                real = np.float64(np.float32(real)) if width == _SINGLE else real
                 store_float64(address(out) + 8 * (r * out.shape[1] + c), real)
             else:
                 value = _number(kind, data, i)
-                if width > 1 and (value >> (width - 1)) != (value >> 63):
+                if width > _SINGLE and (value >> (width - 1)) != (value >> 63):
                     return -1
                 out[r, c] = value
         row = 0
@@ -162,7 +163,7 @@ _LAYOUTS_MAX = 256
 
 
 def words_of(
-    columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: Pool, unread: frozenset[int] = frozenset()
+    columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: StringPool, unread: frozenset[int] = frozenset()
 ) -> Int64 | None:
     """int64[n, width], the rows as a table lays them out; None where `rows` must convert them.
 
@@ -190,7 +191,7 @@ def words_of(
     return out
 
 
-def _convert(layout: _Layout, kinds: Int64, batch: pa.RecordBatch, out: Matrix, pool: Pool) -> bool:
+def _convert(layout: _Layout, kinds: Int64, batch: pa.RecordBatch, out: Matrix, pool: StringPool) -> bool:
     _, capsule = batch.__arrow_c_array__()
     array = _capsule(capsule, b"arrow_array")
     state, room = np.zeros(2, np.int64), 1 << 10

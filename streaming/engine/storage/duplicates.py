@@ -8,14 +8,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from streaming.engine.storage.table import NULLS_PER_WORD, Table
+from streaming.engine.storage.table import Table
+from streaming.engine.types import NULLS_PER_WORD
 
-__all__ = ["absent"]
+__all__ = ["without_duplicates"]
 
 Int64 = npt.NDArray[np.int64]
 
 
-def absent(table: Table, rows: Int64) -> Int64:
+def without_duplicates(table: Table, rows: Int64) -> Int64:
     """Those of `rows` (int64[n, width], laid out as the table's) that the table does not hold, each once, in order.
 
     The table is read once per call: give it many rows.

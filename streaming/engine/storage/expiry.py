@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from streaming.engine.native.kernel import Bytes, Flags, Int64, Matrix, kernel
 from streaming.engine.native.memory import address, copy
-from streaming.engine.storage.strings import FIXED, Pool
-from streaming.engine.storage.table import NO_TTL, Index, Table, refill
+from streaming.engine.storage.index_keys import refill
+from streaming.engine.storage.strings import FIXED, StringPool
+from streaming.engine.storage.table import NO_TTL, Index, Table
 from streaming.engine.types import Type
 
 __all__ = ["collect_strings", "expired", "expires", "remove"]
@@ -77,7 +78,7 @@ def expired(table: Table, now_ms: int, marks: Iterable[int]) -> npt.NDArray[np.b
             alive[:] = 1
         elif latest:
             room = np.empty_like(bounds)
-            _live(index.heads, int(index.meta[0]), index.entries, bounds, room, latest, expiry, int(both), alive)
+            _live(index.heads, int(index.key_count[0]), index.entries, bounds, room, latest, expiry, int(both), alive)
         else:
             alive |= table.rows[: table.count, index.ts] >= expiry
     return alive == 0
@@ -97,22 +98,24 @@ def _close_gaps(entries: Matrix, heads: Int64, n_keys: int, gone: Flags) -> None
 
 
 @kernel
-def _move_up(entries: Matrix, heads: Int64, gone: Flags, moved: Int64, keys: Int64, meta: Int64, width: int) -> None:
+def _move_up(
+    entries: Matrix, heads: Int64, gone: Flags, moved: Int64, keys: Int64, key_count: Int64, width: int
+) -> None:
     for entry in range(len(gone)):
         if not gone[entry]:
             older = entries[entry, 0]
             entries[moved[entry], 0] = moved[older] if older >= 0 else -1
             entries[moved[entry], 1] = entries[entry, 1]
     count = 0
-    for key in range(meta[0]):
+    for key in range(key_count[0]):
         if heads[key] >= 0:
             heads[count] = moved[heads[key]]
             for i in range(width):
                 keys[count * width + i] = keys[key * width + i]
             count += 1
-    for key in range(count, meta[0]):
+    for key in range(count, key_count[0]):
         heads[key] = -1
-    meta[0] = count
+    key_count[0] = count
 
 
 def remove(table: Table, gone: npt.NDArray[np.bool_]) -> None:
@@ -120,8 +123,8 @@ def remove(table: Table, gone: npt.NDArray[np.bool_]) -> None:
     moved = np.cumsum(~gone) - 1
     left = int(moved[-1]) + 1 if len(moved) else 0
     for index in table.indexes.values():
-        _close_gaps(index.entries, index.heads, int(index.meta[0]), gone)
-        _move_up(index.entries, index.heads, gone, moved, index.keys, index.meta, len(index.key) + 1)
+        _close_gaps(index.entries, index.heads, int(index.key_count[0]), gone)
+        _move_up(index.entries, index.heads, gone, moved, index.keys, index.key_count, len(index.key) + 1)
         _fit(index, left)
     at = 0
     for first in range(0, table.count, _CHUNK):
@@ -147,7 +150,7 @@ def _fit(index: Index, entries: int) -> None:
 
 def rehash(index: Index) -> None:
     """Enters the keys of an index anew, after their words have changed."""
-    count, width = int(index.meta[0]), len(index.key) + 1
+    count, width = int(index.key_count[0]), len(index.key) + 1
     size = 32
     while size <= count:  # `Index._ids` stops at half of the slots
         size *= 2
@@ -189,7 +192,7 @@ def _rename(words: Matrix, columns: Int64, codes: Int64) -> None:
 
 
 def collect_strings(
-    pool: Pool, tables: Sequence[Table], constants: Sequence[tuple[Int64, npt.NDArray[np.bool_]]]
+    pool: StringPool, tables: Sequence[Table], constants: Sequence[tuple[Int64, npt.NDArray[np.bool_]]]
 ) -> None:
     """Drops every string that no row, no key and no constant holds; the others get new codes.
 
@@ -205,7 +208,7 @@ def collect_strings(
         texts = np.array([c for c, column in enumerate(table.columns) if column.type == Type.STRING], np.int64)
         held.append((table.rows[: table.count], texts))
     for index in indexes:
-        count, width = int(index.meta[0]), len(index.key) + 1
+        count, width = int(index.key_count[0]), len(index.key) + 1
         held.append((index.keys[: count * width].reshape(-1, width), np.flatnonzero(index.texts)))
     for words, texts in held:
         _note(words, texts, used)

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from streaming.engine.errors import BadRow
 from streaming.engine.storage.arrow_rows import words_of
-from streaming.engine.storage.strings import NULL, Pool
-from streaming.engine.storage.table import NULLS_PER_WORD, Column
-from streaming.engine.types import ARROW, Type, to_word
+from streaming.engine.storage.strings import NULL, StringPool
+from streaming.engine.storage.table import Column
+from streaming.engine.types import ARROW, NULLS_PER_WORD, Type, to_word
 
 __all__ = ["encode", "schema_of", "width_of"]
 
@@ -22,7 +22,9 @@ _MISSING = object()
 _FLAGS = (1 << NULLS_PER_WORD) - 1
 
 
-def encode(what: str, columns: Sequence[Column], rows: Any, pool: Pool, unread: frozenset[int] = frozenset()) -> Int64:
+def encode(
+    what: str, columns: Sequence[Column], rows: Any, pool: StringPool, unread: frozenset[int] = frozenset()
+) -> Int64:
     """`rows`, a list of dicts or a pyarrow.Table (or RecordBatch), as a table lays them out: int64[n, width].
 
     A dict may leave out columns: they take their default, or NULL. An Arrow table must have every column.
@@ -91,7 +93,7 @@ def _columns(columns: Sequence[Column], unread: frozenset[int]) -> _Columns:
 
 
 def _from_dicts(
-    what: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], pool: Pool, unread: frozenset[int]
+    what: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], pool: StringPool, unread: frozenset[int]
 ) -> Int64:
     known, string = _columns(columns, unread), Type.STRING
     n_columns, more = len(columns), known.width - len(columns)
@@ -145,7 +147,7 @@ def _wrong(what: str, row: int, column: Column, why: str) -> str:
     return f"{what} row {row} column {column.name}: {why}"
 
 
-def _from_arrow(what: str, columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: Pool) -> Int64:
+def _from_arrow(what: str, columns: Sequence[Column], rows: pa.Table | pa.RecordBatch, pool: StringPool) -> Int64:
     names = {column.name for column in columns}
     for name in rows.column_names:
         if name not in names:
@@ -166,7 +168,7 @@ def _from_arrow(what: str, columns: Sequence[Column], rows: pa.Table | pa.Record
     return packed
 
 
-def _words(what: str, column: Column, array: pa.Array, pool: Pool) -> Int64:
+def _words(what: str, column: Column, array: pa.Array, pool: StringPool) -> Int64:
     kind, given = column.type, array.type
     if pa.types.is_null(given):
         return np.full(len(array), NULL, np.int64)

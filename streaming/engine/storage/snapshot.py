@@ -10,21 +10,17 @@ its number in the part STRINGS, which comes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.errors import BadRow
-from streaming.engine.storage.strings import Pool
+from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
-
-if TYPE_CHECKING:
-    from streaming.engine.engine import Engine, Mark
 
 __all__ = ["STRINGS", "Capture", "Piece", "Restore"]
 
@@ -45,15 +41,20 @@ class Capture:
     """The rows that all tables had at a mark. For the engine's own thread, as everything of an engine.
 
     Args:
-        mark: a moment that is never rolled back behind; the engine's tables must not be dropped meanwhile.
+        tables: all tables, by their full names; until `close` none may be dropped, and nothing may be freed.
+        pool: their strings.
+        counts: how many rows each had at the moment, which is never rolled back behind; what is not in it had none.
+        on_close: called once, by `close`: what is captured may be freed from then on.
     """
 
-    def __init__(self, engine: Engine, tables: Sequence[tuple[str, Table]], pool: Pool, mark: Mark) -> None:
-        self._engine, self._tables, self._pool = engine, tables, pool
-        self._counts = {name: mark.counts.get(name, 0) for name, _ in tables}
-        self._schemas = {STRINGS: _TEXTS, **{name: _schema(table) for name, table in tables}}
+    def __init__(
+        self, tables: Sequence[Table], pool: StringPool, counts: Mapping[str, int], on_close: Callable[[], None]
+    ) -> None:
+        self._tables = [(table.full_name, table) for table in tables]
+        self._pool, self._on_close = pool, on_close
+        self._counts = {name: counts.get(name, 0) for name, _ in self._tables}
+        self._schemas = {STRINGS: _TEXTS, **{name: _schema(table) for name, table in self._tables}}
         self._texts = pool.count
-        engine.pinned += 1
         self._open = True
 
     def schemas(self) -> dict[str, pa.Schema]:
@@ -84,7 +85,7 @@ class Capture:
         """Lets the engine free again."""
         if self._open:
             self._open = False
-            self._engine.pinned -= 1
+            self._on_close()
 
 
 class Restore:
@@ -92,10 +93,14 @@ class Restore:
 
     Strings that begin with those that the engine has already, as after the same scripts, are taken over as they are;
     others are interned one by one. Indexes learn of many rows at once. `finish` when all is there.
+
+    Args:
+        tables: all tables.
+        pool: their strings.
     """
 
-    def __init__(self, tables: Sequence[tuple[str, Table]], pool: Pool) -> None:
-        self._tables, self._pool = dict(tables), pool
+    def __init__(self, tables: Sequence[Table], pool: StringPool) -> None:
+        self._tables, self._pool = {table.full_name: table for table in tables}, pool
         self._ends: list[Int64] = []
         self._data: list[npt.NDArray[np.uint8]] = []
         self._used = 0

@@ -16,11 +16,12 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 
-from streaming.engine.library.cut_text import raw
+from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.native.kernel import Bytes, Int64, Matrix, inner, kernel
 from streaming.engine.native.memory import address, copy, load8, load64, word
+from streaming.engine.types import NULLS_PER_WORD
 
-__all__ = ["EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "Pool", "intern", "less"]
+__all__ = ["COUNT", "EMPTY", "EMPTY_KEY", "FIXED", "NULL", "NULL_KEY", "USED", "StringPool", "intern", "less"]
 
 NULL, EMPTY, NULL_KEY, EMPTY_KEY = 0, 1, 2, 3
 FIXED = ["", "", "!N@U#L$L%", "!@#$%"]
@@ -65,7 +66,7 @@ def _same(a: int, b: int, length: int) -> bool:
 def intern(at: int, length: int, arena: Bytes, ends: Int64, slots: Int64, meta: Int64) -> int:
     """The code of `length` bytes at an address, which may lie in the arena; -1 where the pool must grow first."""
     if length == 0:
-        return 1  # EMPTY
+        return EMPTY
     mask, texts = len(slots) - 1, address(arena)
     slot = np.int64(_hash(at, length) & np.uint64(mask))
     while slots[slot]:
@@ -74,13 +75,13 @@ def intern(at: int, length: int, arena: Bytes, ends: Int64, slots: Int64, meta: 
         if ends[code] - begin == length and _same(texts + begin, at, length):
             return code
         slot = (slot + 1) & mask
-    code, used = meta[0], meta[1]
+    code, used = meta[COUNT], meta[USED]
     if code >= len(ends) or 2 * code >= len(slots) or used + length > len(arena):
         return -1
     copy(texts + used, at, length)
     ends[code] = used + length
     slots[slot] = code
-    meta[0], meta[1] = code + 1, used + length
+    meta[COUNT], meta[USED] = code + 1, used + length
     return code
 
 
@@ -112,7 +113,7 @@ def _intern_many(
 ) -> int:
     for i in range(first, len(out)):
         if len(valid) and not valid[i]:
-            out[i] = 0
+            out[i] = NULL
             continue
         code = intern(address(data) + offsets[i], offsets[i + 1] - offsets[i], arena, ends, slots, meta)
         if code < 0:
@@ -140,7 +141,7 @@ def _intern_rows(
     place, at = state[0], state[1]
     for number in range(place, len(rows) * len(columns)):
         r, c = number // len(columns), columns[number % len(columns)]
-        if (rows[r, n_columns + c // 62] >> (c % 62)) & 1:
+        if (rows[r, n_columns + c // NULLS_PER_WORD] >> (c % NULLS_PER_WORD)) & 1:
             continue
         length = rows[r, c]
         code = intern(address(data) + at, length, arena, ends, slots, meta)
@@ -165,19 +166,19 @@ def _refill(arena: Bytes, ends: Int64, slots: Int64, first: int, count: int) -> 
 @kernel
 def _truncate(arena: Bytes, ends: Int64, slots: Int64, meta: Int64, count: int) -> None:
     mask = len(slots) - 1
-    for code in range(meta[0] - 1, count - 1, -1):
+    for code in range(meta[COUNT] - 1, count - 1, -1):
         slot = np.int64(_hash(address(arena) + ends[code - 1], ends[code] - ends[code - 1]) & np.uint64(mask))
         while slots[slot] != code:
             slot = (slot + 1) & mask
         slots[slot] = 0
-    meta[0], meta[1] = count, ends[count - 1]
+    meta[COUNT], meta[USED] = count, ends[count - 1]
 
 
 _TURN = 1 << 18  # strings that are hashed before Python may switch threads
 _ALL_VALID: Bytes = np.empty(0, np.uint8)
 
 
-class Pool:
+class StringPool:
     """The strings of one engine.
 
     Attributes:
@@ -270,7 +271,7 @@ class Pool:
 
     def codes(self, texts: Sequence[str | bytes | None]) -> Int64:
         """The codes of `texts`; that of None is NULL."""
-        blobs = [b"" if t is None else raw(t) if isinstance(t, str) else t for t in texts]
+        blobs = [b"" if t is None else text_bytes(t) if isinstance(t, str) else t for t in texts]
         offsets = np.array([0, *accumulate(map(len, blobs))], np.int64)
         valid = _ALL_VALID
         if None in texts:
@@ -321,6 +322,6 @@ class Pool:
         return self._intern(data, offsets, valid)
 
     def text(self, code: int) -> str:
-        """The string of a code; bytes of a letter that was cut are what `raw` makes of them again."""
+        """The string of a code; bytes of a letter that was cut are what `text_bytes` makes of them again."""
         start = int(self.ends[code - 1]) if code else 0
         return self.arena[start : int(self.ends[code])].tobytes().decode("utf-8", "surrogateescape")

@@ -8,7 +8,7 @@ An index has an open-addressing table of keys; each key has a `head`, its newest
 one. Newest is the greatest time, of equal times the one inserted last. A row in order of time is linked in O(1); late
 rows walk from the head, and a large batch out of order is sorted first, so that each chain is walked once.
 
-Rows whose time to live is over in every index can be freed (`expire`): those behind them move up, in the same order.
+Rows whose time to live is over in every index can be freed (`expiry`): those behind them move up, in the same order.
 """
 
 # mypy: disable-error-code="no-any-return, return-value"
@@ -22,25 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.engine.errors import BadRow
-from streaming.engine.native.kernel import Int64, Matrix, inner, kernel
-from streaming.engine.native.memory import address, int64s_at
-from streaming.engine.storage.strings import EMPTY, EMPTY_KEY, NULL_KEY
-from streaming.engine.types import Type
+from streaming.engine.native.kernel import Int64, Matrix, kernel
+from streaming.engine.storage.index_keys import key_numbers, refill
+from streaming.engine.types import NULLS_PER_WORD, Type
 
-__all__ = [
-    "FREE_FROM",
-    "NO_TTL",
-    "NULLS_PER_WORD",
-    "Column",
-    "Index",
-    "Table",
-    "check_times",
-    "find_key",
-    "key_word",
-    "refill",
-]
+__all__ = ["FREE_FROM", "NO_TTL", "Column", "Index", "Table", "check_times"]
 
-NULLS_PER_WORD = 62
 NO_TTL = (0, 0, False)
 FREE_FROM = 1 << 16  # rows; smaller tables keep what is past its time to live
 _SORT_FROM = 256  # rows; smaller batches out of order are cheaper to link one by one
@@ -48,92 +35,19 @@ _SORT_FROM = 256  # rows; smaller batches out of order are cheaper to link one b
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name as declared, its type, whether NULL may stand in it, the constant of a missing value."""
+    """A column.
+
+    Attributes:
+        name: as declared.
+        type: its type.
+        nullable: whether NULL may stand in it.
+        default: the constant that stands for a missing value; None: NULL.
+    """
 
     name: str
     type: Type
     nullable: bool = True
     default: object = None
-
-
-@inner
-def key_word(word: int, null: bool, text: bool) -> int:
-    """How a value enters a key: OpenMLDB spells NULL and '' as texts of their own (see `strings`)."""
-    if text:
-        if null:
-            return 2  # NULL_KEY
-        return 3 if word == 1 else word  # EMPTY -> EMPTY_KEY
-    return 0 if null else word
-
-
-@inner
-def find_key(probe: Int64, slots: Int64, keys: Int64) -> int:
-    """The slot of `probe` in the table of keys: one that holds it, or the empty one where it belongs."""
-    h = np.uint64(0x9E3779B97F4A7C15)
-    for i in range(len(probe)):
-        h = (h ^ np.uint64(probe[i])) * np.uint64(0xBF58476D1CE4E5B9)
-        h ^= h >> np.uint64(31)
-    mask = len(slots) - 1
-    slot = np.int64(h & np.uint64(mask))
-    width = len(probe)
-    while slots[slot] >= 0:
-        base = slots[slot] * width
-        same = True
-        for i in range(width):
-            if keys[base + i] != probe[i]:
-                same = False
-                break
-        if same:
-            return slot
-        slot = (slot + 1) & mask
-    return slot
-
-
-@inner
-def _probe(rows: Matrix, row: int, key_columns: Int64, texts: Int64, n_columns: int, probe: Int64) -> None:
-    # the last word of a key says which of its numbers are NULL
-    missing = 0
-    for i in range(len(key_columns)):
-        c = key_columns[i]
-        null = (rows[row, n_columns + c // 62] >> (c % 62)) & 1
-        probe[i] = key_word(rows[row, c], null != 0, texts[i] != 0)
-        if null and not texts[i]:
-            missing |= 1 << i
-    probe[len(key_columns)] = missing
-
-
-@kernel
-def _key_ids(
-    rows: Matrix,
-    order: Int64,
-    key_columns: Int64,
-    texts: Int64,
-    n_columns: int,
-    slots: Int64,
-    keys: Int64,
-    meta: Int64,
-    probe: Int64,
-    out: Int64,
-    first: int,
-) -> int:
-    """Key numbers of `order`'s rows; stops where the table of keys is full and says how far it came.
-
-    `probe` is room for a key.
-    """
-    width = len(probe)
-    for i in range(first, len(order)):
-        _probe(rows, order[i], key_columns, texts, n_columns, probe)
-        slot = find_key(probe, slots, keys)
-        if slots[slot] < 0:
-            key = meta[0]
-            if 2 * key >= len(slots) or (key + 1) * width > len(keys):
-                return i
-            for j in range(width):
-                keys[key * width + j] = probe[j]
-            slots[slot] = key
-            meta[0] = key + 1
-        out[i] = slots[slot]
-    return len(order)
 
 
 @kernel
@@ -204,7 +118,7 @@ def _bad_time(rows: Matrix, columns: Int64, n_columns: int) -> int:
     for i in range(len(rows)):
         for k in range(len(columns)):
             c = columns[k]
-            if rows[i, c] < 0 or (rows[i, n_columns + c // 62] >> (c % 62)) & 1:
+            if rows[i, c] < 0 or (rows[i, n_columns + c // NULLS_PER_WORD] >> (c % NULLS_PER_WORD)) & 1:
                 return i * n_columns + c
     return -1
 
@@ -243,6 +157,7 @@ class Index:
         table: whose rows.
         key: numbers of the key columns.
         ts: number of the time column; -1: newest is last inserted.
+        order: int64[m], the rows in the order in which entries are to be made; None: as they were inserted.
 
     Attributes:
         slots: int64[2^k], the hash table: a key's number, or -1.
@@ -265,7 +180,7 @@ class Index:
         self.slots: Int64 = np.full(64, -1, np.int64)
         self.keys: Int64 = np.empty(32 * (len(key) + 1), np.int64)
         self.heads: Int64 = np.full(32, -1, np.int64)
-        self.meta: Int64 = np.zeros(1, np.int64)
+        self.key_count: Int64 = np.zeros(1, np.int64)
         self.entries: Int64 = np.empty((64, 2), np.int64)
         self.row_of: Int64 = np.empty(0, np.int64) if order is None else order
         self.linked = 0
@@ -283,7 +198,7 @@ class Index:
         done = 0
         table, probe = self.table, np.empty(len(self.key) + 1, np.int64)
         while True:
-            done = _key_ids(
+            done = key_numbers(
                 table.rows,
                 order,
                 self.key_columns,
@@ -291,7 +206,7 @@ class Index:
                 len(table.columns),
                 self.slots,
                 self.keys,
-                self.meta,
+                self.key_count,
                 probe,
                 ids,
                 done,
@@ -301,7 +216,7 @@ class Index:
             self._grow_keys()
 
     def _grow_keys(self) -> None:
-        count, width = int(self.meta[0]), len(self.key) + 1
+        count, width = int(self.key_count[0]), len(self.key) + 1
         size = 2 * len(self.heads)
         self.heads = _grown(self.heads, count, size, -1)
         self.keys = _grown(self.keys, count * width, size * width)
@@ -339,13 +254,6 @@ class Index:
         if end < self.linked:
             _unlink(self._ids(np.arange(end, self.linked)), self.entries, self.heads, end, self.linked)
             self.linked = end
-
-
-@kernel
-def refill(slots: Int64, keys: Int64, count: int, width: int) -> None:
-    """Enters the first `count` keys into `slots`, which is empty (-1)."""
-    for key in range(count):
-        slots[find_key(int64s_at(address(keys) + 8 * key * width, width), slots, keys)] = key
 
 
 class Table:
@@ -452,7 +360,3 @@ class Table:
             self.count = count
             if not count:
                 self.freed = 0
-
-
-if (NULL_KEY, EMPTY_KEY, EMPTY) != (2, 3, 1):
-    raise ImportError("key_word spells these codes as numbers")

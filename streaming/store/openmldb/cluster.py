@@ -28,7 +28,7 @@ import structlog
 
 from streaming.config import Store
 from streaming.engine import BadRow, Engine
-from streaming.engine.deployment.answer_shape import Shape
+from streaming.engine.deployment.contract import Contract
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.events.decode import Action, Actions, Record
 from streaming.store.micro_batches import ANY, Access, Places, cut, levels
@@ -95,13 +95,13 @@ class ClusterStore:
     def __init__(self, settings: Store, transport: Transport) -> None:
         self._settings, self._transport = settings, transport
         planned = _planned(settings)
-        self._shape: Shape = planned.shape(settings.deployment)
+        self._contract: Contract = planned.contract(settings.deployment)
         self._request_schema = planned.request_schema(settings.deployment)
         self._schema = planned.schema(settings.deployment)
-        self._times = dict(self._shape.times)
+        self._times = dict(self._contract.times)
         self._doubtful = False
-        if self._shape.main != REQUESTS:
-            raise ConfigError(f"store.deployment: {settings.deployment} asks {self._shape.main}, not {REQUESTS}")
+        if self._contract.main != REQUESTS:
+            raise ConfigError(f"store.deployment: {settings.deployment} asks {self._contract.main}, not {REQUESTS}")
 
     def load(self) -> None:
         """Checks that the cluster has the deployment, with the columns that the scripts give it.
@@ -182,7 +182,7 @@ class ClusterStore:
         """The events in waves that can be answered one after the other; `lanes` as in `micro_batches.levels`."""
         columns = {ACTIONS: actions.rows, REQUESTS: actions.requests}
         reads, writes = [], []
-        for read in self._shape.reads:
+        for read in self._contract.reads:
             if read.table not in columns:
                 continue  # dimension rows come before all actions
             reads.append(
@@ -232,7 +232,7 @@ class ClusterStore:
             raise ArtifactMismatch(f"the deployment was changed while the scorer ran: {'; '.join(wrong[:5])}")
         if answers.num_rows != requests.num_rows:
             raise StoreUnavailable(f"{answers.num_rows} answers to {requests.num_rows} requests")
-        for output, column in self._shape.echoes:
+        for output, column in self._contract.echoes:
             if pa.types.is_floating(answers[output].type):
                 continue  # a NaN is not equal to itself
             if (
@@ -241,7 +241,7 @@ class ClusterStore:
                 .equals(requests[column].cast(answers[output].type).combine_chunks())
             ):
                 raise StoreUnavailable(f"an answer is not to its request: its {output} is not the request's {column}")
-        for output in self._shape.never_null:
+        for output in self._contract.never_null:
             if missing := answers[output].null_count:
                 raise StoreUnavailable(
                     f"{missing} of {answers.num_rows} answers have no {output}, which is never NULL: a tablet is away"

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from places import CASES, SQL
 
 from streaming.engine import Engine
-from streaming.engine.deployment.answer_shape import Read
+from streaming.engine.deployment.contract import Read
 from streaming.store.sql_scripts import read_script
 
 TABLES = (
@@ -18,9 +18,9 @@ def test_the_tutorials_deployment() -> None:
     engine = Engine()
     engine.execute((SQL / "create_tables.sql").read_text())
     engine.execute(read_script(SQL / "deploy.sql").text)
-    shape = engine.shape("demo")
-    assert shape.main == "flattenRequest"
-    assert {(read.table, *read.columns): read.request for read in shape.reads} == {
+    contract = engine.contract("demo")
+    assert contract.main == "flattenRequest"
+    assert {(read.table, *read.columns): read.request for read in contract.reads} == {
         ("action", "reqId"): ("reqId",),
         ("bo_action", "pair_id"): ("pair_id",),
         ("bo_comment", "sku_id"): ("sku_id",),
@@ -28,16 +28,16 @@ def test_the_tutorials_deployment() -> None:
         ("bo_user", "user_id"): ("user_id",),
         ("flattenRequest", "user_id"): ("user_id",),
     }
-    assert dict(shape.times) == {
+    assert dict(contract.times) == {
         "bo_action": ("ingestionTime",),
         "bo_comment": ("ingestionTime",),
         "flattenRequest": ("eventTime",),
     }
-    assert len(shape.never_null) == 16
-    assert {"reqId_1": "reqId", "reqId_17": "reqId"}.items() <= dict(shape.echoes).items()
+    assert len(contract.never_null) == 16
+    assert {"reqId_1": "reqId", "reqId_17": "reqId"}.items() <= dict(contract.echoes).items()
     answers = pq.read_table(CASES / "online_answers.parquet")  # of OpenMLDB's own engine
-    assert [name for name in shape.never_null if answers[name].null_count] == []
-    assert [name for name, _ in shape.echoes if answers[name].null_count] == []
+    assert [name for name in contract.never_null if answers[name].null_count] == []
+    assert [name for name, _ in contract.echoes if answers[name].null_count] == []
 
 
 def test_keys_that_are_computed_or_come_from_a_join_may_read_any_row() -> None:
@@ -46,11 +46,11 @@ def test_keys_that_are_computed_or_come_from_a_join_may_read_any_row() -> None:
         TABLES + "DEPLOY d SELECT t.id, a.w, b.w AS w2 FROM t LAST JOIN u AS a ORDER BY a.ts ON t.k = a.k AND a.w > 0"
         " LAST JOIN u AS b ON b.w = t.j + 1;"
     )
-    shape = engine.shape("d")
-    assert set(shape.reads) == {Read("u", ("k",), ("k",)), Read("u", ("w",), ())}
-    assert shape.times == (("u", ("ts",)),)
-    assert shape.never_null == ()
-    assert shape.echoes == (("id", "id"),)
+    contract = engine.contract("d")
+    assert set(contract.reads) == {Read("u", ("k",), ("k",)), Read("u", ("w",), ())}
+    assert contract.times == (("u", ("ts",)),)
+    assert contract.never_null == ()
+    assert contract.echoes == (("id", "id"),)
 
 
 def test_what_can_be_null_is_not_called_never_null() -> None:
@@ -61,4 +61,4 @@ def test_what_can_be_null_is_not_called_never_null() -> None:
         " WINDOW w AS (PARTITION BY k ORDER BY ts ROWS BETWEEN 3 PRECEDING AND CURRENT ROW),"
         " x AS (PARTITION BY k ORDER BY ts ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING);"
     )
-    assert engine.shape("d").never_null == ("n", "c", "r")
+    assert engine.contract("d").never_null == ("n", "c", "r")

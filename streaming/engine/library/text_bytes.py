@@ -6,9 +6,9 @@ are joined.
 
 from __future__ import annotations
 
-__all__ = ["raw"]
+__all__ = ["text_bytes"]
 
 
-def raw(text: str) -> bytes:
+def text_bytes(text: str) -> bytes:
     """The bytes of a text."""
     return text.encode("utf-8", "surrogateescape")

@@ -10,13 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streaming.engine.deployment.explain import joins, walk
-from streaming.engine.kernels.instructions import Op
-from streaming.engine.plan.nodes import Aggregate, Base, Column, Element, Group, HostAggregate, Node, Own
+from streaming.engine.deployment.query_parts import joins_of, parts_of
+from streaming.engine.kernels.instructions import FrequencyKind, Op
+from streaming.engine.plan.nodes import (
+    Aggregate,
+    ColumnNode,
+    Node,
+    OwnRowPlace,
+    PythonAggregate,
+    QueryTable,
+    WindowColumn,
+    WindowGroup,
+)
 from streaming.engine.plan.select import Query
 from streaming.engine.storage.table import Table
 
-__all__ = ["Read", "Shape", "shape"]
+__all__ = ["Contract", "Read", "contract_of"]
 
 
 @dataclass(frozen=True, order=True)
@@ -33,7 +42,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Contract:
     """What is known of a deployment without running it; tables and columns by their names.
 
     Attributes:
@@ -51,8 +60,12 @@ class Shape:
     echoes: tuple[tuple[str, str], ...]
 
 
-def shape(query: Query) -> Shape:
-    """The shape of a planned query that has a main table."""
+def contract_of(query: Query) -> Contract:
+    """The contract of a planned query that has a main table.
+
+    Raises:
+        ValueError: it has no FROM.
+    """
     if query.main is None:
         raise ValueError("a query without FROM has no requests")
     main = query.main
@@ -67,14 +80,14 @@ def shape(query: Query) -> Shape:
             if group.time is not None:
                 times.setdefault(table.name, set()).add(_name(table, _position(columns[group.time])))
                 own = group.own[group.time]
-                if isinstance(own, Column) and own.base is main:
+                if isinstance(own, ColumnNode) and own.base is main:
                     times.setdefault(main.table.name, set()).add(_name(main.table, own.position))
     for node in nodes:
-        for joined in joins(node):
+        for joined in joins_of(node):
             reads.add(_read(joined.base.table, main, list(joined.key)))
             if joined.ts >= 0:
                 times.setdefault(joined.base.table.name, set()).add(_name(joined.base.table, joined.ts))
-    return Shape(
+    return Contract(
         main.table.name,
         tuple(sorted(reads)),
         tuple(sorted((table, tuple(sorted(columns))) for table, columns in times.items())),
@@ -82,26 +95,26 @@ def shape(query: Query) -> Shape:
         tuple(
             (o.name, _name(main.table, o.node.position))
             for o in query.outputs
-            if isinstance(o.node, Column) and o.node.base is main
+            if isinstance(o.node, ColumnNode) and o.node.base is main
         ),
     )
 
 
-def _groups(node: Node) -> Iterator[Group]:
-    for part in walk(node):
-        if isinstance(part, (Aggregate, HostAggregate, Element)):
+def _groups(node: Node) -> Iterator[WindowGroup]:
+    for part in parts_of(node):
+        if isinstance(part, (Aggregate, PythonAggregate, WindowColumn)):
             yield part.group
 
 
-def _read(table: Table, main: Base, key: list[tuple[int, Node]]) -> Read:
+def _read(table: Table, main: QueryTable, key: list[tuple[int, Node]]) -> Read:
     columns = tuple(_name(table, position) for position, _ in key)
     values = [value for _, value in key]
-    request = tuple(_name(main.table, v.position) for v in values if isinstance(v, Column) and v.base is main)
+    request = tuple(_name(main.table, v.position) for v in values if isinstance(v, ColumnNode) and v.base is main)
     return Read(table.name, columns, request if len(request) == len(values) else ())
 
 
 def _position(node: Node) -> int:
-    if not isinstance(node, Column):
+    if not isinstance(node, ColumnNode):
         raise TypeError("a window's key and time are columns of its tables")  # so the planner has checked
     return node.position
 
@@ -114,7 +127,11 @@ def _never_null(node: Node) -> bool:
     """Counts; and what is made of counts, where the request's own row is in the window."""
     if not isinstance(node, Aggregate):
         return False
-    if node.kind in (Op.COUNT, "distinct_count"):
+    if node.kind in (Op.COUNT, FrequencyKind.DISTINCT_COUNT):
         return True
     _, _, end, _ = node.group.frames[node.frame]
-    return node.kind in ("top1_ratio", "topn_frequency") and node.group.own_row == Own.IN and end == 0
+    return (
+        node.kind in (FrequencyKind.TOP1_RATIO, FrequencyKind.TOPN_FREQUENCY)
+        and node.group.own_row == OwnRowPlace.IN
+        and end == 0
+    )

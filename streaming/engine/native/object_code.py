@@ -1,4 +1,4 @@
-"""Compiles the kernels of one part into an object file: `python -m streaming.engine.native.compile PART FILE`.
+"""Compiles the kernels of one part into an object file: `python -m streaming.engine.native.object_code PART FILE`.
 
 numba infers the types and makes LLVM's intermediate code; all kernels of the part go into one module, which LLVM
 optimizes once. (Compiled one by one, as numba does it, an inner function is optimized again in each of its callers.)

@@ -1,4 +1,6 @@
-"""OpenMLDB's own engine in process, on the tutorial's query and the sample: `python -m benchmarks.peer [--data DIR]`.
+"""OpenMLDB's own engine in process, on the tutorial's query and the sample.
+
+    python -m benchmarks.openmldb [--data DIR]
 
 The peer of `benchmarks.engine`: compiled code, one thread, no server, its in-memory catalogue; a request's time is that
 of the call from Java. Needs `make spark-environment`.
@@ -12,11 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from benchmarks.engine import FOLDERS, ROOT, sql
+from benchmarks.sample import FOLDER, read_sample, sql
 from deploy.openmldb.oracle import Answer, Oracle, Table
-from streaming.engine.sql import syntax as s
+from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 
 __all__ = ["measure"]
@@ -42,7 +43,7 @@ def measure(data: dict[str, pa.Table], requests: int = REQUESTS, rounds: int = R
     """
     tables = {}
     for statement in parse(sql("create_tables")):
-        if isinstance(statement, s.CreateTable):
+        if isinstance(statement, syntax.CreateTable):
             name = statement.name[-1]
             columns = {column.name: str(column.type) for column in statement.columns}
             tables[name] = Table(columns, [INDEXES[name]], _rows(data[name]) if name in data else [], DATABASE)
@@ -64,11 +65,9 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "jd", help="folder in the tutorial's layout"
-    )
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder in the tutorial's layout")
     arguments = parser.parse_args()
-    data = {table: pq.read_table(arguments.data / folder) for table, folder in FOLDERS.items()}
+    data = read_sample(arguments.data)
     rows = sum(table.num_rows for table in data.values())
     done = measure(data)
     print(f"compile   {done.compile_s:8.3f} s")
