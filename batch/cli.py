@@ -136,7 +136,7 @@ def extract(
     if engine is EngineName.openmldb:
         from batch.features import cluster as offline
         from streaming.config import load
-        from streaming.store.feature_store import open_cluster
+        from streaming.store.open import open_cluster
 
         with open_cluster(load(config).store) as cluster:
             written = offline.extract(
@@ -186,7 +186,7 @@ def load_online(
     from batch.features import cluster as offline
     from batch.features.extract import SQL_FOLDER
     from streaming.config import load
-    from streaming.store.feature_store import open_cluster
+    from streaming.store.open import open_cluster
 
     with open_cluster(load(config).store) as cluster:
         rows = offline.load_online(

@@ -35,7 +35,7 @@ from streaming.config import Store
 from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
 from streaming.events.decode import Action, Actions, action_columns
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {

@@ -19,7 +19,7 @@ import pyarrow as pa
 from streaming.config import Config, Store
 from streaming.engine import Engine
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.store.feature_store import open_cluster
+from streaming.store.open import open_cluster
 from streaming.store.openmldb.columns import differences, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
 from streaming.store.sql_scripts import script_text, within

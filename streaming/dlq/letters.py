@@ -22,9 +22,10 @@ from streaming.errors import ConfigError
 from streaming.events.dead_letter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, told
 from streaming.events.decode import Record, reason_of
 from streaming.events.scores import Headers
+from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
-from streaming.kafka.reader import CommittedReader, Waiting, check_topics
-from streaming.kafka.rights import named, of_letters
+from streaming.kafka.reader import CommittedReader
+from streaming.kafka.rights import check_topics, named, of_letters
 from streaming.ops.log import place
 
 __all__ = ["MARKER", "PATIENCE_S", "Filter", "Letter", "Name", "Replayed", "find", "offsets", "places", "read", "since"]
@@ -203,11 +204,11 @@ def read(config: Config) -> Iterator[Letter | Replayed]:
     """
     kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
     topic = kafka.topics.dead_letters
-    waiting = Waiting(threading.Event(), login=Login(kafka))
+    connection = Connection(threading.Event(), login=Login(kafka))
     try:
         with named(kafka, of_letters(kafka)):
-            check_topics(kafka, of_letters(kafka), waiting)
-            for records in CommittedReader(kafka, waiting, topic, PATIENCE_S).to_end():
+            check_topics(kafka, of_letters(kafka), connection)
+            for records in CommittedReader(kafka, connection, topic, PATIENCE_S).to_end():
                 yield from map(_letter, records)
     except KafkaException as error:
         raise ConfigError(f"Kafka refuses {topic!r}: {error.args[0].str()}") from error

@@ -45,15 +45,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streaming.config import Config, load
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
-from streaming.kafka.reader import check_topics
-from streaming.kafka.rights import of_serve
+from streaming.kafka.rights import check_topics, of_serve
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Model
 from streaming.ops import exits, log
 from streaming.predict.request_model import request_model, type_name
 from streaming.predict.state_replica import Direct, Follower, State
-from streaming.store.feature_store import open_store
+from streaming.store.open import open_store
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.web.access import Access, BodyLimit, Rules, own_names
 from streaming.web.connection import Limits

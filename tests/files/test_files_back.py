@@ -29,7 +29,7 @@ from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.errors import ConfigError
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.sdk import Client, connect_options
 
 COLUMNS = "b bool, s smallint, i int, l bigint, f float, d double, ts timestamp, dt date, t string, u string"

@@ -197,6 +197,7 @@ HANGING = """
 import sys, time
 from pathlib import Path
 from confluent_kafka import Producer
+import streaming.kafka.clients as clients
 import streaming.kafka.producer as publish
 from streaming.loop.run import main
 
@@ -217,7 +218,7 @@ class Hanging(Producer):
     def commit_transaction(self, *arguments):
         return self.hang("commit_transaction", arguments)
 
-publish.Producer = Hanging
+clients.Producer = Hanging
 publish.HUNG_S = 2.0
 sys.exit(main(Path(sys.argv[1])))
 """
@@ -255,8 +256,7 @@ def test_a_commit_that_hangs_in_librdkafka_ends_the_process_for_its_supervisor(
 DEAF = """
 import signal, sys, time
 from pathlib import Path
-import streaming.kafka.producer as publish
-import streaming.kafka.reader as reader
+import streaming.kafka.clients as clients
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from streaming.loop.run import main
 
@@ -289,7 +289,7 @@ class Fatal(Producer):
             raise KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
         super().begin_transaction()
 
-reader.Consumer, publish.Producer = Hanging, Fatal
+clients.Consumer, clients.Producer = Hanging, Fatal
 sys.exit(main(Path(sys.argv[1])))
 """
 
@@ -319,7 +319,7 @@ def test_a_loop_that_goes_round_no_more_ends_for_its_supervisor(stage: Stage, sh
 LOADING = """
 import sys
 from pathlib import Path
-import streaming.store.feature_store as store
+import streaming.store.embedded as store
 from streaming.loop.run import main
 
 def load(self):

@@ -21,7 +21,7 @@ from streaming.config import OpenMLDB, Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.predict.state_replica import Direct
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.sdk import Client, connect_options
 

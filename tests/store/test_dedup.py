@@ -13,21 +13,21 @@ import pytest
 from fixtures.scorer import Shop, Stage, check, loaded_store, poison, running, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation.simulator import repeats
+from simulation.workload import repeats
 
 from streaming.config import Dedup, Store
 from streaming.engine import BadRow
 from streaming.errors import ConfigError
 from streaming.events.decode import Action
+from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.reader import Waiting
 from streaming.kafka.topics import Topics
 from streaming.model.encoder import Encoder
 from streaming.predict.state_replica import Follower
 from streaming.state.snapshots import identity
 from streaming.store import dedup
 from streaming.store.dedup import SCHEMA, SeenRequests
-from streaming.store.feature_store import open_store
+from streaming.store.open import open_store
 
 HORIZON_MS = 10
 
@@ -222,7 +222,7 @@ def test_the_predict_servers_copy_leaves_repeats_out(stage: Stage, shop: Shop) -
 def test_a_snapshot_belongs_to_its_horizon(stage: Stage) -> None:
     def of(horizon_s: float) -> dict[str, str]:
         config = stage.config(dedup={"horizon_s": horizon_s})
-        return identity(config, Lineages(config, Topics(config.kafka, Waiting(threading.Event()))))
+        return identity(config, Lineages(config, Topics(config.kafka, Connection(threading.Event()))))
 
     assert of(0).keys() ^ of(1).keys() == {"[dedup]"}
     assert of(1)["[dedup]"] != of(2)["[dedup]"]

@@ -22,7 +22,7 @@ from places import SQL
 from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.config import OpenMLDB, Store
 from streaming.errors import ArtifactMismatch, StoreUnavailable
-from streaming.store.feature_store import open_cluster
+from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.sdk import Client
 

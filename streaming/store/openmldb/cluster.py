@@ -30,14 +30,13 @@ from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.engine.deployment.answer_shape import Shape
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.events.decode import Action, Actions, Record
+from streaming.events.decode import Actions
 from streaming.store.micro_batches import ANY, Access, Places, cut, levels
 from streaming.store.openmldb.columns import differences, milliseconds
+from streaming.store.protocol import ACTIONS, REQUESTS
 from streaming.store.sql_scripts import script_text, within
 
 __all__ = ["WAVE_ROWS_MAX", "ClusterStore", "Transport", "times_checked"]
-
-ACTIONS, REQUESTS = "bo_action", "flattenRequest"
 
 WAVE_ROWS_MAX = 1000
 """Also how many events of a partition may be committed whose request rows are not in the cluster yet."""
@@ -81,8 +80,6 @@ class ClusterStore:
     Args:
         settings: `[store]`; `sql` holds the scripts that the cluster was made with.
     """
-
-    durable = True
 
     def __init__(self, settings: Store, transport: Transport) -> None:
         self._settings, self._transport = settings, transport
@@ -135,6 +132,7 @@ class ClusterStore:
         return pa.concat_tables(answers).take(order)
 
     def accept(self, actions: Actions) -> None:
+        """The scores of what was answered are committed: inserts the request rows that were held back until now."""
         with self._trust():
             self._transport.insert(REQUESTS, actions.requests)
 
@@ -166,10 +164,6 @@ class ClusterStore:
         """The columns of a request."""
         return self._request_schema
 
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
-        """All of them: see `streaming.store.feature_store.open_store`."""
-        return list(actions), list(records)
-
     def waves(self, actions: Actions, lanes: Sequence[int] | None = None) -> list[Places]:
         """The events in waves that can be answered one after the other; `lanes` as in `micro_batches.levels`."""
         columns = {ACTIONS: actions.rows, REQUESTS: actions.requests}
@@ -182,18 +176,6 @@ class ClusterStore:
             )
             writes.append(Access(read.table, read.columns, _keys(columns[read.table], read.columns)))
         return cut(levels(len(actions.times), reads, writes, lanes), WAVE_ROWS_MAX)
-
-    def mark(self) -> None:
-        """Nothing is rolled back: what is in stays in, and does not count twice."""
-
-    def rollback(self, mark: object) -> None:
-        """See `mark`."""
-
-    def reset(self) -> None:
-        """See `mark`."""
-
-    def reload(self) -> None:
-        """See `mark`."""
 
     def schema(self) -> pa.Schema:
         return self._schema
