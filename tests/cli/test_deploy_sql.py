@@ -26,7 +26,7 @@ from streaming.store.openmldb.sdk import Client, connect_options
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Client]]:
     """One cluster and one client for all tests."""
-    options = connect_options(Stage.store_settings(), "fake_openmldb:cluster_sdk")
+    options = connect_options(Stage.store_settings(), "rigs.fake_openmldb:cluster_sdk")
     with running_cluster(tmp_path_factory.mktemp("openmldb")) as cluster, Client(options, "demo") as client:
         yield cluster, client
 
@@ -169,14 +169,14 @@ def test_the_demo_has_a_database_of_its_own_and_drops_it(
 ) -> None:
     monkeypatch.setattr(
         "deploy.demo.cluster.open_cluster",
-        lambda settings: Client(connect_options(settings, "fake_openmldb:cluster_sdk")),
+        lambda settings: Client(connect_options(settings, "rigs.fake_openmldb:cluster_sdk")),
     )
     demo = DemoCluster.prepared("zk:2181", "/openmldb", SQL, tmp_path / "sql")
     config = tmp_path / "scorer.toml"
     config.write_text(demo.table())
     settings = load(config).store
     assert (settings.kind, settings.database, settings.openmldb.zk) == ("openmldb", demo.database, "zk:2181")
-    with Client(connect_options(settings, "fake_openmldb:cluster_sdk"), "demo") as client:
+    with Client(connect_options(settings, "rigs.fake_openmldb:cluster_sdk"), "demo") as client:
         deploy(client, Scripts.read(settings))
     cluster.execute("", "CREATE DATABASE other")
     assert (demo.database, "bo_action") in cluster.tables

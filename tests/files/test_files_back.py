@@ -208,7 +208,7 @@ def data(world: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Client]]:
-    options = connect_options(Stage.store_settings(), "fake_openmldb:cluster_sdk")
+    options = connect_options(Stage.store_settings(), "rigs.fake_openmldb:cluster_sdk")
     with running_cluster(tmp_path_factory.mktemp("openmldb")) as made, Client(options, "demo") as client:
         yield made, client
 

@@ -156,10 +156,10 @@ def cases(root: Path, table: list[tuple[str, str, str]]) -> list[Case]:
 def test_no_wrong_file_ends_in_a_traceback(folder: Path, environment: str) -> None:
     given = cases(folder, SCORER if environment == "scorer" else MODEL)
     done = subprocess.run(
-        [str(interpreter(environment)), REPOSITORY / "tests" / "wrong_files.py"],
+        [str(interpreter(environment)), "-m", "rigs.wrong_files"],
         input=json.dumps(given),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
         capture_output=True,
         text=True,
         check=False,

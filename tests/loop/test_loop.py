@@ -59,7 +59,7 @@ def test_scores_and_dead_letters_come_once_and_exactly(
     assert len(ids) == len(found.records)
     assert all(re.fullmatch(rf"{stage.topics['actions']}\[\d+\]@\d+", ce_id.decode()) for ce_id in ids)
 
-    why = {(key, value): f"streaming.events.decode.{name}".encode() for key, value, name in bad.values()}
+    why = {(key, value): f"streaming.event.{name}".encode() for key, value, name in bad.values()}
     why |= {(b"1", b"{}"): b"streaming.event.InvalidField", (None, None): b"streaming.event.NullValue"}
     assert len(found.dead) == len(why)
     for record in found.dead:

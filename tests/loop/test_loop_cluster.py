@@ -35,7 +35,7 @@ class Over(NamedTuple):
 
 def connected() -> ClusterStore:
     config = Stage.store_settings(give_up_after_s=60.0)
-    store = ClusterStore(config, Client(connect_options(config, "fake_openmldb:cluster_sdk"), "demo"))
+    store = ClusterStore(config, Client(connect_options(config, "rigs.fake_openmldb:cluster_sdk"), "demo"))
     store.load()
     return store
 

@@ -196,7 +196,7 @@ class Slow:
 
 sys.meta_path.insert(0, Slow())
 sys.argv = ["jd-intent-score", *sys.argv[1:]]
-from streaming.cli.commands import main
+from streaming.__main__ import main
 main()
 """
 

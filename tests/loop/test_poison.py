@@ -325,7 +325,7 @@ def test_a_note_outlives_its_process(tmp_path: Path) -> None:
         "import os, signal, sys\nfrom pathlib import Path\nfrom test_poison import opened, record\n"
         "with opened(Path(sys.argv[1])).hold([record(4), record(5)]):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    path = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
+    path = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}:{REPOSITORY / 'tests' / 'loop'}"}
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env={**os.environ, **path}, check=False)
     assert done.returncode == -signal.SIGKILL
     poison = opened(tmp_path)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from streaming.ops import exits
 
-MODULES = {exits.SCORE: "streaming", exits.BATCH: "batch"}
+MODULES = {exits.SCORE: "streaming.cli.commands", exits.BATCH: "batch.cli"}
 PATIENCE_S = 120
 GARBAGE = bytes(range(255, 0, -1)) * 40
 FILE_KINDS = ("missing", "empty", "garbage", "folder", "loop", "unreadable")
@@ -72,7 +72,7 @@ def hung(*_: object) -> None:
 def outcome(program: str, words: list[str]) -> tuple[object, str]:
     """Exit status and output of a command; a traceback is a part of the output."""
     module = MODULES[program]
-    app = importlib.import_module(f"{module}.__main__").app
+    app = importlib.import_module(module).app
     out = io.StringIO()
     status: object = 0
     sys.argv = [program, *words]
@@ -80,7 +80,7 @@ def outcome(program: str, words: list[str]) -> tuple[object, str]:
     signal.alarm(PATIENCE_S)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            exits.main(program, module, app)
+            exits.main(program, module.partition(".")[0], app)
         except SystemExit as ended:
             status = ended.code
         except BaseException:

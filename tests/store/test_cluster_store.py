@@ -25,7 +25,7 @@ from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.sdk import Client, connect_options
 
-FAKE = "fake_openmldb:cluster_sdk"
+FAKE = "rigs.fake_openmldb:cluster_sdk"
 
 
 def settings(**changes: Any) -> Store:
@@ -319,7 +319,7 @@ def test_the_predict_server_asks_the_cluster_itself(
 
 
 def test_without_the_sdk_the_configuration_is_wrong() -> None:
-    with Client(connect_options(settings(), "fake_openmldb:no_sdk")) as client:
+    with Client(connect_options(settings(), "rigs.fake_openmldb:no_sdk")) as client:
         with pytest.raises(ConfigError, match="OpenMLDB's SDK does not load"):
             client.schemas()
         assert client.pid is None

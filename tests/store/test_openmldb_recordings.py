@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from places import REPOSITORY, SQL
+from places import CASES, SQL
 from rigs.fake_openmldb import ServerError, connection, fake_native
 
 from streaming.cli.deploy_sql import same_sql, shown_sql, table_columns, tokens
@@ -365,7 +365,7 @@ def test_deployments_and_tables_are_read_from_what_the_server_shows(recordings: 
 
 def test_the_tutorials_deployment_is_recognised_in_the_servers_spelling() -> None:
     """The file is what OpenMLDB 0.9.2's own parser and formatter make of the DEPLOY in sql/deploy.sql."""
-    shown = (REPOSITORY / "tests" / "demo_deployment_shown.sql").read_text()
+    shown = (CASES / "demo_deployment_shown.sql").read_text()
     script = (SQL / "deploy.sql").read_text()
     mine = script[script.index("DEPLOY demo") :]
     assert same_sql(mine, shown) is None
