@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 
 from streaming.config import Config
 from streaming.errors import ConfigError
-from streaming.events.dead_letter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, told
+from streaming.events.dead_letter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, origin_headers
 from streaming.events.decode import Record, reason_of
 from streaming.events.scores import Headers
 from streaming.kafka.connection import Connection
@@ -216,7 +216,7 @@ def read(config: Config) -> Iterator[Letter | Replayed]:
 
 def _letter(record: Record) -> Letter | Replayed:
     written_ms = record.timestamp()[1]
-    own, why = told(record)
+    own, why = origin_headers(record)
     if not why and any(name == MARKER for name, _ in own):
         names = msgspec.json.decode(record.value() or b"", type=list[Name])
         return Replayed(written_ms, names)

@@ -49,8 +49,8 @@ class ActionSource:
     Attributes:
         positions: the assigned partitions whose start is known.
         pending: those of them that came since the last `accept`.
-        held: of partitions that do not flow, because they are pending or were given up, the offset that the rows in the
-            tables stand for. A partition that comes back goes on from there.
+        state_offsets: of partitions that do not flow, because they are pending or were given up, the offset that the
+            rows in the tables stand for. A partition that comes back goes on from there.
         joined: the group has given an assignment, maybe an empty one.
         generation: changes whenever partitions come, are known or go.
         refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
@@ -69,9 +69,9 @@ class ActionSource:
         self.topic = kafka.topics.actions
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
-        self.held: Positions = {}
+        self.state_offsets: Positions = {}
         self.refused = Refused(kafka, connection)
-        self._sifts = False  # offsets were reset to before records that were refused
+        self._drops_refused = False  # offsets were reset to before records that were refused
         self.joined = False
         self._kafka, self._connection = kafka, connection
         self._topics, self._lineages = lineages.topics, lineages
@@ -121,7 +121,7 @@ class ActionSource:
             if offset < positions[partition]:
                 raise RuntimeError(f"{place(*partition, offset)} came again: the next offset is {positions[partition]}")
             positions[partition] = offset + 1
-        return self.refused.drop(records) if self._sifts else records
+        return self.refused.drop(records) if self._drops_refused else records
 
     def keep_alive(self, wait_s: float = 0.0) -> None:
         """Polls while paused, so that the group keeps this member; rebalances happen in here as in `poll`."""
@@ -175,13 +175,13 @@ class ActionSource:
         """The tables stand for `positions`: all records flow."""
         self.pending.clear()
         for partition in self.positions:
-            self.held.pop(partition, None)
-        self._sifts = any(self.refused.reaches(*at) for at in self.positions.items())
+            self.state_offsets.pop(partition, None)
+        self._drops_refused = any(self.refused.reaches(*at) for at in self.positions.items())
         self.resume()
 
     def standing(self) -> Positions:
         """The offsets that the rows in the tables stand for, of all partitions that have some."""
-        return self.held | {p: offset for p, offset in self.positions.items() if p not in self.pending}
+        return self.state_offsets | {p: offset for p, offset in self.positions.items() if p not in self.pending}
 
     def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Reads again from `positions`; of partitions that are not assigned any more nothing."""
@@ -220,8 +220,8 @@ class ActionSource:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
 
         A partition of which nothing is held is read from where its lineage begins; with `tail`, each from so many
-        offsets before its position, whatever is held. `held` moves on when the next chunk is asked for. Ends early when
-        partitions come or go meanwhile: call it again.
+        offsets before its position, whatever is held. `state_offsets` moves on when the next chunk is asked for. Ends
+        early when partitions come or go meanwhile: call it again.
 
         Raises:
             LogNotWhole: records are gone that the tables need.
@@ -238,9 +238,9 @@ class ActionSource:
                 for partition in list(left):
                     # Behind the last record there may be markers: then the end is seen, and no record. An end before
                     # the target is that of an open transaction of the shop's, which is waited for.
-                    at = max(reader.at.get(partition, 0), reader.ended.get(partition, 0))
+                    at = max(reader.positions.get(partition, 0), reader.ends.get(partition, 0))
                     if left[partition] <= 0 or at >= targets[partition]:
-                        self.held[partition] = targets[partition]
+                        self.state_offsets[partition] = targets[partition]
                         del left[partition]
                 if not left:
                     return
@@ -252,7 +252,7 @@ class ActionSource:
                         left[partition] = targets[partition] - record.offset() - 1
                 yield self.refused.drop(records), sum(left.values())
                 for record in records:
-                    self.held[record.topic(), record.partition()] = record.offset() + 1
+                    self.state_offsets[record.topic(), record.partition()] = record.offset() + 1
                 self.keep_alive()
         finally:
             reader.close()
@@ -260,8 +260,8 @@ class ActionSource:
     def _replay_from(self, partition: tuple[str, int], target: int, span: Span, tail: int | None) -> int:
         """The offset from which a partition has to be replayed."""
         if tail is not None:
-            self.held[partition] = max(span.low, target - tail)
-        held = self.held.get(partition)
+            self.state_offsets[partition] = max(span.low, target - tail)
+        held = self.state_offsets.get(partition)
         if lack := span.lacks(target, only_before=True):
             at = place(*partition, target)
             raise OffsetOutOfRange(f"{at} is to be scored next, but {lack}: the records between are gone")
@@ -277,12 +277,12 @@ class ActionSource:
                     f"history reaches to {place(*partition, held)}, but records from {target} on are not scored yet: "
                     "they would be in their own windows; give a history that ends before them"
                 )
-            self.held[partition] = held
+            self.state_offsets[partition] = held
         elif lack := span.lacks(held, only_before=True):
             if not self._lineages.allows_gap(partition, held, span.low):
                 stands = f"the state of {partition[0]}[{partition[1]}] stands at offset {held}"
                 raise OffsetOutOfRange(f"{stands}, but {lack}: the records between are gone")
-            self.held[partition] = held = span.low
+            self.state_offsets[partition] = held = span.low
         return held
 
     def close(self) -> None:
@@ -346,9 +346,9 @@ class ActionSource:
                 inquiry.partitions.discard(partition)
             position = self.positions.pop(partition, None)
             if partition in self.pending:
-                self.pending.remove(partition)  # `held` says how far it had come
+                self.pending.remove(partition)  # `state_offsets` says how far it had come
             elif position is not None:
-                self.held[partition] = position
+                self.state_offsets[partition] = position
         if self._incremental:
             consumer.incremental_unassign(assigned)
         else:

@@ -105,7 +105,7 @@ class DimensionSource:
             # What retention has deleted can be read by nobody: its dead letters are lost with it.
             starts = {p: max(self.committed.get(p, 0), reader.watermarks(p)[0]) for p in targets}
             reader.assign(starts)
-            while any(reader.at[p] < targets[p] and p not in reader.ended for p in targets):
+            while any(reader.positions[p] < targets[p] and p not in reader.ends for p in targets):
                 records = reader.read(REPLAY_CHUNK, 0.1)
                 yield [r for r in records if r.offset() < targets[r.topic(), r.partition()]]
         finally:
@@ -114,7 +114,7 @@ class DimensionSource:
     @property
     def caught_up(self) -> bool:
         """The end of each partition was seen since `restart` or `look_again`."""
-        return self._reader is not None and self._reader.ended.keys() >= self.positions.keys()
+        return self._reader is not None and self._reader.ends.keys() >= self.positions.keys()
 
     def poll(self, count: int, wait_s: float = 0.0) -> list[Record]:
         """Up to `count` records, in partition order."""
@@ -124,7 +124,7 @@ class DimensionSource:
         for record in records:
             self.positions[record.topic(), record.partition()] = record.offset() + 1
         # Markers of transactions, and aborted records, are offsets that nobody ever gets.
-        for partition, end in self._reader.ended.items():
+        for partition, end in self._reader.ends.items():
             self.positions[partition] = max(self.positions[partition], end)
         return records
 

@@ -34,8 +34,8 @@ class TopicReader:
         isolation: instead of `kafka.isolation_level`.
 
     Attributes:
-        ended: of the partitions whose end was seen since `assign`, where that was.
-        at: the next record of each partition, as far as it was read.
+        ends: of the partitions whose end was seen since `assign`, where that was.
+        positions: the next record of each partition, as far as it was read.
     """
 
     def __init__(self, kafka: Kafka, connection: Connection, isolation: str = "") -> None:
@@ -46,8 +46,8 @@ class TopicReader:
             settings["isolation.level"] = isolation
         self._kafka = kafka
         self._consumer = connection.consumer(settings)
-        self.ended: Positions = {}
-        self.at: Positions = {}
+        self.ends: Positions = {}
+        self.positions: Positions = {}
 
     def partitions(self, topics: Sequence[str]) -> list[tuple[str, int]]:
         """All partitions of the topics.
@@ -95,16 +95,16 @@ class TopicReader:
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Reads on from `positions`."""
-        self.ended = {}
-        self.at = dict(positions)
+        self.ends = {}
+        self.positions = dict(positions)
         self._consumer.assign([TopicPartition(*partition, offset) for partition, offset in positions.items()])
 
     def read(self, count: int, wait_s: float) -> list[Record]:
         """Up to `count` records; returns when they are there or `wait_s` is over."""
         self._connection.listen()
-        records = records_of(self._consumer.consume(count, wait_s), self.ended, alone=True)
+        records = records_of(self._consumer.consume(count, wait_s), self.ends, alone=True)
         for record in records:
-            self.at[record.topic(), record.partition()] = record.offset() + 1
+            self.positions[record.topic(), record.partition()] = record.offset() + 1
         return records
 
     def close(self) -> None:
@@ -123,11 +123,11 @@ class CommittedReader:
         patience_s: how long nothing may come.
 
     Attributes:
-        at: up to where each partition was read.
+        positions: up to where each partition was read.
     """
 
     def __init__(self, kafka: Kafka, connection: Connection, topic: str, patience_s: float) -> None:
-        self.at: Positions = {}
+        self.positions: Positions = {}
         self._kafka, self._connection, self._topic, self._patience_s = kafka, connection, topic, patience_s
 
     def to_end(self) -> Iterator[list[Record]]:
@@ -139,8 +139,9 @@ class CommittedReader:
         """
         spans = self._spans()
         # A topic that ends before where it was read was made anew.
-        starts = {p: max(low, at) if (at := self.at.get(p, 0)) <= high else low for p, (low, high) in spans.items()}
-        self.at |= starts
+        read_to = self.positions
+        starts = {p: max(low, at) if (at := read_to.get(p, 0)) <= high else low for p, (low, high) in spans.items()}
+        self.positions |= starts
         left = {p: high for p, (_, high) in spans.items() if starts[p] < high}
         if not left:
             return
@@ -154,8 +155,10 @@ class CommittedReader:
                 if records:
                     deadline = self._connection.clock.monotonic() + self._patience_s
                 for partition, high in list(left.items()):
-                    self.at[partition] = min(max(reader.at[partition], reader.ended.get(partition, 0)), high)
-                    if self.at[partition] == high:
+                    self.positions[partition] = min(
+                        max(reader.positions[partition], reader.ends.get(partition, 0)), high
+                    )
+                    if self.positions[partition] == high:
                         del left[partition]
                 if self._connection.clock.monotonic() > deadline:
                     raise BrokerUnavailable(

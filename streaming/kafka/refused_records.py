@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.config import Kafka
-from streaming.events.dead_letter import ERRORS, FINGERPRINT, GROUP, fingerprint, told
+from streaming.events.dead_letter import ERRORS, FINGERPRINT, GROUP, fingerprint, origin_headers
 from streaming.events.decode import Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.reader import CommittedReader
@@ -59,11 +59,11 @@ class Refused:
         now = topic_id(self._kafka, self._connection, self._kafka.topics.dead_letters)
         if now != self._topic_id:  # the first time, or the topic was made anew: all that is in it is new
             self._topic_id = now
-            self._reader.at.clear()
+            self._reader.positions.clear()
         try:
             for letters in self._reader.to_end():
                 for letter in letters:
-                    _, why = told(letter)
+                    _, why = origin_headers(letter)
                     try:
                         partition = why[f"{ERRORS}topic"], int(why[f"{ERRORS}partition"])
                         origin = int(why[f"{ERRORS}offset"]), int(why[FINGERPRINT], 16)

@@ -7,9 +7,9 @@ is one transaction; after it the request rows of its events are inserted (`accep
 
     dies before the commit    its actions' rows are in, which their own requests have to see anyway: asked again, each
                               event gets the same features
-    dies after the commit     up to WAVE_ROWS_MAX request rows are missing: the next start inserts the requests of the
-                              last records before each partition's offset (`catch_up`); rows that are in stay as they
-                              are
+    dies after the commit     up to MICRO_BATCH_ROWS_MAX request rows are missing: the next start inserts the requests
+                              of the last records before each partition's offset (`catch_up`); rows that are in stay as
+                              they are
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from streaming.store.openmldb.cluster import ClusterStore
 __all__ = ["KeptState", "PatientCluster"]
 
 TAIL_RECORDS = 2000
-"""How far before a partition's offset `catch_up` begins: WAVE_ROWS_MAX events, were each in its own transaction."""
+"""How far before a partition's offset `catch_up` begins: MICRO_BATCH_ROWS_MAX events, each in its own transaction."""
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class PatientCluster:
     ) -> None:
         self._store, self._settings, self._loop, self._poison = store, settings, loop, poison
         self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
-        self.waves = store.waves
+        self.micro_batches = store.micro_batches
         self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
@@ -80,7 +80,7 @@ class PatientCluster:
         """See `ClusterStore.accept`."""
         self._persist(lambda: self._store.accept(actions))
 
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
         """All of them: a cluster keeps no request ids (`streaming.store.open.open_store`)."""
         return list(actions), list(records)
 
@@ -278,15 +278,15 @@ class KeptState:
         events, good = self._preparation.decode(records)
         number_of: dict[int, int] = {}
         if events:
-            waves = self._store.waves(action_columns(events), [record.partition() for record in good])
-            for number, wave in enumerate(waves):
-                number_of.update((id(good[p]), number) for p in wave.tolist())
-        reached: dict[int, int] = {}
+            found = self._store.micro_batches(action_columns(events), [record.partition() for record in good])
+            for number, indices in enumerate(found):
+                number_of.update((id(good[index]), number) for index in indices.tolist())
+        last_of: dict[int, int] = {}  # by partition
         micro_batches: dict[int, list[Record]] = {}
         for record in records:
             partition = record.partition()
-            reached[partition] = number_of.get(id(record), reached.get(partition, 0))
-            micro_batches.setdefault(reached[partition], []).append(record)
+            last_of[partition] = number_of.get(id(record), last_of.get(partition, 0))
+            micro_batches.setdefault(last_of[partition], []).append(record)
         return [micro_batches[number] for number in sorted(micro_batches)]
 
 

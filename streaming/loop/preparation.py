@@ -167,7 +167,7 @@ class Preparation:
         store, events, records = self.store, done.events, done.records
         try:
             with store.attempt():
-                done.events, done.records = store.sift(events, records)
+                done.events, done.records = store.drop_repeats(events, records)
                 done.repeats = len(events) - len(done.events)
                 done.actions = action_columns(done.events) if done.events else None
                 if done.actions is not None:
@@ -190,7 +190,7 @@ class Preparation:
         for event, record in zip(events, records, strict=True):
             try:
                 with store.attempt():
-                    if not store.sift([event], [record])[0]:
+                    if not store.drop_repeats([event], [record])[0]:
                         done.repeats += 1
                         continue
                     answers.append(store.answer({}, action_columns([event])))

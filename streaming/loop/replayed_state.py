@@ -77,7 +77,7 @@ class ReplayedState:
         self._committed_state = restored  # the newest moment before which all is committed
         self._follows_dimensions = False  # they are read from the beginning or from where the tables stand
         if restored is not None:
-            progress.source.held.update(restored.actions)
+            progress.source.state_offsets.update(restored.actions)
 
     def catch_up(self, generation: int) -> int:
         if self._restored is not None and not self._follows_dimensions:
@@ -129,7 +129,7 @@ class ReplayedState:
     def _read(self, generation: int) -> int:
         """How many records it read; it ends early when told to stop, or when `generation` has passed."""
         progress, source = self._progress, self._progress.source
-        ahead = [p for p in source.pending if source.held.get(p, 0) > source.positions[p]]
+        ahead = [p for p in source.pending if source.state_offsets.get(p, 0) > source.positions[p]]
         if ahead:
             _log.warning(
                 "the group has gone back behind the state: all of it is rebuilt",
@@ -168,7 +168,7 @@ class ReplayedState:
             with _beating(self._health):
                 self._store.reset()
             progress.newest.clear()
-            progress.source.held.clear()
+            progress.source.state_offsets.clear()
             progress.source.pending |= progress.source.positions.keys()
         progress.dimensions.restart(self._restored.dimensions if self._restored else {})
         self._follows_dimensions = True

@@ -49,7 +49,7 @@ class Scoring:
             wait_s=settings.backoff_ms / 1000,
             wait_s_max=settings.backoff_ms_max / 1000,
             give_up_after_s=settings.give_up_after_s,
-            told=runtime.metrics.set_breaker,
+            on_state=runtime.metrics.set_breaker,
             clock=runtime.clock.monotonic,
         )
         self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when

@@ -1,4 +1,4 @@
 """From features to probabilities: the encoder, the artifact that it is part of, and the client of Triton.
 
-May be imported by: `loop`, `predict`, `doctor`, `batch`. May import: `store.sql_scripts`.
+May be imported by: `loop`, `predict`, `doctor`, `batch`. May import: `store.sql_scripts`, `ops`.
 """

@@ -209,7 +209,7 @@ class Follower:
                 if not self._caught_up:
                     # Up to where the log went at the start; a tail of transaction markers shows as an end only.
                     self._records_left = sum(
-                        max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended.keys()
+                        max(0, marks[p][1] - reader.positions[p]) for p in marks.keys() - reader.ends.keys()
                     )
                     if self._records_left == 0:
                         topics.check()  # all of it was of these topics

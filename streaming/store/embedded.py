@@ -138,8 +138,8 @@ class EmbeddedStore:
                 restore.add(part, batch)
         restore.finish()
 
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
-        return (list(actions), list(records)) if self._seen is None else self._seen.sift(actions, records)
+    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+        return (list(actions), list(records)) if self._seen is None else self._seen.drop_repeats(actions, records)
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
         # Event p inserts its action at 3p, asks at 3p + 1, and is itself inserted at 3p + 2; dimension rows come first.

@@ -63,7 +63,7 @@ class BatchStore(Protocol):
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table: ...
     def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None: ...
 
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
         """Those, of the records that they came in, that repeat no request; all of them where `dedup` is off.
 
         Those that are left count as accepted from now on.
@@ -88,7 +88,7 @@ def restore_good(
     """
     try:
         with store.attempt():
-            kept, _ = store.sift(actions, records)
+            kept, _ = store.drop_repeats(actions, records)
             store.restore(dimensions, action_columns(kept) if kept else None)
     except ValueError:
         return restore_singly(store, dimensions, actions, records)
@@ -111,7 +111,7 @@ def restore_singly(
     def insert(table: str, number: int, rows: Mapping[str, pa.Table], action: Sequence[Action]) -> None:
         try:
             with store.attempt():
-                kept, _ = store.sift(action, records[number : number + 1]) if action else ([], [])
+                kept, _ = store.drop_repeats(action, records[number : number + 1]) if action else ([], [])
                 store.restore(rows, action_columns(kept) if kept else None)
         except ValueError as error:
             refused.append((table, number, error))

@@ -17,7 +17,15 @@ from streaming.config import Kafka
 from streaming.dlq.letters import Filter, find
 from streaming.dlq.replay import replay
 from streaming.errors import BadEvent, ConfigError
-from streaming.events.dead_letter import FINGERPRINT, GROUP, VALUE_SHA256, check_room, dead_letter, fingerprint, told
+from streaming.events.dead_letter import (
+    FINGERPRINT,
+    GROUP,
+    VALUE_SHA256,
+    check_room,
+    dead_letter,
+    fingerprint,
+    origin_headers,
+)
 from streaming.events.scores import Headers
 from streaming.model.encoder import Encoder
 
@@ -76,7 +84,7 @@ def test_it_fits_and_names_its_record(
     record = Fake(key, value, headers, (topic, 2**31 - 1, 2**63 - 1))
     got_key, got_value, got = dead_letter(record, BadEvent("decode", message), limit, group)
     assert batch_bytes(got_key, got_value, got) <= limit
-    own, why = told(Fake(got_key, got_value, got))
+    own, why = origin_headers(Fake(got_key, got_value, got))
     assert (why["__connect.errors.topic"], why["__connect.errors.partition"]) == (topic, str(2**31 - 1))
     assert (why["__connect.errors.offset"], why[GROUP]) == (str(2**63 - 1), group)
     assert why[FINGERPRINT] == fingerprint(record)
