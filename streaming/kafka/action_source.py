@@ -40,6 +40,7 @@ class ActionSource:
     (`streaming.loop.rebuild`), then calls `accept`.
 
     Args:
+        kafka: `[kafka]`.
         settle: called before partitions are given up, to commit what is in flight.
         forget: called when partitions were lost already, to drop what is in flight.
         connection: see `Connection`.

@@ -22,6 +22,7 @@ class DimensionSource:
     """The topics of users, products and comments: every scorer reads each of them whole.
 
     Args:
+        kafka: `[kafka]`.
         connection: see `Connection`.
         lineages: what the topics hold, and what the group's state is made of.
 

@@ -104,6 +104,7 @@ class Lineages:
     """The lineage of each input partition: what the group has noted, and what the state of this process has.
 
     Args:
+        config: `[kafka]` and `[store]` are read.
         topics: what the broker says of them.
 
     Attributes:

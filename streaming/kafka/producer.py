@@ -65,6 +65,7 @@ class Publisher:
     """A transactional producer.
 
     Args:
+        kafka: `[kafka]`.
         connection: makes the producer; once its `stop` is set, a call is repeated for `STOP_S` at most, and its `beat`
             is called while one is.
         transactional_id: instead of the scorer's own.

@@ -30,6 +30,7 @@ class TopicReader:
     """A consumer that joins no group, for whole topics.
 
     Args:
+        kafka: `[kafka]`.
         connection: see `Connection`.
         isolation: instead of `kafka.isolation_level`.
 
@@ -119,7 +120,9 @@ class CommittedReader:
     `read_uncommitted` one, and transactions open before it are waited for.
 
     Args:
+        kafka: `[kafka]`.
         connection: see `Connection`.
+        topic: its name.
         patience_s: how long nothing may come.
 
     Attributes:

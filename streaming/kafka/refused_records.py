@@ -31,6 +31,7 @@ class Refused:
     fingerprint: another record at that place, in a topic that was made anew, is not the one.
 
     Args:
+        kafka: `[kafka]`.
         connection: see `Connection`.
     """
 

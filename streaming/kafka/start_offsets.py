@@ -45,6 +45,7 @@ class Inquiry:
     not wait long.
 
     Args:
+        kafka: `[kafka]`.
         connection: see `Connection`.
         lineages: read what the group has noted.
         start: does the asking beside the loop.

@@ -63,6 +63,7 @@ class Topics:
     """The input topics, as they were when this process first asked.
 
     Args:
+        kafka: `[kafka]`.
         connection: how the broker is waited for.
 
     Attributes:
@@ -199,7 +200,12 @@ class Topics:
 
 
 class TopicsQuestion:
-    """A question to the broker that is under way."""
+    """A question to the broker that is under way: are the topics still the same?
+
+    Args:
+        topics: as they were.
+        asked: what `AdminClient.describe_topics` has given, by name.
+    """
 
     def __init__(self, topics: Topics, asked: Mapping[str, Any]) -> None:
         self._topics, self._asked = topics, asked

@@ -49,6 +49,8 @@ class Committing:
         lineages: what is noted beside each offset; whether the topics are still the same.
         publisher: the transactional producer, started.
         poison: told up to where records have killed nobody.
+        reporting: counts what is published.
+        runtime: see `Runtime`.
         committed: called with a batch whose transaction is.
         given_up: called with a batch whose transaction was aborted: forgets it and all that was read after it.
 

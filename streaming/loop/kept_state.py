@@ -56,6 +56,7 @@ class PatientCluster:
         settings: `[store]`.
         loop: goes on while the store is waited for.
         poison: holds nobody responsible for a death meanwhile.
+        runtime: see `Runtime`.
 
     Raises:
         StoreUnavailable: for longer than `store.give_up_after_s`.
@@ -142,6 +143,8 @@ class KeptState:
         pipeline: scores a micro-batch.
         preparation: decodes and inserts.
         committing: publishes a micro-batch.
+        reporting: is told that the loop goes round.
+        runtime: see `Runtime`.
         limits: `[batch]`.
     """
 

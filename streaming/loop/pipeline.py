@@ -29,6 +29,9 @@ class Pipeline:
         limits: `[batch]`.
         progress: where the loop stands; holds the batch in flight.
         topics: asked whether they are still the same, with each batch.
+        preparation, scoring, committing: the stages.
+        poison: knows whether a record here is suspect.
+        runtime: see `Runtime`.
         given_up: called with a batch that is to be read again, with all that was read after it.
     """
 

@@ -57,6 +57,7 @@ class Preparation:
         decoder: of all input topics.
         encoder: makes ids of the features.
         poison: knows which records a process has died of.
+        runtime: see `Runtime`.
     """
 
     def __init__(

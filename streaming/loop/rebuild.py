@@ -27,10 +27,13 @@ class Rebuild:
 
     Args:
         state: does the reading.
+        progress: where the loop stands.
         settle: commits what is under way.
         committing: notes in the group what the state is made of.
         lineages: know what that is.
         poison: takes in what is known of records that kill.
+        reporting: is told that the loop goes round.
+        runtime: see `Runtime`.
         log: says how far it is.
     """
 

@@ -47,6 +47,8 @@ class ReplayedState:
         preparation: decodes and inserts.
         committing: publishes the dead letters of the dimension topics.
         lineages: where the log has to be read from.
+        reporting: is told that the loop goes round.
+        runtime: see `Runtime`.
         snapshots: where snapshots are taken; none: they are not.
         restored: what a snapshot has put into the tables; none: history only.
         messages_max: records of the dimension topics that are read at once.

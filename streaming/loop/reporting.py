@@ -34,6 +34,7 @@ class Reporting:
         progress: whose lag and assignment it tells.
         topics: asked now and then whether they are still the same.
         sizes: of the store's tables.
+        runtime: see `Runtime`.
         latency_from: `metrics.latency_from`: `event`, or the time when its record was written.
         every_s: how often lag, sizes and readiness are brought up to date.
 

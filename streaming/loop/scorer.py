@@ -45,6 +45,7 @@ class Scorer:
     """The loop: makes its parts of what it is given, and says what comes after what.
 
     Args:
+        config: of this scorer.
         source: makes the source of actions from its two callbacks, `settle` and `forget`.
         dimensions: the dimension topics.
         store: loaded; whether its rows are replayed or kept decides how the loop goes.

@@ -33,8 +33,10 @@ class Scoring:
 
     Args:
         settings: `[model]`.
+        model: the model server.
         encoder_digest: of the encoder that has made the ids.
         loop: goes on while the model is waited for.
+        runtime: see `Runtime`.
     """
 
     def __init__(

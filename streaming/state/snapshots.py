@@ -78,6 +78,7 @@ class Snapshots:
     """Takes snapshots of a store, and restores the newest that is whole and belongs here.
 
     Args:
+        config: `[snapshots]` and `kafka.instance` are read.
         store: whose state it is.
         identity: see `identity`.
         disk: how they are written.
@@ -216,6 +217,12 @@ class Snapshots:
 
 class _Taking:
     """A snapshot that is being made: the loop's side of it, and the thread that writes.
+
+    Args:
+        folder: where it is to be.
+        capture: gives its pieces.
+        manifest: what it will say of itself, but for its files.
+        disk, clock: as of `Snapshots`.
 
     Attributes:
         ended: the thread is done.

@@ -86,7 +86,7 @@ class Poison:
         self._deaths: dict[tuple[str, int, int], list[Death]] = {}
         if journal is not None:
             if journal.left is not None:
-                death = _enter(journal.left, journal.ledger)
+                death = _add_death(journal.left, journal.ledger)
                 journal.save()
                 if death is not None:
                     _log.error(
@@ -99,7 +99,7 @@ class Poison:
                         read_to_rebuild_the_state=death.replayed,
                     )
             journal.clear()
-            self._sum_up([], {})
+            self._collect_suspects([], {})
 
     def close(self) -> None:
         """Ends the journal; what is in hand stays noted."""
@@ -197,19 +197,19 @@ class Poison:
         return [*pieces, run] if run else pieces, aside
 
     def read_journals(self, positions: Mapping[Partition, int]) -> None:
-        """Partitions have come: takes in what is known of them, here and beside.
+        """Partitions have come: takes in what is known of them, by the journals of all scorers that share the folder.
 
         Args:
             positions: of the actions' partitions that this scorer has. What lies before them is committed.
         """
         if self._journal is None:
             return
-        beside = []
+        sibling_ledgers = []
         for note, ledger in self._journal.siblings():
             if note is not None:
-                _enter(note, ledger)
-            beside.append(ledger)
-        self._sum_up(beside, positions)
+                _add_death(note, ledger)
+            sibling_ledgers.append(ledger)
+        self._collect_suspects(sibling_ledgers, positions)
 
     def clear_before(self, positions: Mapping[Partition, int], published: Mapping[Partition, int]) -> None:
         """What lies before `positions` is committed, or was read without a death: nobody there is suspect any more.
@@ -256,8 +256,8 @@ class Poison:
         deaths = self._deaths.get((record.topic(), record.partition(), record.offset()))
         if not deaths:
             return None
-        mine = fingerprint(record)
-        deaths = [death for death in deaths if death.fingerprint == mine]
+        this_record = fingerprint(record)
+        deaths = [death for death in deaths if death.fingerprint == this_record]
         times = sum(death.times for death in deaths)
         if times < self._tries_max:
             return None
@@ -269,20 +269,20 @@ class Poison:
         """Is it to be put aside again at the next start?"""
         return death.topic in self._dimensions and death.times >= self._tries_max
 
-    def _sum_up(self, beside: Sequence[Ledger], positions: Mapping[Partition, int]) -> None:
+    def _collect_suspects(self, sibling_ledgers: Sequence[Ledger], positions: Mapping[Partition, int]) -> None:
         """Who is suspect by all ledgers."""
         if self._journal is None:
             return
-        mine = self._journal.ledger
+        own = self._journal.ledger
         self._suspects, self._replayed, self._deaths = {}, {}, {}
-        for ledger in (mine, *beside):
+        for ledger in (own, *sibling_ledgers):
             for death in ledger.deaths:
                 if not death.replayed:
                     self._deaths.setdefault((*death.place, death.offset), []).append(death)
             for span in (*ledger.suspects, *(_span(death) for death in ledger.deaths if not death.replayed)):
                 if positions.get(span.place, 0) < span.end:
                     self._suspects.setdefault(span.place, []).append(span)
-        for span in (*mine.replayed, *(_span(death) for death in mine.deaths if death.replayed)):
+        for span in (*own.replayed, *(_span(death) for death in own.deaths if death.replayed)):
             self._replayed.setdefault(span.place, []).append(span)
         if self._suspects or self._replayed:
             _log.warning(
@@ -295,7 +295,7 @@ class Poison:
             )
 
 
-def _enter(note: Note, ledger: Ledger) -> Death | None:
+def _add_death(note: Note, ledger: Ledger) -> Death | None:
     """What a dead process had in hand becomes part of its ledger, once; the death, if it names one record."""
     if note.run == ledger.run:
         return None
