@@ -7,8 +7,9 @@ import hashlib
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from fixtures.records import Fake
-from fixtures.scorer import Shop, Stage, check, running
+from fixtures.scorer import Shop, Stage, check, running, wait_until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -105,6 +106,8 @@ def test_a_topic_that_takes_too_little_is_refused_at_the_start(
 ) -> None:
     stage.topics["dead_letters"] += "-tiny"
     broker.create_topics({stage.topics["dead_letters"]: 1}, {"max.message.bytes": "100"})
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
+    wait_until(lambda: stage.topics["dead_letters"] in admin.list_topics(timeout=10).topics, "the broker knows it")
     said = r"takes records of at most 100 bytes; what a dead letter says of its record needs \d+ more: raise its max"
     with pytest.raises(ConfigError, match=said), running(stage.config(), scorer_encoder):
         pass
