@@ -62,7 +62,7 @@ class Inquiry:
         self._asked = sorted(partitions)
         self._starts: dict[Partition, PartitionStart] = {}
         patience_s = kafka.transaction_timeout_s + kafka.give_up_after_s
-        self._patient = kafka.model_copy(update={"give_up_after_s": patience_s})
+        self._long_waiting = kafka.model_copy(update={"give_up_after_s": patience_s})
         # Each step below gives up by itself; a call that hangs in librdkafka does not.
         self._until = self._connection.clock.monotonic() + patience_s + 2 * REQUEST_TIMEOUT_S
         self._outcome = start(self._ask)
@@ -86,14 +86,17 @@ class Inquiry:
         return self._starts
 
     def _ask(self) -> None:
-        reader = TopicReader(self._patient, self._connection, "read_committed")
+        reader = TopicReader(self._long_waiting, self._connection, "read_committed")
         try:
             committed = reader.committed(self._asked)
             if any(number == 0 for _, number in self._asked):
                 topics = self._kafka.topics
                 reader.committed(reader.partitions((topics.users, topics.products, topics.comments)))
             letters = CommittedReader(
-                self._patient, self._connection, self._kafka.topics.dead_letters, self._patient.give_up_after_s
+                self._long_waiting,
+                self._connection,
+                self._kafka.topics.dead_letters,
+                self._long_waiting.give_up_after_s,
             )
             letters.wait_until_closed(reader)
             self._lineages.read_notes(self._connection)

@@ -38,7 +38,7 @@ from streaming.loop.waiting_loop import WaitingLoop
 from streaming.ops.waiting import Waiting, doubling
 from streaming.store.openmldb.cluster import ClusterStore
 
-__all__ = ["KeptState", "PatientCluster"]
+__all__ = ["KeptState", "RetryingCluster"]
 
 TAIL_RECORDS = 2000
 """How far before a partition's offset `catch_up` begins: MICRO_BATCH_ROWS_MAX events, each in its own transaction."""
@@ -48,7 +48,7 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger("streaming.loop.kept_state")
 
 
-class PatientCluster:
+class RetryingCluster:
     """A cluster that is waited for: while it is away the consumer is paused, but keeps polling to stay in its group.
 
     Args:
@@ -150,7 +150,7 @@ class KeptState:
 
     def __init__(
         self,
-        store: PatientCluster,
+        store: RetryingCluster,
         progress: Progress,
         pipeline: Pipeline,
         preparation: Preparation,

@@ -20,7 +20,7 @@ from streaming.kafka.lineage import Lineages
 from streaming.kafka.producer import Publisher
 from streaming.loop.batch import Batch, Encoder, Model
 from streaming.loop.committing import Committing
-from streaming.loop.kept_state import KeptState, PatientCluster
+from streaming.loop.kept_state import KeptState, RetryingCluster
 from streaming.loop.pipeline import Pipeline
 from streaming.loop.poison.detection import Poison
 from streaming.loop.preparation import Preparation
@@ -89,7 +89,7 @@ class Scorer:
         # The parts call each other in a circle (a poll gives partitions up, which has what is under way settled first,
         # which polls): each is given the few calls that it makes, and knows none of the others.
         self.source = source(self._settle, self._forget)
-        rows: EmbeddedStore | PatientCluster
+        rows: EmbeddedStore | RetryingCluster
         mark = _no_mark if isinstance(store, ClusterStore) else store.mark
         newest = restored.newest if restored else {}
         self.progress = progress = Progress(self.source, dimensions, mark, newest, runtime.clock)
@@ -98,7 +98,7 @@ class Scorer:
         )
         waiting = WaitingLoop(progress, reporting, runtime.stop, self._forget)
         rows = (
-            PatientCluster(store, config.store, waiting, poison, runtime) if isinstance(store, ClusterStore) else store
+            RetryingCluster(store, config.store, waiting, poison, runtime) if isinstance(store, ClusterStore) else store
         )
         decoder = decoder or InputDecoder(config.events, config.kafka.topics)
         self.preparation = preparation = Preparation(progress, rows, decoder, encoder, poison, runtime)
@@ -111,7 +111,7 @@ class Scorer:
         )
         log = ProgressLog(runtime.clock)
         self.state: State
-        if isinstance(rows, PatientCluster):
+        if isinstance(rows, RetryingCluster):
             self.state = KeptState(
                 rows, progress, pipeline, preparation, committing, reporting, runtime, limits=config.batch
             )

@@ -36,7 +36,7 @@ __all__ = ["TRIES_MAX", "Bench", "bench"]
 TRIES_MAX = 5  # of deaths by poison: so often no innocent record is in hand alone when a crash comes
 
 
-class Digest:
+class RowEncoder:
     """An encoder whose ids name the whole row of features: one wrong feature anywhere is another score."""
 
     digest = "sha256:simulated"
@@ -48,13 +48,13 @@ class Digest:
         return np.array([xxhash.xxh64_intdigest(repr(row).encode()) >> 1 for row in rows], np.int64)[:, None]
 
 
-class Unheard:
+class UnreadMetrics:
     """Metrics that nobody looks at: any attribute, called with anything, used as a context or not."""
 
-    def __getattr__(self, name: str) -> Unheard:
+    def __getattr__(self, name: str) -> UnreadMetrics:
         return self
 
-    def __call__(self, *_: Any, **__: Any) -> Unheard:
+    def __call__(self, *_: Any, **__: Any) -> UnreadMetrics:
         return self
 
     def __enter__(self) -> None:
@@ -72,8 +72,8 @@ class Bench:
         self._workloads: dict[int, Workload] = {}
         self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
         self._configs: dict[tuple[str, int, bool], Config] = {}
-        self.encoder = Digest()
-        self.metrics = cast(Metrics, Unheard())
+        self.encoder = RowEncoder()
+        self.metrics = cast(Metrics, UnreadMetrics())
 
     def take(self, horizon_ms: int = 0) -> EmbeddedStore:
         """An engine with empty tables."""
