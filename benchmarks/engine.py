@@ -36,7 +36,7 @@ from streaming.config import Store
 from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
 from streaming.events.decode import Action, Actions, action_columns
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 
 OPENMLDB_US = 28.5  # microseconds per request, p50: measured 27 to 30
 OPENMLDB_FULL_US = 114.0  # with every window full

@@ -38,7 +38,7 @@ from streaming.config import Store
 from streaming.events.decode import action_columns, action_decoder
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Model
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BATCH = 2048

@@ -19,6 +19,7 @@
     │   └── OutputRefused  a folder to write holds what is not the command's own, or an input: nothing was touched
     ├── BadInput          (a ValueError, too) a file or an option of a command is wrong
     ├── ArtifactMismatch  encoder, model, SQL and manifest do not belong together: refuse to start
+    ├── Rebalanced        partitions came or went while a server was awaited: what was under way is read again
     ├── WorkerFailed      a worker of `run --workers` died too often: exit with its status
     └── Stopped           told to stop while a server was awaited: no failure, the process ends
     UnsupportedSQL        (a ValueError, see `streaming.engine`) refuse to deploy
@@ -48,6 +49,7 @@ __all__ = [
     "NotAllowed",
     "OffsetOutOfRange",
     "OutputRefused",
+    "Rebalanced",
     "ScorerError",
     "Stopped",
     "StoreUnavailable",
@@ -162,6 +164,10 @@ class ArtifactMismatch(ScorerError):
 
 class Stopped(ScorerError):
     """Told to stop while a server was awaited. What is under way is left to the next start, which reads it again."""
+
+
+class Rebalanced(ScorerError):
+    """Partitions came or went while the store was awaited: what was under way was forgotten, and is read again."""
 
 
 class WorkerFailed(ScorerError):

@@ -127,7 +127,7 @@ def _extract_on_cluster(
 ) -> None:
     from batch.features.cluster import extract_on_cluster
     from streaming.config import load
-    from streaming.store.feature_store import open_cluster
+    from streaming.store.open import open_cluster
 
     with open_cluster(load(config).store) as cluster:
         written = extract_on_cluster(cluster, data, out, sql, action=action, timeout_s=timeout_s, say=say, force=force)
@@ -152,7 +152,7 @@ def load_online(
     from batch.features.cluster import load_online_tables
     from batch.features.data_layout import SQL_FOLDER
     from streaming.config import load
-    from streaming.store.feature_store import open_cluster
+    from streaming.store.open import open_cluster
 
     with open_cluster(load(config).store) as cluster:
         rows = load_online_tables(

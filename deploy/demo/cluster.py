@@ -14,7 +14,7 @@ from pathlib import Path
 
 from streaming.config import OpenMLDB, Store
 from streaming.errors import StoreUnavailable
-from streaming.store.feature_store import open_cluster
+from streaming.store.open import open_cluster
 
 __all__ = ["DemoCluster"]
 

@@ -21,7 +21,7 @@ from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.store.feature_store import open_cluster
+from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import StatementRunner
 from streaming.store.openmldb.columns import differences, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas

@@ -18,7 +18,7 @@ from streaming.engine.sql.syntax import LoadData
 from streaming.engine.statements.outfile import resolve
 from streaming.errors import ConfigError, StoreUnavailable
 from streaming.files.tables import BadFile, Options, Piece, is_there, load_options, read
-from streaming.store.feature_store import open_cluster
+from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import times_checked
 from streaming.store.openmldb.rest import RestTransport
 from streaming.store.openmldb.sdk import Client

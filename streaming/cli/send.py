@@ -15,9 +15,10 @@ from streaming.config import Config, Kafka
 from streaming.errors import BadEvent, BrokerUnavailable, ScorerError, Unavailable
 from streaming.events.dead_letter import ERRORS
 from streaming.events.decode import Record
+from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
-from streaming.kafka.reader import TopicReader, Waiting, check_topics
-from streaming.kafka.rights import named, of_send
+from streaming.kafka.reader import TopicReader
+from streaming.kafka.rights import check_topics, named, of_send
 
 __all__ = ["send_and_wait"]
 
@@ -54,12 +55,12 @@ def send_and_wait(config: Config, text: str, timeout_s: float = 30.0) -> dict[st
     request_id = event["request_id"]
     kafka = config.kafka.model_copy(update={"give_up_after_s": METADATA_TIMEOUT_S})
     topics, rights = kafka.topics, of_send(kafka)
-    waiting = Waiting(threading.Event(), login=Login(kafka))
+    connection = Connection(threading.Event(), login=Login(kafka))
     reader: TopicReader | None = None
     try:
         with named(kafka, rights):
-            check_topics(kafka, rights, waiting)
-            reader = TopicReader(kafka, waiting, "read_committed")
+            check_topics(kafka, rights, connection)
+            reader = TopicReader(kafka, connection, "read_committed")
             # The ends of today: the answer can only come after them.
             outputs = reader.partitions((topics.scores, topics.dead_letters))
             reader.assign({partition: reader.watermarks(partition)[1] for partition in outputs})

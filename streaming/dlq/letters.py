@@ -19,12 +19,13 @@ from confluent_kafka import KafkaException
 
 from streaming.config import Config
 from streaming.errors import ConfigError
-from streaming.events.dead_letter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, told
+from streaming.events.dead_letter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, origin_headers
 from streaming.events.decode import Record, reason_of
 from streaming.events.scores import Headers
+from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
-from streaming.kafka.reader import CommittedReader, Waiting, check_topics
-from streaming.kafka.rights import named, of_letters
+from streaming.kafka.reader import CommittedReader
+from streaming.kafka.rights import check_topics, named, of_letters
 from streaming.ops.log import place
 
 __all__ = [
@@ -222,11 +223,11 @@ def read_letters(config: Config) -> Iterator[Letter | Replayed]:
     """
     kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
     topic = kafka.topics.dead_letters
-    waiting = Waiting(threading.Event(), login=Login(kafka))
+    connection = Connection(threading.Event(), login=Login(kafka))
     try:
         with named(kafka, of_letters(kafka)):
-            check_topics(kafka, of_letters(kafka), waiting)
-            for records in CommittedReader(kafka, waiting, topic, PATIENCE_S).to_end():
+            check_topics(kafka, of_letters(kafka), connection)
+            for records in CommittedReader(kafka, connection, topic, PATIENCE_S).to_end():
                 yield from map(_letter, records)
     except KafkaException as error:
         raise ConfigError(f"Kafka refuses {topic!r}: {error.args[0].str()}") from error
@@ -234,7 +235,7 @@ def read_letters(config: Config) -> Iterator[Letter | Replayed]:
 
 def _letter(record: Record) -> Letter | Replayed:
     written_ms = record.timestamp()[1]
-    own, why = told(record)
+    own, why = origin_headers(record)
     if not why and any(name == MARKER for name, _ in own):
         names = msgspec.json.decode(record.value() or b"", type=list[Name])
         return Replayed(written_ms, names)

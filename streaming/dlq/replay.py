@@ -21,10 +21,10 @@ from streaming.config import Config
 from streaming.dlq.letters import MARKER, PATIENCE_S, Letter, LetterFilter, Name, Replayed, read_letters
 from streaming.errors import Aborted, ConfigError, TransactionFatal
 from streaming.events.scores import Headers
+from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
 from streaming.kafka.producer import Publisher
-from streaming.kafka.reader import Waiting, check_topics
-from streaming.kafka.rights import of_replay
+from streaming.kafka.rights import check_topics, of_replay
 from streaming.ops.log import place
 
 __all__ = ["REPLAYED_FROM", "ReplayOutcome", "replay"]
@@ -85,11 +85,9 @@ def replay(
     inputs = {kafka.topics.actions, kafka.topics.users, kafka.topics.products, kafka.topics.comments}
     if dry_run:
         return _collect(config, wanted, limit, inputs)
-    stop, login = threading.Event(), Login(kafka)
-    check_topics(kafka, of_replay(kafka, sorted(inputs)), Waiting(stop, login=login), PATIENCE_S)
-    publisher = Publisher(
-        kafka, stop, lambda: None, f"{kafka.transactional_id_prefix}.dlq-replay", sorted(inputs), login=login
-    )
+    connection = Connection(threading.Event(), login=Login(kafka))
+    check_topics(kafka, of_replay(kafka, sorted(inputs)), connection, PATIENCE_S)
+    publisher = Publisher(kafka, connection, f"{kafka.transactional_id_prefix}.dlq-replay", sorted(inputs))
     try:
         publisher.start()
         step("start")

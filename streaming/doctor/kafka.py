@@ -17,8 +17,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
 from streaming.config import Config
 from streaming.doctor.findings import Finding, ok, warning, wrong
+from streaming.kafka.clients import consumer_settings
+from streaming.kafka.connection import Connection
 from streaming.kafka.login import ask
-from streaming.kafka.reader import Waiting, consumer_settings, open_consumer
 from streaming.kafka.rights import Right, find, grants, of_run, principal
 
 __all__ = [
@@ -49,7 +50,7 @@ def admin_of(config: Config) -> AdminClient:
 def check_login(config: Config) -> Iterator[Finding]:
     """Somebody answers, speaks our protocol, and takes our credentials."""
     kafka = config.kafka
-    open_consumer(consumer_settings(kafka), Waiting(threading.Event())).close()  # a setting that is none ends here
+    Connection(threading.Event()).consumer(consumer_settings(kafka)).close()  # a setting that is none ends here
     Producer({**kafka.client(), **kafka.librdkafka.producer}, logger=_quiet)
     about, answer = f"Kafka at {kafka.bootstrap_servers}", ask(kafka, LOGIN_S)
     if answer.kind == "in":
@@ -69,7 +70,7 @@ def check_rights(config: Config, admin: AdminClient) -> Iterator[Finding]:
     kafka = config.kafka
     needed = of_run(kafka)
     told = [Right("DescribeConfigs", "topic", name) for name in (kafka.topics.scores, kafka.topics.dead_letters)]
-    found = Waiting(threading.Event()).retry(lambda: find(admin, [*needed, *told]), 2 * CALL_S)
+    found = Connection(threading.Event()).retry(lambda: find(admin, [*needed, *told]), 2 * CALL_S)
     # Of a topic that may not be described it is not told whether its settings may be.
     hidden = {right.name for right in found.lacking if right.operation == "Describe"}
     for right in found.lacking:
@@ -271,5 +272,5 @@ def _offsets(admin: AdminClient, topics: Sequence[str], wanted: OffsetSpec) -> S
         told = admin.list_offsets(dict.fromkeys(partitions, wanted), request_timeout=CALL_S)
         return [(at, future.result(2 * CALL_S)) for at, future in told.items()]
 
-    found: list[tuple[TopicPartition, Any]] = Waiting(threading.Event()).retry(asked, 2 * CALL_S)
+    found: list[tuple[TopicPartition, Any]] = Connection(threading.Event()).retry(asked, 2 * CALL_S)
     return found

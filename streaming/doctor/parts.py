@@ -21,8 +21,9 @@ from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 from streaming.model.served_encoder import refuse_other_encoder
 from streaming.model.triton import INPUT, OUTPUT, Model
-from streaming.store.feature_store import EmbeddedStore, open_store
+from streaming.store.embedded import EmbeddedStore
 from streaming.store.history_files import checked
+from streaming.store.open import open_store
 
 __all__ = [
     "check_encoder",

@@ -27,7 +27,7 @@ __all__ = [
     "check_room",
     "dead_letter",
     "fingerprint",
-    "told",
+    "origin_headers",
 ]
 
 ERRORS = "__connect.errors."
@@ -162,7 +162,7 @@ def fingerprint(record: Record) -> str:
     return digest.hexdigest()
 
 
-def told(letter: Record) -> tuple[Headers, dict[str, str]]:
+def origin_headers(letter: Record) -> tuple[Headers, dict[str, str]]:
     """A dead letter's headers: those of the record, and by name those that `dead_letter` has put behind them.
 
     Another program's record may have none of them, or headers that cannot be read.

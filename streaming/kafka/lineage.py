@@ -27,7 +27,7 @@ import xxhash
 
 from streaming.config import Config
 from streaming.errors import ConfigError, LogNotWhole
-from streaming.kafka.reader import Waiting
+from streaming.kafka.connection import Connection
 from streaming.kafka.topics import Span, Topic, Topics
 from streaming.ops.log import place
 
@@ -104,11 +104,12 @@ class Lineages:
     """The lineage of each input partition: what the group has noted, and what the state of this process has.
 
     Args:
+        config: `[kafka]` and `[store]` are read.
         topics: what the broker says of them.
 
     Attributes:
         topics: the same.
-        noted: what the group has noted of each partition at the last `look`.
+        noted: what the group has noted of each partition at the last `read_notes`.
         history: as it was read last.
     """
 
@@ -122,16 +123,16 @@ class Lineages:
         self._since: dict[Partition, int] = {}
         self._made_anew = False  # the topic of actions was, and that was allowed
 
-    def look(self, waiting: Waiting | None = None) -> None:
+    def read_notes(self, connection: Connection | None = None) -> None:
         """Reads the group's notes.
 
         Args:
-            waiting: of whoever asks beside the loop.
+            connection: of whoever asks beside the loop.
 
         Raises:
             LogNotWhole: they are of another topic than is there, or of one with fewer partitions.
         """
-        found = self.topics.notes(waiting)
+        found = self.topics.notes(connection)
         self._committed = set(found)
         notes = {partition: Lineage.from_text(text) for partition, (_, text) in found.items()}
         self.noted = {partition: note for partition, note in notes.items() if note is not None}
@@ -165,8 +166,8 @@ class Lineages:
         """Is the committed offset of a topic that was made anew since?"""
         return partition in self.noted and self.of_topic(partition) is None
 
-    def forgotten(self, held: Mapping[Partition, int]) -> None:
-        """Compares a snapshot with the group's offsets, as `look` has found them.
+    def check_snapshot(self, held: Mapping[Partition, int]) -> None:
+        """Compares a snapshot with the group's offsets, as `read_notes` has found them.
 
         Args:
             held: up to where the snapshot has the records of each partition.
@@ -191,7 +192,7 @@ class Lineages:
                     ),
                 )
 
-    def begin(self, partition: Partition, span: Span) -> int:
+    def first_offset(self, partition: Partition, span: Span) -> int:
         """Where the log has to be read from, of a partition of which no rows are there but history's.
 
         Raises:
@@ -219,7 +220,7 @@ class Lineages:
         self._since[partition] = since
         return since
 
-    def gap(self, partition: Partition, held: int, low: int) -> bool:
+    def allows_gap(self, partition: Partition, held: int, low: int) -> bool:
         """May rows between those that are held and the log's first offset be missing?"""
         if not (self._kafka.begin_anew or self._store.windows_may_start_empty):
             return False

@@ -54,7 +54,11 @@ class Answer:
 
 
 class Login:
-    """Whether Kafka lets this process in; one for all clients of a process. May be called from any thread."""
+    """Whether Kafka lets this process in; one for all clients of a process. May be called from any thread.
+
+    Args:
+        kafka: `[kafka]`: servers, protocol and credentials.
+    """
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka

@@ -4,17 +4,14 @@
 the transaction becomes `Aborted` (already aborted: the batch can be done again), what costs the producer becomes
 `TransactionFatal` (the process has to go: another process took its transactional.id, or it is lost). A broker that has
 forgotten the transactional.id while nobody sent, and one that has lost a transaction as it died, costs one transaction:
-the producer is made anew. So does a call that hangs in librdkafka: `heir` goes on, the old producer is left behind.
+the producer is made anew. So does a call that hangs in librdkafka: a `replacement` goes on, the old one is left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import logging
-import random
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +21,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from streaming.config import Kafka
-from streaming.errors import Aborted, BrokerUnavailable, ConfigError, Stopped, TransactionFatal
+from streaming.errors import Aborted, BrokerUnavailable, Stopped, TransactionFatal
 from streaming.events.scores import Headers
-from streaming.kafka.login import Login
+from streaming.kafka.connection import Connection
 from streaming.kafka.rights import AUTHORIZATION, Right, denied, sentence
+from streaming.ops.waiting import Waiting, steady
 
 __all__ = ["Publisher"]
 
@@ -36,6 +34,7 @@ CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated unti
 # call that hangs after a broker was killed: what comes first here is what such a scorer waits for before it goes on.
 OFFSETS_TIMEOUT_S = 3.0
 INIT_TURN_S = 1.0
+AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 0.15  # between two attempts
 CLOSE_S = 1.0  # what was not sent is dropped: there is little to wait for
 STOP_S = 3.0  # for how long a call is repeated once the process is told to stop
 HUNG_S = 2.0  # a call that runs for so long beyond its timeout will not return; a busy machine may need a second
@@ -66,37 +65,29 @@ class Publisher:
     """A transactional producer.
 
     Args:
-        stop: once it is set, a call is repeated for `STOP_S` at most.
-        beat: called while a call is being retried, so that the process counts as alive.
+        kafka: `[kafka]`.
+        connection: makes the producer; once its `stop` is set, a call is repeated for `STOP_S` at most, and its `beat`
+            is called while one is.
         transactional_id: instead of the scorer's own.
         topics: that are written to beside those of scores and dead letters.
-        login: asked why, where calls fail; none: a broker that refuses the login counts as away.
 
     Attributes:
         dead_letter_bytes_max: the largest record that the dead-letter topic takes.
     """
 
     def __init__(
-        self,
-        kafka: Kafka,
-        stop: threading.Event,
-        beat: Callable[[], None],
-        transactional_id: str = "",
-        topics: Sequence[str] = (),
-        *,
-        login: Login | None = None,
+        self, kafka: Kafka, connection: Connection, transactional_id: str = "", topics: Sequence[str] = ()
     ) -> None:
-        self._kafka, self._login = kafka, login
+        self._kafka, self._connection, self._clock = kafka, connection, connection.clock
         self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
         self._patience_s, self._timeout_s = kafka.give_up_after_s, kafka.transaction_timeout_s
-        self._stop, self._beat = stop, beat
         self._running: _Running | None = None
         self._turn = threading.Lock()  # of who begins a call, and who gives the producer up
         self._given_up = False
         self._stale = False  # it has seen its broker go
         common = kafka.client()
         written = (self._scores, self._dead_letters, *topics)
-        limits = _message_bytes_max(kafka, written)
+        limits = _message_bytes_max(kafka, connection.admin(kafka), written)
         self.dead_letter_bytes_max = limits[self._dead_letters]
         self._committed = 0.0
         self.transactional_id = transactional_id or f"{kafka.transactional_id_prefix}-{kafka.instance}"
@@ -141,7 +132,7 @@ class Publisher:
         if self._stale:
             _log.info("the broker was away: the producer is made anew")
             self._renew()
-        time.sleep(max(0.0, self._committed + MARKERS_S - time.monotonic()))
+        self._clock.sleep(max(0.0, self._committed + MARKERS_S - self._clock.monotonic()))
         self._call("begin_transaction", self._producer.begin_transaction)
 
     def scores(self, messages: Sequence[Message]) -> None:
@@ -177,7 +168,7 @@ class Publisher:
     def commit(self) -> None:
         """Makes all of it visible at once."""
         self._call("commit_transaction", self._producer.commit_transaction, CALL_TIMEOUT_S)
-        self._committed = time.monotonic()
+        self._committed = self._clock.monotonic()
 
     def hung(self) -> str | None:
         """The call that should have timed out long ago, if there is one; to be asked about once a second.
@@ -185,14 +176,14 @@ class Publisher:
         librdkafka 2.16 may block in `send_offsets_to_transaction` for ever, whatever its timeout, when the broker was
         killed and came back. Time in which this process was stopped (SIGSTOP, a suspended machine) does not count.
         """
-        running, now = self._running, time.monotonic()
+        running, now = self._running, self._clock.monotonic()
         if running is None:
             return None
         running.seconds += min(now - running.looked, STEP_S)
         running.looked = now
         return running.step if running.seconds > running.timeout_s + HUNG_S else None
 
-    def heir(self) -> Publisher | None:
+    def replacement(self) -> Publisher | None:
         """Another one for the same transactional.id, once a call here hangs; its `start` ends this one's transaction.
 
         Whoever hangs here calls librdkafka no more, should he ever come back: nothing is committed from now on.
@@ -204,11 +195,11 @@ class Publisher:
             if self._running is not None and self._running.step in ("commit_transaction", "init_transactions"):
                 return None
             self._given_up = True
-        heir = copy.copy(self)
-        heir._turn, heir._given_up, heir._running = threading.Lock(), False, None
-        heir._settings = {**self._settings, "error_cb": heir._on_error}
-        heir._producer = heir._open()
-        return heir
+        other = copy.copy(self)
+        other._turn, other._given_up, other._running = threading.Lock(), False, None
+        other._settings = {**self._settings, "error_cb": other._on_error}
+        other._producer = other._open()
+        return other
 
     def close(self) -> None:
         """Drops what was not sent. An open transaction is ended by the next `start`, or by the broker."""
@@ -225,7 +216,7 @@ class Publisher:
                         produce(topic, value, key, headers=headers, **where)  # type: ignore[arg-type]  # list is invariant
                         break
                     except BufferError:  # librdkafka's queue is full: wait for room
-                        self._beat()
+                        self._connection.beat()
                         self._producer.poll(0.1)
         except KafkaException as error:
             # Refused before it was sent, or the transaction failed in the background: either way it is lost.
@@ -237,10 +228,7 @@ class Publisher:
 
     def _open(self) -> Producer:
         self._stale = False
-        try:
-            return Producer(self._settings, logger=logging.getLogger("librdkafka"))
-        except KafkaException as error:
-            raise ConfigError(f"kafka: librdkafka refuses the producer's settings: {error.args[0].str()}") from error
+        return self._connection.clients.producer(self._settings)
 
     def _renew(self) -> None:
         """A new producer under the same transactional.id; what the old one has not committed never will be.
@@ -266,14 +254,14 @@ class Publisher:
             NotAllowed: a right is lacking. No other try would do.
             Stopped: told to stop while the broker is away. The next `start` ends the transaction.
         """
-        deadline = time.monotonic() + self._patience_s
+        waiting = Waiting(self._patience_s, steady(AGAIN_MIN_S, AGAIN_MAX_S), clock=self._clock)
         leaving = False
         while True:
             timeout_s = arguments[-1] if arguments else 0.0
             with self._turn:
                 if self._given_up:
                     raise TransactionFatal(f"{step}: this producer was given up")
-                self._running = _Running(step, timeout_s, time.monotonic())
+                self._running = _Running(step, timeout_s, self._clock.monotonic())
             try:
                 call(*arguments)
             except KafkaException as raised:
@@ -290,19 +278,19 @@ class Publisher:
                     raise Aborted(f"{step}: {error.str()}") from raised
                 if error.fatal() or not error.retriable():
                     raise TransactionFatal(self._why_fatal(step, error)) from raised
-                if self._stop.is_set() and not leaving:
-                    leaving, deadline = True, min(deadline, time.monotonic() + STOP_S)
-                if time.monotonic() > deadline:
+                if self._connection.stop.is_set() and not leaving:
+                    leaving = True
+                    waiting.shorten(STOP_S)
+                if waiting.is_over:
                     if leaving:
                         raise Stopped(f"{step}: {error.str()}") from raised
                     silence = f"{step}: no answer for {self._patience_s:.0f} s"
                     raise BrokerUnavailable(f"{silence}: {error.str()}") from raised
                 self._stale = True
                 _log.warning("transaction call is repeated", step=step, error=error.str())
-                if self._login is not None:
-                    self._login.again()
-                self._beat()
-                time.sleep(random.uniform(0.05, 0.15))
+                self._connection.ask_login()
+                self._connection.beat()
+                waiting.rest()
             else:
                 return
             finally:
@@ -326,9 +314,8 @@ _FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRO
 """The broker tells both cases by the same words."""
 
 
-def _message_bytes_max(kafka: Kafka, topics: Sequence[str]) -> dict[str, int]:
+def _message_bytes_max(kafka: Kafka, admin: AdminClient, topics: Sequence[str]) -> dict[str, int]:
     """`max.message.bytes` of each topic, as its broker says; the default where it does not tell."""
-    admin = AdminClient(kafka.client(), logger=logging.getLogger("librdkafka"))
     wanted = {ConfigResource(ConfigResource.Type.TOPIC, topic): topic for topic in topics}
     limits = dict.fromkeys(topics, MESSAGE_BYTES_FALLBACK)
     for resource, future in admin.describe_configs(list(wanted), request_timeout=CALL_TIMEOUT_S).items():

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.config import Kafka
-from streaming.events.dead_letter import ERRORS, FINGERPRINT, GROUP, fingerprint, told
+from streaming.events.dead_letter import ERRORS, FINGERPRINT, GROUP, fingerprint, origin_headers
 from streaming.events.decode import Record
-from streaming.kafka.reader import CommittedReader, Waiting
+from streaming.kafka.connection import Connection
+from streaming.kafka.reader import CommittedReader
 from streaming.kafka.topics import topic_id
 
 __all__ = ["Refused"]
@@ -30,15 +31,16 @@ class Refused:
     fingerprint: another record at that place, in a topic that was made anew, is not the one.
 
     Args:
-        waiting: see `Waiting`.
+        kafka: `[kafka]`.
+        connection: see `Connection`.
     """
 
-    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
+    def __init__(self, kafka: Kafka, connection: Connection) -> None:
         self._group = kafka.group_id
         # A dead scorer's transaction is open until the broker ends it.
         patience_s = kafka.transaction_timeout_s + kafka.give_up_after_s
-        self._reader = CommittedReader(kafka, waiting, kafka.topics.dead_letters, patience_s)
-        self._kafka, self._waiting = kafka, waiting
+        self._reader = CommittedReader(kafka, connection, kafka.topics.dead_letters, patience_s)
+        self._kafka, self._connection = kafka, connection
         self._topic_id = ""
         self._known: dict[Partition, _Known] = {}
 
@@ -55,14 +57,14 @@ class Refused:
             BrokerUnavailable: Kafka is away, or a transaction stays open, for longer than the configuration waits.
         """
         found: dict[Partition, list[tuple[int, int]]] = {}
-        now = topic_id(self._kafka, self._waiting, self._kafka.topics.dead_letters)
+        now = topic_id(self._kafka, self._connection, self._kafka.topics.dead_letters)
         if now != self._topic_id:  # the first time, or the topic was made anew: all that is in it is new
             self._topic_id = now
-            self._reader.at.clear()
+            self._reader.positions.clear()
         try:
             for letters in self._reader.to_end():
                 for letter in letters:
-                    _, why = told(letter)
+                    _, why = origin_headers(letter)
                     try:
                         partition = why[f"{ERRORS}topic"], int(why[f"{ERRORS}partition"])
                         origin = int(why[f"{ERRORS}offset"]), int(why[FINGERPRINT], 16)

@@ -8,6 +8,7 @@ operations that the principal may do: all that is lacking is said at once, befor
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
@@ -15,12 +16,15 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from streaming.config import Kafka
-from streaming.errors import NotAllowed
+from streaming.errors import ConfigError, NotAllowed
+from streaming.kafka.connection import Connection
+from streaming.kafka.login import Login
 
 __all__ = [
     "AUTHORIZATION",
     "Found",
     "Right",
+    "check_topics",
     "denied",
     "find",
     "grants",
@@ -156,6 +160,35 @@ def find(admin: AdminClient, rights: Collection[Right]) -> Found:
     return Found(sorted(absent), [*undescribed, *lacking])
 
 
+def check_topics(
+    kafka: Kafka, needs: Sequence[Right], connection: Connection | None = None, patience_s: float | None = None
+) -> None:
+    """The login is taken, and all topics exist and may be used as needed.
+
+    Args:
+        needs: of topics, and of groups; see `of_run` and the others.
+        connection: how the broker is waited for; default: one of its own.
+        patience_s: for how long the broker is waited for; default: `kafka.give_up_after_s`.
+
+    Raises:
+        ConfigError: names the missing topics and their keys.
+        LoginRefused: with librdkafka's words.
+        NotAllowed: names operation, resource and principal of all that is not allowed.
+        BrokerUnavailable: no broker answers.
+        Stopped: told to stop before one did.
+    """
+    connection = connection or Connection(threading.Event(), login=Login(kafka))
+    patience_s = kafka.give_up_after_s if patience_s is None else patience_s
+    admin = connection.admin(kafka)
+    found = connection.retry(lambda: find(admin, needs), patience_s)
+    keys = {name: f" (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items()}
+    missing = [f"{name!r}{keys.get(name, '')}" for name in found.absent]
+    if missing:
+        raise ConfigError(f"Kafka at {kafka.bootstrap_servers} has no topic {', '.join(missing)}: create it first")
+    if found.lacking:
+        raise NotAllowed(f"Kafka at {kafka.bootstrap_servers}: {sentence(kafka, found.lacking)}")
+
+
 def _names(operations: Iterable[AclOperation] | None) -> set[str]:
     """As ACLs spell them: `DescribeConfigs`. Empty: an old broker, which tells none."""
     return {operation.name.title().replace("_", "") for operation in operations or ()}
@@ -206,7 +239,8 @@ def denied(kafka: Kafka, error: KafkaError, rights: Collection[Right]) -> NotAll
     lacking: Sequence[Right] = ()
     try:
         if kind in ("topic", "group"):
-            lacking = find(AdminClient(kafka.client()), [right for right in rights if right.kind == kind]).lacking
+            admin = Connection(threading.Event()).admin(kafka)
+            lacking = find(admin, [right for right in rights if right.kind == kind]).lacking
     except KafkaException:
         pass  # the error itself has to do
     lacking = lacking or [right for right in rights if right.kind == kind]

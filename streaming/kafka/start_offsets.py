@@ -7,25 +7,25 @@ partitions waits for that; the partitions that it has already must not.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 
 from streaming.config import Kafka
 from streaming.errors import BrokerUnavailable
+from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.reader import REQUEST_TIMEOUT_S, CommittedReader, TopicReader, Waiting
+from streaming.kafka.reader import CommittedReader, TopicReader
 from streaming.kafka.topics import Span
 from streaming.ops.background import Start
 
-__all__ = ["Inquiry", "Told"]
+__all__ = ["Inquiry", "PartitionStart"]
 
 Partition = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Told:
+class PartitionStart:
     """What Kafka says of a partition.
 
     Attributes:
@@ -45,8 +45,9 @@ class Inquiry:
     not wait long.
 
     Args:
-        waiting: see `Waiting`.
-        lineages: look at what the group has noted.
+        kafka: `[kafka]`.
+        connection: see `Connection`.
+        lineages: read what the group has noted.
         start: does the asking beside the loop.
 
     Attributes:
@@ -54,49 +55,52 @@ class Inquiry:
     """
 
     def __init__(
-        self, kafka: Kafka, waiting: Waiting, lineages: Lineages, partitions: Collection[Partition], start: Start
+        self, kafka: Kafka, connection: Connection, lineages: Lineages, partitions: Collection[Partition], start: Start
     ) -> None:
         self.partitions = set(partitions)
-        self._kafka, self._waiting, self._lineages = kafka, waiting.beside(), lineages
+        self._kafka, self._connection, self._lineages = kafka, connection.beside(), lineages
         self._asked = sorted(partitions)
-        self._told: dict[Partition, Told] = {}
+        self._starts: dict[Partition, PartitionStart] = {}
         patience_s = kafka.transaction_timeout_s + kafka.give_up_after_s
-        self._patient = kafka.model_copy(update={"give_up_after_s": patience_s})
+        self._long_waiting = kafka.model_copy(update={"give_up_after_s": patience_s})
         # Each step below gives up by itself; a call that hangs in librdkafka does not.
-        self._until = time.monotonic() + patience_s + 2 * REQUEST_TIMEOUT_S
+        self._until = self._connection.clock.monotonic() + patience_s + 2 * REQUEST_TIMEOUT_S
         self._outcome = start(self._ask)
 
-    def answer(self) -> Mapping[Partition, Told] | None:
+    def answer(self) -> Mapping[Partition, PartitionStart] | None:
         """What was told; None: nothing yet.
 
         Raises:
             BrokerUnavailable: nothing for longer than the configuration waits.
             KafkaException: Kafka refuses to tell.
-            LogNotWhole: see `Lineages.look`.
+            LogNotWhole: see `Lineages.read_notes`.
             Stopped: told to stop meanwhile.
         """
         try:
             self._outcome.result(0)
         except FutureTimeoutError:
-            if time.monotonic() > self._until:
+            if self._connection.clock.monotonic() > self._until:
                 names = ", ".join(f"{topic}[{number}]" for topic, number in self._asked)
                 raise BrokerUnavailable(f"Kafka does not tell where {names} start") from None
             return None
-        return self._told
+        return self._starts
 
     def _ask(self) -> None:
-        reader = TopicReader(self._patient, self._waiting, "read_committed")
+        reader = TopicReader(self._long_waiting, self._connection, "read_committed")
         try:
             committed = reader.committed(self._asked)
             if any(number == 0 for _, number in self._asked):
                 topics = self._kafka.topics
                 reader.committed(reader.partitions((topics.users, topics.products, topics.comments)))
             letters = CommittedReader(
-                self._patient, self._waiting, self._kafka.topics.dead_letters, self._patient.give_up_after_s
+                self._long_waiting,
+                self._connection,
+                self._kafka.topics.dead_letters,
+                self._long_waiting.give_up_after_s,
             )
             letters.wait_until_closed(reader)
-            self._lineages.look(self._waiting)
-            spans = self._lineages.topics.spans(self._asked, self._waiting)
-            self._told.update({p: Told(committed[p], spans[p]) for p in self._asked})
+            self._lineages.read_notes(self._connection)
+            spans = self._lineages.topics.spans(self._asked, self._connection)
+            self._starts.update({p: PartitionStart(committed[p], spans[p]) for p in self._asked})
         finally:
             reader.close()

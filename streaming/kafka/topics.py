@@ -8,7 +8,6 @@ partitions: a producer that knows of new ones sends a user's events elsewhere, a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole
-from streaming.kafka.reader import REQUEST_TIMEOUT_S, Waiting, open_admin
+from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
+from streaming.ops.waiting import Waiting, steady
 
-__all__ = ["Asked", "Span", "Topic", "Topics", "topic_id"]
+__all__ = ["Span", "Topic", "Topics", "TopicsQuestion", "topic_id"]
 
 GONE_S = 10.0  # a topic that does not exist for so long was deleted; for less, brokers only did not know it yet
 
@@ -48,30 +48,41 @@ class Span:
     low: int
     end: int
 
+    def lacks(self, offset: int, *, only_before: bool = False) -> str:
+        """Why nobody can go on from an offset, for messages; "": the partition holds what lies behind it.
+
+        Args:
+            only_before: an offset behind the end is none of the caller's concern.
+        """
+        if self.low <= offset and (only_before or offset <= self.end):
+            return ""
+        return f"the topic begins at {self.low}" if only_before else f"the topic holds {self.low} to {self.end}"
+
 
 class Topics:
     """The input topics, as they were when this process first asked.
 
     Args:
-        waiting: how the broker is waited for.
+        kafka: `[kafka]`.
+        connection: how the broker is waited for.
 
     Attributes:
         known: by name, as first described; `LogNotWhole` says when that holds no more.
         cluster_id: the Kafka cluster's.
     """
 
-    def __init__(self, kafka: Kafka, waiting: Waiting) -> None:
+    def __init__(self, kafka: Kafka, connection: Connection) -> None:
         topics = kafka.topics
         self._names = [topics.actions, topics.users, topics.products, topics.comments]
-        self._kafka, self._waiting = kafka, waiting
+        self._kafka, self._connection = kafka, connection
         self._unknown_since: float | None = None
         self._admin = self._client()
         self.known = self._described()
         self.cluster_id = str(self._retry(lambda: self._admin.list_topics(timeout=REQUEST_TIMEOUT_S)).cluster_id)
 
-    def ask(self) -> Asked:
-        """Asks whether the topics are still the same, without waiting: `Asked.check` does."""
-        return Asked(self, self._ask())
+    def ask(self) -> TopicsQuestion:
+        """Asks whether the topics are still the same, without waiting: `TopicsQuestion.check` does."""
+        return TopicsQuestion(self, self._ask())
 
     def check(self) -> None:
         """What was fetched before this call is of the topics that are `known`.
@@ -109,29 +120,29 @@ class Topics:
         if error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             self._unknown_since = None
             return
-        self._unknown_since = self._unknown_since or time.monotonic()
-        if time.monotonic() - self._unknown_since > GONE_S:
+        self._unknown_since = self._unknown_since or self._connection.clock.monotonic()
+        if self._connection.clock.monotonic() - self._unknown_since > GONE_S:
             raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted")
 
     def spans(
-        self, partitions: Iterable[tuple[str, int]], waiting: Waiting | None = None
+        self, partitions: Iterable[tuple[str, int]], connection: Connection | None = None
     ) -> dict[tuple[str, int], Span]:
         """What each partition holds, up to its end also for who reads only what is committed.
 
         Args:
-            waiting: of whoever asks beside the loop.
+            connection: of whoever asks beside the loop.
 
         Raises:
             BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
         low, end = (
-            self._retry(lambda at=at: self._offsets(self._client(), wanted, at), waiting) if wanted else {}
+            self._retry(lambda at=at: self._offsets(self._client(), wanted, at), connection) if wanted else {}
             for at in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
         )
         return {partition: Span(low[partition], end[partition]) for partition in low}
 
-    def notes(self, waiting: Waiting | None = None) -> dict[tuple[str, int], tuple[int, str]]:
+    def notes(self, connection: Connection | None = None) -> dict[tuple[str, int], tuple[int, str]]:
         """What the group has committed of every partition, and the note beside it, open transactions aside.
 
         Raises:
@@ -146,7 +157,7 @@ class Topics:
             )
             return _result(asked[group]).topic_partitions
 
-        found = self._retry(ask, waiting)
+        found = self._retry(ask, connection)
         return {
             (p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.error is None and p.offset >= 0
         }
@@ -155,7 +166,7 @@ class Topics:
         """One that has lived through its broker's death is told nothing more by a group's coordinator, and asks the
         leader of a partition with the former one's epoch, for ever (librdkafka 2.16): either is asked by a new one.
         """
-        return open_admin(self._kafka, self._waiting)
+        return self._connection.admin(self._kafka)
 
     @staticmethod
     def _offsets(admin: AdminClient, wanted: list[TopicPartition], at: OffsetSpec) -> dict[tuple[str, int], int]:
@@ -173,29 +184,34 @@ class Topics:
         return asked
 
     def _described(self) -> dict[str, Topic]:
-        deadline = time.monotonic() + GONE_S
+        waiting = Waiting(GONE_S, steady(0.2, 0.2), clock=self._connection.clock)
         while True:
             try:
                 return self._retry(lambda: described(self._ask()))  # type: ignore[no-any-return]
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
-                if time.monotonic() > deadline:
+                if waiting.is_over:
                     raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted") from error
-                time.sleep(0.2)
+                waiting.rest()
 
-    def _retry(self, call: Any, waiting: Waiting | None = None) -> Any:
-        return (waiting or self._waiting).retry(call, self._kafka.give_up_after_s)
+    def _retry(self, call: Any, connection: Connection | None = None) -> Any:
+        return (connection or self._connection).retry(call, self._kafka.give_up_after_s)
 
 
-class Asked:
-    """A question to the broker that is under way."""
+class TopicsQuestion:
+    """A question to the broker that is under way: are the topics still the same?
+
+    Args:
+        topics: as they were.
+        asked: what `AdminClient.describe_topics` has given, by name.
+    """
 
     def __init__(self, topics: Topics, asked: Mapping[str, Any]) -> None:
         self._topics, self._asked = topics, asked
 
-    def look(self) -> bool:
-        """Compares without waiting; False: nothing is told yet.
+    def is_answered(self) -> bool:
+        """Compares without waiting; False: nothing is told yet, ask again later.
 
         Raises:
             LogNotWhole: see `Topics.check`.
@@ -220,18 +236,18 @@ class Asked:
             self._topics.compare(now)
 
 
-def topic_id(kafka: Kafka, waiting: Waiting, name: str) -> str:
+def topic_id(kafka: Kafka, connection: Connection, name: str) -> str:
     """The id of any topic.
 
     Raises:
         BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
     """
-    admin = open_admin(kafka, waiting)
+    admin = connection.admin(kafka)
 
     def ask() -> str:
         return described(admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S))[name].id
 
-    return str(waiting.retry(ask, kafka.give_up_after_s))
+    return str(connection.retry(ask, kafka.give_up_after_s))
 
 
 def described(asked: Mapping[str, Any]) -> dict[str, Topic]:

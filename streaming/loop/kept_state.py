@@ -1,80 +1,75 @@
-"""The loop over a store that keeps its rows: stretch by stretch, each committed before the next is asked.
+"""The loop over a store that keeps its rows: micro-batch by micro-batch, each committed before the next is asked.
 
 The store is outside of Kafka's transaction and forgets nothing, so nothing may get into it that would change the
 answer to an event which is read again (see `streaming.store.openmldb.cluster`). A poll is therefore cut into
-stretches: of each partition a piece from where it stands, such that no event touches another's rows. A stretch is one
-transaction; after it the request rows of its events are inserted (`accept`), and only then the next stretch is asked.
+micro-batches: of each partition a piece from where it stands, such that no event touches another's rows. A micro-batch
+is one transaction; after it the request rows of its events are inserted (`accept`), and only then the next is asked.
 
     dies before the commit    its actions' rows are in, which their own requests have to see anyway: asked again, each
                               event gets the same features
-    dies after the commit     up to WAVE_ROWS_MAX request rows are missing: the next start inserts the requests of the
-                              last records before each partition's offset (`repair`); rows that are in stay as they are
+    dies after the commit     up to MICRO_BATCH_ROWS_MAX request rows are missing: the next start inserts the requests
+                              of the last records before each partition's offset (`catch_up`); rows that are in stay as
+                              they are
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
 import structlog
 
-from streaming.errors import Stopped, StoreUnavailable
+from streaming.config import Batch as BatchLimits
+from streaming.config import Store as StoreSettings
+from streaming.errors import Rebalanced, Stopped, StoreUnavailable
 from streaming.events.decode import Action, Actions, Record, action_columns
+from streaming.kafka.reader import Positions
+from streaming.loop.batch import Batch
+from streaming.loop.committing import Committing
+from streaming.loop.pipeline import Pipeline
+from streaming.loop.poison.detection import Poison
+from streaming.loop.preparation import Preparation
+from streaming.loop.progress import Progress
+from streaming.loop.reporting import Reporting
+from streaming.loop.runtime import Runtime
+from streaming.loop.waiting_loop import WaitingLoop
+from streaming.ops.waiting import Waiting, doubling
+from streaming.store.openmldb.cluster import ClusterStore
 
-if TYPE_CHECKING:
-    from streaming.kafka.reader import Positions
-    from streaming.loop.scorer import Batch, Scorer
-
-__all__ = ["Moved", "Patient", "Stretches", "waits"]
+__all__ = ["KeptState", "RetryingCluster"]
 
 TAIL_RECORDS = 2000
-"""How far before a partition's offset `repair` begins: WAVE_ROWS_MAX events, were each in a transaction of its own."""
+"""How far before a partition's offset `catch_up` begins: MICRO_BATCH_ROWS_MAX events, each in its own transaction."""
 
 T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("streaming.loop.kept_state")
 
 
-class Moved(Exception):
-    """Partitions came or went while the store was awaited: what was under way was forgotten."""
-
-
-def waits(first_s: float, max_s: float) -> Iterator[float]:
-    """Doubling waits with jitter: many scorers must not come back to a server in step."""
-    wait_s = first_s
-    while True:
-        yield wait_s * random.uniform(0.5, 1)
-        wait_s = min(2 * wait_s, max_s)
-
-
-class Patient:
-    """A store that is waited for: while it is away the consumer is paused, but keeps polling to stay in its group.
+class RetryingCluster:
+    """A cluster that is waited for: while it is away the consumer is paused, but keeps polling to stay in its group.
 
     Args:
         store: raises `StoreUnavailable`, and can be called again then.
+        settings: `[store]`.
+        loop: goes on while the store is waited for.
+        poison: holds nobody responsible for a death meanwhile.
+        runtime: see `Runtime`.
 
     Raises:
         StoreUnavailable: for longer than `store.give_up_after_s`.
-        Moved, Stopped: every call, when partitions came or went, or the process was told to stop, meanwhile.
+        Rebalanced, Stopped: every call, when partitions came or went, or the process was told to stop, meanwhile.
     """
 
-    durable = True
-
-    def __init__(self, store: Any, loop: Scorer) -> None:
-        self._store, self._loop = store, loop
-        self._away = False  # as /readyz tells, also to a call after one that `Moved` has ended
-        self.sift = store.sift
-        self.waves = store.waves
-        self.schema = store.schema
-        self.sizes = store.sizes
-        self.mark, self.rollback, self.reset, self.close = store.mark, store.rollback, store.reset, store.close
-        self.reload = store.reload
-
-    def load(self) -> None:
-        self._persist(self._store.load)
+    def __init__(
+        self, store: ClusterStore, settings: StoreSettings, loop: WaitingLoop, poison: Poison, runtime: Runtime
+    ) -> None:
+        self._store, self._settings, self._loop, self._poison = store, settings, loop, poison
+        self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
+        self.micro_batches = store.micro_batches
+        self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
         return self._persist(lambda: self._store.answer(dimensions, actions))
@@ -83,215 +78,225 @@ class Patient:
         self._persist(lambda: self._store.restore(dimensions, actions))
 
     def accept(self, actions: Actions) -> None:
+        """See `ClusterStore.accept`."""
         self._persist(lambda: self._store.accept(actions))
 
+    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+        """All of them: a cluster keeps no request ids (`streaming.store.open.open_store`)."""
+        return list(actions), list(records)
+
+    def attempt(self) -> contextlib.AbstractContextManager[None]:
+        """Any block: a cluster checks all rows before it inserts one."""
+        return contextlib.nullcontext()
+
     def _persist(self, call: Callable[[], T]) -> T:
-        loop = self._loop
-        settings = loop.config.store
         try:
             answer = call()
         except StoreUnavailable as error:
-            failure = error
-        else:
-            self._back()
-            return answer
-        loop.poison.put_down()
-        generation = loop.source.generation
-        deadline = time.monotonic() + settings.give_up_after_s
-        loop.source.pause()
-        try:
-            for wait_s in waits(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000):
-                self._away = True
-                loop.health.not_ready("store", str(failure))
-                _log.warning("the store is away", error=str(failure), again_in_s=round(wait_s, 2))
-                if time.monotonic() > deadline:
-                    raise StoreUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {failure}") from failure
-                again = time.monotonic() + wait_s
-                while time.monotonic() < again:
-                    loop.report()
-                    loop.source.keep_alive(min(0.1, wait_s))
-                    if loop.stop.is_set():
-                        raise Stopped(f"while the store is away: {failure}")
-                    if generation != loop.source.generation:
-                        raise Moved
-                loop.metrics.store_retries.inc()
-                loop.poison.take_up()
-                try:
-                    answer = call()
-                    break
-                except StoreUnavailable as error:
-                    loop.poison.put_down()
-                    failure = error
-        finally:
-            loop.source.resume()
-        self._back()
-        return answer
-
-    def _back(self) -> None:
+            self._poison.put_down()
+            self._loop.pause()
+            try:
+                answer = self._call_again(call, error)
+            finally:
+                self._loop.resume()
         if self._away:
             self._away = False
-            self._loop.health.ready("store")
+            self._health.ready("store")
             _log.info("the store is back")
+        return answer
+
+    def _call_again(self, call: Callable[[], T], failure: StoreUnavailable) -> T:
+        settings, loop, generation = self._settings, self._loop, self._loop.generation
+
+        def poll(wait_s: float) -> None:
+            loop.goes_round()
+            loop.keep_alive(min(0.1, wait_s))
+            if loop.stop.is_set():
+                raise Stopped(f"while the store is away: {failure}")
+            if generation != loop.generation:
+                raise Rebalanced("while the store is away")
+
+        waits = doubling(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000)
+        waiting = Waiting(settings.give_up_after_s, waits, clock=self._clock)
+        while True:
+            self._away = True
+            self._health.not_ready("store", str(failure))
+            _log.warning("the store is away", error=str(failure), again_in_s=round(waiting.next_s, 2))
+            if waiting.is_over:
+                raise StoreUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {failure}") from failure
+            waiting.rest_polling(poll)
+            self._metrics.store_retries.inc()
+            self._poison.take_up()
+            try:
+                return call()
+            except StoreUnavailable as error:
+                self._poison.put_down()
+                failure = error
 
 
-class Stretches:
-    """Goes round over a durable store.
+class KeptState:
+    """A `State` whose tables are a cluster's.
 
     Args:
-        loop: whose `store` it is.
+        store: the cluster.
+        progress: where the loop stands.
+        pipeline: scores a micro-batch.
+        preparation: decodes and inserts.
+        committing: publishes a micro-batch.
+        reporting: is told that the loop goes round.
+        runtime: see `Runtime`.
+        limits: `[batch]`.
     """
 
-    def __init__(self, loop: Scorer) -> None:
-        self._loop = loop
+    def __init__(
+        self,
+        store: RetryingCluster,
+        progress: Progress,
+        pipeline: Pipeline,
+        preparation: Preparation,
+        committing: Committing,
+        reporting: Reporting,
+        runtime: Runtime,
+        *,
+        limits: BatchLimits,
+    ) -> None:
+        self._store, self._progress, self._pipeline = store, progress, pipeline
+        self._preparation, self._committing, self._reporting = preparation, committing, reporting
+        self._metrics, self._stop, self._limits = runtime.metrics, runtime.stop, limits
         self._owed: list[Actions] = []  # committed, but their request rows are not in the store yet
 
-    def owe(self, actions: Actions) -> None:
-        """These were committed: their request rows go in before anything else is asked."""
-        self._owed.append(actions)
-
-    def go_round(self) -> None:
-        """One poll, stretch by stretch.
-
-        Raises:
-            Moved: partitions came or went; what was not committed is read again.
-        """
-        loop = self._loop
-        self._pay()
-        limits, starts = loop.config.batch, dict(loop.source.positions)
-        with loop.metrics.stage("poll"):
-            records = loop.source.poll(limits.messages_max, limits.poll_ms / 1000, limits.linger_ms / 1000)
-            if not records:
-                starts = dict(loop.source.positions)
-            dimension_starts = dict(loop.dimensions.positions)
-            dimension_records = loop.dimensions.poll(limits.messages_max) if loop.source.positions else []
-        if not records and not dimension_records:
-            loop.pass_markers()
-            loop.published()
-            return
-        ends, generation = dict(loop.source.positions), loop.source.generation
-        stretches = self._cut(records) or [[]]
-        for number, stretch in enumerate(stretches):
-            batch = loop.batch()
-            batch.starts, batch.dimension_starts = dict(starts), dimension_starts
-            following = _next_offsets(loop.source.topic, stretches[number + 1 :])
-            touched = {(loop.source.topic, record.partition()) for record in stretch}
-            behind = {partition: following.get(partition, ends[partition]) for partition in touched}
-            try:
-                loop.prepare(batch, stretch, dimension_records)
-                batch.ends.update(behind)
-                self._finish(batch)
-                if batch.committed:
-                    starts.update(behind)
-                    dimension_records, dimension_starts = [], dict(loop.dimensions.positions)
-                    self._pay()
-            except Moved:
-                self._leave(starts, dimension_starts)
-                raise
-            loop.report()
-            if not batch.committed or generation != loop.source.generation or loop.stop.is_set():
-                self._leave(starts, dimension_starts)
-                return
-
-    def repair(self, generation: int) -> int:
-        """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on.
-
-        Returns:
-            How many records it read.
-        """
-        loop = self._loop
-        self._pay()
+    def catch_up(self, generation: int) -> int:
+        """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on."""
+        progress, source = self._progress, self._progress.source
+        self._insert_owed()
         rows = 0
-        if any(number == 0 for _, number in loop.source.pending):
-            loop.dimensions.follow()
-            while not loop.dimensions.caught_up:
-                rows += self._dimensions()
-                if loop.stop.is_set() or generation != loop.source.generation:
+        if any(number == 0 for _, number in source.pending):
+            progress.dimensions.follow()
+            while not progress.dimensions.caught_up:
+                rows += self._read_dimensions()
+                if self._stop.is_set() or generation != source.generation:
                     return rows
-        for records, _ in loop.source.replay(TAIL_RECORDS):
-            for piece in loop.poison.cut(records, replayed=True)[0]:
-                with loop.poison.hold(piece, replayed=True):
-                    events, _, _ = loop.decoder.decode_all(piece, replayed=True)
-                    loop.poison.at("insert")
-                    if events:
-                        loop.store.accept(action_columns(events))
-            loop.report()
+        for records, _ in source.replay(TAIL_RECORDS):
+            self._preparation.replay(records, lambda events, _: self._store.accept(action_columns(events)))
+            self._reporting.goes_round()
             rows += len(records)
-            if loop.stop.is_set():
+            if self._stop.is_set():
                 break
         return rows
 
-    def settle(self) -> None:
-        """Before the process ends: one try to insert what is owed; the next start does it otherwise."""
+    def go_round(self) -> None:
+        """One poll, micro-batch by micro-batch."""
+        progress, source, limits = self._progress, self._progress.source, self._limits
+        self._insert_owed()
+        starts = dict(source.positions)
+        with self._metrics.stage("poll"):
+            records = source.poll(limits.messages_max, limits.poll_ms / 1000, limits.linger_ms / 1000)
+            if not records:
+                starts = dict(source.positions)
+            dimension_starts = dict(progress.dimensions.positions)
+            dimension_records = progress.dimensions.poll(limits.messages_max) if source.positions else []
+        if not records and not dimension_records:
+            self._committing.pass_markers()
+            self._committing.finished()
+            return
+        ends, generation = dict(source.positions), source.generation
+        micro_batches = self._micro_batches(records) or [[]]
+        for number, micro_batch in enumerate(micro_batches):
+            batch = progress.batch()
+            batch.starts, batch.dimension_starts = dict(starts), dimension_starts
+            next_offsets = _first_offsets(source.topic, micro_batches[number + 1 :])
+            touched = {(source.topic, record.partition()) for record in micro_batch}
+            offsets = {partition: next_offsets.get(partition, ends[partition]) for partition in touched}
+            try:
+                self._preparation.prepare(batch, micro_batch, dimension_records)
+                batch.commit_offsets.update(offsets)
+                self._finish(batch)
+                if batch.committed:
+                    starts.update(offsets)
+                    dimension_records, dimension_starts = [], dict(progress.dimensions.positions)
+                    self._insert_owed()
+            except Rebalanced:
+                self._read_again(starts, dimension_starts)
+                raise
+            self._reporting.goes_round()
+            if not batch.committed or generation != source.generation or self._stop.is_set():
+                self._read_again(starts, dimension_starts)
+                return
+
+    def committed(self, batch: Batch) -> None:
+        """The request rows go in before anything else is asked."""
+        if batch.actions is not None:
+            self._owed.append(batch.actions)
+
+    def given_up(self, batch: Batch) -> None:
+        """Its rows stay, and count once: it finds them when it is read again."""
+        self._progress.rewind(batch)
+
+    def leave(self) -> None:
+        """One try to insert what is owed; the next start does it otherwise."""
         try:
-            self._pay()
-        except (StoreUnavailable, Moved, Stopped) as error:
+            self._insert_owed()
+        except (StoreUnavailable, Rebalanced, Stopped) as error:
             _log.warning("request rows are left to the next start", error=str(error))
 
-    def _leave(self, starts: Positions, dimension_starts: Positions) -> None:
+    def _read_again(self, starts: Positions, dimension_starts: Positions) -> None:
         """What was polled, but not committed, is read again."""
-        batch = self._loop.batch()
+        batch = self._progress.batch()
         batch.starts, batch.dimension_starts = starts, dimension_starts
-        self._loop.undo(batch)
+        self.given_up(batch)
 
     def _finish(self, batch: Batch) -> None:
         """Scores a batch and waits for its commit; it may be forgotten meanwhile."""
-        loop = self._loop
-        loop.in_flight = loop.submit(batch)
-        if loop.in_flight is not None:
-            loop.finish(batch)
-        elif batch.ends:
-            loop.publish(batch, None)
-        loop.published()
+        self._progress.in_flight = self._pipeline.submit(batch)
+        if self._progress.in_flight is not None:
+            self._pipeline.finish(batch)
+        elif batch.commit_offsets:
+            self._committing.publish(batch, None)
+        self._committing.finished()
 
-    def _dimensions(self) -> int:
+    def _read_dimensions(self) -> int:
         """Inserts the next dimension rows and commits their offsets; how many it read."""
-        loop = self._loop
-        batch = loop.batch()
-        records = loop.dimensions.poll(loop.config.batch.messages_max, 0.1)
+        progress = self._progress
+        batch = progress.batch()
+        records = progress.dimensions.poll(self._limits.messages_max, 0.1)
         if records:
             try:
-                loop.prepare(batch, [], records)
-            except Moved:
-                loop.undo(batch)
+                self._preparation.prepare(batch, [], records)
+            except Rebalanced:
+                self.given_up(batch)
                 raise
-            loop.publish(batch, None)
-            loop.published()
-        loop.report()
-        loop.source.keep_alive()
+            self._committing.publish(batch, None)
+            self._committing.finished()
+        self._reporting.goes_round()
+        progress.source.keep_alive()
         return len(records)
 
-    def _pay(self) -> None:
+    def _insert_owed(self) -> None:
         while self._owed:
-            self._loop.store.accept(self._owed[0])
+            self._store.accept(self._owed[0])
             del self._owed[0]
 
-    def _cut(self, records: Sequence[Record]) -> list[list[Record]]:
-        """The records in stretches; one that is no event goes with what came before it in its partition."""
-        events: list[Action] = []
-        good: list[Record] = []
-        for piece in self._loop.poison.cut(records)[0]:
-            with self._loop.poison.hold(piece):
-                some, of, _ = self._loop.decoder.decode_all(piece)
-            events += some
-            good += of
+    def _micro_batches(self, records: Sequence[Record]) -> list[list[Record]]:
+        """The records in micro-batches; one that is no event goes with what came before it in its partition."""
+        events, good = self._preparation.decode(records)
         number_of: dict[int, int] = {}
         if events:
-            waves = self._loop.store.waves(action_columns(events), [record.partition() for record in good])
-            for number, wave in enumerate(waves):
-                number_of.update((id(good[p]), number) for p in wave.tolist())
-        reached: dict[int, int] = {}
-        stretches: dict[int, list[Record]] = {}
+            found = self._store.micro_batches(action_columns(events), [record.partition() for record in good])
+            for number, indices in enumerate(found):
+                number_of.update((id(good[index]), number) for index in indices.tolist())
+        last_of: dict[int, int] = {}  # by partition
+        micro_batches: dict[int, list[Record]] = {}
         for record in records:
             partition = record.partition()
-            reached[partition] = number_of.get(id(record), reached.get(partition, 0))
-            stretches.setdefault(reached[partition], []).append(record)
-        return [stretches[number] for number in sorted(stretches)]
+            last_of[partition] = number_of.get(id(record), last_of.get(partition, 0))
+            micro_batches.setdefault(last_of[partition], []).append(record)
+        return [micro_batches[number] for number in sorted(micro_batches)]
 
 
-def _next_offsets(topic: str, stretches: Sequence[Sequence[Record]]) -> Positions:
-    """Of each partition the first offset in these stretches."""
+def _first_offsets(topic: str, micro_batches: Sequence[Sequence[Record]]) -> Positions:
+    """Of each partition the first offset in these micro-batches."""
     offsets: Positions = {}
-    for stretch in stretches:
-        for record in stretch:
+    for micro_batch in micro_batches:
+        for record in micro_batch:
             offsets.setdefault((topic, record.partition()), record.offset())
     return offsets

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import gc
 import os
-import random
 import signal
 import threading
 import time
@@ -22,15 +21,16 @@ import structlog
 
 from streaming.config import Config, load, masked
 from streaming.errors import ModelUnavailable, Stopped, StoreUnavailable
+from streaming.kafka.action_source import ActionSource
+from streaming.kafka.connection import Connection
+from streaming.kafka.dimension_source import DimensionSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
 from streaming.kafka.producer import Publisher
-from streaming.kafka.reader import Waiting, check_topics
-from streaming.kafka.rights import named, of_run
-from streaming.kafka.source import ActionSource, DimensionSource
+from streaming.kafka.rights import check_topics, named, of_run
 from streaming.kafka.topics import Topics
-from streaming.loop.kept_state import waits
 from streaming.loop.poison.detection import open_poison
+from streaming.loop.runtime import Runtime
 from streaming.loop.scorer import Scorer
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
@@ -40,10 +40,11 @@ from streaming.ops import log
 from streaming.ops.exits import exit_status
 from streaming.ops.health import Health, HttpServer
 from streaming.ops.metrics import Metrics
+from streaming.ops.waiting import Waiting, doubling, steady
 from streaming.ops.watchdog import watched
 from streaming.ops.workers import supervise
 from streaming.state.snapshots import load_state
-from streaming.store.feature_store import open_store
+from streaming.store.open import open_store
 
 __all__ = ["main", "run"]
 
@@ -92,12 +93,11 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         contextlib.ExitStack() as stack,
     ):
         _log.info("http", host=config.http.host, port=server.port)
-        login = Login(config.kafka)
-        waiting = Waiting(stop, health.beat, login)
-        check_topics(config.kafka, of_run(config.kafka), waiting)
+        connection = Connection(stop, health.beat, Login(config.kafka))
+        check_topics(config.kafka, of_run(config.kafka), connection)
         # Before anything is read: what is read later is of these topics, or it is not used.
-        lineages = Lineages(config, Topics(config.kafka, waiting))
-        lineages.look()
+        lineages = Lineages(config, Topics(config.kafka, connection))
+        lineages.read_notes()
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         store = open_store(config.store, health.beat, config.dedup)
         stack.callback(store.close)
@@ -121,23 +121,20 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         )
         stack.callback(model.close)
         wait_for_model(config, model, encoder, health, stop)
-        publisher = Publisher(config.kafka, stop, health.beat, login=login)
+        publisher = Publisher(config.kafka, connection)
         # Before the group is joined: it ends a transaction that this instance's last run has left open.
         publisher.start()
         _log.info("transactions are ready", transactional_id=publisher.transactional_id)
         scorer = Scorer(
             config,
-            source=functools.partial(ActionSource, config.kafka, waiting, lineages),
-            dimensions=DimensionSource(config.kafka, waiting, lineages),
+            source=functools.partial(ActionSource, config.kafka, connection, lineages),
+            dimensions=DimensionSource(config.kafka, connection, lineages),
             store=store,
             encoder=encoder,
             model=model,
             lineages=lineages,
             publisher=publisher,
-            metrics=metrics,
-            health=health,
-            stop=stop,
-            step=step,
+            runtime=Runtime(metrics, health, stop, step),
             snapshots=snapshots,
             restored=restored,
             poison=poison,
@@ -164,22 +161,22 @@ def wait_for_store(config: Config, load_store: Callable[[], T], health: Health, 
         Stopped: told to stop before it was there.
     """
     settings = config.store
-    deadline = time.monotonic() + settings.give_up_after_s
-    for wait_s in waits(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000):
+    waits = doubling(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000)
+    waiting = Waiting(settings.give_up_after_s, waits, stop.wait)
+    while True:
         health.beat()
         try:
             loaded = load_store()
         except StoreUnavailable as error:
             health.not_ready("store", str(error))
-            if time.monotonic() > deadline:
+            if waiting.is_over:
                 raise StoreUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {error}") from error
-            _log.warning("waiting for the store", why=str(error), again_in_s=round(wait_s, 2))
+            _log.warning("waiting for the store", why=str(error), again_in_s=round(waiting.next_s, 2))
         else:
             health.ready("store")
             return loaded
-        if stop.wait(wait_s):
-            break
-    raise Stopped("while the store was waited for")
+        if waiting.rest():
+            raise Stopped("while the store was waited for")
 
 
 def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Health, stop: threading.Event) -> None:
@@ -190,7 +187,7 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
         ModelUnavailable: for longer than `model.give_up_after_s`.
         Stopped: told to stop before it answered.
     """
-    deadline = time.monotonic() + config.model.give_up_after_s
+    waiting = Waiting(config.model.give_up_after_s, steady(0.5 * MODEL_POLL_S, 1.5 * MODEL_POLL_S), stop.wait)
     told = False
     while not stop.is_set():
         health.beat()
@@ -202,12 +199,12 @@ def wait_for_model(config: Config, model: Model, encoder: Encoder, health: Healt
         except ModelUnavailable as error:
             why = str(error)
         health.not_ready("model", why)
-        if time.monotonic() > deadline:
+        if waiting.is_over:
             raise ModelUnavailable(f"gave up after {config.model.give_up_after_s:.0f} s: {why}")
         if not told:
             _log.warning("waiting for the model", why=why)
             told = True
-        stop.wait(MODEL_POLL_S * random.uniform(0.5, 1.5))
+        waiting.rest()
     else:
         raise Stopped("while the model was waited for")
     served, ours = f"model {config.model.name!r} at {config.model.url}", f"{Path(config.model.artifact) / 'encoder'} is"

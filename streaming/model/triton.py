@@ -19,6 +19,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from streaming.errors import ArtifactMismatch, ModelUnavailable
+from streaming.ops.waiting import Waiting, steady
 
 __all__ = ["Call", "Model", "Scores"]
 
@@ -132,11 +133,11 @@ class Model:
         Raises:
             ModelUnavailable: `timeout_s` passed.
         """
-        deadline = time.monotonic() + timeout_s
+        waiting = Waiting(timeout_s, steady(READY_POLL_S, READY_POLL_S))
         while not self.ready():
-            if time.monotonic() > deadline:
+            if waiting.is_over:
                 raise ModelUnavailable(f"model {self.name} at {self.url} was not ready within {timeout_s:g} s")
-            time.sleep(READY_POLL_S)
+            waiting.rest()
 
     def encoder_digest(self) -> str | None:
         """Digest of the encoder that the model was trained with (`streaming.model.encoder.Encoder.digest`), from the

@@ -31,7 +31,7 @@ class Breaker:
         failing_s_max: for how long calls may fail until it opens, however few they are.
         wait_s, wait_s_max: the first wait and the longest; each is cut by up to a half at random.
         give_up_after_s: since the first failure in a row.
-        told: is called with each new state.
+        on_state: is called with each new state.
         clock: seconds, monotonic.
         jitter: draws from [a, b].
     """
@@ -44,14 +44,14 @@ class Breaker:
         wait_s: float,
         wait_s_max: float,
         give_up_after_s: float,
-        told: Callable[[State], None] = lambda _: None,
+        on_state: Callable[[State], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.state: State = "closed"
         self._failures_max, self._failing_s_max = failures_max, failing_s_max
         self._wait_s, self._wait_s_max, self._give_up_after_s = wait_s, wait_s_max, give_up_after_s
-        self._told, self._clock, self._jitter = told, clock, jitter
+        self._on_state, self._clock, self._jitter = on_state, clock, jitter
         self._failures = 0
         self._since = 0.0  # the first failure in a row
         self._again = 0.0  # when the wait is over
@@ -97,4 +97,4 @@ class Breaker:
     def _become(self, state: State) -> None:
         if state != self.state:
             self.state = state
-            self._told(state)
+            self._on_state(state)

@@ -62,6 +62,17 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
+        # In the order in which they are rendered.
+        self._count_events(registry)
+        self._watch_state(registry)
+        self._time_stages(registry)
+        self._measure_backlog(registry)
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
+        self._version = ""
+        self._lagging: set[tuple[str, str]] = set()
+        self._sized: dict[str, tuple[Gauge, Gauge]] = {}  # finding a labelled metric costs more than setting it
+
+    def _count_events(self, registry: CollectorRegistry) -> None:
         self.events = Counter("jd_intent_events", "Records consumed.", ["topic"], registry=registry)
         self.scores = Counter("jd_intent_scores", "Scores committed.", registry=registry)
         self.dead_letters = Counter(
@@ -82,6 +93,8 @@ class Metrics:
         self.store_retries = Counter(
             "jd_intent_store_retries", "Calls to the feature store that were repeated.", registry=registry
         )
+
+    def _watch_state(self, registry: CollectorRegistry) -> None:
         self.rebuilds = Counter("jd_intent_state_rebuilds", "Times the state was rebuilt.", registry=registry)
         self.replayed = Counter(
             "jd_intent_state_replayed_actions", "Actions that were read again to rebuild the state.", registry=registry
@@ -103,6 +116,8 @@ class Metrics:
         self.snapshot_failures = Counter(
             "jd_intent_snapshot_failures", "Snapshots that could not be written.", registry=registry
         )
+
+    def _time_stages(self, registry: CollectorRegistry) -> None:
         self.stage_seconds = Histogram(
             "jd_intent_stage_seconds",
             "Seconds per batch in each stage.",
@@ -132,6 +147,8 @@ class Metrics:
             "jd_intent_event_to_score_seconds", "From the event to its committed score.", LATENCY_BUCKETS_S
         )
         registry.register(self.latency)
+
+    def _measure_backlog(self, registry: CollectorRegistry) -> None:
         self.lag = Gauge("jd_intent_consumer_lag", "Records behind the end.", ["topic", "partition"], registry=registry)
         self.state_rows = Gauge(
             "jd_intent_state_rows", "Rows of the online tables; strings: texts.", ["table"], registry=registry
@@ -143,10 +160,6 @@ class Metrics:
             "jd_intent_model_info", "1 for the version that scored last.", ["version"], registry=registry
         )
         self.ready = Gauge("jd_intent_ready", "1 while /readyz says so.", registry=registry)
-        self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
-        self._version = ""
-        self._lagging: set[tuple[str, str]] = set()
-        self._sized: dict[str, tuple[Gauge, Gauge]] = {}  # finding a labelled metric costs more than setting it
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -19,7 +19,6 @@ import ctypes
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -40,6 +39,7 @@ from prometheus_client.registry import Collector
 from streaming.config import Config
 from streaming.errors import Stopped, WorkerFailed
 from streaming.ops.health import Health, HttpServer
+from streaming.ops.waiting import jittered
 
 __all__ = ["Merged", "Supervisor", "supervise"]
 
@@ -169,8 +169,7 @@ class Supervisor:
                 f"the last time with {shown}",
                 status if status and status > 0 else 1,
             )
-        wait_s = min(settings.backoff_ms / 1000 * 2 ** (worker.deaths - 1), settings.backoff_ms_max / 1000)
-        wait_s *= random.uniform(0.5, 1)
+        wait_s = jittered(min(settings.backoff_ms / 1000 * 2 ** (worker.deaths - 1), settings.backoff_ms_max / 1000))
         worker.again_at = time.monotonic() + wait_s
         self._restarts.labels(name, shown).inc()
         _log.warning("worker died", worker=name, status=shown, deaths=worker.deaths, again_in_s=round(wait_s, 2))

@@ -22,8 +22,7 @@ import structlog
 
 from streaming.config import Config, load
 from streaming.errors import ScorerError
-from streaming.kafka.reader import check_topics
-from streaming.kafka.rights import of_serve
+from streaming.kafka.rights import check_topics, of_serve
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Model
@@ -31,7 +30,7 @@ from streaming.ops import log
 from streaming.predict.application import create_app
 from streaming.predict.predictor import Predictor
 from streaming.predict.state_replica import Direct, Follower, State
-from streaming.store.feature_store import open_store
+from streaming.store.open import open_store
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.web.access import Rules, own_names
 from streaming.web.connection import Limits

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow as pa
 import structlog
@@ -21,31 +21,24 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streaming.config import Config
 from streaming.errors import Stopped, StoreUnavailable
-from streaming.events.decode import (
-    Decoder,
-    Event,
-    Record,
-    action_columns,
-    action_decoder,
-    dimension_columns,
-    dimension_decoders,
-)
+from streaming.events.decode import Record
+from streaming.events.inputs import InputDecoder
+from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
-from streaming.kafka.reader import TopicReader, Waiting, check_topics
+from streaming.kafka.reader import TopicReader
 from streaming.kafka.refused_records import Refused
-from streaming.kafka.rights import named, of_serve
+from streaming.kafka.rights import check_topics, named, of_serve
 from streaming.kafka.topics import Topics
 from streaming.ops.log import place
-from streaming.store.feature_store import EmbeddedStore, restore_singly
+from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.cluster import ClusterStore
+from streaming.store.protocol import restore_good
 
 __all__ = ["Direct", "Follower", "State"]
 
-E = TypeVar("E", bound=Event)
-
 STOP_TIMEOUT_S = 10.0
-LOOK_S = 1.0  # how often it asks whether the topics are still the same
+ASK_S = 1.0  # how often it asks whether the topics are still the same
 
 _log = structlog.stdlib.get_logger("streaming.predict.state_replica")
 
@@ -124,14 +117,10 @@ class Follower:
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self._caught_up = False
-        self._left: int | None = None
+        self._records_left: int | None = None
         self._skipped = 0
-        topics = config.kafka.topics
-        self._tables = {topics.users: "bo_user", topics.products: "bo_product", topics.comments: "bo_comment"}
-        limits = (config.events.message_bytes_max, config.events.future_s_max)
-        self._actions = action_decoder(*limits)
-        self._dimensions = dimension_decoders(*limits)
-        self._waiting = Waiting(self._stop, login=Login(config.kafka))
+        self._decoder = InputDecoder(config.events, config.kafka.topics)
+        self._connection = Connection(self._stop, login=Login(config.kafka))
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
@@ -142,7 +131,7 @@ class Follower:
             NotAllowed: a topic may not be read.
             BrokerUnavailable: no broker answers.
         """
-        check_topics(self._config.kafka, of_serve(self._config.kafka), self._waiting)
+        check_topics(self._config.kafka, of_serve(self._config.kafka), self._connection)
         self._thread.start()
 
     def stop(self) -> None:
@@ -157,7 +146,11 @@ class Follower:
         if self.failure is not None:
             return f"following the topics failed: {self.failure}"
         if not self._caught_up:
-            left = "the topics' ends are not known yet" if self._left is None else f"{self._left} records to go"
+            left = (
+                "the topics' ends are not known yet"
+                if self._records_left is None
+                else f"{self._records_left} records to go"
+            )
             return f"the state is being rebuilt: {left}"
         return None
 
@@ -188,44 +181,48 @@ class Follower:
 
     def _follow(self) -> None:
         kafka, batch = self._config.kafka, self._config.batch
-        topics = Topics(kafka, self._waiting)
+        topics = Topics(kafka, self._connection)
         lineages = Lineages(self._config, topics)
-        self._look(lineages)
-        reader = TopicReader(kafka, self._waiting)
+        self._read_notes(lineages)
+        reader = TopicReader(kafka, self._connection)
         try:
-            partitions = reader.partitions((*self._tables, kafka.topics.actions))
+            names = kafka.topics
+            partitions = reader.partitions((names.users, names.products, names.comments, names.actions))
             starts = {
-                partition: lineages.begin(partition, span) for partition, span in topics.spans(partitions).items()
+                partition: lineages.first_offset(partition, span)
+                for partition, span in topics.spans(partitions).items()
             }
             marks = {partition: reader.watermarks(partition) for partition in partitions}
-            refused = Refused(kafka, self._waiting)
+            refused = Refused(kafka, self._connection)
             for _ in refused.update():
                 if self._stop.is_set():
                     return
             reader.assign(starts)
-            asked, looked = topics.ask(), time.monotonic()
+            question, asked_at = topics.ask(), time.monotonic()
             while not self._stop.is_set():
                 records = refused.drop(reader.read(batch.messages_max, batch.poll_ms / 1000))
                 if records:
                     self._apply(records)
                 # While Kafka is away it goes on with what it has: nothing is waited for here.
-                if time.monotonic() - looked > LOOK_S and asked.look():
-                    asked, looked = topics.ask(), time.monotonic()
+                if time.monotonic() - asked_at > ASK_S and question.is_answered():
+                    question, asked_at = topics.ask(), time.monotonic()
                 if not self._caught_up:
                     # Up to where the log went at the start; a tail of transaction markers shows as an end only.
-                    self._left = sum(max(0, marks[p][1] - reader.at[p]) for p in marks.keys() - reader.ended.keys())
-                    if self._left == 0:
+                    self._records_left = sum(
+                        max(0, marks[p][1] - reader.positions[p]) for p in marks.keys() - reader.ends.keys()
+                    )
+                    if self._records_left == 0:
                         topics.check()  # all of it was of these topics
-                    self._caught_up = self._left == 0
+                    self._caught_up = self._records_left == 0
                     if self._caught_up:
                         _log.info("the state is there", skipped=self._skipped, tables=dict(self._store.sizes()))
         finally:
             reader.close()
 
-    def _look(self, lineages: Lineages) -> None:
+    def _read_notes(self, lineages: Lineages) -> None:
         """Reads what the group has noted; where this principal may not, the log is judged by itself."""
         try:
-            lineages.look()
+            lineages.read_notes()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
                 raise
@@ -233,28 +230,14 @@ class Follower:
 
     def _apply(self, records: Sequence[Record]) -> None:
         """Inserts what the scorer would insert of these records; dimension rows first, as it does."""
-        dimensions: dict[str, pa.Table] = {}
-        for topic, table in self._tables.items():
-            rows, _ = self._decode(self._dimensions[table], [record for record in records if record.topic() == topic])
-            if rows:
-                dimensions[table] = dimension_columns(table, rows)
-        topic = self._config.kafka.topics.actions
-        actions, good = self._decode(self._actions, [record for record in records if record.topic() == topic])
+        action_records, dimension_records = self._decoder.split(records)
+        dimensions = self._decoder.dimensions(dimension_records)
+        actions, good, refused = self._decoder.actions(action_records)
+        for record, why in dimensions.refused + refused:
+            self._skip(f"{place(record.topic(), record.partition(), record.offset())}: {why}")
         with self._turn:
-            mark = self._store.mark()
-            kept, _ = self._store.sift(actions, good)
-            try:
-                self._store.restore(dimensions, action_columns(kept) if kept else None)
-            except ValueError:  # the tables refuse a row (seldom: the decoder checks what they check): find it
-                self._store.rollback(mark)
-                for table, _, error in restore_singly(self._store, dimensions, actions, good):
-                    self._skip(f"{table}: {error}")
-
-    def _decode(self, decoder: Decoder[E], records: Sequence[Record]) -> tuple[list[E], list[Record]]:
-        events, good, bad = decoder.decode_all(records)
-        for record, error in bad:
-            self._skip(f"{place(record.topic(), record.partition(), record.offset())}: {error}")
-        return events, good
+            for table, _, error in restore_good(self._store, dimensions.rows, actions, good):
+                self._skip(f"{table}: {error}")
 
     def _skip(self, why: str) -> None:
         self._skipped += 1

@@ -35,7 +35,7 @@ from streaming.errors import ConfigError
 from streaming.ops import log
 from streaming.standin.answers import Answer, Api
 from streaming.standin.cells import dump
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 from streaming.web.access import Access, BodyLimit, Rules, own_names
 from streaming.web.connection import Limits
 from streaming.web.listen import Listen, listening

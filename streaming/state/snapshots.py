@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import pyarrow as pa
 import structlog
 
 from streaming.config import Config
@@ -24,9 +24,12 @@ from streaming.engine.storage.snapshot import Piece
 from streaming.errors import BadSnapshot, ConfigError, NoSpace
 from streaming.events.decode import ROWS_VERSION
 from streaming.kafka.lineage import Lineages
+from streaming.ops.background import Start, in_thread
+from streaming.ops.clock import SYSTEM_CLOCK, Clock
 from streaming.ops.metrics import Metrics
 from streaming.state.snapshot_folder import Manifest, Positions, SnapshotFolder, Writing
-from streaming.store.feature_store import EmbeddedStore, FeatureStore, StateCapture
+from streaming.store.embedded import EmbeddedStore, StateCapture
+from streaming.store.protocol import FeatureStore
 from streaming.store.sql_scripts import read_script
 
 __all__ = ["Snapshots", "Standing", "identity", "load_state"]
@@ -48,12 +51,39 @@ class Standing:
     newest: Mapping[int, int] = field(default_factory=dict)
 
 
+class PieceQueue(Protocol):
+    """What the loop hands over to the thread that writes (`queue.Queue`); None: there are no more."""
+
+    def put(self, item: tuple[str, Piece] | None) -> None: ...
+    def put_nowait(self, item: None) -> None: ...
+    def get(self) -> tuple[str, Piece] | None: ...
+    def full(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Disk:
+    """How snapshots are written beside the loop; the simulator of the tests has its own.
+
+    Args:
+        pieces: makes the queue for so many pieces.
+        start: does the writing beside the loop.
+        writing: makes what writes, of the folder and the columns of each part.
+    """
+
+    pieces: Callable[[int], PieceQueue] = queue.Queue
+    start: Start = in_thread
+    writing: Callable[[SnapshotFolder, Mapping[str, pa.Schema]], Writing] = Writing
+
+
 class Snapshots:
     """Takes snapshots of a store, and restores the newest that is whole and belongs here.
 
     Args:
+        config: `[snapshots]` and `kafka.instance` are read.
+        store: whose state it is.
         identity: see `identity`.
-        clock: wall clock, seconds since the epoch.
+        disk: how they are written.
+        clock: the time.
     """
 
     def __init__(
@@ -62,13 +92,15 @@ class Snapshots:
         store: EmbeddedStore,
         identity: Mapping[str, str],
         metrics: Metrics,
-        clock: Callable[[], float] = time.time,
+        disk: Disk | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         settings = config.snapshots
         self.folder = SnapshotFolder(Path(settings.folder) / config.kafka.instance, settings.keep)
-        self._store, self._identity, self._metrics, self._clock = store, identity, metrics, clock
+        self._store, self._identity, self._metrics = store, identity, metrics
+        self._disk, self._clock = disk or Disk(), clock
         self._every_s = settings.every_s
-        self._due = time.monotonic() + settings.every_s
+        self._due = clock.monotonic() + settings.every_s
         self._taken: Standing | None = None  # the moment of the last snapshot
         self._taking: _Taking | None = None
 
@@ -79,7 +111,7 @@ class Snapshots:
             What the store stands for now; None where there is no good snapshot, and the store is still empty.
         """
         for name in self.folder.names():
-            start = time.monotonic()
+            start = self._clock.monotonic()
             try:
                 manifest = self.folder.manifest(name)
                 self._check_identity(manifest)
@@ -94,8 +126,8 @@ class Snapshots:
                 snapshot=str(self.folder.path / name),
                 rows=manifest.rows,
                 bytes=manifest.bytes,
-                seconds=round(time.monotonic() - start, 2),
-                age_s=round(self._clock() - manifest.made_at, 1),
+                seconds=round(self._clock.monotonic() - start, 2),
+                age_s=round(self._clock.wall() - manifest.made_at, 1),
             )
             self._metrics.snapshot_time.set(manifest.made_at)
             self._metrics.snapshot_bytes.set(manifest.bytes)
@@ -113,12 +145,12 @@ class Snapshots:
             standing: the newest moment before which everything is committed; none: nothing to write.
         """
         if self._taking is not None:
-            start = time.perf_counter()
+            start = self._clock.monotonic()
             self._taking.go_on()
-            self._taking.spend(time.perf_counter() - start)
+            self._taking.spend(self._clock.monotonic() - start)
             if self._taking.ended.is_set():
                 self._end(self._taking)
-        elif standing is not None and standing is not self._taken and time.monotonic() > self._due:
+        elif standing is not None and standing is not self._taken and self._clock.monotonic() > self._due:
             self._begin(standing)
 
     def abandon(self) -> None:
@@ -132,16 +164,18 @@ class Snapshots:
         self.folder.close()
 
     def _begin(self, standing: Standing) -> None:
-        start = time.perf_counter()
-        manifest = Manifest(self._clock(), self._identity, standing.actions, standing.dimensions, dict(standing.newest))
-        self._taking = _Taking(self.folder, self._store.capture(standing.mark), manifest)
+        start = self._clock.monotonic()
+        manifest = Manifest(
+            self._clock.wall(), self._identity, standing.actions, standing.dimensions, dict(standing.newest)
+        )
+        self._taking = _Taking(self.folder, self._store.capture(standing.mark), manifest, self._disk, self._clock)
         self._taken = standing
-        self._taking.spend(time.perf_counter() - start)
+        self._taking.spend(self._clock.monotonic() - start)
 
     def _end(self, taking: _Taking) -> None:
         self._taking = None
         taking.abandon()
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._due = now + max(self._every_s, taking.spent_s / SHARE)
         if taking.failure is not None or taking.outcome is None:
             self._metrics.snapshot_failures.inc()
@@ -185,6 +219,12 @@ class Snapshots:
 class _Taking:
     """A snapshot that is being made: the loop's side of it, and the thread that writes.
 
+    Args:
+        folder: where it is to be.
+        capture: gives its pieces.
+        manifest: what it will say of itself, but for its files.
+        disk, clock: as of `Snapshots`.
+
     Attributes:
         ended: the thread is done.
         outcome: the snapshot's name and manifest, if it came to be.
@@ -192,27 +232,28 @@ class _Taking:
         spent_s, pause_s: the loop's time that it took in all, and at most at once.
     """
 
-    def __init__(self, folder: SnapshotFolder, capture: StateCapture, manifest: Manifest) -> None:
-        self.begun = time.monotonic()
+    def __init__(
+        self, folder: SnapshotFolder, capture: StateCapture, manifest: Manifest, disk: Disk, clock: Clock
+    ) -> None:
+        self._clock = clock
+        self.begun = clock.monotonic()
         self.ended = threading.Event()
         self.outcome: tuple[str, Manifest] | None = None
         self.failure: BaseException | None = None
         self.spent_s = self.pause_s = 0.0
         self._capture, self._manifest = capture, manifest
         self._rows: Iterator[tuple[str, Piece]] | None = capture.pieces()
-        self._queue: queue.Queue[tuple[str, Piece] | None] = queue.Queue(QUEUE_MAX)
+        self._queue = disk.pieces(QUEUE_MAX)
         self._given_up = False
-        self._thread = threading.Thread(
-            target=self._write, args=(Writing(folder, capture.schemas()),), name="snapshot", daemon=True
-        )
-        self._thread.start()
+        writing = disk.writing(folder, capture.schemas())
+        disk.start(lambda: self._write(writing))
 
     def go_on(self) -> None:
         """Copies pieces until `TURN_S` is over, the writer has enough to do, or there are no more."""
         if self._rows is None:
             return
-        start = time.perf_counter()
-        while time.perf_counter() - start < TURN_S and not self.ended.is_set() and not self._queue.full():
+        start = self._clock.monotonic()
+        while self._clock.monotonic() - start < TURN_S and not self.ended.is_set() and not self._queue.full():
             piece = next(self._rows, None)
             self._queue.put(piece)
             if piece is None:

@@ -63,7 +63,7 @@ class SeenRequests:
     def __len__(self) -> int:
         return sum(partition.count - partition.gone for partition in self._partitions.values())
 
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
         """Those that repeat none before them; they are accepted.
 
         Args:

@@ -1,9 +1,9 @@
 """Which events may be asked side by side: the cutter of micro-batches for stores that answer many requests per call.
 
 An event writes rows and reads rows (`Access`). Answered in one call, events do not see each other's rows; so two that
-touch the same rows go into different waves, in their order: the later one's request is asked when the earlier one's
-rows are in, and the earlier one's before the later one's rows are in. Then every event is answered as if it had come
-alone.
+touch the same rows go into different micro-batches, in their order: the later one's request is asked when the earlier
+one's rows are in, and the earlier one's before the later one's rows are in. Then every event is answered as if it had
+come alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Access", "cut", "levels"]
+__all__ = ["ANY", "Access", "Indices", "micro_batch_numbers", "split"]
 
 ANY = object()
 """A key that stands for every row of a table."""
 
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
+"""Numbers of events in the order given, or one number for each event."""
 
 
 @dataclass(frozen=True)
@@ -35,45 +36,47 @@ class Access:
     keys: Sequence[Hashable] | object
 
 
-def levels(
-    count: int, reads: Sequence[Access], writes: Sequence[Access], lanes: Sequence[Hashable] | None = None
-) -> Places:
-    """The wave of each of `count` events, from 0: the earliest that keeps its order with those it touches.
+def micro_batch_numbers(
+    count: int, reads: Sequence[Access], writes: Sequence[Access], partitions: Sequence[Hashable] | None = None
+) -> Indices:
+    """For each of `count` events the number of its micro-batch, from 0: the earliest that keeps its order with those it
+    touches.
 
     Args:
         reads, writes: of one table, with the same columns, or `ANY`; a read and a write that have no columns in common
             to tell rows apart by are taken to touch each other.
-        lanes: of each event the lane in which nothing overtakes: a wave is then a piece of each lane (the records of a
-            partition, of which only the first may be committed). None: each event is a lane of its own.
+        partitions: of each event that of Kafka's, in which nothing overtakes: a micro-batch is then a piece of each
+            partition, of whose records only the first may be committed. None: each event is a partition of its own.
     """
     answer = np.zeros(count, np.int64)
-    # The last wave in which something was written to, or read from, these rows; -1: none yet.
+    # The last micro-batch in which something was written to, or read from, these rows; -1: none yet.
     written: dict[Hashable, int] = {}
     read: dict[Hashable, int] = {}
     reached: dict[Hashable, int] = {}
     pairs = _pairs(reads, writes)
     for p in range(count):
-        level = 0 if lanes is None else reached.get(lanes[p], 0)
+        number = 0 if partitions is None else reached.get(partitions[p], 0)
         touched = []
         for name, read_keys, write_keys in pairs:
             mine_read = (name, ANY if read_keys is None else read_keys[p])
             mine_written = (name, ANY if write_keys is None else write_keys[p])
             touched.append((mine_read, mine_written))
-            level = max(level, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1)
+            number = max(number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1)
         for mine_read, mine_written in touched:
-            read[mine_read] = max(level, read.get(mine_read, -1))
-            written[mine_written] = max(level, written.get(mine_written, -1))
-        if lanes is not None:
-            reached[lanes[p]] = level
-        answer[p] = level
+            read[mine_read] = max(number, read.get(mine_read, -1))
+            written[mine_written] = max(number, written.get(mine_written, -1))
+        if partitions is not None:
+            reached[partitions[p]] = number
+        answer[p] = number
     return answer
 
 
-def cut(level: Places, rows_max: int) -> list[Places]:
-    """The waves as places of events, in order; one of more than `rows_max` is cut into pieces."""
-    order = np.argsort(level, kind="stable")
-    bounds = np.flatnonzero(np.diff(level[order])) + 1
-    return [wave[at : at + rows_max] for wave in np.split(order, bounds) for at in range(0, len(wave), rows_max)]
+def split(number_of: Indices, rows_max: int) -> list[Indices]:
+    """The micro-batches as numbers of events, in order; one of more than `rows_max` is cut into pieces."""
+    order = np.argsort(number_of, kind="stable")
+    bounds = np.flatnonzero(np.diff(number_of[order])) + 1
+    whole = np.split(order, bounds)
+    return [events[at : at + rows_max] for events in whole for at in range(0, len(events), rows_max)]
 
 
 def _pairs(

@@ -18,7 +18,8 @@ from streaming.cli.commands import app
 from streaming.dlq.letters import LetterFilter, find_letters, parse_offsets, parse_places, parse_since
 from streaming.dlq.replay import REPLAYED_FROM, ReplayOutcome, replay
 from streaming.errors import ConfigError, TransactionFatal
-from streaming.kafka.reader import CommittedReader, Waiting
+from streaming.kafka.connection import Connection
+from streaming.kafka.reader import CommittedReader
 from streaming.model.encoder import Encoder
 
 GOOD = 30
@@ -86,7 +87,7 @@ def test_the_commands(stage: Stage, dead: Sequence[dict[str, Any]], tmp_path_fac
 
 def sent_back(stage: Stage) -> list[tuple[bytes | None, bytes | None, str]]:
     """What a `read_committed` consumer sees of replays in the actions' topic: key, value, and where it was."""
-    reader = CommittedReader(stage.config().kafka, Waiting(threading.Event()), stage.topics["actions"], 30)
+    reader = CommittedReader(stage.config().kafka, Connection(threading.Event()), stage.topics["actions"], 30)
     found = []
     for records in reader.to_end():
         for record in records:

@@ -41,7 +41,7 @@ from streaming.kafka.rights import Right, of_run
 from streaming.model.encoder import Encoder
 from streaming.ops import log
 from streaming.state.snapshot_folder import SnapshotFolder
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.columns import schema_of
 
 EVERY_ACL = AclBindingFilter(

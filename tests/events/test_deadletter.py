@@ -7,8 +7,9 @@ import hashlib
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from fixtures.records import Fake
-from fixtures.scorer import Shop, Stage, check, running
+from fixtures.scorer import Shop, Stage, check, running, wait_until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,15 @@ from streaming.config import Kafka
 from streaming.dlq.letters import LetterFilter, find_letters
 from streaming.dlq.replay import replay
 from streaming.errors import BadEvent, ConfigError
-from streaming.events.dead_letter import FINGERPRINT, GROUP, VALUE_SHA256, check_room, dead_letter, fingerprint, told
+from streaming.events.dead_letter import (
+    FINGERPRINT,
+    GROUP,
+    VALUE_SHA256,
+    check_room,
+    dead_letter,
+    fingerprint,
+    origin_headers,
+)
 from streaming.events.scores import Headers
 from streaming.model.encoder import Encoder
 
@@ -76,7 +85,7 @@ def test_it_fits_and_names_its_record(
     record = Fake(key, value, headers, (topic, 2**31 - 1, 2**63 - 1))
     got_key, got_value, got = dead_letter(record, BadEvent("decode", message), limit, group)
     assert batch_bytes(got_key, got_value, got) <= limit
-    own, why = told(Fake(got_key, got_value, got))
+    own, why = origin_headers(Fake(got_key, got_value, got))
     assert (why["__connect.errors.topic"], why["__connect.errors.partition"]) == (topic, str(2**31 - 1))
     assert (why["__connect.errors.offset"], why[GROUP]) == (str(2**63 - 1), group)
     assert why[FINGERPRINT] == fingerprint(record)
@@ -97,6 +106,8 @@ def test_a_topic_that_takes_too_little_is_refused_at_the_start(
 ) -> None:
     stage.topics["dead_letters"] += "-tiny"
     broker.create_topics({stage.topics["dead_letters"]: 1}, {"max.message.bytes": "100"})
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
+    wait_until(lambda: stage.topics["dead_letters"] in admin.list_topics(timeout=10).topics, "the broker knows it")
     said = r"takes records of at most 100 bytes; what a dead letter says of its record needs \d+ more: raise its max"
     with pytest.raises(ConfigError, match=said), running(stage.config(), scorer_encoder):
         pass

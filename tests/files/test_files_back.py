@@ -32,7 +32,7 @@ from streaming.cli.load_history import load
 from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.errors import ConfigError
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.sdk import Client, connect_options
 from streaming.store.sql_scripts import read_script
 

@@ -28,7 +28,7 @@ def lineages(folder: Path | None, notes: dict[tuple[str, int], Lineage], **table
     )
     store = {"history": str(folder) if folder else "", **tables.pop("store", {})}
     made = Lineages(Config(store=store, **tables), cast(Topics, topics))
-    made.look()
+    made.read_notes()
     return made
 
 
@@ -45,25 +45,25 @@ def noted(folder: Path | None, since: int, topic: str = "now") -> Lineage:
 
 
 def test_a_log_from_its_beginning_needs_nothing() -> None:
-    assert lineages(None, {}).begin(HERE, Span(0, 900)) == 0
+    assert lineages(None, {}).first_offset(HERE, Span(0, 900)) == 0
 
 
 @pytest.mark.parametrize("since", [None, 0, 499])
 def test_what_retention_has_taken_is_missed(since: int | None) -> None:
     notes = {} if since is None else {HERE: noted(None, since)}
     with pytest.raises(LogNotWhole, match=r"user-actions\[0\] begins at offset 500: .* neither history nor a snapshot"):
-        lineages(None, notes).begin(HERE, FULL)
+        lineages(None, notes).first_offset(HERE, FULL)
 
 
 @pytest.mark.parametrize("since", [500, 600])
 def test_a_log_that_is_as_it_was_noted_is_whole(since: int) -> None:
-    assert lineages(None, {HERE: noted(None, since)}).begin(HERE, FULL) == since
+    assert lineages(None, {HERE: noted(None, since)}).first_offset(HERE, FULL) == since
 
 
 @pytest.mark.parametrize("allowed", [{"store": {"windows_may_start_empty": True}}, {"kafka": {"begin_anew": True}}])
 def test_what_is_allowed_is_noted_from_then_on(allowed: dict[str, Any]) -> None:
     state = lineages(None, {HERE: noted(None, 0)}, **allowed)
-    assert state.begin(HERE, FULL) == 500
+    assert state.first_offset(HERE, FULL) == 500
     assert state.now(HERE).since == 500
     assert state.unnoted({HERE: 700}) == {HERE: 700}
 
@@ -73,23 +73,23 @@ def test_history_that_says_up_to_where_it_reaches_is_read_on_from_there(
     tmp_path: Path, reaches: int, begins: int
 ) -> None:
     folder = history(tmp_path / "history", {"0": reaches})
-    assert lineages(folder, {HERE: noted(None, 0)}).begin(HERE, FULL) == begins
-    assert lineages(folder, {}).begin(HERE, Span(0, 900)) == begins  # an overlap counts nothing twice
+    assert lineages(folder, {HERE: noted(None, 0)}).first_offset(HERE, FULL) == begins
+    assert lineages(folder, {}).first_offset(HERE, Span(0, 900)) == begins  # an overlap counts nothing twice
 
 
 @pytest.mark.parametrize(("reaches", "words"), [(499, "history reaches to 499"), (901, "the topic to 900")])
 def test_history_that_reaches_too_short_or_too_far_is_refused(tmp_path: Path, reaches: int, words: str) -> None:
     folder = history(tmp_path / "history", {"0": reaches})
     with pytest.raises(LogNotWhole, match=words):
-        lineages(folder, {}).begin(HERE, FULL)
+        lineages(folder, {}).first_offset(HERE, FULL)
 
 
 def test_history_that_says_nothing_is_believed_by_a_new_group_only(tmp_path: Path) -> None:
     folder = history(tmp_path / "history")
-    assert lineages(folder, {}).begin(HERE, FULL) == 500
+    assert lineages(folder, {}).first_offset(HERE, FULL) == 500
     for note in (noted(None, 0), noted(folder, 0)):
         with pytest.raises(LogNotWhole, match="does not say that it has them"):
-            lineages(folder, {HERE: note}).begin(HERE, FULL)
+            lineages(folder, {HERE: note}).first_offset(HERE, FULL)
 
 
 def test_files_that_are_no_data_change_no_history(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_what_history_says_of_a_former_topic_is_not_said_of_the_one_that_is_ther
     with pytest.raises(LogNotWhole, match="was deleted and made anew"):
         lineages(folder, former)
     anew = lineages(folder, former, kafka={"begin_anew": True})
-    assert anew.begin(HERE, Span(0, 900)) == 0
+    assert anew.first_offset(HERE, Span(0, 900)) == 0
     # A peer that need not be told, while only one of two partitions is noted yet.
-    assert lineages(folder, {HERE: noted(folder, 0)}).begin(OTHER, Span(0, 900)) == 0
+    assert lineages(folder, {HERE: noted(folder, 0)}).first_offset(OTHER, Span(0, 900)) == 0
 
 
 def test_partitions_that_were_added_are_refused_until_somebody_has_let_them() -> None:

@@ -24,10 +24,10 @@ from streaming.dlq.letters import LetterFilter, find_letters
 from streaming.dlq.replay import replay
 from streaming.errors import LoginRefused, NotAllowed
 from streaming.kafka import login as login_module
+from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login, ask
 from streaming.kafka.producer import Publisher
-from streaming.kafka.reader import check_topics
-from streaming.kafka.rights import Right, named, of_letters, of_replay, of_run, of_send, of_serve
+from streaming.kafka.rights import Right, check_topics, named, of_letters, of_replay, of_run, of_send, of_serve
 from streaming.loop import run
 from streaming.model.encoder import Encoder
 from streaming.predict.state_replica import Follower
@@ -213,7 +213,7 @@ def test_what_the_broker_does_not_tell_is_told_in_the_log(secured: Secured) -> N
     """Without DescribeConfigs the scorer takes the default size of records, and says so."""
     kafka = secured.kafka("LOGIN")
     with structlog.testing.capture_logs() as logs:
-        Publisher(kafka, threading.Event(), lambda: None).close()
+        Publisher(kafka, Connection(threading.Event())).close()
     said = [log["why"] for log in logs if "max.message.bytes" in log["event"]]
     assert len(said) == 2
     assert all("principal 'scorer' may not DescribeConfigs topic" in why for why in said)

@@ -13,11 +13,11 @@ from fixtures.scorer import Shop, Stage, check, running, wait_until
 
 from streaming.config import Kafka
 from streaming.errors import BrokerUnavailable
-from streaming.kafka import reader
 from streaming.kafka import start_offsets as starts
+from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.reader import REQUEST_TIMEOUT_S, Waiting
 from streaming.model.encoder import Encoder
+from streaming.ops.clock import Clock
 
 
 def test_partitions_flow_while_those_of_a_dead_peer_wait_for_its_transaction(
@@ -63,12 +63,15 @@ class Hanging:
         raise FutureTimeoutError
 
 
-def test_a_question_that_hangs_in_librdkafka_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_that_hangs_in_librdkafka_is_given_up() -> None:
     now = [1000.0]
-    monkeypatch.setattr(starts, "time", SimpleNamespace(monotonic=lambda: now[0]))
     kafka = Kafka(transaction_timeout_s=30, give_up_after_s=60)
     asked = starts.Inquiry(
-        kafka, Waiting(threading.Event()), cast(Lineages, None), [("actions", 3)], lambda _: Hanging()
+        kafka,
+        Connection(threading.Event(), clock=Clock(monotonic=lambda: now[0])),
+        cast(Lineages, None),
+        [("actions", 3)],
+        lambda _: Hanging(),
     )
     now[0] += 90
     assert asked.answer() is None
@@ -78,10 +81,10 @@ def test_a_question_that_hangs_in_librdkafka_is_given_up(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION])
-def test_an_unknown_partition_passes_or_is_given_up(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_an_unknown_partition_passes_or_is_given_up(code: int) -> None:
     now = [1000.0]
-    monkeypatch.setattr(reader, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    waiting = Waiting(cast(threading.Event, SimpleNamespace(is_set=lambda: False, wait=lambda seconds: None)))
+    stop = cast(threading.Event, SimpleNamespace(is_set=lambda: False, wait=lambda seconds: None))
+    connection = Connection(stop, clock=Clock(monotonic=lambda: now[0]))
     asked: list[float] = []
 
     def ask() -> str:
@@ -92,9 +95,9 @@ def test_an_unknown_partition_passes_or_is_given_up(monkeypatch: pytest.MonkeyPa
         return "known"
 
     known_at = now[0] + 20.0
-    assert waiting.retry(ask, 300.0) == "known"
+    assert connection.retry(ask, 300.0) == "known"
     known_at = now[0] + 1000.0
     asked.clear()
     with pytest.raises(KafkaException, match="unknown"):
-        waiting.retry(ask, 300.0)
+        connection.retry(ask, 300.0)
     assert 30.0 <= now[0] - asked[0] <= 40.0

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 from fixtures.scorer import Stage
 
 from deploy.kafka.broker import Broker
-from streaming.kafka.reader import Waiting
+from streaming.kafka.connection import Connection
 from streaming.kafka.topics import Span, Topics
 
 ASKED_AFTER_S = 30.0
@@ -25,7 +25,7 @@ def test_all_is_told_again_after_the_broker_has_died(tmp_path: Path) -> None:
         consumer.commit(offsets=[TopicPartition(actions, 0, 7, "noted")], asynchronous=False)
         consumer.close()
         kafka = stage.config(kafka={"give_up_after_s": ASKED_AFTER_S}).kafka
-        topics = Topics(kafka, Waiting(threading.Event()))
+        topics = Topics(kafka, Connection(threading.Event()))
         partitions = [(actions, 0), (actions, 1)]
         assert topics.notes() == {(actions, 0): (7, "noted")}
         assert topics.spans(partitions) == dict.fromkeys(partitions, Span(0, 0))

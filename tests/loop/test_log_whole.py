@@ -392,17 +392,17 @@ def test_partitions_that_are_added_are_refused_while_it_runs_and_at_a_start(
 def test_offsets_of_dimension_topics_are_committed_again_before_kafka_forgets_them(
     stage: Stage, shop: Shop, scorer_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streaming.loop.scorer.RENEW_S", 0.5)
+    monkeypatch.setattr("streaming.loop.progress.RENEW_S", 0.5)
     stage.send_shop(Shop(shop.actions[:1], shop.users, shop.products, shop.comments))
     with running(stage.config(), scorer_encoder) as scorer:
         stage.collect(1)
-        committed, offsets = [], scorer.publisher.offsets
+        committed, offsets = [], scorer.committing.publisher.offsets
 
         def watched(positions: Positions, group: Any, note: Callable[[tuple[str, int]], str]) -> None:
             committed.append(positions)
             offsets(positions, group, note)
 
-        monkeypatch.setattr(scorer.publisher, "offsets", watched)
+        monkeypatch.setattr(scorer.committing.publisher, "offsets", watched)
         rows = {(stage.topics[key], 0): len(getattr(shop, key)) for key in ("users", "products", "comments")}
         wait_until(lambda: committed.count(rows) >= 2, "they are committed again, though nothing comes")
         assert [stage.committed(key, 1)[0] for key in ("users", "products", "comments")] == list(rows.values())

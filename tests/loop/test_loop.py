@@ -83,8 +83,8 @@ def test_aborted_transactions_are_done_again_from_the_same_state(
         if step in ("begin", "scores", "dead letters", "offsets"):
             seen[step] = seen.get(step, 0) + 1
             if seen[step] in (2, 5):
-                scorer.publisher._producer.flush(30)  # what is aborted is on the broker
-                scorer.publisher._abort()
+                scorer.committing.publisher._producer.flush(30)  # what is aborted is on the broker
+                scorer.committing.publisher._abort()
                 raise Aborted(f"after {step}, by the test")
 
     stage.send_shop(shop)
@@ -215,15 +215,15 @@ class Away:
 def test_nothing_is_published_with_a_model_of_another_encoder(
     when: str, stage: Stage, shop: Shop, scorer_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streaming.loop.scorer.CHECK_S", 1e9 if when == "after an outage" else 0.0)
+    monkeypatch.setattr("streaming.loop.scoring.CHECK_S", 1e9 if when == "after an outage" else 0.0)
     seen: list[str] = []
 
     def swap(scorer: Scorer, step: str) -> None:
         seen.append(step)
         if step == "encode" and seen.count(step) == 2:
-            monkeypatch.setattr(scorer.model, "encoder_digest", lambda: "sha256:other")
+            monkeypatch.setattr(scorer.scoring.model, "encoder_digest", lambda: "sha256:other")
             if when == "after an outage":
-                monkeypatch.setattr(scorer.model, "submit", lambda _: Away())
+                monkeypatch.setattr(scorer.scoring.model, "submit", lambda _: Away())
         if step == "submit" and seen.count(step) == 2 and when == "while leaving":
             scorer.stop.set()
 

@@ -14,7 +14,8 @@ from rigs.fake_openmldb import Cluster, running_cluster
 from streaming.errors import Aborted, StoreUnavailable
 from streaming.loop.scorer import Scorer
 from streaming.model.encoder import Encoder
-from streaming.store.feature_store import open_store
+from streaming.store.embedded import EmbeddedStore
+from streaming.store.open import open_store
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.sdk import Client, connect_options
 
@@ -64,7 +65,7 @@ def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
     def trouble(scorer: Scorer, step: str) -> None:
         seen[step] = seen.get(step, 0) + 1
         if step in ("begin", "offsets") and seen[step] in (3, 9):
-            scorer.publisher._abort()
+            scorer.committing.publisher._abort()
             raise Aborted(f"after {step}, by the test")
 
     half = len(shop.actions) // 2
@@ -176,6 +177,6 @@ def test_a_cluster_that_stays_away_ends_the_scorer(
 
 
 def test_the_configuration_chooses_the_store() -> None:
-    assert not open_store(Stage.store_settings(kind="embedded")).durable
+    assert isinstance(open_store(Stage.store_settings(kind="embedded")), EmbeddedStore)
     with closing(open_store(Stage.store_settings())) as store:
-        assert store.durable
+        assert isinstance(store, ClusterStore)

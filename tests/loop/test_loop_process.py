@@ -130,8 +130,8 @@ def test_triton_killed_and_back(
             assert len(scorer.source.positions) == PARTITIONS
             assert scorer.health.alive()
             assert "jd_intent_ready 0.0" in shown(scorer)
-            reported = scorer._reported
-            wait_until(lambda: scorer._reported > reported, "lag and sizes are brought up to date")
+            reported = scorer.reporting.reported
+            wait_until(lambda: scorer.reporting.reported > reported, "lag and sizes are brought up to date")
             triton.start()
             found = stage.collect(len(shop.actions))
             wait_until(lambda: not scorer.health.missing(), "ready again")

@@ -197,6 +197,7 @@ HANGING = """
 import sys, time
 from pathlib import Path
 from confluent_kafka import Producer
+import streaming.kafka.clients as clients
 import streaming.kafka.producer as publish
 from streaming.loop.run import main
 from streaming.ops import exits
@@ -218,7 +219,7 @@ class Hanging(Producer):
     def commit_transaction(self, *arguments):
         return self.hang("commit_transaction", arguments)
 
-publish.Producer = Hanging
+clients.Producer = Hanging
 publish.HUNG_S = 2.0
 exits.main(exits.SCORE, "streaming", lambda prog_name: main(Path(sys.argv[1])))
 """
@@ -256,8 +257,7 @@ def test_a_commit_that_hangs_in_librdkafka_ends_the_process_for_its_supervisor(
 DEAF = """
 import signal, sys, time
 from pathlib import Path
-import streaming.kafka.producer as publish
-import streaming.kafka.reader as reader
+import streaming.kafka.clients as clients
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from streaming.loop.run import main
 from streaming.ops import exits
@@ -291,7 +291,7 @@ class Fatal(Producer):
             raise KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
         super().begin_transaction()
 
-reader.Consumer, publish.Producer = Hanging, Fatal
+clients.Consumer, clients.Producer = Hanging, Fatal
 exits.main(exits.SCORE, "streaming", lambda prog_name: main(Path(sys.argv[1])))
 """
 
@@ -321,7 +321,7 @@ def test_a_loop_that_goes_round_no_more_ends_for_its_supervisor(stage: Stage, sh
 LOADING = """
 import sys
 from pathlib import Path
-import streaming.store.feature_store as store
+import streaming.store.embedded as store
 from streaming.loop.run import main
 from streaming.ops import exits
 

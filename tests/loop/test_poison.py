@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 from places import REPOSITORY
-from simulation.kafka import Entry
+from simulation.broker import Entry
 
 from streaming.config import Config
-from streaming.errors import ConfigError, FolderTaken, StoreUnavailable
+from streaming.errors import ConfigError, FolderTaken, Rebalanced, StoreUnavailable
 from streaming.events.dead_letter import dead_letter, fingerprint
 from streaming.events.decode import Record, reason
-from streaming.loop.kept_state import Moved
 from streaming.loop.poison.detection import KillsProcess, Poison, open_poison
 from streaming.loop.poison.journal import Journal, Note, Span
 
@@ -42,14 +41,14 @@ def die_with(folder: Path, *records: Record, stage: str = "decode", replayed: bo
     """A process with these in hand."""
     poison = opened(folder)
     with pytest.raises(Died), poison.hold(records, replayed=replayed):
-        poison.at(stage)
+        poison.note_stage(stage)
         raise Died
     poison.close()
 
 
 def pieces(poison: Poison, records: Sequence[Record], *, replayed: bool = False) -> list[list[int]]:
     """The offsets of each piece."""
-    return [[one.offset() for one in piece] for piece in poison.cut(records, replayed=replayed)[0]]
+    return [[one.offset() for one in piece] for piece in poison.split(records, replayed=replayed)[0]]
 
 
 def test_nothing_is_suspect_after_an_orderly_end(tmp_path: Path) -> None:
@@ -58,19 +57,19 @@ def test_nothing_is_suspect_after_an_orderly_end(tmp_path: Path) -> None:
         pass
     poison.close()
     poison = opened(tmp_path)
-    assert not poison.wary
+    assert not poison.has_suspects
     records = [record(4), record(5)]
-    assert poison.cut(records) == ([records], [])
-    assert poison.cut([]) == ([], [])
+    assert poison.split(records) == ([records], [])
+    assert poison.split([]) == ([], [])
     poison.close()
 
 
 def test_what_was_in_hand_at_death_is_prepared_alone_and_the_rest_is_not(tmp_path: Path) -> None:
     die_with(tmp_path, record(4), record(6), record(9, partition=1))
     poison = opened(tmp_path)
-    assert poison.wary
-    assert poison.concerns({("actions", 1)})
-    assert not poison.concerns({("actions", 2), ("users", 0)})
+    assert poison.has_suspects
+    assert poison.has_suspects_in({("actions", 1)})
+    assert not poison.has_suspects_in({("actions", 2), ("users", 0)})
     assert pieces(poison, [record(n) for n in range(2, 9)]) == [[2, 3], [4], [5], [6], [7, 8]]
     assert pieces(poison, [record(8, partition=1), record(9, partition=1)]) == [[8], [9]]
     poison.close()
@@ -85,7 +84,7 @@ def test_a_record_is_put_aside_after_so_many_deaths_alone(tmp_path: Path) -> Non
         poison.close()
         die_with(tmp_path, killer, stage="features")
     poison = opened(tmp_path)
-    alone, [(found, why)] = poison.cut([record(4), killer, record(6)])
+    alone, [(found, why)] = poison.split([record(4), killer, record(6)])
     assert [[one.offset() for one in piece] for piece in alone] == [[4], [6]]
     assert found is killer
     assert isinstance(why, KillsProcess)
@@ -96,12 +95,12 @@ def test_a_record_is_put_aside_after_so_many_deaths_alone(tmp_path: Path) -> Non
     # Another record at its place, in a topic that was made anew, is prepared, and its own deaths are counted.
     heir = record(5, b"innocent")
     assert pieces(poison, [record(4), heir]) == [[4], [5]]
-    assert poison.cut([heir])[1] == []
+    assert poison.split([heir])[1] == []
     poison.close()
     die_with(tmp_path, heir)
     poison = opened(tmp_path)
-    assert poison.cut([heir])[1] == []
-    assert [one for one, _ in poison.cut([killer])[1]] == [killer]
+    assert poison.split([heir])[1] == []
+    assert [one for one, _ in poison.split([killer])[1]] == [killer]
     poison.close()
 
 
@@ -111,16 +110,16 @@ def test_deaths_by_a_dimension_row_count_on_until_its_dead_letter_is_published(t
     killer = record(2, topic="users")
     for _ in range(TRIES_MAX):
         poison = opened(tmp_path)
-        assert poison.cut([killer])[1] == []
-        poison.behind({("users", 0): 3}, {})
-        poison.look({})
+        assert poison.split([killer])[1] == []
+        poison.clear_before({("users", 0): 3}, {})
+        poison.read_journals({})
         with pytest.raises(Died), poison.hold((), [killer]):
             raise Died
         poison.close()
     poison = opened(tmp_path)
-    poison.behind({("users", 0): 3}, {("users", 0): 2})
-    poison.look({})
-    assert [one for one, _ in poison.cut([killer])[1]] == [killer]
+    poison.clear_before({("users", 0): 3}, {("users", 0): 2})
+    poison.read_journals({})
+    assert [one for one, _ in poison.split([killer])[1]] == [killer]
     poison.close()
 
 
@@ -128,7 +127,7 @@ def test_a_batch_of_one_names_its_record_at_once(tmp_path: Path) -> None:
     for _ in range(TRIES_MAX):
         die_with(tmp_path, record(7))
     poison = opened(tmp_path)
-    assert [one.offset() for one, _ in poison.cut([record(7)])[1]] == [7]
+    assert [one.offset() for one, _ in poison.split([record(7)])[1]] == [7]
     poison.close()
 
 
@@ -136,13 +135,13 @@ def test_a_defect_counts_as_a_death_and_an_outage_does_not(tmp_path: Path) -> No
     for _ in range(TRIES_MAX):
         poison = opened(tmp_path)
         with pytest.raises(RecursionError), poison.hold([record(7)]):
-            poison.at("encode")
+            poison.note_stage("encode")
             raise RecursionError("too deep")
         poison.close()  # as a process does that ends by an exception
     poison = opened(tmp_path)
-    [(_, why)] = poison.cut([record(7)])[1]
+    [(_, why)] = poison.split([record(7)])[1]
     assert (why.stage, str(why)[-24:]) == ("encode", "RecursionError: too deep")
-    for outage in (StoreUnavailable("away"), Moved()):
+    for outage in (StoreUnavailable("away"), Rebalanced("while the store is away")):
         with pytest.raises(type(outage)), poison.hold([record(8)]):
             raise outage
         poison.close()
@@ -174,15 +173,15 @@ def test_suspicion_ends_behind_what_was_committed_and_dimensions_are_remembered(
             raise Died
         poison.close()
     poison = opened(tmp_path)
-    poison.behind({("actions", 0): 5, ("users", 0): 2}, {("users", 0): 3})  # not yet
-    assert poison.concerns({("actions", 0)})
-    assert poison.concerns({("users", 0)})
-    poison.behind({("actions", 0): 6, ("users", 0): 3}, {("users", 0): 3})
-    assert not poison.wary
+    poison.clear_before({("actions", 0): 5, ("users", 0): 2}, {("users", 0): 3})  # not yet
+    assert poison.has_suspects_in({("actions", 0)})
+    assert poison.has_suspects_in({("users", 0)})
+    poison.clear_before({("actions", 0): 6, ("users", 0): 3}, {("users", 0): 3})
+    assert not poison.has_suspects
     poison.close()
     # The dimension topics are read again at every start: there the record is put aside again.
     poison = opened(tmp_path)
-    assert [one for one, _ in poison.cut([killer])[1]] == [killer]
+    assert [one for one, _ in poison.split([killer])[1]] == [killer]
     assert pieces(poison, [record(4), record(5)]) == [[4, 5]]
     poison.close()
 
@@ -193,8 +192,8 @@ def test_committed_records_are_never_put_aside(tmp_path: Path) -> None:
         die_with(tmp_path, record(2), replayed=True)
     poison = opened(tmp_path)
     assert pieces(poison, [record(n) for n in range(4)], replayed=True) == [[0], [1], [2], [3]]
-    assert poison.cut([record(2)], replayed=True)[1] == []
-    assert not poison.wary  # as to what is prepared
+    assert poison.split([record(2)], replayed=True)[1] == []
+    assert not poison.has_suspects  # as to what is prepared
     poison.rebuilt()
     poison.close()
     poison = opened(tmp_path)
@@ -209,23 +208,23 @@ def test_scorers_with_a_common_folder_know_each_others_deaths(tmp_path: Path) ->
     die_with(one, killer)
     die_with(one, killer)  # and it does not start again
     poison = opened(two)
-    poison.look({("actions", 0): 4})
+    poison.read_journals({("actions", 0): 4})
     assert pieces(poison, [record(4), killer, record(6)]) == [[4], [5], [6]]
     with pytest.raises(Died), poison.hold([killer]):
         raise Died
     poison.close()
     poison = opened(two)
-    poison.look({("actions", 0): 4})
-    [(_, why)] = poison.cut([record(4), killer])[1]
+    poison.read_journals({("actions", 0): 4})
+    [(_, why)] = poison.split([record(4), killer])[1]
     assert str(why).startswith("3 processes died")
     # Its partition has come with a position behind them: they are no concern.
-    poison.look({("actions", 0): 6})
-    assert not poison.wary
+    poison.read_journals({("actions", 0): 6})
+    assert not poison.has_suspects
     # What a living scorer has in hand is no death.
     alive = opened(one)
     with alive.hold([record(9), record(10)]):
-        poison.look({("actions", 0): 6})
-        assert not poison.wary
+        poison.read_journals({("actions", 0): 6})
+        assert not poison.has_suspects
     poison.close()
     alive.close()
 
@@ -249,16 +248,16 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_named(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     beside = opened(tmp_path.parent / "beside")
-    beside.look({})  # whoever looks at it does not mind
+    beside.read_journals({})  # whoever looks at it does not mind
     beside.close()
     poison = opened(tmp_path)
     assert (tmp_path / f"{kind}-{name}").read_bytes() == content
     assert str(tmp_path / name) in capsys.readouterr().out
-    assert not poison.wary
+    assert not poison.has_suspects
     poison.close()
     die_with(tmp_path, record(4))
     poison = opened(tmp_path)
-    assert poison.wary
+    assert poison.has_suspects
     poison.close()
 
 
@@ -269,7 +268,7 @@ def test_a_note_that_was_cut_off_says_nothing(tmp_path: Path) -> None:
     file = tmp_path / "in-hand"
     os.truncate(file, file.stat().st_size - 1)
     poison = opened(tmp_path)
-    assert not poison.wary
+    assert not poison.has_suspects
     poison.close()
 
 

@@ -19,7 +19,7 @@ from deploy.process import Process, free_ports
 # Every Python process with this on its path dies of some rows: of one action by SIGKILL, of one product by a defect.
 DEADLY = """
 import os, signal
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 
 answer, restore = EmbeddedStore.answer, EmbeddedStore.restore
 

@@ -25,7 +25,7 @@ from streaming.config import Config, Rest, Store
 from streaming.errors import ArtifactMismatch, StoreUnavailable
 from streaming.events.decode import Action, action_columns
 from streaming.model.encoder import Encoder
-from streaming.store.feature_store import open_store
+from streaming.store.open import open_store
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.rest import RestTransport
 

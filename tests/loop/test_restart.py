@@ -17,9 +17,9 @@ from deploy.kafka.broker import Broker
 from deploy.process import Process
 from streaming.config import Config
 from streaming.errors import FolderTaken, LogNotWhole, OffsetOutOfRange
+from streaming.kafka.connection import Connection
+from streaming.kafka.dimension_source import DimensionSource
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.reader import Waiting
-from streaming.kafka.source import DimensionSource
 from streaming.kafka.topics import Topics
 from streaming.loop.scorer import Scorer
 from streaming.model.encoder import Encoder
@@ -193,8 +193,8 @@ def test_dimension_rows_that_came_while_nobody_read_are_read_before_it_goes_on(s
         return found
 
     stage.send(comments(0, 10))
-    config, waiting = stage.config(), Waiting(threading.Event())
-    dimensions = DimensionSource(config.kafka, waiting, Lineages(config, Topics(config.kafka, waiting)))
+    config, connection = stage.config(), Connection(threading.Event())
+    dimensions = DimensionSource(config.kafka, connection, Lineages(config, Topics(config.kafka, connection)))
     dimensions.restart({})
     assert read() == 10
     stage.send(comments(10, 15))

@@ -23,7 +23,7 @@ class Story:
             wait_s=1.0,
             wait_s_max=8.0,
             give_up_after_s=give_up_after_s,
-            told=self.told.append,
+            on_state=self.told.append,
             clock=lambda: self.now,
             jitter=self._draw,
         )

@@ -40,7 +40,7 @@ from streaming.predict.predictor import Predictor
 from streaming.predict.request_model import request_model
 from streaming.predict.server import LIMITS, run
 from streaming.predict.state_replica import Follower
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 from streaming.web.access import Rules
 from streaming.web.listen import Listen
 

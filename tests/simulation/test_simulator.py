@@ -14,10 +14,14 @@ import pytest
 import structlog
 
 from simulation import simulator
-from simulation.simulator import FAULTS, PROCESSES, TRIES_MAX, Violation, simulate
+from simulation.bench import TRIES_MAX
+from simulation.schedule import PROCESSES
+from simulation.simulator import simulate
+from simulation.world import FAULTS, Violation
 from streaming.events.decode import Actions, action_columns
+from streaming.loop.batch import Batch
 from streaming.loop.poison.detection import KillsProcess
-from streaming.loop.scorer import Batch, Scorer
+from streaming.loop.scorer import Scorer
 from streaming.ops.background import Outcome
 from streaming.state.snapshots import Standing
 from streaming.store.dedup import SeenRequests
@@ -91,12 +95,7 @@ def change(target: object, name: str, value: object) -> None:
 
 
 def keeps_rows_of_an_aborted_batch(scorer: Scorer) -> None:
-    def undo(batch: Batch) -> None:
-        scorer.in_flight = None
-        scorer.source.rewind(batch.starts)
-        scorer.dimensions.rewind(batch.dimension_starts)
-
-    change(scorer, "undo", undo)
+    change(scorer.state, "given_up", scorer.progress.rewind)
 
 
 def does_not_read_an_aborted_batch_again(scorer: Scorer) -> None:
@@ -104,29 +103,29 @@ def does_not_read_an_aborted_batch_again(scorer: Scorer) -> None:
 
 
 def commits_offsets_before_scores(scorer: Scorer) -> None:
-    commit, publisher = scorer.commit, scorer.publisher
+    commit, publisher = scorer.committing.commit, scorer.committing.publisher
 
     def early(batch: Batch, scores: Any, group: Any) -> None:
-        if batch.ends:
+        if batch.commit_offsets:
             publisher.begin()
-            publisher.offsets(batch.ends, group, scorer.lineages.note)
+            publisher.offsets(batch.commit_offsets, group, scorer.lineages.note)
             publisher.commit()
-        commit(dataclasses.replace(batch, ends={}), scores, group)
+        commit(dataclasses.replace(batch, commit_offsets={}), scores, group)
 
-    change(scorer, "commit", early)
+    change(scorer.committing, "commit", early)
 
 
 def commits_scores_before_offsets(scorer: Scorer) -> None:
-    commit, publisher = scorer.commit, scorer.publisher
+    commit, publisher = scorer.committing.commit, scorer.committing.publisher
 
     def late(batch: Batch, scores: Any, group: Any) -> None:
-        commit(dataclasses.replace(batch, ends={}), scores, group)
-        if batch.ends:
+        commit(dataclasses.replace(batch, commit_offsets={}), scores, group)
+        if batch.commit_offsets:
             publisher.begin()
-            publisher.offsets(batch.ends, group, scorer.lineages.note)
+            publisher.offsets(batch.commit_offsets, group, scorer.lineages.note)
             publisher.commit()
 
-    change(scorer, "commit", late)
+    change(scorer.committing, "commit", late)
 
 
 def publishes_what_is_not_its_own_any_more(scorer: Scorer) -> None:
@@ -139,7 +138,7 @@ def begins_with_an_empty_state(scorer: Scorer) -> None:
 
 
 def publishes_dead_letters_of_dimensions_though_another_does(scorer: Scorer) -> None:
-    change(scorer, "owns_dimensions", lambda: True)
+    change(scorer.progress, "owns_dimensions", lambda: True)
 
 
 def does_not_ask_what_its_predecessor_published(scorer: Scorer) -> None:
@@ -147,7 +146,7 @@ def does_not_ask_what_its_predecessor_published(scorer: Scorer) -> None:
 
 
 def lets_an_event_see_the_later_ones_of_its_batch(scorer: Scorer) -> None:
-    store: Any = scorer.store
+    store: Any = scorer.preparation.store
 
     class Hasty:
         def __getattr__(self, name: str) -> Any:
@@ -157,11 +156,11 @@ def lets_an_event_see_the_later_ones_of_its_batch(scorer: Scorer) -> None:
             store.restore(dimensions, actions)
             return store.request(actions.requests)
 
-    change(scorer, "store", Hasty())
+    change(scorer.preparation, "store", Hasty())
 
 
 def goes_on_when_a_transaction_was_aborted(scorer: Scorer) -> None:
-    change(scorer, "undo", lambda batch: None)
+    change(scorer.state, "given_up", lambda batch: None)
 
 
 def takes_snapshots_that_name_an_earlier_offset(scorer: Scorer) -> None:
@@ -191,15 +190,15 @@ def puts_suspects_aside_untried(scorer: Scorer) -> None:
 
 
 def drops_deadly_records_without_a_word(scorer: Scorer) -> None:
-    cut = scorer.poison.cut
-    change(scorer.poison, "cut", lambda records, replayed=False: (cut(records, replayed=replayed)[0], []))
+    split = scorer.poison.split
+    change(scorer.poison, "split", lambda records, replayed=False: (split(records, replayed=replayed)[0], []))
 
 
 def gives_up_what_was_read_behind_a_batch(scorer: Scorer) -> None:
-    settle = scorer.settle
+    settle = scorer.pipeline.settle
 
     def hasty() -> None:
-        scorer.following = None
+        scorer.progress.following = None
         settle()
 
     change(scorer.source, "_settle", hasty)
@@ -217,7 +216,7 @@ def forgets_requests_at_a_restart(scorer: Scorer) -> None:
 
 def counts_repeats_when_it_reads_the_log_again(scorer: Scorer) -> None:
     if seen_by(scorer) is not None:
-        change(scorer.rebuild, "_insert", lambda events, _: scorer.store.restore({}, action_columns(events)))
+        change(scorer.state, "_insert", lambda events, _: scorer.store.restore({}, action_columns(events)))
 
 
 def stays_paused_when_a_partition_comes_and_goes_again(scorer: Scorer) -> None:
@@ -249,30 +248,32 @@ def lets_new_partitions_flow_from_their_ends(scorer: Scorer) -> None:
 
 
 def begins_at_the_first_record_that_is_left(scorer: Scorer) -> None:
-    change(scorer.lineages, "begin", lambda partition, span: span.low)
+    change(scorer.lineages, "first_offset", lambda partition, span: span.low)
 
 
 def does_not_ask_whether_the_topic_is_the_same(scorer: Scorer) -> None:
-    change(scorer.topics, "compare", lambda now: None)
+    change(scorer.lineages.topics, "compare", lambda now: None)
 
 
 def does_not_compare_what_the_group_has_noted(scorer: Scorer) -> None:
-    change(scorer.lineages, "look", lambda waiting: None)
+    change(scorer.lineages, "read_notes", lambda connection: None)
 
 
 def forgets_a_topic_with_its_offsets(scorer: Scorer) -> None:
-    notes = scorer.topics.notes
+    notes = scorer.lineages.topics.notes
     actions = scorer.source.topic
-    change(scorer.topics, "notes", lambda waiting: {p: of for p, of in notes(waiting).items() if p[0] == actions})
+    change(
+        scorer.lineages.topics, "notes", lambda waiting: {p: of for p, of in notes(waiting).items() if p[0] == actions}
+    )
 
 
 def publishes_again_what_the_group_has_forgotten(scorer: Scorer) -> None:
-    change(scorer.lineages, "forgotten", lambda held: None)
+    change(scorer.lineages, "check_snapshot", lambda held: None)
 
 
 def leaves_repeats_uncommitted(scorer: Scorer) -> None:
-    submit = scorer.submit
-    change(scorer, "submit", lambda batch: submit(batch) if batch and (batch.records or batch.dead) else None)
+    submit = scorer.pipeline.submit
+    change(scorer.pipeline, "submit", lambda batch: submit(batch) if batch and (batch.records or batch.dead) else None)
 
 
 def seen_by(scorer: Scorer) -> SeenRequests | None:

@@ -23,7 +23,7 @@ from streaming.loop.poison.detection import open_poison
 from streaming.ops.metrics import Metrics
 from streaming.state.snapshot_folder import SnapshotFolder, Writing
 from streaming.state.snapshots import Snapshots, Standing, load_state
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 
 IDENTITY = {"Kafka cluster": "c", "topic actions": "t"}
 WAIT_S = 60.0
@@ -295,7 +295,7 @@ def test_on_a_disk_that_is_full_at_the_start_the_flow_goes_on_without(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", full_disk)
         assert load_state(settings, EmbeddedStore(settings.store), lineages, metrics) == (None, None)
-        assert not open_poison(settings).wary
+        assert not open_poison(settings).has_suspects
     assert capsys.readouterr().out.count("the disk is full") == 2
     assert metrics.snapshot_failures._value.get() == 1
     with pytest.raises(ConfigError, match=r"snapshots\.folder: /proc/nowhere"):  # a wrong folder is no full disk

@@ -21,7 +21,7 @@ from streaming.config import OpenMLDB, Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.predict.state_replica import Direct
-from streaming.store.feature_store import EmbeddedStore
+from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.sdk import Client, connect_options
 
@@ -94,8 +94,10 @@ def test_redelivered_events_get_the_same_features_and_count_once(store: ClusterS
     at, found = 0, []
     random = np.random.default_rng(1)
     while at < len(shop.actions):
-        waves = store.waves(actions_of(shop.actions[at : at + 30]), [0] * len(shop.actions[at : at + 30]))
-        actions = actions_of([shop.actions[at + int(p)] for p in waves[0]])
+        micro_batches = store.micro_batches(
+            actions_of(shop.actions[at : at + 30]), [0] * len(shop.actions[at : at + 30])
+        )
+        actions = actions_of([shop.actions[at + int(p)] for p in micro_batches[0]])
         answer = store.answer({}, actions)
         if random.random() < 0.4:
             continue  # its transaction was aborted: it comes again
@@ -103,20 +105,20 @@ def test_redelivered_events_get_the_same_features_and_count_once(store: ClusterS
         store.accept(actions)
         if random.random() < 0.4:
             store.accept(actions)  # as the next start does, which does not know
-        at += len(waves[0])
+        at += len(micro_batches[0])
     assert pa.concat_tables(found).equals(expected)
     assert cluster.rows("bo_action") == cluster.rows("flattenRequest") == len(shop.actions)
 
 
 def test_stretches_of_partitions_are_pieces_of_them(store: ClusterStore) -> None:
     shop = Shop.seeded(300, seed=5)
-    lanes = [int(action["user_id"]) % 3 for action in shop.actions]
-    waves = store.waves(actions_of(shop.actions), lanes)
-    assert sorted(int(p) for wave in waves for p in wave) == list(range(300))
-    for wave in waves:
-        users = [shop.actions[int(p)]["user_id"] for p in wave]
+    partitions = [int(action["user_id"]) % 3 for action in shop.actions]
+    micro_batches = store.micro_batches(actions_of(shop.actions), partitions)
+    assert sorted(int(p) for micro_batch in micro_batches for p in micro_batch) == list(range(300))
+    for micro_batch in micro_batches:
+        users = [shop.actions[int(p)]["user_id"] for p in micro_batch]
         assert len(users) == len(set(users))
-    assert len(waves) > 10
+    assert len(micro_batches) > 10
 
 
 def test_every_type_null_and_text_come_back_exactly(store: ClusterStore, embedded: EmbeddedStore) -> None:

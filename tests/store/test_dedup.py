@@ -13,21 +13,21 @@ import pytest
 from fixtures.scorer import Shop, Stage, check, loaded_store, poison, running, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation.simulator import repeats
+from simulation.workload import repeats
 
 from streaming.config import Dedup, Store
 from streaming.engine import BadRow
 from streaming.errors import ConfigError
 from streaming.events.decode import Action
+from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.reader import Waiting
 from streaming.kafka.topics import Topics
 from streaming.model.encoder import Encoder
 from streaming.predict.state_replica import Follower
 from streaming.state.snapshots import identity
 from streaming.store import dedup
 from streaming.store.dedup import SCHEMA, SeenRequests
-from streaming.store.feature_store import open_store
+from streaming.store.open import open_store
 
 HORIZON_MS = 10
 
@@ -48,11 +48,11 @@ class Written:
         return 1, self.written_ms
 
 
-def sift(seen: SeenRequests, log: Sequence[tuple[int, str | None, int]]) -> list[bool]:
+def drop_repeats(seen: SeenRequests, log: Sequence[tuple[int, str | None, int]]) -> list[bool]:
     """Of each record, whether it was kept."""
     actions = [Action("u", "s", 1, "1", "", "", "", name) for _, name, _ in log]
     records = [Written(number, time) for number, _, time in log]
-    kept, theirs = seen.sift(actions, records)  # type: ignore[arg-type]  # no more is asked of them
+    kept, theirs = seen.drop_repeats(actions, records)  # type: ignore[arg-type]  # no more is asked of them
     assert len(kept) == len(theirs)
     stayed = {id(action) for action in kept}
     return [id(action) in stayed for action in actions]
@@ -93,54 +93,56 @@ def test_batches_and_rollbacks_change_nothing(batches: list[tuple[list[tuple[int
                 batch.append((number, name, clock))
             for cut in range(undone):  # it is aborted, whole or with another one behind it, and read again
                 mark = seen.mark()
-                sift(seen, batch[: len(batch) - cut])
-                sift(seen, batch[len(batch) - cut :])
+                drop_repeats(seen, batch[: len(batch) - cut])
+                drop_repeats(seen, batch[len(batch) - cut :])
                 seen.rollback(mark)
             log += batch
-            kept += sift(seen, batch)
+            kept += drop_repeats(seen, batch)
         assert kept == by_looking_back(log)
 
 
 def test_what_is_behind_the_horizon_is_forgotten_and_what_may_come_back_is_not(small: None) -> None:
     seen = SeenRequests(HORIZON_MS)
     for n in range(100):
-        assert sift(seen, [(0, f"request-{n}", 20 * n)]) == [True]
+        assert drop_repeats(seen, [(0, f"request-{n}", 20 * n)]) == [True]
     assert len(seen) < 20
-    assert sift(seen, [(0, "request-99", 1990), (0, "request-98", 1990)]) == [False, True]
+    assert drop_repeats(seen, [(0, "request-99", 1990), (0, "request-98", 1990)]) == [False, True]
     mark = seen.mark()
-    sift(seen, [(0, f"{n}", 5000) for n in range(8)])
-    assert sift(seen, [(0, "request-98", 5000)]) == [True]
+    drop_repeats(seen, [(0, f"{n}", 5000) for n in range(8)])
+    assert drop_repeats(seen, [(0, "request-98", 5000)]) == [True]
     seen.rollback(mark)
-    assert sift(seen, [(0, "request-98", 1991)]) == [False]
+    assert drop_repeats(seen, [(0, "request-98", 1991)]) == [False]
     with pytest.raises(RuntimeError, match="the oldest of them pushed out is gone"):
         seen.rollback({})
 
 
 def test_a_request_without_an_id_of_its_own_repeats_nothing() -> None:
-    assert sift(SeenRequests(HORIZON_MS), [(0, None, 1), (0, None, 1)]) == [True, True]
+    assert drop_repeats(SeenRequests(HORIZON_MS), [(0, None, 1), (0, None, 1)]) == [True, True]
 
 
 def test_partitions_do_not_know_of_each_other() -> None:
-    assert sift(SeenRequests(HORIZON_MS), [(0, "a", 1), (1, "a", 1), (0, "a", 1)]) == [True, True, False]
+    assert drop_repeats(SeenRequests(HORIZON_MS), [(0, "a", 1), (1, "a", 1), (0, "a", 1)]) == [True, True, False]
 
 
 def test_a_capture_is_of_its_moment_and_brings_everything_back(small: None) -> None:
     seen = SeenRequests(HORIZON_MS)
     before = [(n % 3, f"{n}", n) for n in range(30)]
-    sift(seen, before)
+    drop_repeats(seen, before)
     capture = seen.capture(seen.mark())
     first = next(capture)
     mark = seen.mark()
-    sift(seen, [(n % 3, f"later-{n}", 40) for n in range(6)])
+    drop_repeats(seen, [(n % 3, f"later-{n}", 40) for n in range(6)])
     seen.rollback(mark)
-    sift(seen, [(n % 3, f"last-{n}", 500) for n in range(60)])  # these push out what the capture still has to read
+    drop_repeats(
+        seen, [(n % 3, f"last-{n}", 500) for n in range(60)]
+    )  # these push out what the capture still has to read
     other = SeenRequests(HORIZON_MS)
     for piece in [first, *capture]:
         other.restore(piece())
     assert len(other) == len(before)
     again = [(n % 3, f"{n}", 29) for n in range(18, 30)]
-    assert sift(other, again) == [29 - n > HORIZON_MS for n in range(18, 30)]
-    assert sift(other, [(0, "later-0", 30), (0, "last-0", 30)]) == [True, True]
+    assert drop_repeats(other, again) == [29 - n > HORIZON_MS for n in range(18, 30)]
+    assert drop_repeats(other, [(0, "later-0", 30), (0, "last-0", 30)]) == [True, True]
 
 
 def test_what_is_no_capture_is_refused() -> None:
@@ -222,7 +224,7 @@ def test_the_predict_servers_copy_leaves_repeats_out(stage: Stage, shop: Shop) -
 def test_a_snapshot_belongs_to_its_horizon(stage: Stage) -> None:
     def of(horizon_s: float) -> dict[str, str]:
         config = stage.config(dedup={"horizon_s": horizon_s})
-        return identity(config, Lineages(config, Topics(config.kafka, Waiting(threading.Event()))))
+        return identity(config, Lineages(config, Topics(config.kafka, Connection(threading.Event()))))
 
     assert of(0).keys() ^ of(1).keys() == {"[dedup]"}
     assert of(1)["[dedup]"] != of(2)["[dedup]"]

@@ -22,7 +22,7 @@ from places import SQL
 from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.config import OpenMLDB, Store
 from streaming.errors import ArtifactMismatch, StoreUnavailable
-from streaming.store.feature_store import open_cluster
+from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.sdk import Client
 
@@ -91,8 +91,8 @@ def test_answers_are_those_of_the_embedded_engine_also_when_events_come_again(st
     found = []
     for at in range(0, 300, 60):
         actions = actions_of(shop.actions[at : at + 60])
-        for wave in store.waves(actions, [0] * 60):
-            part = actions_of([shop.actions[at + int(p)] for p in wave])
+        for micro_batch in store.micro_batches(actions, [0] * 60):
+            part = actions_of([shop.actions[at + int(p)] for p in micro_batch])
             store.answer({}, part)  # its transaction is aborted
             found.append(store.answer({}, part))
             store.accept(part)

@@ -30,7 +30,6 @@ from streaming.config import Config
 from streaming.errors import BadEvent, NoSpace, ScorerError
 from streaming.events.dead_letter import fingerprint
 from streaming.events.decode import Record
-from streaming.loop.kept_state import Moved
 from streaming.loop.poison.journal import Death, Journal, Ledger, Note, Span
 from streaming.ops.log import place
 
@@ -38,7 +37,7 @@ __all__ = ["KillsProcess", "Poison", "open_poison"]
 
 ASIDE_MAX = 1000  # records of dimension topics that are remembered as put aside: they are read again at every start
 
-Place = tuple[str, int]
+Partition = tuple[str, int]
 """(topic, partition)"""
 
 _log = structlog.stdlib.get_logger("streaming.loop.poison.detection")
@@ -82,12 +81,12 @@ class Poison:
     def __init__(self, journal: Journal | None = None, tries_max: int = 0, dimensions: Collection[str] = ()) -> None:
         self._journal, self._tries_max, self._dimensions = journal, tries_max, dimensions
         self._note: Note | None = None
-        self._suspects: dict[Place, list[Span]] = {}
-        self._replayed: dict[Place, list[Span]] = {}
+        self._suspects: dict[Partition, list[Span]] = {}
+        self._replayed: dict[Partition, list[Span]] = {}
         self._deaths: dict[tuple[str, int, int], list[Death]] = {}
         if journal is not None:
             if journal.left is not None:
-                death = _enter(journal.left, journal.ledger)
+                death = _add_death(journal.left, journal.ledger)
                 journal.save()
                 if death is not None:
                     _log.error(
@@ -100,7 +99,7 @@ class Poison:
                         read_to_rebuild_the_state=death.replayed,
                     )
             journal.clear()
-            self._sum_up([], {})
+            self._collect_suspects([], {})
 
     def close(self) -> None:
         """Ends the journal; what is in hand stays noted."""
@@ -132,7 +131,7 @@ class Poison:
         self._journal.write(note)
         try:
             yield
-        except (ScorerError, KafkaException, Moved):
+        except (ScorerError, KafkaException):
             self.put_down()  # outages, and orders to leave
             self._note = None
             raise
@@ -143,7 +142,7 @@ class Poison:
         self.put_down()
         self._note = None
 
-    def at(self, stage: str) -> None:
+    def note_stage(self, stage: str) -> None:
         """What is being done now to what is in hand."""
         if self._note is not None and self._note.fingerprint:
             self._note.stage = stage
@@ -162,15 +161,15 @@ class Poison:
     # ── suspects ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def wary(self) -> bool:
+    def has_suspects(self) -> bool:
         """Is anything suspect?"""
         return bool(self._suspects)
 
-    def concerns(self, places: Collection[Place]) -> bool:
+    def has_suspects_in(self, partitions: Collection[Partition]) -> bool:
         """Is anything in these partitions?"""
-        return not self._suspects.keys().isdisjoint(places)
+        return not self._suspects.keys().isdisjoint(partitions)
 
-    def cut(
+    def split(
         self, records: Sequence[Record], *, replayed: bool = False
     ) -> tuple[list[Sequence[Record]], list[tuple[Record, BadEvent]]]:
         """Records in the pieces in which they are to be prepared, in order: suspects alone; and those put aside.
@@ -197,22 +196,22 @@ class Poison:
                 pieces.append([record])
         return [*pieces, run] if run else pieces, aside
 
-    def look(self, positions: Mapping[Place, int]) -> None:
-        """Partitions have come: takes in what is known of them, here and beside.
+    def read_journals(self, positions: Mapping[Partition, int]) -> None:
+        """Partitions have come: takes in what is known of them, by the journals of all scorers that share the folder.
 
         Args:
             positions: of the actions' partitions that this scorer has. What lies before them is committed.
         """
         if self._journal is None:
             return
-        beside = []
+        sibling_ledgers = []
         for note, ledger in self._journal.siblings():
             if note is not None:
-                _enter(note, ledger)
-            beside.append(ledger)
-        self._sum_up(beside, positions)
+                _add_death(note, ledger)
+            sibling_ledgers.append(ledger)
+        self._collect_suspects(sibling_ledgers, positions)
 
-    def behind(self, positions: Mapping[Place, int], published: Mapping[Place, int]) -> None:
+    def clear_before(self, positions: Mapping[Partition, int], published: Mapping[Partition, int]) -> None:
         """What lies before `positions` is committed, or was read without a death: nobody there is suspect any more.
 
         Args:
@@ -225,7 +224,7 @@ class Poison:
         if not (self._suspects or ledger.suspects or ledger.deaths):
             return
 
-        def passed(partition: Place) -> int:
+        def passed(partition: Partition) -> int:
             position = positions.get(partition, 0)
             return min(position, published.get(partition, 0)) if partition[0] in self._dimensions else position
 
@@ -257,8 +256,8 @@ class Poison:
         deaths = self._deaths.get((record.topic(), record.partition(), record.offset()))
         if not deaths:
             return None
-        mine = fingerprint(record)
-        deaths = [death for death in deaths if death.fingerprint == mine]
+        this_record = fingerprint(record)
+        deaths = [death for death in deaths if death.fingerprint == this_record]
         times = sum(death.times for death in deaths)
         if times < self._tries_max:
             return None
@@ -270,20 +269,20 @@ class Poison:
         """Is it to be put aside again at the next start?"""
         return death.topic in self._dimensions and death.times >= self._tries_max
 
-    def _sum_up(self, beside: Sequence[Ledger], positions: Mapping[Place, int]) -> None:
+    def _collect_suspects(self, sibling_ledgers: Sequence[Ledger], positions: Mapping[Partition, int]) -> None:
         """Who is suspect by all ledgers."""
         if self._journal is None:
             return
-        mine = self._journal.ledger
+        own = self._journal.ledger
         self._suspects, self._replayed, self._deaths = {}, {}, {}
-        for ledger in (mine, *beside):
+        for ledger in (own, *sibling_ledgers):
             for death in ledger.deaths:
                 if not death.replayed:
                     self._deaths.setdefault((*death.place, death.offset), []).append(death)
             for span in (*ledger.suspects, *(_span(death) for death in ledger.deaths if not death.replayed)):
                 if positions.get(span.place, 0) < span.end:
                     self._suspects.setdefault(span.place, []).append(span)
-        for span in (*mine.replayed, *(_span(death) for death in mine.deaths if death.replayed)):
+        for span in (*own.replayed, *(_span(death) for death in own.deaths if death.replayed)):
             self._replayed.setdefault(span.place, []).append(span)
         if self._suspects or self._replayed:
             _log.warning(
@@ -296,7 +295,7 @@ class Poison:
             )
 
 
-def _enter(note: Note, ledger: Ledger) -> Death | None:
+def _add_death(note: Note, ledger: Ledger) -> Death | None:
     """What a dead process had in hand becomes part of its ledger, once; the death, if it names one record."""
     if note.run == ledger.run:
         return None

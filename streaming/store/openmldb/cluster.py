@@ -1,7 +1,7 @@
 """An OpenMLDB cluster as a `FeatureStore`, whatever it is reached by (`Transport`).
 
 Tables and deployment are there before (`jd-intent-score deploy`); rows stay when the scorer goes. A batch is cut into
-waves (`streaming.store.micro_batches`): the actions of a wave are inserted, its requests asked in as few calls as
+micro-batches (`streaming.store.micro_batches`): the actions of one are inserted, its requests asked in as few calls as
 possible.
 
 Redelivery. Kafka hands an event out again when its transaction did not come to be, and the cluster is outside of that
@@ -30,16 +30,15 @@ from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.engine.deployment.contract import Contract
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.events.decode import Action, Actions, Record
-from streaming.store.micro_batches import ANY, Access, Places, cut, levels
+from streaming.events.decode import Actions
+from streaming.store.micro_batches import ANY, Access, Indices, micro_batch_numbers, split
 from streaming.store.openmldb.columns import differences, milliseconds
+from streaming.store.protocol import ACTIONS, REQUESTS
 from streaming.store.sql_scripts import read_script, within
 
-__all__ = ["WAVE_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport", "times_checked"]
+__all__ = ["MICRO_BATCH_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport", "times_checked"]
 
-ACTIONS, REQUESTS = "bo_action", "flattenRequest"
-
-WAVE_ROWS_MAX = 1000
+MICRO_BATCH_ROWS_MAX = 1000
 """Also how many events of a partition may be committed whose request rows are not in the cluster yet."""
 
 DATE_MIN = datetime.date(1900, 1, 1)
@@ -90,8 +89,6 @@ class ClusterStore:
         transport: the calls of the cluster.
     """
 
-    durable = True
-
     def __init__(self, settings: Store, transport: Transport) -> None:
         self._settings, self._transport = settings, transport
         planned = _planned(settings)
@@ -131,18 +128,19 @@ class ClusterStore:
         with self._trust():
             for table, rows in dimensions.items():
                 self._transport.insert(table, rows)
-            waves = self.waves(actions)
+            micro_batches = self.micro_batches(actions)
             answers = []
-            for number, wave in enumerate(waves, 1):
-                self._transport.insert(ACTIONS, actions.rows.take(wave))
-                requests = actions.requests.take(wave)
+            for number, micro_batch in enumerate(micro_batches, 1):
+                self._transport.insert(ACTIONS, actions.rows.take(micro_batch))
+                requests = actions.requests.take(micro_batch)
                 answers.append(self._whole(requests, self._transport.request(requests)))
-                if number < len(waves):
+                if number < len(micro_batches):
                     self._transport.insert(REQUESTS, requests)
-        order = np.argsort(np.concatenate(waves))
+        order = np.argsort(np.concatenate(micro_batches))
         return pa.concat_tables(answers).take(order)
 
     def accept(self, actions: Actions) -> None:
+        """The scores of what was answered are committed: inserts the request rows that were held back until now."""
         with self._trust():
             self._transport.insert(REQUESTS, actions.requests)
 
@@ -174,12 +172,12 @@ class ClusterStore:
         """The columns of a request."""
         return self._request_schema
 
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
-        """All of them: see `streaming.store.feature_store.open_store`."""
-        return list(actions), list(records)
+    def micro_batches(self, actions: Actions, partitions: Sequence[int] | None = None) -> list[Indices]:
+        """The events in micro-batches that can be answered one after the other.
 
-    def waves(self, actions: Actions, lanes: Sequence[int] | None = None) -> list[Places]:
-        """The events in waves that can be answered one after the other; `lanes` as in `micro_batches.levels`."""
+        Args:
+            partitions: see `micro_batch_numbers`.
+        """
         columns = {ACTIONS: actions.rows, REQUESTS: actions.requests}
         reads, writes = [], []
         for read in self._contract.reads:
@@ -189,19 +187,7 @@ class ClusterStore:
                 Access(read.table, read.columns, _keys(actions.requests, read.request) if read.request else ANY)
             )
             writes.append(Access(read.table, read.columns, _keys(columns[read.table], read.columns)))
-        return cut(levels(len(actions.times), reads, writes, lanes), WAVE_ROWS_MAX)
-
-    def mark(self) -> None:
-        """Nothing is rolled back: what is in stays in, and does not count twice."""
-
-    def rollback(self, mark: object) -> None:
-        """See `mark`."""
-
-    def reset(self) -> None:
-        """See `mark`."""
-
-    def reload(self) -> None:
-        """See `mark`."""
+        return split(micro_batch_numbers(len(actions.times), reads, writes, partitions), MICRO_BATCH_ROWS_MAX)
 
     def schema(self) -> pa.Schema:
         return self._schema

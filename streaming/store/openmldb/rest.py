@@ -12,9 +12,9 @@ that says why it failed is not repeated here: the cluster is looked at first (`C
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +33,7 @@ from streaming.engine import BadRow, UnsupportedSQL
 from streaming.engine.sql.parse import parse
 from streaming.engine.sql.syntax import Set
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
+from streaming.ops.waiting import doubling
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
 from streaming.web.client import connect
 
@@ -42,7 +43,7 @@ INSERT_ROWS = 200  # of a statement: planning it costs 12 ms, a row 0.5 ms more
 REQUEST_ROWS = 1000  # of a call at most; the server answers 10 k rows/s in calls of 1000, 0.7 k/s in calls of one
 REQUEST_ROWS_MIN = 100  # what is worth a call of its own
 ATTEMPTS_MAX = 3
-BACKOFF_S = 0.1
+BACKOFF_S, BACKOFF_MAX_S = 0.1, 0.4
 CONNECT_S = 5.0
 SLICE_S = 1.0  # how often `beat` is called while the server is waited for
 ERROR_CHARS = 500
@@ -218,7 +219,7 @@ class RestTransport:
         timeout = self._client.timeout if timeout_s is None else httpx.Timeout(timeout_s, connect=CONNECT_S)
         where = f"{method} {self._client.base_url.join(path)}"
         failure: Exception | None = None
-        for wait_s in _waits(ATTEMPTS_MAX):
+        for wait_s in itertools.islice(doubling(BACKOFF_S, BACKOFF_MAX_S), ATTEMPTS_MAX):
             if failure is not None:
                 _log.warning("calling again", call=where, error=str(failure))
                 self._sleep(wait_s)
@@ -327,8 +328,3 @@ def _refusal(response: httpx.Response) -> str:
         return f"{response.status_code} {str(response.json()['msg'])[:ERROR_CHARS]}"
     except (ValueError, KeyError, TypeError):
         return f"{response.status_code} {response.reason_phrase}"
-
-
-def _waits(attempts: int) -> Iterator[float]:
-    for attempt in range(attempts):
-        yield BACKOFF_S * 2**attempt * random.uniform(0.5, 1)

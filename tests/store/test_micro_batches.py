@@ -1,4 +1,4 @@
-"""The wave cutter: properties that make a wave's answers those of one event at a time."""
+"""The micro_batch cutter: properties that make a micro_batch's answers those of one event at a time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.store.micro_batches import ANY, Access, cut, levels
+from streaming.store.micro_batches import ANY, Access, micro_batch_numbers, split
 
 KEYS = st.integers(0, 4)
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[list[Access], list[Access], list[int]]:
-    """Reads and writes of up to 30 events over two tables, and their lanes."""
+    """Reads and writes of up to 30 events over two tables, and their partitions."""
     count = draw(st.integers(0, 30))
 
     def access(columns: tuple[str, ...]) -> Access:
@@ -44,15 +44,15 @@ def touches(reads: Sequence[Access], writes: Sequence[Access], reader: int, writ
 def test_events_that_touch_each_others_rows_keep_their_order_in_different_waves(
     stream: tuple[list[Access], list[Access], list[int]],
 ) -> None:
-    reads, writes, lanes = stream
-    count = len(lanes)
-    for given_lanes in (None, lanes):
-        level = levels(count, reads, writes, given_lanes)
+    reads, writes, partitions = stream
+    count = len(partitions)
+    for given_partitions in (None, partitions):
+        level = micro_batch_numbers(count, reads, writes, given_partitions)
         for later in range(count):
             for earlier in range(later):
                 if touches(reads, writes, later, earlier) or touches(reads, writes, earlier, later):
                     assert level[earlier] < level[later]
-                elif given_lanes is not None and lanes[earlier] == lanes[later]:
+                elif given_partitions is not None and partitions[earlier] == partitions[later]:
                     assert level[earlier] <= level[later]
 
 
@@ -60,21 +60,21 @@ def test_events_that_touch_each_others_rows_keep_their_order_in_different_waves(
 def test_waves_hold_every_event_once_and_pieces_of_lanes_only(
     stream: tuple[list[Access], list[Access], list[int]], rows_max: int
 ) -> None:
-    reads, writes, lanes = stream
-    waves = cut(levels(len(lanes), reads, writes, lanes), rows_max)
-    order = [int(p) for wave in waves for p in wave]
-    assert sorted(order) == list(range(len(lanes)))
-    assert all(0 < len(wave) <= rows_max for wave in waves)
-    for lane in set(lanes):
-        mine = [p for p in order if lanes[p] == lane]
+    reads, writes, partitions = stream
+    micro_batches = split(micro_batch_numbers(len(partitions), reads, writes, partitions), rows_max)
+    order = [int(p) for micro_batch in micro_batches for p in micro_batch]
+    assert sorted(order) == list(range(len(partitions)))
+    assert all(0 < len(micro_batch) <= rows_max for micro_batch in micro_batches)
+    for partition in set(partitions):
+        mine = [p for p in order if partitions[p] == partition]
         assert mine == sorted(mine)
 
 
 @given(streams())
 def test_no_wave_is_later_than_it_must_be(stream: tuple[list[Access], list[Access], list[int]]) -> None:
-    reads, writes, lanes = stream
-    level = levels(len(lanes), reads, writes)
-    for p in range(len(lanes)):
+    reads, writes, partitions = stream
+    level = micro_batch_numbers(len(partitions), reads, writes)
+    for p in range(len(partitions)):
         if level[p]:
             before = [q for q in range(p) if level[q] == level[p] - 1]
             assert any(touches(reads, writes, p, q) or touches(reads, writes, q, p) for q in before)
@@ -83,8 +83,15 @@ def test_no_wave_is_later_than_it_must_be(stream: tuple[list[Access], list[Acces
 def test_a_users_events_follow_each_other_and_other_users_do_not_wait() -> None:
     user = ["a", "b", "a", "c", "a", "b"]
     requests = Access("requests", ("user",), user)
-    assert levels(6, [requests], [requests]).tolist() == [0, 0, 1, 0, 2, 1]
-    # one lane: what comes after a user's second event waits with it
-    assert levels(6, [requests], [requests], [0] * 6).tolist() == [0, 0, 1, 1, 2, 2]
-    assert [wave.tolist() for wave in cut(np.array([0, 0, 1, 1, 2, 2]), 1)] == [[0], [1], [2], [3], [4], [5]]
-    assert cut(np.array([], np.int64), 5) == []
+    assert micro_batch_numbers(6, [requests], [requests]).tolist() == [0, 0, 1, 0, 2, 1]
+    # one partition: what comes after a user's second event waits with it
+    assert micro_batch_numbers(6, [requests], [requests], [0] * 6).tolist() == [0, 0, 1, 1, 2, 2]
+    assert [micro_batch.tolist() for micro_batch in split(np.array([0, 0, 1, 1, 2, 2]), 1)] == [
+        [0],
+        [1],
+        [2],
+        [3],
+        [4],
+        [5],
+    ]
+    assert split(np.array([], np.int64), 5) == []

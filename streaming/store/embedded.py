@@ -1,21 +1,22 @@
-"""The feature store: tables that take rows, and a deployment that answers requests.
+"""The feature store in this process: the embedded engine, and the requests that it has seen.
 
-`FeatureStore` is what the loop needs; `EmbeddedStore` is the embedded engine in this process, whose state is a function
-of history and the input topics, and so is rebuilt from them and rolled back with an aborted transaction.
+Its state is a function of history and the input topics: it is rebuilt from them, and rolled back with an aborted
+transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import structlog
 
-from streaming.config import Dedup, Store
+from streaming.config import Store
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine import Mark as EngineMark
 from streaming.engine.storage.snapshot import Capture, Piece
@@ -23,150 +24,12 @@ from streaming.errors import ConfigError
 from streaming.events.decode import Action, Actions, Record, action_columns
 from streaming.store.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, SeenRequests
 from streaming.store.history_files import present
-from streaming.store.micro_batches import Places
-from streaming.store.openmldb.cluster import ClusterStore
-from streaming.store.openmldb.rest import RestTransport
-from streaming.store.openmldb.sdk import Client, connect_options
+from streaming.store.protocol import ACTIONS, REQUESTS
 from streaming.store.sql_scripts import read_script, within
 
-__all__ = ["EmbeddedStore", "FeatureStore", "StateCapture", "open_cluster", "open_store", "restore_singly"]
+__all__ = ["EmbeddedStore", "Moment", "StateCapture"]
 
-ACTIONS, REQUESTS = "bo_action", "flattenRequest"
-
-_log = structlog.stdlib.get_logger("streaming.store.feature_store")
-
-
-class FeatureStore(Protocol):
-    """Tables and a deployment, as the loop uses them.
-
-    `dimensions` are rows of bo_user, bo_product and bo_comment, by table; they are inserted before the actions.
-
-    Attributes:
-        durable: rows stay when the process goes (`streaming.store.openmldb.cluster`): the loop rolls nothing back and
-            replays nothing, and an event that comes again changes nothing. Every method may raise `StoreUnavailable`
-            then.
-    """
-
-    @property
-    def durable(self) -> bool: ...
-
-    def load(self) -> None:
-        """Makes the tables, deploys the query, loads history. Everything after it is undone by `reset`."""
-
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
-        """Those, of the records that they came in, that repeat no request; all of them where `dedup` is off.
-
-        Those that are left count as accepted from now on: insert them, or `rollback`.
-        """
-
-    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
-        """Inserts the rows, and answers each action's request as if it had come alone.
-
-        Returns:
-            The deployment's columns, a row per action, in order.
-
-        Raises:
-            ValueError: a row was refused (`BadRow`). What was inserted before it stays: `rollback`.
-        """
-
-    def accept(self, actions: Actions) -> None:
-        """The scores of what was answered are committed. Inserts what a durable store has held back until now."""
-
-    def waves(self, actions: Actions, lanes: Sequence[int] | None = None) -> list[Places]:
-        """The events in waves of which each can be answered in one go; see `streaming.store.micro_batches.levels`."""
-
-    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        """Inserts rows that were answered already.
-
-        Raises:
-            ValueError: as `answer`.
-        """
-
-    def mark(self) -> Any:
-        """The state as it is now, for `rollback`."""
-
-    def rollback(self, mark: Any) -> None:
-        """Forgets every row that came after `mark`."""
-
-    def reset(self) -> None:
-        """Forgets every row but history."""
-
-    def reload(self) -> None:
-        """Forgets every row and reads the history folder again: it may hold more by now."""
-
-    def schema(self) -> pa.Schema:
-        """The deployment's output columns."""
-
-    def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Rows and bytes of each table that is held here, and of the texts that all of them share, as `strings`."""
-
-    def close(self) -> None:
-        """Gives back what it holds."""
-
-
-def open_store(
-    settings: Store, beat: Callable[[], None] = lambda: None, dedup: Dedup | None = None
-) -> EmbeddedStore | ClusterStore:
-    """The store of `store.kind`; `load` it.
-
-    Args:
-        dedup: none: off.
-        beat: called at least once a second or two while a cluster is waited for.
-
-    Raises:
-        ConfigError: a setting or a script is missing or wrong.
-        UnsupportedSQL: a script says what the engine cannot plan.
-    """
-    if settings.kind == "embedded":
-        return EmbeddedStore(settings, dedup.horizon_ms if dedup else 0)
-    if dedup and dedup.horizon_ms:
-        kept = f"store.kind {settings.kind!r} keeps rows, but no request ids: a restart would forget them"
-        raise ConfigError(f"dedup.horizon_s: {kept}; set it to 0")
-    return ClusterStore(settings, open_cluster(settings, beat))
-
-
-def open_cluster(settings: Store, beat: Callable[[], None] = lambda: None) -> Client | RestTransport:
-    """The calls of the cluster of `store.kind`; nothing is connected yet.
-
-    Raises:
-        ConfigError: `store.kind` is "embedded", or a setting is missing or wrong.
-    """
-    match settings.kind:
-        case "openmldb":
-            return Client(connect_options(settings), settings.deployment, beat)
-        case "openmldb-rest":
-            return RestTransport(settings, beat)
-    raise ConfigError('store.kind is "embedded", whose tables are made at every start: set "openmldb"')
-
-
-def restore_singly(
-    store: FeatureStore, dimensions: Mapping[str, pa.Table], actions: Sequence[Action], records: Sequence[Record]
-) -> list[tuple[str, int, ValueError]]:
-    """Inserts rows one by one, for a batch that the store has refused as a whole: all but those that it refuses alone.
-
-    Args:
-        actions, records: with those that repeat a request: whom they repeat may be refused.
-
-    Returns:
-        Of each refused row its table (of an action: bo_action), its number in it, and why.
-    """
-    refused: list[tuple[str, int, ValueError]] = []
-
-    def insert(table: str, at: int, rows: Mapping[str, pa.Table], action: Sequence[Action]) -> None:
-        mark = store.mark()
-        kept, _ = store.sift(action, records[at : at + 1]) if action else ([], [])
-        try:
-            store.restore(rows, action_columns(kept) if kept else None)
-        except ValueError as error:
-            store.rollback(mark)
-            refused.append((table, at, error))
-
-    for table, rows in dimensions.items():
-        for at in range(len(rows)):
-            insert(table, at, {table: rows.slice(at, 1)}, ())
-    for at, action in enumerate(actions):
-        insert(ACTIONS, at, {}, (action,))
-    return refused
+_log = structlog.stdlib.get_logger("streaming.store.embedded")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,15 +62,13 @@ class StateCapture:
 
 
 class EmbeddedStore:
-    """The embedded engine as a `FeatureStore`.
+    """The embedded engine as a `FeatureStore` and a `BatchStore`.
 
     Args:
         settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql with features.sql, and
             load_online.sql; paths in the scripts that begin with `history_prefix` are read from `history`.
         horizon_ms: of `dedup`; 0: what repeats a request is a request of its own.
     """
-
-    durable = False
 
     def __init__(self, settings: Store, horizon_ms: int = 0) -> None:
         self._settings = settings
@@ -277,8 +138,8 @@ class EmbeddedStore:
                 restore.add(part, batch)
         restore.finish()
 
-    def sift(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
-        return (list(actions), list(records)) if self._seen is None else self._seen.sift(actions, records)
+    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+        return (list(actions), list(records)) if self._seen is None else self._seen.drop_repeats(actions, records)
 
     def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
         # Event p inserts its action at 3p, asks at 3p + 1, and is itself inserted at 3p + 2; dimension rows come first.
@@ -288,13 +149,6 @@ class EmbeddedStore:
         inserts |= {self._table(ACTIONS): actions.rows, self._table(REQUESTS): actions.requests}
         insert_at |= {self._table(ACTIONS): position, self._table(REQUESTS): position + 2}
         return self._engine.replay(self._deployment, actions.requests, inserts, position + 1, insert_at)
-
-    def accept(self, actions: Actions) -> None:
-        """Nothing: `answer` has inserted all."""
-
-    def waves(self, actions: Actions, lanes: Sequence[int] | None = None) -> list[Places]:
-        """One: `answer` keeps the order of the events by itself."""
-        return [np.arange(len(actions.times), dtype=np.int64)]
 
     def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
         for table, rows in dimensions.items():
@@ -312,14 +166,27 @@ class EmbeddedStore:
         return self._engine.request_schema(self._deployment)
 
     def mark(self) -> Moment:
+        """The state as it is now, for `rollback`."""
         return Moment(self._engine.mark(), {} if self._seen is None else self._seen.mark())
 
     def rollback(self, mark: Moment) -> None:
+        """Forgets every row that came after `mark`."""
         self._engine.rollback(mark.rows)
         if self._seen is not None:
             self._seen.rollback(mark.ids)
 
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """See `BatchStore.attempt`."""
+        mark = self.mark()
+        try:
+            yield
+        except ValueError:
+            self.rollback(mark)
+            raise
+
     def reset(self) -> None:
+        """Forgets every row but history."""
         if self._base is not None:
             self._back_to(self._base)
         else:  # the rows came from a snapshot
@@ -327,6 +194,7 @@ class EmbeddedStore:
             self.load_history()
 
     def reload(self) -> None:
+        """Forgets every row and reads the history folder again: it may hold more by now."""
         self.clear()
         self.load_history()
 

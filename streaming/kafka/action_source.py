@@ -1,4 +1,4 @@
-"""The input topics: `user-actions` through the consumer group, the dimension topics read whole.
+"""`user-actions` through the consumer group.
 
 Offsets are never committed here: they travel in the scores' transaction (`streaming.kafka.producer`). Positions are
 kept here, advance when a poll hands records out, and go back with `rewind` when a batch is forgotten.
@@ -15,20 +15,21 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole, OffsetOutOfRange
 from streaming.events.decode import Record
+from streaming.kafka.clients import consumer_settings
+from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.reader import Positions, TopicReader, Waiting, consumer_settings, open_consumer, records_of
+from streaming.kafka.reader import REPLAY_CHUNK, Positions, TopicReader, records_of
 from streaming.kafka.refused_records import Refused
 from streaming.kafka.start_offsets import Inquiry
 from streaming.kafka.topics import Span
 from streaming.ops.background import Start, in_thread
 from streaming.ops.log import place
 
-__all__ = ["ActionSource", "DimensionSource"]
+__all__ = ["ActionSource"]
 
-REPLAY_CHUNK = 10_000  # records that a replay hands out at once: large enough to be fast, small enough to keep polling
 ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
 
-_log = structlog.stdlib.get_logger("streaming.kafka.source")
+_log = structlog.stdlib.get_logger("streaming.kafka.action_source")
 
 
 class ActionSource:
@@ -39,17 +40,18 @@ class ActionSource:
     (`streaming.loop.rebuild`), then calls `accept`.
 
     Args:
+        kafka: `[kafka]`.
         settle: called before partitions are given up, to commit what is in flight.
         forget: called when partitions were lost already, to drop what is in flight.
-        waiting: see `Waiting`.
+        connection: see `Connection`.
         lineages: what the topics hold, and what the group's state is made of.
         start: does the asking beside the loop.
 
     Attributes:
         positions: the assigned partitions whose start is known.
         pending: those of them that came since the last `accept`.
-        held: of partitions that do not flow, because they are pending or were given up, the offset that the rows in the
-            tables stand for. A partition that comes back goes on from there.
+        state_offsets: of partitions that do not flow, because they are pending or were given up, the offset that the
+            rows in the tables stand for. A partition that comes back goes on from there.
         joined: the group has given an assignment, maybe an empty one.
         generation: changes whenever partitions come, are known or go.
         refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
@@ -58,7 +60,7 @@ class ActionSource:
     def __init__(
         self,
         kafka: Kafka,
-        waiting: Waiting,
+        connection: Connection,
         lineages: Lineages,
         settle: Callable[[], None],
         forget: Callable[[], None],
@@ -68,11 +70,11 @@ class ActionSource:
         self.topic = kafka.topics.actions
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
-        self.held: Positions = {}
-        self.refused = Refused(kafka, waiting)
-        self._sifts = False  # offsets were reset to before records that were refused
+        self.state_offsets: Positions = {}
+        self.refused = Refused(kafka, connection)
+        self._drops_refused = False  # offsets were reset to before records that were refused
         self.joined = False
-        self._kafka, self._waiting = kafka, waiting
+        self._kafka, self._connection = kafka, connection
         self._topics, self._lineages = lineages.topics, lineages
         self._settle, self._forget, self._start = settle, forget, start
         self._inquiries: list[Inquiry] = []
@@ -90,7 +92,7 @@ class ActionSource:
             settings.setdefault("heartbeat.interval.ms", int(min(1.0, kafka.session_timeout_s / 3) * 1000))
         if kafka.static_membership:
             settings["group.instance.id"] = kafka.instance
-        self._consumer = open_consumer(settings, waiting)
+        self._consumer = connection.consumer(settings)
 
     def subscribe(self) -> None:
         """Joins the group; partitions come during a later `poll`."""
@@ -120,7 +122,7 @@ class ActionSource:
             if offset < positions[partition]:
                 raise RuntimeError(f"{place(*partition, offset)} came again: the next offset is {positions[partition]}")
             positions[partition] = offset + 1
-        return self.refused.drop(records) if self._sifts else records
+        return self.refused.drop(records) if self._drops_refused else records
 
     def keep_alive(self, wait_s: float = 0.0) -> None:
         """Polls while paused, so that the group keeps this member; rebalances happen in here as in `poll`."""
@@ -152,12 +154,12 @@ class ActionSource:
         """
         self._inquiries = [inquiry for inquiry in self._inquiries if inquiry.partitions]
         for inquiry in list(self._inquiries):
-            if (told := inquiry.answer()) is None:
+            if (starts_of := inquiry.answer()) is None:
                 continue
             starts: Positions = {}
             for partition in inquiry.partitions:
-                of = told[partition]
-                starts[partition] = self._start_of(partition, of.committed, of.span)
+                found = starts_of[partition]
+                starts[partition] = self._start_of(partition, found.committed, found.span)
             self._inquiries.remove(inquiry)
             self.generation += 1
             self.positions.update(starts)
@@ -174,13 +176,13 @@ class ActionSource:
         """The tables stand for `positions`: all records flow."""
         self.pending.clear()
         for partition in self.positions:
-            self.held.pop(partition, None)
-        self._sifts = any(self.refused.reaches(*at) for at in self.positions.items())
+            self.state_offsets.pop(partition, None)
+        self._drops_refused = any(self.refused.reaches(*at) for at in self.positions.items())
         self.resume()
 
     def standing(self) -> Positions:
         """The offsets that the rows in the tables stand for, of all partitions that have some."""
-        return self.held | {p: offset for p, offset in self.positions.items() if p not in self.pending}
+        return self.state_offsets | {p: offset for p, offset in self.positions.items() if p not in self.pending}
 
     def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Reads again from `positions`; of partitions that are not assigned any more nothing."""
@@ -219,27 +221,27 @@ class ActionSource:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
 
         A partition of which nothing is held is read from where its lineage begins; with `tail`, each from so many
-        offsets before its position, whatever is held. `held` moves on when the next chunk is asked for. Ends early when
-        partitions come or go meanwhile: call it again.
+        offsets before its position, whatever is held. `state_offsets` moves on when the next chunk is asked for. Ends
+        early when partitions come or go meanwhile: call it again.
 
         Raises:
             LogNotWhole: records are gone that the tables need.
         """
         generation = self.generation
         targets = {partition: self.positions[partition] for partition in self.pending}
-        reader = TopicReader(self._kafka, self._waiting)
+        reader = TopicReader(self._kafka, self._connection)
         try:
             spans = self._topics.spans(targets)
-            starts = {p: self._begin(p, target, spans[p], tail) for p, target in targets.items()}
+            starts = {p: self._replay_from(p, target, spans[p], tail) for p, target in targets.items()}
             left = {partition: targets[partition] - start for partition, start in starts.items()}
             reader.assign({partition: start for partition, start in starts.items() if left[partition] > 0})
             while generation == self.generation:
                 for partition in list(left):
                     # Behind the last record there may be markers: then the end is seen, and no record. An end before
                     # the target is that of an open transaction of the shop's, which is waited for.
-                    at = max(reader.at.get(partition, 0), reader.ended.get(partition, 0))
+                    at = max(reader.positions.get(partition, 0), reader.ends.get(partition, 0))
                     if left[partition] <= 0 or at >= targets[partition]:
-                        self.held[partition] = targets[partition]
+                        self.state_offsets[partition] = targets[partition]
                         del left[partition]
                 if not left:
                     return
@@ -251,24 +253,22 @@ class ActionSource:
                         left[partition] = targets[partition] - record.offset() - 1
                 yield self.refused.drop(records), sum(left.values())
                 for record in records:
-                    self.held[record.topic(), record.partition()] = record.offset() + 1
+                    self.state_offsets[record.topic(), record.partition()] = record.offset() + 1
                 self.keep_alive()
         finally:
             reader.close()
 
-    def _begin(self, partition: tuple[str, int], target: int, span: Span, tail: int | None) -> int:
+    def _replay_from(self, partition: tuple[str, int], target: int, span: Span, tail: int | None) -> int:
         """The offset from which a partition has to be replayed."""
         if tail is not None:
-            self.held[partition] = max(span.low, target - tail)
-        held = self.held.get(partition)
-        if span.low > target:
-            raise OffsetOutOfRange(
-                f"{place(*partition, target)} is to be scored next, but the topic begins at {span.low}: the "
-                "records between are gone"
-            )
+            self.state_offsets[partition] = max(span.low, target - tail)
+        held = self.state_offsets.get(partition)
+        if lack := span.lacks(target, only_before=True):
+            at = place(*partition, target)
+            raise OffsetOutOfRange(f"{at} is to be scored next, but {lack}: the records between are gone")
         if held is None:
             try:
-                held = self._lineages.begin(partition, span)
+                held = self._lineages.first_offset(partition, span)
             except LogNotWhole:
                 self._topics.check()  # if the topic was made anew meanwhile, that is what has to be said
                 raise
@@ -278,14 +278,12 @@ class ActionSource:
                     f"history reaches to {place(*partition, held)}, but records from {target} on are not scored yet: "
                     "they would be in their own windows; give a history that ends before them"
                 )
-            self.held[partition] = held
-        elif held < span.low and self._lineages.gap(partition, held, span.low):
-            self.held[partition] = held = span.low
-        elif held < span.low:
-            raise OffsetOutOfRange(
-                f"the state of {partition[0]}[{partition[1]}] stands at offset {held}, but the topic begins at "
-                f"{span.low}: the records between are gone"
-            )
+            self.state_offsets[partition] = held
+        elif lack := span.lacks(held, only_before=True):
+            if not self._lineages.allows_gap(partition, held, span.low):
+                stands = f"the state of {partition[0]}[{partition[1]}] stands at offset {held}"
+                raise OffsetOutOfRange(f"{stands}, but {lack}: the records between are gone")
+            self.state_offsets[partition] = held = span.low
         return held
 
     def close(self) -> None:
@@ -293,7 +291,7 @@ class ActionSource:
         self._consumer.close()
 
     def _consume(self, count: int, wait_s: float) -> list[Record]:
-        self._waiting.listen()
+        self._connection.listen()
         messages = self._consumer.consume(count, wait_s)
         if self._failure is not None:
             raise self._failure
@@ -323,7 +321,7 @@ class ActionSource:
             consumer.assign([])
         if partitions:
             new = [(given.topic, given.partition) for given in partitions]
-            self._inquiries.append(Inquiry(self._kafka, self._waiting, self._lineages, new, self._start))
+            self._inquiries.append(Inquiry(self._kafka, self._connection, self._lineages, new, self._start))
         _log.info("partitions assigned", partitions=[f"{p.topic}[{p.partition}]" for p in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -349,9 +347,9 @@ class ActionSource:
                 inquiry.partitions.discard(partition)
             position = self.positions.pop(partition, None)
             if partition in self.pending:
-                self.pending.remove(partition)  # `held` says how far it had come
+                self.pending.remove(partition)  # `state_offsets` says how far it had come
             elif position is not None:
-                self.held[partition] = position
+                self.state_offsets[partition] = position
         if self._incremental:
             consumer.incremental_unassign(assigned)
         else:
@@ -368,14 +366,13 @@ class ActionSource:
             OffsetOutOfRange: the topic does not hold what is committed.
         """
         if committed >= 0 and self._lineages.is_of_former_topic(partition):
-            return span.low  # as `Lineages.look` has allowed
+            return span.low  # as `Lineages.read_notes` has allowed
         if committed < 0:
             return span.low if self._kafka.start == "earliest" else span.end
-        if span.low <= committed <= span.end:
+        if not (lack := span.lacks(committed)):
             return committed
         self._topics.check()  # if it was made anew meanwhile, that is what has to be said
-        at = place(*partition, committed)
-        why = f"group {self._kafka.group_id!r} has committed {at}, but the topic holds {span.low} to {span.end}"
+        why = f"group {self._kafka.group_id!r} has committed {place(*partition, committed)}, but {lack}"
         if not self._kafka.begin_anew:
             raise OffsetOutOfRange(
                 f"{why}: records that were not scored are gone; kafka.begin_anew = true for one start: go on with what "
@@ -383,124 +380,3 @@ class ActionSource:
             )
         _log.warning("records are gone: begins anew with what the topic holds", why=why)
         return span.low
-
-
-class DimensionSource:
-    """The topics of users, products and comments: every scorer reads each of them whole.
-
-    Args:
-        waiting: see `Waiting`.
-        lineages: what the topics hold, and what the group's state is made of.
-
-    Attributes:
-        positions: the next record of each partition.
-        committed: up to where the group has published the dead letters of these topics.
-    """
-
-    def __init__(self, kafka: Kafka, waiting: Waiting, lineages: Lineages) -> None:
-        self._logs, self._lineages = lineages.topics, lineages
-        self.topics = (kafka.topics.users, kafka.topics.products, kafka.topics.comments)
-        self.positions: Positions = {}
-        self.committed: Positions = {}
-        self._kafka, self._waiting = kafka, waiting
-        self._reader: TopicReader | None = None
-
-    def restart(self, held: Mapping[tuple[str, int], int]) -> None:
-        """Reads everything: from what is `held` in the tables, or from where their lineage begins.
-
-        Args:
-            held: of some partitions; of the others nothing is in the tables but history.
-
-        Raises:
-            LogNotWhole: records are gone that the tables need.
-        """
-        self.close()
-        self._reader = reader = TopicReader(self._kafka, self._waiting)
-        spans = self._logs.spans(reader.partitions(self.topics))
-        for partition, offset in held.items():
-            span = spans.get(partition, Span(0, 0))
-            if not span.low <= offset <= span.end:
-                raise OffsetOutOfRange(
-                    f"the state of {partition[0]}[{partition[1]}] stands at offset {offset}, but the topic holds "
-                    f"{span.low} to {span.end}"
-                )
-        self.positions = {p: held[p] if p in held else self._lineages.begin(p, span) for p, span in spans.items()}
-        self.ask_committed()
-        reader.assign(self.positions)
-
-    def follow(self) -> None:
-        """Reads on from what the group has committed: a store that keeps its rows has those before.
-
-        Raises:
-            LogNotWhole: records are gone that were never inserted.
-        """
-        self.close()
-        self._reader = reader = TopicReader(self._kafka, self._waiting)
-        spans = self._logs.spans(reader.partitions(self.topics))
-        self.positions = {partition: span.low for partition, span in spans.items()}
-        self.ask_committed()
-        for partition, committed in self.committed.items():
-            if 0 < committed < spans[partition].low and not self._kafka.begin_anew:
-                raise OffsetOutOfRange(
-                    f"group {self._kafka.group_id!r} has inserted {partition[0]}[{partition[1]}] up to offset "
-                    f"{committed}, but the topic begins at {spans[partition].low}: the rows between are in no table; "
-                    "load them (`jd-intent-score load`), then set kafka.begin_anew = true for one start"
-                )
-        self.positions = {p: max(low, self.committed.get(p, 0)) for p, low in self.positions.items()}
-        reader.assign(self.positions)
-
-    def look_again(self) -> None:
-        """Is not `caught_up` until the ends are seen again: rows may have come while nobody read."""
-        if self._reader is not None:
-            self._reader.assign(self.positions)
-
-    def ask_committed(self) -> None:
-        """Asks the group how far the dead letters of these topics are published."""
-        if self._reader is not None:
-            committed = self._reader.committed(list(self.positions))
-            # What was committed of a topic that was made anew since says nothing of the one that is there.
-            self.committed = {
-                p: 0 if self._lineages.is_of_former_topic(p) else max(offset, 0) for p, offset in committed.items()
-            }
-
-    def unpublished(self) -> Iterator[list[Record]]:
-        """The records before `positions` that the group has not committed: their dead letters may be missing."""
-        reader = TopicReader(self._kafka, self._waiting)
-        try:
-            targets = {p: offset for p, offset in self.positions.items() if self.committed.get(p, 0) < offset}
-            # What retention has deleted can be read by nobody: its dead letters are lost with it.
-            starts = {p: max(self.committed.get(p, 0), reader.watermarks(p)[0]) for p in targets}
-            reader.assign(starts)
-            while any(reader.at[p] < targets[p] and p not in reader.ended for p in targets):
-                records = reader.read(REPLAY_CHUNK, 0.1)
-                yield [r for r in records if r.offset() < targets[r.topic(), r.partition()]]
-        finally:
-            reader.close()
-
-    @property
-    def caught_up(self) -> bool:
-        """The end of each partition was seen since `restart` or `look_again`."""
-        return self._reader is not None and self._reader.ended.keys() >= self.positions.keys()
-
-    def poll(self, count: int, wait_s: float = 0.0) -> list[Record]:
-        """Up to `count` records, in partition order."""
-        if self._reader is None:
-            return []
-        records = self._reader.read(count, wait_s)
-        for record in records:
-            self.positions[record.topic(), record.partition()] = record.offset() + 1
-        # Markers of transactions, and aborted records, are offsets that nobody ever gets.
-        for partition, end in self._reader.ended.items():
-            self.positions[partition] = max(self.positions[partition], end)
-        return records
-
-    def rewind(self, positions: Mapping[tuple[str, int], int]) -> None:
-        """Reads again from `positions`."""
-        if self._reader is not None and positions != self.positions:
-            self.positions = dict(positions)
-            self._reader.assign(self.positions)
-
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None

@@ -1,0 +1,72 @@
+"""Kafka's clients, handed in: librdkafka's (confluent_kafka) in the process, others in the simulator of the tests.
+
+A client is made of librdkafka's settings. `consumer_settings` are those that every consumer here has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from streaming.config import Kafka
+from streaming.errors import ConfigError
+
+__all__ = ["LIBRDKAFKA", "KafkaClients", "Librdkafka", "consumer_settings"]
+
+_librdkafka = logging.getLogger("librdkafka")  # handled by structlog, see `streaming.ops.log`
+
+
+class KafkaClients(Protocol):
+    """Makes clients.
+
+    Each raises `ConfigError` where a setting is refused.
+    """
+
+    def consumer(self, settings: Mapping[str, Any]) -> Consumer: ...
+    def producer(self, settings: Mapping[str, Any]) -> Producer: ...
+    def admin(self, settings: Mapping[str, Any]) -> AdminClient: ...
+
+
+class Librdkafka:
+    """The real ones, which log through structlog."""
+
+    def consumer(self, settings: Mapping[str, Any]) -> Consumer:
+        try:
+            return Consumer(dict(settings), logger=_librdkafka)
+        except KafkaException as error:
+            raise ConfigError(f"kafka: librdkafka refuses the consumer's settings: {error.args[0].str()}") from error
+
+    def producer(self, settings: Mapping[str, Any]) -> Producer:
+        try:
+            return Producer(dict(settings), logger=_librdkafka)
+        except KafkaException as error:
+            raise ConfigError(f"kafka: librdkafka refuses the producer's settings: {error.args[0].str()}") from error
+
+    def admin(self, settings: Mapping[str, Any]) -> AdminClient:
+        try:
+            return AdminClient(dict(settings), logger=_librdkafka)
+        except KafkaException as error:
+            raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from error
+
+
+LIBRDKAFKA = Librdkafka()
+
+
+def consumer_settings(kafka: Kafka) -> dict[str, Any]:
+    """librdkafka's settings of every consumer here."""
+    return {
+        **kafka.client(),
+        "group.id": kafka.group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Offsets are always given; one that the topic does not hold must be an error, never a silent jump.
+        "auto.offset.reset": "error",
+        "isolation.level": kafka.isolation_level,
+        # An event waits for a fetch at most this long (librdkafka: 500); the broker answers at once when there is data.
+        "fetch.wait.max.ms": 100,
+        **kafka.librdkafka.consumer,
+    }

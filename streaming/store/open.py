@@ -1,0 +1,49 @@
+"""The store of `store.kind`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streaming.config import Dedup, Store
+from streaming.errors import ConfigError
+from streaming.store.embedded import EmbeddedStore
+from streaming.store.openmldb.cluster import ClusterStore
+from streaming.store.openmldb.rest import RestTransport
+from streaming.store.openmldb.sdk import Client, connect_options
+
+__all__ = ["open_cluster", "open_store"]
+
+
+def open_store(
+    settings: Store, beat: Callable[[], None] = lambda: None, dedup: Dedup | None = None
+) -> EmbeddedStore | ClusterStore:
+    """The store of `store.kind`; `load` it.
+
+    Args:
+        dedup: none: off.
+        beat: called at least once a second or two while a cluster is waited for.
+
+    Raises:
+        ConfigError: a setting or a script is missing or wrong.
+        UnsupportedSQL: a script says what the engine cannot plan.
+    """
+    if settings.kind == "embedded":
+        return EmbeddedStore(settings, dedup.horizon_ms if dedup else 0)
+    if dedup and dedup.horizon_ms:
+        kept = f"store.kind {settings.kind!r} keeps rows, but no request ids: a restart would forget them"
+        raise ConfigError(f"dedup.horizon_s: {kept}; set it to 0")
+    return ClusterStore(settings, open_cluster(settings, beat))
+
+
+def open_cluster(settings: Store, beat: Callable[[], None] = lambda: None) -> Client | RestTransport:
+    """The calls of the cluster of `store.kind`; nothing is connected yet.
+
+    Raises:
+        ConfigError: `store.kind` is "embedded", or a setting is missing or wrong.
+    """
+    match settings.kind:
+        case "openmldb":
+            return Client(connect_options(settings), settings.deployment, beat)
+        case "openmldb-rest":
+            return RestTransport(settings, beat)
+    raise ConfigError('store.kind is "embedded", whose tables are made at every start: set "openmldb"')

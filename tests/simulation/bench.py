@@ -1,0 +1,169 @@
+"""What schedules share: engines, which cost a moment to make, the encoder, and workloads with their truth."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+from fixtures.scorer import loaded_store, probabilities
+from places import SQL
+
+from simulation.broker import Entry, Place
+from simulation.workload import (
+    HORIZON_MS,
+    TABLES,
+    TAKEN_BYTES,
+    TOPICS,
+    Origin,
+    Truth,
+    Workload,
+    has_repeats,
+    is_deadly,
+    make_workload,
+    repeats,
+)
+from streaming.config import Config
+from streaming.events.decode import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
+from streaming.ops.metrics import Metrics
+from streaming.store.embedded import EmbeddedStore
+
+__all__ = ["TRIES_MAX", "Bench", "bench"]
+
+TRIES_MAX = 5  # of deaths by poison: so often no innocent record is in hand alone when a crash comes
+
+
+class RowEncoder:
+    """An encoder whose ids name the whole row of features: one wrong feature anywhere is another score."""
+
+    digest = "sha256:simulated"
+
+    def encode(self, features: pa.Table) -> npt.NDArray[np.int64]:
+        """int64 [n, 1]."""
+        (batch,) = features.to_batches()
+        rows = zip(*[column.to_pylist() for column in batch.columns], strict=True)
+        return np.array([xxhash.xxh64_intdigest(repr(row).encode()) >> 1 for row in rows], np.int64)[:, None]
+
+
+class UnreadMetrics:
+    """Metrics that nobody looks at: any attribute, called with anything, used as a context or not."""
+
+    def __getattr__(self, name: str) -> UnreadMetrics:
+        return self
+
+    def __call__(self, *_: Any, **__: Any) -> UnreadMetrics:
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Bench:
+    """What schedules share: engines, which cost a moment to make, the encoder, and workloads with their truth."""
+
+    def __init__(self) -> None:
+        self.stores: dict[int, list[EmbeddedStore]] = {0: [], HORIZON_MS: []}
+        self._workloads: dict[int, Workload] = {}
+        self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
+        self._configs: dict[tuple[str, int, bool], Config] = {}
+        self.encoder = RowEncoder()
+        self.metrics = cast(Metrics, UnreadMetrics())
+
+    def take(self, horizon_ms: int = 0) -> EmbeddedStore:
+        """An engine with empty tables."""
+        if not self.stores[horizon_ms]:
+            return loaded_store(horizon_ms)
+        store = self.stores[horizon_ms].pop()
+        store.reset()
+        return store
+
+    def config(self, instance: str, messages_max: int, mended: bool) -> Config:
+        if (instance, messages_max, mended) not in self._configs:
+            self._configs[instance, messages_max, mended] = Config.model_validate(
+                {
+                    "kafka": {
+                        "instance_id": instance,
+                        "topics": {topic: topic for topic in TOPICS},
+                        "transaction_timeout_s": 10.0,
+                        "give_up_after_s": 30.0,
+                        "session_timeout_s": 6.0,
+                    },
+                    "batch": {"messages_max": messages_max, "poll_ms": 1000},
+                    "model": {"timeout_s": 5.0, "give_up_after_s": 40.0},
+                    "store": {"sql": str(SQL)},
+                    "snapshots": {"every_s": 1.0},
+                    "poison": {"tries_max": TRIES_MAX},
+                    "events": {} if mended else {"message_bytes_max": TAKEN_BYTES},
+                }
+            )
+        return self._configs[instance, messages_max, mended]
+
+    def workload(self, number: int) -> Workload:
+        if number not in self._workloads:
+            self._workloads[number] = make_workload(number)
+        return self._workloads[number]
+
+    def truth(self, number: int, too_large: frozenset[Origin]) -> Truth:
+        """What comes of a workload, computed one event at a time, after these were refused by who takes less."""
+        if (number, too_large) in self._truths:
+            return self._truths[number, too_large]
+        workload, truth = self.workload(number), Truth()
+        store = self.take()
+        ends: dict[Place, int] = {}
+        accepted: dict[Place, list[tuple[str | None, int]]] = {}
+
+        def place(entry: Entry, gap: int = 0) -> tuple[Place, int]:
+            at = ends.get(entry.place, 0)
+            ends[entry.place] = at + 1 + gap
+            return entry.place, at
+
+        decoders = dimension_decoders(65_536, 300)
+        for entry in [*workload.dimensions, *workload.later]:
+            table = TABLES[entry.topic()][0]
+            (good, _, bad), at = decoders[table].decode_all([entry]), place(entry)
+            if is_deadly(entry):
+                truth.refused[at] = "kills_process"
+                continue
+            if bad:
+                truth.refused[at] = reason(bad[0][1])
+            else:
+                store.restore({table: dimension_columns(table, good)}, None)
+        decoder = action_decoder(65_536, 300)
+        for entry, gap in zip(workload.actions, workload.gaps, strict=True):
+            (events, _, bad), at = decoder.decode_all([entry]), place(entry, gap)
+            if is_deadly(entry):
+                truth.refused[at] = "kills_process"
+                continue
+            if bad or at in too_large:
+                truth.refused[at] = "too_large" if at in too_large else reason(bad[0][1])
+                continue
+            event = events[0]
+            before = accepted.setdefault(entry.place, [])
+            if has_repeats(number) and repeats(before, event.request_id, entry.written_ms):
+                continue
+            ids = self.encoder.encode(store.answer({}, action_columns(events)))
+            truth.scores[at] = (
+                event.user_id.encode(),
+                {
+                    "request_id": event.request_id,
+                    "user_id": event.user_id,
+                    "sku_id": event.sku_id,
+                    "event_time": event.time,
+                    "purchase_probability": float(probabilities(ids)[0]),
+                    "model_version": "1",
+                },
+            )
+        self.stores[0].append(store)
+        self._truths[number, too_large] = truth
+        return truth
+
+
+@functools.cache
+def bench() -> Bench:
+    return Bench()

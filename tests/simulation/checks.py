@@ -1,0 +1,68 @@
+"""What was published, held against the truth: all of it right, in order, and there once."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+from simulation.bench import bench
+from simulation.broker import Broker, Entry
+from simulation.workload import Origin
+from simulation.world import Violation
+from streaming.events.decode import reason_of
+
+__all__ = ["check_output", "named", "output"]
+
+
+def output(broker: Broker, topic: str) -> list[Entry]:
+    """A topic as a `read_committed` subscriber sees it."""
+    entries = broker.logs[topic, 0].entries
+    return [e for e in entries if e.transaction is not None and e.transaction.state == "committed"]
+
+
+def named(letter: Entry) -> tuple[Origin, str]:
+    """The record that a dead letter is of, and the kind of its refusal."""
+    headers = {name: (value or b"").decode() for name, value in letter.headers()}
+    place = headers["__connect.errors.topic"], int(headers["__connect.errors.partition"])
+    kind = headers["__connect.errors.exception.class.name"].rpartition(".")[2]
+    return (place, int(headers["__connect.errors.offset"])), kind
+
+
+def check_output(broker: Broker, workload: int, *, whole: bool) -> None:
+    """All that was published is right and there once.
+
+    Args:
+        workload: its number.
+        whole: nothing is missing, either.
+
+    Raises:
+        Violation: says what is wrong.
+    """
+    letters = [named(entry) for entry in output(broker, "dead_letters")]
+    truth = bench().truth(workload, frozenset(at for at, kind in letters if kind == "TooLarge"))
+    scores, refused = dict(truth.scores), dict(truth.refused)
+    newest: dict[str, int] = {}
+    for entry in output(broker, "scores"):
+        ce_id = cast(bytes, dict(entry.headers())["ce_id"]).decode()
+        where, _, offset = ce_id.partition("@")
+        topic, _, number = where[:-1].partition("[")
+        at = ((topic, int(number)), int(offset))
+        if at not in scores:
+            raise Violation(f"{ce_id} is scored twice, or never was a good event")
+        key, score = scores.pop(at)
+        found = json.loads(entry.value() or b"")
+        if (entry.key(), found) != (key, score):
+            raise Violation(f"{ce_id} is scored {found}, alone it would be {score}")
+        if newest.get(where, -1) > int(offset):
+            raise Violation(f"{ce_id} comes after {where}@{newest[where]}")
+        newest[where] = int(offset)
+    if scores and whole:
+        raise Violation(f"never scored: {sorted(scores)}")
+    for at, kind in letters:
+        if at not in refused:
+            raise Violation(f"{at} is among the dead letters twice, or is good")
+        wanted = refused.pop(at)
+        if wanted != reason_of(kind, ""):
+            raise Violation(f"{at} was refused as {kind}, not as {wanted}")
+    if refused and whole:
+        raise Violation(f"not among the dead letters: {sorted(refused)}")
