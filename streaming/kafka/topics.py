@@ -13,18 +13,12 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicCollection,
-    TopicPartition,
-)
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole
+from streaming.kafka.clients import consumer_settings
 from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from streaming.ops.waiting import Waiting, steady
 
@@ -145,26 +139,36 @@ class Topics:
     def notes(self, connection: Connection | None = None) -> dict[tuple[str, int], tuple[int, str]]:
         """What the group has committed of every partition, and the note beside it, open transactions aside.
 
+        A consumer asks, which joins no group by that. The call of the admin client for it brings the process down where
+        the group's coordinator is moving or loading: librdkafka 2.16 then looks for the consumer group of a client that
+        has none (`rd_kafka_handle_OffsetFetch`).
+
         Raises:
             BrokerUnavailable, Stopped, KafkaException: the broker does not tell.
         """
-        group = self._kafka.group_id
+        partitions = [
+            TopicPartition(name, number) for name, topic in self.known.items() for number in range(topic.partitions)
+        ]
+        # Offsets of an open transaction are waited for by who reads only what is committed.
+        settings = {**consumer_settings(self._kafka), "isolation.level": "read_uncommitted"}
 
-        def ask() -> Any:
-            admin = self._client()
-            asked = admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
-            )
-            return _result(asked[group]).topic_partitions
+        def ask() -> list[TopicPartition]:
+            consumer = (connection or self._connection).consumer(settings)
+            try:
+                found: list[TopicPartition] = consumer.committed(partitions, timeout=REQUEST_TIMEOUT_S)
+            finally:
+                consumer.close()
+            for partition in found:
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
+            return found
 
         found = self._retry(ask, connection)
-        return {
-            (p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.error is None and p.offset >= 0
-        }
+        return {(p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.offset >= 0}
 
     def _client(self) -> AdminClient:
-        """One that has lived through its broker's death is told nothing more by a group's coordinator, and asks the
-        leader of a partition with the former one's epoch, for ever (librdkafka 2.16): either is asked by a new one.
+        """One that has lived through its broker's death asks the leader of a partition with the former one's epoch, for
+        ever (librdkafka 2.16): it is asked by a new one.
         """
         return self._connection.admin(self._kafka)
 

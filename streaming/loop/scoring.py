@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from streaming.config import Model as ModelSettings
-from streaming.errors import ArtifactMismatch, ModelUnavailable
+from streaming.errors import ModelUnavailable
 from streaming.loop.batch import Batch, Call, Model, offset_range
 from streaming.loop.runtime import Runtime
 from streaming.loop.waiting_loop import WaitingLoop
+from streaming.model.served_encoder import refuse_other_encoder
 from streaming.ops.breaker import Breaker
 
 if TYPE_CHECKING:
@@ -175,12 +176,12 @@ class Scoring:
         version, checked_at = self._checked
         if scores.version == version and self._clock.monotonic() - checked_at < CHECK_S:
             return scores
-        digest = self.model.encoder_digest()
-        if digest != self._encoder_digest:
-            settings = self._settings
-            raise ArtifactMismatch(
-                f"model {settings.name!r} at {settings.url} version {scores.version} was trained "
-                f"with encoder {digest}, this scorer has {self._encoder_digest}: restart it with that model's artifact"
-            )
+        refuse_other_encoder(
+            self.model.encoder_digest(),
+            self._encoder_digest,
+            f"model {self._settings.name!r} at {self._settings.url} version {scores.version}",
+            "this scorer has",
+            ": restart it with that model's artifact",
+        )
         self._checked = (scores.version, self._clock.monotonic())
         return scores

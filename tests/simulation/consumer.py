@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, TopicCollection, TopicPartition
 from confluent_kafka.admin import ConfigResource, OffsetSpec
 
 from simulation.broker import Broker, Entry, Place
@@ -86,10 +86,13 @@ class Consumer(Client):
             self.world.sleep(timeout)
             fail(KafkaError._TIMED_OUT, "committed timed out", retriable=True)
         places = [(p.topic, p.partition) for p in partitions]
-        if not all(map(self.broker.stable, places)):
+        if self.committed_only and not all(map(self.broker.stable, places)):
             self.world.sleep(min(1.0, timeout))
             fail(KafkaError.UNSTABLE_OFFSET_COMMIT, "offsets are pending", retriable=True)
-        return [TopicPartition(*place, self.broker.committed.get(place, -1001)) for place in places]
+        return [
+            TopicPartition(*place, self.broker.committed.get(place, -1001), metadata=self.broker.notes.get(place) or "")
+            for place in places
+        ]
 
     def get_watermark_offsets(
         self, partition: TopicPartition, timeout: float = 0.0, cached: bool = False
@@ -251,13 +254,6 @@ class Admin(Client):
                 for partition, at in asked.items()
             }
         )
-
-    def list_consumer_group_offsets(
-        self, asked: Sequence[ConsumerGroupTopicPartitions], request_timeout: float
-    ) -> dict[str, Answer]:
-        broker = self.broker
-        found = [TopicPartition(*p, offset, metadata=broker.notes.get(p)) for p, offset in broker.committed.items()]
-        return self._answer({asked[0].group_id: types.SimpleNamespace(topic_partitions=found)})
 
     def describe_configs(self, asked: Sequence[ConfigResource], request_timeout: float) -> dict[ConfigResource, Any]:
         limit = types.SimpleNamespace(value=str(MESSAGE_BYTES_MAX))
