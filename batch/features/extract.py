@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing
 from streaming.files.tables import BadFile, ordered, read
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.openmldb.columns import schema_of
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
     "table_rows",
 ]
 
-SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 DATA_PREFIX = "/root/project/data/JD_data"
 OUT_PREFIX = "/root/project/out/1"
 SCRIPTS = ("create_tables.sql", "load_offline.sql", "select_into_outfile.sql")

@@ -48,13 +48,13 @@ from streaming.engine.statements.outfile import resolve
 from streaming.errors import ScorerError
 from streaming.files.output_folder import Say, replacing
 from streaming.files.tables import BadFile, Options, files_of, is_there, load_options
+from streaming.ops.environment import interpreter
 from streaming.store.openmldb.columns import schema_of
 from streaming.store.sql_scripts import script_text
 
 __all__ = ["MASTER", "Job", "SparkFailed", "Table", "extract", "read_scripts"]
 
 MASTER = "local[2]"
-REPOSITORY = Path(__file__).resolve().parents[2]
 JAR = "openmldb-spark.jar"  # deploy/environments.py puts it there
 WORK_PREFIX = "jd-intent-spark-"
 # Spark and the JVM end by themselves when the driver's input ends; this is for one that hangs.
@@ -245,8 +245,8 @@ def _handed_over(table: Table, copies: Path) -> Table:
 
 def _environment() -> tuple[Path, Path]:
     """Spark's Python and OpenMLDB's jar."""
-    home = Path(os.environ.get("JD_ENVS") or REPOSITORY / ".envs").resolve() / "spark"
-    python, jar = home / "bin" / "python", home / JAR
+    python = interpreter("spark")
+    jar = python.parents[1] / JAR
     for path in (python, jar):
         if not path.exists():
             raise SparkFailed(f"{path} is not there: run `make spark-environment`")
