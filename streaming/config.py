@@ -87,7 +87,7 @@ class _Table(BaseModel):
 
 
 class Topics(_Table):
-    """Names of the topics; see docs/architecture.md for what is in them."""
+    """Names of the topics; see docs/reference/kafka.md for what is in them."""
 
     actions: Name = "user-actions"
     users: Name = "users"

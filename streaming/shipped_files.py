@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["SQL_FOLDER", "TRITON_FOLDER", "sql_folder"]
+__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "sql_folder"]
 
 _SHIPPED = Path(str(files("streaming"))) / "shipped"
 
@@ -21,6 +21,9 @@ SQL_FOLDER = (_SHIPPED / "sql").resolve()
 
 TRITON_FOLDER = (_SHIPPED / "triton").resolve()
 """`config.pbtxt` and `config.oneflow.pbtxt` (templates), and `model.py`, which Triton's Python backend runs."""
+
+SAMPLE_CONFIGURATION = (_SHIPPED / "scorer.toml").resolve()
+"""Every key of the configuration, with its default and what it means."""
 
 
 def sql_folder(name: str) -> str:

@@ -4,7 +4,8 @@
 
 runs the scripts that the embedded engine runs. Spark lives in an environment of its own (`make spark-environment`), in
 a process of its own: this side reads the scripts, writes down what to do (`Job`), and turns the files that come back
-into the features' Arrow types; `spark_job.py` does it. docs/engines.md says where Spark's answers differ.
+into the features' Arrow types; `spark_job.py` does it. docs/reference/sql/offline-differences.md says where
+Spark's answers differ.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Two environments, one command: what this interpreter cannot import, the interpreter of the other one can.
 
-OneFlow and OpenMLDB's SDK cannot share an environment (docs/architecture.md). `make environments` puts `scorer` and
-`model` beside each other; a command that is given in the wrong one goes on in the right one, in the same process: its
-id, its arguments, its standard streams, signals and exit status are those of the command that was given.
+OneFlow and OpenMLDB's SDK cannot share an environment (docs/explanation/two-environments.md). `make environments` puts
+`scorer` and `model` beside each other; a command that is given in the wrong one goes on in the right one, in the same
+process: its id, its arguments, its standard streams, signals and exit status are those of the command that was given.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Each works on Python values that are not NULL (a timestamp is epoch milliseconds
 None, which is NULL, or bytes, where it cuts strings as OpenMLDB does: by bytes (see `cut`). Dates and times of day are
 UTC+8's. To add one, write it in the module of its topic and register it in that module's FUNCTIONS, with every
 combination of argument types that OpenMLDB takes: it converts none by itself.
+
+May be imported by: `plan`, `program`, `storage`. May import: `types`.
 """
 
 from __future__ import annotations
