@@ -31,7 +31,7 @@ PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment prometheus lock licences demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
+.PHONY: help environments spark-environment docs-environment docs prometheus lock licences demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
         bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -45,13 +45,19 @@ environments:  ## make .envs/: two Python environments and Kafka's jars (skips w
 spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engine, for extract --engine spark
 	@$(PYTHON3) -m deploy.environments spark
 
+docs-environment:  ## make .envs/docs: what builds the site of docs/
+	@$(PYTHON3) -m deploy.environments docs
+
+docs: docs-environment  ## build the site of docs/ into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(ENVS)/docs/bin/python -m mkdocs build --strict
+
 prometheus:  ## fetch Debian's Prometheus into .envs/prometheus, where it is not on PATH: `make test` needs it
 	@$(PYTHON3) -m deploy.environments prometheus
 
 lock:  ## make the lock files anew out of setup.cfg's roots; versions stay where they fit (UPGRADE='PACKAGE …')
 	@$(PYTHON3) -m deploy.lock $(UPGRADE)
 
-licences: environments spark-environment  ## write docs/licences.md: the licence of every locked package
+licences: environments spark-environment docs-environment  ## write docs/reference/licences.md: the licence of every locked package
 	@$(PYTHON) -m deploy.licences
 
 ifeq ($(STORE),openmldb)
@@ -63,7 +69,7 @@ endif
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
 	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
 
-test: prometheus environments lint  ## every check that CI runs
+test: prometheus environments docs-environment lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile
 
 test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine, long outages

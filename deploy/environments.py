@@ -2,6 +2,7 @@
 
     python3 -m deploy.environments            # makes what is missing, says what it does and how long it took
     python3 -m deploy.environments spark      # the optional third: Spark with OpenMLDB's batch engine
+    python3 -m deploy.environments docs       # what builds the site of docs/, and tests it
     python3 -m deploy.environments prometheus # Debian's Prometheus, in which `make test` tries alerts and dashboard
 
 Two environments, because openmldb pins an importlib-metadata that nvidia-pytriton cannot live with. Only the standard
@@ -29,13 +30,25 @@ from pathlib import Path
 from streaming.errors import OutputRefused
 from streaming.files.output_folder import EVERYTHING, mark, replacing
 
-__all__ = ["Missing", "folder", "interpreter", "java", "kafka_jars", "make", "make_prometheus", "make_uv", "prometheus"]
+__all__ = [
+    "Missing",
+    "folder",
+    "interpreter",
+    "java",
+    "kafka_jars",
+    "make",
+    "make_docs",
+    "make_prometheus",
+    "make_uv",
+    "prometheus",
+]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REQUIREMENTS = REPOSITORY / "deploy" / "requirements"
 # environment -> the lock files that it is made from; the scorer's also holds what checks the code
 ENVIRONMENTS = {"scorer": ("build.txt", "scorer.txt", "test.txt"), "model": ("build.txt", "model.txt")}
 SPARK = ("build.txt", "spark.txt")
+DOCS = ("build.txt", "docs.txt")
 UV = ("build.txt", "uv.txt")
 SOURCES = ("pyspark",)  # has no wheel
 SPARK_JAR = "openmldb-spark.jar"  # in the Spark environment's own folder, where batch/features/spark.py looks for it
@@ -52,7 +65,7 @@ def folder() -> Path:
 
 
 def interpreter(name: str) -> Path:
-    """The Python of the environment `scorer`, `model`, `spark` or `uv`.
+    """The Python of the environment `scorer`, `model`, `spark`, `docs` or `uv`.
 
     Raises:
         Missing: it has not been made yet.
@@ -372,6 +385,16 @@ def make_spark() -> None:
         _make_oracle()
 
 
+def make_docs() -> None:
+    """Makes the environment of `make docs`.
+
+    Raises:
+        Missing: Python 3.10 is not on the machine.
+    """
+    with _alone():
+        _make_environment("docs", DOCS)
+
+
 def make_uv() -> None:
     """Makes the environment of `make lock`.
 
@@ -383,10 +406,10 @@ def make_uv() -> None:
 
 
 def main() -> None:
-    parts = {"": make, "spark": make_spark, "prometheus": make_prometheus}
+    parts = {"": make, "spark": make_spark, "docs": make_docs, "prometheus": make_prometheus}
     asked = " ".join(sys.argv[1:])
     if asked not in parts:
-        raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, `spark` or `prometheus`")
+        raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, `spark`, `docs` or `prometheus`")
     parts[asked]()
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/licences.md: what every locked package says of its licence. `make licences`
+"""Writes docs/reference/licences.md: what every locked package says of its licence. `make licences`
 
 Each environment's own Python is asked; what the metadata leaves open is said here, with where it was read.
 """
@@ -12,13 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.environments import ENVIRONMENTS, REPOSITORY, REQUIREMENTS, SPARK, UV, interpreter, make_uv
+from deploy.environments import DOCS, ENVIRONMENTS, REPOSITORY, REQUIREMENTS, SPARK, UV, interpreter, make_uv
 from deploy.lock import LOCKS, pins
 
 __all__ = ["PAGE", "Package", "licence", "locked", "read"]
 
-PAGE = REPOSITORY / "docs" / "licences.md"
-ASKED = {**ENVIRONMENTS, "spark": SPARK, "uv": UV}
+PAGE = REPOSITORY / "docs" / "reference" / "licences.md"
+ASKED = {**ENVIRONMENTS, "spark": SPARK, "docs": DOCS, "uv": UV}
 
 # name, version, License-Expression, License and the licence classifiers of all that is installed
 ASK = """

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from streaming.errors import ConfigError
+from streaming.shipped_files import sql_folder
 
 __all__ = [
     "ENV_PREFIX",
@@ -86,7 +87,7 @@ class _Table(BaseModel):
 
 
 class Topics(_Table):
-    """Names of the topics; see docs/architecture.md for what is in them."""
+    """Names of the topics; see docs/reference/kafka.md for what is in them."""
 
     actions: Name = "user-actions"
     users: Name = "users"
@@ -220,7 +221,7 @@ class Rest(_Table):
 
 class Store(_Table):
     kind: Literal["embedded", "openmldb", "openmldb-rest"] = "embedded"
-    sql: str = Field("sql", min_length=1)
+    sql: Annotated[str, AfterValidator(sql_folder)] = Field("sql", min_length=1, validate_default=True)
     database: Name = "JD_db"
     deployment: Name = "demo"
     history: str = ""

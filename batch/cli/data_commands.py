@@ -98,7 +98,7 @@ def extract(
     force: Force = False,
 ) -> None:
     """Run the feature SQL over every request as of its own time."""
-    from batch.features.data_layout import SQL_FOLDER
+    from streaming.shipped_files import SQL_FOLDER
 
     if engine is not EngineName.spark and (master or spark_conf):
         raise typer.BadParameter("goes with --engine spark only", param_hint="--master, --spark-conf")
@@ -150,8 +150,8 @@ def load_online(
 ) -> None:
     """Load history into the online tables of the cluster of [store], by LOAD DATA jobs: after `deploy`."""
     from batch.features.cluster import load_online_tables
-    from batch.features.data_layout import SQL_FOLDER
     from streaming.config import load
+    from streaming.shipped_files import SQL_FOLDER
     from streaming.store.open import open_cluster
 
     with open_cluster(load(config).store) as cluster:
@@ -182,7 +182,7 @@ def prepare(
 ) -> None:
     """Label, split by time, fit the encoder on the training part, encode."""
     from batch.dataset.write import DatasetOptions, prepare_dataset
-    from batch.features.data_layout import SQL_FOLDER
+    from streaming.shipped_files import SQL_FOLDER
 
     options = DatasetOptions(val_fraction, test_fraction, _duration_ms(embargo), complete_labels, encoding.value)
     done = prepare_dataset(features, data, out, options, sql or SQL_FOLDER, force=when_forced(force))
@@ -219,7 +219,7 @@ def encode(
 ) -> None:
     """Label and encode later requests with an encoder that exists."""
     from batch.dataset.write import encode_later_requests
-    from batch.features.data_layout import SQL_FOLDER
+    from streaming.shipped_files import SQL_FOLDER
 
     done = encode_later_requests(
         features,

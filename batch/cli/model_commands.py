@@ -114,9 +114,9 @@ def export(
     force: Force = False,
 ) -> None:
     """Write the artifact, or the next version into it: Triton repository, encoder, SQL and a manifest."""
-    from batch.features.data_layout import SQL_FOLDER
     from batch.train.export import ExportOptions, export_artifact
     from batch.train.verdict import Evaluated, judge
+    from streaming.shipped_files import SQL_FOLDER
     from streaming.store.sql_scripts import FEATURES
 
     options = ExportOptions(model_version, instances, accept_weak_model)

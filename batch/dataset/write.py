@@ -25,9 +25,10 @@ from batch.dataset.fit_encoder import EVENT_TIME, REQUEST_ID, Encoding, fit
 from batch.dataset.folder_hash import digest
 from batch.dataset.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
 from batch.dataset.split import by_time
-from batch.features.data_layout import SQL_FOLDER, TABLES, BadData, parquet_files, table_rows
+from batch.features.data_layout import TABLES, BadData, parquet_files, table_rows
 from streaming.files.output_folder import Say, replacing
 from streaming.model.encoder import Encoder
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.sql_scripts import FEATURES, read_script
 
 __all__ = [

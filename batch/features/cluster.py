@@ -18,7 +18,7 @@ import msgspec
 
 from batch.features.cluster_jobs import ClusterJob, run_job
 from batch.features.cluster_paths import ClusterPath, cluster_path, quoted
-from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData
+from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, BadData
 from batch.features.extract import counted
 from batch.features.inputs import check_data, script_files
 from streaming.engine.sql import syntax
@@ -27,6 +27,7 @@ from streaming.engine.sql.tokens import Token, tokens_of
 from streaming.errors import ConfigError, OutputRefused
 from streaming.files.output_folder import Say, mark, refuse_new
 from streaming.files.output_folder import check as check_output
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.openmldb.cluster import StatementRunner
 from streaming.store.sql_scripts import Script, read_script, within
 

@@ -11,9 +11,8 @@ from streaming.errors import BadInput
 from streaming.files.tables import BadFile, read
 from streaming.store.openmldb.columns import schema_of
 
-__all__ = ["DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "SQL_FOLDER", "TABLES", "BadData", "parquet_files", "table_rows"]
+__all__ = ["DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "TABLES", "BadData", "parquet_files", "table_rows"]
 
-SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 DATA_PREFIX = "/root/project/data/JD_data"
 OUT_PREFIX = "/root/project/out/1"
 SCRIPTS = ("create_tables.sql", "load_offline.sql", "select_into_outfile.sql")

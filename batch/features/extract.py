@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq
 
-from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, parquet_files
+from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, BadData, parquet_files
 from batch.features.inputs import check_data, loaded_tables, script_files, write_no_rows
 from streaming.engine import Engine
 from streaming.files.output_folder import Say, replacing
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.sql_scripts import read_script, within
 
 __all__ = ["Extracted", "counted", "extract_features"]

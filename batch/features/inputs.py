@@ -11,12 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.features.data_layout import DATA_PREFIX, SCRIPTS, SQL_FOLDER, BadData
+from batch.features.data_layout import DATA_PREFIX, SCRIPTS, BadData
 from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 from streaming.engine.statements.outfile import resolve
 from streaming.engine.types import ARROW
 from streaming.files.tables import BadFile, Options, load_options, ordered, read, write_csv
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.sql_scripts import Script, read_script, within
 
 __all__ = ["OPTIONAL", "LoadedTable", "check_data", "folder_of", "loaded_tables", "script_files", "write_no_rows"]

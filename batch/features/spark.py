@@ -4,7 +4,8 @@
 
 runs the scripts that the embedded engine runs. Spark lives in an environment of its own (`make spark-environment`), in
 a process of its own: this side reads the scripts, writes down what to do (`SparkJob`), and turns the files that come
-back into the features' Arrow types; `spark_job.py` does it. docs/engines.md says where Spark's answers differ.
+back into the features' Arrow types; `spark_job.py` does it. docs/reference/sql/offline-differences.md says where
+Spark's answers differ.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, SQL_FOLDER, BadData, parquet_files
+from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, BadData, parquet_files
 from batch.features.extract import Extracted
 from batch.features.inputs import OPTIONAL, check_data, folder_of, script_files
 from batch.features.spark_files import for_spark
@@ -39,13 +40,14 @@ from streaming.engine.statements.outfile import resolve
 from streaming.errors import ScorerError
 from streaming.files.output_folder import Say, replacing
 from streaming.files.tables import BadFile, Options, files_of, is_there, load_options
+from streaming.ops.environment import interpreter
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.openmldb.columns import schema_of
 from streaming.store.sql_scripts import Script, read_script, statement_tokens, within
 
 __all__ = ["MASTER", "SparkFailed", "SparkJob", "SparkTable", "extract_on_spark", "read_scripts"]
 
 MASTER = "local[2]"
-REPOSITORY = Path(__file__).resolve().parents[2]
 JAR = "openmldb-spark.jar"  # deploy/environments.py puts it there
 WORK_PREFIX = "jd-intent-spark-"
 # Spark and the JVM end by themselves when the driver's input ends; this is for one that hangs.
@@ -246,8 +248,8 @@ def _handed_over(table: SparkTable, copies: Path) -> SparkTable:
 
 def _environment() -> tuple[Path, Path]:
     """Spark's Python and OpenMLDB's jar."""
-    home = Path(os.environ.get("JD_ENVS") or REPOSITORY / ".envs").resolve() / "spark"
-    python, jar = home / "bin" / "python", home / JAR
+    python = interpreter("spark")
+    jar = python.parents[1] / JAR
     for path in (python, jar):
         if not path.exists():
             raise SparkFailed(f"{path} is not there: run `make spark-environment`")

@@ -30,13 +30,13 @@ from batch.train.checkpoint import ModelShape, read_shape
 from batch.train.verdict import METRICS, check_better
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, link, made, replacing
+from streaming.shipped_files import TRITON_FOLDER
 
 __all__ = ["MODEL_NAME", "ArtifactManifest", "ExportOptions", "export_artifact", "read_manifest", "write_repository"]
 
 MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that holds config.pbtxt
 HERE = Path(__file__).resolve().parent
-TRITON = HERE.parents[1] / "deploy" / "triton"
-CODE = (TRITON / "model.py", HERE / "deepfm.py", HERE / "vocabulary.py")
+CODE = (TRITON_FOLDER / "model.py", HERE / "deepfm.py", HERE / "vocabulary.py")
 # The encoder that config.pbtxt names is this version's and no other's, whatever lies beside it.
 VERSION_POLICY = string.Template("\nversion_policy { specific { versions: [ $version ] } }\n")
 
@@ -192,7 +192,7 @@ def write_repository(repository: Path, checkpoint: Path, shape: ModelShape, vers
     model = repository / MODEL_NAME
     served = model / str(version)
     served.mkdir(parents=True)
-    config = string.Template((TRITON / "config.pbtxt").read_text())
+    config = string.Template((TRITON_FOLDER / "config.pbtxt").read_text())
     text = config.substitute(encoder_sha256=shape.encoder_sha256, instances=str(instances))
     (model / "config.pbtxt").write_text(text + VERSION_POLICY.substitute(version=str(version)))
     for code in CODE:

@@ -2,7 +2,7 @@
 
     python -m deploy.kafka.broker --folder build/kafka --port 9092     # runs until Ctrl-C
 
-Meant for the demo, tests and benchmarks; a production cluster is somebody else's work (docs/operations.md).
+Meant for the demo, tests and benchmarks; a production cluster is somebody else's work (docs/how-to/configure.md).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ ROWS_MAX = 20  # rows of a result that are shown; all are counted
 CELL_CHARS_MAX = 60
 WORDS_CHARS_MAX = 100  # of a statement that is reported
 HELP = """\
-A statement ends with `;` and may take several lines. Beside what docs/feature-sql.md lists:
+A statement ends with `;` and may take several lines. Beside what docs/reference/sql lists:
   SHOW DATABASES; SHOW TABLES; SHOW DEPLOYMENTS; SHOW DEPLOYMENT name; DESC table; EXPLAIN SELECT …;
   .read FILE           run a script
   .request NAME {…}    answer one request row (JSON) of a deployment

@@ -9,7 +9,7 @@ May be imported by: every room that asks for features; of its parts `sql`, `erro
 Inside, imports go from left to right only: `engine`, `statements`, `deployment`, `program`, `plan`, `kernels`, `sql`,
 `storage`, `library`, `native`, then `types` and `errors`. `plan` imports `kernels.instructions` and no other kernel.
 
-`docs/feature-sql.md` says what is supported.
+`docs/reference/sql` says what is supported.
 """
 
 from streaming.engine.engine import Engine, Mark, TableStats

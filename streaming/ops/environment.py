@@ -1,8 +1,8 @@
 """Two environments, one command: what this interpreter cannot import, the interpreter of the other one can.
 
-OneFlow and OpenMLDB's SDK cannot share an environment (docs/architecture.md). `make environments` puts `scorer` and
-`model` beside each other; a command that is given in the wrong one goes on in the right one, in the same process: its
-id, its arguments, its standard streams, signals and exit status are those of the command that was given.
+OneFlow and OpenMLDB's SDK cannot share an environment (docs/explanation/two-environments.md). `make environments` puts
+`scorer` and `model` beside each other; a command that is given in the wrong one goes on in the right one, in the same
+process: its id, its arguments, its standard streams, signals and exit status are those of the command that was given.
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ def environment_of(package: str) -> str:
 
 
 def interpreter(name: str) -> Path:
-    """Where the Python of an environment is, or would be: below JD_ENVS, beside this environment, in the checkout."""
-    checkout = Path(__file__).resolve().parents[2] / ".envs"
-    folders = [Path(os.environ["JD_ENVS"])] if os.environ.get("JD_ENVS") else [Path(sys.prefix).parent, checkout]
+    """Where the Python of an environment is, or would be: below JD_ENVS, beside this environment, in the checkout.
+
+    Args:
+        name: `scorer`, `model` or `spark`.
+    """
+    folders = [Path(sys.prefix).parent]
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "deploy" / "environments.py").exists():  # an installed wheel has none
+        folders.append(checkout / ".envs")
+    if os.environ.get("JD_ENVS"):
+        folders = [Path(os.environ["JD_ENVS"])]
     places = [folder.absolute() / name / "bin" / "python" for folder in folders]
     return next((place for place in places if place.exists()), places[-1])
 

@@ -13,13 +13,14 @@ import pytest
 from places import SHARED
 
 from batch.dataset.label import LABEL_COLUMN
-from batch.features.data_layout import SCRIPTS, SQL_FOLDER, TABLES, BadData
+from batch.features.data_layout import SCRIPTS, TABLES, BadData
 from batch.features.extract import extract_features
 from batch.features.inputs import check_data, loaded_tables
 from batch.world.generate import generate_world
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ConfigError
 from streaming.files.tables import BadFile
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.openmldb.columns import schema_of
 
 

@@ -18,12 +18,13 @@ from batch.cli.commands import app
 from batch.features import cluster_jobs
 from batch.features.cluster import extract_on_cluster
 from batch.features.cluster_jobs import JobFailed
-from batch.features.data_layout import SQL_FOLDER, BadData
+from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
 from batch.world.generate import generate_world
 from streaming.config import Rest, Store
 from streaming.errors import BadInput, ConfigError, OutputRefused, StoreUnavailable
 from streaming.files.output_folder import made
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.openmldb.rest import RestTransport
 
 # A row of SHOW JOB, as recorded (SHOW JOBS has these 14 columns) and as OpenMLDB's documentation shows a TaskManager's.

@@ -18,7 +18,7 @@ import pytest
 from fixtures.spark import fake_spark
 from rigs.odd_files import odd_but_good
 
-from batch.features.data_layout import SCRIPTS, SQL_FOLDER, BadData
+from batch.features.data_layout import SCRIPTS, BadData
 from batch.features.extract import extract_features
 from batch.features.spark import SparkFailed, extract_on_spark, read_scripts
 from batch.world.generate import generate_world
@@ -26,6 +26,7 @@ from deploy import environments
 from deploy.process import Process, free_ports
 from streaming.engine import UnsupportedSQL
 from streaming.files.output_folder import mark
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.sql_scripts import FEATURES, Script, read_script
 
 CREATE = "CREATE DATABASE d; USE d; CREATE TABLE t(a string, b bigint, c timestamp);"

@@ -334,16 +334,15 @@ def metric_names() -> set[str]:
 
 def test_alerts_ask_for_metrics_that_exist_and_name_what_to_do() -> None:
     groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
-    document = (REPOSITORY / "docs" / "operations.md").read_text()
-    section = document.split("## Prometheus and the alerts\n")[1].split("\n## ")[0]
-    headings = re.findall(r"^### (\w+)$", section, re.MULTILINE)
+    document = (REPOSITORY / "docs" / "how-to" / "alerts.md").read_text()
+    headings = re.findall(r"^## (\w+)$", document, re.MULTILINE)
     alerts = [rule for group in groups for rule in group["rules"]]
     known = metric_names()
     for rule in alerts:
         asked = set(re.findall(r"jd_intent_\w+", rule["expr"]))
         assert asked <= known, f"{rule['alert']}: {asked - known}"
         assert asked or 'up{job="' in rule["expr"]
-        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook"] == f"docs/how-to/alerts.md#{rule['alert'].lower()}"
     assert sorted(rule["alert"] for rule in alerts) == sorted(headings)
 
 

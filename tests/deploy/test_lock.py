@@ -21,7 +21,7 @@ from deploy.lock import LOCKS, pins, roots
 PIN = re.compile(
     r"[a-z0-9]+(-[a-z0-9]+)*==[^ ]+( \\\n    --hash=sha256:[0-9a-f]{64})+\n(    # via( .*)?\n(    #   .*\n)*)?"
 )
-DEPENDENCIES = REPOSITORY / "docs" / "dependencies.md"
+VULNERABILITIES = REPOSITORY / "docs" / "reference" / "vulnerabilities.md"
 
 
 def lock(name: str) -> str:
@@ -141,7 +141,7 @@ def test_a_licence_is_read_from_what_metadata_has(
 
 
 def test_versions_with_known_vulnerabilities_are_named_as_they_are_locked() -> None:
-    table = re.findall(r"^\| ([a-z0-9-]+) (\d\S*) \|", DEPENDENCIES.read_text(), re.MULTILINE)
+    table = re.findall(r"^\| ([a-z0-9-]+) (\d\S*) \|", VULNERABILITIES.read_text(), re.MULTILINE)
     assert len(table) >= 4
     locked = {name for name, _ in licences.locked()}
     for name, version in table:

@@ -1,4 +1,4 @@
-"""docs/feature-sql.md lists what there is, and what it says is refused is refused, with its place."""
+"""docs/reference/sql lists what there is, and what it says is refused is refused, with its place."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from streaming.engine.plan.functions import SCALARS
 from streaming.engine.plan.signatures import FORMATS, MARKS
 from streaming.engine.plan.text_lists import FOLDS, SPLITS
 
-DOCS = REPOSITORY / "docs" / "feature-sql.md"
+PAGES = sorted((REPOSITORY / "docs" / "reference" / "sql").glob("*.md"))
 TABLES = """create table t(id string, k string, ts timestamp, i int, f float, s string);
 create table u(id string, k string, ts timestamp, i int, f float, s string);"""
 W = "window w as (partition by k order by ts rows between 2 preceding and current row)"
 
 
 def listed(what: str) -> list[str]:
-    found = re.search(rf"<!-- {what} -->(.*?)<!-- end -->", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    return re.findall(r"`(\w+)`", found[1])
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    (found,) = re.findall(rf"<!-- {what} -->(.*?)<!-- end -->", text, re.DOTALL)
+    return re.findall(r"`(\w+)`", found)
 
 
 def test_every_function_is_listed() -> None:

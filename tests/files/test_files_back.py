@@ -23,7 +23,7 @@ from rigs.odd_files import odd_but_good, set_column
 from batch import replay
 from batch.features import spark
 from batch.features.data_layout import SCRIPTS as SCRIPT_NAMES
-from batch.features.data_layout import SQL_FOLDER, BadData
+from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
 from batch.features.inputs import check_data, loaded_tables
 from batch.world.generate import generate_world
@@ -32,6 +32,7 @@ from streaming.cli.load_history import load
 from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.errors import ConfigError
+from streaming.shipped_files import SQL_FOLDER
 from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.sdk import Client, connect_options
 from streaming.store.sql_scripts import read_script

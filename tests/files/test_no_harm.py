@@ -29,7 +29,6 @@ import batch.cli.commands
 from batch.dataset.folder_hash import digest
 from batch.dataset.write import encode_later_requests, prepare_dataset
 from batch.features.cluster import extract_on_cluster
-from batch.features.data_layout import SQL_FOLDER
 from batch.features.extract import extract_features
 from batch.features.spark import SparkFailed, extract_on_spark
 from batch.train.checkpoint import ModelShape
@@ -50,6 +49,7 @@ from streaming.engine import BadRow, Engine
 from streaming.errors import OutputRefused
 from streaming.files import output_folder
 from streaming.files.output_folder import MARKER, Say, mark
+from streaming.shipped_files import SQL_FOLDER
 
 
 @dataclass(frozen=True)

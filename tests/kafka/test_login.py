@@ -239,7 +239,7 @@ def entered(secured: Secured, stage: Stage, needed: Callable[[Kafka], list[Right
 def test_these_rights_are_enough(
     secured: Secured, guarded: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder
 ) -> None:
-    """Each command does its work over TLS with the rights that docs/operations.md lists for it, and no other."""
+    """Each command does its work over TLS with the rights that docs/reference/kafka.md lists for it, and no other."""
     stage = guarded
     ids = [Right("Write", "transactional id", stage.name, prefixed=True)]
     scorer = entered(secured, stage, lambda kafka: [*of_run(kafka), *ids], "BOTH")

@@ -89,9 +89,8 @@ def test_every_error_of_the_scorer_has_a_status() -> None:
 
 
 def test_the_documented_table_is_the_program_s() -> None:
-    page = (REPOSITORY / "docs" / "operations.md").read_text()
-    section = page.split("### Exit statuses\n")[1].split("\n### ")[0]
-    assert re.findall(r"^\| (\d) \|", section, re.MULTILINE) == ["0", "1", "2", "3", "4", "5"]
+    page = (REPOSITORY / "docs" / "reference" / "exit-statuses.md").read_text()
+    assert re.findall(r"^\| (\d) \|", page, re.MULTILINE) == ["0", "1", "2", "3", "4", "5"]
 
 
 # -- the right environment -----------------------------------------------------------------------------------------

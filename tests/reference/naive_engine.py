@@ -1,7 +1,7 @@
 """What the windows and joins of OpenMLDB mean, as loops over lists: no numba, no indexes, no code of the engine.
 
 A table is a list of rows (dicts) in order of insertion; a row of a window is a dict, too. Everything here follows
-`docs/feature-sql.md` word by word, and nothing is fast.
+`docs/reference/sql` word by word, and nothing is fast.
 """
 
 from __future__ import annotations

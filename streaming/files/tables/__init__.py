@@ -2,8 +2,11 @@
 
 One reader for LOAD DATA, `store.history`, `jd-intent-score load`, `jd-intent-batch extract` and `replay`, and the check
 before Spark gets the files, so that the same files are taken, with the same rows, and refused in the same words
-(docs/files.md). `find` knows folders, `parquetfile` and `csvin` read a file, `convert` and `celltext` make a column's
-type of what they read, `csvout` writes csv. Needs Arrow only: the engine stands above this room, nothing of it is here.
+(docs/reference/table-files.md). `find` knows folders, `parquetfile` and `csvin` read a file, `convert` and `celltext`
+make a column's type of what they read, `csvout` writes csv. Needs Arrow only: the engine stands above this room,
+nothing of it is here.
+
+May be imported by: everything. May import: `errors`.
 """
 
 from streaming.files.tables.csvout import write_csv

@@ -1,0 +1,35 @@
+"""Files that are no code and come with the program: the SQL scripts, what an export to Triton needs, the sample
+configuration.
+
+In a checkout `streaming/shipped/` links to where a reader looks for them: `sql/`, `deploy/triton/`,
+`deploy/scorer.toml`. A wheel holds the files themselves in the same place (`package_data` in setup.cfg says which).
+
+May be imported by: everything. May import: nothing of the project.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "sql_folder"]
+
+_SHIPPED = Path(str(files("streaming"))) / "shipped"
+
+SQL_FOLDER = (_SHIPPED / "sql").resolve()
+"""The scripts: create_tables.sql, deploy.sql, features.sql and those that load and write files."""
+
+TRITON_FOLDER = (_SHIPPED / "triton").resolve()
+"""`config.pbtxt` and `config.oneflow.pbtxt` (templates), and `model.py`, which Triton's Python backend runs."""
+
+SAMPLE_CONFIGURATION = (_SHIPPED / "scorer.toml").resolve()
+"""Every key of the configuration, with its default and what it means."""
+
+
+def sql_folder(name: str) -> str:
+    """The folder of scripts that a configuration means: `sql` is the program's own where the working folder has none.
+
+    Args:
+        name: `store.sql`, a path.
+    """
+    return str(SQL_FOLDER) if name == "sql" and not Path(name).is_dir() else name
