@@ -153,6 +153,7 @@ class Topics:
         settings = {**consumer_settings(self._kafka), "isolation.level": "read_uncommitted"}
 
         def ask() -> list[TopicPartition]:
+            self._check_group()
             consumer = (connection or self._connection).consumer(settings)
             try:
                 found: list[TopicPartition] = consumer.committed(partitions, timeout=REQUEST_TIMEOUT_S)
@@ -165,6 +166,21 @@ class Topics:
 
         found = self._retry(ask, connection)
         return {(p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.offset >= 0}
+
+    def _check_group(self) -> None:
+        """May this principal ask about the group? A consumer that may not waits for its coordinator in vain.
+
+        Raises:
+            KafkaException: the broker refuses, or does not tell.
+        """
+        group = self._kafka.group_id
+        admin = self._client()  # it must outlive the future
+        asked = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)
+        try:
+            _result(asked[group])
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # one that has committed nothing yet
+                raise
 
     def _client(self) -> AdminClient:
         """One that has lived through its broker's death asks the leader of a partition with the former one's epoch, for

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from streaming.ops import exits
 
-MODULES = {exits.SCORE: "streaming.cli.commands", exits.BATCH: "batch.cli"}
+MODULES = {exits.SCORE: "streaming", exits.BATCH: "batch"}
 PATIENCE_S = 120
 GARBAGE = bytes(range(255, 0, -1)) * 40
 FILE_KINDS = ("missing", "empty", "garbage", "folder", "loop", "unreadable")
@@ -80,7 +80,7 @@ def outcome(program: str, words: list[str]) -> tuple[object, str]:
     signal.alarm(PATIENCE_S)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            exits.main(program, module.partition(".")[0], app)
+            exits.main(program, module, app)
         except SystemExit as ended:
             status = ended.code
         except BaseException:

@@ -284,7 +284,7 @@ def seen_by(scorer: Scorer) -> SeenRequests | None:
 
 RARE: dict[Callable[[Scorer], None], tuple[int, Mapping[str, float]]] = {
     publishes_what_is_not_its_own_any_more: (0, {"rebalance": 0.05}),
-    gives_up_what_was_read_behind_a_batch: (375, {"model slow": 0.5, "rebalance": 0.05, "crash": 0.0, "freeze": 0.0}),
+    gives_up_what_was_read_behind_a_batch: (98, {"model slow": 0.5, "rebalance": 0.05, "crash": 0.0, "freeze": 0.0}),
     takes_snapshots_that_name_an_earlier_offset: (0, {"crash": 0.02, "freeze": 0.0, "rebalance": 0.0}),
     forgets_requests_at_a_restart: (200, {"crash": 0.03, "freeze": 0.0, "rebalance": 0.0}),
     stays_paused_when_a_partition_comes_and_goes_again: (
