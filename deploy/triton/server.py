@@ -270,11 +270,10 @@ def watch(server: Triton, stop: threading.Event, reload: threading.Event) -> Non
     """Asks the running server for scores until `stop`; starts it again when it gives none, and loads on `reload`.
 
     Raises:
-        ProbeFailed: it gave none from its start on: another start would not help.
+        ProbeFailed: it gives none after it was started again: another start would not help.
         ProcessFailed: it does not start again, also with a new version that was tried well.
         Stopped: it was told to stop while it started.
     """
-    server.probe()
     failed = 0
     while not stop.wait(PROBE_EVERY_S):
         if reload.is_set():
@@ -322,6 +321,7 @@ def main() -> None:
             contextlib.suppress(Stopped),
             Triton(args.repository, args.folder, ports, args.host, args.http_host, stop=stop) as server,
         ):
+            server.probe()  # before it says that it is there
             print(
                 f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}, log {server.log}",
                 flush=True,
