@@ -90,14 +90,15 @@ def start(cold: bool) -> tuple[float, float]:
     """Seconds of a new process from import to the answer of its first request; `cold`: with no kernel compiled."""
     script = (
         "from streaming.engine import Engine; import pathlib, sys; engine = Engine();"
-        "[engine.execute(pathlib.Path(p).read_text()) for p in sys.argv[1:]];"
+        "engine.execute(pathlib.Path(sys.argv[1]).read_text());"
         "engine.request('demo', [{'eventTime': 1}])"
     )
-    paths = [str(ROOT / "sql" / f"{name}.sql") for name in ("create_tables", "deploy")]
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, tempfile.NamedTemporaryFile("w", suffix=".sql") as scripts:
+        scripts.write(sql("create_tables") + sql("deploy"))
+        scripts.flush()
         env = {**os.environ, **({"XDG_CACHE_HOME": cache} if cold else {})}
         begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", script, *paths], check=True, cwd=ROOT, env=env)
+        subprocess.run([sys.executable, "-c", script, scripts.name], check=True, cwd=ROOT, env=env)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return time.perf_counter() - begin, cpu
