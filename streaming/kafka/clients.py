@@ -9,13 +9,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streaming.config import Kafka
 from streaming.errors import ConfigError
 
-__all__ = ["LIBRDKAFKA", "KafkaClients", "Librdkafka", "consumer_settings"]
+__all__ = ["LIBRDKAFKA", "KafkaClients", "Librdkafka", "committed_offsets", "consumer_settings"]
 
 _librdkafka = logging.getLogger("librdkafka")  # handled by structlog, see `streaming.ops.log`
 
@@ -54,6 +54,19 @@ class Librdkafka:
 
 
 LIBRDKAFKA = Librdkafka()
+
+
+def committed_offsets(consumer: Consumer, wanted: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+    """What the consumer's group has committed of the partitions, one by one as they are wanted.
+
+    Raises:
+        KafkaException: the broker does not tell, also where it tells of some partitions only.
+    """
+    found: list[TopicPartition] = consumer.committed(wanted, timeout=timeout_s)
+    for partition in found:
+        if partition.error is not None:
+            raise KafkaException(partition.error)
+    return found
 
 
 def consumer_settings(kafka: Kafka) -> dict[str, Any]:

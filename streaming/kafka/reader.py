@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from streaming.config import Kafka
 from streaming.errors import BrokerUnavailable, OffsetOutOfRange
 from streaming.events.decode import Record
-from streaming.kafka.clients import consumer_settings
+from streaming.kafka.clients import committed_offsets, consumer_settings
 from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from streaming.kafka.rights import Right, check_topics
 
@@ -83,15 +83,9 @@ class TopicReader:
             KafkaException: the broker does not tell it of a partition.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
-
-        def ask() -> list[TopicPartition]:
-            found = self._consumer.committed(wanted, timeout=REQUEST_TIMEOUT_S)
-            for partition in found:
-                if partition.error is not None:
-                    raise KafkaException(partition.error)
-            return found
-
-        found = self._connection.retry(ask, self._patience_s)
+        found = self._connection.retry(
+            lambda: committed_offsets(self._consumer, wanted, REQUEST_TIMEOUT_S), self._patience_s
+        )
         return {(p.topic, p.partition): p.offset for p in found}
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:

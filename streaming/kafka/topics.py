@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole
-from streaming.kafka.clients import consumer_settings
+from streaming.kafka.clients import committed_offsets, consumer_settings
 from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from streaming.ops.waiting import Waiting, steady
 
@@ -156,13 +156,9 @@ class Topics:
             self._check_group()
             consumer = (connection or self._connection).consumer(settings)
             try:
-                found: list[TopicPartition] = consumer.committed(partitions, timeout=REQUEST_TIMEOUT_S)
+                return committed_offsets(consumer, partitions, REQUEST_TIMEOUT_S)
             finally:
                 consumer.close()
-            for partition in found:
-                if partition.error is not None:
-                    raise KafkaException(partition.error)
-            return found
 
         found = self._retry(ask, connection)
         return {(p.topic, p.partition): (p.offset, p.metadata or "") for p in found if p.offset >= 0}

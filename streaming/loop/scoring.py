@@ -14,7 +14,7 @@ from streaming.errors import ModelUnavailable
 from streaming.loop.batch import Batch, Call, Model, offset_range
 from streaming.loop.runtime import Runtime
 from streaming.loop.waiting_loop import WaitingLoop
-from streaming.model.served_encoder import refuse_other_encoder
+from streaming.model.served_encoder import EncoderCheck
 from streaming.ops.breaker import Breaker
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Scoring:
         self, settings: ModelSettings, model: Model, encoder_digest: str, loop: WaitingLoop, runtime: Runtime
     ) -> None:
         self.model = model
-        self._settings, self._encoder_digest, self._loop = settings, encoder_digest, loop
+        self._settings, self._loop = settings, loop
         self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
         self._breaker = Breaker(
             failures_max=settings.breaker.failures_max,
@@ -55,7 +55,18 @@ class Scoring:
             on_state=runtime.metrics.set_breaker,
             clock=runtime.clock.monotonic,
         )
-        self._checked = ("", 0.0)  # the model version whose encoder was asked for, and when
+        self._encoder_check = EncoderCheck(
+            self._served_encoder,
+            encoder_digest,
+            f"model {settings.name!r} at {settings.url}",
+            "this scorer has",
+            ": restart it with that model's artifact",
+            every_s=CHECK_S,
+            clock=runtime.clock,
+        )
+
+    def _served_encoder(self) -> str | None:
+        return self.model.encoder_digest()
 
     def submit(self, batch: Batch) -> None:
         """Hands a batch to the model, unless that is away."""
@@ -102,7 +113,7 @@ class Scoring:
             except ModelUnavailable as away:
                 error = away
         _log.warning("given back unscored: the model is away", error=str(error), at=offset_range(batch.records))
-        self._checked = ("", 0.0)
+        self._encoder_check.forget()
         return None
 
     def _ask_again(self, batch: Batch) -> Scores | None:
@@ -138,7 +149,8 @@ class Scoring:
         Raises:
             ModelUnavailable, ArtifactMismatch: see `scores`.
         """
-        scores = self._checked_scores(call.result())
+        scores = call.result()
+        self._encoder_check.check(scores.version)  # Triton may have been given another model since
         if self._breaker.state != "closed":
             _log.info("the model is back", version=scores.version)
             self._health.ready("model")
@@ -152,7 +164,7 @@ class Scoring:
             ModelUnavailable: there were too many.
         """
         batch.call = None
-        self._checked = ("", 0.0)  # another model may come back under the same version
+        self._encoder_check.forget()
         self._breaker.failed(error)
         _log.warning(
             "the model does not answer",
@@ -163,25 +175,3 @@ class Scoring:
         )
         if self._breaker.state == "open":
             self._health.not_ready("model", str(error))
-
-    def _checked_scores(self, scores: Scores) -> Scores:
-        """The scores, if their model was trained on this encoder's ids; Triton may have been given another since.
-
-        Asked again after an outage, for a version that is new, and every `CHECK_S`.
-
-        Raises:
-            ArtifactMismatch: it was not; nothing of these scores may be published.
-            ModelUnavailable: Triton does not tell.
-        """
-        version, checked_at = self._checked
-        if scores.version == version and self._clock.monotonic() - checked_at < CHECK_S:
-            return scores
-        refuse_other_encoder(
-            self.model.encoder_digest(),
-            self._encoder_digest,
-            f"model {self._settings.name!r} at {self._settings.url} version {scores.version}",
-            "this scorer has",
-            ": restart it with that model's artifact",
-        )
-        self._checked = (scores.version, self._clock.monotonic())
-        return scores

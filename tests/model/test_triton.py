@@ -232,7 +232,8 @@ def test_the_launcher_serves_until_it_is_told_to_stop(small_repository: Callable
         Process("launcher", argv, tmp_path / "launcher.log", cwd=REPOSITORY) as launcher,
         Model(f"127.0.0.1:{ports.grpc}") as model,
     ):
-        launcher.wait_ready(model.ready, START_TIMEOUT_S)
+        launcher.wait_ready(lambda: "gRPC" in launcher.log.read_text(), START_TIMEOUT_S)
+        assert model.ready()
         assert model.score(some_ids(1)).probabilities.tolist() == [0.5]
         assert launcher.stop() == 0
         assert not model.ready()
