@@ -58,9 +58,13 @@ NAMES = {
     Type.STRING: "string",
 }
 
+# The dates that OpenMLDB has, as days since 1970: 1900-01-01 to 9999-12-31. ZERO_DATE is what it makes of a time of
+# another year: not NULL, before all other dates, and without a text.
+FIRST_DATE, LAST_DATE = -25_567, 2_932_896
+ZERO_DATE = FIRST_DATE - 1
+
 _ALIASES = {
     "bool": Type.BOOL,
-    "boolean": Type.BOOL,
     "smallint": Type.SMALLINT,
     "int16": Type.SMALLINT,
     "i16": Type.SMALLINT,
@@ -155,7 +159,10 @@ def to_word(t: Type, value: object) -> int:
             if parts is None:
                 raise TypeError(f"{value!r} is not a date as YYYY-MM-DD")
         if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-            return (value - _EPOCH).days
+            days = (value - _EPOCH).days
+            if days < FIRST_DATE:
+                raise OverflowError(f"{value} lies before 1900")
+            return days
     raise TypeError(f"{value!r} ({type(value).__name__}) is not a {t}")
 
 

@@ -15,13 +15,22 @@ from streaming.engine.storage.strings import EMPTY, USED, intern, less
 
 __all__ = ["fold", "frequency"]
 
+FLOAT32_MAX, FLOAT64_MAX = 3.4028234663852886e38, 1.7976931348623157e308
+
 
 @inner
-def _beats(op: int, x: int, best: int, mem: Int64, mem_f: Float64, arena: Bytes, ends: Int64) -> bool:
-    """Whether the value at x is the minimum or maximum instead of that at `best`, which is newer."""
+def _beats(op: int, plain: bool, x: int, best: int, mem: Int64, mem_f: Float64, arena: Bytes, ends: Int64) -> bool:
+    """Whether the value at x is the minimum or maximum instead of that at `best`, which is newer.
+
+    `plain`: of min and max, not of min_where and max_where, to which NaN and the zeros are something else.
+    """
+    if op == Op.FMIN and plain:
+        return not mem_f[best] < mem_f[x]  # of 0.0 and -0.0, OpenMLDB keeps the later, and takes NaN in and out
+    if op == Op.FMAX and plain:
+        return mem_f[x] > mem_f[best] or mem_f[best] != mem_f[best]
     return (
         (op == Op.MIN and mem[x] < mem[best])
-        or (op == Op.FMIN and not mem_f[best] < mem_f[x])  # of 0.0 and -0.0, OpenMLDB keeps the later
+        or (op == Op.FMIN and mem_f[x] < mem_f[best])
         or (op == Op.SMIN and less(mem[x], mem[best], arena, ends))
         or (op == Op.MAX and mem[x] > mem[best])
         or (op == Op.FMAX and mem_f[x] > mem_f[best])
@@ -30,8 +39,18 @@ def _beats(op: int, x: int, best: int, mem: Int64, mem_f: Float64, arena: Bytes,
 
 
 @inner
+def _bounded(op: int, value: float, bits: int) -> float:
+    """min() or max() of floats, which OpenMLDB begins with the greatest and the least finite one."""
+    limit = FLOAT32_MAX if bits == FLOAT32 else FLOAT64_MAX
+    if op == Op.FMIN:
+        return limit if value > limit else value
+    return value if value >= -limit else -limit  # NaN, too
+
+
+@inner
 def _put_result(
     op: int,
+    plain: bool,
     at: int,
     count: int,
     total: int,
@@ -53,6 +72,8 @@ def _put_result(
         else:
             mem[at] = mem[best]
             nulls[at] = nulls[best]
+            if plain and (op == Op.FMIN or op == Op.FMAX):  # noqa: PLR1714 - a tuple costs numba much time
+                mem_f[at] = _bounded(op, mem_f[best], bits)
     elif count == 0:
         nulls[at] = 1
         mem[at] = 0
@@ -127,9 +148,9 @@ def fold(
                 total_f += np.float64(mem[x])
             elif op == Op.FAVG:
                 total_f += mem_f[x]
-            elif best < 0 or _beats(op, x, best, mem, mem_f, arena, ends):
+            elif best < 0 or _beats(op, condition < 0, x, best, mem, mem_f, arena, ends):
                 best = x
-        _put_result(op, o + i, count, total, total_f, best, bits, mem, mem_f, nulls)
+        _put_result(op, condition < 0, o + i, count, total, total_f, best, bits, mem, mem_f, nulls)
 
 
 @inner
@@ -154,6 +175,18 @@ def _digits(value: int, arena: Bytes, at: int) -> int:
         i += 1
         j -= 1
     return at
+
+
+@inner
+def _least(distinct: int, used_at: int, scratch: Int64) -> int:
+    """Where in `scratch` the slot of the smallest float stands that was counted."""
+    best, least = used_at, word(0)
+    for u in range(distinct):
+        key = scratch[2 * scratch[used_at + u]]
+        order = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF  # as the floats are ordered
+        if u == 0 or order < least:
+            best, least = used_at + u, order
+    return best
 
 
 @inner
@@ -194,7 +227,8 @@ def frequency(
 
     Returns 0; or the bytes by which the string pool lacks room; or minus the length that `scratch` needs.
     """
-    text, n_results = operands[at + FrequencyField.IS_TEXT], operands[at + FrequencyField.N_RESULTS]
+    text, real = operands[at + FrequencyField.IS_TEXT], operands[at + FrequencyField.IS_REAL]
+    n_results = operands[at + FrequencyField.N_RESULTS]
     for i in range(n):
         begin = mem[offsets + i]
         first, end = begin + mem[lo + i], begin + mem[hi + i]
@@ -206,6 +240,7 @@ def frequency(
         mask, used_at = size - 1, 2 * size
         distinct, total, most = word(0), word(0), word(0)
         zero, missing = False, False
+        strangers, stranger_first = word(0), False  # NaNs, of which none is like another
         for p in range(first, end):
             if condition >= 0 and (nulls[condition + p] or not mem[condition + p]):
                 continue
@@ -215,6 +250,16 @@ def frequency(
                 continue
             key = mem[x]
             total += 1
+            if real and mem_f[x] != mem_f[x]:
+                strangers += 1
+                stranger_first |= distinct == 0
+                if distinct:  # to top1_ratio's map it is like the smallest value so far
+                    slot = scratch[_least(distinct, used_at, scratch)]
+                    scratch[2 * slot + 1] += 1
+                    most = max(most, scratch[2 * slot + 1])
+                continue
+            if real and mem_f[x] == 0.0:
+                key = 0
             zero |= key == (EMPTY if text else 0)
             slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
             while scratch[2 * slot + 1] and scratch[2 * slot] != key:
@@ -232,9 +277,9 @@ def frequency(
             nulls[o] = 0
             if kind == FrequencyKind.DISTINCT_COUNT:
                 # NULL counts as the type's zero value
-                mem[o] = distinct + (1 if missing and not zero else 0)
+                mem[o] = distinct + strangers + (1 if missing and not zero else 0)
             elif kind == FrequencyKind.TOP1_RATIO:
-                mem_f[o] = most / total if total else 0.0
+                mem_f[o] = (1.0 if stranger_first else most / total) if total else 0.0
             elif first == end:
                 mem[o] = EMPTY  # of no rows at all '', not n times NULL
             else:

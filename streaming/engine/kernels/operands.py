@@ -208,7 +208,8 @@ class FrequencyField(IntEnum):
     """Where the fields of a `Frequency` lie: behind them the results."""
 
     IS_TEXT = 0
-    N_RESULTS = 1
+    IS_REAL = 1
+    N_RESULTS = 2
 
 
 FREQUENCY_FIELDS = len(FrequencyField)
@@ -247,13 +248,15 @@ class Frequency:
     """What to make of the counts of a value.
 
     Attributes:
-        is_text: whether the value is a string.
+        is_text, is_real: whether the value is a string, or a float.
         results: one or more.
     """
 
     is_text: bool
+    is_real: bool
     results: Sequence[FrequencyResult]
 
     def words(self) -> list[int]:
         """The words, in the order of `FrequencyField`, then the results."""
-        return [int(self.is_text), len(self.results), *(word for result in self.results for word in result.words())]
+        head = [int(self.is_text), int(self.is_real), len(self.results)]
+        return [*head, *(word for result in self.results for word in result.words())]

@@ -9,6 +9,7 @@ from streaming.engine.kernels.instructions import FLOAT32, Op
 from streaming.engine.native.kernel import Bytes, Float64, Int64, inner
 from streaming.engine.native.memory import word
 from streaming.engine.storage.strings import less
+from streaming.engine.types import FIRST_DATE, LAST_DATE, ZERO_DATE
 
 __all__ = ["apply", "wrap"]
 
@@ -78,12 +79,21 @@ def _compare(op: int, x: float, y: float) -> bool:
 
 
 @inner
+def _day(local: int) -> int:
+    """The days since 1970 of a local time in milliseconds, which C first cuts to seconds, towards 0."""
+    seconds = word(local // 1_000)
+    if seconds < 0 and seconds * 1_000 != local:
+        seconds += 1
+    return seconds // 86_400
+
+
+@inner
 def _time(op: int, ms: int) -> int:
     if op == Op.TIMESTAMP_OF:
         return ms * _DAY_MS - _ZONE_MS
     local = ms + _ZONE_MS
     if op == Op.DAY_OF_WEEK:
-        return (local // _DAY_MS + 4) % 7 + 1
+        return (_day(local) + 4) % 7 + 1
     # C cuts towards 0, before 1970 too; minutes and seconds are the same in every zone of whole hours
     if op == Op.HOUR:
         return local // 3_600_000 % 24 if local >= 0 else -(-local // 3_600_000 % 24)
@@ -91,7 +101,8 @@ def _time(op: int, ms: int) -> int:
         return ms // 60_000 % 60 if ms >= 0 else -(-ms // 60_000 % 60)
     if op == Op.SECOND:
         return ms // 1_000 % 60 if ms >= 0 else -(-ms // 1_000 % 60)
-    return local // _DAY_MS
+    day = _day(local)
+    return day if day >= FIRST_DATE and day <= LAST_DATE else ZERO_DATE
 
 
 @inner
@@ -241,6 +252,8 @@ def _convert(
             mem[o + i] = np.int64(mem_f[x] != 0.0)
         elif op >= Op.DAY_OF_WEEK and op <= Op.TIMESTAMP_OF:
             mem[o + i] = _time(op, mem[x])
+            if op == Op.TIMESTAMP_OF and mem[x] == ZERO_DATE:
+                nulls[o + i] = 1
         elif op == Op.WRAP:
             mem[o + i] = wrap(mem[x], bits)
         elif op == Op.TO_INT:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streaming.engine.library.casts import date_and_time, date_of
+from streaming.engine.library.moments import date_text, time_text
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
@@ -22,17 +22,17 @@ def text_of(kind: Type) -> Callable[[Any], str]:
     if kind in (Type.FLOAT, Type.DOUBLE):
         return lambda value: f"{value:f}"
     if kind == Type.TIMESTAMP:
-        return lambda value: date_and_time(value).strftime("%Y-%m-%d %H:%M:%S")
+        return time_text
     if kind == Type.DATE:
-        return lambda value: date_of(value).isoformat()
+        return date_text
     return str
 
 
 def _sum(kind: Type, values: Sequence[Any]) -> Any:
     if kind == Type.FLOAT:
-        total = np.float32(0)
         with np.errstate(over="ignore", invalid="ignore"):
-            for value in values:
+            total = np.float32(values[0])  # not 0, which would make a sum of -0.0 positive
+            for value in values[1:]:
                 total += np.float32(value)
         return float(total)
     if kind == Type.DOUBLE:
@@ -42,8 +42,8 @@ def _sum(kind: Type, values: Sequence[Any]) -> Any:
 
 
 def _total(values: Sequence[Any]) -> float:
-    total = 0.0
-    for value in values:
+    total = float(values[0])
+    for value in values[1:]:
         total += float(value)
     return total
 

@@ -7,31 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from streaming.engine.library.moments import date_text, days_of, time_text
 from streaming.engine.library.text_bytes import text_bytes
-from streaming.engine.types import Type
+from streaming.engine.types import FIRST_DATE, Type
 
-__all__ = ["CASTS", "date_and_time", "date_of", "days_of", "float_text"]
+__all__ = ["CASTS", "float_text"]
 
-_ZONE = datetime.timezone(datetime.timedelta(hours=8))
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-_DAY = datetime.date(1970, 1, 1)
 _SPACES = " \t\n\v\f\r"
-
-
-def date_and_time(ms: int) -> datetime.datetime:
-    """A timestamp as date and time of day in UTC+8; beyond the years 1 to 9999: the nearest of them."""
-    limit = 253_402_243_199_999  # 9999-12-31 in UTC+8
-    return (_EPOCH + datetime.timedelta(milliseconds=min(max(ms, -62_135_596_800_000), limit))).astimezone(_ZONE)
-
-
-def date_of(days: int) -> datetime.date:
-    """A date from days since 1970."""
-    return _DAY + datetime.timedelta(days=days)
-
-
-def days_of(date: datetime.date) -> int:
-    """Days since 1970 of a date."""
-    return (date - _DAY).days
 
 
 def float_text(value: float) -> str:
@@ -89,16 +71,13 @@ def _seconds(text: str) -> int | None:
     return days * 86_400 + hour * 3600 + minute * 60 + second
 
 
-_FIRST_YEAR = days_of(datetime.date(1900, 1, 1))
-
-
 def _to_date(text: str) -> int | None:
     if len(text_bytes(text)) == 19:
         seconds = _seconds(text)
         days = None if seconds is None else seconds // 86_400
     else:
         days = _days(text)
-    return days if days is not None and days >= _FIRST_YEAR else None
+    return days if days is not None and days >= FIRST_DATE else None
 
 
 def _to_timestamp(text: str) -> int | None:
@@ -107,7 +86,7 @@ def _to_timestamp(text: str) -> int | None:
     else:
         days = _days(text)
         seconds = None if days is None else days * 86_400
-    if seconds is None or seconds < _FIRST_YEAR * 86_400:
+    if seconds is None or seconds < FIRST_DATE * 86_400:
         return None
     return (seconds - 8 * 3600) * 1000
 
@@ -130,6 +109,6 @@ CASTS: dict[tuple[Type, Type], Callable[[Any], Any]] = {
     (Type.BIGINT, Type.STRING): str,
     (Type.FLOAT, Type.STRING): float_text,
     (Type.DOUBLE, Type.STRING): float_text,
-    (Type.TIMESTAMP, Type.STRING): lambda ms: date_and_time(ms).strftime("%Y-%m-%d %H:%M:%S"),
-    (Type.DATE, Type.STRING): lambda days: date_of(days).isoformat(),
+    (Type.TIMESTAMP, Type.STRING): time_text,
+    (Type.DATE, Type.STRING): date_text,
 }

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from farmhash import Fingerprint64  # of the package cityhash: FarmHash as Google wrote it
 
-from streaming.engine.library.casts import date_of
+from streaming.engine.library.moments import date_of
 from streaming.engine.library.overload import Overload
 from streaming.engine.library.text_bytes import text_bytes
-from streaming.engine.types import Type
+from streaming.engine.types import ZERO_DATE, Type
 
 __all__ = ["FUNCTIONS"]
 
@@ -27,6 +27,8 @@ def _packed(code: str) -> Callable[[float], int]:
 
 
 def _of_date(days: int) -> int:
+    if days == ZERO_DATE:
+        return _fingerprint(bytes(4))
     day = date_of(days)
     return _fingerprint(struct.pack("<i", day.year - 1900 << 16 | day.month - 1 << 8 | day.day))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from streaming.engine.library.by_category import text_of
+from streaming.engine.library.heaps import two_heaps
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
 
@@ -34,6 +35,22 @@ def _known(rows: Rows) -> list[Any]:
     return [row[0] for row in rows if row[0] is not None]
 
 
+def _counts(values: list[Any]) -> dict[Any, int]:
+    """How often each value is there, as C++'s map counts, to which NaN is like every value that it meets.
+
+    A NaN counts as the smallest value so far; where it is the first value, all that follow count as NaN.
+    """
+    counts: dict[Any, int] = {}
+    for value in values:
+        key = value
+        if value != value:  # noqa: PLR0124 - only NaN is not itself
+            if not counts:
+                return {value: len(values)}
+            key = min(counts)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
 @functools.cache
 def median(kind: Type) -> Callable[[Rows], float | None]:
     """The middle value, or the mean of the two in the middle, whose sum has the width of their type (int or more)."""
@@ -48,9 +65,13 @@ def median(kind: Type) -> Callable[[Rows], float | None]:
         return float((a + b + span // 2) % span - span // 2)
 
     def middle(rows: Rows) -> float | None:
-        values = sorted(_known(rows))
+        values = _known(rows)
         if not values:
             return None
+        if kind in (Type.FLOAT, Type.DOUBLE) and any(value != value or value == 0.0 for value in values):  # noqa: PLR0124
+            below, above = two_heaps(values)
+            return total(above[0], below[0]) / 2.0 if len(below) == len(above) else float(below[0])
+        values.sort()
         half = len(values) // 2
         return float(values[half]) if len(values) % 2 else total(values[half - 1], values[half]) / 2.0
 
@@ -79,9 +100,7 @@ def spread(sample: bool, root: bool) -> Callable[[Rows], float | None]:
 
 def entropy(rows: Rows) -> float | None:
     """Shannon's, in bits, summed in order of the values."""
-    counts: dict[Any, int] = {}
-    for value in _known(rows):
-        counts[value] = counts.get(value, 0) + 1
+    counts = _counts(_known(rows))
     if not counts:
         return None
     total = float(sum(counts.values()))
@@ -99,7 +118,7 @@ def average_weighted(rows: Rows) -> float | None:
         if value is not None:
             total += value * weight
             weights += weight
-            weight *= 1.0 - alpha
+            weight *= 1.0 - (0.0 if alpha is None else alpha)
     return total / weights if weights else None
 
 
@@ -111,27 +130,45 @@ def drawdown(kind: Type) -> Callable[[Rows], float | None]:
     """
 
     def fall(value: Any, valley: Any) -> float:
-        return float(np.float32(value) - np.float32(valley)) if kind == Type.FLOAT else float(value - valley)
+        if kind != Type.FLOAT:
+            return float(value - valley)
+        with np.errstate(invalid="ignore"):
+            return float(np.float32(value) - np.float32(valley))
 
     def greatest_fall(rows: Rows) -> float | None:
-        valley: float | None = None
-        worst = 0.0
+        valley = _GREATEST[kind]
+        worst = -1.0
         for value in _known(rows):
             if value < 0:
                 continue
-            if valley is None or value < valley:
+            share = 0.0
+            if valley < value:
+                share = fall(value, valley) / float(value)
+            else:
                 valley = value
-            if value > 0:
-                worst = max(worst, fall(value, valley) / float(value))
-        return None if valley is None else worst
+            worst = share if worst < share else worst  # not max(): NaN, as of an infinite fall, is no greater
+        return None if worst < 0 else worst
 
     return greatest_fall
 
 
+_GREATEST: dict[Type, float] = {
+    Type.SMALLINT: (1 << 15) - 1,
+    Type.INT: (1 << 31) - 1,
+    Type.BIGINT: (1 << 63) - 1,
+    Type.FLOAT: float(np.finfo(np.float32).max),
+    Type.DOUBLE: float(np.finfo(np.float64).max),
+}
+
+
 def nth_where(rows: Rows) -> Any:
     """nth_value_where(x, n, condition): the n-th row for which it is true, from the oldest, or from the newest back."""
-    number = rows[0][1] if rows else None
-    chosen = [row[0] for row in rows if row[2]]
+    number, chosen = 0, []
+    for value, wanted, holds in rows:
+        if wanted:
+            number = number or wanted  # the newest row's counts
+            if holds:
+                chosen.append(value)
     if not number or abs(number) > len(chosen):
         return None
     return chosen[-number] if number > 0 else chosen[-number - 1]
@@ -152,10 +189,30 @@ def greatest(kind: Type, number: int) -> Callable[[Rows], str]:
     of_value = text_of(kind)
 
     def call(rows: Rows) -> str:
-        best = heapq.nlargest(number, _known(rows), key=lambda v: text_bytes(v) if isinstance(v, str) else v)
+        values = _known(rows)
+        if kind in (Type.FLOAT, Type.DOUBLE):
+            best = _greatest_floats(values, number)
+        else:
+            best = heapq.nlargest(number, values, key=lambda v: text_bytes(v) if isinstance(v, str) else v)
         return ",".join(map(of_value, best))
 
     return call
+
+
+def _greatest_floats(values: list[float], number: int) -> list[float]:
+    """The greatest ones as C++'s map keeps them: see `_counts`; of 0.0 and -0.0 the newest stands for both."""
+    if values and math.isnan(values[0]):
+        return [values[0]] * min(number, len(values))
+    counts: dict[float, int] = {}
+    for n, value in enumerate(values):
+        key = min(counts) if math.isnan(value) else value
+        counts[key] = counts.get(key, 0) + 1
+        if n >= number:
+            least = min(counts)
+            counts[least] -= 1
+            if not counts[least]:
+                del counts[least]
+    return [value for value in sorted(counts, reverse=True) for _ in range(counts[value])]
 
 
 def top_floats(number: int, kind: Type) -> Callable[[Rows], str]:
@@ -165,9 +222,7 @@ def top_floats(number: int, kind: Type) -> Callable[[Rows], str]:
     def call(rows: Rows) -> str:
         if not rows:
             return ""
-        counts: dict[Any, int] = {}
-        for value in _known(rows):
-            counts[value] = counts.get(value, 0) + 1
+        counts = _counts(_known(rows))
         best = sorted(counts, key=lambda value: (-counts[value], value))[:number]
         return ",".join([*map(of_value, best), *["NULL"] * (number - len(best))])
 

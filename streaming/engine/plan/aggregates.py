@@ -107,7 +107,7 @@ def _extreme(whole: Op, real: Op, text: Op) -> Callable[[WindowGroup, int, Seque
             op = text
         else:
             raise Mismatch(f"a {kind}")
-        return Aggregate(kind, op, group, frame, arguments[0], condition)
+        return Aggregate(kind, op, group, frame, arguments[0], condition, bits=bits(kind))
 
     return build
 

@@ -47,12 +47,18 @@ class Binder:
     def __init__(self, planning: Planning, windows: WindowPlanner) -> None:
         self.planning = planning
         self.windows = windows
-        self.alone: syntax.Expr | None = None  # the call that is all of the item, but for its OVER
 
     def item(self, expr: syntax.Expr, scope: Scope) -> Node:
         """An item of a SELECT."""
-        self.alone = expr.operand if isinstance(expr, syntax.Over) else None
-        return self.bind(expr, scope, self.over(expr, scope))
+        over = self.over(expr, scope)
+        if over is not None and isinstance(expr, syntax.Over) and isinstance(call := expr.operand, syntax.Call):
+            name = canonical(call.function)
+            if name in ("at", "lag"):
+                try:
+                    return self.place(name, call, scope, over)
+                except casts.Mismatch as error:
+                    raise self.planning.refuse(f"{call.function}() of {error}", call.at) from None
+        return self.bind(expr, scope, over)
 
     def over(self, expr: syntax.Expr, scope: Scope) -> WindowFrame | None:
         """The window of the aggregates in a select item: OpenMLDB has one for all of them, named by any OVER in it."""
@@ -183,8 +189,6 @@ class Binder:
         frame, arguments = self.elements(name, expr, scope, over)
         if name in ("at", "lag", "first_value", "last_value") and not isinstance(expr.arguments[0], syntax.Name):
             raise casts.Mismatch("something that is not a column")
-        if name in ("at", "lag") and expr is self.alone:
-            return self.place(name, arguments, frame)
         return AGGREGATES[name](frame.group, frame.number, arguments)
 
     def elements(
@@ -218,16 +222,16 @@ class Binder:
             raise casts.Mismatch("no column")
         return over, arguments
 
-    def place(self, name: str, arguments: list[Node], over: WindowFrame) -> Node:
+    def place(self, name: str, expr: syntax.Call, scope: Scope, over: WindowFrame) -> Node:
         """at() or lag() as a whole item: the n-th row back from the request's, whatever the frame and its exclusion.
 
         As a part of an expression they are aggregates like others to OpenMLDB: the n-th row of the frame.
         """
-        group = self.windows.group(over.window, over.scope, OwnRowPlace.IN, over.window.exclude_current_time)
-        moved = [_in_group(argument, group) for argument in arguments]
-        node = AGGREGATES[name](group, 0, moved)
+        node = self.aggregate(name, expr, scope, over)
         if not isinstance(node, Aggregate):
             raise TypeError(node)
+        group = self.windows.group(over.window, over.scope, OwnRowPlace.IN, over.window.exclude_current_time)
+        node = dataclasses.replace(node, group=group, value=_in_group(node.value, group))
         return dataclasses.replace(node, frame=group.frame((True, node.number, 0, 0)))
 
 

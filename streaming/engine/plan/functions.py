@@ -15,7 +15,7 @@ from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC, earth_distanc
 from streaming.engine.plan.casts import Mismatch, bits, cast, is_numeric, null, promote
 from streaming.engine.plan.nodes import Apply, Const, Node, PythonCall
 from streaming.engine.storage.strings import EMPTY
-from streaming.engine.types import Type, is_integer, is_number
+from streaming.engine.types import ZERO_DATE, Type, is_integer, is_number
 
 __all__ = [
     "SCALARS",
@@ -243,7 +243,9 @@ def _time_field(op: Op) -> Callable[[Node], Node]:
         if node.type == Type.BIGINT:
             node = Apply(Type.TIMESTAMP, Op.COPY, (node,))  # negative ones, too, which a cast would make NULL
         if node.type == Type.DATE and op == Op.DAY_OF_WEEK:
-            node = Apply(Type.TIMESTAMP, Op.TIMESTAMP_OF, (node,))
+            time = Apply(Type.TIMESTAMP, Op.TIMESTAMP_OF, (node,))
+            zero = compare("=", node, Const(Type.DATE, ZERO_DATE))
+            return choose(zero, Const(Type.INT, 0), Apply(Type.INT, op, (time,)))
         if node.type != Type.TIMESTAMP:
             raise Mismatch(f"a {node.type}")
         return Apply(Type.INT, op, (node,))

@@ -292,7 +292,8 @@ class _ProgramCompiler(ProgramBuilder):
             out = self.register(REQUESTS)
             self.done[REQUESTS, -1, one] = out
             results.append(FrequencyResult(FrequencyKind(one.kind), one.number, out))
-        at = self.place_operands(Frequency(node.value.type == Type.STRING, results))
+        kind = node.value.type
+        at = self.place_operands(Frequency(kind == Type.STRING, kind in (Type.FLOAT, Type.DOUBLE), results))
         self.add(Op.FREQUENCY, results[0].register, group.domain, node.frame, value, condition, at)
         return self.done[REQUESTS, -1, node]
 

@@ -10,7 +10,8 @@ from streaming.engine.errors import error_at
 from streaming.engine.sql import syntax
 from streaming.engine.sql.depth import nested
 from streaming.engine.sql.parse_select import SelectParser
-from streaming.engine.sql.tokens import UNITS_MS, tokens_of, unquote
+from streaming.engine.sql.string_literals import unquote
+from streaming.engine.sql.tokens import UNITS_MS, tokens_of
 
 __all__ = ["parse", "parse_select", "statement_text"]
 

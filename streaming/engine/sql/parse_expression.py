@@ -5,7 +5,8 @@ from __future__ import annotations
 from streaming.engine.errors import error_at
 from streaming.engine.sql import syntax
 from streaming.engine.sql.depth import nested
-from streaming.engine.sql.tokens import Token, TokenReader, unquote
+from streaming.engine.sql.string_literals import unquote
+from streaming.engine.sql.tokens import Token, TokenReader
 from streaming.engine.types import Type, from_name
 
 __all__ = ["ExpressionParser"]
@@ -50,34 +51,40 @@ class ExpressionParser(TokenReader):
 
     def comparison(self) -> syntax.Expr:
         left = self.binary(0)
-        while True:
-            token = self.token
-            if token.kind == "symbol" and token.text in ("=", "==", "!=", "<>", "<", "<=", ">", ">="):
-                self.advance()
-                operator = {"==": "=", "<>": "!="}.get(token.text, token.text)
-                left = syntax.Binary(operator, left, self.binary(0), token.at)
-                continue
-            if self.accept("is"):
-                negated = self.accept("not")
-                self.expect("null")
-                left = syntax.IsNull(left, negated, token.at)
-                continue
-            start = self.position
+        found = self.compared(left)
+        if found is None:
+            return left
+        here = self.token
+        if self.compared(found) is not None:  # as `1 = 1 = 1`, in which OpenMLDB sees no order
+            raise self.fail("a comparison of a comparison stands in parentheses", here)
+        return found
+
+    def compared(self, left: syntax.Expr) -> syntax.Expr | None:
+        """The comparison of `left` with what follows; None where none stands here."""
+        token = self.token
+        if token.kind == "symbol" and token.text in ("=", "==", "!=", "<>", "<", "<=", ">", ">="):
+            self.advance()
+            operator = {"==": "=", "<>": "!="}.get(token.text, token.text)
+            return syntax.Binary(operator, left, self.binary(0), token.at)
+        if self.accept("is"):
             negated = self.accept("not")
-            if self.accept("in"):
-                left = self.membership(left, negated, token.at)
-            elif self.accept("between"):
-                low = self.binary(0)
-                self.expect("and")
-                left = syntax.Between(left, low, self.binary(0), negated, token.at)
-            elif self.peek("like") or self.peek("ilike") or self.peek("rlike"):
-                kind = self.advance().lower
-                pattern = self.binary(0)
-                escape = self.escape() if self.accept("escape") else None
-                left = syntax.Like(kind, left, pattern, escape, negated, token.at)
-            else:
-                self.position = start
-                return left
+            self.expect("null")
+            return syntax.IsNull(left, negated, token.at)
+        start = self.position
+        negated = self.accept("not")
+        if self.accept("in"):
+            return self.membership(left, negated, token.at)
+        if self.accept("between"):
+            low = self.binary(0)
+            self.expect("and")
+            return syntax.Between(left, low, self.binary(0), negated, token.at)
+        if self.peek("like") or self.peek("ilike") or self.peek("rlike"):
+            kind = self.advance().lower
+            pattern = self.binary(0)
+            escape = self.escape() if self.accept("escape") else None
+            return syntax.Like(kind, left, pattern, escape, negated, token.at)
+        self.position = start
+        return None
 
     def escape(self) -> syntax.Literal:
         """The character behind ESCAPE, or '' for none."""
@@ -224,10 +231,8 @@ class ExpressionParser(TokenReader):
         if token.kind == "hex":
             raise error_at(self.script, token.at, f"unsupported: the hexadecimal number {token.text}")
         value = int(token.text.rstrip("lL"))
-        if value >= 1 << 63:  # 9223372036854775808 has a place only after a minus: see _number
-            if value > 1 << 63:
-                raise error_at(self.script, token.at, f"the number {token.text} does not fit a bigint")
-            return syntax.Literal(value, Type.BIGINT, token.at)
+        if value >= 1 << 63:  # behind a minus, too: OpenMLDB reads the number before its sign
+            raise error_at(self.script, token.at, f"the number {token.text} does not fit a bigint")
         small = value < 1 << 31 and token.text[-1] not in "lL"
         return syntax.Literal(value, Type.INT if small else Type.BIGINT, token.at)
 

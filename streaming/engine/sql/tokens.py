@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from streaming.engine.errors import UnsupportedSQL, error_at
 from streaming.engine.sql.depth import TreeMeasure
+from streaming.engine.sql.string_literals import illegal_escape, unquote
 
-__all__ = ["RESERVED", "UNITS_MS", "Token", "TokenReader", "tokens_of", "unquote"]
+__all__ = ["RESERVED", "UNITS_MS", "Token", "TokenReader", "tokens_of"]
 
 _TOKEN = re.compile(
     r"""
@@ -18,7 +19,7 @@ _TOKEN = re.compile(
   | (?P<hex>0[xX][0-9a-fA-F]+)
   | (?P<int>\d+[lL]?)
   | (?P<quoted>`[^`]*`)
-  | (?P<string>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")
+  | (?P<string>[rR]?(?:'{3}(?:[^\\]|\\.)*?'{3}|"{3}(?:[^\\]|\\.)*?"{3}|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"))
   | (?P<word>@@[A-Za-z_][\w.]*|[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)
   | (?P<symbol><=>|<>|<=|>=|!=|==|<<|>>|\|\||&&|[-+*/%&|^~!=<>(),.;?\[\]])
     """,
@@ -50,13 +51,20 @@ class Token:
 
 
 def tokens_of(script: str) -> list[Token]:
-    """The tokens of `script`, without spaces and comments, and one of kind `end` behind them."""
+    """The tokens of `script`, without spaces and comments, and one of kind `end` behind them.
+
+    Raises:
+        UnsupportedSQL: a character or an escape that no token has, with its place.
+    """
     tokens, offset = [], 0
     while offset < len(script):
         match = _TOKEN.match(script, offset)
         if match is None:
             what = "an unclosed string" if script[offset] in "'\"`" else f"unexpected character {script[offset]!r}"
             raise error_at(script, offset, f"syntax error: {what}")
+        illegal = illegal_escape(match.group()) if match.lastgroup == "string" else None
+        if illegal is not None:
+            raise error_at(script, offset + illegal[0], f"syntax error: illegal escape {illegal[1]}")
         if match.lastgroup != "space":
             tokens.append(Token(str(match.lastgroup), match.group(), offset))
         offset = match.end()
@@ -141,14 +149,3 @@ class TokenReader:
             self.position -= 1
             raise self.fail(f"expected {what} in quotes")
         return unquote(token.text)
-
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b"}
-
-
-def unquote(text: str) -> str:
-    """The string that a literal in quotes stands for."""
-    quote, body = text[0], text[1:-1].replace(text[0] * 2, text[0])
-    del quote
-    # `\%` and `\_` keep the backslash: they are escapes of LIKE, not of the literal
-    return re.sub(r"\\(.)", lambda m: m.group() if m[1] in "%_" else _ESCAPES.get(m[1], m[1]), body, flags=re.DOTALL)
