@@ -7,6 +7,7 @@ is there, so both are asked about first.
 
 from __future__ import annotations
 
+import datetime
 import re
 import time
 from collections.abc import Callable
@@ -274,16 +275,26 @@ def _biased(statement: str, range_bias: str | None, rows_bias: str | None) -> st
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return statement
-    if any(not re.fullmatch(r"inf|\d+[smhd]?", value) for value in given.values() if value):
-        raise ConfigError("a bias is 'inf', a number, or a number with s, m, h or d")
+    if not re.fullmatch(r"inf|\d+[smhd]?", range_bias or "inf") or not re.fullmatch(r"inf|\d+", rows_bias or "inf"):
+        raise ConfigError("a bias is 'inf' or a number, that of a range (milliseconds) also a number with s, m, h or d")
     made, words = parse(statement)[0], tokens_of(statement)
     if not isinstance(made, syntax.Deploy):
         raise ConfigError(f"{statement[:60]} … is no DEPLOY")
     name = words[4 if made.if_not_exists else 1]
     query = next(word.at for word in words if word.lower == "select")
-    options = {key.upper(): value for key, value in made.options.items()} | given
-    shown = ", ".join(f"{key}='{value}'" for key, value in options.items())
+    options = {key.upper(): _constant(value) for key, value in made.options.items()}
+    options |= {key: f"'{value}'" if value == "inf" else value for key, value in given.items()}
+    shown = ", ".join(f"{key}={value}" for key, value in options.items())
     return f"{statement[: name.at + len(name.text)]} OPTIONS({shown}) {statement[query:]}"
+
+
+def _constant(value: object) -> str:
+    """An option's value as a script spells it; the server takes no span in quotes."""
+    if isinstance(value, datetime.timedelta):
+        return str(value // datetime.timedelta(milliseconds=1))
+    if isinstance(value, (bool, int)):
+        return str(value).lower()
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _parts(words: list[str]) -> tuple[dict[str, str], list[str]]:

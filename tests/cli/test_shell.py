@@ -153,7 +153,7 @@ def test_explain_prints_plan_indexes_and_times_to_live(tmp_path: Path) -> None:
     assert "index: JD_db.bo_user (key user_id), made by DEPLOY, rows live for ever" in done.stdout
     script = tmp_path / "deploy.sql"
     script.write_text(
-        "deploy d options(range_bias='1h', rows_bias=5) select count(k) over w as n, count(k) over v as m from t "
+        "deploy d options(range_bias=1h, rows_bias=5) select count(k) over w as n, count(k) over v as m from t "
         + WINDOW
         + ", v as (partition by k order by ts rows_range between 1d preceding and current row);"
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from reference import naive_engine as naive
 
 from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine.deployment.ttl import Ttl, merge_ttls
 
 COLUMNS = "k string, j int, ts timestamp, d double, s string"
 MINUTE = 60_000
@@ -47,8 +48,9 @@ def made(key: str, ttl: str, other: str) -> Engine:
         engine.execute(
             f"create table {table}({COLUMNS}, index(key={key}, ts=ts, {ttl}), index(key=s, ts=ts, {other}));"
         )
-    engine.execute("deploy windows " + QUERY.format(key=key))
-    engine.execute("deploy joined select u.s, u.ts, t.d from t last join u order by u.ts on t.s = u.s;")
+    as_declared = "options(skip_index_check=true)"
+    engine.execute(f"deploy windows {as_declared} " + QUERY.format(key=key))
+    engine.execute(f"deploy joined {as_declared} select u.s, u.ts, t.d from t last join u order by u.ts on t.s = u.s;")
     return engine
 
 
@@ -119,7 +121,7 @@ def test_rows_keys_and_strings_stay_as_many_as_live() -> None:
     engine = Engine()
     engine.execute(
         "create table t(k string, ts bigint, s string, index(key=k, ts=ts, ttl=2, ttl_type=latest));"
-        "deploy d select k, count(s) over w as n from t "
+        "deploy d options(skip_index_check=true) select k, count(s) over w as n from t "
         "window w as (partition by k order by ts rows between 5 preceding and current row);"
     )
     sizes, held = [], engine.mark()
@@ -150,7 +152,7 @@ def test_offline_and_later_indexes_refuse_a_table_that_lost_rows() -> None:
     engine.insert("t", [{"k": "a", "ts": n} for n in range(3)])
     assert engine.free() == 0  # no deployment reads it: offline, all of it is there
     assert engine.query(sql)["n"].to_pylist() == [1, 2, 3]
-    engine.execute(f"deploy d {sql};")
+    engine.execute(f"deploy d options(skip_index_check=true) {sql};")
     capture = engine.capture(engine.mark())
     assert engine.free() == 0
     capture.close()
@@ -160,7 +162,9 @@ def test_offline_and_later_indexes_refuse_a_table_that_lost_rows() -> None:
         engine.query(sql)
     with pytest.raises(UnsupportedSQL, match=r"a new or longer index \(k\) would miss them"):
         engine.execute("create index i on t(k) options(ttl=2, ttl_type=latest);")
-    engine.execute(f"deploy again {sql};")
+    with pytest.raises(UnsupportedSQL, match=r"index \(k, ts\) would miss them"):
+        engine.execute(f"deploy again {sql};")
+    engine.execute(f"deploy again options(skip_index_check=true) {sql};")
 
 
 @pytest.mark.parametrize(
@@ -168,9 +172,10 @@ def test_offline_and_later_indexes_refuse_a_table_that_lost_rows() -> None:
     [
         ("", 5),
         ("options(range_bias='inf', rows_bias='inf')", 5),
-        ("options(range_bias='10m', rows_bias=0)", 4),
-        ("options(range_bias=30, rows_bias=0)", 5),
-        ("options(range_bias='1s', rows_bias=0)", 3),
+        ("options(range_bias=10m, rows_bias=0)", 4),
+        ("options(range_bias=600000, rows_bias=0)", 4),
+        ("options(range_bias=30m, rows_bias=0)", 5),
+        ("options(range_bias=1s, rows_bias=0)", 3),
     ],
 )
 def test_what_a_deploy_makes_lives_as_long_as_its_windows_and_biases(options: str, lives: int) -> None:
@@ -212,7 +217,7 @@ def test_rows_live_by_the_engines_clock() -> None:
     engine.execute(
         "create table t(k string, ts timestamp, index(key=k, ts=ts, ttl=1m));"
         "deploy d select count(k) over w as n from t "
-        "window w as (partition by k order by ts rows_range between 1d preceding and current row);"
+        "window w as (partition by k order by ts rows_range between 1m preceding and current row);"
     )
     engine.insert("t", [{"k": "a", "ts": 950_000}, {"k": "a", "ts": 990_000}])
     request = [{"k": "a", "ts": 1_000_000}]
@@ -220,3 +225,61 @@ def test_rows_live_by_the_engines_clock() -> None:
     now = 1_011_000
     assert engine.request("d", request)["n"].to_pylist() == [2]
     assert engine.free() == 1
+
+
+def count_of(ddl: str, options: str, frame: str, row: int, request: int) -> int:
+    """How many rows a frame has, of one stored row and the request, both so many minutes old."""
+    now = 1_700_000_000_000
+    engine = Engine(clock=lambda: now)
+    engine.execute(ddl)
+    engine.execute(
+        f"deploy d {options} select count(k) over w as c from t "
+        f"window w as (partition by k order by ts rows_range between {frame} preceding and current row);"
+    )
+    engine.insert("t", [{"k": "a", "ts": now - row}])
+    found: int = engine.request("d", [{"k": "a", "ts": now - request}])["c"].to_pylist()[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("declared", "options", "rows"),
+    [
+        ("ttl=1m, ttl_type=absolute", "options(range_bias=0, rows_bias=0)", 2),
+        ("ttl=1m, ttl_type=absolute", "", 2),
+        ("ttl=1m, ttl_type=absolute", "options(range_bias='INF', rows_bias='inf')", 2),
+        ("ttl=(1m,1), ttl_type=absorlat", "", 2),
+        ("ttl=1m, ttl_type=absolute", "options(skip_index_check='true')", 1),
+    ],
+)
+def test_a_deployment_lengthens_what_the_script_declared(declared: str, options: str, rows: int) -> None:
+    ddl = f"create table t(k string, ts timestamp, index(key=k, ts=ts, {declared}));"
+    assert count_of(ddl, options, "10m", 5 * MINUTE, 0) == rows
+
+
+@pytest.mark.parametrize(("bias", "rows"), [("60000", 1), ("20", 1), ("11m", 2), ("'inf'", 2)])
+def test_a_range_bias_is_milliseconds_or_a_span(bias: str, rows: int) -> None:
+    ddl = "create table t(k string, ts timestamp);"
+    options = f"options(range_bias={bias}, rows_bias=0)"
+    assert count_of(ddl, options, "1m", 10 * MINUTE + MINUTE // 2, 10 * MINUTE) == rows
+
+
+@pytest.mark.parametrize("bias", ["range_bias='7d'", "range_bias='many'", "rows_bias=7d", "rows_bias='7'"])
+def test_a_bias_that_openmldb_calls_illegal_is_refused(bias: str) -> None:
+    with pytest.raises(UnsupportedSQL, match="_BIAS"):
+        count_of("create table t(k string, ts timestamp);", f"options({bias})", "1m", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "merged"),
+    [
+        ((60_000, 0, False), (0, 3, False), (60_000, 3, True)),
+        ((60_000, 3, False), (90_000, 0, False), (90_000, 0, False)),
+        ((60_000, 3, False), (0, 5, False), (0, 5, False)),
+        ((60_000, 3, True), (0, 5, False), (60_000, 5, True)),
+        ((60_000, 3, True), (90_000, 2, False), (90_000, 3, True)),
+        ((60_000, 3, False), (90_000, 2, False), (90_000, 3, False)),
+        ((60_000, 0, False), (0, 0, False), (0, 0, False)),
+    ],
+)
+def test_two_times_to_live_are_merged_as_openmldb_does(one: Ttl, other: Ttl, merged: Ttl) -> None:
+    assert merge_ttls(one, other) == merge_ttls(other, one) == merged

@@ -70,17 +70,20 @@ class Deployments:
         sql = statement_text(script, statement.at)
         try:
             ttls = ttl.derive_ttls(compiled.program, statement.options)
+            declared = ttl.derive_ttls(compiled.program, statement.options, declared=True)
         except ValueError as error:
             raise error_at(script, statement.at, str(error)) from None
-        for use, limit in zip(compiled.program.indexes, ttls, strict=True):
+        keeps_declared = str(statement.options.get("skip_index_check", "")).lower() == "true"
+        for use, limit, more in zip(compiled.program.indexes, ttls, declared, strict=True):
             existing = use.table.indexes.get((use.key, use.ts))
-            if existing is not None and not existing.derived:
-                continue  # the script said how long its rows live
-            longer = limit if existing is None else ttl.merge_ttls(existing.ttl, limit)
+            derived = existing is None or existing.derived
+            if not derived and keeps_declared:
+                continue
+            longer = limit if existing is None else ttl.merge_ttls(existing.ttl, limit if derived else more)
             if existing is None or longer != existing.ttl:
                 require_all_rows(use.table, use.key, use.ts, script, statement.at)
             made = use.table.index(use.key, use.ts)
-            made.ttl, made.derived = longer, True
+            made.ttl, made.derived = longer, derived
             made.version += 1
         compiled.indexes = [use.table.index(use.key, use.ts) for use in compiled.program.indexes]
         self._by_name[database, statement.name] = Deployment(database, statement.name, sql, compiled)

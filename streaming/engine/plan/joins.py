@@ -103,7 +103,8 @@ class JoinPlanner:
         rest: list[Node] = [] if where is None else [where]
         for part in conjuncts(join.condition):
             pair = self.equality(part, scope, columns, base)
-            if pair is not None and pair[0] not in key:
+            self.check_once(pair, key, base, part.at)
+            if pair is not None:
                 key[pair[0]] = pair[1]
                 if left is not None and aggregates(pair[1]):
                     raise self.planning.refuse("a join by a window of a joined sub-query", part.at)
@@ -137,6 +138,13 @@ class JoinPlanner:
         condition = reduce(conjunction, rest) if rest else None
         base.joined = Joined(base, tuple(sorted(key.items())), ts, condition)
         return base, [dataclasses.replace(column, node=self.or_null(column.node, base)) for column in columns]
+
+    def check_once(self, pair: tuple[int, Node] | None, key: dict[int, Node], base: QueryTable, at: int) -> None:
+        """Refuses a second equality of an indexed column: OpenMLDB looks into its index for the last one only."""
+        if pair is not None and key.get(pair[0], pair[1]) != pair[1]:
+            name = base.table.columns[pair[0]].name
+            what = f"two equalities of column {name} in a join, of which OpenMLDB tests only the last one"
+            raise self.planning.refuse(what, at)
 
     def choose_left_joined(
         self, columns: list[Output], tests: list[Node], base: QueryTable, at: int

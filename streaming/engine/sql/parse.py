@@ -6,6 +6,8 @@ syntax error; what parses but cannot be run is refused by `plan`.
 
 from __future__ import annotations
 
+import datetime
+
 from streaming.engine.errors import error_at
 from streaming.engine.sql import syntax
 from streaming.engine.sql.depth import nested
@@ -238,7 +240,7 @@ class _Parser(SelectParser):
 
     @nested
     def option_value(self) -> object:
-        """A constant, or a list of such in brackets or parentheses."""
+        """A constant, or a list of such in brackets or parentheses; a span as 7d is a timedelta."""
         for opening, closing in (("[", "]"), ("(", ")")):
             if self.accept(opening):
                 values: list[object] = []
@@ -253,7 +255,7 @@ class _Parser(SelectParser):
         if token.kind == "int":
             return int(token.text)
         if token.kind == "interval":
-            return token.text
+            return datetime.timedelta(milliseconds=int(token.text[:-1]) * UNITS_MS[token.text[-1].lower()])
         if token.kind == "word":
             return {"true": True, "false": False}.get(token.lower, token.text)
         raise self.fail("expected a value", token)
