@@ -65,6 +65,7 @@ def windows(draw: st.DrawFn, unordered: bool = False) -> naive.Window:
         exclude_time=ordered and draw(st.booleans()),
         ordered=ordered,
         where=union and ordered and draw(st.integers(0, 2)) == 0,
+        listed=union and draw(st.booleans()),
         key=draw(st.sampled_from([("k",), ("j",), ("k", "j")])),
     )
 
@@ -137,7 +138,7 @@ def made(sql: str) -> Engine:
     try:
         engine.execute("deploy d " + sql)
     except UnsupportedSQL as e:
-        if "MAXSIZE beside another window" not in str(e):
+        if "MAXSIZE beside another window" not in str(e) and "beside ROWS_RANGE windows" not in str(e):
             raise
         reject()  # OpenMLDB would cut a window by the MAXSIZE of another; the naive reference does not
     return engine
@@ -342,7 +343,9 @@ def test_ttl_latest_keeps_the_newest_rows_of_a_key(t: list[naive.Row], asked: li
     engine = Engine()
     engine.execute(f"create table t({COLUMNS}, index(key=k, ts=ts, ttl={latest}, ttl_type=latest));")
     window = naive.Window(rows=False, start=None, end=0)
-    engine.execute(f"deploy d select id, count(id) over w as n, sum(d) over w as d from t window w as {window.sql()}")
+    as_declared = "options(skip_index_check=true)"
+    sql = f"select id, count(id) over w as n, sum(d) over w as d from t window w as {window.sql()}"
+    engine.execute(f"deploy d {as_declared} {sql}")
     engine.insert("t", t)
     kept: list[naive.Row] = []
     for key in {row["k"] for row in t}:

@@ -29,6 +29,7 @@ class Window:
         exclude_row, exclude_time: whether the request's row, or others of its time, are out.
         ordered: whether there is an ORDER BY.
         where: whether of `u` only the rows with i > 0 are in.
+        listed: whether the UNION's sub-select lists its columns.
     """
 
     rows: bool
@@ -42,6 +43,7 @@ class Window:
     key: tuple[str, ...] = ("k",)
     ordered: bool = True
     where: bool = False
+    listed: bool = False
 
     def sql(self) -> str:
         """The window's specification."""
@@ -60,7 +62,10 @@ class Window:
 
     def sql_of_union(self) -> str:
         """UNION and its source."""
-        return "union (select * from u where i > 0) " if self.where else "union u "
+        columns = "id, k, j, ts, i, b, f, d, s" if self.listed else "*"
+        if self.where:
+            return f"union (select {columns} from u where i > 0) "
+        return f"union (select {columns} from u) " if self.listed else "union u "
 
     def back(self, n: int) -> Window:
         """The window of at(x, n) and lag(x, n): the n rows before the request, and itself."""

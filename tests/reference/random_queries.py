@@ -33,25 +33,40 @@ TYPES = {
     "w": "timestamp",
 }
 TEXTS = (None, "", "a", "b", "aa", "A", "é", "日本", "10", "9", "-3", "1.5", "a,b", "%", "a_b", "NULL", "2020-02-29")
+LAST_SECONDS = (253_402_271_999_000, 253_402_300_799_999)  # of the year 9999 in UTC+8, and in UTC
+NOT_FINITE = (float("nan"), float("inf"), float("-inf"))
 VALUES: dict[str, tuple[Any, ...]] = {
     "k": (None, "", "a", "b"),
     "j": (None, 0, 1),
     "i": (None, -3, -1, 0, 1, 2, 3, 2**31 - 1, -(2**31)),
     "b": (None, -2, 0, 1, 2, 10, 2**63 - 1, -(2**63), 1_590_738_991_000),
-    "f": (None, -1.25, 0.0, 0.5, 1.0, 2.75, 1e10, 0.10000000149011612),
-    "d": (None, -1.25, 0.0, 0.5, 1.0, 2.75, 0.1, 1e300),
+    "f": (None, -1.25, 0.0, -0.0, 0.5, 1.0, 2.75, 1e10, 0.10000000149011612, *NOT_FINITE),
+    "d": (None, -1.25, 0.0, -0.0, 0.5, 1.0, 2.75, 0.1, 1e300, *NOT_FINITE),
     "s": TEXTS,
     "p": (None, -1, 0, 1, 7, 32767),
     "q": (None, True, False),
     "e": (None, "1970-01-01", "2020-02-29", "2021-12-31", "1999-07-15"),
-    "w": (None, 0, 1, 86_399_999, 1_590_738_991_000, 951_782_400_000),
+    "w": (None, 0, 1, 86_399_999, 1_590_738_991_000, 951_782_400_000, -28_800_500, -1, *LAST_SECONDS),
 }
 # Far from 1970: OpenMLDB's windows end at 0 there, so that `1s preceding` of 500 is 0.
 START_MS = 1_590_738_990_000
 KEYS: tuple[tuple[str, ...], ...] = (("k",), ("j",), ("k", "j"))
 OPERATORS = ("+", "-", "*", "/", "div", "%", "=", "!=", "<", "<=", ">", ">=", "and", "or", "xor", "&", "|", "^")
 CASTS = ("bool", "smallint", "int", "bigint", "float", "double", "string", "timestamp", "date")
-LITERALS = ("0", "1", "2", "-1", "2.5", "'a'", "''", "'1'", "true", "null", "3000000000")
+LITERALS = (
+    "0",
+    "1",
+    "2",
+    "-1",
+    "2.5",
+    "'a'",
+    "''",
+    "'1'",
+    "true",
+    "null",
+    "3000000000",
+    *(r"'\x41'", r"'\u00e9'", r"'\141'", r"'\a\v'", "'''a'b'''", r"r'\d'", r'"\?"'),
+)
 PATTERNS = ("a%", "%", "_", "a_b", "%b", "a\\\\_b", "", "é")
 
 
@@ -197,7 +212,8 @@ def _aggregate(rng: random.Random, window: str) -> str:
 
 def _window(rng: random.Random, other: str = "u") -> str:
     filtered = f"union (select * from {other} where {rng.choice(('i > 0', 'q', 'd < 1.5', _expression(rng, 1)))}) "
-    union = rng.choice(("", "", f"union {other} ", f"union (select * from {other}) ", filtered))
+    listed = f"union (select {', '.join(TYPES)} from {other}) "
+    union = rng.choice(("", "", f"union {other} ", f"union (select * from {other}) ", listed, filtered))
     key = ", ".join(rng.choice(KEYS))
     excludes = rng.choice(("", "", " exclude current_row", " exclude current_time"))
     if union and rng.random() < 0.4:

@@ -12,16 +12,7 @@ from dataclasses import dataclass
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import ZERO_DATE
 
-__all__ = [
-    "Moment",
-    "date_of",
-    "date_text",
-    "days_of",
-    "format_date",
-    "format_time",
-    "moment_of",
-    "time_text",
-]
+__all__ = ["Moment", "date_of", "date_text", "days_of", "format_date", "format_time", "moment_of", "time_text"]
 
 _DAY = datetime.date(1970, 1, 1)
 _ZONE_MS = 8 * 3_600_000

@@ -54,7 +54,8 @@ def plan(
     outputs, where = _Planner(planning).select(select)
     merged = merge_conflict([output.node for output in outputs] + ([] if where is None else [where]))
     if merged is not None:
-        raise planning.refuse("MAXSIZE beside another window of the same rows, which it would cut", merged.at)
+        group, what = merged
+        raise planning.refuse(what, group.at)
     return Query(planning.main, tuple(outputs), where, select.limit, tuple(planning.online))
 
 

@@ -241,26 +241,67 @@ def _multiplies(source: syntax.Source) -> bool:
     return here or (select.source is not None and _multiplies(select.source))
 
 
-def merge_conflict(nodes: Sequence[Node]) -> WindowGroup | None:
-    """Windows that OpenMLDB merges to one whose MAXSIZE then cuts the others, too.
+_Frame = tuple[bool, int, int, int]  # as of `WindowGroup.frames`
 
-    It merges those of a family: a MAXSIZE of n with ROWS that reach back n rows, or without bound (of fewer rows
+
+def merge_conflict(nodes: Sequence[Node]) -> tuple[WindowGroup, str] | None:
+    """Windows that OpenMLDB merges so that some are answered wrong: one of them, and what stands beside what.
+
+    It merges windows of a family: a MAXSIZE of n with ROWS that reach back n rows, or without bound (of fewer rows
     nothing is cut, with more they are not merged), and frames of the same MAXSIZE, which differ only if they end at
     different times. What they exclude is not looked at here: some that OpenMLDB would not merge are among them.
     """
-    used: dict[object, set[tuple[bool, int, int, int]]] = {}
-    groups: dict[object, WindowGroup] = {}
+    families: dict[object, list[tuple[WindowGroup, _Frame]]] = {}
     waiting = [aggregate for node in nodes for aggregate in aggregates(node)]
     while waiting:
         one = waiting.pop()
-        used.setdefault(one.group.family, set()).add(one.group.frames[one.frame])
-        groups.setdefault(one.group.family, one.group)
+        families.setdefault(one.group.family, []).append((one.group, one.group.frames[one.frame]))
         inner = one.arguments if isinstance(one, PythonAggregate) else (one.value, one.condition or one.value)
         waiting += [aggregate for node in inner for aggregate in aggregates(node) if aggregate is not one]
-    for family, frames in used.items():
+    for used in families.values():
+        frames = {frame for _, frame in used}
         for _, _, end, maxsize in frames:
             for rows, start, other_end, other in frames:
                 cut = rows and end == 0 and start in (maxsize, -1)
                 if maxsize and (cut or (other == maxsize and other_end != end)):
-                    return groups[family]
+                    return used[0][0], "MAXSIZE beside another window of the same rows, which it would cut"
+        for excludes in (False, True):
+            alike = [(group, frame) for group, frame in used if group.exclude_time == excludes]
+            if (found := _misplaced(alike)) is not None:
+                return found, (
+                    "ROWS, or lag(), beside ROWS_RANGE windows of the same rows with which OpenMLDB may or may not "
+                    "merge it: give these the same MAXSIZE, or none, or select it in a sub-query of its own"
+                )
     return None
+
+
+def _misplaced(used: Sequence[tuple[WindowGroup, _Frame]]) -> WindowGroup | None:
+    """A ROWS window that OpenMLDB may compute in a ROWS_RANGE window that it was not merged with, and that lacks its rows.
+
+    All ROWS windows are merged to one, this one with the first ROWS_RANGE window whose MAXSIZE is not smaller; but then
+    each is computed in any one that it could be merged with by itself, by chance.
+    """
+    rows = [(group, frame[1]) for group, frame in used if frame[0]]
+    if not rows:
+        return None
+    sizes = {
+        frame[3]
+        for group, frame in used
+        if not frame[0] and frame[2] == 0 and group.own_row not in (OwnRowPlace.OUT, OwnRowPlace.STORED_OUT)
+    }
+    deepest = _reach([start for _, start in rows])
+    for group, start in rows:
+        able = {size for size in sizes if _takes(size, start)}
+        if len(able) > 1 or any(not _takes(size, deepest) for size in able):
+            return group
+    return None
+
+
+def _reach(starts: Sequence[int]) -> int:
+    """How far the ROWS frame reaches back that is made of several; -1: without bound."""
+    return -1 if -1 in starts else max(starts)
+
+
+def _takes(maxsize: int, start: int) -> bool:
+    """Whether OpenMLDB merges ROWS that reach back so far with a ROWS_RANGE window of this MAXSIZE."""
+    return maxsize == 0 or start <= maxsize  # without bound, too
