@@ -74,7 +74,7 @@ def deploy(
     range_bias: Annotated[
         str | None,
         typer.Option(
-            help="RANGE_BIAS of the deployment instead of the script's: how much older rows are kept; inf, 7d, milliseconds."
+            help="RANGE_BIAS of the deployment instead of the script's: how much older rows are kept; inf, 7d or ms."
         ),
     ] = None,
     rows_bias: Annotated[str | None, typer.Option(help="ROWS_BIAS, the same in rows.")] = None,

@@ -283,7 +283,7 @@ def _biased(statement: str, range_bias: str | None, rows_bias: str | None) -> st
     name = words[4 if made.if_not_exists else 1]
     query = next(word.at for word in words if word.lower == "select")
     options = {key.upper(): _constant(value) for key, value in made.options.items()}
-    options |= {key: f"'{value}'" if value == "inf" else value for key, value in given.items()}
+    options |= {key: f"'{value}'" if value == "inf" else str(value) for key, value in given.items()}
     shown = ", ".join(f"{key}={value}" for key, value in options.items())
     return f"{statement[: name.at + len(name.text)]} OPTIONS({shown}) {statement[query:]}"
 

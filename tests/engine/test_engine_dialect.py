@@ -282,7 +282,7 @@ def test_a_frame_that_would_end_behind_the_request_ends_with_it(end: str) -> Non
 
 
 LONG = (
-    "options(long_windows='w:2') select count_where(i, {}) over w from t window w as "
+    "options(long_windows='w:1d') select count_where(i, {}) over w from t window w as "
     "(partition by k order by ts rows between 2 preceding and current row)"
 )
 
@@ -299,3 +299,33 @@ def test_long_windows_take_the_conditions_that_openmldb_takes(condition: str) ->
     engine = stored("one")
     with pytest.raises(UnsupportedSQL, match=r"in long window w a condition .* at 1:\d+"):
         engine.execute("use one; deploy d " + LONG.format(condition))
+
+
+@pytest.mark.parametrize(
+    ("option", "item", "reason"),
+    [
+        ("w:2", "count_where(i, i > 1)", r"count_where\(\) with a bucket of rows at 1:54"),
+        ("w:1d:2", "count(i)", "neither a window, nor one with a bucket"),
+        ("w:1y", "count(i)", "neither a window, nor one with a bucket"),
+        ("w,v", "count(i)", "LONG_WINDOWS v: no aggregate is over it"),
+        ("w", "topn_frequency(i, 2)", r"topn_frequency\(\), of which OpenMLDB keeps no aggregates"),
+        ("w", "sum(i + 1)", "an aggregate of something that is not a column"),
+        ("w", "count_where(i, ts > '2020-01-01')", "a condition on a timestamp"),
+        ("w", "1 + count(i)", "an item that is more than one aggregate"),
+    ],
+)
+def test_options_that_openmldb_rejects_are_rejected(option: str, item: str, reason: str) -> None:
+    engine = stored("one")
+    window = "window w as (partition by k order by ts rows between 2 preceding and current row)"
+    with pytest.raises(UnsupportedSQL, match=reason):
+        engine.execute(f"use one; deploy d options(long_windows='{option}') select {item} over w from t {window}")
+
+
+def test_long_windows_are_of_one_table() -> None:
+    engine = stored("one")
+    engine.execute("use one; create table more(k string, i int, ts timestamp, index(key=k, ts=ts));")
+    with pytest.raises(UnsupportedSQL, match="LONG_WINDOWS in a query of several tables"):
+        engine.execute(
+            "deploy d options(long_windows='w') select sum(t.i) over w from t last join more on t.k = more.k "
+            "window w as (partition by t.k order by t.ts rows between 2 preceding and current row)"
+        )

@@ -65,8 +65,8 @@ class Deployments:
                 return
             raise error_at(script, statement.at, f"deployment {statement.name} exists already")
         query = plan(statement.select, script, database, self._catalogue.find, self._pool)
-        check_long_windows(statement, script)
         compiled = compile_query(statement.name, query, strict=False)
+        check_long_windows(statement, {compiled.table, *compiled.program.tables}, script)
         sql = statement_text(script, statement.at)
         try:
             ttls = ttl.derive_ttls(compiled.program, statement.options)

@@ -1,4 +1,4 @@
-"""The heaps of C++ (libstdc++'s priority_queue), step by step: with NaN among the values their order is what these make.
+"""The heaps of C++ (libstdc++'s priority_queue), step by step: where a value is NaN, their order is what these make.
 
 OpenMLDB's median keeps the lower half of the values in one heap, the upper half in another.
 """
@@ -47,7 +47,7 @@ def _pop(heap: list[float], before: Before) -> float:
 def two_heaps(values: Sequence[float]) -> tuple[list[float], list[float]]:
     """The lower and the upper half of some values, in the order in which they came.
 
-    The greatest of the lower half is its first, the least of the upper one its first; the lower has as many or one more.
+    The first are the greatest of the lower and the least of the upper half; the lower has as many or one more.
     """
     below: list[float] = []
     above: list[float] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from streaming.engine.library import FUNCTIONS
 from streaming.engine.plan.casts import Mismatch, cast
 from streaming.engine.plan.functions import if_null, scalar
 from streaming.engine.plan.nodes import Const, Node, PythonCall
@@ -30,6 +31,7 @@ MARKS: dict[str, tuple[Type, ...]] = {
 }
 """The marks, and the types of the values that they take."""
 
+_hash_of_slot = next(hashes.function for hashes in FUNCTIONS["hash64"] if hashes.kinds == (Type.BIGINT,))
 _BUCKETS = (Type.INT, Type.BIGINT)
 
 
@@ -51,18 +53,18 @@ def _csv(kinds: tuple[str, ...]) -> Callable[..., str]:
 
 
 def _gcformat(kinds: tuple[str, ...]) -> Callable[..., str]:
-    """`label| slot:hash slot:0:number …`: each feature has a slot, those that are NULL are left out."""
+    """`label | slot:hash slot:hash of slot:number …`: each feature has a slot, those that are NULL are left out."""
 
     def written(*texts: str) -> str:
-        label, slot, found = "", 0, ""
+        label, slot, found = "", 0, []
         for kind, text in zip(kinds, texts, strict=True):
             if kind.endswith("_label"):
                 label = text
                 continue
             slot += 1
             if text:
-                found += f" {slot}:{'0:' if kind == 'continuous' else ''}{text}"
-        return f"{label}|{found}"
+                found.append(f"{slot}:{f'{_hash_of_slot(slot)}:' if kind == 'continuous' else ''}{text}")
+        return f"{label} | {' '.join(found)}"
 
     return written
 

@@ -276,7 +276,7 @@ def merge_conflict(nodes: Sequence[Node]) -> tuple[WindowGroup, str] | None:
 
 
 def _misplaced(used: Sequence[tuple[WindowGroup, _Frame]]) -> WindowGroup | None:
-    """A ROWS window that OpenMLDB may compute in a ROWS_RANGE window that it was not merged with, and that lacks its rows.
+    """A ROWS window that OpenMLDB may compute in a ROWS_RANGE window that lacks its rows, as the two were not merged.
 
     All ROWS windows are merged to one, this one with the first ROWS_RANGE window whose MAXSIZE is not smaller; but then
     each is computed in any one that it could be merged with by itself, by chance.
