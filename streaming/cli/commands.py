@@ -226,13 +226,16 @@ def explain(
     tables: Annotated[
         Path | None, typer.Option(help="Script that makes the tables; by default create_tables.sql beside it.")
     ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Take what only the embedded engine answers, and no cluster compiles.")
+    ] = False,
 ) -> None:
     """Print the plan of a query: windows, joins, indexes, times to live, and what the windows share."""
     from streaming.engine import Engine
     from streaming.store.sql_scripts import read_script, within
 
     tables_path = tables or script.with_name("create_tables.sql")
-    engine = Engine()
+    engine = Engine(portable=not embedded)
     if tables or tables_path.is_file():
         made = read_script(tables_path)
         with within(made):

@@ -66,7 +66,7 @@ class Scripts:
             ConfigError: a script is missing or does not make `store.database` or `store.deployment`.
             UnsupportedSQL: a statement is wrong; file, line and column are named.
         """
-        engine, tables, deployment, database = Engine(), {}, "", ""
+        engine, tables, deployment, database = Engine(portable=True), {}, "", ""
         for name in ("create_tables.sql", "deploy.sql"):
             script = read_script(Path(settings.sql) / name, "store.sql")
             with within(script):

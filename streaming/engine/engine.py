@@ -61,13 +61,18 @@ class Engine:
     Args:
         paths: prefixes of the paths in LOAD DATA INFILE and INTO OUTFILE, and the folders that stand for them.
         clock: the time by which rows live, in epoch milliseconds.
+        portable: whether deployments and plans refuse what OpenMLDB's compiler does not take, though the engine would
+            answer it: for scripts that a cluster shall run.
     """
 
-    def __init__(self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock) -> None:
+    def __init__(
+        self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock, *, portable: bool = False
+    ) -> None:
+        self._portable = portable
         self._pool = StringPool()
         self._lasting: int | None = None  # strings that stay, while the pool holds some of requests, too
         self._catalogue = Catalogue()
-        self._deployments = Deployments(self._catalogue, self._pool)
+        self._deployments = Deployments(self._catalogue, self._pool, portable=portable)
         self._runner = Runner(self._pool, clock)
         self._retention = Retention(
             self._catalogue, self._pool, clock, self._deployments.have_index_of, self._deployments.constants
@@ -113,15 +118,17 @@ class Engine:
         try:
             for statement in found:
                 deploy = statement if isinstance(statement, syntax.Deploy) else None
-                query = self._plan(statement.select if isinstance(statement, syntax.Deploy) else statement, sql)
+                select = statement.select if isinstance(statement, syntax.Deploy) else statement
+                query = self._plan(select, sql, portable=self._portable)
                 program = compile_program([output.node for output in query.outputs], strict=False)
                 plans.append(explain(query, program, ttl.derive_ttls(program, deploy.options if deploy else {})))
         finally:
             self._pool.truncate(texts)
         return "\n\n".join(plans)
 
-    def _plan(self, select: syntax.Select, script: str) -> Query:
-        return plan(select, script, self._catalogue.database, self._catalogue.find, self._pool)
+    def _plan(self, select: syntax.Select, script: str, *, portable: bool = False) -> Query:
+        catalogue = self._catalogue
+        return plan(select, script, catalogue.database, catalogue.find, self._pool, portable=portable)
 
     # -- what there is ---------------------------------------------------------------------------------------------
 

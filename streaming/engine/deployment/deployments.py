@@ -46,9 +46,11 @@ class Deployments:
     Args:
         catalogue: the tables that they may read.
         pool: the strings of these.
+        portable: whether to refuse what OpenMLDB's compiler does not take.
     """
 
-    def __init__(self, catalogue: Catalogue, pool: StringPool) -> None:
+    def __init__(self, catalogue: Catalogue, pool: StringPool, *, portable: bool = False) -> None:
+        self._portable = portable
         self._catalogue = catalogue
         self._pool = pool
         self._by_name: dict[tuple[str, str], Deployment] = {}
@@ -64,7 +66,7 @@ class Deployments:
             if statement.if_not_exists:
                 return
             raise error_at(script, statement.at, f"deployment {statement.name} exists already")
-        query = plan(statement.select, script, database, self._catalogue.find, self._pool)
+        query = plan(statement.select, script, database, self._catalogue.find, self._pool, portable=self._portable)
         compiled = compile_query(statement.name, query, strict=False)
         check_long_windows(statement, {compiled.table, *compiled.program.tables}, script)
         sql = statement_text(script, statement.at)

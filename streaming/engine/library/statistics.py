@@ -189,11 +189,11 @@ def greatest(kind: Type, number: int) -> Callable[[Rows], str]:
     of_value = text_of(kind)
 
     def call(rows: Rows) -> str:
-        values = _known(rows)
-        if kind in (Type.FLOAT, Type.DOUBLE):
-            best = _greatest_floats(values, number)
-        else:
-            best = heapq.nlargest(number, values, key=lambda v: text_bytes(v) if isinstance(v, str) else v)
+        best = (
+            _greatest_floats(_known(rows), number)
+            if kind in (Type.FLOAT, Type.DOUBLE)
+            else heapq.nlargest(number, _known(rows), key=lambda v: text_bytes(v) if isinstance(v, str) else v)
+        )
         return ",".join(map(of_value, best))
 
     return call

@@ -21,7 +21,7 @@ from streaming.engine.library.statistics import (
     top_floats,
 )
 from streaming.engine.plan.casts import Mismatch, bits, cast
-from streaming.engine.plan.functions import condition, logic
+from streaming.engine.plan.functions import choose, compare, condition, logic
 from streaming.engine.plan.nodes import Aggregate, Const, Node, PythonAggregate, WindowGroup
 from streaming.engine.types import Type, is_integer, is_number
 
@@ -107,7 +107,10 @@ def _extreme(whole: Op, real: Op, text: Op) -> Callable[[WindowGroup, int, Seque
             op = text
         else:
             raise Mismatch(f"a {kind}")
-        return Aggregate(kind, op, group, frame, arguments[0], condition, bits=bits(kind))
+        node = Aggregate(kind, op, group, frame, arguments[0], condition, bits=bits(kind))
+        if kind == Type.TIMESTAMP and op == Op.MAX:  # OpenMLDB begins with 1970
+            return choose(compare("<", node, Const(kind, 0)), Const(kind, 0), node)
+        return node
 
     return build
 

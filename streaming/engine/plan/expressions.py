@@ -211,8 +211,6 @@ class Binder:
                 arguments.append(Const(Type.INT, 1))
             else:
                 node = self.bind(argument, inner, over)
-                if _overs(argument):
-                    raise self.planning.refuse("OVER in an aggregate", argument.at)
                 if any(isinstance(n, WindowColumn) and aggregates(n.group.own[n.position]) for n in walk(node)):
                     raise self.planning.refuse("an aggregate of a window of a joined sub-query", argument.at)
                 arguments.append(node)

@@ -53,8 +53,9 @@ class JoinPlanner:
         """
         if join.kind == "left" and (left is None or join.order is not None):
             raise self.planning.refuse("LEFT JOIN, which may make several rows of a request", join.at)
-        if isinstance(join.source, syntax.SubSelect) and join.source.more:
-            return self.join_union(join, join.source, scope, left)
+        union = _union_of(join.source)
+        if union is not None:
+            return self.join_union(join, union, scope, left)
         if self.planning.main is not None and self.leftmost(join.source) is self.planning.main.table:
             if left is not None:
                 raise self.planning.refuse("a join of the main table in a joined sub-query", join.source.at)
@@ -261,6 +262,19 @@ class JoinPlanner:
 def constant(expr: syntax.Expr) -> bool:
     """Whether an expression has no columns."""
     return not isinstance(expr, syntax.Name) and all(constant(child) for child in children(expr))
+
+
+def _union_of(source: syntax.Source) -> syntax.SubSelect | None:
+    """The UNION ALL that a source is, `SELECT *` of one included."""
+    alias, at = source.alias, source.at
+    while isinstance(source, syntax.SubSelect) and not source.more:
+        select = source.select
+        if [type(item.expr) for item in select.items] != [syntax.Star] or select.source is None:
+            return None
+        if select.joins or select.where is not None or select.windows or select.distinct or select.limit is not None:
+            return None
+        source = select.source
+    return syntax.SubSelect(source.select, alias, at, source.more) if isinstance(source, syntax.SubSelect) else None
 
 
 def _as_keys(a: Type, b: Type) -> bool:

@@ -9,6 +9,7 @@ from streaming.engine.plan import functions
 from streaming.engine.plan.expressions import Binder
 from streaming.engine.plan.joins import JoinPlanner
 from streaming.engine.plan.nodes import Node, QueryTable
+from streaming.engine.plan.portable import check_portable
 from streaming.engine.plan.scope import Output, Planning, Scope, aggregates, columns_of, named
 from streaming.engine.plan.windows import WindowPlanner, merge_conflict
 from streaming.engine.sql import syntax
@@ -38,7 +39,13 @@ class Query:
 
 
 def plan(
-    select: syntax.Select, script: str, database: str, find: Callable[[tuple[str, ...]], Table | None], pool: StringPool
+    select: syntax.Select,
+    script: str,
+    database: str,
+    find: Callable[[tuple[str, ...]], Table | None],
+    pool: StringPool,
+    *,
+    portable: bool = False,
 ) -> Query:
     """Resolves `select`, whose text is in `script`.
 
@@ -46,10 +53,13 @@ def plan(
         database: the one in use, or '' for none.
         find: a table by its name or (database, name).
         pool: where the constants' texts are interned, for good.
+        portable: whether to refuse what OpenMLDB's compiler does not take.
 
     Raises:
         UnsupportedSQL: an unknown name, a type that does not fit, or a construct that the engine does not run.
     """
+    if portable:
+        check_portable(select, script)
     planning = Planning(script, database, find, pool)
     outputs, where = _Planner(planning).select(select)
     merged = merge_conflict([output.node for output in outputs] + ([] if where is None else [where]))

@@ -50,7 +50,7 @@ class SelectParser(ExpressionParser):
         self.expect("select")
         distinct = self.accept("distinct")
         items = [self.item()]
-        while self.accept(",") and not self.peek("from"):
+        while self.accept(",") and not (self.token.kind == "end" or any(map(self.peek, ("from", ")", ";")))):
             items.append(self.item())
         source: syntax.Source | None = None
         joins: list[syntax.Join] = []
