@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,9 @@ from deploy.openmldb.oracle import Answer, Oracle, Refused
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 
 SEEDS = 400
+# What OpenMLDB answers by accident: upper('') is now '' and now NULL, a NULL date or a NULL that a cast made counts as
+# what lies in its memory, and whether NaN passes min() of an expression is its optimizer's choice.
+LEFT_OPEN = re.compile(r"(ucase|upper|lcase|lower)\(|distinct_count\((e|date|timestamp|cast)\b|min\((?!\w+\))")
 
 
 def ours(case: grammar.Case, items: list[str]) -> tuple[dict[str, str], list[list[Any]]] | None:
@@ -86,7 +90,8 @@ def differences(oracle: Oracle, case: grammar.Case, items: list[str] | None = No
             kinds = mine[0][f"c{n}"], other.columns[n][1]
             rounded = ROUNDED.search(item) is not None
             cells = [(a[n], b and b[n]) for a, b in zip(mine[1], other.rows, strict=True)]
-            wrong = [(row, *pair) for row, pair in enumerate(cells) if not same(*pair, rounded)]
+            open_ = LEFT_OPEN.match(item) is not None
+            wrong = [(row, *pair) for row, pair in enumerate(cells) if not (same(*pair, rounded) or open_)]
             if kinds[0] != kinds[1]:
                 yield f"seed {case.seed}: {item} is {kinds[0]}, of OpenMLDB {kinds[1]}: {case.source}"
             elif wrong:

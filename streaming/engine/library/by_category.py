@@ -14,6 +14,7 @@ from streaming.engine.types import Type
 
 __all__ = ["ByCategory", "text_of"]
 
+_TIME_LENGTH = 19  # for a year of five digits, OpenMLDB's buffer ends before the last digit of the second
 _BYTES_MAX = 4096  # OpenMLDB's limit on the text: an entry that would pass it, and all behind it, are left out
 
 
@@ -22,7 +23,7 @@ def text_of(kind: Type) -> Callable[[Any], str]:
     if kind in (Type.FLOAT, Type.DOUBLE):
         return lambda value: f"{value:f}"
     if kind == Type.TIMESTAMP:
-        return time_text
+        return lambda value: time_text(value)[:_TIME_LENGTH]
     if kind == Type.DATE:
         return date_text
     return str

@@ -53,12 +53,12 @@ _ASIN, _ = _c("asin")
 
 
 def _cotangent(x: float) -> float:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return float(np.float64(_COS(x)) / np.float64(_SIN(x)))
 
 
 def _cotangent_of_float(x: float) -> float:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return float(np.float32(_COSF(x)) / np.float32(_SINF(x)))
 
 

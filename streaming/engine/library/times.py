@@ -55,7 +55,9 @@ def _last_day_of_time(ms: int) -> int | None:
     if ms < 0:
         return None
     moment = moment_of(ms)
-    return _last_of_month(moment.like.replace(year=moment.year)) if moment.year <= 9999 else ZERO_DATE
+    if not 1900 <= moment.year <= 9999:  # a time near the greatest wraps to one before 1970
+        return ZERO_DATE
+    return _last_of_month(moment.like.replace(year=moment.year))
 
 
 def _add_months(days: int, months: int) -> int | None:

@@ -19,7 +19,7 @@ from streaming.engine.plan.nodes import (
 )
 from streaming.engine.plan.scope import Planning, Scope, WindowFrame, aggregates, children, walk, without_places
 from streaming.engine.plan.signatures import FORMATS, MARKS, training_line
-from streaming.engine.plan.text_lists import FOLDS, SPLITS, list_function_of_row, list_function_of_window
+from streaming.engine.plan.text_lists import COUNTED, FOLDS, SPLITS, list_function_of_row, list_function_of_window
 from streaming.engine.plan.windows import WindowPlanner
 from streaming.engine.sql import syntax
 from streaming.engine.storage.strings import StringPool
@@ -183,7 +183,11 @@ class Binder:
         if split in SPLITS:
             return list_function_of_row(name, split, [self.bind(argument, scope, over) for argument in expr.arguments])
         frame, arguments = self.elements(name, expr, scope, over)
-        return list_function_of_window(name, split.removeprefix("window_"), frame.group, frame.number, arguments)
+        end = frame.group.frames[frame.number][2]
+        node = list_function_of_window(name, split.removeprefix("window_"), frame.group, frame.number, arguments)
+        if name in COUNTED and (end or frame.group.own_row in (OwnRowPlace.OUT, OwnRowPlace.STORED_OUT)):
+            self.planning.counted_lists[node] = expr.at
+        return node
 
     def aggregate(self, name: str, expr: syntax.Call, scope: Scope, over: WindowFrame | None) -> Node:
         frame, arguments = self.elements(name, expr, scope, over)

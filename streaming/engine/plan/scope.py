@@ -40,6 +40,7 @@ class Planning:
         pool: where the constants' texts are interned.
         main: the table of the requests, once it was met.
         online: constructs that a request passes by, but that mean something offline: (what, offset).
+        counted_lists: aggregates of lists over windows without the request's row, and their offsets.
     """
 
     script: str
@@ -48,6 +49,7 @@ class Planning:
     pool: StringPool
     main: QueryTable | None = None
     online: list[tuple[str, int]] = field(default_factory=list)
+    counted_lists: dict[Node, int] = field(default_factory=dict)
 
     def refuse(self, what: str, at: int) -> UnsupportedSQL:
         """The error for a construct that is known and not supported."""

@@ -11,7 +11,7 @@ from streaming.engine.plan.joins import JoinPlanner
 from streaming.engine.plan.nodes import Node, QueryTable
 from streaming.engine.plan.portable import check_portable
 from streaming.engine.plan.scope import Output, Planning, Scope, aggregates, columns_of, named
-from streaming.engine.plan.windows import WindowPlanner, merge_conflict
+from streaming.engine.plan.windows import WindowPlanner, check_lists, merge_conflict
 from streaming.engine.sql import syntax
 from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Table
@@ -62,7 +62,9 @@ def plan(
         check_portable(select, script)
     planning = Planning(script, database, find, pool)
     outputs, where = _Planner(planning).select(select)
-    merged = merge_conflict([output.node for output in outputs] + ([] if where is None else [where]))
+    nodes = [output.node for output in outputs] + ([] if where is None else [where])
+    check_lists(planning, nodes)
+    merged = merge_conflict(nodes)
     if merged is not None:
         group, what = merged
         raise planning.refuse(what, group.at)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from streaming.engine.library.statistics import entropy
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.plan.casts import Mismatch
 from streaming.engine.plan.functions import choose, if_null, invert, is_null, logic
@@ -19,7 +20,7 @@ from streaming.engine.plan.nodes import Const, Node, PythonAggregate, PythonCall
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import Type, is_integer
 
-__all__ = ["FOLDS", "SPLITS", "list_function_of_row", "list_function_of_window"]
+__all__ = ["COUNTED", "FOLDS", "SPLITS", "list_function_of_row", "list_function_of_window"]
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -65,8 +66,17 @@ FOLDS: dict[str, tuple[Type, Type | None, Callable[..., Any]]] = {
     "distinct_count": (Type.BIGINT, None, lambda found: len(set(found))),
     "top1_ratio": (Type.DOUBLE, None, _top1_ratio),
     "topn_frequency": (Type.STRING, Type.INT, _topn_frequency),
+    "max": (Type.STRING, None, lambda found: max(found, key=text_bytes, default=None)),
+    "min": (Type.STRING, None, lambda found: min(found, key=text_bytes, default=None)),
+    "entropy": (Type.DOUBLE, None, lambda found: entropy([(text,) for text in found])),
+    "first_value": (Type.STRING, None, lambda found: found[-1] if found else None),
+    "last_value": (Type.STRING, None, lambda found: found[0] if found else None),
 }
 """What a list becomes: the result's type, that of the second argument, if there is one, and the function."""
+
+
+COUNTED = frozenset(FOLDS) - {"join", "size", "first_value", "last_value"}
+"""Aggregates, to which OpenMLDB gives a window's rows from the request on, also where its frame begins behind it."""
 
 
 def _check(fold: str, split: str, arguments: Sequence[Node]) -> int:

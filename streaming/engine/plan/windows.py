@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from streaming.engine.kernels.instructions import Op
 from streaming.engine.plan.nodes import (
+    Aggregate,
     Apply,
     ColumnNode,
     Missing,
@@ -30,7 +31,7 @@ from streaming.engine.sql import syntax
 from streaming.engine.storage.table import Table
 from streaming.engine.types import Type
 
-__all__ = ["WindowPlanner", "merge_conflict"]
+__all__ = ["WindowPlanner", "check_lists", "merge_conflict"]
 
 
 # a source of rows, and what it is read as -> its table, its columns, and the condition on its rows
@@ -241,6 +242,29 @@ def _multiplies(source: syntax.Source) -> bool:
     return here or (select.source is not None and _multiplies(select.source))
 
 
+def every_aggregate(nodes: Sequence[Node]) -> Iterator[Aggregate | PythonAggregate]:
+    """The aggregates in some expressions, and those in their arguments."""
+    waiting = [aggregate for node in nodes for aggregate in aggregates(node)]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        inner = one.arguments if isinstance(one, PythonAggregate) else (one.value, one.condition or one.value)
+        waiting += [aggregate for node in inner for aggregate in aggregates(node) if aggregate is not one]
+
+
+def check_lists(planning: Planning, nodes: Sequence[Node]) -> None:
+    """Refuses aggregates of lists, over a frame without the request, beside which no other aggregate has the frame.
+
+    OpenMLDB then gives them the rows from the request on.
+    """
+    used = list(every_aggregate(nodes))
+    framed = {(one.group, one.frame) for one in used if one not in planning.counted_lists}
+    for one in used:
+        if one in planning.counted_lists and (one.group, one.frame) not in framed:
+            what = "an aggregate of a list alone over a frame without the request: select another one beside it"
+            raise planning.refuse(what, planning.counted_lists[one])
+
+
 _Frame = tuple[bool, int, int, int]  # as of `WindowGroup.frames`
 
 
@@ -252,12 +276,8 @@ def merge_conflict(nodes: Sequence[Node]) -> tuple[WindowGroup, str] | None:
     different times. What they exclude is not looked at here: some that OpenMLDB would not merge are among them.
     """
     families: dict[object, list[tuple[WindowGroup, _Frame]]] = {}
-    waiting = [aggregate for node in nodes for aggregate in aggregates(node)]
-    while waiting:
-        one = waiting.pop()
+    for one in every_aggregate(nodes):
         families.setdefault(one.group.family, []).append((one.group, one.group.frames[one.frame]))
-        inner = one.arguments if isinstance(one, PythonAggregate) else (one.value, one.condition or one.value)
-        waiting += [aggregate for node in inner for aggregate in aggregates(node) if aggregate is not one]
     for used in families.values():
         frames = {frame for _, frame in used}
         for _, _, end, maxsize in frames:

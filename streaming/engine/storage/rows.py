@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from streaming.engine.errors import BadRow
 from streaming.engine.storage.arrow_rows import words_of
 from streaming.engine.storage.strings import NULL, StringPool
 from streaming.engine.storage.table import Column
-from streaming.engine.types import ARROW, NULLS_PER_WORD, Type, to_word
+from streaming.engine.types import ARROW, FIRST_DATE, LAST_DATE, NULLS_PER_WORD, Type, to_word
 
 __all__ = ["encode", "schema_of", "width_of"]
 
@@ -36,11 +37,24 @@ def encode(
         BadRow: a value of another type, a number that does not fit, an unknown or missing column.
     """
     if isinstance(rows, (pa.Table, pa.RecordBatch)):
+        _check_dates(what, columns, rows)
         words = words_of(columns, rows, pool, unread)
         return _from_arrow(what, columns, rows, pool) if words is None else words
     if not isinstance(rows, (list, tuple)):
         raise BadRow(f"{what}: rows are a list of dicts or a pyarrow.Table, not a {type(rows).__name__}")
     return _from_dicts(what, columns, rows, pool, unread)
+
+
+def _check_dates(what: str, columns: Sequence[Column], rows: pa.Table | pa.RecordBatch) -> None:
+    """Refuses dates that OpenMLDB has none of, as its own row builder does."""
+    for column in columns:
+        if column.type == Type.DATE and rows.column_names.count(column.name) == 1:
+            array = rows.column(column.name)
+            if not pa.types.is_date(array.type) or array.null_count == len(array):
+                continue
+            ends = pc.min_max(array.cast(pa.date32(), safe=False).cast(pa.int32()))
+            if not FIRST_DATE <= ends["min"].as_py() <= ends["max"].as_py() <= LAST_DATE:
+                raise BadRow(f"{what} column {column.name}: a date that is not of the years 1900 to 9999")
 
 
 def schema_of(columns: Sequence[Column]) -> pa.Schema:
