@@ -23,7 +23,7 @@ OPENMLDB_ZK ?=## demo with STORE=openmldb: HOST:PORT of its ZooKeeper
 OPENMLDB_ZK_PATH ?=/openmldb## demo with STORE=openmldb: OpenMLDB's path in it
 UPGRADE ?=## lock: the packages to lift; empty: none, all: every one
 ROWS    ?=## soak-engine: rows to insert; empty: 100 million
-SEEDS   ?=2000## simulate: schedules
+SEEDS   ?=2000## simulate: schedules; fuzz-engine: random queries
 ROUNDS  ?=30## chaos: kills
 INPUTS  ?=1000000## fuzz: odd inputs
 MINUTES ?=60## soak: how long
@@ -31,7 +31,7 @@ PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment docs-environment docs prometheus lock licences demo test test-slow simulate chaos fuzz soak lint format bench bench-engine \
+.PHONY: help environments spark-environment docs-environment docs prometheus lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak lint format bench bench-engine \
         bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -104,6 +104,9 @@ bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold 
 
 bench-offline: environments  ## the offline query over 1 M requests and 10 M actions: time and memory are linear
 	$(PYTHON) -m benchmarks.offline
+
+fuzz-engine: environments  ## random queries beside OpenMLDB's own engine, after `make spark-environment` (SEEDS=N)
+	$(TOOL) tests/engine/test_engine_openmldb.py --from 20000 --count $(SEEDS) --shrink
 
 soak-engine: environments  ## endless inserts into tables with a time to live: memory must stay (ROWS=N)
 	$(PYTHON) -m benchmarks.memory $(if $(ROWS),--rows $(ROWS))

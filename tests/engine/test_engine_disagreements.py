@@ -63,3 +63,184 @@ def test_answers_as_openmldb_or_refuses(case: Case) -> None:
     assert [list(pair) for pair in zip(answer.column_names, kinds, strict=True)] == case["expected"]["types"]
     row = [as_case(value) for value in answer.to_pylist()[0].values()]
     assert all(map(same, row, case["expected"]["row"])), (row, case["expected"]["row"])
+
+
+NAN, GREATEST = math.nan, 3.4028234663852886e38
+
+
+@pytest.mark.parametrize(
+    ("call", "values", "answer"),
+    [
+        ("max(v)", (0.25, 0.5, NAN), 0.5),
+        ("max(v)", (NAN,), -GREATEST),
+        ("max(v)", (NAN, 0.5, 0.25), 0.5),
+        ("max(v)", (-math.inf,), -GREATEST),
+        ("min(v)", (0.25, 0.5, NAN), 0.25),
+        ("min(v)", (NAN, 0.5, 0.25), NAN),
+        ("min(v)", (math.inf,), GREATEST),
+        ("min_where(v, k = 'a')", (NAN, 0.5, 0.25), 0.25),
+        ("min_where(v, k = 'a')", (0.25, 0.5, NAN), NAN),
+        ("max_where(v, k = 'a')", (0.25, 0.5, NAN), NAN),
+        ("median(v)", (0.25, 0.5, NAN), NAN),
+        ("median(v)", (0.5, NAN, 0.25), 0.25),
+        ("topn_frequency(v, 3)", (NAN, 0.5, 0.25), "0.250000,0.500000,NULL"),
+        ("topn_frequency(v, 3)", (0.25, 0.5, NAN), "nan,NULL,NULL"),
+        ("top(v, 2)", (0.25, 0.5, NAN), "nan,nan"),
+        ("top(v, 2)", (NAN, 0.5, 0.25), "0.500000,0.250000"),
+        ("distinct_count(v)", (NAN, NAN, 0.5), 3),
+        ("distinct_count(v)", (0.0, -0.0), 1),
+        ("top1_ratio(v)", (0.25, 0.5, NAN), 1.0),
+        ("top1_ratio(v)", (NAN, 0.5, 0.25), 2 / 3),
+        ("entropy(v)", (0.25, NAN), 0.0),
+        ("drawdown(v)", (math.inf,), None),
+        ("sum_cate(v, k)", (-0.0, -0.0), "a:-0.000000"),
+        ("ew_avg(v, double(null))", (1.0, 3.0), 2.0),
+    ],
+)
+def test_numbers_that_are_none_in_aggregates(call: str, values: tuple[float, ...], answer: object) -> None:
+    """Oldest row first; the answers are those of OpenMLDB's engine."""
+    engine = Engine()
+    engine.execute("create database db; use db; create table t(k string, v float, ts timestamp, index(key=k, ts=ts))")
+    engine.execute(
+        f"deploy d select {call} over w as c from t window w as (partition by k order by ts rows_range between 10d "
+        "preceding and 0s preceding exclude current_row)"
+    )
+    engine.insert("t", [{"k": "a", "v": value, "ts": 100 + n} for n, value in enumerate(values)])
+    assert same(engine.request("d", [{"k": "a", "v": 0.0, "ts": 6000}])["c"].to_pylist()[0], answer)
+
+
+TABLES = """create database db; use db;
+create table t(k string, s string, ts timestamp, i int, index(key=k, ts=ts));
+create table u(k string, s string, ts timestamp, i int, index(key=k, ts=ts));"""
+W = "window w as (partition by k order by ts rows between 2 preceding and current row)"
+ROWS = [{"k": "a", "s": "x,y", "ts": 1_000 * n, "i": n} for n in range(4)]
+REQUEST = {"k": "a", "s": "z", "ts": 4_000, "i": 2}
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        (f"select sum(count(i) over w) over w as c from t {W}", 9),
+        (f"select sum(i + count(i) over w) over w as c from t {W}", 16),
+        (f"select sum(abs(i) over w) over w as c from t {W}", 7),
+        ("select 2 as c,", 2),
+        ("select c from (select i as c, from t)", 2),
+        (f"select max(window_split(s, ',')) over w as c from t {W}", "z"),
+        (f"select min(window_split(s, ',')) over w as c from t {W}", "x"),
+        (f"select entropy(window_split(s, ',')) over w as c from t {W}", 1.5219280948873621),
+        (f"select first_value(window_split(s, ',')) over w as c from t {W}", "y"),
+        (f"select last_value(window_split(s, ',')) over w as c from t {W}", "z"),
+        (
+            "select x.i as c from t last join (select * from (select k, ts, i from u union all select k, ts, i + 1 as i "
+            "from u)) x on t.k = x.k",
+            4,
+        ),
+    ],
+)
+def test_shapes_that_openmldb_answers(query: str, answer: object) -> None:
+    engine = Engine()
+    engine.execute(TABLES)
+    for table in "tu":
+        engine.insert(table, ROWS)
+    if "from" in query:
+        engine.execute("deploy d " + query)
+        assert same(engine.request("d", [REQUEST])["c"].to_pylist()[0], answer)
+    else:
+        engine.execute(query)
+
+
+BESIDE = "window r as (partition by k order by ts rows between {} preceding and current row)"
+RANGE = "(partition by k order by ts rows_range between {}s preceding and current row{})"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        (" maxsize 5", " maxsize 6", True),
+        ("", " maxsize 6", True),
+        (" maxsize 6", " maxsize 6", False),
+        ("", "", False),
+        (" maxsize 1", " maxsize 6", False),  # the smaller one is merged with no ROWS
+    ],
+)
+def test_rows_beside_two_ranges_of_different_maxsize(first: str, second: str, refused: bool) -> None:
+    """OpenMLDB 0.9.0 answers such a question now so, now so."""
+    engine = Engine()
+    engine.execute(TABLES)
+    query = (
+        f"select count(i) over r as a, count(i) over v as b, count(i) over x as c from t {BESIDE.format(2)}, "
+        f"v as {RANGE.format(10, first)}, x as {RANGE.format(20, second)}"
+    )
+    if not refused:
+        engine.execute("deploy d " + query)
+        return
+    with pytest.raises(UnsupportedSQL, match="the same MAXSIZE, or none, or select it in a sub-query of its own at 1:"):
+        engine.execute("deploy d " + query)
+
+
+def test_lag_beside_a_maxsize_that_other_rows_pass_is_refused() -> None:
+    engine = Engine()
+    engine.execute(TABLES)
+    with pytest.raises(UnsupportedSQL, match=r"ROWS, or lag\(\), beside ROWS_RANGE windows"):
+        engine.execute(
+            "deploy d select at(i, 1) over v as a, count(i) over r as b, count(i) over v as c from t "
+            f"{BESIDE.format(3)}, "
+            f"v as {RANGE.format(5, ' maxsize 2')}"
+        )
+
+
+@pytest.mark.parametrize("call", ["count", "distinct_count", "top1_ratio", "max", "min", "entropy"])
+def test_a_list_alone_over_a_frame_without_the_request_is_refused(call: str) -> None:
+    engine = Engine()
+    engine.execute(TABLES)
+    window = "window w as (partition by k order by ts rows between 2 preceding and 1 preceding)"
+    item = f"{call}(window_split(s, ',')) over w as c"
+    with pytest.raises(UnsupportedSQL, match="an aggregate of a list alone"):
+        engine.execute(f"deploy d select {item} from t {window}")
+    engine.execute(f"deploy d select {item}, count(i) over w as n from t {window}")
+
+
+JOINED = "select x.z as c from t last join ({}) x on t.k = x.k"
+COMPUTED = "select k, ts, {} as z from u"
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        (JOINED.format(COMPUTED.format("i + 1")), "a sub-query that computes"),
+        (JOINED.format(f"select * from ({COMPUTED.format('abs(i)')})"), "a sub-query that computes"),
+        (JOINED.format(f"{COMPUTED.format('-i')} union all {COMPUTED.format('i')}"), "a sub-query that computes"),
+        (f"select sum(z) over w as c from (select k, ts, i + 1 as z from t) {W}", "a sub-query that computes"),
+        ("select i as index from t", "the keyword index"),
+        ("select i as c from t where s is null", "IS NULL"),
+        (f"select i in ({', '.join(map(str, range(1001)))}) as c from t", "IN with a list of more than 1000"),
+    ],
+)
+def test_what_openmldbs_compiler_refuses_is_refused_for_a_cluster(query: str, reason: str) -> None:
+    for portable in (True, False):
+        engine = Engine(portable=portable)
+        engine.execute(TABLES)
+        if not portable:
+            engine.execute("deploy d " + query)
+            engine.explain(query)
+            continue
+        for run in (engine.explain, lambda sql, engine=engine: engine.execute("deploy d " + sql)):
+            with pytest.raises(UnsupportedSQL, match=f"unsupported by OpenMLDB: {reason}"):
+                run(query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        JOINED.format(COMPUTED.format("cast(string(i) as int)")),
+        JOINED.format(COMPUTED.format("-1")),
+        JOINED.format(f"select k, ts, i + count(i) over w as z from u {W}"),
+        "select z + 1 as c from (select i + 1 as z from t)",
+        "select x.z as c from (select k, i + 1 as z from t) x last join u on x.k = u.k",
+        "select i as `index` from t",
+    ],
+)
+def test_what_openmldbs_compiler_takes_is_taken_for_a_cluster(query: str) -> None:
+    engine = Engine(portable=True)
+    engine.execute(TABLES)
+    engine.execute("deploy d " + query)

@@ -168,6 +168,8 @@ def main() -> None:
                         print(*(f"    {name}: {row}" for row in table.rows), sep="\n")
                     print(*(f"    request: {row}" for row in small.requests), sep="\n", flush=True)
     print(f"{arguments.count} seeds, {total} differences")
+    if total:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
