@@ -131,8 +131,8 @@ REQUEST = {"k": "a", "s": "z", "ts": 4_000, "i": 2}
         (f"select first_value(window_split(s, ',')) over w as c from t {W}", "y"),
         (f"select last_value(window_split(s, ',')) over w as c from t {W}", "z"),
         (
-            "select x.i as c from t last join (select * from (select k, ts, i from u union all select k, ts, i + 1 as i "
-            "from u)) x on t.k = x.k",
+            "select x.i as c from t last join (select * from (select k, ts, i from u union all "
+            "select k, ts, i + 1 as i from u)) x on t.k = x.k",
             4,
         ),
     ],

@@ -250,16 +250,17 @@ def frequency(
                 continue
             key = mem[x]
             total += 1
-            if real and mem_f[x] != mem_f[x]:
-                strangers += 1
-                stranger_first |= distinct == 0
-                if distinct:  # to top1_ratio's map it is like the smallest value so far
-                    slot = scratch[_least(distinct, used_at, scratch)]
-                    scratch[2 * slot + 1] += 1
-                    most = max(most, scratch[2 * slot + 1])
-                continue
-            if real and mem_f[x] == 0.0:
-                key = 0
+            if real:
+                if mem_f[x] != mem_f[x]:
+                    strangers += 1
+                    stranger_first |= distinct == 0
+                    if distinct:  # to top1_ratio's map it is like the smallest value so far
+                        slot = scratch[_least(distinct, used_at, scratch)]
+                        scratch[2 * slot + 1] += 1
+                        most = max(most, scratch[2 * slot + 1])
+                    continue
+                if mem_f[x] == 0.0:
+                    key = 0
             zero |= key == (EMPTY if text else 0)
             slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
             while scratch[2 * slot + 1] and scratch[2 * slot] != key:

@@ -81,8 +81,10 @@ def _compare(op: int, x: float, y: float) -> bool:
 @inner
 def _day(local: int) -> int:
     """The days since 1970 of a local time in milliseconds, which C first cuts to seconds, towards 0."""
+    if local >= 0:
+        return local // _DAY_MS
     seconds = word(local // 1_000)
-    if seconds < 0 and seconds * 1_000 != local:
+    if seconds * 1_000 != local:
         seconds += 1
     return seconds // 86_400
 
