@@ -211,6 +211,10 @@ COMPUTED = "select k, ts, {} as z from u"
         (JOINED.format(f"select * from ({COMPUTED.format('abs(i)')})"), "a sub-query that computes"),
         (JOINED.format(f"{COMPUTED.format('-i')} union all {COMPUTED.format('i')}"), "a sub-query that computes"),
         (f"select sum(z) over w as c from (select k, ts, i + 1 as z from t) {W}", "a sub-query that computes"),
+        (
+            JOINED.format("select k, ts, i as z from u union all select k, ts, i as z from u"),
+            "UNION ALL of a table with",
+        ),
         ("select i as index from t", "the keyword index"),
         ("select i as c from t where s is null", "IS NULL"),
         (f"select i in ({', '.join(map(str, range(1001)))}) as c from t", "IN with a list of more than 1000"),

@@ -26,9 +26,19 @@ from deploy.openmldb.oracle import Answer, Oracle, Refused
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 
 SEEDS = 400
-# What OpenMLDB answers by accident: upper('') is now '' and now NULL, a NULL date or a NULL that a cast made counts as
-# what lies in its memory, and whether NaN passes min() of an expression is its optimizer's choice.
-LEFT_OPEN = re.compile(r"(ucase|upper|lcase|lower)\(|distinct_count\((e|date|timestamp|cast)\b|min\((?!\w+\))")
+# What OpenMLDB answers by accident
+LEFT_OPEN = re.compile(
+    "|".join(
+        (
+            r"(ucase|upper|lcase|lower)\(",  # of '' it is now '' and now NULL
+            r"distinct_count\((e|date|timestamp|cast)\b",  # a NULL counts as what lies in its memory
+            r"min\((?!\w+\))",  # whether NaN passes, of an expression, is the optimizer's choice
+            # a condition with stray bits beside its lowest one, which its functions in C++ take for true
+            r".*_where\(.*(\(not q\)|\bq (=|!=) )",
+            r".*case (?P<same>\w) when (?P=same) ",
+        )
+    )
+)
 
 
 def ours(case: grammar.Case, items: list[str]) -> tuple[dict[str, str], list[list[Any]]] | None:

@@ -63,8 +63,12 @@ class _Checker:
 
     def source(self, source: syntax.Source, rows: bool) -> None:
         if isinstance(source, syntax.SubSelect):
+            tables: list[tuple[str, ...]] = []
             for select in (source.select, *source.more):
                 self.select(select, rows)
+                tables += _leftmost(select)
+            if len(set(tables)) < len(tables):
+                raise self.refuse("UNION ALL of a table with itself", source.at)
 
     def expression(self, expr: syntax.Expr) -> bool:
         """Checks an expression; whether it has a window."""
@@ -91,6 +95,14 @@ def _plain(expr: syntax.Expr) -> bool:
     if isinstance(expr, syntax.Cast):
         return _plain(expr.operand)
     return isinstance(expr, (syntax.Name, syntax.Star, syntax.Literal))
+
+
+def _leftmost(select: syntax.Select) -> list[tuple[str, ...]]:
+    """The table that a SELECT begins with, if it has a FROM."""
+    source = select.source
+    while isinstance(source, syntax.SubSelect):
+        source = source.select.source
+    return [] if source is None else [source.name]
 
 
 def _inline(select: syntax.Select) -> list[syntax.Window]:
