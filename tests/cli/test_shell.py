@@ -161,3 +161,13 @@ def test_explain_prints_plan_indexes_and_times_to_live(tmp_path: Path) -> None:
     tables.write_text("create table t(k string, ts timestamp);")
     done = CliRunner().invoke(app, ["explain", str(script), "--tables", str(tables)])
     assert "made by DEPLOY, rows live 25h by the wall clock or as the newest 8 of their key" in done.stdout
+
+
+def test_explain_refuses_what_no_cluster_compiles_unless_told(tmp_path: Path) -> None:
+    script, tables = tmp_path / "query.sql", tmp_path / "tables.sql"
+    script.write_text("select x.n from t last join (select k, ts as n, ts + 1 as m from u) x on t.k = x.k;")
+    tables.write_text("create table t(k string, ts timestamp); create table u(k string, ts timestamp);")
+    asked = ["explain", str(script), "--tables", str(tables)]
+    refused = CliRunner().invoke(app, asked)
+    assert "unsupported by OpenMLDB: a sub-query that computes" in f"{refused.output} {refused.exception}"
+    assert CliRunner().invoke(app, [*asked, "--embedded"]).exit_code == 0

@@ -178,15 +178,37 @@ def _digits(value: int, arena: Bytes, at: int) -> int:
 
 
 @inner
-def _least(distinct: int, used_at: int, scratch: Int64) -> int:
-    """Where in `scratch` the slot of the smallest float stands that was counted."""
-    best, least = used_at, word(0)
+def _slots_for(rows: int) -> int:
+    """How many slots so many rows take, twice as many as these or more."""
+    size = 4
+    while size < 2 * rows:
+        size *= 2
+    return size
+
+
+@inner
+def _slot_of(key: int, mask: int, scratch: Int64) -> int:
+    """The slot of a value, or the free one where it belongs."""
+    slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
+    while scratch[2 * slot + 1] and scratch[2 * slot] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@inner
+def _count_nan(distinct: int, used_at: int, scratch: Int64) -> int:
+    """Counts a NaN as the smallest float so far, as top1_ratio's map does; returns how often that was counted."""
+    best, least = word(-1), word(0)
     for u in range(distinct):
-        key = scratch[2 * scratch[used_at + u]]
+        slot = scratch[used_at + u]
+        key = scratch[2 * slot]
         order = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF  # as the floats are ordered
-        if u == 0 or order < least:
-            best, least = used_at + u, order
-    return best
+        if best < 0 or order < least:
+            best, least = slot, order
+    if best < 0:
+        return 0
+    scratch[2 * best + 1] += 1
+    return scratch[2 * best + 1]
 
 
 @inner
@@ -224,23 +246,18 @@ def frequency(
 
     `at`: where the `operands.Frequency` lies that says which of them.
     `scratch` is zero before and after: (value, count) by slot, then the slots in use.
-
     Returns 0; or the bytes by which the string pool lacks room; or minus the length that `scratch` needs.
     """
     text, real = operands[at + FrequencyField.IS_TEXT], operands[at + FrequencyField.IS_REAL]
-    n_results = operands[at + FrequencyField.N_RESULTS]
     for i in range(n):
         begin = mem[offsets + i]
         first, end = begin + mem[lo + i], begin + mem[hi + i]
-        size = 4
-        while size < 2 * (end - first):
-            size *= 2
+        size = _slots_for(end - first)
         if 3 * size > len(scratch):
             return -3 * size
         mask, used_at = size - 1, 2 * size
-        distinct, total, most = word(0), word(0), word(0)
-        zero, missing = False, False
-        strangers, stranger_first = word(0), False  # NaNs, of which none is like another
+        distinct, total, most, strangers = word(0), word(0), word(0), word(0)  # strangers: NaN, none like another
+        zero, missing, stranger_first = False, False, False
         for p in range(first, end):
             if condition >= 0 and (nulls[condition + p] or not mem[condition + p]):
                 continue
@@ -250,28 +267,22 @@ def frequency(
                 continue
             key = mem[x]
             total += 1
-            if real:
-                if mem_f[x] != mem_f[x]:
-                    strangers += 1
-                    stranger_first |= distinct == 0
-                    if distinct:  # to top1_ratio's map it is like the smallest value so far
-                        slot = scratch[_least(distinct, used_at, scratch)]
-                        scratch[2 * slot + 1] += 1
-                        most = max(most, scratch[2 * slot + 1])
-                    continue
-                if mem_f[x] == 0.0:
-                    key = 0
+            if real and mem_f[x] != mem_f[x]:
+                strangers += 1
+                stranger_first |= distinct == 0
+                most = max(most, _count_nan(distinct, used_at, scratch))
+                continue
+            if real and mem_f[x] == 0.0:
+                key = 0
             zero |= key == (EMPTY if text else 0)
-            slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
-            while scratch[2 * slot + 1] and scratch[2 * slot] != key:
-                slot = (slot + 1) & mask
+            slot = _slot_of(key, mask, scratch)
             if scratch[2 * slot + 1] == 0:
                 scratch[2 * slot] = key
                 scratch[used_at + distinct] = slot
                 distinct += 1
             scratch[2 * slot + 1] += 1
             most = max(most, scratch[2 * slot + 1])
-        for r in range(n_results):
+        for r in range(operands[at + FrequencyField.N_RESULTS]):
             result = at + FREQUENCY_FIELDS + ResultField.SIZE * r
             kind, wanted = operands[result + ResultField.KIND], operands[result + ResultField.NUMBER]
             o = place(domains, operands[result + ResultField.REGISTER]) + i

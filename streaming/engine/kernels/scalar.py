@@ -79,30 +79,43 @@ def _compare(op: int, x: float, y: float) -> bool:
 
 
 @inner
+def _wrapping_sum(a: int, b: int) -> int:
+    """The sum of two int64, of which the compiler must not take it that it does not wrap."""
+    return np.int64(np.uint64(a) + np.uint64(b))
+
+
+@inner
+def _cut(value: int, divisor: int) -> int:
+    """The quotient, cut towards 0 as C does it."""
+    quotient = word(value // divisor)
+    if quotient < 0 and quotient * divisor != value:
+        quotient += 1
+    return quotient
+
+
+@inner
 def _day(local: int) -> int:
-    """The days since 1970 of a local time in milliseconds, which C first cuts to seconds, towards 0."""
-    if local >= 0:
-        return local // _DAY_MS
-    seconds = word(local // 1_000)
-    if seconds * 1_000 != local:
-        seconds += 1
-    return seconds // 86_400
+    """The days since 1970 of a local time in milliseconds, which C first cuts to seconds."""
+    return local // _DAY_MS if local >= 0 else _cut(local, 1_000) // 86_400
 
 
 @inner
 def _time(op: int, ms: int) -> int:
     if op == Op.TIMESTAMP_OF:
         return ms * _DAY_MS - _ZONE_MS
-    local = ms + _ZONE_MS
+    local = _wrapping_sum(ms, _ZONE_MS)
     if op == Op.DAY_OF_WEEK:
         return (_day(local) + 4) % 7 + 1
-    # C cuts towards 0, before 1970 too; minutes and seconds are the same in every zone of whole hours
+    # before 1970 these are negative; minutes and seconds are the same in every zone of whole hours
     if op == Op.HOUR:
-        return local // 3_600_000 % 24 if local >= 0 else -(-local // 3_600_000 % 24)
+        hours = _cut(local, 3_600_000)
+        return hours - _cut(hours, 24) * 24
     if op == Op.MINUTE:
-        return ms // 60_000 % 60 if ms >= 0 else -(-ms // 60_000 % 60)
+        minutes = _cut(ms, 60_000)
+        return minutes - _cut(minutes, 60) * 60
     if op == Op.SECOND:
-        return ms // 1_000 % 60 if ms >= 0 else -(-ms // 1_000 % 60)
+        seconds = _cut(ms, 1_000)
+        return seconds - _cut(seconds, 60) * 60
     day = _day(local)
     return day if day >= FIRST_DATE and day <= LAST_DATE else ZERO_DATE
 

@@ -131,6 +131,8 @@ class ExpressionParser(TokenReader):
                 and operand.type in (Type.INT, Type.BIGINT, Type.FLOAT, Type.DOUBLE)
             ):
                 return _number(operand, token.at)
+            if token.text == "-" and isinstance(operand, syntax.Literal) and operand.type == Type.STRING:
+                raise self.refuse("a minus before a text", token.at)
             return syntax.Unary("not" if token.text == "!" else token.text, operand, token.at)
         expr = self.primary()
         while self.peek("over"):
