@@ -109,6 +109,25 @@ def test_numbers_that_are_none_in_aggregates(call: str, values: tuple[float, ...
     assert same(engine.request("d", [{"k": "a", "v": 0.0, "ts": 6000}])["c"].to_pylist()[0], answer)
 
 
+@pytest.mark.parametrize(
+    ("ms", "fields"),
+    [
+        (-(2**63), [2, -23, -12, -55, -292275055, 5, 17]),
+        (2**63 - 1, [2, -23, 12, 55, -292275055, 5, 17]),  # the sum with eight hours wraps
+        (2**63 - 28_800_001, [1, 7, 12, 55, 292278994, 8, 17]),
+        (2**63 - 28_800_000, [1, -7, 12, 55, -292275055, 5, 16]),
+        (-1, [5, 7, 0, 0, 1970, 1, 1]),
+        (-28_800_500, [5, 0, 0, 0, 1970, 1, 1]),
+    ],
+)
+def test_fields_of_times_far_away(ms: int, fields: list[int]) -> None:
+    engine = Engine()
+    engine.execute("create database db; use db; create table t(k string, b bigint, ts timestamp, index(key=k, ts=ts))")
+    names = ("dayofweek", "hour", "minute", "second", "year", "month", "dayofmonth")
+    engine.execute(f"deploy d select {', '.join(f'{name}(b)' for name in names)} from t")
+    assert list(engine.request("d", [{"k": "a", "b": ms, "ts": 1}]).to_pylist()[0].values()) == fields
+
+
 TABLES = """create database db; use db;
 create table t(k string, s string, ts timestamp, i int, index(key=k, ts=ts));
 create table u(k string, s string, ts timestamp, i int, index(key=k, ts=ts));"""
