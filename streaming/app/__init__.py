@@ -1,0 +1,14 @@
+"""An application, read from its folder: tables, feature query, streams of events and what they become, and settings.
+
+    folder               the four files → one immutable `App`, all of it checked
+    settings             app.toml
+    streams              events.sql: streams, their constraints, and the tables that their records go to
+    features             features.sql: what the query answers, and which table asks
+    labels               whether the label of app.toml can be computed
+    wrong                the one kind of error, with file:line:column
+    json_fields          a stream's columns as what JSON is decoded into, and then as Arrow's
+    decoding             records of one stream → rows of its tables; what is neither, and why
+    picture              an application as a picture in text
+
+May be imported by: `store` and everything above. May import: `events`, the engine, `errors`; nothing of Kafka.
+"""

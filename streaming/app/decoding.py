@@ -1,0 +1,321 @@
+"""Records of one stream → rows of its tables, a batch at a time; what is no row, and why.
+
+A record is refused whole, for the first of these that holds:
+
+1. it has no value, an empty one, too large a one, or one that is no JSON (`NullValue`, `EmptyValue`, `TooLarge`,
+   `Malformed`);
+2. a field of its JSON is missing, of another type or out of its range (`InvalidField`, the message names the field);
+3. a CHECK is false of it (`InvalidField`, the message names the constraint); NULL is not false, as in SQL;
+4. its time lies further ahead of the record's own than the limit (`TimeOutOfRange`);
+5. its key is not the one in its value (`WrongKey`);
+6. a row that it becomes has NULL, or a negative time, where its table takes none (`InvalidField`, as `table.column`).
+"""
+
+from __future__ import annotations
+
+import time
+import zoneinfo
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streaming.app.folder import App
+from streaming.app.json_fields import JsonFields
+from streaming.app.streams import Insert, Stream
+from streaming.engine.projection import Projection
+from streaming.engine.storage.rows import schema_of
+from streaming.engine.storage.table import Column
+from streaming.engine.types import ARROW, Type
+from streaming.errors import BadEvent
+from streaming.events.decode import (
+    TIME_MS_MAX,
+    EmptyValue,
+    InvalidField,
+    Malformed,
+    NullValue,
+    Record,
+    TimeOutOfRange,
+    TooLarge,
+    WrongKey,
+)
+
+__all__ = ["DecodedBatch", "StreamDecoder"]
+
+Int64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """What came of a batch of records; n of them are events.
+
+    Attributes:
+        records: the n records, in the order given.
+        rows: by table, the rows that the events became, in their order; tables without rows are left out.
+        events_of: by table, of each row the number of its event, 0 ≤ number < n.
+        times: int64 [n], the events' own times, epoch ms.
+        keys: n texts, the keys of the events; empty texts where the stream has no key.
+        request_ids: of a scored stream n texts, the names of the requests; else none.
+        refused: the records that are no events, each with the reason, in the order given.
+    """
+
+    records: list[Record]
+    rows: dict[str, pa.Table]
+    events_of: dict[str, Int64]
+    times: Int64
+    keys: list[str]
+    request_ids: list[str]
+    refused: list[tuple[Record, BadEvent]]
+
+
+class StreamDecoder:
+    """Decodes the records of one stream.
+
+    Not for several threads at once: the texts of a batch are in one pool.
+
+    Args:
+        app: the application.
+        stream: one of its streams.
+        message_bytes_max: limit of a value's size; larger ones are refused unparsed.
+        future_s_max: how far ahead of the record's time the event's may lie, in seconds. The record's time, unlike the
+            wall clock, is the same when the topic is replayed; a record without one is held against the clock, once.
+    """
+
+    def __init__(self, app: App, stream: Stream, message_bytes_max: int, future_s_max: int) -> None:
+        self._app = app
+        self._stream = stream
+        self._fields = JsonFields(stream, zoneinfo.ZoneInfo(app.settings.time_zone))
+        self._bytes_max, self._future_ms = message_bytes_max, future_s_max * 1000
+        self._inserts = [_TableRows(app, insert) for insert in stream.inserts]
+        expressions = [check.condition for check in stream.checks]
+        for rows in self._inserts:
+            rows.first = len(expressions)
+            expressions += rows.expressions
+        self._projection = Projection(stream.name, stream.table_columns, expressions, app.sources["events.sql"])
+
+    def decode(self, records: Sequence[Record], *, replayed: bool = False) -> DecodedBatch:
+        """A batch of records of the stream's topic.
+
+        Args:
+            replayed: they were committed before. One without a time was held against the clock then, and is taken
+                whatever the clock says now.
+        """
+        refused: dict[int, BadEvent] = {}
+        events: list[Any] = []
+        numbers: list[int] = []  # of the event's record, in `records`
+        for number, record in enumerate(records):
+            try:
+                events.append(self._event(record.value()))
+                numbers.append(number)
+            except BadEvent as error:
+                refused[number] = error
+        fields = self._fields.table(events)
+        values = self._projection(fields) if events else []
+        good = np.ones(len(events), bool)
+
+        def refuse(event: int, error: BadEvent) -> None:
+            good[event] = False
+            refused[numbers[event]] = error
+
+        found = [records[number] for number in numbers]
+        for event, error in self._violations(found, fields, values, good, replayed) if events else ():
+            refuse(event, error)
+        return self._batch(found, fields, values, good, [(records[i], refused[i]) for i in sorted(refused)])
+
+    def _event(self, value: bytes | None) -> Any:
+        """One record's fields."""
+        if value is None:
+            raise NullValue("decode", "the value is null")
+        if not value:
+            raise EmptyValue("decode", "the value is empty")
+        if len(value) > self._bytes_max:
+            raise TooLarge("decode", f"the value has {len(value)} bytes; events.message_bytes_max is {self._bytes_max}")
+        try:
+            return self._fields.decode(value)
+        except msgspec.ValidationError as error:
+            raise InvalidField("validate", str(error)) from None
+        except UnicodeDecodeError as error:
+            raise Malformed("decode", f"not UTF-8: {error.reason}") from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Malformed("decode", f"not JSON: {error}") from None
+
+    def _violations(
+        self, records: Sequence[Record], fields: pa.Table, values: Sequence[Any], good: Flags, replayed: bool
+    ) -> Iterator[tuple[int, BadEvent]]:
+        """(event, error) of each event that is refused: once, as the caller takes it out of `good` at once."""
+        for check, value in zip(self._stream.checks, values, strict=False):
+            for event in _which(_is_false(value) & good):
+                name = f"{check.name}: " if check.name else ""
+                yield event, InvalidField("validate", f"{name}CHECK ({check.text}) is false")
+        yield from self._ahead(records, fields, good, replayed)
+        if self._stream.key is not None:
+            keys = _texts(fields.column(self._stream.key))
+            for event, (record, text) in enumerate(zip(records, keys, strict=True)):
+                key = record.key()
+                if good[event] and (key is None or key != text.encode()):
+                    shown = "null" if key is None else repr(key[:64])
+                    given = fields.column(self._stream.key)[event].as_py()
+                    yield event, WrongKey("validate", f"the key is {shown}, {self._stream.key} is {given!r}")
+        for rows in self._inserts:
+            for column, wrong in rows.violations(values):
+                for event in _which(wrong & good):
+                    yield event, InvalidField("validate", f"{rows.insert.table}.{column} would be NULL, or no time")
+
+    def _ahead(
+        self, records: Sequence[Record], fields: pa.Table, good: Flags, replayed: bool
+    ) -> Iterator[tuple[int, BadEvent]]:
+        written = np.fromiter((record.timestamp()[1] for record in records), np.int64, len(records))
+        timeless = written < 0  # its producer gave it none, and the topic does not either
+        since = np.where(timeless, TIME_MS_MAX if replayed else int(time.time() * 1000), written)
+        ahead = _epoch_ms(fields.column(self._stream.event_time)) - since
+        for event in _which((ahead > self._future_ms) & good):
+            # a replayed one is taken to be written at the end of time
+            own = not timeless[event] or replayed
+            when = "the record's own time" if own else "now (the record has no time of its own)"
+            what = f"{self._stream.event_time} lies {ahead[event] // 1000} s after {when}"
+            yield event, TimeOutOfRange("validate", f"{what}; events.future_s_max is {self._future_ms // 1000}")
+
+    def _batch(
+        self,
+        records: list[Record],
+        fields: pa.Table,
+        values: Sequence[Any],
+        good: Flags,
+        refused: list[tuple[Record, BadEvent]],
+    ) -> DecodedBatch:
+        all_good = bool(good.all())
+        rows: dict[str, pa.Table] = {}
+        events_of: dict[str, Int64] = {}
+        request_ids: list[str] = []
+        place = np.cumsum(good) - 1  # of an event among the good ones
+        for made in self._inserts if good.any() else ():
+            table, chosen = made.rows(values, good)
+            if made.insert.table == self._app.main:
+                request_ids = _texts(table.column(self._app.settings.request.id))
+            if not table.num_rows:
+                continue
+            name, numbers = made.insert.table, place[chosen]
+            if name in rows:  # two inserts into one table: an event's rows stand together, in order of the inserts
+                numbers = np.concatenate([events_of[name], numbers])
+                order = np.argsort(numbers, kind="stable")
+                table, numbers = pa.concat_tables([rows[name], table]).take(pa.array(order)), numbers[order]
+            rows[name], events_of[name] = table, numbers
+        if not all_good:
+            kept = pa.array(good)
+            fields = fields.filter(kept)
+            records = [record for record, taken in zip(records, good.tolist(), strict=True) if taken]
+        key = self._stream.key
+        keys = [""] * len(records) if key is None else _texts(fields.column(key))
+        times = _epoch_ms(fields.column(self._stream.event_time))
+        return DecodedBatch(records, rows, events_of, times, keys, request_ids, refused)
+
+
+class _TableRows:
+    """What one INSERT makes of events.
+
+    Attributes:
+        expressions: what has to be computed of each event, the condition of WHERE last.
+        first: the number of its first expression among those of the stream.
+    """
+
+    def __init__(self, app: App, insert: Insert) -> None:
+        self.insert = insert
+        self.first = 0
+        self.columns: Sequence[Column] = app.tables.columns[insert.table]
+        self.expressions = [expr for _, expr in insert.columns]
+        if insert.where is not None:
+            self.expressions.append(insert.where)
+        self._schema = schema_of(self.columns)
+        self._places = {name: i for i, (name, _) in enumerate(insert.columns)}
+        times = set(app.times(insert.table))
+        required = {column.name for column in app.required(insert.table)}
+        if insert.table == app.main:
+            required.add(app.settings.request.id)
+        self._required = [
+            (column.name, column.type, column.name in times) for column in self.columns if column.name in required
+        ]
+
+    def violations(self, values: Sequence[Any]) -> Iterator[tuple[str, Flags]]:
+        """(column, of which events) of each column that takes no NULL or no negative time, and would get one."""
+        inside = self._chosen(values)
+        for name, kind, is_time in self._required:
+            place = self._places.get(name)
+            if place is None:
+                continue  # its default, which is checked when the application is read
+            value = values[self.first + place]
+            wrong: Flags | None = None
+            if value.null_count:
+                wrong = value.is_null().to_numpy(zero_copy_only=False)
+            if is_time:
+                negative = _numbers(value, kind) < 0
+                wrong = negative if wrong is None else wrong | negative
+            if wrong is not None and wrong.any():
+                yield name, wrong if inside is None else wrong & inside
+
+    def rows(self, values: Sequence[Any], good: Flags) -> tuple[pa.Table, Flags]:
+        """The rows of the events that are good, and which events they are of."""
+        inside = self._chosen(values)
+        chosen = good if inside is None else good & inside
+        count = len(good)
+        arrays: list[Any] = []
+        for column in self.columns:
+            place = self._places.get(column.name)
+            if place is not None:
+                arrays.append(values[self.first + place])
+            elif column.default is None:
+                arrays.append(pa.nulls(count, ARROW[column.type]))
+            else:
+                arrays.append(_repeated(column, count))
+        table = pa.Table.from_arrays(arrays, schema=self._schema)
+        return (table if chosen.all() else table.filter(pa.array(chosen))), chosen
+
+    def _chosen(self, values: Sequence[Any]) -> Flags | None:
+        if self.insert.where is None:
+            return None
+        where = values[self.first + len(self.insert.columns)]
+        flags: Flags = pc.fill_null(where, False).to_numpy(zero_copy_only=False)
+        return flags
+
+
+def _repeated(column: Column, count: int) -> pa.Array:
+    """A column's DEFAULT, `count` times."""
+    default = column.default
+    if column.type == Type.TIMESTAMP:
+        return pa.array([default] * count, pa.int64()).view(ARROW[column.type])
+    return pa.array([default] * count, ARROW[column.type])
+
+
+def _which(flags: Flags) -> list[int]:
+    found: list[int] = np.flatnonzero(flags).tolist()
+    return found
+
+
+def _is_false(value: Any) -> Flags:
+    flags: Flags = ~pc.fill_null(value, True).to_numpy(zero_copy_only=False)
+    return flags
+
+
+def _epoch_ms(value: pa.ChunkedArray) -> Int64:
+    ms: Int64 = value.cast(pa.int64()).to_numpy()
+    return ms
+
+
+def _numbers(value: Any, kind: Type) -> Int64:
+    """A timestamp or a bigint, NULLs as 0."""
+    del kind
+    numbers: Int64 = pc.fill_null(value.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _texts(value: Any) -> list[str]:
+    """Texts, or whole numbers as their decimal digits; a timestamp as epoch milliseconds."""
+    if pa.types.is_timestamp(value.type):
+        value = value.cast(pa.int64())
+    texts: list[str] = (value if pa.types.is_string(value.type) else value.cast(pa.string())).to_pylist()
+    return texts

@@ -1,0 +1,131 @@
+"""tables.sql and features.sql, checked: the tables, and the one query over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streaming.app.settings import Deployment
+from streaming.app.wrong import AppFile, WrongApp
+from streaming.engine import BadRow, Engine, UnsupportedSQL
+from streaming.engine.deployment.contract import Contract
+from streaming.engine.sql import syntax
+from streaming.engine.sql.parse import parse, parse_select
+from streaming.engine.storage.catalogue import TableInfo
+from streaming.engine.storage.table import Column
+from streaming.engine.types import Type
+
+__all__ = ["FEATURES_MAX", "FeatureQuery", "Tables", "deploy", "read_query", "read_tables"]
+
+FEATURES_MAX = 1_000
+"""Columns of a feature query: more of them are a mistake, and each is an input of the model."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """tables.sql.
+
+    Attributes:
+        database: where the tables are; '': in none.
+        columns: of each table, by its name.
+    """
+
+    database: str
+    columns: Mapping[str, tuple[Column, ...]]
+
+
+@dataclass(frozen=True)
+class FeatureQuery:
+    """features.sql, planned.
+
+    Attributes:
+        columns: names and types of what it answers, in order.
+        places: the offset in features.sql of each, where it can be told from the outermost SELECT.
+        contract: which rows it reads, and its main table.
+        plan: windows, joins and indexes, as `explain` prints them.
+        tables: the tables, with the indexes that it needs.
+    """
+
+    columns: tuple[tuple[str, Type], ...]
+    places: Mapping[str, int]
+    contract: Contract
+    plan: str
+    tables: tuple[TableInfo, ...]
+
+
+def read_tables(file: AppFile) -> tuple[Engine, Tables]:
+    """The tables of tables.sql, and an engine that has them.
+
+    Raises:
+        WrongApp: names the place of what is wrong.
+    """
+    engine = Engine()
+    try:
+        for statement in parse(file.text):
+            if not isinstance(
+                statement, (syntax.CreateDatabase, syntax.Use, syntax.CreateTable, syntax.CreateIndex, syntax.Set)
+            ):
+                raise file.wrong("tables.sql makes tables: CREATE TABLE and CREATE INDEX only", statement.at)
+        engine.execute(file.text)
+    except UnsupportedSQL as error:
+        raise file.sql_error(error) from None
+    except BadRow as error:
+        raise WrongApp(file.path, 0, 0, str(error)) from None
+    found = [(database, table) for database in ["", *engine.databases()] for table in engine.tables(database)]
+    databases = {database for database, _ in found}
+    if not found:
+        raise WrongApp(file.path, 0, 0, "no CREATE TABLE")
+    if len(databases) > 1:
+        raise WrongApp(file.path, 0, 0, f"tables of {len(databases)} databases: an application has one")
+    return engine, Tables(databases.pop(), {table.name: table.columns for _, table in found})
+
+
+def read_query(file: AppFile) -> syntax.Select:
+    """The SELECT of features.sql.
+
+    Raises:
+        WrongApp: there is none, or something else beside it, or it has too many columns.
+    """
+    try:
+        statements = parse(file.text)
+        if len(statements) != 1 or not isinstance(statements[0], syntax.Select):
+            at = statements[1].at if len(statements) > 1 else 0
+            raise file.wrong(f"features.sql is one SELECT, not {len(statements)} statements", at)
+        select = parse_select(file.text)
+    except UnsupportedSQL as error:
+        raise file.sql_error(error) from None
+    _check_count(file, len(select.items), select.at)
+    return select
+
+
+def deploy(engine: Engine, tables: Tables, file: AppFile, deployment: Deployment) -> FeatureQuery:
+    """Plans the query as the scorer deploys it.
+
+    Args:
+        engine: with the tables; it has the deployment afterwards.
+
+    Raises:
+        WrongApp: names the place of what is wrong.
+    """
+    select = read_query(file)
+    options = ", ".join(f"{name}={value!r}" for name, value in deployment.options.items())
+    script = f"DEPLOY {deployment.name} {f'OPTIONS({options})' if options else ''}\n{file.text}"
+    try:
+        plan = engine.explain(script)
+        engine.execute(script)
+    except UnsupportedSQL as error:
+        raise file.sql_error(error, lines_before=1) from None
+    (made,) = engine.deployments(tables.database)
+    _check_count(file, len(made.answer), select.at)
+    places = {item.text if item.alias is None else item.alias: item.at for item in select.items}
+    names = [name for name, _ in made.answer]
+    for name in names:
+        if names.count(name) > 1:
+            raise file.wrong(f"two columns of the name {name}", places.get(name, select.at))
+    contract = engine.contract(deployment.name)
+    return FeatureQuery(made.answer, places, contract, plan, tuple(engine.tables(tables.database)))
+
+
+def _check_count(file: AppFile, count: int, at: int) -> None:
+    if count > FEATURES_MAX:
+        raise file.wrong(f"{count} features; at most {FEATURES_MAX} are taken", at)

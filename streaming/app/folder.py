@@ -1,0 +1,174 @@
+"""An application's folder → one `App`, all of it checked.
+
+`tables.sql` makes the tables, `features.sql` is the query over them, `events.sql` says what comes in and what becomes
+of it, `app.toml` what SQL does not say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from streaming.app.features import FeatureQuery, Tables, deploy, read_tables
+from streaming.app.labels import check_settings, feature_columns
+from streaming.app.settings import Settings, key_place, read_settings
+from streaming.app.streams import Stream, read_streams
+from streaming.app.wrong import AppFile, WrongApp
+from streaming.engine.sql import syntax
+from streaming.engine.storage.table import Column
+
+__all__ = ["FILES", "App", "load_app"]
+
+FILES = ("tables.sql", "features.sql", "events.sql", "app.toml")
+"""What an application is; its digest is over all of them."""
+
+
+@dataclass(frozen=True)
+class App:
+    """An application.
+
+    Attributes:
+        folder: where it was read from.
+        settings: app.toml.
+        tables: tables.sql.
+        query: features.sql; `query.contract.main` is the table whose rows are the requests.
+        streams: events.sql, in its order.
+        sources: the text of each file, by its name.
+        warnings: what works, but may not be meant; each on one line.
+        digest: names what the files say: equal files, equal digests; 64 hexadecimal digits.
+    """
+
+    folder: Path
+    settings: Settings
+    tables: Tables
+    query: FeatureQuery
+    streams: tuple[Stream, ...]
+    sources: MappingProxyType[str, str]
+    warnings: tuple[str, ...]
+    digest: str
+
+    @property
+    def main(self) -> str:
+        """The table whose rows are the requests."""
+        return self.query.contract.main
+
+    @property
+    def scored(self) -> tuple[Stream, ...]:
+        """The streams whose records are requests."""
+        return tuple(stream for stream in self.streams if stream.scored)
+
+    @property
+    def dimensions(self) -> tuple[Stream, ...]:
+        """The streams whose records are only looked up."""
+        return tuple(stream for stream in self.streams if not stream.scored)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns of the query that can be inputs of the model."""
+        return feature_columns(self.settings, self.query)
+
+    def stream_of(self, topic: str) -> Stream | None:
+        """The stream of a topic; None: the topic is not the application's."""
+        return next((stream for stream in self.streams if stream.topic == topic), None)
+
+    def required(self, table: str) -> tuple[Column, ...]:
+        """The columns of a table that take no NULL: by NOT NULL, or since the query orders rows by them."""
+        times = dict(self.query.contract.times).get(table, ())
+        return tuple(c for c in self.tables.columns[table] if not c.nullable or c.name in times)
+
+    def times(self, table: str) -> tuple[str, ...]:
+        """The columns of a table that the query orders rows by: no negative number may stand in them."""
+        return dict(self.query.contract.times).get(table, ())
+
+
+def load_app(folder: Path) -> App:
+    """Reads and checks an application.
+
+    Raises:
+        WrongApp: the first thing that is wrong, with its file, line and column.
+    """
+    if not folder.is_dir():
+        raise WrongApp(folder, 0, 0, "there is no such folder")
+    files = {name: AppFile(folder / name) for name in FILES}
+    settings = read_settings(files["app.toml"])
+    engine, tables = read_tables(files["tables.sql"])
+    query = deploy(engine, tables, files["features.sql"], settings.deployment)
+    if query.contract.main not in tables.columns:
+        raise WrongApp(folder / "features.sql", 0, 0, "the query has no main table")
+    streams = read_streams(files["events.sql"], tables.columns, query.contract.main)
+    check_settings(files["app.toml"], settings, tables, query, files["features.sql"])
+    _check_topics(files["app.toml"], settings, streams)
+    _check_request_ids(files["events.sql"], settings, streams, query.contract.main)
+    sources = MappingProxyType({name: file.text for name, file in files.items()})
+    digest = hashlib.sha256()
+    for name in FILES:
+        text = sources[name].encode()
+        digest.update(b"%s %d\n%s" % (name.encode(), len(text), text))
+    warnings = tuple(_warnings(files["events.sql"], tables, query, streams))
+    return App(folder, settings, tables, query, streams, sources, warnings, digest.hexdigest())
+
+
+def _check_topics(file: AppFile, settings: Settings, streams: tuple[Stream, ...]) -> None:
+    """Scores and dead letters must not come in again."""
+    topics = {stream.topic for stream in streams}
+    at = key_place(file.text, "scores", "topic")
+    if settings.scores.topic in topics:
+        raise file.wrong(f"the scores' topic {settings.scores.topic!r} is a stream's: they would go round", at)
+    for stream in streams:
+        if stream.scored and f"{stream.topic}.dlq" in {*topics, settings.scores.topic}:
+            raise file.wrong(f"topic {stream.topic}.dlq takes the dead letters of {stream.topic}", at)
+
+
+def _check_request_ids(file: AppFile, settings: Settings, streams: tuple[Stream, ...], main: str) -> None:
+    """Every scored stream names its requests, by its own `request_id` where it has one."""
+    for stream in streams:
+        for insert in stream.inserts:
+            if insert.table != main:
+                continue
+            made = dict(insert.columns).get(settings.request.id)
+            if made is None:
+                what = f"no value for {main}.{settings.request.id}, which [request] of app.toml says names a request"
+                raise file.wrong(what, insert.at)
+            if stream.request_id is not None and stream.request_id not in _names(made):
+                what = f"{main}.{settings.request.id} is not made of {stream.request_id}, the stream's request_id"
+                raise file.wrong(what, insert.at)
+
+
+def _names(expr: object) -> set[str]:
+    """The columns that an expression reads."""
+    if isinstance(expr, syntax.Name):
+        return {expr.parts[-1]}
+    if isinstance(expr, tuple):
+        return {name for part in expr for name in _names(part)}
+    fields = getattr(expr, "__dataclass_fields__", {})
+    return {name for field in fields for name in _names(getattr(expr, field))}
+
+
+def _warnings(file: AppFile, tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> list[str]:
+    main = query.contract.main
+    filled = {insert.table for stream in streams for insert in stream.inserts}
+    found = [
+        f"table {table} gets rows from no stream: only from history" for table in tables.columns if table not in filled
+    ]
+    partitioned = {insert.table: stream for stream in streams if stream.partitioned for insert in stream.inserts}
+    scored = [stream for stream in streams if stream.scored]
+    keys = {
+        name for stream in scored for insert in stream.inserts if insert.table == main for name in _keys(stream, insert.columns)
+    }
+    for read in query.contract.reads:
+        of_events = read.table in {insert.table for stream in scored for insert in stream.inserts}
+        if (of_events or read.table in partitioned) and not set(read.request) & keys:
+            by = ", ".join(read.columns)
+            found.append(
+                f"{read.table} is read by {by}, which does not hold the key of its records: with several partitions a "
+                "scorer sees its own partitions' rows only"
+            )
+    del file
+    return found
+
+
+def _keys(stream: Stream, columns: tuple[tuple[str, syntax.Expr], ...]) -> list[str]:
+    """The columns of the main table that tell a record's partition: made of the stream's key."""
+    return [name for name, expr in columns if stream.key is not None and stream.key in _names(expr)]

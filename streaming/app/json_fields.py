@@ -1,0 +1,131 @@
+"""A stream's columns as what JSON is decoded into, exactly typed, and the decoded values as Arrow's columns.
+
+| type                 | JSON                                                                                  |
+|----------------------|---------------------------------------------------------------------------------------|
+| bool                 | true, false                                                                           |
+| smallint int bigint  | a whole number that fits; every digit counts                                          |
+| float double         | a number that fits                                                                    |
+| string               | a text of at most n characters for VARCHAR(n), of 256 without                         |
+| timestamp            | epoch milliseconds above 0, up to the year 9999; or as `timestamp_format` says:       |
+|                      | `epoch_s` whole seconds, `iso-8601` a text, of the app's time zone if it names none   |
+| date                 | a text YYYY-MM-DD                                                                     |
+
+Nothing is converted: a number in a text is refused, and a text where a number is due. Unknown fields are passed by.
+A nullable column may be null or missing; one with a DEFAULT has that where it is missing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import zoneinfo
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+import pyarrow as pa
+
+from streaming.app.streams import TEXT_LENGTH_MAX, Stream
+from streaming.engine.sql.stream_syntax import StreamColumn
+from streaming.engine.types import ARROW, Type
+from streaming.events.decode import TIME_MS_MAX
+
+__all__ = ["JsonFields"]
+
+_FLOAT_MAX = 3.4028234663852886e38
+_BITS = {Type.SMALLINT: 15, Type.INT: 31, Type.BIGINT: 63}
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_MILLISECOND = datetime.timedelta(milliseconds=1)
+
+
+class JsonFields:
+    """Decodes the JSON of a stream's records.
+
+    Args:
+        stream: whose columns they are.
+        zone: of ISO texts that name none.
+
+    Attributes:
+        decode: one value → an object for `table`. Raises msgspec's errors, UnicodeDecodeError and RecursionError.
+    """
+
+    def __init__(self, stream: Stream, zone: zoneinfo.ZoneInfo) -> None:
+        self._columns = stream.columns
+        self._format = stream.timestamp_format
+        self._zone = zone
+        # Fields get names of their own: a column's may be no name of Python's.
+        names = {f"f{i}": column.name for i, column in enumerate(self._columns)}
+        fields: list[Any] = [
+            _field(f"f{i}", column, self._format, zone) for i, column in enumerate(self._columns)
+        ]
+        kind = msgspec.defstruct(stream.name, fields, kw_only=True, rename=names, gc=False)
+        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
+        self._values: Callable[[Any], Any] = attrgetter(*names)
+        self._schema = pa.schema([(column.name, ARROW[column.type]) for column in self._columns])
+
+    def table(self, events: Sequence[Any]) -> pa.Table:
+        """The columns of the stream, of decoded events in their order."""
+        values: list[Sequence[Any]]
+        if len(self._columns) == 1:
+            values = [[self._values(event) for event in events]]
+        else:
+            values = list(zip(*map(self._values, events), strict=True)) or [()] * len(self._columns)
+        arrays = [self._array(column, found) for column, found in zip(self._columns, values, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=self._schema)
+
+    def _array(self, column: StreamColumn, values: Sequence[Any]) -> pa.Array:
+        if column.type != Type.TIMESTAMP:
+            return pa.array(values, ARROW[column.type])
+        if self._format == "iso-8601":
+            values = [_epoch_ms(value, self._zone) for value in values]
+        elif self._format == "epoch_s":
+            values = [None if value is None else value * 1000 for value in values]
+        return pa.array(values, pa.int64()).view(ARROW[Type.TIMESTAMP])
+
+
+def _field(name: str, column: StreamColumn, timestamp_format: str, zone: zoneinfo.ZoneInfo) -> tuple[Any, ...]:
+    """(name, type[, default]) of a struct's field."""
+    kind = _json_type(column, timestamp_format)
+    if column.default is not None and column.default.value is not None:
+        return name, kind if not column.nullable else kind | None, _default(column, timestamp_format, zone)
+    return (name, kind) if not column.nullable else (name, kind | None, None)
+
+
+def _json_type(column: StreamColumn, timestamp_format: str) -> Any:
+    match column.type:
+        case Type.BOOL:
+            return bool
+        case Type.SMALLINT | Type.INT | Type.BIGINT:
+            limit = 1 << _BITS[column.type]
+            return Annotated[int, msgspec.Meta(ge=-limit, le=limit - 1)]
+        case Type.FLOAT:
+            return Annotated[float, msgspec.Meta(ge=-_FLOAT_MAX, le=_FLOAT_MAX)]
+        case Type.DOUBLE:
+            return float
+        case Type.STRING:
+            return Annotated[str, msgspec.Meta(max_length=column.length_max or TEXT_LENGTH_MAX)]
+        case Type.DATE:
+            return datetime.date
+        case _:
+            if timestamp_format == "iso-8601":
+                return datetime.datetime
+            limit = TIME_MS_MAX // 1000 if timestamp_format == "epoch_s" else TIME_MS_MAX
+            return Annotated[int, msgspec.Meta(gt=0, le=limit)]
+
+
+def _default(column: StreamColumn, timestamp_format: str, zone: zoneinfo.ZoneInfo) -> object:
+    """A DEFAULT as JSON would have brought it; of a timestamp it is epoch milliseconds, whatever the format."""
+    value = None if column.default is None else column.default.value
+    if column.type != Type.TIMESTAMP or not isinstance(value, int):
+        return value
+    if timestamp_format == "iso-8601":
+        return (_EPOCH + value * _MILLISECOND).astimezone(zone)
+    return value // 1000 if timestamp_format == "epoch_s" else value
+
+
+def _epoch_ms(moment: datetime.datetime | None, zone: zoneinfo.ZoneInfo) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return (moment - _EPOCH) // _MILLISECOND
