@@ -23,12 +23,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from streaming.app.folder import App
 from streaming.app.json_fields import JsonFields
 from streaming.app.streams import Insert, Stream
 from streaming.engine.projection import Projection
+from streaming.engine.sql import syntax
 from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import ARROW, Type
@@ -92,7 +92,7 @@ class StreamDecoder:
         self._stream = stream
         self._fields = JsonFields(stream, zoneinfo.ZoneInfo(app.settings.time_zone))
         self._bytes_max, self._future_ms = message_bytes_max, future_s_max * 1000
-        self._inserts = [_TableRows(app, insert) for insert in stream.inserts]
+        self._inserts = [_TableRows(app, stream, insert) for insert in stream.inserts]
         expressions = [check.condition for check in stream.checks]
         for rows in self._inserts:
             rows.first = len(expressions)
@@ -113,9 +113,9 @@ class StreamDecoder:
             try:
                 events.append(self._event(record.value()))
                 numbers.append(number)
-            except BadEvent as error:
-                refused[number] = error
-        fields = self._fields.table(events)
+            except BadEvent as why:
+                refused[number] = why
+        fields = self._fields.batch(events)
         values = self._projection(fields) if events else []
         good = np.ones(len(events), bool)
 
@@ -146,11 +146,11 @@ class StreamDecoder:
             raise Malformed("decode", f"not JSON: {error}") from None
 
     def _violations(
-        self, records: Sequence[Record], fields: pa.Table, values: Sequence[Any], good: Flags, replayed: bool
+        self, records: Sequence[Record], fields: pa.RecordBatch, values: Sequence[Any], good: Flags, replayed: bool
     ) -> Iterator[tuple[int, BadEvent]]:
         """(event, error) of each event that is refused: once, as the caller takes it out of `good` at once."""
         for check, value in zip(self._stream.checks, values, strict=False):
-            for event in _which(_is_false(value) & good):
+            for event in _which(_is_false(value) & good) if value.false_count else ():
                 name = f"{check.name}: " if check.name else ""
                 yield event, InvalidField("validate", f"{name}CHECK ({check.text}) is false")
         yield from self._ahead(records, fields, good, replayed)
@@ -158,7 +158,7 @@ class StreamDecoder:
             keys = _texts(fields.column(self._stream.key))
             for event, (record, text) in enumerate(zip(records, keys, strict=True)):
                 key = record.key()
-                if good[event] and (key is None or key != text.encode()):
+                if (key is None or key != text.encode()) and good[event]:
                     shown = "null" if key is None else repr(key[:64])
                     given = fields.column(self._stream.key)[event].as_py()
                     yield event, WrongKey("validate", f"the key is {shown}, {self._stream.key} is {given!r}")
@@ -168,12 +168,12 @@ class StreamDecoder:
                     yield event, InvalidField("validate", f"{rows.insert.table}.{column} would be NULL, or no time")
 
     def _ahead(
-        self, records: Sequence[Record], fields: pa.Table, good: Flags, replayed: bool
+        self, records: Sequence[Record], fields: pa.RecordBatch, good: Flags, replayed: bool
     ) -> Iterator[tuple[int, BadEvent]]:
         written = np.fromiter((record.timestamp()[1] for record in records), np.int64, len(records))
         timeless = written < 0  # its producer gave it none, and the topic does not either
         since = np.where(timeless, TIME_MS_MAX if replayed else int(time.time() * 1000), written)
-        ahead = _epoch_ms(fields.column(self._stream.event_time)) - since
+        ahead = _numbers(fields.column(self._stream.event_time)) - since
         for event in _which((ahead > self._future_ms) & good):
             # a replayed one is taken to be written at the end of time
             own = not timeless[event] or replayed
@@ -184,7 +184,7 @@ class StreamDecoder:
     def _batch(
         self,
         records: list[Record],
-        fields: pa.Table,
+        fields: pa.RecordBatch,
         values: Sequence[Any],
         good: Flags,
         refused: list[tuple[Record, BadEvent]],
@@ -212,7 +212,7 @@ class StreamDecoder:
             records = [record for record, taken in zip(records, good.tolist(), strict=True) if taken]
         key = self._stream.key
         keys = [""] * len(records) if key is None else _texts(fields.column(key))
-        times = _epoch_ms(fields.column(self._stream.event_time))
+        times = _numbers(fields.column(self._stream.event_time))
         return DecodedBatch(records, rows, events_of, times, keys, request_ids, refused)
 
 
@@ -224,7 +224,7 @@ class _TableRows:
         first: the number of its first expression among those of the stream.
     """
 
-    def __init__(self, app: App, insert: Insert) -> None:
+    def __init__(self, app: App, stream: Stream, insert: Insert) -> None:
         self.insert = insert
         self.first = 0
         self.columns: Sequence[Column] = app.tables.columns[insert.table]
@@ -237,14 +237,19 @@ class _TableRows:
         required = {column.name for column in app.required(insert.table)}
         if insert.table == app.main:
             required.add(app.settings.request.id)
+        # What cannot be wrong is not looked at: a field that is NOT NULL; a timestamp of JSON is above 0.
+        never_null = {c.name for c in stream.columns if not c.nullable}
+        sure = {name for name, expr in insert.columns if isinstance(expr, syntax.Name) and expr.parts[-1] in never_null}
         self._required = [
-            (column.name, column.type, column.name in times) for column in self.columns if column.name in required
+            (column.name, column.name in times)
+            for column in self.columns
+            if column.name in required and not (column.name in sure and column.type != Type.BIGINT)
         ]
 
     def violations(self, values: Sequence[Any]) -> Iterator[tuple[str, Flags]]:
         """(column, of which events) of each column that takes no NULL or no negative time, and would get one."""
         inside = self._chosen(values)
-        for name, kind, is_time in self._required:
+        for name, is_time in self._required:
             place = self._places.get(name)
             if place is None:
                 continue  # its default, which is checked when the application is read
@@ -253,7 +258,7 @@ class _TableRows:
             if value.null_count:
                 wrong = value.is_null().to_numpy(zero_copy_only=False)
             if is_time:
-                negative = _numbers(value, kind) < 0
+                negative = _numbers(value) < 0
                 wrong = negative if wrong is None else wrong | negative
             if wrong is not None and wrong.any():
                 yield name, wrong if inside is None else wrong & inside
@@ -279,7 +284,7 @@ class _TableRows:
         if self.insert.where is None:
             return None
         where = values[self.first + len(self.insert.columns)]
-        flags: Flags = pc.fill_null(where, False).to_numpy(zero_copy_only=False)
+        flags: Flags = where.fill_null(False).to_numpy(zero_copy_only=False)
         return flags
 
 
@@ -296,20 +301,15 @@ def _which(flags: Flags) -> list[int]:
     return found
 
 
-def _is_false(value: Any) -> Flags:
-    flags: Flags = ~pc.fill_null(value, True).to_numpy(zero_copy_only=False)
+def _is_false(value: pa.BooleanArray) -> Flags:
+    flags: Flags = ~value.fill_null(True).to_numpy(zero_copy_only=False)
     return flags
 
 
-def _epoch_ms(value: pa.ChunkedArray) -> Int64:
-    ms: Int64 = value.cast(pa.int64()).to_numpy()
-    return ms
-
-
-def _numbers(value: Any, kind: Type) -> Int64:
-    """A timestamp or a bigint, NULLs as 0."""
-    del kind
-    numbers: Int64 = pc.fill_null(value.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+def _numbers(value: pa.Array) -> Int64:
+    """Timestamps (epoch ms) or bigints, NULLs as 0."""
+    whole = value.view(pa.int64())
+    numbers: Int64 = (whole.fill_null(0) if whole.null_count else whole).to_numpy()
     return numbers
 
 

@@ -155,7 +155,11 @@ def _warnings(file: AppFile, tables: Tables, query: FeatureQuery, streams: tuple
     partitioned = {insert.table: stream for stream in streams if stream.partitioned for insert in stream.inserts}
     scored = [stream for stream in streams if stream.scored]
     keys = {
-        name for stream in scored for insert in stream.inserts if insert.table == main for name in _keys(stream, insert.columns)
+        name
+        for stream in scored
+        for insert in stream.inserts
+        if insert.table == main
+        for name in _keys(stream, insert.columns)
     }
     for read in query.contract.reads:
         of_events = read.table in {insert.table for stream in scored for insert in stream.inserts}

@@ -8,6 +8,7 @@
 | string               | a text of at most n characters for VARCHAR(n), of 256 without                         |
 | timestamp            | epoch milliseconds above 0, up to the year 9999; or as `timestamp_format` says:       |
 |                      | `epoch_s` whole seconds, `iso-8601` a text, of the app's time zone if it names none   |
+|                      | (of an hour that clocks show twice, the first)                                        |
 | date                 | a text YYYY-MM-DD                                                                     |
 
 Nothing is converted: a number in a text is refused, and a text where a number is due. Unknown fields are passed by.
@@ -46,7 +47,7 @@ class JsonFields:
         zone: of ISO texts that name none.
 
     Attributes:
-        decode: one value → an object for `table`. Raises msgspec's errors, UnicodeDecodeError and RecursionError.
+        decode: one value → an object for `batch`. Raises msgspec's errors, UnicodeDecodeError and RecursionError.
     """
 
     def __init__(self, stream: Stream, zone: zoneinfo.ZoneInfo) -> None:
@@ -55,15 +56,28 @@ class JsonFields:
         self._zone = zone
         # Fields get names of their own: a column's may be no name of Python's.
         names = {f"f{i}": column.name for i, column in enumerate(self._columns)}
-        fields: list[Any] = [
-            _field(f"f{i}", column, self._format, zone) for i, column in enumerate(self._columns)
-        ]
+        fields: list[Any] = [_field(f"f{i}", column, self._format, zone) for i, column in enumerate(self._columns)]
         kind = msgspec.defstruct(stream.name, fields, kw_only=True, rename=names, gc=False)
-        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
+        decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
+        moments = (
+            [(f"f{i}", c.name) for i, c in enumerate(self._columns) if c.type == Type.TIMESTAMP]
+            if self._format == "iso-8601"
+            else []
+        )
+
+        def decode_in_range(value: bytes) -> Any:
+            event = decode(value)
+            for field, name in moments:
+                ms = _epoch_ms(getattr(event, field), zone)
+                if ms is not None and not 0 < ms <= TIME_MS_MAX:
+                    raise msgspec.ValidationError(f"Expected a time after 1970 - at `$.{name}`")
+            return event
+
+        self.decode: Callable[[bytes], Any] = decode_in_range if moments else decode
         self._values: Callable[[Any], Any] = attrgetter(*names)
         self._schema = pa.schema([(column.name, ARROW[column.type]) for column in self._columns])
 
-    def table(self, events: Sequence[Any]) -> pa.Table:
+    def batch(self, events: Sequence[Any]) -> pa.RecordBatch:
         """The columns of the stream, of decoded events in their order."""
         values: list[Sequence[Any]]
         if len(self._columns) == 1:
@@ -71,7 +85,7 @@ class JsonFields:
         else:
             values = list(zip(*map(self._values, events), strict=True)) or [()] * len(self._columns)
         arrays = [self._array(column, found) for column, found in zip(self._columns, values, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=self._schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _array(self, column: StreamColumn, values: Sequence[Any]) -> pa.Array:
         if column.type != Type.TIMESTAMP:

@@ -46,13 +46,13 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     pass
 
 
-class Request(_Table):
+class Request(_Table, frozen=True):
     """[request]. `id`: the column of the main table that names a request."""
 
     id: Name
 
 
-class LaterEvent(_Table):
+class LaterEvent(_Table, frozen=True):
     """[label.later_event]: 1 where a row of `table` for which `condition` is true follows within `horizon`.
 
     `key`: columns of the table, each with the column of the main table that it must equal; `time`: the table's column
@@ -66,7 +66,7 @@ class LaterEvent(_Table):
     condition: str = "true"
 
 
-class JoinedLabel(_Table):
+class JoinedLabel(_Table, frozen=True):
     """[label.joined]: `column` of the row of `table` whose `key` columns equal those of the request; above 0 is 1."""
 
     table: Name
@@ -74,7 +74,7 @@ class JoinedLabel(_Table):
     column: Name
 
 
-class Label(_Table):
+class Label(_Table, frozen=True):
     """[label]: one of three, or `column` with another that stands in where the column is NULL throughout.
 
     `column`: of the feature query; above 0 is 1, NULL: no label. It is no feature.
@@ -85,21 +85,21 @@ class Label(_Table):
     later_event: LaterEvent | None = None
 
 
-class Scores(_Table):
+class Scores(_Table, frozen=True):
     """[scores]: the topic, and the fields of its JSON: a column of the main table, `$probability`, `$model_version`."""
 
     topic: Name
     fields: Annotated[dict[str, Name], msgspec.Meta(min_length=1)]
 
 
-class Deployment(_Table):
+class Deployment(_Table, frozen=True):
     """[deployment]: the name of the DEPLOY, and its OPTIONS."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "demo"
     options: dict[str, str | int] = {}
 
 
-class EncoderField(_Table):
+class EncoderField(_Table, frozen=True):
     """One of [[encoder.fields]]: how a column of the feature query becomes an input of the model.
 
     Attributes:
@@ -119,14 +119,14 @@ class EncoderField(_Table):
     place: Positive | None = None
 
 
-class EncoderSettings(_Table):
+class EncoderSettings(_Table, frozen=True):
     """[encoder]: columns of the feature query that are no input of the model, and fields that differ from the rule."""
 
     leave_out: list[Name] = []
     fields: list[EncoderField] = []
 
 
-class ModelSettings(_Table):
+class ModelSettings(_Table, frozen=True):
     """[model]: defaults of training, see `batch.train.options`; None: that module's."""
 
     embedding: Positive | None = None
@@ -139,20 +139,20 @@ class ModelSettings(_Table):
     epochs_max: Positive | None = None
 
 
-class History(_Table):
+class History(_Table, frozen=True):
     """[history]. `folders`: where a table's files lie in a data folder, if not in one of its own name."""
 
     folders: dict[str, Name] = {}
 
 
-class Demo(_Table):
+class Demo(_Table, frozen=True):
     """[demo]. `generator`: of the world to make; `data`: a file or folder to find, relative to the application's."""
 
     generator: Name | None = None
     data: Name | None = None
 
 
-class Settings(_Table):
+class Settings(_Table, frozen=True):
     """All of app.toml; `time_zone` is for texts, hours and weekdays that are made outside of SQL."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
@@ -245,4 +245,7 @@ def _misfit(file: AppFile, message: str) -> WrongApp:
     else:
         table, key = ".".join(parts[:-1]), parts[-1] if parts else ""
         what = f"{key or 'the file'}: {what[:1].lower()}{what[1:]}"
-    return file.wrong(what, key_place(file.text, table, key))
+    at = key_place(file.text, table, key)
+    if unknown is not None:  # what is unknown may be a table
+        at = key_place(file.text, f"{table}.{key}".lstrip("."), "") or at
+    return file.wrong(what, at)

@@ -123,9 +123,7 @@ def read_streams(file: AppFile, tables: TableColumns, main: str) -> tuple[Stream
             raise file.wrong(f"{statement.table[-1]} is a stream: records become rows of tables only", statement.at)
         else:
             inserts[_source(statement, file, found, tables)].append(statement)
-    streams = tuple(
-        _Reader(file, tables, main, statement).stream(inserts[name]) for name, statement in found.items()
-    )
+    streams = tuple(_Reader(file, tables, main, statement).stream(inserts[name]) for name, statement in found.items())
     topics: dict[str, str] = {}
     for stream in streams:
         if topics.setdefault(stream.topic, stream.name) != stream.name:
@@ -135,9 +133,7 @@ def read_streams(file: AppFile, tables: TableColumns, main: str) -> tuple[Stream
     return streams
 
 
-def _source(
-    statement: InsertSelect, file: AppFile, streams: Mapping[str, CreateStream], tables: TableColumns
-) -> str:
+def _source(statement: InsertSelect, file: AppFile, streams: Mapping[str, CreateStream], tables: TableColumns) -> str:
     """The stream that an INSERT reads."""
     source = statement.select.source
     if source is None:
@@ -312,7 +308,7 @@ class _Reader:
     def constants(self, expressions: Sequence[syntax.Expr]) -> list[object]:
         """The values of expressions that read no column."""
         schema = schema_of(self.engine_columns)
-        row = pa.Table.from_arrays([pa.nulls(1, kind) for kind in schema.types], schema=schema)
+        row = pa.RecordBatch.from_arrays([pa.nulls(1, kind) for kind in schema.types], schema=schema)
         return [values[0].as_py() for values in self.projection(expressions)(row)]
 
 

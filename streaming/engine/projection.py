@@ -6,6 +6,7 @@ expressions of a stream are one program, so that what several of them have in co
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from streaming.engine.errors import error_at
-from streaming.engine.plan.nodes import ColumnNode, Const, Node
+from streaming.engine.plan.nodes import Apply, ColumnNode, Const, Node, PythonCall, QueryTable
 from streaming.engine.plan.scope import aggregates, walk
 from streaming.engine.plan.select import Output, Query, plan
+from streaming.engine.program.arrow_functions import Evaluator, arrow_evaluator
 from streaming.engine.program.compiled_query import compile_query, request_words
 from streaming.engine.program.runner import Runner
 from streaming.engine.sql import syntax
+from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.strings import StringPool
 from streaming.engine.storage.table import Column, Table
 from streaming.engine.types import Type
@@ -62,9 +65,7 @@ class Projection:
         UnsupportedSQL: an unknown column, types that do not fit, an aggregate; with its place in `script`.
     """
 
-    def __init__(
-        self, name: str, columns: Sequence[Column], expressions: Sequence[syntax.Expr], script: str
-    ) -> None:
+    def __init__(self, name: str, columns: Sequence[Column], expressions: Sequence[syntax.Expr], script: str) -> None:
         self._pool = StringPool()
         table = Table("", name, columns)
         outputs: list[Output] = []
@@ -83,40 +84,82 @@ class Projection:
                 raise error_at(script, expr.at, "unsupported: an aggregate")
         self._nodes = [output.node for output in outputs]
         self.expressions = tuple(_described(node, table) for node in self._nodes)
-        # Columns that only pass through are taken as they came: their texts need not be interned.
-        computed = tuple(output for output in outputs if not isinstance(output.node, ColumnNode))
+        # What Arrow computes, and columns that only pass through, are not computed by kernels: no text is interned.
+        self._by_arrow: list[Evaluator] = []
+        self._arrow_columns: list[Column] = []
+        self._arrow_places: dict[Node, ColumnNode] = {}
+        self._width = len(columns)
+        nodes = [node if query.main is None else self._with_arrow(node, query.main) for node in self._nodes]
+        self._from: list[
+            tuple[bool, int]
+        ] = []  # of each expression: of the kernels' answer or of the rows, which column
+        computed: list[Output] = []
+        for i, node in enumerate(nodes):
+            if isinstance(node, ColumnNode):
+                self._from.append((False, node.position))
+            else:
+                self._from.append((True, len(computed)))
+                computed.append(Output(f"e{i}", node))
+        self._schema = pa.schema([])
         self._compiled = None
-        if computed:
-            self._compiled = compile_query(name, Query(query.main, computed, None, None), strict=False)
+        if computed and query.main is not None:
+            query.main.table = Table("", name, [*columns, *self._arrow_columns])
+            self._schema = schema_of(query.main.table.columns)
+            self._compiled = compile_query(name, Query(query.main, tuple(computed), None, None), strict=False)
         self._runner = Runner(self._pool, _no_clock)
         self._lasting = self._pool.count
 
-    def __call__(self, rows: pa.Table) -> list[pa.Array | pa.ChunkedArray]:
+    def __call__(self, rows: pa.RecordBatch) -> list[pa.Array]:
         """The values of each expression, in the order of the rows.
 
         Args:
-            rows: every column of the table.
-
-        Raises:
-            BadRow: a column is missing or of another type.
+            rows: every column of the table, in its order and of its types.
         """
-        answer: pa.Table | None = None
+        columns = list(rows.columns)
+        for evaluate in self._by_arrow:
+            value = evaluate(columns)
+            columns.append(pa.repeat(value, rows.num_rows) if isinstance(value, pa.Scalar) else value)
+        answer: Sequence[pa.ChunkedArray] = ()
         if self._compiled is not None:
             if self._pool.count - self._lasting > _TEXTS_MAX:
                 self._pool.truncate(self._lasting)
-            words = request_words(self._compiled, rows, self._pool)
-            answer = self._runner.answer(self._compiled, words, self._compiled.no_limits)
-        values: list[pa.Array | pa.ChunkedArray] = []
-        place = 0
-        for node, known in zip(self._nodes, self.expressions, strict=True):
-            if known.column is not None:
-                values.append(rows.column(known.column))
-            elif answer is not None:
-                values.append(answer.column(place))
-                place += 1
-            else:
-                raise TypeError(node)
-        return values
+            words = request_words(self._compiled, pa.RecordBatch.from_arrays(columns, schema=self._schema), self._pool)
+            answer = self._runner.answer(self._compiled, words, self._compiled.no_limits).columns
+        return [_whole(answer[place]) if by_kernel else columns[place] for by_kernel, place in self._from]
+
+    def _with_arrow(self, node: Node, main: QueryTable) -> Node:
+        """The node with what Arrow computes of it as further columns of the rows."""
+        if isinstance(node, ColumnNode):
+            return node
+        if node in self._arrow_places:
+            return self._arrow_places[node]
+        if isinstance(node, (Apply, PythonCall)):
+            # What an argument is computed to may be needed elsewhere, too.
+            arguments = tuple(
+                self._with_arrow(argument, main) if isinstance(argument, PythonCall) else argument
+                for argument in node.arguments
+            )
+            candidate: Node = dataclasses.replace(node, arguments=arguments)
+        else:
+            candidate = node
+        evaluate = arrow_evaluator(candidate, self._pool)
+        if evaluate is not None:
+            place = ColumnNode(node.type, main, self._width + len(self._by_arrow))
+            self._by_arrow.append(evaluate)
+            self._arrow_columns.append(Column(f"arrow {len(self._by_arrow)}", node.type))
+            self._arrow_places[node] = place
+            return place
+        if isinstance(node, (Apply, PythonCall)):
+            arguments = tuple(
+                argument if isinstance(argument, Const) else self._with_arrow(argument, main)
+                for argument in node.arguments
+            )
+            return dataclasses.replace(node, arguments=arguments)
+        return node
+
+
+def _whole(values: pa.ChunkedArray) -> pa.Array:
+    return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
 
 
 def _described(node: Node, table: Table) -> Expression:

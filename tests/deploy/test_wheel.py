@@ -78,8 +78,9 @@ def test_the_wheel_holds_both_packages_and_what_is_shipped_and_nothing_else(whee
     }
     shipped = {name for name in names if name.startswith("streaming/shipped/")}
     assert names - shipped == modules | {"streaming/py.typed", "batch/py.typed"}
-    assert {Path(name).name for name in shipped if "/sql/" in name} == {file.name for file in SQL.iterdir()}
-    assert len(shipped) == len(list(SQL.iterdir())) + 4
+    scripts = {f"streaming/shipped/sql/{file.relative_to(SQL)}" for file in SQL.rglob("*") if file.is_file()}
+    assert {name for name in shipped if "/sql/" in name} == scripts
+    assert len(shipped) == len(scripts) + 4
 
 
 def test_nothing_of_the_checkout_is_imported(run: Run, environment: Path) -> None:

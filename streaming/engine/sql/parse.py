@@ -115,11 +115,15 @@ class _Parser(SelectParser):
             if self.peek("index", "("):
                 self.advance()
                 indexes.append(self.create_index(here))
+            elif self.peek("check", "(") or self.peek("constraint"):
+                raise self.refuse("CHECK of a table: it stands with a stream of an application's events.sql", here)
             else:
                 columns.append(self.column(here))
             if not self.accept(",") or self.peek(")"):  # a comma may stand behind the last one
                 break
         self.expect(")")
+        if self.peek("with"):
+            raise self.refuse("WITH of a table: streams stand in an application's events.sql", self.token.at)
         self.options()  # partitions, replicas, storage: one process has none of these
         return syntax.CreateTable(name, tuple(columns), tuple(indexes), quiet, at)
 
@@ -214,6 +218,8 @@ class _Parser(SelectParser):
             while self.accept(","):
                 columns.append(self.name("a column"))
             self.expect(")")
+        if self.peek("select"):
+            raise self.refuse("INSERT … SELECT: it stands in an application's events.sql", self.token.at)
         self.expect("values")
         rows = []
         while True:

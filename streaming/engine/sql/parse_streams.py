@@ -18,7 +18,7 @@ from streaming.engine.sql.stream_syntax import (
     StreamOption,
 )
 from streaming.engine.sql.tokens import unquote
-from streaming.engine.types import Type
+from streaming.engine.types import Type, from_name
 
 __all__ = ["parse_events"]
 
@@ -58,7 +58,7 @@ class _Parser(SelectParser):
         self.expect("(")
         while True:
             here = self.token.at
-            if self.peek("constraint") or self.peek("check", "("):
+            if self.is_check():
                 label = self.name("a constraint") if self.accept("constraint") else None
                 checks.append(self.check(label, here))
             elif self.peek("index", "("):
@@ -89,10 +89,15 @@ class _Parser(SelectParser):
                 if not isinstance(value, syntax.Literal):
                     raise self.refuse("a default that is not a constant", value.at)
                 default = value
-            elif self.peek("check", "("):
+            elif self.is_check():
                 checks.append(self.check(None, here))
             else:
                 return StreamColumn(name, kind, length_max, nullable, default, at)
+
+    def is_check(self) -> bool:
+        """Whether a constraint stands here, and no column of such a name."""
+        behind = self.tokens[min(self.position + 1, len(self.tokens) - 1)].text
+        return self.peek("constraint") or (self.peek("check") and from_name(behind) is None)
 
     def column_type(self) -> tuple[Type, int | None]:
         """A type, and the n of a VARCHAR(n): characters at most."""

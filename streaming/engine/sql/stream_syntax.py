@@ -1,4 +1,4 @@
-"""The tree of an application's `events.sql`: streams, and what becomes of their records. No OpenMLDB: engines refuse it.
+"""The tree of an application's `events.sql`: streams, and what becomes of their records. Engines refuse it.
 
 `at` is always the node's offset in the script.
 """
@@ -61,7 +61,7 @@ class StreamOption:
 
 @dataclass(frozen=True)
 class CreateStream:
-    """`create table name (columns, checks) with (options)`; `if_not_exists` has no meaning here and is no part of it."""
+    """`create table name (columns, checks) with (options)`."""
 
     name: str
     columns: tuple[StreamColumn, ...]

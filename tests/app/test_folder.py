@@ -1,0 +1,127 @@
+"""An application's folder: what is right is read whole; whatever is wrong is one line with file, line and column."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures.applications import PAYMENTS, make
+from places import CASES, SQL
+
+from streaming.app.folder import FILES, App, load_app
+from streaming.app.wrong import WrongApp
+from streaming.engine import Engine
+from streaming.engine.types import Type
+
+Wrong = Callable[..., WrongApp]
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Wrong:
+    """The error of the application with a text replaced."""
+
+    def wrong(**changes: tuple[str, str]) -> WrongApp:
+        with pytest.raises(WrongApp) as refused:
+            load_app(make(tmp_path / "app", **changes))
+        assert "\n" not in str(refused.value)
+        return refused.value
+
+    return wrong
+
+
+def test_an_application_is_read_whole(tmp_path: Path) -> None:
+    app = load_app(make(tmp_path / "app"))
+    assert app.main == "payments"
+    assert app.query.columns == (
+        ("id", Type.STRING),
+        ("amount", Type.DOUBLE),
+        ("payments_1h", Type.BIGINT),
+        ("country", Type.STRING),
+    )
+    assert [(s.name, s.topic, s.key, s.scored, s.partitioned) for s in app.streams] == [
+        ("paid", "paid", "number", True, False),
+        ("card_rows", "card_rows", "card", False, True),
+    ]
+    assert app.scored + app.dimensions == app.streams
+    assert [column.name for column in app.required("payments")] == ["id", "card", "at"]
+    assert [column.name for column in app.required("cards")] == ["since"]
+    assert app.stream_of("card_rows") is app.streams[1]
+    assert app.stream_of("nothing") is None
+    assert app.settings.time_zone == "Europe/Berlin"
+    assert "window: one walk over payments by card" in app.query.plan
+    assert not app.warnings
+
+
+def test_the_digest_is_of_all_files_and_of_nothing_else(tmp_path: Path) -> None:
+    first = load_app(make(tmp_path / "one")).digest
+    (make(tmp_path / "two") / "README.md").write_text("mine", encoding="utf-8")
+    assert load_app(tmp_path / "two").digest == first
+    digests = {first}
+    for name in FILES:
+        file = make(tmp_path / "three") / name
+        comment = "# more\n" if name.endswith(".toml") else "-- more\n"
+        file.write_text(PAYMENTS[name] + comment, encoding="utf-8")
+        digests.add(load_app(tmp_path / "three").digest)
+    assert len(digests) == len(FILES) + 1
+
+
+WRONG = [json.loads(line) for line in (CASES / "wrong_apps.jsonl").read_text(encoding="utf-8").splitlines()]
+"""What is wrong; the file, the text in it and what stands there instead; file and line of the error, and what it says."""
+
+
+@pytest.mark.parametrize("case", WRONG, ids=[case["wrong"] for case in WRONG])
+def test_what_is_wrong_is_one_line_with_its_place(wrong: Wrong, case: dict[str, Any]) -> None:
+    more = "".join(f", amount AS a{i}" for i in range(2000))
+    error = wrong(**{case["file"]: (case["old"], case["new"].replace("{2000 more}", more))})
+    assert error.path.name == case["where"]
+    assert case["message"] in str(error)
+    assert error.line == case["line"]
+    if error.line:
+        assert f"{error.path.name}:{error.line}:{error.column}: " in str(error)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path, name: str) -> None:
+    folder = make(tmp_path / "app")
+    (folder / name).write_bytes(b"\xff")
+    with pytest.raises(WrongApp, match=f"{name}: not UTF-8"):
+        load_app(folder)
+    (folder / name).unlink()
+    with pytest.raises(WrongApp, match=f"{name}: No such file"):
+        load_app(folder)
+    (folder / name).write_text("", encoding="utf-8")
+    with pytest.raises(WrongApp, match=name.replace(".", r"\.")):
+        load_app(folder)
+    with pytest.raises(WrongApp, match="there is no such folder"):
+        load_app(tmp_path / "nothing")
+
+
+def test_what_cannot_scale_is_warned_of(tmp_path: Path) -> None:
+    app = load_app(make(tmp_path / "app", features=("BY payments.card", "BY note")))
+    assert len(app.warnings) == 1
+    assert "payments is read by note, which does not hold the key" in app.warnings[0]
+
+
+def test_the_shop_of_the_tutorial_is_the_scripts_of_sql(tmp_path: Path) -> None:
+    app = load_app(SQL / "jd")
+    assert (SQL / "jd" / "features.sql").read_bytes() == (SQL / "features.sql").read_bytes()
+    engine = Engine()
+    engine.execute((SQL / "create_tables.sql").read_text(encoding="utf-8"))
+    assert {t.name: t.columns for t in engine.tables("JD_db")} == app.tables.columns
+    assert [stream.topic for stream in app.streams] == ["user-actions", "users", "products", "comments"]
+    assert app.main == "flattenRequest"
+    assert len(app.query.columns) == 42
+    assert len(app.features) == 35
+    shutil.copytree(SQL / "jd", tmp_path / "mine")
+    assert load_app(tmp_path / "mine").digest == app.digest
+
+
+def test_the_ad_clicks_are_an_application(tmp_path: Path) -> None:
+    app: App = load_app(SQL / "talkingdata")
+    assert app.main == "clicks"
+    assert len(app.features) == 9
+    assert not app.warnings
