@@ -6,6 +6,7 @@
     features             features.sql: what the query answers, and which table asks
     labels               whether the label of app.toml can be computed
     wrong                the one kind of error, with file:line:column
+    field_rules          CHECKs of one field, which JSON is decoded by
     json_fields          a stream's columns as what JSON is decoded into, and then as Arrow's
     decoding             records of one stream → rows of its tables; what is neither, and why
     picture              an application as a picture in text

@@ -5,7 +5,8 @@ A record is refused whole, for the first of these that holds:
 1. it has no value, an empty one, too large a one, or one that is no JSON (`NullValue`, `EmptyValue`, `TooLarge`,
    `Malformed`);
 2. a field of its JSON is missing, of another type or out of its range (`InvalidField`, the message names the field);
-3. a CHECK is false of it (`InvalidField`, the message names the constraint); NULL is not false, as in SQL;
+3. a CHECK is false of it (`InvalidField`, the message names the constraint; of a CHECK of one field alone it says with
+   2. what the field must be); NULL is not false, as in SQL;
 4. its time lies further ahead of the record's own than the limit (`TimeOutOfRange`);
 5. its key is not the one in its value (`WrongKey`);
 6. a row that it becomes has NULL, or a negative time, where its table takes none (`InvalidField`, as `table.column`).
@@ -93,11 +94,16 @@ class StreamDecoder:
         self._fields = JsonFields(stream, zoneinfo.ZoneInfo(app.settings.time_zone))
         self._bytes_max, self._future_ms = message_bytes_max, future_s_max * 1000
         self._inserts = [_TableRows(app, stream, insert) for insert in stream.inserts]
-        expressions = [check.condition for check in stream.checks]
+        expressions = [check.condition for check in self._fields.checks]
         for rows in self._inserts:
             rows.first = len(expressions)
             expressions += rows.expressions
         self._projection = Projection(stream.name, stream.table_columns, expressions, app.sources["events.sql"])
+
+    @property
+    def texts_held(self) -> int:
+        """How many texts of former batches are held in memory; there is a limit."""
+        return self._projection.texts_held
 
     def decode(self, records: Sequence[Record], *, replayed: bool = False) -> DecodedBatch:
         """A batch of records of the stream's topic.
@@ -149,7 +155,7 @@ class StreamDecoder:
         self, records: Sequence[Record], fields: pa.RecordBatch, values: Sequence[Any], good: Flags, replayed: bool
     ) -> Iterator[tuple[int, BadEvent]]:
         """(event, error) of each event that is refused: once, as the caller takes it out of `good` at once."""
-        for check, value in zip(self._stream.checks, values, strict=False):
+        for check, value in zip(self._fields.checks, values, strict=False):
             for event in _which(_is_false(value) & good) if value.false_count else ():
                 name = f"{check.name}: " if check.name else ""
                 yield event, InvalidField("validate", f"{name}CHECK ({check.text}) is false")

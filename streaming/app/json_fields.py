@@ -21,12 +21,13 @@ import datetime
 import zoneinfo
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pyarrow as pa
 
-from streaming.app.streams import TEXT_LENGTH_MAX, Stream
+from streaming.app.field_rules import FieldRule, field_rules
+from streaming.app.streams import TEXT_LENGTH_MAX, Stream, whole_limits
 from streaming.engine.sql.stream_syntax import StreamColumn
 from streaming.engine.types import ARROW, Type
 from streaming.events.decode import TIME_MS_MAX
@@ -34,7 +35,6 @@ from streaming.events.decode import TIME_MS_MAX
 __all__ = ["JsonFields"]
 
 _FLOAT_MAX = 3.4028234663852886e38
-_BITS = {Type.SMALLINT: 15, Type.INT: 31, Type.BIGINT: 63}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 
@@ -47,16 +47,21 @@ class JsonFields:
         zone: of ISO texts that name none.
 
     Attributes:
+        checks: the CHECKs of the stream that are no rule of one field, and left to the caller.
         decode: one value → an object for `batch`. Raises msgspec's errors, UnicodeDecodeError and RecursionError.
     """
 
     def __init__(self, stream: Stream, zone: zoneinfo.ZoneInfo) -> None:
         self._columns = stream.columns
+        rules, self.checks = field_rules(stream.columns, stream.checks)
         self._format = stream.timestamp_format
         self._zone = zone
         # Fields get names of their own: a column's may be no name of Python's.
         names = {f"f{i}": column.name for i, column in enumerate(self._columns)}
-        fields: list[Any] = [_field(f"f{i}", column, self._format, zone) for i, column in enumerate(self._columns)]
+        fields: list[Any] = [
+            _field(f"f{i}", column, rules.get(column.name, FieldRule()), self._format, zone)
+            for i, column in enumerate(self._columns)
+        ]
         kind = msgspec.defstruct(stream.name, fields, kw_only=True, rename=names, gc=False)
         decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
         moments = (
@@ -97,27 +102,35 @@ class JsonFields:
         return pa.array(values, pa.int64()).view(ARROW[Type.TIMESTAMP])
 
 
-def _field(name: str, column: StreamColumn, timestamp_format: str, zone: zoneinfo.ZoneInfo) -> tuple[Any, ...]:
+def _field(
+    name: str, column: StreamColumn, rule: FieldRule, timestamp_format: str, zone: zoneinfo.ZoneInfo
+) -> tuple[Any, ...]:
     """(name, type[, default]) of a struct's field."""
-    kind = _json_type(column, timestamp_format)
+    kind = _json_type(column, rule, timestamp_format)
     if column.default is not None and column.default.value is not None:
         return name, kind if not column.nullable else kind | None, _default(column, timestamp_format, zone)
     return (name, kind) if not column.nullable else (name, kind | None, None)
 
 
-def _json_type(column: StreamColumn, timestamp_format: str) -> Any:
+def _json_type(column: StreamColumn, rule: FieldRule, timestamp_format: str) -> Any:
     match column.type:
         case Type.BOOL:
             return bool
         case Type.SMALLINT | Type.INT | Type.BIGINT:
-            limit = 1 << _BITS[column.type]
-            return Annotated[int, msgspec.Meta(ge=-limit, le=limit - 1)]
+            least, greatest = whole_limits(column.type)
+            least = least if rule.least is None else max(least, int(rule.least))
+            greatest = greatest if rule.greatest is None else min(greatest, int(rule.greatest))
+            return Annotated[int, msgspec.Meta(ge=least, le=greatest)]
         case Type.FLOAT:
             return Annotated[float, msgspec.Meta(ge=-_FLOAT_MAX, le=_FLOAT_MAX)]
         case Type.DOUBLE:
-            return float
+            return Annotated[float, msgspec.Meta(ge=rule.least, le=rule.greatest)]
         case Type.STRING:
-            return Annotated[str, msgspec.Meta(max_length=column.length_max or TEXT_LENGTH_MAX)]
+            length_max = column.length_max or TEXT_LENGTH_MAX
+            choices = [text for text in rule.choices or () if len(text) <= length_max]
+            if choices:
+                return Literal[tuple(choices)]
+            return Annotated[str, msgspec.Meta(min_length=rule.length_min or None, max_length=length_max)]
         case Type.DATE:
             return datetime.date
         case _:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from streaming.app.field_rules import field_rules, impossible
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import UnsupportedSQL
 from streaming.engine.plan.scope import conjuncts
@@ -22,7 +23,7 @@ from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import Type, is_integer, to_word
 
-__all__ = ["TEXT_LENGTH_MAX", "Insert", "Stream", "TableColumns", "TimestampFormat", "read_streams"]
+__all__ = ["TEXT_LENGTH_MAX", "Insert", "Stream", "TableColumns", "TimestampFormat", "read_streams", "whole_limits"]
 
 TEXT_LENGTH_MAX = 256
 """Characters of a text in a record whose column does not say VARCHAR(n)."""
@@ -174,6 +175,7 @@ class _Reader:
         self.check_columns()
         for check in self.statement.checks:
             self.check_condition(check)
+        self.check_rules()
         options = _Options(self.file, self.statement)
         event_time = options.column("event_time", required=True)
         if event_time is None or self.columns[event_time].type != Type.TIMESTAMP:
@@ -246,6 +248,18 @@ class _Reader:
         constant = [part for part, of in zip(parts, self.planned(parts), strict=True) if not of.columns]
         if constant and not all(self.constants(constant)):
             raise self.file.wrong(f"CHECK ({check.text}) is always false: it would refuse every record", check.at)
+
+    def check_rules(self) -> None:
+        """CHECKs that contradict one another, or a column's type."""
+        for end in range(1, len(self.statement.checks) + 1):
+            rules, _ = field_rules(self.statement.columns, self.statement.checks[:end])
+            for name, rule in rules.items():
+                column = self.columns[name]
+                limits = whole_limits(column.type) if is_integer(column.type) else None
+                if impossible(rule, column.length_max or TEXT_LENGTH_MAX, limits):
+                    check = self.statement.checks[end - 1]
+                    what = f"CHECK ({check.text}) is always false: it would refuse every record"
+                    raise self.file.wrong(what, check.at)
 
     def insert(self, statement: InsertSelect) -> Insert:
         table = statement.table[-1]
@@ -362,6 +376,12 @@ class _Options:
         if name not in {column.name for column in self.statement.columns}:
             raise self.wrong(option, f"is no column of stream {self.statement.name}")
         return name
+
+
+def whole_limits(kind: Type) -> tuple[int, int]:
+    """The least and the greatest number of a whole type."""
+    limit = 1 << {Type.SMALLINT: 15, Type.INT: 31, Type.BIGINT: 63}[kind]
+    return -limit, limit - 1
 
 
 def _widens(source: Type, target: Type) -> bool:

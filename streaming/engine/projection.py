@@ -109,6 +109,11 @@ class Projection:
         self._runner = Runner(self._pool, _no_clock)
         self._lasting = self._pool.count
 
+    @property
+    def texts_held(self) -> int:
+        """How many texts of batches are held in memory; there is a limit."""
+        return self._pool.count - self._lasting
+
     def __call__(self, rows: pa.RecordBatch) -> list[pa.Array]:
         """The values of each expression, in the order of the rows.
 

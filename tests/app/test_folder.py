@@ -70,7 +70,7 @@ def test_the_digest_is_of_all_files_and_of_nothing_else(tmp_path: Path) -> None:
 
 
 WRONG = [json.loads(line) for line in (CASES / "wrong_apps.jsonl").read_text(encoding="utf-8").splitlines()]
-"""What is wrong; the file, the text in it and what stands there instead; file and line of the error, and what it says."""
+"""What is wrong; the file, the text in it and what stands there instead; where the error is, and what it says."""
 
 
 @pytest.mark.parametrize("case", WRONG, ids=[case["wrong"] for case in WRONG])

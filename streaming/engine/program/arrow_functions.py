@@ -46,6 +46,11 @@ def arrow_evaluator(node: Node, pool: StringPool) -> Evaluator | None:
         if value is None or otherwise is None:
             return None
         return lambda columns: _first_known(value(columns), otherwise(columns))
+    if isinstance(node, Apply) and node.op == Op.WRAP and node.type == Type.BIGINT:
+        (argument,) = node.arguments
+        if isinstance(argument, ColumnNode) and argument.type == Type.TIMESTAMP:
+            place = argument.position
+            return lambda columns: columns[place].view(pa.int64())
     if isinstance(node, PythonCall):
         return _call(node, pool)
     return None
