@@ -1,5 +1,5 @@
 """`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain |
-print-script | dlq."""
+check | print-script | dlq."""
 
 from __future__ import annotations
 
@@ -243,6 +243,22 @@ def explain(
     explained = read_script(script)
     with within(explained):
         print(engine.explain(explained.text))
+
+
+@app.command()
+def check(
+    application: Annotated[
+        Path, typer.Argument(metavar="APP", help="A folder with tables.sql, features.sql, events.sql and app.toml.")
+    ],
+) -> None:
+    """Check an application's folder, and print it as a picture: events, tables, windows, features, label, scores.
+
+    What is wrong is one line on stderr that begins with file:line:column. Nothing runs from such a folder yet.
+    """
+    from streaming.app.folder import load_app
+    from streaming.app.picture import picture
+
+    print(picture(load_app(application)))
 
 
 @app.command()

@@ -151,7 +151,9 @@ class Projection:
         if evaluate is not None:
             place = ColumnNode(node.type, main, self._width + len(self._by_arrow))
             self._by_arrow.append(evaluate)
-            self._arrow_columns.append(Column(f"arrow {len(self._by_arrow)}", node.type))
+            self._arrow_columns.append(
+                Column(f"arrow {len(self._by_arrow)}", node.type or Type.BOOL)
+            )  # NULL is a bool in Arrow
             self._arrow_places[node] = place
             return place
         if isinstance(node, (Apply, PythonCall)):

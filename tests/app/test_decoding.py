@@ -200,9 +200,7 @@ def test_defaults_seconds_and_all_types(tmp_path: Path) -> None:
     assert found.keys == ["", ""]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3
-)
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3)
 
 
 @given(
