@@ -4,6 +4,7 @@
     settings             app.toml
     streams              events.sql: streams, their constraints, and the tables that their records go to
     features             features.sql: what the query answers, and which table asks
+    encoder_fields       the inputs that a model of the application has
     labels               whether the label of app.toml can be computed
     wrong                the one kind of error, with file:line:column
     field_rules          CHECKs of one field, which JSON is decoded by

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from streaming.app.encoder_fields import encoder_fields
 from streaming.app.features import FeatureQuery, Tables, deploy, read_tables
 from streaming.app.labels import check_settings, feature_columns
-from streaming.app.settings import Settings, key_place, read_settings
+from streaming.app.settings import EncoderField, Settings, key_place, read_settings
 from streaming.app.streams import Stream, read_streams
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine.sql import syntax
@@ -68,6 +69,11 @@ class App:
     def features(self) -> tuple[str, ...]:
         """The columns of the query that can be inputs of the model."""
         return feature_columns(self.settings, self.query)
+
+    @property
+    def encoder_fields(self) -> tuple[EncoderField, ...]:
+        """The fields of the model's input, in order, each with its name and kind; its width is their number."""
+        return encoder_fields(self.settings, self.query)
 
     def stream_of(self, topic: str) -> Stream | None:
         """The stream of a topic; None: the topic is not the application's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from streaming.app.encoder_fields import KINDS, encoder_fields
 from streaming.app.features import FeatureQuery, Tables
 from streaming.app.settings import MODEL_VERSION, PROBABILITY, Settings, key_place
 from streaming.app.wrong import AppFile, WrongApp
@@ -40,7 +41,7 @@ def check_settings(file: AppFile, settings: Settings, tables: Tables, query: Fea
     for table in settings.history.folders:
         if table not in tables.columns:
             raise checks.wrong(f"unknown table {table}", "history.folders", table)
-    if not feature_columns(settings, query):
+    if not encoder_fields(settings, query):
         raise WrongApp(features.path, 0, 0, "no features: the query answers nothing but what is left out")
 
 
@@ -135,7 +136,15 @@ class _Checks:
         for field in encoder.fields:
             if field.column not in self.columns:
                 raise self.wrong(f"unknown column {field.column} of the feature query", "encoder.fields", "column")
+            kind = self.columns[field.column]
+            if field.kind is not None and kind not in KINDS[field.kind]:
+                what = f"{field.column} is a {kind}: no {field.kind} is made of it"
+                raise self.wrong(what, "encoder.fields", "kind")
+            if (field.kind == "list_top") != (field.place is not None):
+                raise self.wrong(
+                    f"{field.column}: a list_top, and nothing else, has a place", "encoder.fields", "place"
+                )
             name = field.name or field.column
-            if name in seen:
+            if name in seen or (name != field.column and name in self.columns):
                 raise self.wrong(f"two fields of the name {name}", "encoder.fields")
             seen.add(name)

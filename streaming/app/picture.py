@@ -10,8 +10,6 @@ from streaming.app.streams import Stream
 
 __all__ = ["picture"]
 
-_WIDTH = 110
-
 
 def picture(app: App) -> str:
     """The picture, several lines; warnings last."""
@@ -28,13 +26,21 @@ def picture(app: App) -> str:
     lines += [f"  {line.removeprefix('index: ')}" for line in plan if line.startswith("index: ")]
     lines += ["", "windows and joins"]
     lines += [f"  {line}" for line in plan if not line.startswith(("main table", "index: ", "instructions"))]
-    features = app.features
-    lines += ["", f"features: {len(features)} of the query's {len(app.query.columns)} columns"]
-    kinds = dict(app.query.columns)
-    lines += _wrapped([f"{name} {kinds[name]}" for name in features])
+    fields = app.encoder_fields
+    used = len({field.column for field in fields})
+    lines += [
+        "",
+        f"features: {used} of the query's {len(app.query.columns)} columns, as {len(fields)} fields of the model",
+    ]
+    types = dict(app.query.columns)
+    lines += [
+        f"  {field.name}: {field.kind}{f' {field.place}' if field.place else ''} of a {types[field.column]}"
+        f"{'' if field.name == field.column else f', {field.column}'}"
+        for field in fields
+    ]
     lines += ["", f"label: {_label(app.settings.label)}"]
-    fields = ", ".join(f"{name} = {value}" for name, value in app.settings.scores.fields.items())
-    lines.append(f"scores: topic {app.settings.scores.topic}: {fields}")
+    scores = ", ".join(f"{name} = {value}" for name, value in app.settings.scores.fields.items())
+    lines.append(f"scores: topic {app.settings.scores.topic}: {scores}")
     lines += [f"warning: {warning}" for warning in app.warnings]
     return "\n".join(lines)
 
@@ -67,14 +73,3 @@ def _label(label: Label) -> str:
             f"a row of {later.table} with {later.condition} of the same {', '.join(later.key)} in {later.horizon}"
         )
     return "; where that is NULL throughout, ".join(ways)
-
-
-def _wrapped(words: list[str]) -> list[str]:
-    """The words, with commas between them, on lines of at most `_WIDTH` characters where they fit."""
-    lines = [" "]
-    for i, word in enumerate(words):
-        shown = word + ("," if i < len(words) - 1 else "")
-        if len(lines[-1]) + len(shown) + 1 > _WIDTH and lines[-1].strip():
-            lines.append(" ")
-        lines[-1] += f" {shown}"
-    return lines

@@ -104,7 +104,7 @@ class EncoderField(_Table, frozen=True):
 
     Attributes:
         column: the column.
-        name: of the field; "": the column's.
+        name: of a further field of the column; "": how the column's own field is made.
         kind: as `streaming.model.encoder` has them; None: by the column's type.
         count_min: values that training has seen less often share one id.
         bins: lower bounds of the bins of a number.

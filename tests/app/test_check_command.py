@@ -42,8 +42,11 @@ windows and joins
     range 1h … 0s: payments_1h
   last join: cards by card, the latest since
 
-features: 4 of the query's 4 columns
-  id string, amount double, payments_1h bigint, country string
+features: 4 of the query's 4 columns, as 4 fields of the model
+  id: category of a string
+  amount: real of a double
+  payments_1h: integer of a bigint
+  country: category of a string
 
 label: a row of payments with amount > 1000 of the same card in 12h
 scores: topic scores: payment = id, risk = $probability

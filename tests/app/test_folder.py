@@ -116,6 +116,7 @@ def test_the_shop_of_the_tutorial_is_the_scripts_of_sql(tmp_path: Path) -> None:
     assert app.main == "flattenRequest"
     assert len(app.query.columns) == 42
     assert len(app.features) == 35
+    assert len(app.encoder_fields) == 41
     shutil.copytree(SQL / "jd", tmp_path / "mine")
     assert load_app(tmp_path / "mine").digest == app.digest
 
@@ -123,5 +124,10 @@ def test_the_shop_of_the_tutorial_is_the_scripts_of_sql(tmp_path: Path) -> None:
 def test_the_ad_clicks_are_an_application(tmp_path: Path) -> None:
     app: App = load_app(SQL / "talkingdata")
     assert app.main == "clicks"
-    assert len(app.features) == 9
+    assert [(field.name, field.kind) for field in app.encoder_fields[3:6]] == [
+        ("channel", "category"),
+        ("click_hour", "integer"),
+        ("click_day", "integer"),
+    ]
+    assert len(app.encoder_fields) == 9
     assert not app.warnings
