@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from streaming.app.settings import Deployment
+from streaming.app.settings import Deployment, key_place
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine.deployment.contract import Contract
@@ -77,7 +78,8 @@ def read_tables(file: AppFile) -> tuple[Engine, Tables]:
         raise WrongApp(file.path, 0, 0, "no CREATE TABLE")
     if len(databases) > 1:
         raise WrongApp(file.path, 0, 0, f"tables of {len(databases)} databases: an application has one")
-    return engine, Tables(databases.pop(), {table.name: table.columns for _, table in found})
+    columns = MappingProxyType({table.name: table.columns for _, table in found})
+    return engine, Tables(databases.pop(), columns)
 
 
 def read_query(file: AppFile) -> syntax.Select:
@@ -95,14 +97,27 @@ def read_query(file: AppFile) -> syntax.Select:
     except UnsupportedSQL as error:
         raise file.sql_error(error) from None
     _check_count(file, len(select.items), select.at)
+    if select.source is None:
+        raise file.wrong("a query without FROM: it has no main table, whose rows are the requests", select.at)
+    inner: syntax.Select | None = select
+    while inner is not None:
+        if inner.where is not None:
+            raise file.wrong("WHERE of the main table: every request wants an answer", inner.where.at)
+        if inner.limit is not None or inner.distinct:
+            raise file.wrong("LIMIT or DISTINCT of the main table: every request wants an answer", inner.at)
+        inner = inner.source.select if isinstance(inner.source, syntax.SubSelect) else None
     return select
 
 
-def deploy(engine: Engine, tables: Tables, file: AppFile, deployment: Deployment) -> FeatureQuery:
+def deploy(engine: Engine, tables: Tables, file: AppFile, deployment: Deployment, settings: AppFile) -> FeatureQuery:
     """Plans the query as the scorer deploys it.
 
     Args:
         engine: with the tables; it has the deployment afterwards.
+        tables: these.
+        file: features.sql.
+        deployment: its name and options.
+        settings: app.toml, where these stand.
 
     Raises:
         WrongApp: names the place of what is wrong.
@@ -114,10 +129,15 @@ def deploy(engine: Engine, tables: Tables, file: AppFile, deployment: Deployment
         plan = engine.explain(script)
         engine.execute(script)
     except UnsupportedSQL as error:
+        if error.line == 1:  # the line before the query
+            what = str(error).partition(" at 1:")[0]
+            raise settings.wrong(what, key_place(settings.text, "deployment", "options")) from None
         raise file.sql_error(error, lines_before=1) from None
+    except ValueError as error:  # of a time to live
+        raise settings.wrong(str(error), key_place(settings.text, "deployment", "options")) from None
     (made,) = engine.deployments(tables.database)
     _check_count(file, len(made.answer), select.at)
-    places = {item.text if item.alias is None else item.alias: item.at for item in select.items}
+    places = MappingProxyType({item.text if item.alias is None else item.alias: item.at for item in select.items})
     names = [name for name, _ in made.answer]
     for name in names:
         if names.count(name) > 1:

@@ -100,7 +100,7 @@ def load_app(folder: Path) -> App:
     files = {name: AppFile(folder / name) for name in FILES}
     settings = read_settings(files["app.toml"])
     engine, tables = read_tables(files["tables.sql"])
-    query = deploy(engine, tables, files["features.sql"], settings.deployment)
+    query = deploy(engine, tables, files["features.sql"], settings.deployment, files["app.toml"])
     if query.contract.main not in tables.columns:
         raise WrongApp(folder / "features.sql", 0, 0, "the query has no main table")
     streams = read_streams(files["events.sql"], tables.columns, query.contract.main)
@@ -112,7 +112,7 @@ def load_app(folder: Path) -> App:
     for name in FILES:
         text = sources[name].encode()
         digest.update(b"%s %d\n%s" % (name.encode(), len(text), text))
-    warnings = tuple(_warnings(files["events.sql"], tables, query, streams))
+    warnings = tuple(_warnings(tables, query, streams))
     return App(folder, settings, tables, query, streams, sources, warnings, digest.hexdigest())
 
 
@@ -152,7 +152,7 @@ def _names(expr: object) -> set[str]:
     return {name for field in fields for name in _names(getattr(expr, field))}
 
 
-def _warnings(file: AppFile, tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> list[str]:
+def _warnings(tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> list[str]:
     main = query.contract.main
     filled = {insert.table for stream in streams for insert in stream.inserts}
     found = [
@@ -175,7 +175,6 @@ def _warnings(file: AppFile, tables: Tables, query: FeatureQuery, streams: tuple
                 f"{read.table} is read by {by}, which does not hold the key of its records: with several partitions a "
                 "scorer sees its own partitions' rows only"
             )
-    del file
     return found
 
 

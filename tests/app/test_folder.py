@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from fixtures.applications import PAYMENTS, make
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from places import CASES, SQL
 
 from streaming.app.folder import FILES, App, load_app
@@ -98,6 +100,53 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path, name: str) -
         load_app(folder)
     with pytest.raises(WrongApp, match="there is no such folder"):
         load_app(tmp_path / "nothing")
+
+
+WORDS = [
+    "NULL",
+    "'x'",
+    "1",
+    "(",
+    ")",
+    ",",
+    "count(id)",
+    "paid",
+    "payments",
+    "=",
+    "[x]",
+    '"',
+    "true",
+    "*",
+    "-",
+    "moment",
+    "1e400",
+    "timestamp('x')",
+    "string(at)",
+]
+
+
+@given(
+    name=st.sampled_from(FILES),
+    place=st.floats(0, 1, exclude_max=True),
+    length=st.integers(0, 12) | st.integers(0, 200),
+    word=st.sampled_from(WORDS) | st.text(max_size=3),
+)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_file_is_read_or_refused_on_one_line(
+    tmp_path: Path, name: str, place: float, length: int, word: str
+) -> None:
+    folder = make(tmp_path / "app")
+    text = PAYMENTS[name]
+    at = int(place * len(text))
+    damaged = text[:at] + word + text[at + length :]
+    (folder / name).write_bytes(damaged.encode("utf-8", "surrogatepass"))
+    try:
+        load_app(folder)
+    except WrongApp as error:
+        message = str(error)
+    else:
+        message = "fine"
+    assert "\n" not in message
 
 
 def test_what_cannot_scale_is_warned_of(tmp_path: Path) -> None:
