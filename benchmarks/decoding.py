@@ -1,6 +1,6 @@
 """How fast records become rows: `python -m benchmarks.decoding`.
 
-The tutorial's actions by `streaming.events.decode` and by the folder `sql/jd`, and ad clicks by `sql/talkingdata`, in
+The tutorial's actions by `streaming.events.record` and by the folder `sql/jd`, and ad clicks by `sql/talkingdata`, in
 batches of 1, 100 and 1,000 records: µs per record, the best of several rounds that take turns.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from streaming.app.decoding import StreamDecoder
 from streaming.app.folder import load_app
-from streaming.events.decode import Record, action_columns, action_decoder
+from streaming.events.record import Record, action_columns, action_decoder
 from streaming.shipped_files import SQL_FOLDER
 
 NOW_MS = 1_459_419_080_000

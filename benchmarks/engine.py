@@ -35,7 +35,7 @@ from deploy.environments import Missing
 from streaming.config import Store
 from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
-from streaming.events.decode import Action, Actions, action_columns
+from streaming.events.record import Action, Actions, action_columns
 from streaming.store.embedded import EmbeddedStore
 
 OPENMLDB_US = 28.5  # microseconds per request, p50: measured 27 to 30

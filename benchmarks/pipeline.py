@@ -35,7 +35,7 @@ from deploy.kafka.broker import Broker
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 from streaming.config import Store
-from streaming.events.decode import action_columns, action_decoder
+from streaming.events.record import action_columns, action_decoder
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Model
 from streaming.store.embedded import EmbeddedStore

@@ -10,6 +10,7 @@ import msgspec
 import tomli
 
 from streaming.app.wrong import AppFile, WrongApp
+from streaming.events.scores import MODEL_VERSION, PROBABILITY
 
 __all__ = [
     "MODEL_VERSION",
@@ -30,9 +31,6 @@ __all__ = [
     "key_place",
     "read_settings",
 ]
-
-PROBABILITY, MODEL_VERSION = "$probability", "$model_version"
-"""What a field of a score may be but a column of the main table."""
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _HORIZON_DAYS_MAX = 3_650
@@ -86,9 +84,13 @@ class Label(_Table, frozen=True):
 
 
 class Scores(_Table, frozen=True):
-    """[scores]: the topic, and the fields of its JSON: a column of the main table, `$probability`, `$model_version`."""
+    """[scores]: the topic, and the fields of its JSON: a column of the main table, `$probability`, `$model_version`.
+
+    `event_type`: what CloudEvents call the type; "": `NAME.score.v1` of the application's name.
+    """
 
     topic: Name
+    event_type: str = ""
     fields: Annotated[dict[str, Name], msgspec.Meta(min_length=1)]
 
 
@@ -153,11 +155,16 @@ class Demo(_Table, frozen=True):
 
 
 class Settings(_Table, frozen=True):
-    """All of app.toml; `time_zone` is for texts, hours and weekdays that are made outside of SQL."""
+    """All of app.toml.
+
+    `time_zone` is for texts, hours and weekdays that are made outside of SQL; `dead_letters`: their topic, by default
+    that of the first scored stream and `.dlq`.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
     request: Request
     scores: Scores
+    dead_letters: Name | None = None
     label: Label = Label()
     time_zone: str = "UTC"
     deployment: Deployment = Deployment()

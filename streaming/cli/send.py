@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streaming.config import Config, Kafka
 from streaming.errors import BadEvent, BrokerUnavailable, ScorerError, Unavailable
 from streaming.events.dead_letter import ERRORS
-from streaming.events.decode import Record
+from streaming.events.record import Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
 from streaming.kafka.reader import TopicReader

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole, OffsetOutOfRange
-from streaming.events.decode import Record
+from streaming.events.record import Record
 from streaming.kafka.clients import consumer_settings
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages

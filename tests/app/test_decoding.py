@@ -18,7 +18,7 @@ from places import SHARED, SQL
 from streaming.app.decoding import DecodedBatch, StreamDecoder
 from streaming.app.folder import App, load_app
 from streaming.engine import Engine
-from streaming.events.decode import reason
+from streaming.events.record import reason
 
 CARD = 123_456_789_012_345_678
 PAID: dict[str, Any] = {"number": CARD, "moment": NOW_MS, "cents": 1050, "reference": "a"}

@@ -1,4 +1,4 @@
-"""The tutorial's shop as a folder decodes its topics as `streaming.events.decode` does, record for record."""
+"""The tutorial's shop as a folder decodes its topics as `streaming.events.record` does, record for record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from places import SQL
 
 from streaming.app.decoding import DecodedBatch, StreamDecoder
 from streaming.app.folder import load_app
-from streaming.events.decode import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
+from streaming.events.record import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
 
 BYTES_MAX, FUTURE_S = 2_000, 300
 LAST_LOCAL_MS = 253_402_243_199_999  # the end of the year 9999 in UTC+8

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from streaming.errors import BadEvent
 from streaming.events.dead_letter import dead_letter, fingerprint
-from streaming.events.decode import (
+from streaming.events.record import (
     Action,
     action_columns,
     action_decoder,
@@ -131,12 +131,12 @@ class Timeless(Fake):
 
 
 def test_a_record_without_a_time_is_held_against_the_present_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.events.decode.time.time", lambda: NOW_MS / 1000)
+    monkeypatch.setattr("streaming.events.record.time.time", lambda: NOW_MS / 1000)
     soon, late = Timeless(b"200001", action(time=NOW_MS + 299_000)), Timeless(b"200001", action(time=NOW_MS + 302_000))
     assert DECODER.decode_all([soon, late])[1] == [soon]
     with pytest.raises(BadEvent, match=r"time lies 30\d s after now \(the record has no time of its own\)"):
         DECODER.decode(late.value(), late.key(), -1)
-    monkeypatch.setattr("streaming.events.decode.time.time", lambda: NOW_MS / 1000 - 86_400)  # the clock was set back
+    monkeypatch.setattr("streaming.events.record.time.time", lambda: NOW_MS / 1000 - 86_400)  # the clock was set back
     assert DECODER.decode_all([soon], replayed=True)[1] == [soon]
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
-from streaming.events.decode import Action, Record, action_columns
+from streaming.events.record import Action, Record, action_columns
 from streaming.events.scores import Score, encode_scores
 
 

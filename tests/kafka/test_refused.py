@@ -12,7 +12,7 @@ from fixtures.scorer import PARTITIONS, Shop, Stage, answers, check, loaded_stor
 
 from streaming.errors import BadEvent, BrokerUnavailable
 from streaming.events.dead_letter import dead_letter
-from streaming.events.decode import Malformed, Record
+from streaming.events.record import Malformed, Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.refused_records import Refused
 from streaming.model.encoder import Encoder

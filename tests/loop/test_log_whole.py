@@ -18,7 +18,7 @@ from fixtures.scorer import PARTITIONS, Shop, Stage, check, loaded_store, runnin
 from deploy.kafka.broker import Broker
 from streaming.config import Config
 from streaming.errors import LogNotWhole
-from streaming.events.decode import Action, action_columns
+from streaming.events.record import Action, action_columns
 from streaming.kafka.lineage import OFFSETS_FILE
 from streaming.kafka.reader import Positions
 from streaming.loop.scorer import Scorer

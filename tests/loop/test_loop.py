@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 
 from deploy.kafka.broker import Broker
 from streaming.errors import Aborted, ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, TransactionFatal
-from streaming.events.decode import Actions
+from streaming.events.record import Actions
 from streaming.loop.scorer import Scorer
 from streaming.model.encoder import Encoder
 from streaming.ops.health import Health

@@ -17,7 +17,7 @@ from simulation.broker import Entry
 from streaming.config import Config
 from streaming.errors import ConfigError, FolderTaken, Rebalanced, StoreUnavailable
 from streaming.events.dead_letter import dead_letter, fingerprint
-from streaming.events.decode import Record, reason
+from streaming.events.record import Record, reason
 from streaming.loop.poison.detection import KillsProcess, Poison, open_poison
 from streaming.loop.poison.journal import Journal, Note, Span
 

@@ -23,7 +23,7 @@ from streaming.cli import deploy_sql
 from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.config import Config, Rest, Store
 from streaming.errors import ArtifactMismatch, StoreUnavailable
-from streaming.events.decode import Action, action_columns
+from streaming.events.record import Action, action_columns
 from streaming.model.encoder import Encoder
 from streaming.store.open import open_store
 from streaming.store.openmldb.cluster import ClusterStore

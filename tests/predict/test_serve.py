@@ -31,7 +31,7 @@ from deploy.process import Process, free_ports
 from deploy.triton.server import Ports, Triton
 from streaming.config import Config, Store
 from streaming.errors import ConfigError, ModelUnavailable, StoreUnavailable
-from streaming.events.decode import Action, Comment, Product, User, action_columns, dimension_columns
+from streaming.events.record import Action, Comment, Product, User, action_columns, dimension_columns
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Scores
 from streaming.predict.application import BODY_BYTES_MAX, EXAMPLE, create_app

@@ -31,7 +31,7 @@ from places import REPOSITORY
 from streaming.config import Config, load
 from streaming.errors import BadEvent, ConfigError
 from streaming.events.dead_letter import dead_letter
-from streaming.events.decode import (
+from streaming.events.record import (
     Action,
     Decoder,
     Dimension,

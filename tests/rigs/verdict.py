@@ -12,7 +12,7 @@ from fixtures.scorer import Stage, loaded_store, probabilities
 
 from rigs.scorers import Rig, Subscriber
 from rigs.traffic import Archive, Traffic, Upstream, epoch_of
-from streaming.events.decode import (
+from streaming.events.record import (
     Action,
     Decoder,
     action_columns,

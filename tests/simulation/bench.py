@@ -27,7 +27,7 @@ from simulation.workload import (
     repeats,
 )
 from streaming.config import Config
-from streaming.events.decode import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
+from streaming.events.record import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
 from streaming.ops.metrics import Metrics
 from streaming.store.embedded import EmbeddedStore
 

@@ -17,7 +17,7 @@ from simulation.workload import DEADLY
 from simulation.world import Defect, World
 from streaming.config import Config
 from streaming.errors import ArtifactMismatch, ModelUnavailable, ScorerError
-from streaming.events.decode import Action, Actions, Record
+from streaming.events.record import Action, Actions, Record
 from streaming.events.inputs import DecodedDimensions, InputDecoder, Refusals
 from streaming.model.triton import Scores
 from streaming.ops.background import Outcome

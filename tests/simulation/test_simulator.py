@@ -18,7 +18,7 @@ from simulation.bench import TRIES_MAX
 from simulation.schedule import PROCESSES
 from simulation.simulator import simulate
 from simulation.world import FAULTS, Violation
-from streaming.events.decode import Actions, action_columns
+from streaming.events.record import Actions, action_columns
 from streaming.loop.batch import Batch
 from streaming.loop.poison.detection import KillsProcess
 from streaming.loop.scorer import Scorer

@@ -17,7 +17,7 @@ from places import SQL
 
 from streaming.config import Config, Store
 from streaming.errors import ConfigError, FolderTaken
-from streaming.events.decode import Action, action_columns
+from streaming.events.record import Action, action_columns
 from streaming.kafka.lineage import Lineages
 from streaming.loop.poison.detection import open_poison
 from streaming.ops.metrics import Metrics

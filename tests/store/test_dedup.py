@@ -18,7 +18,7 @@ from simulation.workload import repeats
 from streaming.config import Dedup, Store
 from streaming.engine import BadRow
 from streaming.errors import ConfigError
-from streaming.events.decode import Action
+from streaming.events.record import Action
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.topics import Topics

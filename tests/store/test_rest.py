@@ -23,7 +23,7 @@ from places import SQL
 from streaming.config import Rest, Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.events.decode import Action, action_columns
+from streaming.events.record import Action, action_columns
 from streaming.store.openmldb import rest
 from streaming.store.openmldb.rest import ATTEMPTS_MAX, INSERT_ROWS, RestTransport, literal, statements
 
