@@ -12,12 +12,12 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "app_folder"]
+__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "app_folder", "sql_folder"]
 
 _SHIPPED = Path(str(files("streaming"))) / "shipped"
 
 SQL_FOLDER = (_SHIPPED / "sql").resolve()
-"""The applications that come with the program, each a folder: `jd`, `talkingdata`."""
+"""The scripts: create_tables.sql, deploy.sql, features.sql and those that load and write files."""
 
 TRITON_FOLDER = (_SHIPPED / "triton").resolve()
 """`config.pbtxt` and `config.oneflow.pbtxt` (templates), and `model.py`, which Triton's Python backend runs."""
@@ -26,12 +26,23 @@ SAMPLE_CONFIGURATION = (_SHIPPED / "scorer.toml").resolve()
 """Every key of the configuration, with its default and what it means."""
 
 
-def app_folder(name: str) -> Path:
-    """The folder of an application: `sql/jd` is the program's own where the working folder has none.
+def sql_folder(name: str) -> str:
+    """The folder of scripts that a configuration means: `sql` is the program's own where the working folder has none.
 
     Args:
-        name: a path, as `app` of the configuration.
+        name: `store.sql`, a path.
+    """
+    return str(SQL_FOLDER) if name == "sql" and not Path(name).is_dir() else name
+
+
+def app_folder(name: str | Path = "sql/jd") -> Path:
+    """The folder of an application: `sql/NAME` is the program's own where the working folder has none.
+
+    Args:
+        name: a path; one that begins with `sql/` may mean an application that comes with the program.
     """
     path = Path(name)
-    own = SQL_FOLDER / path.name
-    return own if path.parent == Path("sql") and own.is_dir() and not path.is_dir() else path
+    if path.parts[:1] == ("sql",) and len(path.parts) == 2 and not path.is_dir():
+        own = SQL_FOLDER / path.parts[1]
+        return own if own.is_dir() else path
+    return path
