@@ -165,9 +165,7 @@ class StreamDecoder:
             what = f"{self._stream.event_time} lies {ahead[event] // 1000} s after {when}"
             yield event, TimeOutOfRange("validate", f"{what}; events.future_s_max is {self._future_ms // 1000}")
 
-    def _batch(
-        self, records: list[Record], fields: pa.RecordBatch, values: Sequence[Any], good: Flags
-    ) -> EventBatch:
+    def _batch(self, records: list[Record], fields: pa.RecordBatch, values: Sequence[Any], good: Flags) -> EventBatch:
         rows: dict[str, pa.Table] = {}
         events_of: dict[str, Int64] = {}
         place = np.cumsum(good) - 1  # of an event among the good ones

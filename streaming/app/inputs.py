@@ -9,7 +9,7 @@ from streaming.app.folder import App
 from streaming.app.topics import TopicNames
 from streaming.config import Events
 from streaming.events.batch import EventBatch, Refusals, merged
-from streaming.events.decode import Record
+from streaming.events.record import Record
 
 __all__ = ["InputDecoder"]
 

@@ -45,9 +45,10 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Request(_Table, frozen=True):
-    """[request]. `id`: the column of the main table that names a request."""
+    """[request]. `id`: the column of the main table that names a request; `example`: a row of it, for people."""
 
     id: Name
+    example: dict[str, str | int | float | bool | None] = {}
 
 
 class LaterEvent(_Table, frozen=True):
@@ -90,8 +91,8 @@ class Scores(_Table, frozen=True):
     """
 
     topic: Name
-    event_type: str = ""
     fields: Annotated[dict[str, Name], msgspec.Meta(min_length=1)]
+    event_type: str = ""
 
 
 class Deployment(_Table, frozen=True):
@@ -142,9 +143,14 @@ class ModelSettings(_Table, frozen=True):
 
 
 class History(_Table, frozen=True):
-    """[history]. `folders`: where a table's files lie in a data folder, if not in one of its own name."""
+    """[history].
+
+    `folders`: where a table's files lie in a data folder, if not in one of its own name; `path`: where OpenMLDB's
+    servers see a data folder.
+    """
 
     folders: dict[str, Name] = {}
+    path: Name = "/root/project/data"
 
 
 class Demo(_Table, frozen=True):

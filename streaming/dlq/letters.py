@@ -192,9 +192,7 @@ def parse_offsets(text: str) -> tuple[int, int]:
     return first, last
 
 
-def find_letters(
-    config: Config, topics: TopicNames, wanted: LetterFilter, limit: int
-) -> tuple[list[Letter], int]:
+def find_letters(config: Config, topics: TopicNames, wanted: LetterFilter, limit: int) -> tuple[list[Letter], int]:
     """The newest dead letters, oldest first; and how many there are in all.
 
     Raises:
@@ -229,7 +227,7 @@ def read_letters(config: Config, topics: TopicNames) -> Iterator[Letter | Replay
     connection = Connection(threading.Event(), login=Login(kafka))
     try:
         with named(kafka, of_letters(topics)):
-            check_topics(kafka, topics, of_letters(topics), connection)
+            check_topics(kafka, of_letters(topics), connection, keys=topics.keys)
             for records in CommittedReader(kafka, connection, topic, PATIENCE_S).to_end():
                 yield from map(_letter, records)
     except KafkaException as error:

@@ -88,7 +88,7 @@ def replay(
         return _collect(config, topics, wanted, limit)
     connection = Connection(threading.Event(), login=Login(kafka))
     inputs = sorted(topics.inputs)
-    check_topics(kafka, topics, of_replay(topics, inputs), connection, PATIENCE_S)
+    check_topics(kafka, of_replay(topics, inputs), connection, PATIENCE_S, keys=topics.keys)
     publisher = Publisher(kafka, topics, connection, f"{kafka.transactional_id_prefix}.dlq-replay", inputs)
     try:
         publisher.start()

@@ -143,9 +143,7 @@ def check_topics(config: Config, topics: TopicNames, admin: AdminClient) -> Iter
         yield warning("settings of topics", f"not told of {names}: not checked", "; ".join(grants(kafka, rights)))
     yield from judge_settings(config, topics, settings)
     yield from _beginnings(config, admin, [name for name in there if name in topics.inputs])
-    yield ok(
-        "subscribers", f"of {topics.scores!r} must set isolation.level=read_committed: then each score is once"
-    )
+    yield ok("subscribers", f"of {topics.scores!r} must set isolation.level=read_committed: then each score is once")
 
 
 def _partitions(config: Config, topics: TopicNames, topic: Any, settings: Mapping[str, str]) -> Iterator[Finding]:
@@ -171,9 +169,7 @@ def _partitions(config: Config, topics: TopicNames, topic: Any, settings: Mappin
         yield ok(about, f"{count} partitions, {replicas} replicas")
 
 
-def judge_settings(
-    config: Config, topics: TopicNames, settings: Mapping[str, Mapping[str, str]]
-) -> Iterator[Finding]:
+def judge_settings(config: Config, topics: TopicNames, settings: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
     """Whether topics keep what they have to.
 
     Args:

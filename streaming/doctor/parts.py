@@ -15,15 +15,16 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2
 
 from streaming.app.folder import App
+from streaming.app.history import history_tables
 from streaming.config import Config
 from streaming.doctor.findings import Finding, ok, warning, wrong
-from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable, ScorerError, StoreUnavailable
+from streaming.errors import ArtifactMismatch, ModelUnavailable, ScorerError, StoreUnavailable
+from streaming.files.tables import BadFile, check_columns
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 from streaming.model.served_encoder import refuse_other_encoder
 from streaming.model.triton import INPUT, OUTPUT, Model
 from streaming.store.embedded import EmbeddedStore
-from streaming.store.history_files import checked
 from streaming.store.open import open_store
 
 __all__ = [
@@ -143,8 +144,9 @@ def check_history(config: Config, app: App) -> Iterator[Finding]:
         yield wrong("history", f"store.history: {folder} is not a folder", "set it to a folder, or to ''")
         return
     try:
-        found = checked(app, folder)
-    except ConfigError as error:
+        sources = history_tables(app, folder, partial=True)
+        found = {s.table: check_columns(s.path, s.schema, s.options) for s in sources}
+    except BadFile as error:
         yield wrong("history", str(error), "mend or copy it anew; hidden files and folders of no table are passed over")
         return
     if not found:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.errors import BadEvent
-from streaming.events.decode import Record
+from streaming.events.record import Record
 
 __all__ = ["EventBatch", "Refusals", "joined", "merged"]
 

@@ -28,6 +28,7 @@ ROWS_VERSION = 2
 TIME_MS_MAX = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z: later times have no text."""
 
+
 class Malformed(BadEvent):
     """Not JSON, not UTF-8, nested too deeply, or not an object."""
 

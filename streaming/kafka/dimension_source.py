@@ -1,6 +1,6 @@
 """The dimension topics: every scorer reads each of them whole.
 
-Like those of `streaming.kafka.action_source`, positions are kept here, and offsets travel in the scores' transaction.
+Like those of `streaming.kafka.event_source`, positions are kept here, and offsets travel in the scores' transaction.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -160,18 +160,19 @@ def find(admin: AdminClient, rights: Collection[Right]) -> Found:
 
 def check_topics(
     kafka: Kafka,
-    topics: TopicNames,
     needs: Sequence[Right],
     connection: Connection | None = None,
     patience_s: float | None = None,
+    *,
+    keys: Mapping[str, str] | None = None,
 ) -> None:
     """The login is taken, and all topics exist and may be used as needed.
 
     Args:
-        topics: say which key of the configuration names which.
         needs: of topics, and of groups; see `of_run` and the others.
         connection: how the broker is waited for; default: one of its own.
         patience_s: for how long the broker is waited for; default: `kafka.give_up_after_s`.
+        keys: by topic, its key in the configuration, for the message.
 
     Raises:
         ConfigError: names the missing topics and their keys.
@@ -184,7 +185,7 @@ def check_topics(
     patience_s = kafka.give_up_after_s if patience_s is None else patience_s
     admin = connection.admin(kafka)
     found = connection.retry(lambda: find(admin, needs), patience_s)
-    keys = topics.keys
+    keys = keys or {}
     missing = [f"{name!r} ({keys[name]})" if name in keys else repr(name) for name in found.absent]
     if missing:
         raise ConfigError(f"Kafka at {kafka.bootstrap_servers} has no topic {', '.join(missing)}: create it first")

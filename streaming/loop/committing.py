@@ -189,7 +189,9 @@ class Committing:
     def _abort(self, batch: Batch, error: Aborted) -> None:
         self._metrics.restarts.inc()
         self._aborts += 1
-        _log.warning("transaction aborted: the batch is read again", error=str(error), at=offset_range(batch.events.records))
+        _log.warning(
+            "transaction aborted: the batch is read again", error=str(error), at=offset_range(batch.events.records)
+        )
         if self._aborts >= ABORTS_MAX:
             raise TransactionFatal(f"{ABORTS_MAX} transactions in a row were aborted, the last: {error}") from error
         self._given_up(batch)

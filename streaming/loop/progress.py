@@ -11,8 +11,8 @@ from typing import Any
 
 from streaming.events.batch import Refusals
 from streaming.events.record import Record
-from streaming.kafka.action_source import ActionSource
 from streaming.kafka.dimension_source import DimensionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.reader import Positions
 from streaming.loop.batch import Batch
 from streaming.ops.clock import SYSTEM_CLOCK, Clock
@@ -43,7 +43,7 @@ class Progress:
 
     def __init__(
         self,
-        source: ActionSource,
+        source: EventSource,
         dimensions: DimensionSource,
         mark: Callable[[], Any],
         newest: Mapping[Partition, int] | None = None,

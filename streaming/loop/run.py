@@ -22,9 +22,9 @@ import structlog
 from streaming.app.configured import application
 from streaming.config import Config, load, masked
 from streaming.errors import ModelUnavailable, Stopped, StoreUnavailable
-from streaming.kafka.event_source import EventSource
 from streaming.kafka.connection import Connection
 from streaming.kafka.dimension_source import DimensionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
 from streaming.kafka.producer import Publisher
@@ -96,7 +96,7 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
     ):
         _log.info("http", host=config.http.host, port=server.port)
         connection = Connection(stop, health.beat, Login(config.kafka))
-        check_topics(config.kafka, topics, of_run(config.kafka, topics), connection)
+        check_topics(config.kafka, of_run(config.kafka, topics), connection, keys=topics.keys)
         # Before anything is read: what is read later is of these topics, or it is not used.
         lineages = Lineages(config, Topics(config.kafka, topics, connection))
         lineages.read_notes()

@@ -15,8 +15,8 @@ from streaming.app.folder import App
 from streaming.app.inputs import InputDecoder
 from streaming.config import Config
 from streaming.errors import OffsetOutOfRange, Rebalanced, Stopped
-from streaming.kafka.event_source import EventSource
 from streaming.kafka.dimension_source import DimensionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.producer import Publisher
 from streaming.loop.batch import Batch, Encoder, Model

@@ -1,7 +1,7 @@
 """Does the deployed SQL make the features that the model was trained on?
 
-An artifact holds the query of its training, `features.sql`, and its hash in `manifest.json`. `deploy.sql` holds what is
-deployed. A different window or default in it would still give columns of the right names and types, and wrong scores.
+An artifact holds the query of its training, `features.sql`, and its hash in `manifest.json`. A different window or
+default in the application's would still give columns of the right names and types, and wrong scores.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from pathlib import Path
 
 import msgspec
 
+from streaming.app.folder import App
 from streaming.engine.errors import UnsupportedSQL
 from streaming.engine.sql.tokens import Token
-from streaming.errors import ArtifactMismatch, ConfigError
-from streaming.store.sql_scripts import FEATURES, Script, read_script, statement_tokens, within
+from streaming.errors import ArtifactMismatch
+from streaming.store.sql_scripts import Script, statement_tokens
 
 __all__ = ["check_sql"]
 
-DEPLOY, MANIFEST = "deploy.sql", "manifest.json"
+FEATURES, MANIFEST = "features.sql", "manifest.json"
 
 
 class _Manifest(msgspec.Struct):
@@ -29,21 +30,19 @@ class _Manifest(msgspec.Struct):
     sql_sha256: str
 
 
-def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
-    """The query that `deploy.sql` deploys is the artifact's `features.sql`, but for comments and white space.
+def check_sql(app: App, artifact: Path) -> None:
+    """The application's query is the artifact's `features.sql`, but for comments and white space.
 
     Args:
-        sql: the folder of the SQL scripts.
+        app: what is deployed.
         artifact: the folder that `jd-intent-batch export` wrote.
-        deployment: its name in `deploy.sql`.
 
     Raises:
         ArtifactMismatch: they differ, naming both files and the first line that does; a file of the artifact is
             missing, or not what the manifest says.
-        ConfigError: `deploy.sql` cannot be read or has no such deployment. UnsupportedSQL: it is no SQL.
     """
     features, manifest = artifact / FEATURES, artifact / MANIFEST
-    script = read_script(sql / DEPLOY, "store.sql")
+    script = Script(app.folder / FEATURES, app.sources[FEATURES])
     try:
         content = features.read_bytes()
         wanted = msgspec.json.decode(manifest.read_bytes(), type=_Manifest).sql_sha256
@@ -60,7 +59,7 @@ def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
     if found != wanted:
         raise ArtifactMismatch(f"{features} was changed: it has {found}, {manifest} says {wanted}")
 
-    deployed, wanted_query = _deployed_query(script, deployment), _trained_query(trained)
+    deployed, wanted_query = _query(script), _query(trained)
     for ours, theirs in zip_longest(deployed, wanted_query):
         if ours is None or theirs is None or ours.text != theirs.text:
             raise ArtifactMismatch(
@@ -69,22 +68,8 @@ def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
             )
 
 
-def _deployed_query(script: Script, deployment: str) -> Sequence[Token]:
-    """The SELECT of `DEPLOY [IF NOT EXISTS] deployment [OPTIONS(…)] SELECT …`."""
-    with within(script):
-        statements = list(statement_tokens(script.text))
-    for statement in statements:
-        words = [token.lower for token in statement]
-        if words[0] != "deploy" or "select" not in words:
-            continue
-        name = statement[4 if words[1:4] == ["if", "not", "exists"] else 1].text.strip("`")
-        if name == deployment:
-            return statement[words.index("select") :]
-    raise ConfigError(f"store.deployment: {script.path} does not deploy {deployment!r}")
-
-
-def _trained_query(script: Script) -> Sequence[Token]:
-    """The one SELECT of the artifact."""
+def _query(script: Script) -> Sequence[Token]:
+    """The one SELECT of a file."""
     try:
         statements = list(statement_tokens(script.text))
     except UnsupportedSQL as error:

@@ -74,13 +74,13 @@ def run(config: Config, listen: Listen) -> None:
         check_sql(shop, Path(config.model.artifact))
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         if config.store.kind == "embedded":  # what Kafka refuses is said before minutes go by with history
-            check_topics(config.kafka, topics, of_serve(topics))
+            check_topics(config.kafka, of_serve(topics), keys=topics.keys)
         store = open_store(config.store, shop, dedup=config.dedup)
         store.load()
         model = Model(config.model.url, config.model.name, config.model.timeout_s)
         follower: State = Direct(store) if isinstance(store, ClusterStore) else Follower(config, shop, topics, store)
         predictor = Predictor(follower, encoder, model, config.model.name)
-        app = create_app(predictor, config, store.request_schema(), store.schema(), rules)
+        app = create_app(predictor, shop, rules)
         server = Server(app, dataclasses.replace(LIMITS, connections_max=listen.connections_max), tls)
         follower.start()
         try:

@@ -135,7 +135,7 @@ class Follower:
             NotAllowed: a topic may not be read.
             BrokerUnavailable: no broker answers.
         """
-        check_topics(self._config.kafka, self._topics, of_serve(self._topics), self._connection)
+        check_topics(self._config.kafka, of_serve(self._topics), self._connection, keys=self._topics.keys)
         self._thread.start()
 
     def stop(self) -> None:

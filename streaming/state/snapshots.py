@@ -7,7 +7,6 @@ are not in it. What goes wrong with the disk costs the snapshot, never the flow.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +47,7 @@ class Standing:
     mark: Any
     actions: Positions
     dimensions: Positions
-    newest: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    newest: Positions = field(default_factory=dict)
 
 
 class PieceQueue(Protocol):

@@ -35,7 +35,9 @@ SCHEMA = pa.schema(
     [
         pa.field("topic", pa.string(), False),
         pa.field("partition", pa.int32(), False),
-        pa.field("id", pa.string(), False), pa.field("time", pa.int64(), False)]
+        pa.field("id", pa.string(), False),
+        pa.field("time", pa.int64(), False),
+    ]
 )
 CHUNK = 8_192  # entries that are forgotten, and written to a snapshot, at a time: a millisecond or two
 UNDONE_MAX = 4 * CHUNK  # as many of a partition can be rolled back: three batches are under way, of 10,000 at most
@@ -204,5 +206,10 @@ def _pieces(parts: Sequence[tuple[Partition, list[list[Entry]], int]]) -> Iterat
 
 def _batch(place: Partition, entries: list[Entry]) -> pa.RecordBatch:
     topic, number = place
-    columns = [[topic] * len(entries), [number] * len(entries), [entry.id for entry in entries], [entry.time for entry in entries]]
+    columns = [
+        [topic] * len(entries),
+        [number] * len(entries),
+        [entry.id for entry in entries],
+        [entry.time for entry in entries],
+    ]
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)

@@ -105,7 +105,7 @@ class EmbeddedStore:
     def load_history(self) -> None:
         """The second half of `load`; left out where the rows come from a snapshot."""
         if self._history:
-            there = {source.table: source for source in history_tables(self._app, Path(self._history))}
+            there = {source.table: source for source in history_tables(self._app, Path(self._history), partial=True)}
             for table, name in self._names.items():
                 if table not in there:
                     _log.info("history has no file of this table", table=table)
@@ -219,7 +219,11 @@ class EmbeddedStore:
         """Compiles the engine's kernels before the first event has to wait for them."""
         requests = _two_rows(self._app)
         self._engine.replay(
-            self._deployment, requests, {self._names[self._app.main]: requests}, [1, 4], {self._names[self._app.main]: [2, 5]}
+            self._deployment,
+            requests,
+            {self._names[self._app.main]: requests},
+            [1, 4],
+            {self._names[self._app.main]: [2, 5]},
         )
         self._back_to(self._empty)
 

@@ -23,7 +23,7 @@ from simulation.servers import DeadlyDecoder, DeadlyStore, Model, simulated_disk
 from simulation.workload import HORIZON_MS, TOPICS, has_deadly, has_repeats
 from simulation.world import Defect, Flag, Process, Stuck, Task, Work, World
 from streaming.errors import LogNotWhole, ScorerError
-from streaming.kafka.action_source import ActionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.connection import Connection
 from streaming.kafka.dimension_source import DimensionSource
 from streaming.kafka.lineage import Lineages
@@ -272,7 +272,7 @@ class Schedule:
             beside = functools.partial(Work, world)
             scorer = Scorer(
                 config,
-                source=functools.partial(ActionSource, config.kafka, connection, lineages, start=beside),
+                source=functools.partial(EventSource, config.kafka, connection, lineages, start=beside),
                 dimensions=DimensionSource(config.kafka, connection, lineages),
                 store=cast(EmbeddedStore, DeadlyStore(world, store)) if self.deadly else store,
                 decoder=DeadlyDecoder(world, config) if self.deadly else None,

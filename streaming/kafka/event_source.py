@@ -1,4 +1,4 @@
-"""`user-actions` through the consumer group.
+"""The topics of events through the consumer group.
 
 Offsets are never committed here: they travel in the scores' transaction (`streaming.kafka.producer`). Positions are
 kept here, advance when a poll hands records out, and go back with `rewind` when a batch is forgotten.
@@ -25,15 +25,15 @@ from streaming.kafka.topics import Span
 from streaming.ops.background import Start, in_thread
 from streaming.ops.log import place
 
-__all__ = ["ActionSource"]
+__all__ = ["EventSource"]
 
 ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
 
-_log = structlog.stdlib.get_logger("streaming.kafka.action_source")
+_log = structlog.stdlib.get_logger("streaming.kafka.event_source")
 
 
-class ActionSource:
-    """`user-actions` through a consumer group.
+class EventSource:
+    """The topics of events through a consumer group.
 
     When partitions come, Kafka is asked beside the flow where they start (`streaming.kafka.start_offsets`). Once
     `learn` has the answer they are assigned, paused and `pending`: the loop brings their rows into the tables
@@ -48,6 +48,7 @@ class ActionSource:
         start: does the asking beside the loop.
 
     Attributes:
+        topics: their names; the first one is scored.
         positions: the assigned partitions whose start is known.
         pending: those of them that came since the last `accept`.
         state_offsets: of partitions that do not flow, because they are pending or were given up, the offset that the
@@ -67,15 +68,15 @@ class ActionSource:
         *,
         start: Start = in_thread,
     ) -> None:
-        self.topic = kafka.topics.actions
+        self.topics = lineages.topics.names.events
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
         self.state_offsets: Positions = {}
-        self.refused = Refused(kafka, connection)
+        self.refused = Refused(kafka, lineages.topics.names.dead_letters, connection)
         self._drops_refused = False  # offsets were reset to before records that were refused
         self.joined = False
         self._kafka, self._connection = kafka, connection
-        self._topics, self._lineages = lineages.topics, lineages
+        self._log, self._lineages = lineages.topics, lineages
         self._settle, self._forget, self._start = settle, forget, start
         self._inquiries: list[Inquiry] = []
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
@@ -97,7 +98,7 @@ class ActionSource:
     def subscribe(self) -> None:
         """Joins the group; partitions come during a later `poll`."""
         self._consumer.subscribe(
-            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            list(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def poll(self, count: int, wait_s: float, linger_s: float) -> Sequence[Record]:
@@ -118,7 +119,7 @@ class ActionSource:
             return []
         positions = self.positions
         for record in records:
-            partition, offset = (self.topic, record.partition()), record.offset()
+            partition, offset = (record.topic(), record.partition()), record.offset()
             if offset < positions[partition]:
                 raise RuntimeError(f"{place(*partition, offset)} came again: the next offset is {positions[partition]}")
             positions[partition] = offset + 1
@@ -231,7 +232,7 @@ class ActionSource:
         targets = {partition: self.positions[partition] for partition in self.pending}
         reader = TopicReader(self._kafka, self._connection)
         try:
-            spans = self._topics.spans(targets)
+            spans = self._log.spans(targets)
             starts = {p: self._replay_from(p, target, spans[p], tail) for p, target in targets.items()}
             left = {partition: targets[partition] - start for partition, start in starts.items()}
             reader.assign({partition: start for partition, start in starts.items() if left[partition] > 0})
@@ -270,10 +271,10 @@ class ActionSource:
             try:
                 held = self._lineages.first_offset(partition, span)
             except LogNotWhole:
-                self._topics.check()  # if the topic was made anew meanwhile, that is what has to be said
+                self._log.check()  # if the topic was made anew meanwhile, that is what has to be said
                 raise
             if held > target:
-                self._topics.check()
+                self._log.check()
                 raise LogNotWhole(
                     f"history reaches to {place(*partition, held)}, but records from {target} on are not scored yet: "
                     "they would be in their own windows; give a history that ends before them"
@@ -371,7 +372,7 @@ class ActionSource:
             return span.low if self._kafka.start == "earliest" else span.end
         if not (lack := span.lacks(committed)):
             return committed
-        self._topics.check()  # if it was made anew meanwhile, that is what has to be said
+        self._log.check()  # if it was made anew meanwhile, that is what has to be said
         why = f"group {self._kafka.group_id!r} has committed {place(*partition, committed)}, but {lack}"
         if not self._kafka.begin_anew:
             raise OffsetOutOfRange(
