@@ -309,7 +309,7 @@ def test_a_full_disk_costs_the_journal_and_not_the_flow(
 
 def test_where_the_journal_lies(tmp_path: Path) -> None:
     def folder(**tables: dict[str, object]) -> list[str]:
-        poison = open_poison(Config.model_validate({"kafka": {"instance_id": "me"}, **tables}))
+        poison = open_poison(Config.model_validate({"kafka": {"instance_id": "me"}, **tables}), ())
         poison.close()
         return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("in-hand"))
 
