@@ -1,4 +1,4 @@
-"""The tutorial's events as the scorer had them before applications were folders: what sql/jd must still make of them."""
+"""The tutorial's events as the scorer had them before applications were folders: what sql/jd must make of them."""
 
 from __future__ import annotations
 
