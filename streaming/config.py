@@ -111,6 +111,7 @@ class Kafka(_Table):
     isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
     start: Literal["earliest", "latest"] = "earliest"
     begin_anew: bool = False
+    merge_wait_ms: int = Field(50, ge=0, le=60_000)
     session_timeout_s: Seconds = 10.0
     transaction_timeout_s: Seconds = 30.0
     give_up_after_s: Seconds = 300.0

@@ -63,9 +63,8 @@ def load_script(app: App, mode: Mode, data: str = "", formats: Mapping[str, str]
     written = "append" if mode == "online" else "overwrite"
     for table in app.tables.columns:
         kind = (formats or {}).get(table, "parquet")
-        path = _quoted(
-            f"{(data or app.settings.history.path).rstrip('/')}/{app.settings.history.folders.get(table, table)}/*.{kind}"
-        )
+        folder = f"{(data or app.settings.history.path).rstrip('/')}/{app.settings.history.folders.get(table, table)}"
+        path = _quoted(f"{folder}/*.{kind}")
         options = f"format='{kind}', header=true, mode='{written}'"
         lines.append(f"LOAD DATA INFILE {path} INTO TABLE {_name(table)} OPTIONS({options});\n")
     return "".join(lines)
