@@ -48,7 +48,7 @@ WRITTEN = (
     "scorer.log",
     "scorer.toml",
     "serve.log",
-    "sql",
+    "sql",  # of older releases
     "state",
     "streamed",
     "triton",
@@ -80,7 +80,7 @@ port = {http_port}
 def embedded_tables(work: Path) -> str:
     """`[store]` of the embedded engine, which loads the history by itself, and where it keeps its state."""
     return (
-        f"[store]\nsql = {json.dumps(str(REPOSITORY / 'sql'))}\nhistory = {json.dumps(str(work / 'history'))}\n\n"
+        f"[store]\nhistory = {json.dumps(str(work / 'history'))}\n\n"
         f"[snapshots]\nfolder = {json.dumps(str(work / 'state'))}\n"
     )
 
@@ -154,7 +154,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             console.print(f"{replay.spread:,} actions of a user's same moment are spread over the next milliseconds")
         http_port = free_ports(1)[0]
         if options.zk:
-            cluster = DemoCluster.prepared(options.zk, options.zk_path, REPOSITORY / "sql", work / "sql")
+            cluster = DemoCluster.prepared(options.zk, options.zk_path, REPOSITORY / "sql" / "jd")
             config = write_config(options, broker, triton, http_port, cluster.table())
             stack.callback(cluster.drop, console.print)
             run_command("scorer", "deploy", "--config", config, module="streaming")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from fixtures.jd import jd_topics
 
 from streaming.config import Config
 from streaming.errors import ConfigError, LogNotWhole
@@ -23,6 +24,7 @@ def lineages(folder: Path | None, notes: dict[tuple[str, int], Lineage], **table
     """Of a topic with id `now` and two partitions; what the group has noted is known."""
     names = ("user-actions", "users", "products", "comments")
     topics = SimpleNamespace(
+        names=jd_topics(),
         known={name: Topic("now", 2) for name in names},
         notes=lambda _: {partition: (0, note.to_text()) for partition, note in notes.items()},
     )
