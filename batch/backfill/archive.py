@@ -105,10 +105,12 @@ def records_of_files(stream: Stream, paths: Sequence[Path]) -> Iterator[list[Arc
         paths: files, or folders of files of one kind (what begins with `_` or `.` is none), by their names.
 
     Raises:
-        BadFile: a file is missing, damaged, or of another kind; parquet lacks a column that is NOT NULL.
+        BadFile: a file is missing, damaged, or of another kind; a path has no records; parquet lacks a column that is
+            NOT NULL.
     """
     first = 0
     for path in paths:
+        before = first
         for file in _files(path):
             batches = (
                 _parquet(stream, file, first) if file.suffix.lower() == ".parquet" else _lines(stream, file, first)
@@ -116,6 +118,8 @@ def records_of_files(stream: Stream, paths: Sequence[Path]) -> Iterator[list[Arc
             for batch in batches:
                 first += len(batch)
                 yield batch
+        if first == before:
+            raise BadFile(f"{path}: no records in it")
 
 
 def records_of_topic(stream: Stream, config: Config) -> Iterator[list[ArchiveRecord]]:

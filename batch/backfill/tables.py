@@ -74,8 +74,8 @@ def backfill(
         force: see `streaming.files.output_folder.replacing`.
 
     Raises:
-        BadInput: a stream that the application has not; see the archives, too. OutputRefused: `out` holds something
-            else, or touches an input.
+        BadInput: a stream that the application has not; all records of a stream are refused; see the archives, too.
+        OutputRefused: `out` holds something else, or touches an input.
     """
     order = {stream.name: place for place, stream in enumerate(app.streams)}
     for name in archives:
@@ -109,6 +109,7 @@ class _Tables:
         stream = self._app.streams[place]
         decoder = StreamDecoder(self._app, stream, limits.message_bytes_max, limits.future_s_max)
         refused = self.refused.setdefault(stream.name, Counter())
+        first = ""
         self.records[stream.name] += 0
         for batch in batches:
             self.records[stream.name] += len(batch)
@@ -120,8 +121,11 @@ class _Tables:
             for record, why in found.refused:
                 kind = reason(why)
                 refused[kind] += 1
+                first = first or f"{record.topic()}: {why}"
                 told = {"place": record.topic(), "stream": stream.name, "reason": kind, "message": str(why)}
                 yield msgspec.json.encode(told) + b"\n"
+        if first and refused.total() == self.records[stream.name]:
+            raise BadInput(f"{stream.name}: each of its {refused.total():,} records is refused: {first}")
 
     def rows(self) -> dict[str, int]:
         """How many each table has, that a stream can fill."""

@@ -14,6 +14,7 @@ from fixtures.cards import CARDS, Sent, card_records
 from fixtures.records import Fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from streaming.app.decoding import DecodedBatch, StreamDecoder
 from streaming.app.folder import load_app
@@ -113,7 +114,7 @@ def test_the_query_answers_it_and_the_label_can_be_learned(records: dict[str, li
     assert failed[first == 1].mean() > 2 * failed[first == 0].mean()
 
 
-def later_dispute(payments: pa.Table, disputes: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def later_dispute(payments: pa.Table, disputes: pa.Table) -> NDArray[np.int64]:
     filed: dict[int, list[datetime.datetime]] = {}
     for row in disputes.to_pylist():
         filed.setdefault(row["card"], []).append(row["filed_at"])
