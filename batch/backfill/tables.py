@@ -23,7 +23,7 @@ from streaming.app.decoding import StreamDecoder
 from streaming.app.folder import App
 from streaming.engine.storage.rows import schema_of
 from streaming.errors import BadInput
-from streaming.events.decode import reason
+from streaming.events.record import reason
 from streaming.files.output_folder import Say, replacing
 
 __all__ = ["DEFAULTS", "REFUSED", "Backfilled", "Limits", "backfill"]
@@ -113,12 +113,12 @@ class _Tables:
         self.records[stream.name] += 0
         for batch in batches:
             self.records[stream.name] += len(batch)
-            found = decoder.decode(batch, replayed=True)
-            numbers = np.fromiter((record.offset() for record in found.records), np.int64, len(found.records))
-            for table, rows in found.rows.items():
-                events = found.events_of[table]
-                self._tables[table].add(rows, found.times[events], place, numbers[events])
-            for record, why in found.refused:
+            events, bad = decoder.decode(batch, replayed=True)
+            numbers = np.fromiter((record.offset() for record in events.records), np.int64, len(events))
+            for table, rows in events.rows.items():
+                of = events.events_of[table]
+                self._tables[table].add(rows, events.times[of], place, numbers[of])
+            for record, why in bad:
                 kind = reason(why)
                 refused[kind] += 1
                 first = first or f"{record.topic()}: {why}"

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streaming.app.decoding import DecodedBatch, StreamDecoder
+from streaming.app.decoding import StreamDecoder
 from streaming.app.folder import load_app
 from streaming.engine import Engine
-from streaming.events.decode import reason
+from streaming.events.batch import EventBatch, Refusals
+from streaming.events.record import reason
 
 
 class AsSent(Fake):
@@ -41,7 +42,7 @@ def records() -> dict[str, list[Sent]]:
     return card_records(3)
 
 
-def decoded(records: dict[str, list[Sent]]) -> dict[str, DecodedBatch]:
+def decoded(records: dict[str, list[Sent]]) -> dict[str, tuple[EventBatch, Refusals]]:
     return {
         stream.name: StreamDecoder(APP, stream, 65_536, 300).decode([AsSent(sent) for sent in records[stream.name]])
         for stream in APP.streams
@@ -59,11 +60,11 @@ def test_its_folder_is_right_and_warns_of_nothing() -> None:
 @settings(deadline=None, max_examples=15)
 def test_its_world_becomes_rows_and_what_is_wrong_is_refused_for_its_reason(seed: int) -> None:
     records = card_records(seed, cards=5)
-    for name, found in decoded(records).items():
+    for name, (events, refused) in decoded(records).items():
         expected = [sent for sent in records[name] if sent.refusal is not None]
-        assert len(found.records) + len(expected) == len(records[name])
-        assert len(found.refused) == len(expected)
-        for sent, (record, why) in zip(expected, found.refused, strict=True):
+        assert len(events) + len(expected) == len(records[name])
+        assert len(refused) == len(expected)
+        for sent, (record, why) in zip(expected, refused, strict=True):
             assert isinstance(record, AsSent)
             assert record.sent is sent
             assert sent.refusal is not None
@@ -73,7 +74,7 @@ def test_its_world_becomes_rows_and_what_is_wrong_is_refused_for_its_reason(seed
 
 
 def test_units_names_and_types_are_the_columns(records: dict[str, list[Sent]]) -> None:
-    found = decoded(records)
+    found = {name: events for name, (events, _) in decoded(records).items()}
     payments = found["authorizations"].rows["payments"].to_pylist()
     sent = [json.loads(one.value or b"") for one in records["authorizations"] if one.refusal is None]
     assert len(payments) == len(sent) > 5_000
@@ -97,7 +98,7 @@ def test_units_names_and_types_are_the_columns(records: dict[str, list[Sent]]) -
 
 
 def test_the_query_answers_it_and_the_label_can_be_learned(records: dict[str, list[Sent]]) -> None:
-    found = decoded(records)
+    found = {name: events for name, (events, _) in decoded(records).items()}
     engine = Engine()
     engine.execute(APP.sources["tables.sql"])
     engine.execute(f"DEPLOY d {APP.sources['features.sql']}")

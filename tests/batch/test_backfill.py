@@ -31,7 +31,7 @@ from streaming.app.decoding import StreamDecoder
 from streaming.app.folder import App, load_app
 from streaming.engine.storage.rows import schema_of
 from streaming.errors import BadInput
-from streaming.events.decode import reason
+from streaming.events.record import reason
 from streaming.ops.exits import MISTAKE, exit_status
 
 BANK = load_app(CARDS)
@@ -46,12 +46,12 @@ def one_by_one(
     refused = []
     for place, stream in enumerate(app.streams):
         for number, record in enumerate(archives.get(stream.name, ())):
-            found = StreamDecoder(app, stream, 65_536, 300).decode([record], replayed=True)
-            for table, made in found.rows.items():
-                rows.setdefault(table, []).append(((int(found.times[0]), place, number), made))
+            events, bad = StreamDecoder(app, stream, 65_536, 300).decode([record], replayed=True)
+            for table, made in events.rows.items():
+                rows.setdefault(table, []).append(((int(events.times[0]), place, number), made))
             refused += [
                 {"place": record.place, "stream": stream.name, "reason": reason(why), "message": str(why)}
-                for _, why in found.refused
+                for _, why in bad
             ]
     tables = {
         table: pa.concat_tables([part for _, part in sorted(found, key=lambda pair: pair[0])])

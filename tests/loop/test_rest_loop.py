@@ -17,7 +17,6 @@ import pytest
 from fixtures.apiserver import ApiServer
 from fixtures.jd import actions_of, dimensions_of, jd
 from fixtures.scorer import Shop, Stage, answers, check, running, wait_until
-from places import SQL
 
 from streaming.cli import deploy_sql
 from streaming.cli.deploy_sql import Scripts, deploy
@@ -29,7 +28,7 @@ from streaming.store.open import open_store
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.rest import RestTransport
 
-QUICK = {"sql": str(SQL), "backoff_ms": 20, "backoff_ms_max": 50}
+QUICK = {"backoff_ms": 20, "backoff_ms_max": 50}
 
 
 class Link:
