@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "sql_folder"]
+__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "app_folder", "sql_folder"]
 
 _SHIPPED = Path(str(files("streaming"))) / "shipped"
 
@@ -33,3 +33,16 @@ def sql_folder(name: str) -> str:
         name: `store.sql`, a path.
     """
     return str(SQL_FOLDER) if name == "sql" and not Path(name).is_dir() else name
+
+
+def app_folder(name: str | Path = "sql/jd") -> Path:
+    """The folder of an application: `sql/NAME` is the program's own where the working folder has none.
+
+    Args:
+        name: a path; one that begins with `sql/` may mean an application that comes with the program.
+    """
+    path = Path(name)
+    if path.parts[:1] == ("sql",) and len(path.parts) == 2 and not path.is_dir():
+        own = SQL_FOLDER / path.parts[1]
+        return own if own.is_dir() else path
+    return path

@@ -10,7 +10,9 @@
     field_rules          CHECKs of one field, which JSON is decoded by
     json_fields          a stream's columns as what JSON is decoded into, and then as Arrow's
     decoding             records of one stream → rows of its tables; what is neither, and why
+    scripts              what OpenMLDB's command line runs, made from an application
+    history              which files of a data folder are a table's
     picture              an application as a picture in text
 
-May be imported by: `store` and everything above. May import: `events`, the engine, `errors`; nothing of Kafka.
+May be imported by: `store` and everything above. May import: `events`, the engine, `files`, `errors`; nothing of Kafka.
 """

@@ -7,9 +7,12 @@ of it, `app.toml` what SQL does not say.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+import msgspec
 
 from streaming.app.encoder_fields import encoder_fields
 from streaming.app.features import FeatureQuery, Tables, deploy, read_tables
@@ -18,7 +21,9 @@ from streaming.app.settings import EncoderField, Settings, key_place, read_setti
 from streaming.app.streams import Stream, read_streams
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine.sql import syntax
+from streaming.engine.sql.tokens import tokens_of
 from streaming.engine.storage.table import Column
+from streaming.engine.types import Type
 
 __all__ = ["FILES", "App", "load_app"]
 
@@ -38,7 +43,7 @@ class App:
         streams: events.sql, in its order.
         sources: the text of each file, by its name.
         warnings: what works, but may not be meant; each on one line.
-        digest: names what the files say: equal files, equal digests; 64 hexadecimal digits.
+        digest: names what the folder's files say: equal files, equal digests; 64 hexadecimal digits.
     """
 
     folder: Path
@@ -75,6 +80,40 @@ class App:
         """The fields of the model's input, in order, each with its name and kind; its width is their number."""
         return encoder_fields(self.settings, self.query)
 
+    @property
+    def event_time(self) -> str | None:
+        """The column of the query that repeats the request's time; None: it answers none.
+
+        It is one that the query orders rows of the main table by, or else one that a scored stream fills with its
+        event's time.
+        """
+        times = {*self.times(self.main), *(name for stream in self.scored for name in _event_times(stream, self.main))}
+        kinds = {column.name: column.type for column in self.tables.columns[self.main]}
+        return next(
+            (
+                output
+                for output, column in self.query.contract.echoes
+                if column in times and kinds[column] == Type.TIMESTAMP
+            ),
+            None,
+        )
+
+    def deployed_as(self, database: str = "", deployment: str = "") -> App:
+        """The same application in another database, or with another name of the DEPLOY.
+
+        Args:
+            database: in the place of the one that tables.sql names; '': that one.
+            deployment: '': the one of app.toml.
+
+        Raises:
+            WrongApp: features.sql names the database of tables.sql.
+        """
+        sources = dict(self.sources)
+        if database and database != self.tables.database:
+            sources["tables.sql"] = _in_database(sources["tables.sql"], self.tables.database, database)
+        files = {name: AppFile(self.folder / name, text) for name, text in sources.items()}
+        return _checked(self.folder, files, deployment, self.digest)
+
     def stream_of(self, topic: str) -> Stream | None:
         """The stream of a topic; None: the topic is not the application's."""
         return next((stream for stream in self.streams if stream.topic == topic), None)
@@ -97,8 +136,20 @@ def load_app(folder: Path) -> App:
     """
     if not folder.is_dir():
         raise WrongApp(folder, 0, 0, "there is no such folder")
-    files = {name: AppFile(folder / name) for name in FILES}
+    return _checked(folder, {name: AppFile(folder / name) for name in FILES})
+
+
+def _checked(folder: Path, files: Mapping[str, AppFile], deployment: str = "", digest: str = "") -> App:
+    """The application of some files.
+
+    Args:
+        deployment: its name; '': as app.toml says.
+        digest: of the files as they were before the database was another; '': of these.
+    """
     settings = read_settings(files["app.toml"])
+    if deployment:
+        named = msgspec.structs.replace(settings.deployment, name=deployment)
+        settings = msgspec.structs.replace(settings, deployment=named)
     engine, tables = read_tables(files["tables.sql"])
     query = deploy(engine, tables, files["features.sql"], settings.deployment, files["app.toml"])
     if query.contract.main not in tables.columns:
@@ -108,12 +159,46 @@ def load_app(folder: Path) -> App:
     _check_topics(files["app.toml"], settings, streams)
     _check_request_ids(files["events.sql"], settings, streams, query.contract.main)
     sources = MappingProxyType({name: file.text for name, file in files.items()})
+    warnings = tuple(_warnings(tables, query, streams))
+    return App(folder, settings, tables, query, streams, sources, warnings, digest or _digest(sources))
+
+
+def _digest(sources: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for name in FILES:
         text = sources[name].encode()
         digest.update(b"%s %d\n%s" % (name.encode(), len(text), text))
-    warnings = tuple(_warnings(tables, query, streams))
-    return App(folder, settings, tables, query, streams, sources, warnings, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _in_database(text: str, old: str, new: str) -> str:
+    """tables.sql with the name of its database replaced wherever it stands; in front of it where it names none."""
+    name = f"`{new}`"
+    if not old:
+        return f"CREATE DATABASE IF NOT EXISTS {name}; USE {name}; {text}"
+    tokens = tokens_of(text)
+    places = []
+    for at, token in enumerate(tokens):
+        before = [other.lower for other in tokens[max(0, at - 5) : at]]
+        made = before[-1:] == ["use"] or before[-2:] == ["create", "database"]
+        made = made or before == ["create", "database", "if", "not", "exists"]
+        qualifies = tokens[min(at + 1, len(tokens) - 1)].text == "."
+        if (made or qualifies) and token.text.strip("`") == old:
+            places.append(token)
+    for token in reversed(places):
+        text = text[: token.at] + name + text[token.at + len(token.text) :]
+    return text
+
+
+def _event_times(stream: Stream, main: str) -> list[str]:
+    """The columns of the main table that a stream fills with its event's time as it is."""
+    return [
+        name
+        for insert in stream.inserts
+        if insert.table == main
+        for name, expr in insert.columns
+        if isinstance(expr, syntax.Name) and expr.parts[-1] == stream.event_time
+    ]
 
 
 def _check_topics(file: AppFile, settings: Settings, streams: tuple[Stream, ...]) -> None:

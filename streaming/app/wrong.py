@@ -39,12 +39,19 @@ class AppFile:
         text: what is in it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str | None = None) -> None:
         """
+        Args:
+            path: where it is.
+            text: what is to be in it; None: what is.
+
         Raises:
             WrongApp: it cannot be read, or is not UTF-8.
         """
         self.path = path
+        if text is not None:
+            self.text = text
+            return
         try:
             self.text = path.read_text(encoding="utf-8")
         except OSError as error:

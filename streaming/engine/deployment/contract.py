@@ -15,6 +15,7 @@ from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.plan.nodes import (
     Aggregate,
     ColumnNode,
+    Missing,
     Node,
     OwnRowPlace,
     PythonAggregate,
@@ -25,7 +26,7 @@ from streaming.engine.plan.nodes import (
 from streaming.engine.plan.select import Query
 from streaming.engine.storage.table import Table
 
-__all__ = ["Contract", "Read", "contract_of"]
+__all__ = ["Contract", "Origin", "Read", "contract_of"]
 
 
 @dataclass(frozen=True, order=True)
@@ -42,6 +43,21 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What an output column is made of.
+
+    Attributes:
+        name: the column's.
+        tables: whose rows it is made of, the request's table among them where it is.
+        list_length: of `topn_frequency` how many values it names; 0: it is no such list.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    list_length: int
+
+
+@dataclass(frozen=True)
 class Contract:
     """What is known of a deployment without running it; tables and columns by their names.
 
@@ -51,6 +67,7 @@ class Contract:
         times: of each table the columns that windows and joins are ordered by; rows without them are refused.
         never_null: output columns that are never NULL, whatever the request.
         echoes: output columns that repeat a column of the request: (output, request's).
+        origins: of each output column, in order.
     """
 
     main: str
@@ -58,6 +75,7 @@ class Contract:
     times: tuple[tuple[str, tuple[str, ...]], ...]
     never_null: tuple[str, ...]
     echoes: tuple[tuple[str, str], ...]
+    origins: tuple[Origin, ...]
 
 
 def contract_of(query: Query) -> Contract:
@@ -97,7 +115,21 @@ def contract_of(query: Query) -> Contract:
             for o in query.outputs
             if isinstance(o.node, ColumnNode) and o.node.base is main
         ),
+        tuple(Origin(o.name, _tables(o.node), _list_length(o.node)) for o in query.outputs),
     )
+
+
+def _tables(node: Node) -> tuple[str, ...]:
+    found = {part.base.table.name for part in parts_of(node) if isinstance(part, (ColumnNode, Missing))}
+    for group in _groups(node):
+        found |= {source.base.table.name for source in group.sources}
+    found |= {joined.base.table.name for joined in joins_of(node)}
+    return tuple(sorted(found))
+
+
+def _list_length(node: Node) -> int:
+    is_list = isinstance(node, Aggregate) and node.kind == FrequencyKind.TOPN_FREQUENCY
+    return node.number if isinstance(node, Aggregate) and is_list else 0
 
 
 def _groups(node: Node) -> Iterator[WindowGroup]:
