@@ -7,18 +7,19 @@ deployed. A different window or default in it would still give columns of the ri
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
 
+from streaming.app.folder import App
 from streaming.engine.errors import UnsupportedSQL
 from streaming.engine.sql.tokens import Token
 from streaming.errors import ArtifactMismatch, ConfigError
 from streaming.store.sql_scripts import FEATURES, Script, read_script, statement_tokens, within
 
-__all__ = ["check_sql"]
+__all__ = ["check_app", "check_sql"]
 
 DEPLOY, MANIFEST = "deploy.sql", "manifest.json"
 
@@ -29,8 +30,23 @@ class _Manifest(msgspec.Struct):
     sql_sha256: str
 
 
+def check_app(app: App, artifact: Path) -> None:
+    """The application's query is the artifact's `features.sql`, but for comments and white space.
+
+    Args:
+        app: what is deployed.
+        artifact: the folder that `jd-intent-batch export` wrote.
+
+    Raises:
+        ArtifactMismatch: they differ, naming both files and the first line that does; a file of the artifact is
+            missing, or not what the manifest says.
+    """
+    ours = Script(app.folder / FEATURES, app.sources[FEATURES])
+    _compare(ours, lambda: next(statement_tokens(ours.text)), artifact)
+
+
 def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
-    """The query that `deploy.sql` deploys is the artifact's `features.sql`, but for comments and white space.
+    """`check_app` of a folder of scripts: the query that `deploy.sql` deploys.
 
     Args:
         sql: the folder of the SQL scripts.
@@ -38,12 +54,16 @@ def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
         deployment: its name in `deploy.sql`.
 
     Raises:
-        ArtifactMismatch: they differ, naming both files and the first line that does; a file of the artifact is
-            missing, or not what the manifest says.
+        ArtifactMismatch: see `check_app`.
         ConfigError: `deploy.sql` cannot be read or has no such deployment. UnsupportedSQL: it is no SQL.
     """
-    features, manifest = artifact / FEATURES, artifact / MANIFEST
     script = read_script(sql / DEPLOY, "store.sql")
+    _compare(script, lambda: _deployed_query(script, deployment), artifact)
+
+
+def _compare(script: Script, query: Callable[[], Sequence[Token]], artifact: Path) -> None:
+    """Holds a query of a script against the artifact's."""
+    features, manifest = artifact / FEATURES, artifact / MANIFEST
     try:
         content = features.read_bytes()
         wanted = msgspec.json.decode(manifest.read_bytes(), type=_Manifest).sql_sha256
@@ -59,9 +79,7 @@ def check_sql(sql: Path, artifact: Path, deployment: str) -> None:
     found = f"sha256:{hashlib.sha256(content).hexdigest()}"
     if found != wanted:
         raise ArtifactMismatch(f"{features} was changed: it has {found}, {manifest} says {wanted}")
-
-    deployed, wanted_query = _deployed_query(script, deployment), _trained_query(trained)
-    for ours, theirs in zip_longest(deployed, wanted_query):
+    for ours, theirs in zip_longest(query(), _trained_query(trained)):
         if ours is None or theirs is None or ours.text != theirs.text:
             raise ArtifactMismatch(
                 "the deployed query is not the one that the model was trained on:\n"
