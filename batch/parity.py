@@ -1,9 +1,10 @@
 """Holds what was served against what is computed offline for the same requests, and reports any difference.
 
-    jd-intent-batch parity --served FILE --offline FILE [--encoder DIR]
+    jd-intent-batch parity --served FILE --offline FILE [--encoder DIR] [--app FOLDER]
 
-Both tables have a request id and features by name and, where they have them, `purchase_probability`. Requests are
-joined by id. With an encoder the ids that the model saw are compared too, by field.
+Both tables have a request id and features by name and, where they have it, a probability, under any of the names that
+the application, its scores and `evaluate` have for them. Requests are joined by id. With an encoder the ids that the
+model saw are compared too, by field.
 """
 
 from __future__ import annotations
@@ -17,15 +18,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from streaming.app.folder import App
+from streaming.app.settings import PROBABILITY
 from streaming.errors import BadInput
 from streaming.model.encoder import Encoder
 
-__all__ = ["Difference", "Report", "compare", "read_rows"]
+__all__ = ["Difference", "Names", "Report", "compare", "names_of", "read_rows"]
 
-REQUEST_IDS = ("reqId_1", "reqId", "request_id")
-PROBABILITIES = ("purchase_probability", "probability")
 PROBABILITY_TOLERANCE = 1e-6  # batches of another size add floats in another order
 EXAMPLES = 5
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What the columns are called that are not compared as features; the first of each that a table has counts.
+
+    Attributes:
+        ids: of the request.
+        probabilities: of its score.
+    """
+
+    ids: tuple[str, ...]
+    probabilities: tuple[str, ...]
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -99,7 +112,15 @@ class Report(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def read_rows(path: Path) -> pa.Table:
+def names_of(app: App) -> Names:
+    """The names of an application: of its query, of its main table, of its scores, and of `evaluate`."""
+    key, fields = app.settings.request.id, app.settings.scores.fields
+    ids = [app.echo(key) or key, key, *(name for name, source in fields.items() if source == key), "request_id"]
+    probabilities = [*(name for name, source in fields.items() if source == PROBABILITY), "probability"]
+    return Names(tuple(dict.fromkeys(ids)), tuple(dict.fromkeys(probabilities)))
+
+
+def read_rows(path: Path, names: Names) -> pa.Table:
     """A parquet file, or all of a folder.
 
     Raises:
@@ -109,12 +130,12 @@ def read_rows(path: Path) -> pa.Table:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{path}: not readable as parquet: {error}") from error
-    if not any(name in table.column_names for name in REQUEST_IDS):
-        raise BadInput(f"{path}: no request id; one of the columns {', '.join(REQUEST_IDS)} must be there")
+    if not any(name in table.column_names for name in names.ids):
+        raise BadInput(f"{path}: no request id; one of the columns {', '.join(names.ids)} must be there")
     return table
 
 
-def compare(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None) -> Report:
+def compare(served: pa.Table, offline: pa.Table, names: Names, encoder: Encoder | None = None) -> Report:
     """Compares two tables of the same requests.
 
     Every column that both have is compared (NULL equals NULL, NaN equals NaN, else exactly; probabilities within
@@ -123,13 +144,13 @@ def compare(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None)
     Raises:
         ArtifactMismatch: the encoder does not fit a table.
     """
-    served_ids, offline_ids = _request_ids(served), _request_ids(offline)
+    served_ids, offline_ids = _request_ids(served, names), _request_ids(offline, names)
     served_first, offline_first = _firsts(served_ids), _firsts(offline_ids)
     at = pc.index_in(served_ids.take(served_first), offline_ids.take(offline_first))
     both = pc.is_valid(at)
     left = served.take(served_first.filter(both))
     right = offline.take(offline_first.take(at.filter(both)))
-    names = served_ids.take(served_first).filter(both)
+    requests = served_ids.take(served_first).filter(both)
 
     compared: list[str] = []
     reports: list[ColumnReport] = []
@@ -138,27 +159,29 @@ def compare(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None)
         compared.append(column)
         rows = np.flatnonzero(differs)
         if len(rows):
-            first = [Difference(names[r].as_py(), repr(a[r].as_py()), repr(b[r].as_py())) for r in rows[:EXAMPLES]]
+            first = [
+                Difference(str(requests[r].as_py()), repr(a[r].as_py()), repr(b[r].as_py())) for r in rows[:EXAMPLES]
+            ]
             reports.append(ColumnReport(column, len(rows), first))
 
     for column in served.column_names:
-        if column in offline.column_names and column not in (*REQUEST_IDS, *PROBABILITIES):
+        if column in offline.column_names and column not in (*names.ids, *names.probabilities):
             a, b = _comparable(left[column]), _comparable(right[column])
             look(column, a, b, _differs(a, b))
-    scores = [next((name for name in PROBABILITIES if name in t.column_names), None) for t in (served, offline)]
+    scores = [next((name for name in names.probabilities if name in t.column_names), None) for t in (served, offline)]
     if scores[0] is not None and scores[1] is not None:
         a, b = (_comparable(t[name]) for t, name in zip((left, right), scores, strict=True))
         x, y = (v.cast(pa.float64()).to_numpy(zero_copy_only=False) for v in (a, b))
-        look(PROBABILITIES[0], a, b, ~np.isclose(x, y, rtol=0, atol=PROBABILITY_TOLERANCE, equal_nan=True))
+        look(names.probabilities[0], a, b, ~np.isclose(x, y, rtol=0, atol=PROBABILITY_TOLERANCE, equal_nan=True))
     if encoder is not None:
         x_ids, y_ids = encoder.encode(left), encoder.encode(right)
         for number, field in enumerate(encoder.fields):
             x, y = x_ids[:, number], y_ids[:, number]
             look(f"id of {field.name}", pa.array(x), pa.array(y), x != y)
     return Report(
-        requests=len(names),
-        only_served=len(served_first) - len(names),
-        only_offline=len(offline_first) - len(names),
+        requests=len(requests),
+        only_served=len(served_first) - len(requests),
+        only_offline=len(offline_first) - len(requests),
         repeated_served=served.num_rows - len(served_first),
         repeated_offline=offline.num_rows - len(offline_first),
         compared=compared,
@@ -166,8 +189,8 @@ def compare(served: pa.Table, offline: pa.Table, encoder: Encoder | None = None)
     )
 
 
-def _request_ids(table: pa.Table) -> pa.Array:
-    name = next(name for name in REQUEST_IDS if name in table.column_names)
+def _request_ids(table: pa.Table, names: Names) -> pa.Array:
+    name = next(name for name in names.ids if name in table.column_names)
     return _comparable(table[name])
 
 

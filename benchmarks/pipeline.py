@@ -87,6 +87,7 @@ def constant_artifact(folder: Path, replay: Replay) -> Path:
     (model / "1").mkdir(parents=True)
     config = (REPOSITORY / "deploy" / "triton" / "config.pbtxt").read_text()
     config = config.replace("$instances", "1").replace("$encoder_sha256", encoder.digest)
+    config = config.replace("$fields", str(len(encoder.fields)))
     (model / "config.pbtxt").write_text(config)
     (model / "1" / "model.py").write_text(CONSTANT_MODEL)
     return folder

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 
-from batch.dataset.read import FIELDS
 from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
 from batch.train.options import TrainOptions
 from batch.train.vocabulary import Vocabulary
@@ -37,13 +36,13 @@ IDS = [4] * 30 + [300] * 7 + [3_000, 5_000, 8_000, 30_000]  # as many rows as ha
 
 
 def untrained(options: TrainOptions, count: int = 2 * sum(IDS), seed: int = 1) -> tuple[Checkpoint, np.ndarray]:  # type: ignore[type-arg]
-    """A checkpoint with random weights and ids int64 [count, 41] that it knows: for speed, weights do not matter."""
+    """A checkpoint with random weights and ids int64 [count, fields] that it knows; its speed is a real one's."""
     generator = np.random.default_rng(seed)
     columns = [generator.integers(0, size, count) + field for field, size in enumerate(IDS)]
     ids = np.stack(columns, axis=1).astype(np.int64)
     vocabulary = Vocabulary.fit(ids, 1)
     shape = ModelShape(
-        fields=FIELDS,
+        fields=len(IDS),
         rows=vocabulary.size,
         base_rate=0.05,
         options={"embedding": options.embedding, "layers": list(options.layers), "dropout": options.dropout},
@@ -68,7 +67,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def products(options: TrainOptions, backward: bool) -> Callable[[], object]:
     """The deep network's matrix products for SAMPLES samples, in batches of the same size as training's."""
-    widths = [FIELDS * options.embedding, *options.layers, 1]
+    widths = [len(IDS) * options.embedding, *options.layers, 1]
     generator = np.random.default_rng(0)
     shapes = list(itertools.pairwise(widths))
     weights = [generator.random(shape, np.float32) for shape in shapes]

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batch.cli.options import (
+    AppFolder,
     ConfigFile,
     DataFolder,
     Force,
     JobTimeout,
-    NoAction,
     Seed,
-    SqlFolder,
+    Without,
+    chosen_app,
     console,
     say,
     when_forced,
@@ -28,6 +30,11 @@ from batch.cli.options import (
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say
 from streaming.ops import exits
+
+if TYPE_CHECKING:
+    from batch.dataset.fit_encoder import FieldReport
+    from batch.dataset.write import WrittenDataset
+    from streaming.app.folder import App
 
 __all__ = ["encode", "extract", "generate", "load_online", "parity", "prepare"]
 
@@ -51,8 +58,9 @@ class LabelName(str, Enum):
     """Where labels come from."""
 
     auto = "auto"
-    action = "action"
-    five_day = "five-day"
+    column = "column"
+    joined = "joined"
+    later_event = "later-event"
 
 
 def generate(
@@ -123,9 +131,11 @@ def _generate_clicks(
 
 def extract(
     *,
-    data: Annotated[str, typer.Option("--data", help="Folder in the tutorial's layout (bo_action/*.parquet, …).")],
+    data: Annotated[
+        str, typer.Option("--data", help="Folder with one of parquet (or csv) files for each table of the application.")
+    ],
     out: Annotated[str, typer.Option(help="Folder for the features.")],
-    sql: SqlFolder = None,
+    app: AppFolder = None,
     engine: Annotated[
         EngineName,
         typer.Option(
@@ -134,30 +144,28 @@ def extract(
         ),
     ] = EngineName.embedded,
     config: ConfigFile = None,
-    no_action: NoAction = False,
+    without: Without = None,
     timeout_s: JobTimeout = 4 * 3600.0,
     master: Annotated[str | None, typer.Option(help="Spark's master URL; default local[2].")] = None,
     spark_conf: Annotated[list[str] | None, typer.Option(help="An option of Spark, KEY=VALUE; repeatable.")] = None,
     force: Force = False,
 ) -> None:
     """Run the feature SQL over every request as of its own time."""
-    from streaming.shipped_files import SQL_FOLDER
-
     if engine is not EngineName.spark and (master or spark_conf):
         raise typer.BadParameter("goes with --engine spark only", param_hint="--master, --spark-conf")
-    sql, told = sql or SQL_FOLDER, when_forced(force)
+    chosen, told = chosen_app(app), when_forced(force)
     if engine is EngineName.openmldb:
-        _extract_on_cluster(data, out, sql, config, action=not no_action, timeout_s=timeout_s, force=told)
+        _extract_on_cluster(data, out, chosen, config, without=without or (), timeout_s=timeout_s, force=told)
         return
     if engine is EngineName.spark:
         from batch.features.spark import MASTER, extract_on_spark
 
         options = _pairs(spark_conf or [])
-        done = extract_on_spark(Path(data), Path(out), sql, master or MASTER, options, force=told)
+        done = extract_on_spark(Path(data), Path(out), chosen, master or MASTER, options, force=told)
     else:
         from batch.features.extract import extract_features
 
-        done = extract_features(Path(data), Path(out), sql, force=told)
+        done = extract_features(Path(data), Path(out), chosen, force=told)
     console.print(
         "checked " + ", ".join(f"{table} {rows:,}" for table, rows in done.rows.items()) + f": {done.check_s:.1f} s"
     )
@@ -166,14 +174,16 @@ def extract(
 
 
 def _extract_on_cluster(
-    data: str, out: str, sql: Path, config: Path | None, *, action: bool, timeout_s: float, force: Say | None
+    data: str, out: str, app: App, config: Path | None, *, without: Sequence[str], timeout_s: float, force: Say | None
 ) -> None:
     from batch.features.cluster import extract_on_cluster
     from streaming.config import load
     from streaming.store.open import open_cluster
 
     with open_cluster(load(config).store) as cluster:
-        written = extract_on_cluster(cluster, data, out, sql, action=action, timeout_s=timeout_s, say=say, force=force)
+        written = extract_on_cluster(
+            cluster, data, out, app, without=without, timeout_s=timeout_s, say=say, force=force
+        )
     seen = f"{out} (not seen from here)"
     if written.features is not None:
         seen = f"{written.features:,} requests x {written.columns} columns in {out}"
@@ -187,19 +197,19 @@ def load_online(
     append: Annotated[
         bool, typer.Option("--append", help="Load into tables that have rows: what is there already is doubled.")
     ] = False,
-    sql: SqlFolder = None,
-    no_action: NoAction = False,
+    app: AppFolder = None,
+    without: Without = None,
     timeout_s: JobTimeout = 4 * 3600.0,
 ) -> None:
     """Load history into the online tables of the cluster of [store], by LOAD DATA jobs: after `deploy`."""
     from batch.features.cluster import load_online_tables
     from streaming.config import load
-    from streaming.shipped_files import SQL_FOLDER
     from streaming.store.open import open_cluster
 
+    chosen = chosen_app(app)
     with open_cluster(load(config).store) as cluster:
         rows = load_online_tables(
-            cluster, data, sql or SQL_FOLDER, append=append, action=not no_action, timeout_s=timeout_s, say=say
+            cluster, data, chosen, append=append, without=without or (), timeout_s=timeout_s, say=say
         )
     console.print("rows now: " + ", ".join(f"{table} {count:,}" for table, count in rows.items()))
 
@@ -218,29 +228,58 @@ def prepare(
         EncodingName, typer.Option(help="typed, or the seed system's: every value hashed.")
     ] = EncodingName.typed,
     complete_labels: Annotated[
-        bool, typer.Option("--complete-labels", help="Leave out requests less than five days before the last action.")
+        bool,
+        typer.Option(
+            "--complete-labels",
+            help="Leave out requests whose label may miss events: less than its horizon before the last known row.",
+        ),
     ] = False,
-    sql: SqlFolder = None,
+    app: AppFolder = None,
     force: Force = False,
 ) -> None:
     """Label, split by time, fit the encoder on the training part, encode."""
     from batch.dataset.write import DatasetOptions, prepare_dataset
-    from streaming.shipped_files import SQL_FOLDER
 
     options = DatasetOptions(val_fraction, test_fraction, _duration_ms(embargo), complete_labels, encoding.value)
-    done = prepare_dataset(features, data, out, options, sql or SQL_FOLDER, force=when_forced(force))
+    chosen = chosen_app(app)
+    done = prepare_dataset(features, data, out, options, chosen, force=when_forced(force))
     for part, count in done.counts.items():
         console.print(f"{part} samples = {count}")
     positives = ", ".join(f"{part} {n} ({n / done.counts[part]:.2%})" for part, n in done.positives.items())
     console.print(f"positives = {positives}, labels from {done.label_source}")
     console.print("table size array:\n" + ",".join(map(str, done.table_size_array)))
-    if done.unlabelled:
-        console.print(f"note: {done.unlabelled:,} requests have no row in `action` and were left out")
-    if done.horizon_cut:
+    console.print(_field_table(done.fields), markup=False)
+    _notes(done)
+    later = chosen.settings.label.later_event
+    if done.horizon_cut and later is not None:
         console.print(
-            f"note: {done.horizon_cut:,} requests are less than five days before the last action: "
-            "orders after it are unknown (--complete-labels leaves them out)"
+            f"note: {done.horizon_cut:,} requests are less than {later.horizon} before the last row of {later.table}: "
+            "events after it are unknown (--complete-labels leaves them out)"
         )
+
+
+def _notes(done: WrittenDataset) -> None:
+    """What a user should know of the labels."""
+    if done.unlabelled:
+        console.print(
+            f"note: {done.unlabelled:,} requests have no label in {done.label_source} and were left out", markup=False
+        )
+    if done.above_one:
+        console.print(
+            f"note: {done.above_one:,} labels are above 1 and count as 1: a number to be predicted is not supported"
+        )
+
+
+def _field_table(fields: Sequence[FieldReport]) -> str:
+    """What came of each field of the encoder, a line each."""
+    rows = [("field", "kind", "distinct", "missing", "kept", "")]
+    rows += [(f.name, f.kind, f"{f.distinct:,}", f"{f.missing:,}", f"{f.kept:,}", f.note) for f in fields]
+    widths = [max(len(row[at]) for row in rows) for at in range(5)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  "
+        f"{row[4]:>{widths[4]}}  {row[5]}".rstrip()
+        for row in rows
+    )
 
 
 def encode(
@@ -253,44 +292,38 @@ def encode(
     labels: Annotated[
         LabelName,
         typer.Option(
-            help="action: the data's table, without the requests that it lacks; five-day: the orders in bo_action; "
-            "auto: action where there is one."
+            help="A way of [label] in app.toml: column, joined (both without the requests that they lack) or "
+            "later-event; auto: column where it is not NULL throughout, else the other."
         ),
     ] = LabelName.auto,
-    sql: SqlFolder = None,
+    app: AppFolder = None,
     force: Force = False,
 ) -> None:
     """Label and encode later requests with an encoder that exists."""
     from batch.dataset.write import encode_later_requests
-    from streaming.shipped_files import SQL_FOLDER
 
     done = encode_later_requests(
-        features,
-        data,
-        out,
-        encoder,
-        since_ms=since,
-        labels=labels.value,
-        sql=sql or SQL_FOLDER,
-        force=when_forced(force),
+        features, data, out, encoder, since_ms=since, labels=labels.value, app=chosen_app(app), force=when_forced(force)
     )
     console.print(
         f"test samples = {done.counts['test']}, positives = {done.positives['test']}, labels from {done.label_source}"
     )
-    if done.unlabelled:
-        console.print(f"note: {done.unlabelled:,} requests have no row in `action` and were left out")
+    _notes(done)
 
 
 def parity(
     served: Annotated[Path, typer.Option(help="Parquet file or folder: what was served online.")],
     offline: Annotated[Path, typer.Option(help="Parquet file or folder: the same requests, computed offline.")],
     encoder: Annotated[Path | None, typer.Option(help="Encoder folder: compares the model's input ids too.")] = None,
+    app: AppFolder = None,
 ) -> None:
     """Compare served features and probabilities with the offline ones; exit status 1 when any differs."""
-    from batch.parity import compare, read_rows
+    from batch.parity import compare, names_of, read_rows
     from streaming.model.encoder import Encoder
 
-    report = compare(read_rows(served), read_rows(offline), None if encoder is None else Encoder.load(encoder))
+    names = names_of(chosen_app(app))
+    ids = None if encoder is None else Encoder.load(encoder)
+    report = compare(read_rows(served, names), read_rows(offline, names), names, ids)
     console.print(report.text(), markup=False)
     if not report.equal:
         raise typer.Exit(exits.ANSWER_IS_NO)

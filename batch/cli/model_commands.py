@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from batch.cli.options import CheckpointFolder, DatasetFolder, Force, Seed, SqlFolder, console, when_forced
+from batch.cli.options import CheckpointFolder, DatasetFolder, Force, Seed, console, when_forced
 from streaming.errors import BadInput
 
 __all__ = ["evaluate", "export", "train"]
@@ -22,7 +22,9 @@ def train(
     dataset: DatasetFolder,
     out: Annotated[Path, typer.Option("--out", "--checkpoint", help="Checkpoint folder to write.")],
     seed: Seed = 1,
-    preset: Annotated[str, typer.Option(help="default, or tutorial: five layers of 1000.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="default, with [model] of app.toml; or tutorial: five layers of 1000.")
+    ] = "default",
     embedding: Annotated[int | None, typer.Option(help="Dimensions of an id's embedding.")] = None,
     layers: Annotated[str | None, typer.Option(help="Widths of the deep network's layers, as in 256,128.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of hidden activations set to zero.")] = None,
@@ -37,13 +39,13 @@ def train(
     """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC."""
     import dataclasses
 
+    from batch.dataset.read import read_info
     from batch.train import deepfm  # noqa: F401 - where OneFlow is missing, goes on elsewhere before it reads a file
     from batch.train.options import TrainOptions
     from batch.train.training import TrainingFailed, train_model
 
-    presets = {"default": TrainOptions, "tutorial": TrainOptions.tutorial}
-    if preset not in presets:
-        raise typer.BadParameter(f"{preset!r} is none of {', '.join(presets)}", param_hint="--preset")
+    if preset not in ("default", "tutorial"):
+        raise typer.BadParameter(f"{preset!r} is none of default, tutorial", param_hint="--preset")
     given: dict[str, Any] = {
         "embedding": embedding,
         "layers": _widths(layers),
@@ -57,7 +59,8 @@ def train(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     try:
-        chosen = dataclasses.replace(presets[preset](), seed=seed, **changes)
+        base = TrainOptions.tutorial() if preset == "tutorial" else TrainOptions.defaults(read_info(dataset).model)
+        chosen = dataclasses.replace(base, seed=seed, **changes)
         done = train_model(dataset, out, chosen, console, force=when_forced(force))
     except TrainingFailed as error:
         raise BadInput(f"training failed: {error}") from error
@@ -110,19 +113,20 @@ def export(
     accept_weak_model: Annotated[
         bool, typer.Option("--accept-weak-model", help="Export a model that is no better than the base rate.")
     ] = False,
-    sql: SqlFolder = None,
+    app: Annotated[
+        Path | None, typer.Option("--app", help="Folder that must be the application that the dataset was made with.")
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Write the artifact, or the next version into it: Triton repository, encoder, SQL and a manifest."""
+    """Write the artifact, or the next version into it: Triton repository, encoder, application and a manifest."""
     from batch.train.export import ExportOptions, export_artifact
     from batch.train.verdict import Evaluated, judge
-    from streaming.shipped_files import SQL_FOLDER
-    from streaming.store.sql_scripts import FEATURES
+    from streaming.shipped_files import app_folder
 
     options = ExportOptions(model_version, instances, accept_weak_model)
-    features_sql = (sql or SQL_FOLDER) / FEATURES
+    folder = None if app is None else app_folder(app)
     manifest = export_artifact(
-        dataset, checkpoint, features_sql, out, options, evaluation=evaluation, force=when_forced(force)
+        dataset, checkpoint, out, options, app=folder, evaluation=evaluation, force=when_forced(force)
     )
     console.print(f"{out}: model version {manifest.model_version}, weights {manifest.weights_sha256}")
     verdict = judge(msgspec.convert(manifest.metrics, Evaluated).parts)

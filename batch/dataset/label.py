@@ -1,95 +1,159 @@
-"""Labels: is the pair ordered (action type 4) strictly later than the request and within five days?
+"""Labels, 0 or 1, as [label] of app.toml says: a column of the features, a row of another table, or a later event.
 
-Both bounds to the millisecond: `request < order <= request + 5 days`. An order that is the request's own cause does not
-count. Where a dataset brings its `action` table, its actionValue is the label instead (`recorded`).
+A later event: a row of a table, of the request's key, for which a condition holds, strictly later than the request and
+within a horizon, both bounds to the millisecond: `request < event <= request + horizon`. An event that is the request's
+own cause does not count.
+
+Above 0 is 1. A label that is a number to be predicted is not supported.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from batch.dataset.later import follows
+from batch.features.data_layout import BadData
+from batch.features.history import table_rows
+from streaming.app.folder import App
+from streaming.app.settings import JoinedLabel, LaterEvent, horizon_ms
+from streaming.app.wrong import AppFile
+from streaming.engine.projection import Projection
+from streaming.engine.sql.parse import parse_select
 from streaming.errors import BadInput
 
-__all__ = ["HORIZON_MS", "LABEL_COLUMN", "ORDER_TYPE", "five_day_rule", "later_order", "recorded"]
-
-HORIZON_MS = 5 * 86_400_000
-ORDER_TYPE = "4"
-LABEL_COLUMN = "action_actionValue_multi_direct_2"
+__all__ = ["binary", "epoch_ms", "events_of", "horizon_of", "joined", "later_event"]
 
 
-def later_order(
-    request_pair: NDArray[np.int64],
-    request_ms: NDArray[np.int64],
-    order_pair: NDArray[np.int64],
-    order_ms: NDArray[np.int64],
-    horizon_ms: int = HORIZON_MS,
-) -> NDArray[np.int8]:
-    """1 where the request's pair has an order in (request, request + horizon], else 0.
+def horizon_of(app: App) -> int:
+    """How long after a request an event still makes its label, in milliseconds; 0: the label is no later event."""
+    later = app.settings.label.later_event
+    return 0 if later is None else horizon_ms(later, AppFile(app.folder / "app.toml", app.sources["app.toml"]))
 
-    Pairs are any integers; times are epoch ms. One sort of the orders, one binary search per request.
+
+def events_of(app: App, later: LaterEvent, data: Path) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """The rows of a later event's table, its key and time; and of which the condition is true, bool [n].
+
+    Raises:
+        BadData: the data has no such table, or a file of it cannot be used.
     """
-    label = np.zeros(len(request_pair), np.int8)
-    if not len(order_pair):
-        return label
-    by_pair_and_time = np.lexsort([order_ms, order_pair])
-    order_pair, order_ms = order_pair[by_pair_and_time], order_ms[by_pair_and_time]
-    # The pairs' numbers are made dense and put in front of the time, so that one sorted array of int64 is searched.
-    pairs, order_dense = np.unique(order_pair, return_inverse=True)
-    dense = np.searchsorted(pairs, request_pair)
-    known = np.flatnonzero((dense < len(pairs)) & (pairs[np.minimum(dense, len(pairs) - 1)] == request_pair))
-    if not len(known):
-        return label
-    origin = min(int(order_ms.min()), int(request_ms[known].min()))
-    span = max(int(order_ms.max()), int(request_ms[known].max())) - origin + 1
-    if span * len(pairs) >= 1 << 62:
-        raise BadInput(f"times span {span} ms over {len(pairs)} ordered pairs: too far apart to be real")
-    keys = order_dense * span + (order_ms - origin)
-    after = np.searchsorted(keys, dense[known] * span + (request_ms[known] - origin), side="right")
-    next_order = np.minimum(after, len(keys) - 1)
-    found = (after < len(keys)) & (order_dense[next_order] == dense[known])
-    label[known] = found & (order_ms[next_order] - request_ms[known] <= horizon_ms)
-    return label
+    columns = app.tables.columns[later.table]
+    script = f"SELECT {later.condition} FROM {later.table}"
+    condition = [parse_select(script).items[0].expr]
+    read = Projection(later.table, columns, condition, script).expressions[0].columns
+    wanted = [column for column in columns if column.name in {*read, *later.key, later.time}]
+    projection = Projection(later.table, wanted, condition, script)
+    rows: list[pa.Table] = []
+    true: list[NDArray[np.bool_]] = []
+    for piece in table_rows(app, data, later.table, [column.name for column in wanted]):
+        for batch in piece.to_batches():
+            (values,) = projection(batch)
+            true.append(_flags(values, batch.num_rows))
+        rows.append(piece.select([*later.key, *({later.time} - later.key.keys())]))
+    return pa.concat_tables(rows), np.concatenate([np.empty(0, bool), *true])
 
 
-def five_day_rule(requests: pa.Table, actions: pa.Table) -> NDArray[np.int8]:
-    """The label of each request, int8 [n].
+def later_event(
+    keys: Sequence[pa.ChunkedArray],
+    time_ms: NDArray[np.int64],
+    event_keys: Sequence[pa.ChunkedArray],
+    event_ms: NDArray[np.int64],
+    horizon: int,
+) -> NDArray[np.int8]:
+    """The label of each request, int8 [n]; NULL in a key matches nothing.
 
     Args:
-        requests: columns pair_id (string) and eventTime (timestamp).
-        actions: bo_action: columns pair_id, type (string) and ingestionTime (timestamp).
+        keys: of the requests, column by column.
+        time_ms: of the requests, epoch ms.
+        event_keys: of the events, the columns that must equal those of `keys`.
+        event_ms: of the events, epoch ms.
+        horizon: in ms.
     """
-    orders = actions.filter(pc.equal(actions["type"], ORDER_TYPE))
-    pairs = pa.chunked_array(requests["pair_id"].chunks + orders["pair_id"].chunks, pa.string())
-    codes = _codes(pairs)
-    n = requests.num_rows
-    return later_order(codes[:n], _epoch_ms(requests["eventTime"]), codes[n:], _epoch_ms(orders["ingestionTime"]))
+    codes = _codes([_together(*both) for both in zip(keys, event_keys, strict=True)])
+    return follows(codes[: len(time_ms)], time_ms, codes[len(time_ms) :], event_ms, horizon)
 
 
-def recorded(features: pa.Table) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """The `action` table's own labels, as the feature query joined them: (label int8 [n], known bool [n]).
+def joined(app: App, label: JoinedLabel, keys: Sequence[pa.ChunkedArray], data: Path) -> pa.ChunkedArray:
+    """The label column of each request's row of the label's table; of several the last, NULL where there is none.
 
-    Any positive actionValue is a purchase. Requests without a row in `action` have no label: `known` is False there.
+    Args:
+        keys: of the requests, in the order of the label's key.
+
+    Raises:
+        BadData: the data has no such table, or a file of it cannot be used.
     """
-    values = features[LABEL_COLUMN]
-    known = pc.is_valid(values).to_numpy(zero_copy_only=False)
-    return (pc.fill_null(values, 0).to_numpy() > 0).astype(np.int8), known
+    rows = pa.concat_tables(table_rows(app, data, label.table, [*dict.fromkeys([*label.key, label.column])]))
+    count = len(keys[0])
+    codes = _codes([_together(key, rows[name]) for key, name in zip(keys, label.key, strict=True)])
+    found, first_from_behind = np.unique(codes[count:][::-1], return_index=True)
+    last = rows.num_rows - 1 - first_from_behind
+    if not len(found):
+        return pa.chunked_array([pa.nulls(count, rows.schema.field(label.column).type)])
+    at = np.minimum(np.searchsorted(found, codes[:count]), len(found) - 1)
+    missing = found[at] != codes[:count]
+    return rows[label.column].take(pa.array(last[at], mask=missing))
 
 
-def _codes(values: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A number per distinct text; NULL pairs never match, so each gets a number of its own."""
-    missing = pc.is_null(values).to_numpy(zero_copy_only=False)
-    indices = pa.concat_arrays(values.chunks).dictionary_encode().indices
-    codes: NDArray[np.int64] = pc.fill_null(indices, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+def binary(values: pa.ChunkedArray, what: str) -> tuple[NDArray[np.int8], NDArray[np.bool_], int]:
+    """Labels of numbers: (label int8 [n], known bool [n], how many are whole numbers above 1). NULL: no label.
+
+    Args:
+        what: whose values these are, for messages.
+
+    Raises:
+        BadData: one is negative, no whole number, or NaN.
+    """
+    known: NDArray[np.bool_] = pc.is_valid(values).to_numpy()
+    numbers = pc.fill_null(values, False if pa.types.is_boolean(values.type) else 0).to_numpy().astype(np.float64)
+    wrong = np.flatnonzero(~((numbers >= 0) & (numbers == np.floor(numbers))))
+    if len(wrong):
+        raise BadData(
+            f"{what} is {values[int(wrong[0])].as_py()} in row {wrong[0]} of the features: a label is 0 or 1 (a whole "
+            "number above 0 counts as 1); a number to be predicted is not supported"
+        )
+    return (numbers > 0).astype(np.int8), known, int((numbers > 1).sum())
+
+
+def epoch_ms(times: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Times as epoch ms, int64 [n].
+
+    Raises:
+        BadInput: one is NULL.
+    """
+    if times.null_count:
+        row = int(np.flatnonzero(pc.is_null(times).to_numpy())[0])
+        raise BadInput(f"row {row}: no time, so no label")
+    if pa.types.is_timestamp(times.type):
+        times = pc.cast(times, pa.timestamp("ms"), safe=False)
+    ms: NDArray[np.int64] = pc.cast(times, pa.int64()).to_numpy()
+    return ms
+
+
+def _together(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([*one.chunks, *other.cast(one.type).chunks], one.type)
+
+
+def _codes(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
+    """A number per distinct row of columns; a row with NULL in it matches none, so each gets a number of its own."""
+    codes: NDArray[np.int64] = np.zeros(len(columns[0]), np.int64)
+    missing = np.zeros(len(codes), bool)
+    for column in columns:
+        missing |= pc.is_null(column).to_numpy()
+        encoded = pa.concat_arrays(column.chunks).dictionary_encode()
+        values = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        codes = np.unique(codes * (len(encoded.dictionary) + 1) + values, return_inverse=True)[1].astype(np.int64)
     codes[missing] = -1 - np.flatnonzero(missing)
     return codes
 
 
-def _epoch_ms(times: pa.ChunkedArray) -> NDArray[np.int64]:
-    if times.null_count:
-        row = int(np.flatnonzero(pc.is_null(times).to_numpy(zero_copy_only=False))[0])
-        raise BadInput(f"row {row}: no time, so no label")
-    ms: NDArray[np.int64] = pc.cast(pc.cast(times, pa.timestamp("ms"), safe=False), pa.int64()).to_numpy()
-    return ms
+def _flags(values: pa.Array | pa.Scalar, count: int) -> NDArray[np.bool_]:
+    """Which are true: neither false nor NULL."""
+    if isinstance(values, pa.Scalar):
+        return np.full(count, values.as_py() is True)
+    flags: NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+    return flags

@@ -1,15 +1,16 @@
 """The dataset folder, read: what `prepare` wrote and training, evaluation and export take.
 
-train.parquet, val.parquet, test.parquet    reqId string, eventTime timestamp[ms], label int8, ids int64[41]
-dataset.json                                counts, table size array, times of the split, hashes
+train.parquet, val.parquet, test.parquet    request_id string, time timestamp[ms], label int8, ids int64[fields]
+dataset.json                                counts, table size array, times of the split, hashes, defaults of training
 encoder/                                    what made the ids (see `streaming.model.encoder`)
+app/                                        the four files of the application
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,13 +20,12 @@ import pyarrow.parquet as pq
 
 from streaming.errors import BadInput
 
-__all__ = ["FIELDS", "DatasetError", "DatasetInfo", "Part", "PartName", "SplitTimes", "read_info", "read_part"]
+__all__ = ["APP_FOLDER", "DatasetError", "DatasetInfo", "Part", "PartName", "SplitTimes", "read_info", "read_part"]
 
-FIELDS = 41  # of the model's INT64 input, as in the tutorial
+APP_FOLDER = "app"
+"""Where the application's files lie."""
 
 PartName = Literal["train", "val", "test"]
-
-COLUMNS = {"reqId": pa.string(), "label": pa.int8(), "ids": pa.list_(pa.int64(), FIELDS)}
 
 
 class DatasetError(BadInput):
@@ -55,6 +55,9 @@ class DatasetInfo(msgspec.Struct, frozen=True):
         data_sha256: of the tables that it was made of.
         sql_sha256: of the feature query.
         encoder_sha256: of the encoder that made the ids.
+        app: the application's name.
+        app_sha256: its digest, `streaming.app.digest`.
+        model: its defaults of training, by the names of `batch.train.options.TrainOptions`.
     """
 
     counts: dict[str, int]
@@ -64,16 +67,24 @@ class DatasetInfo(msgspec.Struct, frozen=True):
     data_sha256: str
     sql_sha256: str
     encoder_sha256: str
+    app: str
+    app_sha256: str
+    model: dict[str, Any]
+
+    @property
+    def fields(self) -> int:
+        """The model's width: ids of a request."""
+        return len(self.table_size_array)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part in memory: 41 x 8 bytes a sample, so ten million samples take 3.3 GB.
+    """One part in memory: 8 bytes a field and sample, so ten million samples of 41 fields take 3.3 GB.
 
     Args:
         request_ids: [n].
         labels: float32 [n], 0 or 1.
-        ids: int64 [n, 41].
+        ids: int64 [n, fields].
     """
 
     request_ids: pa.ChunkedArray
@@ -93,7 +104,7 @@ def read_info(dataset: Path) -> DatasetInfo:
     """Reads `dataset.json`.
 
     Raises:
-        DatasetError: it is missing, is not JSON, lacks a field, or its table size array does not have 41 entries.
+        DatasetError: it is missing, is not JSON, lacks a field, or its table size array is empty.
     """
     path = dataset / "dataset.json"
     try:
@@ -104,18 +115,20 @@ def read_info(dataset: Path) -> DatasetInfo:
         ) from None
     except msgspec.DecodeError as error:
         raise DatasetError(f"{path}: {error}") from error
-    if len(info.table_size_array) != FIELDS:
-        raise DatasetError(f"{path}: table_size_array has {len(info.table_size_array)} entries, not {FIELDS}")
+    if not info.table_size_array:
+        raise DatasetError(f"{path}: table_size_array has no entries")
     return info
 
 
 def read_part(dataset: Path, name: PartName) -> Part:
-    """Reads one part whole.
+    """Reads one part whole; `dataset.json` says how many ids a request has.
 
     Raises:
         DatasetError: the file is missing, is not parquet or has no rows; a column is missing, of another type, holds
             a null, or (label) anything but 0 and 1.
     """
+    width = read_info(dataset).fields
+    columns = {"request_id": pa.string(), "label": pa.int8(), "ids": pa.list_(pa.int64(), width)}
     path = dataset / f"{name}.parquet"
     if not path.exists():
         raise DatasetError(f"{path} does not exist")
@@ -123,18 +136,18 @@ def read_part(dataset: Path, name: PartName) -> Part:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a parquet file: {error}") from error
-    for column, expected in COLUMNS.items():
+    for column, expected in columns.items():
         if column not in schema.names:
             raise DatasetError(f"{path} has no column {column!r}; it has {', '.join(schema.names) or 'none'}")
         if schema.field(column).type != expected:
             raise DatasetError(f"{path}: column {column!r} is {schema.field(column).type}, not {expected}")
     try:
-        table = pq.read_table(path, columns=list(COLUMNS))
+        table = pq.read_table(path, columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged: {error}") from error
     if table.num_rows == 0:
         raise DatasetError(f"{path} has no rows")
-    for column in COLUMNS:
+    for column in columns:
         nulls = table[column].null_count
         if nulls:
             raise DatasetError(f"{path}: column {column!r} holds {nulls} nulls")
@@ -147,7 +160,7 @@ def read_part(dataset: Path, name: PartName) -> Part:
     if len(wrong):
         raise DatasetError(f"{path}: column 'label' holds {labels[wrong[0]]} in row {wrong[0]}, neither 0 nor 1")
     return Part(
-        request_ids=table["reqId"],
+        request_ids=table["request_id"],
         labels=labels.astype(np.float32),
-        ids=np.ascontiguousarray(flat.to_numpy().reshape(-1, FIELDS)),
+        ids=np.ascontiguousarray(flat.to_numpy().reshape(-1, width)),
     )

@@ -1,6 +1,6 @@
 """Features to a dataset: label, split by time, fit the encoder on the training part, encode.
 
-    jd-intent-batch prepare --features DIR --data DIR --out DATASET
+    jd-intent-batch prepare --features DIR --data DIR --out DATASET [--app FOLDER]
 
 writes the dataset folder that `batch.dataset.read` describes. `encode` does the last step only, with an encoder that
 exists, for requests that came later.
@@ -12,45 +12,42 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batch.dataset.fit_encoder import EVENT_TIME, REQUEST_ID, Encoding, fit
+from batch.dataset.fit_encoder import Encoding, FieldReport, fit_encoder
 from batch.dataset.folder_hash import digest
-from batch.dataset.label import HORIZON_MS, LABEL_COLUMN, five_day_rule, recorded
+from batch.dataset.labelled import Labelled, LabelRule, label, read_features
+from batch.dataset.read import APP_FOLDER
 from batch.dataset.split import by_time
-from batch.features.data_layout import TABLES, BadData, parquet_files, table_rows
+from batch.features.data_layout import BadData
+from batch.features.extract import app_files
+from streaming.app.folder import App, load_app
+from streaming.app.history import history_folder
 from streaming.files.output_folder import Say, replacing
 from streaming.model.encoder import Encoder
-from streaming.shipped_files import SQL_FOLDER
-from streaming.store.sql_scripts import FEATURES, read_script
+from streaming.shipped_files import app_folder
 
-__all__ = [
-    "DatasetOptions",
-    "LabelRule",
-    "WrittenDataset",
-    "encode_later_requests",
-    "label",
-    "prepare_dataset",
-    "read_features",
-]
+__all__ = ["DatasetOptions", "WrittenDataset", "encode_later_requests", "prepare_dataset"]
 
-LabelRule: TypeAlias = Literal["auto", "action", "five-day"]
-"""Where labels come from: the data's `action` table, the orders in bo_action, or (auto) `action` where there is one."""
-
-PAIR = "flattenRequest_pair_id_original_24"
 ENCODE_ROWS = 65_536  # rows encoded at once
-SLACK_MS = 3_600_000  # what was recorded ends a little after the last action
 
 
 class WrittenDataset(msgspec.Struct, frozen=True):
-    """`dataset.json`, and what is said besides: requests without a label, and such whose label may miss orders."""
+    """`dataset.json` (see `batch.dataset.read.DatasetInfo`), and what is said besides.
+
+    Attributes:
+        label_source: the tables, or the column, that labels are from.
+        unlabelled: requests without a label, which were left out.
+        horizon_cut: requests whose label may miss events that nobody has recorded yet.
+        above_one: labels that are whole numbers above 1; they count as 1.
+        fields: what came of each field of the encoder; none: it was not fitted here.
+    """
 
     counts: dict[str, int]
     positives: dict[str, int]
@@ -59,9 +56,14 @@ class WrittenDataset(msgspec.Struct, frozen=True):
     data_sha256: str
     sql_sha256: str
     encoder_sha256: str
+    app: str
+    app_sha256: str
+    model: dict[str, Any]
     label_source: str
     unlabelled: int
     horizon_cut: int
+    above_one: int
+    fields: list[FieldReport]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class DatasetOptions:
         val_fraction: share of the requests, by time, that validates.
         test_fraction: share of the requests, the newest, that tests.
         embargo_ms: requests closer than this to the next part are left out.
-        complete_labels: leave out requests that look past the last action, whose later orders nobody recorded.
+        complete_labels: leave out requests that look past the last row of the label's table: what follows is unknown.
         encoding: how features become ids.
     """
 
@@ -83,90 +85,12 @@ class DatasetOptions:
     encoding: Encoding = "typed"
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Features with labels (int8 [n]) and times (epoch ms [n]); `cut`: which look past the last action (bool [n])."""
-
-    features: pa.Table
-    label: NDArray[np.int8]
-    time_ms: NDArray[np.int64]
-    source: str
-    unlabelled: int
-    cut: NDArray[np.bool_]
-
-    def filter(self, kept: NDArray[np.bool_]) -> Labelled:
-        features = self.features.filter(pa.array(kept))
-        return Labelled(features, self.label[kept], self.time_ms[kept], self.source, self.unlabelled, self.cut[kept])
-
-
-def read_features(folder: Path) -> pa.Table:
-    """All feature rows of a folder that `extract` wrote.
-
-    Raises:
-        BadData: no parquet file, an unreadable one, or one without the columns that name a request, its time and pair.
-    """
-    tables = []
-    for file in parquet_files(folder):
-        try:
-            table = pq.read_table(file)
-        except (pa.ArrowException, OSError) as error:
-            raise BadData(f"{file}: not a readable parquet file: {error}") from error
-        for column in (REQUEST_ID, EVENT_TIME, PAIR, LABEL_COLUMN):
-            if column not in table.column_names:
-                raise BadData(f"{file}: no column {column}: these are not the features of `extract`")
-        tables.append(table)
-    try:
-        features = pa.concat_tables(tables)
-    except pa.ArrowException as error:
-        raise BadData(f"{folder}: its files differ: {error}") from error
-    if not features.num_rows:
-        raise BadData(f"{folder}: no features in it")
-    return features
-
-
-def label(features: pa.Table, data: Path, rule: LabelRule = "auto") -> Labelled:
-    """Labels features as `rule` says. The `action` table drops the requests that have no row in it.
-
-    Raises:
-        BadData: the `action` table is asked for and is not there, or has a row for none of the requests.
-    """
-    there = (data / "action").exists()
-    if rule == "action" and not there:
-        raise BadData(f"{data / 'action'}: there is no such folder to take labels from")
-    if rule != "five-day" and there:
-        values, known = recorded(features)
-        if not known.any():
-            raise BadData(f"{data / 'action'}: none of the requests has a row in it, so none has a label")
-        kept = features.filter(pa.array(known))
-        return Labelled(
-            kept,
-            values[known],
-            _epoch_ms(kept[EVENT_TIME]),
-            "action",
-            int((~known).sum()),
-            np.zeros(kept.num_rows, bool),
-        )
-    actions = pa.concat_tables(table_rows(data, "bo_action", ("pair_id", "type", "ingestionTime")))
-    requests = pa.table({"pair_id": features[PAIR], "eventTime": features[EVENT_TIME]})
-    time_ms = _epoch_ms(features[EVENT_TIME])
-    last_ms = _epoch_ms(actions["ingestionTime"]).max()
-    cut = time_ms + HORIZON_MS > last_ms + SLACK_MS
-    return Labelled(features, five_day_rule(requests, actions), time_ms, "bo_action", 0, cut)
-
-
-def _check_query(sql: Path) -> None:
-    """The dataset says by which query its features were made."""
-    query = sql / FEATURES
-    if not read_script(query).text.strip():
-        raise BadData(f"{query}: there is no query in it")
-
-
 def prepare_dataset(
     features: Path,
     data: Path,
     out: Path,
     options: DatasetOptions | None = None,
-    sql: Path = SQL_FOLDER,
+    app: App | None = None,
     *,
     force: Say | None = None,
 ) -> WrittenDataset:
@@ -175,25 +99,29 @@ def prepare_dataset(
     The encoder sees nothing but the training part (with `encoding="seed"`, which learns no values, it counts over all
     requests, as the tutorial does).
 
+    Args:
+        app: None: the tutorial's shop.
+
     Raises:
         BadData: features or data cannot be used. ValueError: a part of the split is empty.
         ArtifactMismatch: the features are not those of the feature query.
         OutputRefused: `out` holds something else, or touches an input.
     """
     options = options or DatasetOptions()
-    _check_query(sql)
-    inputs = (features, data, sql / FEATURES)
-    with replacing(out, "dataset", inputs=inputs, force=force) as folder:
-        labelled = label(read_features(features), data)
+    app = app or load_app(app_folder())
+    with replacing(out, "dataset", inputs=[features, data, *app_files(app)], force=force) as folder:
+        labelled = label(read_features(features, app), data, app)
         if options.complete_labels:
             labelled = labelled.filter(~labelled.cut)
         split = by_time(labelled.time_ms, options.val_fraction, options.test_fraction, options.embargo_ms)
         rows = {"train": split.train, "val": split.val, "test": split.test}
         seen = labelled.features if options.encoding == "seed" else labelled.features.take(pa.array(split.train))
-        encoder = fit(seen, options.encoding)
+        fitted = fit_encoder(seen, app, options.encoding)
         del seen
         times = {"val_from": split.val_from_ms, "test_from": split.test_from_ms}
-        return _write(folder, encoder, labelled, rows=rows, times=times, sources=(data, sql))
+        return _write(
+            folder, fitted.encoder, labelled, rows=rows, times=times, data=data, app=app, fields=fitted.fields
+        )
 
 
 def encode_later_requests(
@@ -204,33 +132,34 @@ def encode_later_requests(
     *,
     since_ms: int,
     labels: LabelRule = "auto",
-    sql: Path = SQL_FOLDER,
+    app: App | None = None,
     force: Say | None = None,
 ) -> WrittenDataset:
     """A dataset of one part, `test`: the requests since `since_ms` (epoch ms), labelled, encoded by a given encoder.
 
-    With `labels="five-day"` all of them are in it: requests that were streamed have no row in a recorded `action`.
+    With `labels="later-event"` all of them are in it: requests that were streamed have no recorded label.
 
     Args:
         encoder: itself, or the folder that it is in.
+        app: None: the tutorial's shop.
 
     Raises:
         BadData: as `prepare`, or no request is that late. ArtifactMismatch: features and encoder do not fit.
         OutputRefused: as `prepare`.
     """
-    _check_query(sql)
-    inputs = [features, data, sql / FEATURES]
+    app = app or load_app(app_folder())
+    inputs = [features, data, *app_files(app)]
     if isinstance(encoder, Path):
         inputs, encoder = [*inputs, encoder], Encoder.load(encoder)
     with replacing(out, "dataset", inputs=inputs, force=force) as folder:
-        labelled = label(read_features(features), data, labels)
+        labelled = label(read_features(features, app), data, app, labels)
         late = np.flatnonzero(labelled.time_ms >= since_ms)
         if not len(late):
             last = labelled.time_ms.max()
             raise BadData(f"{features}: no request since {since_ms} (epoch ms); the last is at {last}")
         rows = {"test": late[np.argsort(labelled.time_ms[late], kind="stable")]}
         times = {"val_from": since_ms, "test_from": since_ms}
-        return _write(folder, encoder, labelled, rows=rows, times=times, sources=(data, sql))
+        return _write(folder, encoder, labelled, rows=rows, times=times, data=data, app=app, fields=())
 
 
 def _write(
@@ -240,38 +169,49 @@ def _write(
     *,
     rows: Mapping[str, NDArray[np.int64]],
     times: dict[str, int],
-    sources: tuple[Path, Path],
+    data: Path,
+    app: App,
+    fields: tuple[FieldReport, ...],
 ) -> WrittenDataset:
-    data, sql = sources
+    defaults = msgspec.structs.asdict(app.settings.model)
     prepared = WrittenDataset(
         counts={name: len(part) for name, part in rows.items()},
         positives={name: int(labelled.label[part].sum()) for name, part in rows.items()},
         table_size_array=encoder.table_sizes,
         split=times,
-        data_sha256=_data_digest(data),
-        sql_sha256=digest(sql / FEATURES),
+        data_sha256=_data_digest(data, app),
+        sql_sha256=f"sha256:{hashlib.sha256(app.sources['features.sql'].encode()).hexdigest()}",
         encoder_sha256=encoder.digest,
+        app=app.settings.name,
+        app_sha256=app.digest,
+        model={name: value for name, value in defaults.items() if value is not None},
         label_source=labelled.source,
         unlabelled=labelled.unlabelled,
         horizon_cut=int(labelled.cut.sum()),
+        above_one=labelled.above_one,
+        fields=list(fields),
     )
     for name, part in rows.items():
         _write_part(folder / f"{name}.parquet", encoder, labelled, part)
     encoder.save(folder / "encoder")
+    (folder / APP_FOLDER).mkdir()
+    for name, text in app.sources.items():
+        (folder / APP_FOLDER / name).write_text(text, encoding="utf-8")
     (folder / "dataset.json").write_bytes(msgspec.json.format(msgspec.json.encode(prepared), indent=1) + b"\n")
     return prepared
 
 
-def _data_digest(data: Path) -> str:
+def _data_digest(data: Path, app: App) -> str:
     """`sha256:…` of the data folder's tables, of nothing else that lies there."""
-    tables = {table: digest(data / table) for table in TABLES if (data / table).is_dir()}
+    folders = [history_folder(app, table) for table in app.tables.columns]
+    tables = {folder: digest(data / folder) for folder in folders if (data / folder).is_dir()}
     return "sha256:" + hashlib.sha256(msgspec.json.encode(tables)).hexdigest()
 
 
 def _write_part(path: Path, encoder: Encoder, labelled: Labelled, rows: NDArray[np.int64]) -> None:
     width = len(encoder.fields)
     schema = pa.schema(
-        {"reqId": pa.string(), "eventTime": pa.timestamp("ms"), "label": pa.int8(), "ids": pa.list_(pa.int64(), width)}
+        {"request_id": pa.string(), "time": pa.timestamp("ms"), "label": pa.int8(), "ids": pa.list_(pa.int64(), width)}
     )
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, len(rows), ENCODE_ROWS):
@@ -281,7 +221,7 @@ def _write_part(path: Path, encoder: Encoder, labelled: Labelled, rows: NDArray[
             writer.write_table(
                 pa.table(
                     [
-                        features[REQUEST_ID],
+                        features[labelled.request_id].cast(pa.string()),
                         pa.array(labelled.time_ms[some], pa.timestamp("ms")),
                         labelled.label[some],
                         pa.FixedSizeListArray.from_arrays(ids, width),
@@ -289,8 +229,3 @@ def _write_part(path: Path, encoder: Encoder, labelled: Labelled, rows: NDArray[
                     schema=schema,
                 )
             )
-
-
-def _epoch_ms(times: pa.ChunkedArray) -> NDArray[np.int64]:
-    ms: NDArray[np.int64] = pc.cast(pc.cast(times, pa.timestamp("ms"), safe=False), pa.int64()).to_numpy()
-    return ms

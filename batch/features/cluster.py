@@ -1,35 +1,36 @@
-"""The tutorial's offline steps on an OpenMLDB cluster: tables, LOAD DATA, SELECT … INTO OUTFILE; and its online load.
+"""The offline steps on an OpenMLDB cluster: tables, LOAD DATA, SELECT … INTO OUTFILE; and its online load.
 
-    jd-intent-batch extract --engine openmldb --config scorer.toml --data DATA --out OUT
-    jd-intent-batch load-online --config scorer.toml --data DATA
+    jd-intent-batch extract --engine openmldb --config scorer.toml --data DATA --out OUT [--app FOLDER]
+    jd-intent-batch load-online --config scorer.toml --data DATA [--app FOLDER]
 
-The scripts of sql/ run as they stand, but for two things: their paths become DATA and OUT, which are paths or URIs as
-the cluster's TaskManager sees them, and jobs are followed instead of waited for in silence.
+The scripts of the application run (`streaming.app.scripts`), with DATA and OUT in them, which are paths or URIs as the
+cluster's TaskManager sees them; and jobs are followed instead of waited for in silence.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from batch.features.cluster_jobs import ClusterJob, run_job
-from batch.features.cluster_paths import ClusterPath, cluster_path, quoted
-from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, BadData
-from batch.features.extract import counted
-from batch.features.inputs import check_data, script_files
+from batch.features.cluster_paths import cluster_path
+from batch.features.data_layout import BadData
+from batch.features.extract import app_files, counted
+from batch.features.history import check_data, tables_of
+from streaming.app.folder import App, load_app
+from streaming.app.history import may_be_absent
+from streaming.app.scripts import extract_script, load_script, tables_script
 from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse, statement_text
-from streaming.engine.sql.tokens import Token, tokens_of
-from streaming.errors import ConfigError, OutputRefused
+from streaming.errors import BadInput, OutputRefused
 from streaming.files.output_folder import Say, mark, refuse_new
 from streaming.files.output_folder import check as check_output
-from streaming.shipped_files import SQL_FOLDER
+from streaming.shipped_files import app_folder
 from streaming.store.openmldb.cluster import StatementRunner
-from streaming.store.sql_scripts import Script, read_script, within
 
 __all__ = ["Written", "extract_on_cluster", "load_online_tables"]
 
@@ -58,9 +59,9 @@ def extract_on_cluster(
     cluster: StatementRunner,
     data: str,
     out: str,
-    sql: Path = SQL_FOLDER,
+    app: App | None = None,
     *,
-    action: bool = True,
+    without: Collection[str] = (),
     timeout_s: float = JOB_S,
     say: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -73,25 +74,26 @@ def extract_on_cluster(
 
     Args:
         data, out: as the TaskManager sees them: `/path`, `file:/path`, `file:///path`, `hdfs://…`.
-        action: whether `data` has the table `action`; where it is a folder here, it is looked up.
+        app: None: the tutorial's shop.
+        without: tables that `data` lacks; where it is a folder here, it is looked up, as is whether files are csv.
         timeout_s: for each job.
 
     Raises:
-        BadData: see `batch.features.inputs.check_data`, where `data` is a folder here, too.
-        BadInput: a path is relative, or cannot stand in SQL.
-        ConfigError: a script's path is not in the folder that `data` or `out` stands for.
+        BadData: see `batch.features.history.check_data`, where `data` is a folder here, too.
+        BadInput: a path is relative, or cannot stand in SQL; a table of `without` that features are made of.
         OutputRefused: `out` holds something else, as far as it is seen here, or touches an input; `force`, and it is
             not seen.
         JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run_job`.
     """
     started = time.monotonic()
+    app = app or load_app(app_folder())
     source, target = cluster_path(data), cluster_path(out)
     if (folder := source.here) and folder.is_dir():
-        check_data(folder, sql)
-    scripts = [read_script(sql / name) for name in SCRIPTS]
-    told = _refuse_output(data, out, scripts, force)
-    for script in scripts:
-        _refuse_script(script, data, out)
+        check_data(folder, app)
+    told = _refuse_output(data, out, app, force)
+    tables = _loaded(app, data, without)
+    load = load_script(app, "offline", data.rstrip("/"), tables.formats, tables.without)
+    extract_script(app, out.rstrip("/"))  # before anything is sent: can the path stand in SQL?
     written = target.here
 
     def overwrite() -> bool:
@@ -101,9 +103,11 @@ def extract_on_cluster(
         refuse_new(written, "outfile", told)
         return True
 
-    following, jobs = _Following(timeout_s, say, sleep, _without(source, action), overwrite), 0
-    for script in scripts:
-        jobs += len(_run(cluster, script, data, out, following))
+    following = _Following(timeout_s, say, sleep)
+    for table in tables.without:
+        say(f"{table}: not loaded, the data has none")
+    jobs = len(_run(cluster, tables_script(app), following)) + len(_run(cluster, load, following))
+    jobs += len(_run(cluster, extract_script(app, out.rstrip("/"), overwrite=overwrite()), following))
     if written is None or not written.is_dir():
         return Written(jobs, None, None, time.monotonic() - started)
     try:
@@ -113,7 +117,7 @@ def extract_on_cluster(
     return Written(jobs, *counted(written), time.monotonic() - started)
 
 
-def _refuse_output(data: str, out: str, scripts: Sequence[Script], force: Say | None) -> set[str]:
+def _refuse_output(data: str, out: str, app: App, force: Say | None) -> set[str]:
     """By name in any case, and by the files where they are seen; what `force` was told will go."""
     source, target = cluster_path(data), cluster_path(out)
     if source.touches(target):
@@ -123,7 +127,7 @@ def _refuse_output(data: str, out: str, scripts: Sequence[Script], force: Say | 
         )
     if target.here is not None:
         inputs = [Path(source.path)] if source.local else []
-        return check_output(target.here, "outfile", inputs=[*inputs, *script_files(scripts)], force=force)
+        return check_output(target.here, "outfile", inputs=[*inputs, *app_files(app)], force=force)
     if force is not None:
         raise OutputRefused(
             f"{out} is not seen from here: --force cannot say what it would remove; name a new folder, without --force"
@@ -131,22 +135,13 @@ def _refuse_output(data: str, out: str, scripts: Sequence[Script], force: Say | 
     return set()
 
 
-def _refuse_script(script: Script, data: str, out: str | None) -> None:
-    """Before anything is sent: can every path of a script be replaced?"""
-    with within(script):
-        statements = parse(script.text)
-    for statement in statements:
-        if isinstance(statement, (syntax.LoadData, syntax.Outfile)):
-            _rewritten(script, statement, data, out, overwrite=False)
-
-
 def load_online_tables(
     cluster: StatementRunner,
     data: str,
-    sql: Path = SQL_FOLDER,
+    app: App | None = None,
     *,
     append: bool = False,
-    action: bool = True,
+    without: Collection[str] = (),
     timeout_s: float = JOB_S,
     say: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -154,119 +149,80 @@ def load_online_tables(
     """Loads `data` into the online tables; returns the rows that each table has then.
 
     Args:
+        app, without: see `extract_on_cluster`.
         append: also into tables that have rows: LOAD DATA inserts what is there already once more.
-        action: see `extract_on_cluster`.
 
     Raises:
         BadData: a table has rows.
+        BadInput: see `extract_on_cluster`.
         JobFailed, StoreUnavailable: see `batch.features.cluster_jobs.run_job`.
     """
-    script, source = read_script(sql / "load_online.sql"), cluster_path(data)
-    _refuse_script(script, data, None)
-    with within(script):
-        tables = [statement.table[-1] for statement in parse(script.text) if isinstance(statement, syntax.LoadData)]
-    _begin(cluster, script)
-    filled = {table: rows for table in tables if (rows := _count(cluster, table))}
+    app = app or load_app(app_folder())
+    tables = _loaded(app, data, without)
+    script = load_script(app, "online", data.rstrip("/"), tables.formats, tables.without)
+    for statement in parse(script):
+        if isinstance(statement, (syntax.Use, syntax.Set)):
+            cluster.execute(statement_text(script, statement.at))
+    filled = {table: rows for table in app.tables.columns if (rows := _count(cluster, table))}
     if filled and not append:
         found = ", ".join(f"{table} {rows:,}" for table, rows in filled.items())
         raise BadData(f"there are rows already ({found}), which LOAD DATA would double: --append loads all the same")
-    _run(cluster, script, data, None, _Following(timeout_s, say, sleep, _without(source, action), lambda: False))
-    return {table: _count(cluster, table) for table in tables}
+    for table in tables.without:
+        say(f"{table}: not loaded, the data has none")
+    _run(cluster, script, _Following(timeout_s, say, sleep))
+    return {table: _count(cluster, table) for table in app.tables.columns}
+
+
+class _Loaded(NamedTuple):
+    """What is loaded.
+
+    Attributes:
+        formats: of the tables' files, where they are seen here.
+        without: tables that are not loaded: OpenMLDB takes a table that was never loaded for an empty one.
+    """
+
+    formats: dict[str, str]
+    without: tuple[str, ...]
 
 
 class _Following(NamedTuple):
-    """How a script is run.
-
-    Attributes:
-        timeout_s, say, sleep: see `cluster_jobs.run_job`.
-        without: tables that are not loaded.
-        overwrite: may INTO OUTFILE replace what is there?
-    """
+    """How jobs are followed; see `cluster_jobs.run_job`."""
 
     timeout_s: float
     say: Callable[[str], None]
     sleep: Callable[[float], None]
-    without: tuple[str, ...]
-    overwrite: Callable[[], bool]
 
 
-def _run(
-    cluster: StatementRunner, script: Script, data: str, out: str | None, following: _Following
-) -> list[ClusterJob]:
+def _loaded(app: App, data: str, without: Collection[str]) -> _Loaded:
+    for table in without:
+        if table not in app.tables.columns:
+            raise BadInput(f"--without {table}: the application has no such table")
+        if table not in may_be_absent(app):
+            raise BadInput(f"--without {table}: the features are made of it")
+    folder = cluster_path(data).here
+    if folder is None or not folder.is_dir():
+        return _Loaded({}, tuple(table for table in app.tables.columns if table in without))
+    formats = {source.table: source.options.format for source in tables_of(app, folder)}
+    return _Loaded(formats, tuple(table for table in app.tables.columns if table not in formats))
+
+
+def _run(cluster: StatementRunner, script: str, following: _Following) -> list[ClusterJob]:
     """Runs a script, one statement after the other; its jobs."""
     jobs = []
     cluster.execute("SET @@sync_job=false")
-    for statement in parse(script.text):
-        text = statement_text(script.text, statement.at)
+    for statement in parse(script):
+        text = statement_text(script, statement.at)
         if isinstance(statement, syntax.Set) and statement.name == "sync_job":
             continue
-        if isinstance(statement, syntax.LoadData) and statement.table[-1] in following.without:
-            following.say(f"{script.path.name}: {statement.table[-1]}: not loaded, the data has none")
-        elif isinstance(statement, (syntax.LoadData, syntax.Outfile)):
-            following.say(
-                f"{script.path.name}: {statement.table[-1] if isinstance(statement, syntax.LoadData) else out}"
-            )
-            overwrite = isinstance(statement, syntax.Outfile) and following.overwrite()
-            text = _rewritten(script, statement, data, out, overwrite=overwrite)
+        if isinstance(statement, (syntax.LoadData, syntax.Outfile)):
+            if isinstance(statement, syntax.LoadData):
+                following.say(f"LOAD DATA: {statement.table[-1]}")
+            else:
+                following.say(f"INTO OUTFILE: {statement.path}")
             jobs.append(run_job(cluster, text, following.timeout_s, following.say, sleep=following.sleep))
         else:
             cluster.execute(text)
     return jobs
-
-
-def _without(source: ClusterPath, action: bool) -> tuple[str, ...]:
-    """The optional tables that the data lacks: OpenMLDB takes a table that was never loaded for an empty one."""
-    folder = source.here
-    there = (folder / "action").is_dir() if folder is not None and folder.is_dir() else action
-    return () if there else ("action",)
-
-
-def _begin(cluster: StatementRunner, script: Script) -> None:
-    """The script's USE and SET statements, for what is asked before it runs."""
-    for statement in parse(script.text):
-        if isinstance(statement, (syntax.Use, syntax.Set)):
-            cluster.execute(statement_text(script.text, statement.at))
-
-
-def _rewritten(
-    script: Script, statement: syntax.LoadData | syntax.Outfile, data: str, out: str | None, *, overwrite: bool
-) -> str:
-    """The statement as it is written, with the path moved; of INTO OUTFILE the options are written anew."""
-    text = statement_text(script.text, statement.at)
-    tokens = tokens_of(text)
-    load = isinstance(statement, syntax.LoadData)
-    words, prefix, place = (("data", "infile"), DATA_PREFIX, data) if load else (("into", "outfile"), OUT_PREFIX, out)
-    at = next(i for i in range(2, len(tokens)) if tuple(token.lower for token in tokens[i - 2 : i]) == words)
-    path = cluster_path(statement.path)
-    if place is None or not (path.local and (path.path == prefix or path.path.startswith(prefix + "/"))):
-        option = "--data" if load else "--out"
-        raise ConfigError(
-            f"{script.path}: {words[1].upper()} {tokens[at].text} is not in {prefix}, for which {option} stands"
-        )
-    moved = text[: tokens[at].at] + quoted(place.rstrip("/") + path.path[len(prefix) :])
-    if load:
-        return moved + text[tokens[at].at + len(tokens[at].text) :]
-    options = _options(tokens[at + 1 :])
-    if not overwrite and str(statement.options.get("mode", "append")).lower() != "append":
-        options["mode"] = "'error_if_exists'"
-    return f"{moved} OPTIONS({', '.join(f'{key}={value}' for key, value in options.items())})" if options else moved
-
-
-def _options(tokens: Sequence[Token]) -> dict[str, str]:
-    """The values as they are written in OPTIONS( … ), which the parser has taken already; of two for a key the last."""
-    found: dict[str, str] = {}
-    at = 2
-    while at < len(tokens) and tokens[at].text != ")":
-        if tokens[at].text == ",":
-            at += 1
-            continue
-        key, begin, depth = tokens[at].lower.strip("'\"`"), at + 2, 0  # behind key and `=`
-        at = begin
-        while at == begin or depth:
-            depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(tokens[at].text, 0)
-            at += 1
-        found[key] = "".join(token.text for token in tokens[begin:at])
-    return found
 
 
 def _count(cluster: StatementRunner, table: str) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from streaming.errors import BadInput
 
-__all__ = ["ClusterPath", "cluster_path", "quoted"]
+__all__ = ["ClusterPath", "cluster_path"]
 
 _URI = re.compile(r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?(?://(?P<host>[^/]*))?(?P<path>.*)", re.DOTALL)
 
@@ -52,14 +52,3 @@ def cluster_path(given: str) -> ClusterPath:
     path = posixpath.normpath(re.sub("/+", "/", path))
     local = scheme is None or (scheme.lower() == "file" and (host or "localhost").lower() == "localhost")
     return ClusterPath(path, local)
-
-
-def quoted(path: str) -> str:
-    """As a string of SQL.
-
-    Raises:
-        BadInput: a quote, backslash or line's end is in it.
-    """
-    if re.search(r"['\\\r\n]", path):
-        raise BadInput(f"{path}: a quote or backslash cannot stand in a path of SQL")
-    return f"'{path}'"

@@ -1,4 +1,4 @@
-"""The tutorial's layout: which tables a data folder has, with which columns, and where its scripts and paths lie."""
+"""What is wrong with data, and the files of a folder; and the tutorial's tables, which `batch.replay` knows by name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ from streaming.errors import BadInput
 from streaming.files.tables import BadFile, read
 from streaming.store.openmldb.columns import schema_of
 
-__all__ = ["DATA_PREFIX", "OUT_PREFIX", "SCRIPTS", "TABLES", "BadData", "parquet_files", "table_rows"]
+__all__ = ["TABLES", "BadData", "parquet_files", "table_rows"]
 
-DATA_PREFIX = "/root/project/data/JD_data"
-OUT_PREFIX = "/root/project/out/1"
-SCRIPTS = ("create_tables.sql", "load_offline.sql", "select_into_outfile.sql")
-"""What extracts features, in this order."""
-
-# Folder → column → SQL's type, as in sql/create_tables.sql. `action` may be absent: then orders make the labels.
+# Folder → column → SQL's type, as in sql/jd/tables.sql.
 TABLES: dict[str, dict[str, str]] = {
     "action": {"reqId": "string", "eventTime": "timestamp", "ingestionTime": "timestamp", "actionValue": "int"},
     "flattenRequest_clean": {

@@ -1,29 +1,29 @@
-"""Offline features: the feature query over every request as of its own time, run by the embedded engine.
+"""The offline step: an application's feature query over every request of a data folder, as of the request's own time.
 
-    jd-intent-batch extract --data DIR --out DIR
+    jd-intent-batch extract --data DIR --out DIR [--app FOLDER]
 
-runs `sql/create_tables.sql`, `sql/load_offline.sql` and `sql/select_into_outfile.sql`, the tutorial's scripts, their
-paths mapped to `--data` and `--out`. The files are looked at first (`check`), so that a wrong one is named, with its
-column and row, before anything is computed.
+runs by the embedded engine what OpenMLDB's command line runs (`streaming.app.scripts`): tables.sql, LOAD DATA of what
+the folder has, and the query INTO OUTFILE.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 
 import msgspec
 import pyarrow.parquet as pq
 
-from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, BadData, parquet_files
-from batch.features.inputs import check_data, loaded_tables, script_files, write_no_rows
-from streaming.engine import Engine
+from batch.features.data_layout import BadData, parquet_files
+from batch.features.history import check_data, tables_of
+from streaming.app.folder import App, load_app
+from streaming.app.scripts import DATA, OUT, extract_script, load_script, query_text, tables_script
+from streaming.app.wrong import AppFile
+from streaming.engine import Engine, UnsupportedSQL
 from streaming.files.output_folder import Say, replacing
-from streaming.shipped_files import SQL_FOLDER
-from streaming.store.sql_scripts import read_script, within
+from streaming.shipped_files import app_folder
 
-__all__ = ["Extracted", "counted", "extract_features"]
+__all__ = ["Extracted", "app_files", "counted", "extract_features"]
 
 
 class Extracted(msgspec.Struct, frozen=True):
@@ -43,38 +43,52 @@ class Extracted(msgspec.Struct, frozen=True):
     run_s: float
 
 
-def extract_features(data: Path, out: Path, sql: Path = SQL_FOLDER, *, force: Say | None = None) -> Extracted:
-    """Writes the features of every request of `data` to `out` (parquet, the query's 42 columns).
+def app_files(app: App) -> list[Path]:
+    """The files of an application: none of them may be written over."""
+    return [app.folder / name for name in app.sources]
+
+
+def extract_features(data: Path, out: Path, app: App | None = None, *, force: Say | None = None) -> Extracted:
+    """Writes the features of every request of `data` to `out`: parquet, the columns of the application's query.
 
     Args:
-        data: the tutorial's layout; `action/` may be absent. out: a folder; older features are replaced as a whole.
-        sql: the folder of the three scripts. force: see `streaming.files.output_folder.replacing`.
+        data: a folder per table; see `streaming.app.history`.
+        out: a folder; older features are replaced as a whole.
+        app: None: the tutorial's shop.
+        force: see `streaming.files.output_folder.replacing`.
 
     Raises:
-        BadData: see `check`. ConfigError: a script is missing. UnsupportedSQL: the engine cannot run a script.
+        BadData: see `batch.features.history.check_data`. WrongApp: the engine cannot run the query offline.
         OutputRefused: `out` holds something else, or touches an input.
     """
     started = time.monotonic()
-    scripts = [read_script(sql / name) for name in SCRIPTS]
-    rows = check_data(data, sql)
+    app = app or load_app(app_folder())
+    rows = check_data(data, app)
     checked = time.monotonic()
-    inputs = [data, *script_files(scripts)]
-    with replacing(out, "features", inputs=inputs, force=force) as fresh, tempfile.TemporaryDirectory() as staging:
-        paths = {DATA_PREFIX: str(data.resolve()), OUT_PREFIX: str(fresh)}
-        for source in loaded_tables(sql, data):
-            if source.folder not in rows:  # an optional table: the scripts run unchanged where a dataset has none
-                write_no_rows(source, Path(staging) / source.folder)
-                paths[f"{DATA_PREFIX}/{source.folder}"] = f"{staging}/{source.folder}"
-        engine = Engine(paths=paths)
-        for script in scripts:
-            with within(script):
-                engine.execute(script.text)
+    with replacing(out, "features", inputs=[data, *app_files(app)], force=force) as fresh:
+        sources = tables_of(app, data)
+        there = {source.table: source.options.format for source in sources}
+        engine = Engine(paths={DATA: str(data.resolve()), OUT: str(fresh)})
+        engine.execute(tables_script(app))
+        engine.execute(load_script(app, "offline", formats=there, without=app.tables.columns.keys() - there.keys()))
+        _run_query(engine, app)
         if not any(fresh.glob("*.parquet")):
-            raise BadData(f"{sql / SCRIPTS[-1]}: it wrote no features to {out}")
+            raise BadData(f"{app.folder}: its query wrote no features to {out}")
         features, columns = counted(fresh)
     return Extracted(
         rows=rows, features=features, columns=columns, check_s=checked - started, run_s=time.monotonic() - checked
     )
+
+
+def _run_query(engine: Engine, app: App) -> None:
+    script = extract_script(app)
+    file = AppFile(app.folder / "features.sql", app.sources["features.sql"])
+    query = query_text(app)
+    before = script[: script.index(query)].count("\n") - file.text[: file.text.index(query)].count("\n")
+    try:
+        engine.execute(script)
+    except UnsupportedSQL as error:
+        raise file.sql_error(error, lines_before=before) from None
 
 
 def counted(folder: Path) -> tuple[int, int]:

@@ -2,9 +2,9 @@
 
     jd-intent-batch extract --engine spark --data DIR --out DIR [--master local[2]]
 
-runs the scripts that the embedded engine runs. Spark lives in an environment of its own (`make spark-environment`), in
-a process of its own: this side reads the scripts, writes down what to do (`SparkJob`), and turns the files that come
-back into the features' Arrow types; `spark_job.py` does it. docs/reference/sql/offline-differences.md says where
+runs the query that the embedded engine runs. Spark lives in an environment of its own (`make spark-environment`), in
+a process of its own: this side reads the application, writes down what to do (`SparkJob`), and turns the files that
+come back into the features' Arrow types; `spark_job.py` does it. docs/reference/sql/offline-differences.md says where
 Spark's answers differ.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import os
 import shutil
@@ -20,39 +19,34 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.features.data_layout import DATA_PREFIX, OUT_PREFIX, SCRIPTS, BadData, parquet_files
-from batch.features.extract import Extracted
-from batch.features.inputs import OPTIONAL, check_data, folder_of, script_files
+from batch.features.data_layout import BadData, parquet_files
+from batch.features.extract import Extracted, app_files
+from batch.features.history import check_data, tables_of
 from batch.features.spark_files import for_spark
-from streaming.engine import UnsupportedSQL
-from streaming.engine.errors import error_at
-from streaming.engine.sql import syntax
-from streaming.engine.sql.parse import parse, statement_text
-from streaming.engine.sql.tokens import Token
-from streaming.engine.statements.outfile import resolve
+from streaming.app.folder import App, load_app
+from streaming.app.scripts import query_text
 from streaming.errors import ScorerError
 from streaming.files.output_folder import Say, replacing
-from streaming.files.tables import BadFile, Options, files_of, is_there, load_options
+from streaming.files.tables import BadFile, Options, files_of
 from streaming.ops.environment import interpreter
-from streaming.shipped_files import SQL_FOLDER
+from streaming.shipped_files import app_folder
 from streaming.store.openmldb.columns import schema_of
-from streaming.store.sql_scripts import Script, read_script, statement_tokens, within
 
-__all__ = ["MASTER", "SparkFailed", "SparkJob", "SparkTable", "extract_on_spark", "read_scripts"]
+__all__ = ["MASTER", "SparkFailed", "SparkJob", "SparkTable", "extract_on_spark", "spark_tables"]
 
 MASTER = "local[2]"
 JAR = "openmldb-spark.jar"  # deploy/environments.py puts it there
 WORK_PREFIX = "jd-intent-spark-"
 # Spark and the JVM end by themselves when the driver's input ends; this is for one that hangs.
 STOP_TIMEOUT_S = 20.0
-_NEEDLESS = (syntax.CreateDatabase, syntax.CreateIndex, syntax.Set)  # statements that mean nothing to one offline query
+DATABASE = "application"  # of one that names none: Spark's session wants a name
 
 
 class SparkFailed(ScorerError):
@@ -99,7 +93,7 @@ class SparkJob(msgspec.Struct):
 def extract_on_spark(
     data: Path,
     out: Path,
-    sql: Path = SQL_FOLDER,
+    app: App | None = None,
     master: str = MASTER,
     conf: Mapping[str, str] | None = None,
     *,
@@ -110,22 +104,25 @@ def extract_on_spark(
 
     Args:
         data, out: on a real cluster every executor must see both under the same path.
+        app: None: the tutorial's shop.
         master: Spark's master URL.
         conf: options for Spark, over those that the job sets itself.
 
     Raises:
-        BadData: a file or script is wrong. UnsupportedSQL: a script does something else than make, load and select.
+        BadData: see `batch.features.history.check_data`.
         SparkFailed: Spark is not there, refuses the query, or died.
         OutputRefused: `out` holds something else, or touches an input.
     """
     started = time.monotonic()
-    scripts = [read_script(sql / name) for name in SCRIPTS]
+    app = app or load_app(app_folder())
     python, jar = _environment()
-    rows = check_data(data, sql)
-    tables, database, query = read_scripts(scripts, data, {"action"} - rows.keys())
+    rows = check_data(data, app)
+    tables, database = spark_tables(app, data), app.tables.database or DATABASE
     checked = time.monotonic()
-    inputs = [data, *script_files(scripts)]
-    with replacing(out, "features", inputs=inputs, force=force) as fresh, _work_folder() as (work, lock):
+    with (
+        replacing(out, "features", inputs=[data, *app_files(app)], force=force) as fresh,
+        _work_folder() as (work, lock),
+    ):
         staging, copies = fresh.parent / "spark", fresh.parent / "tables"
         tables = [_handed_over(table, copies) for table in tables]
         options = {
@@ -134,7 +131,7 @@ def extract_on_spark(
             "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={work}",
             **(conf or {}),
         }
-        _run(python, SparkJob(tables, database, query, staging.as_uri(), master, options), work, lock)
+        _run(python, SparkJob(tables, database, query_text(app), staging.as_uri(), master, options), work, lock)
         features, columns = 0, 0
         for number, file in enumerate(parquet_files(staging)):
             written = _as_features(file, fresh / f"part-{number:05d}.parquet")
@@ -146,94 +143,25 @@ def extract_on_spark(
     )
 
 
-# -- scripts ---------------------------------------------------------------------------------------------------------
-
-
-def read_scripts(scripts: Sequence[Script], data: Path, absent: set[str]) -> tuple[list[SparkTable], str, str]:
-    """The tables with their files, the database in use and the query of the scripts, which run in their order.
-
-    The text of the query is not looked at: OpenMLDB's dialect is larger than the embedded engine's.
-
-    Args:
-        scripts: that make the tables, load them and select.
-        data: stands for the tutorial's data folder.
-        absent: its folders that may be missing.
+def spark_tables(app: App, data: Path) -> list[SparkTable]:
+    """The tables of the application, each with its files in the data folder; one that may be absent has none.
 
     Raises:
-        UnsupportedSQL: a statement that has no meaning here, a table that was not made, not just one query.
-        BadData: LOAD DATA names no file.
+        BadData: see `batch.features.history`.
     """
-    tables: dict[tuple[str, str], SparkTable] = {}
-    database, queries = "", []
-    for script in scripts:
-        with within(script):
-            for tokens in statement_tokens(script.text):
-                if tokens[0].lower in ("select", "(", "with"):
-                    queries.append(_query_of(script.text, tokens))
-                else:
-                    database = _defined(script.text, tokens[0].at, tables, database, data, absent)
-    if len(queries) != 1:
-        names = ", ".join(script.path.name for script in scripts)
-        raise UnsupportedSQL(f"{names}: {len(queries)} SELECT … INTO OUTFILE in them, it must be one")
-    return list(tables.values()), database, queries[0]
-
-
-def _defined(
-    script: str, at: int, tables: dict[tuple[str, str], SparkTable], database: str, data: Path, absent: set[str]
-) -> str:
-    """Puts what the statement at offset `at` makes or loads into `tables`; returns the database in use after it."""
-    statement = _parse_one(script, at)
-    if isinstance(statement, syntax.Use):
-        return statement.name
-    if isinstance(statement, syntax.CreateTable):
-        place = _place(statement.name, database)
-        columns = {column.name: str(column.type) for column in statement.columns}
-        tables.setdefault(place, SparkTable(*place, columns))
-    elif isinstance(statement, syntax.LoadData):
-        place = _place(statement.table, database)
-        if place not in tables:
-            raise error_at(script, at, f"there is no table {'.'.join(place)}")
-        tables[place].files, tables[place].options = _files(statement, data, absent)
-    elif not isinstance(statement, _NEEDLESS):
-        raise error_at(script, at, "only CREATE, LOAD DATA and SELECT … INTO OUTFILE run on Spark, not what is")
-    return database
-
-
-def _parse_one(script: str, at: int, head: str = "") -> syntax.Statement:
-    """The statement at an offset of the script, or its rest behind `head`; an error's place is the script's."""
-    line, column = script.count("\n", 0, at), at - script.rfind("\n", 0, at) - 1
-    before = "\n" * (line - 1) + f"{head}\n" + " " * column if line else head.rjust(column)
-    return parse(before + statement_text(script, at))[0]
-
-
-def _query_of(script: str, tokens: Sequence[Token]) -> str:
-    """The SELECT without its INTO OUTFILE, whose options must be those that features need."""
-    pairs = itertools.pairwise(tokens)
-    into = next((first for first, second in pairs if (first.lower, second.lower) == ("into", "outfile")), None)
-    if into is None:
-        raise error_at(script, tokens[0].at, "a SELECT without INTO OUTFILE")
-    outfile = _parse_one(script, into.at, "select 1 ")
-    if not isinstance(outfile, syntax.Outfile) or resolve(outfile.path, {OUT_PREFIX: ""}) != "":
-        raise error_at(script, into.at, f"features go INTO OUTFILE '{OUT_PREFIX}'; this goes elsewhere")
-    options = {key.lower(): str(value).lower() for key, value in outfile.options.items()}
-    if options.get("format", "csv") != "parquet" or options.get("mode") != "overwrite":
-        raise error_at(script, into.at, "features are written with OPTIONS(format='parquet', mode='overwrite'), not as")
-    return script[tokens[0].at : into.at]
-
-
-def _place(name: tuple[str, ...], database: str) -> tuple[str, str]:
-    return (name[0], name[1]) if len(name) > 1 else (database, name[0])
-
-
-def _files(load: syntax.LoadData, data: Path, absent: set[str]) -> tuple[list[str], Options]:
-    path = resolve(load.path, {DATA_PREFIX: str(data.resolve())})
-    try:
-        options = load_options(load.options)
-        if folder_of(load.path) in absent & OPTIONAL and not is_there(path):
-            return [], options
-        return [str(file) for file in files_of(path, options.format)], options
-    except BadFile as error:
-        raise BadData(str(error)) from None
+    sources = {source.table: source for source in tables_of(app, data)}
+    tables = []
+    for name, columns in app.tables.columns.items():
+        kinds = {column.name: str(column.type) for column in columns}
+        table = SparkTable(app.tables.database or DATABASE, name, kinds)
+        if name in sources:
+            table.options = sources[name].options
+            try:
+                table.files = [str(file) for file in files_of(sources[name].path, table.options.format)]
+            except BadFile as error:
+                raise BadData(str(error)) from None
+        tables.append(table)
+    return tables
 
 
 def _handed_over(table: SparkTable, copies: Path) -> SparkTable:

@@ -24,7 +24,7 @@ def for_spark(files: Sequence[Path], schema: pa.Schema, options: Options, copies
     """Files with the same rows as `files`, in order, from which Spark makes what `streaming.files.tables` makes.
 
     Args:
-        files: of one table, found good by `batch.features.inputs.check_data`.
+        files: of one table, found good by `batch.features.history.check_data`.
         copies: a folder for copies, which need not be there.
     """
     if options.format == "parquet":

@@ -5,8 +5,8 @@
 Exported beside the model (no import from this project), so that a version carries the code that made it.
 
 On CPU, with `nn.Embedding`. The tutorial's CUDA path (OneEmbedding, Triton's `oneflow` backend) is not here: without a
-CUDA device OneEmbedding aborts the process, so it could not be run. What holds for both is the contract: INT64 [41] raw
-ids in, FP32 [1] out; `deploy/triton/config.oneflow.pbtxt` is the tutorial's configuration for its own image.
+CUDA device OneEmbedding aborts the process, so it could not be run. What holds for both is the contract: INT64 [fields]
+raw ids in, FP32 [1] out; `deploy/triton/config.oneflow.pbtxt` is the tutorial's configuration for its own image.
 """
 
 from __future__ import annotations

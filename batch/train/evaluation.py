@@ -30,9 +30,9 @@ def evaluate_checkpoint(
     """Metrics of the parts `val` and `test`, whichever the dataset has, each beside the base rate's.
 
     Writes into `out` (by default the checkpoint's folder) `metrics.json` and `predictions.parquet`: part string,
-    reqId string, probability float32, label int8. The dataset may be a later one, encoded with the same encoder; then
-    `out` must be another folder, because the checkpoint's own metrics go into the artifact. `force`, for such a folder:
-    see `streaming.files.output_folder.replacing`.
+    request_id string, probability float32, label int8. The dataset may be a later one, encoded with the same encoder;
+    then `out` must be another folder, because the checkpoint's own metrics go into the artifact. `force`, for such a
+    folder: see `streaming.files.output_folder.replacing`.
 
     Raises:
         DatasetError: a file is missing or wrong, the checkpoint was trained with another encoder, or `dataset` is not
@@ -72,7 +72,7 @@ def _measured(dataset: Path, parts: list[PartName], checkpoint: Path, folder: Pa
         metrics[name] = measure(part.labels, predicted, trained.shape.base_rate)
         columns = {
             "part": pa.array([name] * part.count),
-            "reqId": part.request_ids,
+            "request_id": part.request_ids,
             "probability": pa.array(predicted, pa.float32()),
             "label": pa.array(part.labels.astype(np.int8)),
         }

@@ -4,8 +4,9 @@ jd-intent-batch export --dataset DIR --checkpoint DIR --artifact DIR [--model-ve
 
 manifest.json                       version, hashes of SQL, encoder, data and weights, metrics, options
 features.sql                        the one query that made the features
+app/                                the four files of the application, features.sql among them
 encoder/                            what makes ids of them
-triton/embedding/config.pbtxt       the model's contract: INT64 [41] in, FP32 [1] out; its one version; its encoder
+triton/embedding/config.pbtxt       the model's contract: INT64 [fields] in, FP32 [1] out; its one version; its encoder
 triton/embedding/<version>/model/   weights; beside them the vocabulary and the code that runs them
 versions/<version>/                 each version that was exported here, with all of the above: an artifact by itself
 
@@ -25,9 +26,10 @@ from typing import Any
 import msgspec
 
 from batch.dataset.folder_hash import digest
-from batch.dataset.read import DatasetError, read_info
+from batch.dataset.read import APP_FOLDER, DatasetError, DatasetInfo, read_info
 from batch.train.checkpoint import ModelShape, read_shape
 from batch.train.verdict import METRICS, check_better
+from streaming.app.digest import digest_of, read_files
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, link, made, replacing
 from streaming.shipped_files import TRITON_FOLDER
@@ -35,6 +37,7 @@ from streaming.shipped_files import TRITON_FOLDER
 __all__ = ["MODEL_NAME", "ArtifactManifest", "ExportOptions", "export_artifact", "read_manifest", "write_repository"]
 
 MODEL_NAME = "embedding"  # the tutorial's; must be the name of the folder that holds config.pbtxt
+FEATURES = "features.sql"
 HERE = Path(__file__).resolve().parent
 CODE = (TRITON_FOLDER / "model.py", HERE / "deepfm.py", HERE / "vocabulary.py")
 # The encoder that config.pbtxt names is this version's and no other's, whatever lies beside it.
@@ -67,6 +70,8 @@ class ArtifactManifest(msgspec.Struct, frozen=True):
 
     Attributes:
         model_version: the newest in the Triton repository.
+        app: the application's name.
+        app_sha256: its digest, `streaming.app.digest`.
         sql_sha256: of the feature query.
         encoder_sha256: of the encoder.
         data_sha256: of the tables that the dataset was made of.
@@ -77,6 +82,8 @@ class ArtifactManifest(msgspec.Struct, frozen=True):
     """
 
     model_version: int
+    app: str
+    app_sha256: str
     sql_sha256: str
     encoder_sha256: str
     data_sha256: str
@@ -89,23 +96,24 @@ class ArtifactManifest(msgspec.Struct, frozen=True):
 def export_artifact(
     dataset: Path,
     checkpoint: Path,
-    features_sql: Path,
     artifact: Path,
     options: ExportOptions | None = None,
     *,
+    app: Path | None = None,
     evaluation: Path | None = None,
     force: Say | None = None,
 ) -> ArtifactManifest:
     """Writes the artifact folder, or a new version into one that is there: all of it changes in one step.
 
     Args:
+        app: an application's folder that must be the one that the dataset was made with; None: it is not looked at.
         evaluation: the folder that `evaluate` wrote `metrics.json` to, by default the checkpoint's.
         force: see `streaming.files.output_folder.replacing`.
 
     Raises:
         DatasetError: a file is missing; the checkpoint was trained on another dataset, or that was made by another
-            query; it was not evaluated, or is no better than the base rate (`batch.train.verdict`); the version is not
-            newer than those in `artifact`.
+            application; it was not evaluated, or is no better than the base rate (`batch.train.verdict`); the version
+            is not newer than those in `artifact`.
         OutputRefused: `artifact` holds something else, or touches an input.
     """
     options = options or ExportOptions()
@@ -115,17 +123,20 @@ def export_artifact(
             raise DatasetError(
                 f"{checkpoint} was trained on {name} {getattr(shape, name)}, {dataset} has {getattr(info, name)}"
             )
-    for path in (features_sql, dataset / "encoder" / "encoder.json", checkpoint / "model", *CODE):
+    for path in (dataset / "encoder" / "encoder.json", checkpoint / "model", *CODE):
         if not path.exists():
             raise DatasetError(f"{path} does not exist")
-    if digest(features_sql) != info.sql_sha256:
-        raise DatasetError(f"{features_sql} is not the query that made {dataset}: {info.sql_sha256}")
+    _check_app(dataset / APP_FOLDER, info, dataset)
+    if app is not None:
+        _check_app(app, info, dataset)
     weights = digest(checkpoint / "model")
     evaluated = check_better(evaluation or checkpoint, weights, accept_weak=options.accept_weak_model)
-    inputs = [dataset, checkpoint, features_sql, (evaluation or checkpoint) / METRICS]
+    inputs = [dataset, checkpoint, *([] if app is None else [app]), (evaluation or checkpoint) / METRICS]
     with replacing(artifact, "artifact", inputs=inputs, force=force) as folder:
         manifest = ArtifactManifest(
             model_version=_version(artifact, options.model_version),
+            app=info.app,
+            app_sha256=info.app_sha256,
             sql_sha256=shape.sql_sha256,
             encoder_sha256=shape.encoder_sha256,
             data_sha256=shape.data_sha256,
@@ -135,7 +146,8 @@ def export_artifact(
             metrics=msgspec.to_builtins(evaluated),
         )
         _keep_versions(artifact, folder)
-        shutil.copy(features_sql, folder / "features.sql")
+        shutil.copytree(dataset / APP_FOLDER, folder / APP_FOLDER)
+        shutil.copy(dataset / APP_FOLDER / FEATURES, folder / FEATURES)
         shutil.copytree(dataset / "encoder", folder / "encoder")
         write_repository(folder / "triton", checkpoint, shape, manifest.model_version, options.instances)
         (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
@@ -160,6 +172,17 @@ def read_manifest(artifact: Path) -> ArtifactManifest:
         raise DatasetError(f"{path}: {error}") from error
 
 
+def _check_app(folder: Path, info: DatasetInfo, dataset: Path) -> None:
+    """Whether a folder holds the application that the dataset was made with."""
+    try:
+        found = digest_of(read_files(folder))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{folder}: no application in it: {error}") from error
+    if found != info.app_sha256:
+        what = f"{folder} is not the application that made {dataset}: it has digest {found}, not {info.app_sha256}"
+        raise DatasetError(what)
+
+
 def _version(artifact: Path, asked: int | None) -> int:
     folders = [*(artifact / "triton" / MODEL_NAME).glob("[1-9]*"), *(artifact / "versions").glob("[1-9]*")]
     newest = max((int(folder.name) for folder in folders if folder.name.isdecimal()), default=0)
@@ -180,8 +203,8 @@ def _keep_versions(artifact: Path, fresh: Path) -> None:
 def _keep_as_version(fresh: Path, version: int) -> None:
     """`versions/<version>`: what belongs to the newest version, by hard links."""
     served = fresh / "triton" / MODEL_NAME / str(version)
-    files = [fresh / "manifest.json", fresh / "features.sql", served.parent / "config.pbtxt"]
-    for folder in (fresh / "encoder", served):
+    files = [fresh / "manifest.json", fresh / FEATURES, served.parent / "config.pbtxt"]
+    for folder in (fresh / "encoder", fresh / APP_FOLDER, served):
         files += [file for file in folder.rglob("*") if file.is_file()]
     for file in files:
         link(file, fresh / "versions" / str(version) / file.relative_to(fresh))
@@ -193,7 +216,7 @@ def write_repository(repository: Path, checkpoint: Path, shape: ModelShape, vers
     served = model / str(version)
     served.mkdir(parents=True)
     config = string.Template((TRITON_FOLDER / "config.pbtxt").read_text())
-    text = config.substitute(encoder_sha256=shape.encoder_sha256, instances=str(instances))
+    text = config.substitute(encoder_sha256=shape.encoder_sha256, fields=str(shape.fields), instances=str(instances))
     (model / "config.pbtxt").write_text(text + VERSION_POLICY.substitute(version=str(version)))
     for code in CODE:
         shutil.copy(code, served / code.name)

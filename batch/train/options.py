@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from streaming.errors import BadInput
 
@@ -55,6 +60,22 @@ class TrainOptions:
             batch_size=1000,
             steps_per_epoch_min=1,
         )
+
+    @classmethod
+    def defaults(cls, model: Mapping[str, Any]) -> TrainOptions:
+        """Those of an application's [model], as `dataset.json` has them.
+
+        Raises:
+            BadInput: one is unknown, or of another type.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in model:
+            if name not in known:
+                raise BadInput(f"[model] of the application: {name} is no option of training")
+        try:
+            return msgspec.convert(dict(model), cls)
+        except msgspec.ValidationError as error:
+            raise BadInput(f"[model] of the application: {error}") from None
 
     def __post_init__(self) -> None:
         positive = (

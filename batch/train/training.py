@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from batch.dataset.read import FIELDS, DatasetError, Part, read_info, read_part
+from batch.dataset.read import DatasetError, Part, read_info, read_part
 from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
 from batch.train.options import TrainOptions
 from batch.train.probability_metrics import ProbabilityMetrics, measure
@@ -123,7 +123,7 @@ def _train(dataset: Path, checkpoint: Path, options: TrainOptions, console: Cons
     vocabulary = Vocabulary.fit(training.ids, options.count_min)
     base_rate = training.positives / training.count
     shape = ModelShape(
-        fields=FIELDS,
+        fields=info.fields,
         rows=vocabulary.size,
         base_rate=base_rate,
         options=dataclasses.asdict(options),

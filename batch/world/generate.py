@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batch.dataset.label import later_order
+from batch.dataset.later import follows
 from batch.world.catalogue import CATEGORIES, DAY_MS, LOCAL_MS, WORLD_START_MS, Catalogue, Users, timestamps
 from batch.world.intent import (
     ACTION_TYPES,
@@ -155,8 +155,12 @@ def _generate(out: Path, users: int, seed: int, days: int) -> World:
             pq.write_table(requests, out / "flattenRequest_clean" / part)
             truth.write_table(pa.table({"reqId": requests["reqId"], "probability": actions.probability[request]}))
             orders = actions.event == ORDER
-            label = later_order(
-                actions.interest[request], actions.time_ms[request], actions.interest[orders], actions.time_ms[orders]
+            label = follows(
+                actions.interest[request],
+                actions.time_ms[request],
+                actions.interest[orders],
+                actions.time_ms[orders],
+                HORIZON_DAYS * DAY_MS,
             )
             ranking.add(actions.probability[request], label)
             n_actions += rows.num_rows

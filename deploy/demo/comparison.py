@@ -67,7 +67,7 @@ class Comparison:
 
 def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> Comparison:
     """Joins by request id and compares probability by probability."""
-    columns = (predictions[name].to_pylist() for name in ("reqId", "probability", "label"))
+    columns = (predictions[name].to_pylist() for name in ("request_id", "probability", "label"))
     offline = {request_id: (probability, label) for request_id, probability, label in zip(*columns, strict=True)}
     both = [request_id for request_id in scores if request_id in offline]
     streamed = np.array([scores[request_id]["purchase_probability"] for request_id in both])

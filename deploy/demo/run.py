@@ -142,7 +142,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         console.print(f"Triton at {triton.grpc_url} (gRPC), model embedding version {manifest['model_version']}")
     with step("6 Online tables: the history before the test period"):
         split = json.loads((work / "dataset" / "dataset.json").read_text())["split"]
-        end = pc.max(pq.read_table(work / "dataset" / "test.parquet", columns=["eventTime"])["eventTime"])
+        end = pc.max(pq.read_table(work / "dataset" / "test.parquet", columns=["time"])["time"])
         kept = cut_history(data, work / "history", split["test_from"])
         console.print(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
         replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)

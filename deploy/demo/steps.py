@@ -137,7 +137,7 @@ def prepare_model(options: DemoOptions, data: Path) -> dict[str, Any]:
 
 
 def offline_predictions(options: DemoOptions, data: Path, replay: Replay) -> pa.Table:
-    """Probabilities of the streamed requests from the offline side: reqId, label, probability.
+    """Probabilities of the streamed requests from the offline side: request_id, label, probability.
 
     Where the streamed requests are the test part (the generated world), evaluation has them. Where they are not (the
     tutorial's data has requests for some actions only, and times in seconds), they are extracted, encoded and scored
@@ -146,7 +146,7 @@ def offline_predictions(options: DemoOptions, data: Path, replay: Replay) -> pa.
     work = options.work
     streamed = replay.requests["reqId"]
     there = pq.read_table(work / "evaluation" / "predictions.parquet")
-    there = there.filter(pc.is_in(there["reqId"], streamed))
+    there = there.filter(pc.is_in(there["request_id"], streamed))
     if there.num_rows == len(streamed) and not replay.spread:
         return there
     parts = work / "streamed"
@@ -166,7 +166,7 @@ def offline_predictions(options: DemoOptions, data: Path, replay: Replay) -> pa.
         "--since",
         replay.actions[0].time,
         "--labels",
-        "five-day",
+        "later-event",
     )
     run_command(
         "model",

@@ -46,7 +46,7 @@ class TritonPythonModel:
             self._score(np.zeros((rows, shape["fields"]), np.int64))
 
     def _score(self, ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """float32 [n, 1] of int64 [n, 41]."""
+        """float32 [n, 1] of int64 [n, fields]."""
         scores: np.ndarray[Any, Any] = self._probabilities(self._model, self._vocabulary.lookup(ids))
         return scores.reshape(-1, 1)
 

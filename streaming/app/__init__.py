@@ -6,6 +6,7 @@
     features             features.sql: what the query answers, and which table asks
     encoder_fields       the inputs that a model of the application has
     labels               whether the label of app.toml can be computed
+    digest               names what the four files say
     wrong                the one kind of error, with file:line:column
     field_rules          CHECKs of one field, which JSON is decoded by
     json_fields          a stream's columns as what JSON is decoded into, and then as Arrow's

@@ -6,7 +6,6 @@ of it, `app.toml` what SQL does not say.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from streaming.app.digest import FILES, digest_of
 from streaming.app.encoder_fields import encoder_fields
 from streaming.app.features import FeatureQuery, Tables, deploy, read_tables
 from streaming.app.labels import check_settings, feature_columns
@@ -26,9 +26,6 @@ from streaming.engine.storage.table import Column
 from streaming.engine.types import Type
 
 __all__ = ["FILES", "App", "load_app"]
-
-FILES = ("tables.sql", "features.sql", "events.sql", "app.toml")
-"""What an application is; its digest is over all of them."""
 
 
 @dataclass(frozen=True)
@@ -88,25 +85,21 @@ class App:
     @property
     def encoder_fields(self) -> tuple[EncoderField, ...]:
         """The fields of the model's input, in order, each with its name and kind; its width is their number."""
-        return encoder_fields(self.settings, self.query)
+        return encoder_fields(self.settings, self.query, self.event_time)
+
+    @property
+    def request_time(self) -> str | None:
+        """The column of the main table that is the time of a request; None: there is none that tells."""
+        return _request_time(self.tables, self.query, self.streams)
 
     @property
     def event_time(self) -> str | None:
-        """The column of the query that repeats the request's time; None: it answers none.
+        """The column of the query that repeats the time of the request; None: it answers none."""
+        return _event_time(self.tables, self.query, self.streams)
 
-        It is one that the query orders rows of the main table by, or else one that a scored stream fills with its
-        event's time.
-        """
-        times = {*self.times(self.main), *(name for stream in self.scored for name in _event_times(stream, self.main))}
-        kinds = {column.name: column.type for column in self.tables.columns[self.main]}
-        return next(
-            (
-                output
-                for output, column in self.query.contract.echoes
-                if column in times and kinds[column] == Type.TIMESTAMP
-            ),
-            None,
-        )
+    def echo(self, column: str) -> str | None:
+        """The first column of the query that repeats a column of the main table; None: it answers none."""
+        return next((output for output, echoed in self.query.contract.echoes if echoed == column), None)
 
     def deployed_as(self, database: str = "", deployment: str = "") -> App:
         """The same application in another database, or with another name of the DEPLOY.
@@ -165,20 +158,13 @@ def _checked(folder: Path, files: Mapping[str, AppFile], deployment: str = "", d
     if query.contract.main not in tables.columns:
         raise WrongApp(folder / "features.sql", 0, 0, "the query has no main table")
     streams = read_streams(files["events.sql"], tables.columns, query.contract.main)
-    check_settings(files["app.toml"], settings, tables, query, files["features.sql"])
+    time = _event_time(tables, query, streams)
+    check_settings(files["app.toml"], settings, tables, query, files["features.sql"], time)
     _check_topics(files["app.toml"], settings, streams)
     _check_request_ids(files["events.sql"], settings, streams, query.contract.main)
     sources = MappingProxyType({name: file.text for name, file in files.items()})
     warnings = tuple(_warnings(tables, query, streams))
-    return App(folder, settings, tables, query, streams, sources, warnings, digest or _digest(sources))
-
-
-def _digest(sources: Mapping[str, str]) -> str:
-    digest = hashlib.sha256()
-    for name in FILES:
-        text = sources[name].encode()
-        digest.update(b"%s %d\n%s" % (name.encode(), len(text), text))
-    return digest.hexdigest()
+    return App(folder, settings, tables, query, streams, sources, warnings, digest or digest_of(sources))
 
 
 def _in_database(text: str, old: str, new: str) -> str:
@@ -200,15 +186,23 @@ def _in_database(text: str, old: str, new: str) -> str:
     return text
 
 
-def _event_times(stream: Stream, main: str) -> list[str]:
-    """The columns of the main table that a stream fills with its event's time as it is."""
-    return [
-        name
-        for insert in stream.inserts
-        if insert.table == main
-        for name, expr in insert.columns
-        if isinstance(expr, syntax.Name) and expr.parts[-1] == stream.event_time
-    ]
+def _request_time(tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> str | None:
+    """A time that the query orders rows of the main table by; else one that a stream fills with its event's time."""
+    main = query.contract.main
+    kinds = {column.name: column.type for column in tables.columns[main]}
+    times = list(dict(query.contract.times).get(main, ()))
+    for stream in streams:
+        for insert in stream.inserts:
+            if insert.table == main:
+                for name, expr in insert.columns:
+                    if isinstance(expr, syntax.Name) and expr.parts[-1] == stream.event_time:
+                        times.append(name)
+    return next((name for name in times if kinds[name] == Type.TIMESTAMP), None)
+
+
+def _event_time(tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> str | None:
+    column = _request_time(tables, query, streams)
+    return next((output for output, echoed in query.contract.echoes if echoed == column), None)
 
 
 def _check_topics(file: AppFile, settings: Settings, streams: tuple[Stream, ...]) -> None:

@@ -16,7 +16,7 @@ from streaming.app.folder import App
 from streaming.engine.storage.rows import schema_of
 from streaming.files.tables import BadFile, Options, is_there
 
-__all__ = ["HistoryTable", "history_folder", "history_tables", "may_be_absent"]
+__all__ = ["HistoryTable", "history_folder", "history_table", "history_tables", "may_be_absent"]
 
 _FORMATS = ("parquet", "csv")
 
@@ -72,27 +72,39 @@ def history_tables(app: App, data: Path, *, partial: bool = False) -> list[Histo
 
     Raises:
         BadFile: there is no such folder, or a table is missing that features are made of; a table's folder has files of
-            both kinds, or of none.
+            both kinds, or is none.
     """
     if not data.is_dir():
         raise BadFile(f"{data}: there is no such folder")
     absent = may_be_absent(app)
     found = []
-    for table, columns in app.tables.columns.items():
-        folder = data / history_folder(app, table)
-        if not folder.exists():
-            if partial or table in absent:
-                continue
+    for table in app.tables.columns:
+        source = history_table(app, data, table)
+        if source is not None:
+            found.append(source)
+        elif not partial and table not in absent:
+            folder = data / history_folder(app, table)
             raise BadFile(f"{folder}: there is no such folder, and the features are made of table {table}")
-        patterns = {kind: f"{glob.escape(str(folder))}/*.{kind}" for kind in _FORMATS}
-        kinds = [kind for kind in _FORMATS if any(_files(folder, kind))]
-        if len(kinds) > 1:
-            raise BadFile(f"{folder}: it has *.parquet and *.csv files: a table's are of one kind")
-        kind = kinds[0] if kinds else _FORMATS[0]
-        if not kinds and not is_there(patterns[kind]):
-            raise BadFile(f"{folder}: neither a folder nor a link to one")
-        found.append(HistoryTable(table, folder, patterns[kind], schema_of(columns), Options(format=kind)))
     return found
+
+
+def history_table(app: App, data: Path, table: str) -> HistoryTable | None:
+    """One table of a data folder; None: it has no such folder.
+
+    Raises:
+        BadFile: see `history_tables`.
+    """
+    folder = data / history_folder(app, table)
+    if not folder.exists():
+        return None
+    patterns = {kind: f"{glob.escape(str(folder))}/*.{kind}" for kind in _FORMATS}
+    kinds = [kind for kind in _FORMATS if any(_files(folder, kind))]
+    if len(kinds) > 1:
+        raise BadFile(f"{folder}: it has *.parquet and *.csv files: a table's are of one kind")
+    kind = kinds[0] if kinds else _FORMATS[0]
+    if not kinds and not is_there(patterns[kind]):
+        raise BadFile(f"{folder}: neither a folder nor a link to one")
+    return HistoryTable(table, folder, patterns[kind], schema_of(app.tables.columns[table]), Options(format=kind))
 
 
 def _files(folder: Path, kind: str) -> list[Path]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 
-from streaming.app.encoder_fields import KINDS, encoder_fields
+from streaming.app.encoder_fields import KINDS, encoder_fields, ruled_fields
 from streaming.app.features import FeatureQuery, Tables
-from streaming.app.settings import MODEL_VERSION, PROBABILITY, Settings, key_place
+from streaming.app.settings import MODEL_VERSION, PROBABILITY, EncoderField, Settings, key_place
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import UnsupportedSQL
 from streaming.engine.projection import Projection
@@ -24,30 +26,47 @@ def feature_columns(settings: Settings, query: FeatureQuery) -> tuple[str, ...]:
     return tuple(name for name, _ in query.columns if name not in out)
 
 
-def check_settings(file: AppFile, settings: Settings, tables: Tables, query: FeatureQuery, features: AppFile) -> None:
+def check_settings(
+    file: AppFile, settings: Settings, tables: Tables, query: FeatureQuery, features: AppFile, event_time: str | None
+) -> None:
     """Whether what app.toml names is there.
 
     Args:
         file: app.toml.
         features: features.sql.
+        event_time: the column of the query that is the request's time; None: it answers none.
 
     Raises:
         WrongApp: names the place in app.toml.
     """
-    checks = _Checks(file, settings, tables, query)
+    checks = _Checks(file, settings, tables, query, event_time)
     checks.request()
     checks.label()
     checks.encoder()
     for table in settings.history.folders:
         if table not in tables.columns:
             raise checks.wrong(f"unknown table {table}", "history.folders", table)
-    if not encoder_fields(settings, query):
+    fields = encoder_fields(settings, query, event_time)
+    if not fields:
         raise WrongApp(features.path, 0, 0, "no features: the query answers nothing but what is left out")
+    for field in fields:
+        if field.bins is not None:
+            checks.bins(field, field.bins)
+        if field.kind == "days_since" and event_time is None:
+            what = (
+                f"{field.column} is a time, and the days since it need the request's own time, which the query does "
+                f"not answer: add that column of {query.contract.main} to it, or give the field another kind"
+            )
+            raise features.wrong(what, query.places.get(field.column, 0))
 
 
 class _Checks:
-    def __init__(self, file: AppFile, settings: Settings, tables: Tables, query: FeatureQuery) -> None:
+    def __init__(
+        self, file: AppFile, settings: Settings, tables: Tables, query: FeatureQuery, event_time: str | None
+    ) -> None:
         self.file = file
+        self.query = query
+        self.event_time = event_time
         self.settings = settings
         self.tables = tables
         self.columns = dict(query.columns)
@@ -129,11 +148,29 @@ class _Checks:
         if known.type != Type.BOOL:
             raise self.wrong(f"the condition {text!r} is a {known.type}", "label.later_event", "condition")
 
+    def bins(self, field: EncoderField, bins: Sequence[float]) -> None:
+        """Whether the bins of a field can be."""
+        if field.kind not in ("integer", "real", "days_since", "hour", "weekday"):
+            raise self.wrong(f"{field.name}: a {field.kind} has no bins", "encoder.fields", "bins")
+        if any(not a < b for a, b in itertools.pairwise(bins)) or not all(map(math.isfinite, bins)):
+            raise self.wrong(f"{field.name}: its bins do not rise", "encoder.fields", "bins")
+        if field.kind not in ("real", "days_since") and any(bound != int(bound) for bound in bins):
+            raise self.wrong(
+                f"{field.name}: the bins of a {field.kind} begin at whole numbers", "encoder.fields", "bins"
+            )
+
     def encoder(self) -> None:
         encoder = self.settings.encoder
+        derived = {
+            field.name
+            for name in self.columns
+            for field in ruled_fields(self.settings, self.query, self.event_time, name)
+        }
         for name in encoder.leave_out:
-            if name not in self.columns:
-                raise self.wrong(f"unknown column {name} of the feature query", "encoder", "leave_out")
+            if name not in self.columns and name not in derived:
+                what = f"unknown column {name} of the feature query, and no field of that name"
+                raise self.wrong(what, "encoder", "leave_out")
+        lists = {origin.name: origin.list_length for origin in self.query.contract.origins}
         seen: set[str] = set()
         for field in encoder.fields:
             if field.column not in self.columns:
@@ -146,7 +183,14 @@ class _Checks:
                 raise self.wrong(
                     f"{field.column}: a list_top, and nothing else, has a place", "encoder.fields", "place"
                 )
+            if field.place is not None and lists[field.column] and field.place > lists[field.column]:
+                what = f"{field.column} names {lists[field.column]} values: there is no place {field.place}"
+                raise self.wrong(what, "encoder.fields", "place")
             name = field.name or field.column
+            if name in derived and name != field.column:
+                what = f"two fields of the name {name}: the rules derive one, which leave_out can take away"
+                if name not in encoder.leave_out:
+                    raise self.wrong(what, "encoder.fields")
             if name in seen or (name != field.column and name in self.columns):
                 raise self.wrong(f"two fields of the name {name}", "encoder.fields")
             seen.add(name)

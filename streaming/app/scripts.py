@@ -7,7 +7,7 @@ names none.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from streaming.app.folder import App
@@ -47,13 +47,16 @@ def deploy_script(app: App) -> str:
     )
 
 
-def load_script(app: App, mode: Mode, data: str = "", formats: Mapping[str, str] | None = None) -> str:
+def load_script(
+    app: App, mode: Mode, data: str = "", formats: Mapping[str, str] | None = None, without: Collection[str] = ()
+) -> str:
     """LOAD DATA of every table, in the order of tables.sql.
 
     Args:
         mode: `online`: added to what is in the tables; `offline`: in place of what was loaded for extraction before.
         data: the data folder, as the servers see it; "": as [history] of app.toml says.
         formats: of a table's files, `parquet` or `csv`, by the table's name; parquet where it is not named.
+        without: tables that are not loaded.
 
     Raises:
         BadInput: a path that cannot stand in SQL.
@@ -62,6 +65,8 @@ def load_script(app: App, mode: Mode, data: str = "", formats: Mapping[str, str]
     lines = [f"-- Loads history {what}.\n{_session(app, mode)}SET @@sync_job=true;\n"]
     written = "append" if mode == "online" else "overwrite"
     for table in app.tables.columns:
+        if table in without:
+            continue
         kind = (formats or {}).get(table, "parquet")
         folder = f"{(data or app.settings.history.path).rstrip('/')}/{app.settings.history.folders.get(table, table)}"
         path = _quoted(f"{folder}/*.{kind}")
@@ -70,19 +75,21 @@ def load_script(app: App, mode: Mode, data: str = "", formats: Mapping[str, str]
     return "".join(lines)
 
 
-def extract_script(app: App, out: str = OUT) -> str:
+def extract_script(app: App, out: str = OUT, *, overwrite: bool = True) -> str:
     """SELECT … INTO OUTFILE: the features of every request of history, as a job.
 
     Args:
         out: where they go, as the servers see it.
+        overwrite: whether what is there is replaced; else it is an error.
 
     Raises:
         BadInput: a path that cannot stand in SQL.
     """
+    mode = "overwrite" if overwrite else "error_if_exists"
     return (
         "-- Extracts the features of features.sql for every request of history, as a job of its own.\n"
         f"{_session(app, 'offline')}SET @@sync_job=true;\n"
-        f"{query_text(app)}\nINTO OUTFILE {_quoted(out)} OPTIONS(format='parquet', mode='overwrite');\n"
+        f"{query_text(app)}\nINTO OUTFILE {_quoted(out)} OPTIONS(format='parquet', mode='{mode}');\n"
     )
 
 

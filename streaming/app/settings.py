@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import tomli
@@ -19,6 +19,7 @@ __all__ = [
     "Deployment",
     "EncoderField",
     "EncoderSettings",
+    "FieldKind",
     "History",
     "JoinedLabel",
     "Label",
@@ -34,6 +35,11 @@ __all__ = [
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _HORIZON_DAYS_MAX = 3_650
+
+FieldKind: TypeAlias = Literal[
+    "category", "list_top", "list_shape", "integer", "real", "days_since", "hour", "weekday", "hashed"
+]
+"""How a column becomes an input of the model."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=249)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -109,23 +115,32 @@ class EncoderField(_Table, frozen=True):
         column: the column.
         name: of a further field of the column; "": how the column's own field is made.
         kind: as `streaming.model.encoder` has them; None: by the column's type.
-        count_min: values that training has seen less often share one id.
+        count_min: values that training has seen less often share one id; None: see `EncoderSettings`.
         bins: lower bounds of the bins of a number.
         place: of `list_top`, from 1.
     """
 
     column: Name
     name: str = ""
-    kind: Literal["category", "list_top", "list_shape", "integer", "real", "days_since", "hour", "hashed"] | None = None
+    kind: FieldKind | None = None
     count_min: Positive | None = None
-    bins: list[float] | None = None
+    bins: Annotated[list[float], msgspec.Meta(min_length=1, max_length=1_000)] | None = None
     place: Positive | None = None
 
 
 class EncoderSettings(_Table, frozen=True):
-    """[encoder]: columns of the feature query that are no input of the model, and fields that differ from the rule."""
+    """[encoder]: what differs from the rules of `streaming.app.encoder_fields` and `batch.dataset.fit_encoder`.
+
+    Attributes:
+        leave_out: columns of the feature query, or single fields that the rules derive, that are no input of the model.
+        derive: whether a column may give more than one field.
+        count_min: what `EncoderField.count_min` is where a field does not say it; None: by how many values there are.
+        fields: how a column's own field is made, and further fields.
+    """
 
     leave_out: list[Name] = []
+    derive: bool = True
+    count_min: Positive | None = None
     fields: list[EncoderField] = []
 
 

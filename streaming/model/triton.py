@@ -163,7 +163,7 @@ class Model:
             raise _translated(self.name, error) from error
 
     def submit(self, ids: npt.NDArray[np.int64]) -> Call:
-        """Sends ids [n, 41]; returns before the answer is there.
+        """Sends ids [n, fields]; returns before the answer is there.
 
         Raises:
             ArtifactMismatch: `ids` is not an int64 matrix.

@@ -42,8 +42,7 @@ windows and joins
     range 1h … 0s: payments_1h
   last join: cards by card, the latest since
 
-features: 4 of the query's 4 columns, as 4 fields of the model
-  id: category of a string
+features: 3 of the query's 4 columns, as 3 fields of the model
   amount: real of a double
   payments_1h: integer of a bigint
   country: category of a string

@@ -64,7 +64,7 @@ def test_extract_and_prepare_print_as_the_tutorial_does(work: Path) -> None:
 
 def test_encode_repeats_the_test_part(work: Path) -> None:
     dataset = work / "dataset"
-    since = int(pq.read_table(dataset / "test.parquet")["eventTime"].cast(pa.int64())[0].as_py())
+    since = int(pq.read_table(dataset / "test.parquet")["time"].cast(pa.int64())[0].as_py())
     done = batch(
         "encode",
         "--features",

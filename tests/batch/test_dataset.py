@@ -42,7 +42,7 @@ def replaced(column: str, values: pa.Array) -> Change:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda table: table.drop_columns(["label"]), "has no column 'label'; it has reqId, eventTime, ids"),
+        (lambda table: table.drop_columns(["label"]), "has no column 'label'; it has request_id, time, ids"),
         (lambda table: table.drop_columns(["ids"]), "has no column 'ids'"),
         (lambda table: table.slice(0, 0), "has no rows"),
         (replaced("label", pa.array([0.5] * 1500)), "column 'label' is double, not int8"),
@@ -79,7 +79,7 @@ def test_a_missing_and_a_broken_file_are_refused(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"table_size_array": [1, 2]}, "table_size_array has 2 entries, not 41"),
+        ({"table_size_array": []}, "table_size_array has no entries"),
         ({"counts": 3}, r"Expected `object`, got `int` - at `\$\.counts`"),
         ({"split": {}}, r"missing required field `val_from` - at `\$\.split`"),
     ],

@@ -146,7 +146,9 @@ def test_training_learns_and_keeps_the_best(tiny_checkpoint: Path, tiny_dataset:
 def test_predictions_carry_request_and_label(tiny_checkpoint: Path, tiny_dataset: Path) -> None:
     predictions = pq.read_table(tiny_checkpoint / "predictions.parquet")
     parts = [read_part(tiny_dataset, name) for name in ("val", "test")]
-    assert predictions["reqId"].to_pylist() == [request for part in parts for request in part.request_ids.to_pylist()]
+    assert predictions["request_id"].to_pylist() == [
+        request for part in parts for request in part.request_ids.to_pylist()
+    ]
     assert predictions["label"].to_pylist() == [int(label) for part in parts for label in part.labels]
     probabilities = predictions["probability"].to_numpy()
     assert probabilities.dtype == np.float32

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fixtures.model import FEATURES_SQL, TABLE_SIZES
+from fixtures.model import APP, FEATURES_SQL, TABLE_SIZES
 
 from batch.dataset.folder_hash import digest
 from batch.dataset.read import DatasetError, read_part
 from batch.train.export import ExportOptions, export_artifact, read_manifest
 from deploy.triton.server import Triton
+from streaming.app.digest import digest_of, read_files
 from streaming.model.triton import Model
 
 
@@ -40,13 +41,15 @@ def test_the_artifact_is_the_tutorials_repository_and_a_manifest(
     assert manifest.table_size_array == TABLE_SIZES
     assert manifest.options["layers"] == [32, 16]
     assert manifest.metrics == json.loads((tiny_checkpoint / "metrics.json").read_text())
+    assert manifest.app == "jd"
+    assert manifest.app_sha256 == digest_of(read_files(tiny_artifact / "app")) == digest_of(read_files(APP))
     assert digest(tiny_artifact / "encoder") == digest(tiny_dataset / "encoder")
 
 
 def test_versions_count_up_and_the_older_ones_stay(tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     artifact, contents = tmp_path / "artifact", dict[int, str]()
     for number, options in ((1, None), (2, None), (7, ExportOptions(model_version=7)), (8, ExportOptions())):
-        made = export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, options)
+        made = export_artifact(tiny_dataset, tiny_checkpoint, artifact, options)
         assert made.model_version == read_manifest(artifact).model_version == number
         contents[number] = digest(artifact / "versions" / str(number))
     repository = artifact / "triton" / "embedding"
@@ -62,12 +65,12 @@ def test_versions_count_up_and_the_older_ones_stay(tiny_dataset: Path, tiny_chec
         artifact / "versions" / "8" / "triton" / "embedding" / "config.pbtxt"
     ).read_bytes()
     with pytest.raises(DatasetError, match="holds version 8; version 8 would not be newer"):
-        export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, ExportOptions(model_version=8))
+        export_artifact(tiny_dataset, tiny_checkpoint, artifact, ExportOptions(model_version=8))
     assert read_manifest(artifact).model_version == 8
     # A version that was removed for its place stays away, and its number is not given again.
     for folder in (repository / "8", repository / "1", artifact / "versions" / "1"):
         shutil.rmtree(folder)
-    assert export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact).model_version == 9
+    assert export_artifact(tiny_dataset, tiny_checkpoint, artifact).model_version == 9
     assert sorted(path.name for path in (artifact / "versions").iterdir()) == ["2", "7", "8", "9"]
 
 
@@ -76,17 +79,17 @@ def test_triton_serves_the_newest_version_and_an_older_one_from_its_own_folder(
 ) -> None:
     artifact = tmp_path / "artifact"
     for _ in range(2):
-        export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact)
+        export_artifact(tiny_dataset, tiny_checkpoint, artifact)
     ids = read_part(tiny_dataset, "test").ids[:3]
     with Triton(artifact / "triton", tmp_path / "newest") as server, Model(server.grpc_url) as model:
         assert model.score(ids).version == "2"
     with Triton(artifact / "versions" / "1" / "triton", tmp_path / "older") as server, Model(server.grpc_url) as model:
         assert model.score(ids).version == "1"
-    assert export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact).model_version == 3
+    assert export_artifact(tiny_dataset, tiny_checkpoint, artifact).model_version == 3
 
 
 def test_instances_are_an_option(tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, tmp_path / "artifact", ExportOptions(instances=2))
+    export_artifact(tiny_dataset, tiny_checkpoint, tmp_path / "artifact", ExportOptions(instances=2))
     assert "count: 2" in (tmp_path / "artifact" / "triton" / "embedding" / "config.pbtxt").read_text()
     with pytest.raises(ValueError, match="instances must be 1 or more"):
         ExportOptions(instances=0)
@@ -98,24 +101,31 @@ def test_what_does_not_belong_together_is_not_exported(
     tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     artifact = tmp_path / "artifact"
-    other_sql = tmp_path / "features.sql"
-    other_sql.write_text("SELECT 1;")
-    with pytest.raises(DatasetError, match="is not the query that made"):
-        export_artifact(tiny_dataset, tiny_checkpoint, other_sql, artifact)
+    other_app = shutil.copytree(APP, tmp_path / "app")
+    export_artifact(tiny_dataset, tiny_checkpoint, artifact, app=other_app)
+    shutil.rmtree(artifact)
+    with (other_app / "app.toml").open("a") as file:
+        file.write("# another\n")
+    with pytest.raises(DatasetError, match="is not the application that made"):
+        export_artifact(tiny_dataset, tiny_checkpoint, artifact, app=other_app)
+    changed = shutil.copytree(tiny_dataset, tmp_path / "changed")
+    (changed / "app" / "features.sql").write_text("SELECT 1;")
+    with pytest.raises(DatasetError, match="is not the application that made"):
+        export_artifact(changed, tiny_checkpoint, artifact)
 
     other_data = shutil.copytree(tiny_dataset, tmp_path / "dataset")
     description = json.loads((other_data / "dataset.json").read_text())
     (other_data / "dataset.json").write_text(json.dumps(description | {"data_sha256": "sha256:other"}))
     with pytest.raises(DatasetError, match=r"was trained on data_sha256 sha256:data, .* has sha256:other"):
-        export_artifact(other_data, tiny_checkpoint, FEATURES_SQL, artifact)
+        export_artifact(other_data, tiny_checkpoint, artifact)
 
     unmeasured = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
     (unmeasured / "metrics.json").unlink()
     with pytest.raises(DatasetError, match=r"metrics\.json does not exist: run `jd-intent-batch evaluate` first"):
-        export_artifact(tiny_dataset, unmeasured, FEATURES_SQL, artifact)
+        export_artifact(tiny_dataset, unmeasured, artifact)
 
     with pytest.raises(DatasetError, match=r"config\.json does not exist: is .* a folder that `jd-intent-batch train`"):
-        export_artifact(tiny_dataset, tmp_path, FEATURES_SQL, artifact)
+        export_artifact(tiny_dataset, tmp_path, artifact)
     assert not artifact.exists()
 
 

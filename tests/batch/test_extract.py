@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from places import SHARED
+from places import SHARED, SQL
+from reference.random_features import LABEL as LABEL_COLUMN
 
-from batch.dataset.label import LABEL_COLUMN
-from batch.features.data_layout import SCRIPTS, TABLES, BadData
+from batch.features.data_layout import TABLES, BadData
 from batch.features.extract import extract_features
-from batch.features.inputs import check_data, loaded_tables
+from batch.features.history import check_data, tables_of
 from batch.world.generate import generate_world
-from streaming.engine import UnsupportedSQL
-from streaming.errors import ConfigError
-from streaming.files.tables import BadFile
-from streaming.shipped_files import SQL_FOLDER
+from streaming.app.folder import load_app
+from streaming.app.wrong import WrongApp
 from streaming.store.openmldb.columns import schema_of
+
+JD = load_app(SQL / "jd")
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +48,14 @@ def with_time(table: pa.Table, column: str, row: int, value: int | None) -> pa.T
 
 
 def test_a_good_folder_is_counted(world: Path) -> None:
-    rows = check_data(world)
+    rows = check_data(world, JD)
     assert set(rows) == {"flattenRequest_clean", "bo_user", "bo_action", "bo_product", "bo_comment"}
     assert rows["bo_action"] == pq.read_table(world / "bo_action").num_rows
 
 
-def test_the_tables_are_those_of_the_scripts(tmp_path: Path) -> None:
-    made = {source.folder: source.schema for source in loaded_tables(SQL_FOLDER, Path("data"))}
-    assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items()}
-    create, load = (tmp_path / name for name in SCRIPTS[:2])
-    shutil.copy(SQL_FOLDER / create.name, create)
-    load.write_text((SQL_FOLDER / load.name).read_text().replace("format=", "formt="))
-    with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: option formt"):
-        loaded_tables(tmp_path, Path("data"))
-    shutil.copy(SQL_FOLDER / load.name, load)
-    create.write_text("USE JD_db;")
-    with pytest.raises(BadFile, match=r"load_offline\.sql: LOAD DATA INTO TABLE action: no script makes the table"):
-        loaded_tables(tmp_path, Path("data"))
-    create.write_text("CREATE TABLE;")
-    with pytest.raises(UnsupportedSQL, match=r"create_tables\.sql: syntax error: .* at 1:13"):
-        loaded_tables(tmp_path, Path("data"))
+def test_the_tables_are_those_that_the_replay_knows(world: Path) -> None:
+    made = {source.folder.name: source.schema for source in tables_of(JD, world)}
+    assert made == {folder: schema_of([*columns.items()]) for folder, columns in TABLES.items() if folder != "action"}
 
 
 @pytest.mark.parametrize(
@@ -117,14 +105,14 @@ def test_a_damaged_folder_is_refused_by_file_column_and_row(
 ) -> None:
     damage(copy)
     with pytest.raises(BadData, match=message):
-        check_data(copy)
+        check_data(copy, JD)
 
 
 def test_missing_folders_and_scripts_are_named(world: Path, tmp_path: Path) -> None:
     with pytest.raises(BadData, match="nowhere: there is no such folder"):
-        check_data(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read: No such file"):
-        extract_features(world, tmp_path / "out", sql=tmp_path)
+        check_data(tmp_path / "nowhere", JD)
+    with pytest.raises(WrongApp, match=r"app\.toml: No such file|tables\.sql: No such file"):
+        extract_features(world, tmp_path / "out", load_app(tmp_path))
 
 
 def test_features_of_every_request_with_and_without_the_action_table(copy: Path, tmp_path: Path) -> None:

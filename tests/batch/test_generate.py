@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
-from places import SHARED
+from places import SHARED, SQL
 from sklearn.metrics import roc_auc_score
 
-from batch.dataset.label import five_day_rule
+from batch.dataset.label import events_of, horizon_of, later_event
 from batch.world.generate import World, generate_world
 from batch.world.intent import DAY_RHYTHM, IntentChain, day_share, time_of_day
+from streaming.app.folder import load_app
 from streaming.files.output_folder import MARKER
 
 SAMPLE = SHARED / "jd"
@@ -85,7 +86,16 @@ def test_true_probabilities_are_calibrated_and_separate(made: tuple[Path, World]
     out, world = made
     requests, truth = pq.read_table(out / "flattenRequest_clean"), pq.read_table(out / "truth.parquet")
     assert truth["reqId"].equals(requests["reqId"])
-    label = five_day_rule(requests, pq.read_table(out / "bo_action"))
+    app = load_app(SQL / "jd")
+    later = app.settings.label.later_event
+    assert later is not None
+    rows, true = events_of(app, later, out)
+    orders = rows.filter(pa.array(true))
+    times = [
+        table[name].cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy()
+        for table, name in ((requests, "eventTime"), (orders, "ingestionTime"))
+    ]
+    label = later_event([requests["pair_id"]], times[0], [orders["pair_id"]], times[1], horizon_of(app))
     p = truth["probability"].to_numpy()
     assert world.positives == label.sum()
     assert 0.02 < label.mean() < 0.10

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fixtures.apiserver import ApiServer
+from fixtures.applications import make
 from typer.testing import CliRunner
 
 from batch.cli.commands import app
@@ -21,6 +22,7 @@ from batch.features.cluster_jobs import JobFailed
 from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
 from batch.world.generate import generate_world
+from streaming.app.folder import load_app
 from streaming.config import Rest, Store
 from streaming.errors import BadInput, ConfigError, OutputRefused, StoreUnavailable
 from streaming.files.output_folder import made
@@ -185,8 +187,8 @@ def test_features_of_the_cluster_are_those_of_the_embedded_engine(world: Path, c
     assert found.equals(expected)
     assert f"{found.num_rows:,} requests x 42 columns" in text.replace("\n", " ")
     assert re.search(r"6 jobs, [0-9.]+ s$", text.strip())
-    assert "load_offline.sql: action: not loaded, the data has none" in text
-    assert "load_offline.sql: flattenRequest" in text
+    assert "action: not loaded, the data has none" in text
+    assert "LOAD DATA: flattenRequest" in text
     assert re.search(r"job \d+ ImportOfflineData: FINISHED, \d+ s", text)
     assert re.search(r"job \d+ ExportOfflineData: FINISHED, \d+ s", text)
 
@@ -227,67 +229,28 @@ def test_where_the_output_is_not_seen_the_cluster_is_told_to_replace_nothing(out
     assert cluster.statements == []
 
 
-LOADS = (
-    """LOAD DATA INFILE "/root/project/data/JD_data/bo_user/*.parquet" INTO TABLE bo_user OPTIONS(format="parquet");"""
-)
-
-
-@pytest.mark.parametrize(
-    ("end", "sent"),
-    [
-        (
-            """"/root/project/out/1" OPTIONS(format="parquet", mode="overwrite")""",
-            """'{out}' OPTIONS(format="parquet", mode='error_if_exists')""",
-        ),
-        ("'/root/project/out/1' OPTIONS(mode = \"overwrite\")", "'{out}' OPTIONS(mode='error_if_exists')"),
-        (
-            "'/root/project/out/1/' options ( mode /* x */ = 'OverWrite' `delimiter` = '\\t', )",
-            "'{out}' OPTIONS(mode='error_if_exists', delimiter='\\t')",
-        ),
-        (
-            "'file:///root/project/out/1/a' OPTIONS(mode=['overwrite', 'x'], mode='append')",
-            "'{out}/a' OPTIONS(mode='append')",
-        ),
-        ("'/root//project/out/1'", "'{out}'"),
-    ],
-)
-def test_paths_and_options_are_found_however_they_are_written(end: str, sent: str, tmp_path: Path) -> None:
-    for name, script in (
-        ("create_tables.sql", "USE d;"),
-        ("load_offline.sql", LOADS),
-        ("select_into_outfile.sql", f"SELECT '/root/project/out/1' AS x FROM bo_user INTO OUTFILE {end};"),
-    ):
-        (tmp_path / name).write_text(script)
+def test_the_scripts_go_to_the_cluster_with_its_paths(tmp_path: Path) -> None:
+    bank = load_app(make(tmp_path / "bank"))
     cluster = TaskManager("FINISHED")
-    extract_on_cluster(cluster, "/nowhere/data", "/nowhere/out", tmp_path, sleep=Clock().sleep)
-    (load,), (select,) = ([sql for sql in cluster.statements if word in sql] for word in ("INFILE", "OUTFILE"))
-    assert load.startswith("LOAD DATA INFILE '/nowhere/data/bo_user/*.parquet' INTO TABLE bo_user OPTIONS(")
-    expected = sent.format(out="/nowhere/out")
-    assert select == f"SELECT '/root/project/out/1' AS x FROM bo_user INTO OUTFILE {expected}"
+    done = extract_on_cluster(cluster, "hdfs://nn/data/", "hdfs://nn/out/", bank, sleep=Clock().sleep)
+    loads = [sql for sql in cluster.statements if "INFILE" in sql]
+    assert [sql.split()[3] for sql in loads] == [
+        "'hdfs://nn/data/payments/*.parquet'",
+        "'hdfs://nn/data/cards/*.parquet'",
+    ]
+    (select,) = [sql for sql in cluster.statements if "OUTFILE" in sql]
+    assert select.startswith("SELECT id, amount")
+    assert select.endswith("INTO OUTFILE 'hdfs://nn/out' OPTIONS(format='parquet', mode='error_if_exists')")
+    assert done.jobs == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("select_into_outfile.sql", "/root/project/out/2"),
-        ("select_into_outfile.sql", "/root/project/out/1/../../data"),
-        ("select_into_outfile.sql", "/root/project/data/JD_data/x"),
-        ("select_into_outfile.sql", "hdfs://host/root/project/out/1"),
-        ("load_offline.sql", "/home/data"),
-    ],
-)
-def test_a_path_that_stands_for_nothing_is_refused_before_anything_is_sent(
-    name: str, path: str, tmp_path: Path
-) -> None:
-    (tmp_path / "create_tables.sql").write_text("USE d;")
-    (tmp_path / "load_offline.sql").write_text(
-        LOADS if name != "load_offline.sql" else f"LOAD DATA INFILE '{path}' INTO TABLE t;"
-    )
-    (tmp_path / "select_into_outfile.sql").write_text(f"SELECT 1 FROM t INTO OUTFILE '{path}';")
+def test_tables_that_the_data_lacks_are_named_and_may_be_absent_only() -> None:
     cluster = TaskManager("FINISHED")
-    with pytest.raises(ConfigError, match=f"{name}: (IN|OUT)FILE '{re.escape(path)}' is not in /root"):
-        extract_on_cluster(cluster, "/nowhere/data", "/nowhere/out", tmp_path)
-    assert cluster.statements == []
+    done = extract_on_cluster(cluster, "/nowhere/data", "/nowhere/out", without=["action"], sleep=Clock().sleep)
+    assert done.jobs == 6
+    for table, why in (("bo_user", "the features are made of it"), ("b", "no such table")):
+        with pytest.raises(BadInput, match=f"--without {table}: .*{why}"):
+            extract_on_cluster(TaskManager("FINISHED"), "/nowhere/data", "/nowhere/out", without=[table])
 
 
 class Writing(TaskManager):
@@ -377,8 +340,8 @@ def test_a_wrong_file_fails_its_job_and_is_named(cluster: ApiServer, world: Path
         with pytest.raises(JobFailed, match=why % "action"):
             extract_on_cluster(transport, nowhere, str(tmp_path / "out"))
         with pytest.raises(JobFailed, match=why % "flattenRequest_clean"):
-            extract_on_cluster(transport, nowhere, str(tmp_path / "out"), action=False)
-        with pytest.raises(BadInput, match="a quote or backslash"):
+            extract_on_cluster(transport, nowhere, str(tmp_path / "out"), without=["action"])
+        with pytest.raises(BadInput, match="a quote, a backslash"):
             extract_on_cluster(transport, "/it's", str(tmp_path / "out"))
         (tmp_path / "half").mkdir()
         with pytest.raises(BadData, match="there is no such folder"):

@@ -10,19 +10,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from places import SQL
+from reference.random_features import EVENT_TIME, PAIR, REQUEST_ID
+from reference.random_features import LABEL as LABEL_COLUMN
 from reference.random_features import features as random_features
 
-from batch.dataset.fit_encoder import EVENT_TIME, REQUEST_ID, fit
-from batch.dataset.label import HORIZON_MS, LABEL_COLUMN
+from batch.dataset.fit_encoder import fit
+from batch.dataset.labelled import read_features
 from batch.dataset.read import read_info, read_part
 from batch.dataset.split import start_of_test_ms
-from batch.dataset.write import PAIR, DatasetOptions, encode_later_requests, prepare_dataset, read_features
+from batch.dataset.write import DatasetOptions, encode_later_requests, prepare_dataset
 from batch.features.data_layout import BadData
-from streaming.errors import ArtifactMismatch
+from streaming.app.folder import load_app
 from streaming.files.output_folder import MARKER
 from streaming.model.encoder import Encoder
 
+JD = load_app(SQL / "jd")
 HOUR_MS = 3_600_000
+HORIZON_MS = 5 * 24 * HOUR_MS
 START_MS = 1_455_000_000_000
 ROWS = 400
 
@@ -37,7 +42,9 @@ def folders(tmp_path: Path, action: bool = False) -> tuple[Path, Path]:
         REQUEST_ID: pa.array([f"r{row}" for row in range(ROWS)]),
         EVENT_TIME: pa.array(times, pa.timestamp("ms")),
         PAIR: pa.array([f"pair{row % 20}" for row in range(ROWS)]),
-        LABEL_COLUMN: pa.array([row % 7 == 0 if row % 2 else None for row in range(ROWS)]).cast(pa.int32()),
+        LABEL_COLUMN: pa.array([row % 7 == 0 if action and row % 2 else None for row in range(ROWS)], pa.bool_()).cast(
+            pa.int32()
+        ),
     }
     for name, values in replaced.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
@@ -74,7 +81,7 @@ def test_the_dataset_is_labelled_split_and_read_back(tmp_path: Path) -> None:
     assert info.encoder_sha256 == encoder.digest
     assert info.table_size_array == encoder.table_sizes
 
-    everything = read_features(features)
+    everything = read_features(features, JD)
     by_id = dict(zip(everything[REQUEST_ID].to_pylist(), range(ROWS), strict=True))
     expected_row = 0
     for name in ("train", "val", "test"):
@@ -91,7 +98,7 @@ def test_the_dataset_is_labelled_split_and_read_back(tmp_path: Path) -> None:
 def test_the_encoder_sees_the_training_part_only(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
     done = prepare_dataset(features, data, tmp_path / "dataset")
-    everything = read_features(features)
+    everything = read_features(features, JD)
     training = everything.take(pa.array(np.argsort(everything[EVENT_TIME].cast(pa.int64()).to_numpy())[:320]))
     assert fit(training).digest == done.encoder_sha256 != fit(everything).digest
 
@@ -153,13 +160,15 @@ def test_later_requests_are_encoded_with_a_given_encoder(tmp_path: Path) -> None
 
 def test_later_requests_without_a_recorded_label_are_kept_by_the_five_day_rule(tmp_path: Path) -> None:
     features, data = folders(tmp_path, action=True)
-    encoder = fit(read_features(features))
+    encoder = fit(read_features(features, JD))
     since = START_MS + 360 * HOUR_MS
     recorded = encode_later_requests(features, data, tmp_path / "auto", encoder, since_ms=since)
     assert (recorded.label_source, recorded.counts) == ("action", {"test": 20})
-    asked = encode_later_requests(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
+    asked = encode_later_requests(features, data, tmp_path / "action", encoder, since_ms=since, labels="column")
     assert asked == recorded
-    all_of_them = encode_later_requests(features, data, tmp_path / "rule", encoder, since_ms=since, labels="five-day")
+    all_of_them = encode_later_requests(
+        features, data, tmp_path / "rule", encoder, since_ms=since, labels="later-event"
+    )
     assert (all_of_them.label_source, all_of_them.unlabelled) == ("bo_action", 0)
     part = read_part(tmp_path / "rule", "test")
     rows = numbers(part.request_ids.to_pylist())
@@ -167,7 +176,7 @@ def test_later_requests_without_a_recorded_label_are_kept_by_the_five_day_rule(t
     assert part.labels.tolist() == [float(row in {363, 383}) for row in rows]
     shutil.rmtree(data / "action")
     with pytest.raises(BadData, match="action: there is no such folder to take labels from"):
-        encode_later_requests(features, data, tmp_path / "action", encoder, since_ms=since, labels="action")
+        encode_later_requests(features, data, tmp_path / "action", encoder, since_ms=since, labels="column")
 
 
 def test_what_is_not_features_is_refused_and_an_older_dataset_stays(tmp_path: Path) -> None:
@@ -183,7 +192,7 @@ def test_what_is_not_features_is_refused_and_an_older_dataset_stays(tmp_path: Pa
     (features / "part-1.parquet").unlink()
     name = "bo_user_age_multi_direct_9"
     pq.write_table(table.drop_columns([name]), features / "part-0.parquet")
-    with pytest.raises(ArtifactMismatch, match=name):
+    with pytest.raises(BadData, match=rf"part-0\.parquet: no column {name}"):
         prepare_dataset(features, data, tmp_path / "dataset")
     pq.write_table(table.slice(0, 0), features / "part-0.parquet")
     with pytest.raises(BadData, match="no features in it"):

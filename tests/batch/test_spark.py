@@ -1,4 +1,4 @@
-"""Offline features by OpenMLDB's engine on Spark: the scripts' reading, and, marked slow, the real thing."""
+"""Offline features by OpenMLDB's engine on Spark: the application's tables, and, marked slow, the real thing."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from fixtures.applications import make
 from fixtures.spark import fake_spark
+from places import SQL
 from rigs.odd_files import odd_but_good
 
-from batch.features.data_layout import SCRIPTS, BadData
+from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
-from batch.features.spark import SparkFailed, extract_on_spark, read_scripts
+from batch.features.spark import SparkFailed, extract_on_spark, spark_tables
 from batch.world.generate import generate_world
 from deploy import environments
 from deploy.process import Process, free_ports
-from streaming.engine import UnsupportedSQL
+from streaming.app.folder import load_app
+from streaming.app.scripts import query_text
 from streaming.files.output_folder import mark
-from streaming.shipped_files import SQL_FOLDER
-from streaming.store.sql_scripts import FEATURES, Script, read_script
 
-CREATE = "CREATE DATABASE d; USE d; CREATE TABLE t(a string, b bigint, c timestamp);"
-LOAD = "LOAD DATA INFILE '/root/project/data/JD_data/t/*.parquet' INTO TABLE t OPTIONS(format='parquet');"
-SELECT = "SELECT a, 'INTO' as b FROM t INTO OUTFILE '/root/project/out/1' OPTIONS(format='parquet', mode='overwrite');"
+JD = load_app(SQL / "jd")
 
 
 @pytest.fixture(scope="module")
@@ -41,37 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data" / "t"
-    folder.mkdir(parents=True)
-    for name in ("b", "a"):
-        (folder / f"{name}.parquet").touch()
-    return tmp_path / "data"
-
-
-def read(data: Path, *scripts: str) -> tuple[str, str]:
-    _, database, query = read_scripts(
-        [Script(Path(f"{i}.sql"), script) for i, script in enumerate(scripts)], data, {"action"}
-    )
-    return database, query
-
-
-def test_the_scripts_become_tables_files_and_a_query(data: Path) -> None:
-    tables, database, query = read_scripts(
-        [Script(Path(name), text) for name, text in (("a", CREATE), ("b", LOAD), ("c", SELECT))], data, set()
-    )
-    assert (database, query.strip()) == ("d", "SELECT a, 'INTO' as b FROM t")
-    assert [(t.database, t.name, t.columns) for t in tables] == [
-        ("d", "t", {"a": "string", "b": "bigint", "c": "timestamp"})
-    ]
-    assert tables[0].files == [str(data / "t" / f"{name}.parquet") for name in ("a", "b")]
-
-
-def test_the_projects_scripts_are_read_and_a_missing_action_table_has_no_files(world: Path) -> None:
-    scripts = [read_script(SQL_FOLDER / name) for name in SCRIPTS]
-    tables, database, query = read_scripts(scripts, world, {"action"})
-    assert database == "JD_db"
+def test_the_tables_have_their_files_and_one_that_may_be_absent_has_none(world: Path) -> None:
+    tables = spark_tables(JD, world)
+    assert {table.database for table in tables} == {"JD_db"}
     assert {t.name: len(t.files) for t in tables} == {
         "action": 0,
         "flattenRequest": 1,
@@ -80,31 +51,27 @@ def test_the_projects_scripts_are_read_and_a_missing_action_table_has_no_files(w
         "bo_product": 1,
         "bo_comment": 1,
     }
-    assert query.strip().endswith("on out0.reqId_1 = out3.reqId_17")
-    with pytest.raises(BadData, match=r"JD_data/action|world/action/\*\.parquet: no such file"):
-        read_scripts(scripts, world, set())
+    assert tables[0].columns == {
+        "reqId": "string",
+        "eventTime": "timestamp",
+        "ingestionTime": "timestamp",
+        "actionValue": "int",
+    }
+    assert query_text(JD).endswith("on out0.reqId_1 = out3.reqId_17")
 
 
-@pytest.mark.parametrize(
-    ("scripts", "message"),
-    [
-        ((CREATE, "INSERT INTO t VALUES ('a', 1, 2);"), r"1\.sql: only CREATE, .* run on Spark, .* at 1:1"),
-        ((CREATE, "\nUSE d;\nLOAD DATA INFILE 'x' INTO TABLE u;"), r"there is no table d\.u at 3:1"),
-        ((CREATE, "USE d; SELECT a FROM t;"), r"a SELECT without INTO OUTFILE at 1:8"),
-        ((CREATE, SELECT.replace("/root/project/out/1", "/elsewhere")), r"features go INTO OUTFILE .* at 1:30"),
-        ((CREATE, SELECT.replace("mode='overwrite'", "mode='append'")), r"OPTIONS\(format='parquet', mode='overwr"),
-        ((CREATE, SELECT, SELECT), r"2 SELECT … INTO OUTFILE in them, it must be one"),
-        ((CREATE, "\n\nCREATE TABLE u(a blob);"), r"1\.sql: .* at 3:18"),
-    ],
-)
-def test_what_spark_cannot_do_is_refused_with_its_place(data: Path, scripts: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UnsupportedSQL, match=message):
-        read(data, *scripts)
-
-
-def test_a_file_that_is_not_there_is_named(data: Path) -> None:
-    with pytest.raises(BadData, match=r"data/u/\*\.parquet: no such file"):
-        read(data, CREATE, LOAD.replace("JD_data/t/", "JD_data/u/"), SELECT)
+def test_tables_of_no_database_get_one_and_a_missing_folder_is_named(tmp_path: Path) -> None:
+    bank = load_app(make(tmp_path / "bank"))
+    for table in ("payments", "cards"):
+        (tmp_path / "data" / table).mkdir(parents=True)
+        (tmp_path / "data" / table / "b.csv").touch()
+    assert [(t.database, t.name, t.options.format) for t in spark_tables(bank, tmp_path / "data")] == [
+        ("application", "payments", "csv"),
+        ("application", "cards", "csv"),
+    ]
+    shutil.rmtree(tmp_path / "data" / "cards")
+    with pytest.raises(BadData, match="data/cards: there is no such folder"):
+        spark_tables(bank, tmp_path / "data")
 
 
 def test_what_the_machine_lacks_is_named(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,18 +150,6 @@ def test_files_of_other_types_are_read_as_the_embedded_engine_reads_them(
     extract_features(world, tmp_path / "embedded")
     extract_on_spark(tmp_path / "data", tmp_path / "spark")
     same(tmp_path / "embedded", tmp_path / "spark")
-
-
-@pytest.mark.slow
-def test_the_sql_errors_of_openmldb_reach_the_user(world: Path, spark: Path, tmp_path: Path) -> None:
-    sql = tmp_path / "sql"
-    sql.mkdir()
-    for name in (*SCRIPTS, FEATURES):
-        text = (SQL_FOLDER / name).read_text()
-        (sql / name).write_text(text.replace("distinct_count(", "no_such_function("))
-    with pytest.raises(SparkFailed, match=r"OpenMLDB refuses the query: .*no_such_function"):
-        extract_on_spark(world, tmp_path / "out", sql)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -22,11 +22,11 @@ from rigs.odd_files import odd_but_good, set_column
 
 from batch import replay
 from batch.features import spark
-from batch.features.data_layout import SCRIPTS as SCRIPT_NAMES
 from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
-from batch.features.inputs import check_data, loaded_tables
+from batch.features.history import check_data, tables_of
 from batch.world.generate import generate_world
+from streaming.app.folder import load_app
 from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.cli.load_history import load
 from streaming.config import Store
@@ -35,8 +35,8 @@ from streaming.errors import ConfigError
 from streaming.shipped_files import SQL_FOLDER
 from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.sdk import Client, connect_options
-from streaming.store.sql_scripts import read_script
 
+JD = load_app(SQL_FOLDER / "jd")
 COLUMNS = "b bool, s smallint, i int, l bigint, f float, d double, ts timestamp, dt date, t string, u string"
 KINDS = [part.split() for part in COLUMNS.split(", ")]
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
@@ -238,7 +238,7 @@ def embedded(data: Path) -> object:
 
 READERS: dict[str, Reader] = {
     "store.history": embedded,
-    "extract": check_data,
+    "extract": lambda data: check_data(data, JD),
     "replay": lambda data: replay.cut_history(data, data.parent / "cut", 2**42),
 }
 
@@ -291,9 +291,9 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
 
 
 def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Path, jd_cluster: Client) -> None:
-    expected = check_data(world)
+    expected = check_data(world, JD)
     odd_but_good(data)
-    assert check_data(data) == expected
+    assert check_data(data, JD) == expected
     assert embedded(data) == embedded(world)
     assert replay.cut_history(data, tmp_path / "cut", 2**42) == replay.cut_history(world, tmp_path / "same", 2**42)
     for folder in expected:
@@ -308,11 +308,9 @@ def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Pat
 
 
 def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Path, tmp_path: Path) -> None:
-    scripts = [read_script(SQL_FOLDER / name) for name in SCRIPT_NAMES]
-
     def handed(folder: Path) -> tuple[dict[str, list[str]], set[str]]:
         """The files of each table, and the tables of which they are copies."""
-        tables, _, _ = spark.read_scripts(scripts, folder, {"action"})
+        tables = spark.spark_tables(JD, folder)
         given = {table.name: spark._handed_over(table, tmp_path / "tables").files for table in tables}
         return given, {name for name, files in given.items() if any("/tables/" in file for file in files)}
 
@@ -328,27 +326,23 @@ def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Pa
 
 
 def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_path: Path) -> None:
-    """The scripts say how the files are laid out; here all of them are csv."""
     sql = tmp_path / "sql"
     shutil.copytree(SQL_FOLDER, sql)
-    for name in ("load_offline.sql", "load_online.sql"):
-        text = (sql / name).read_text()
-        (sql / name).write_text(text.replace("*.parquet", "*.csv").replace("format='parquet'", "format='csv'"))
+    text = (sql / "load_online.sql").read_text()
+    (sql / "load_online.sql").write_text(text.replace("*.parquet", "*.csv").replace("'parquet'", "'csv'"))
     engine = Engine()
     engine.execute((SQL_FOLDER / "create_tables.sql").read_text())
-    for source in loaded_tables(SQL_FOLDER, world):
-        if source.folder != "action":
-            shutil.rmtree(data / source.folder)
-            taken = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"
-            engine.execute(f"{taken}; select * from {source.table} into outfile '{data / source.folder}'")
-    extracted = [extract_features(*of) for of in ((data, tmp_path / "csv", sql), (world, tmp_path / "parquet"))]
+    for source in tables_of(JD, world):
+        shutil.rmtree(data / source.folder.name)
+        taken = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"
+        engine.execute(f"{taken}; select * from {source.table} into outfile '{data / source.folder.name}'")
+    extracted = [extract_features(*of) for of in ((data, tmp_path / "csv"), (world, tmp_path / "parquet"))]
     assert extracted[0].rows == extracted[1].rows
     assert pq.read_table(tmp_path / "csv").equals(pq.read_table(tmp_path / "parquet"))
     store = EmbeddedStore(Store(history=str(data), sql=str(sql)))
     store.load()
     assert {table.removeprefix("JD_db."): rows for table, (rows, _) in store.sizes().items()} == embedded(world)
-    scripts = [read_script(sql / name) for name in SCRIPT_NAMES]
-    for table in spark.read_scripts(scripts, data, {"action"})[0]:
+    for table in spark.spark_tables(JD, data):
         for file in spark._handed_over(table, tmp_path / "tables").files:
             folder = "flattenRequest_clean" if table.name == "flattenRequest" else table.name
             copy = pq.read_table(file.removeprefix("file://"))

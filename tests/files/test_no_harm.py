@@ -131,7 +131,7 @@ WRITERS = {
     "export": Writer(
         "artifact",
         ("dataset", "checkpoint"),
-        lambda p, out, force: export_artifact(p["dataset"], p["checkpoint"], p["sql"], out, force=force),
+        lambda p, out, force: export_artifact(p["dataset"], p["checkpoint"], out, force=force),
     ),
     "INTO OUTFILE": Writer("outfile", (), outfile, BadRow),
     "demo": Writer("demo", ("data",), run_demo),

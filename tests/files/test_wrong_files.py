@@ -32,15 +32,15 @@ SCORER: list[tuple[str, str, str]] = [
     (BATCH, "extract --data {}/data --out {}/new", "data/ data/bo_user/ data/bo_action/*.parquet"),
     (
         BATCH,
-        "extract --data {}/data --sql {}/sql --out {}/new",
-        "sql/ sql/create_tables.sql sql/load_offline.sql sql/select_into_outfile.sql sql/features.sql",
+        "extract --data {}/data --app {}/sql/jd --out {}/new",
+        "sql/jd/ sql/jd/tables.sql sql/jd/features.sql sql/jd/events.sql sql/jd/app.toml",
     ),
     (
         BATCH,
         "prepare --features {}/features --data {}/data --out {}/new",
         "features/ features/*.parquet data/ data/bo_action/ data/bo_action/*.parquet",
     ),
-    (BATCH, "prepare --features {}/features --data {}/data --sql {}/sql --out {}/new", "sql/ sql/features.sql"),
+    (BATCH, "prepare --features {}/features --data {}/data --app {}/sql/jd --out {}/new", "sql/jd/ sql/jd/app.toml"),
     (
         BATCH,
         "encode --features {}/features --data {}/data --encoder {}/dataset/encoder --out {}/new",
@@ -53,9 +53,9 @@ SCORER: list[tuple[str, str, str]] = [
     ),
     (
         BATCH,
-        "export --dataset {}/tiny --checkpoint {}/checkpoint --evaluation {}/evaluation --sql {}/sql --out {}/new",
+        "export --dataset {}/tiny --checkpoint {}/checkpoint --evaluation {}/evaluation --app {}/sql/jd --out {}/new",
         "tiny/ tiny/dataset.json tiny/encoder/ checkpoint/ checkpoint/config.json checkpoint/model/ evaluation/ "
-        "evaluation/metrics.json sql/ sql/features.sql",
+        "evaluation/metrics.json sql/jd/ sql/jd/features.sql tiny/app/ tiny/app/app.toml",
     ),
     (BATCH, "generate --app {}/sql/talkingdata --out {}/new", "sql/talkingdata/ sql/talkingdata/app.toml"),
     (BATCH, "generate --app {}/sql/talkingdata --sample {}/clicks.csv --out {}/new", "clicks.csv"),

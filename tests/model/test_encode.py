@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 from places import CASES
-from reference.random_features import LABEL, TIME, WHOLE, features, schema
+from reference.random_features import EVENT_TIME, LABEL, SEED_ORDER, TIME, WHOLE, features, schema
 
-from batch.dataset.fit_encoder import EVENT_TIME, SEED_ORDER, fit
+from batch.dataset.fit_encoder import fit
 from streaming.errors import ArtifactMismatch
 from streaming.model.encoder import NULL_ID, RARE_ID, Binned, Encoder, canonical, value_id
 
@@ -248,7 +248,7 @@ def test_a_full_cache_starts_anew_and_ids_stay_the_same(monkeypatch: pytest.Monk
     table = features()
     encoder = fit(table)
     expected = encoder.encode(table)
-    monkeypatch.setattr("streaming.model.encoder.CACHE_VALUES_MAX", 4)
+    monkeypatch.setattr("streaming.model.lookups.CACHE_VALUES_MAX", 4)
     crowded = Encoder(encoder.fields, encoder._vocabulary, encoder.table_sizes)
     for start, rows in ((0, 3), (1, 5), (2, 2), (0, 400), (4, 1), (0, 400)):
         assert np.array_equal(crowded.encode(table.slice(start, rows)), expected[start : start + rows])

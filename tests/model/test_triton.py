@@ -36,7 +36,7 @@ def test_served_probabilities_are_the_evaluated_ones(triton: Triton, tiny_datase
     expected = predictions.filter(np.array(predictions["part"].to_pylist()) == "test")
     with Model(triton.grpc_url) as model:
         scores = model.score(part.ids)
-    assert expected["reqId"].to_pylist() == part.request_ids.to_pylist()
+    assert expected["request_id"].to_pylist() == part.request_ids.to_pylist()
     np.testing.assert_allclose(scores.probabilities, expected["probability"].to_numpy(), atol=FLOAT_TOLERANCE, rtol=0)
     assert scores.version == "1"
     assert scores.probabilities.dtype == np.float32

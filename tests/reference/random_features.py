@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from places import SQL
 
-from batch.dataset.fit_encoder import EVENT_TIME, SEED_ORDER
+from batch.dataset.fit_encoder import seed_order
+from streaming.app.folder import load_app
 
+SEED_ORDER = tuple(seed_order(load_app(SQL / "jd")))
+REQUEST_ID = "reqId_1"
+EVENT_TIME = "flattenRequest_eventTime_original_0"
+PAIR = "flattenRequest_pair_id_original_24"
 TEXT, WHOLE, REAL, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("ms")
 LABEL = "action_actionValue_multi_direct_2"
 

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from fixtures.model import FEATURES_SQL
 
 from batch.dataset.read import DatasetError
 from batch.train.export import ExportOptions, export_artifact
@@ -89,11 +88,11 @@ def test_a_weak_model_is_exported_only_where_that_is_accepted(
     with pytest.raises(
         DatasetError, match=r"metrics\.json: the model cannot be judged: .* --accept-weak-model"
     ) as told:
-        export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, evaluation=tmp_path)
+        export_artifact(tiny_dataset, tiny_checkpoint, artifact, evaluation=tmp_path)
     assert "1 positive" in str(told.value)
     assert not artifact.exists()
     options = ExportOptions(accept_weak_model=True)
-    manifest = export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, artifact, options, evaluation=tmp_path)
+    manifest = export_artifact(tiny_dataset, tiny_checkpoint, artifact, options, evaluation=tmp_path)
     assert manifest.metrics == json.loads((tmp_path / "metrics.json").read_text())
 
 
@@ -105,7 +104,6 @@ def test_a_measurement_belongs_to_its_weights(tiny_dataset: Path, tiny_checkpoin
             export_artifact(
                 tiny_dataset,
                 tiny_checkpoint,
-                FEATURES_SQL,
                 tmp_path / "artifact",
                 ExportOptions(accept_weak_model=accepted),
                 evaluation=tmp_path,
@@ -113,7 +111,7 @@ def test_a_measurement_belongs_to_its_weights(tiny_dataset: Path, tiny_checkpoin
     for content in (b"", b"\xff\xfe", b"[]", b"{}", json.dumps({"weights_sha256": there.weights_sha256}).encode()):
         (tmp_path / "metrics.json").write_bytes(content)
         with pytest.raises(DatasetError, match=r"metrics\.json"):
-            export_artifact(tiny_dataset, tiny_checkpoint, FEATURES_SQL, tmp_path / "artifact", evaluation=tmp_path)
+            export_artifact(tiny_dataset, tiny_checkpoint, tmp_path / "artifact", evaluation=tmp_path)
     weightless = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("model"))
     with pytest.raises(DatasetError, match="model does not exist"):
-        export_artifact(tiny_dataset, weightless, FEATURES_SQL, tmp_path / "artifact")
+        export_artifact(tiny_dataset, weightless, tmp_path / "artifact")
