@@ -180,7 +180,7 @@ def _extract_on_cluster(
     from streaming.config import load
     from streaming.store.open import open_cluster
 
-    with open_cluster(load(config).store) as cluster:
+    with open_cluster(load(config).store, app) as cluster:
         written = extract_on_cluster(
             cluster, data, out, app, without=without, timeout_s=timeout_s, say=say, force=force
         )
@@ -207,7 +207,7 @@ def load_online(
     from streaming.store.open import open_cluster
 
     chosen = chosen_app(app)
-    with open_cluster(load(config).store) as cluster:
+    with open_cluster(load(config).store, chosen) as cluster:
         rows = load_online_tables(
             cluster, data, chosen, append=append, without=without or (), timeout_s=timeout_s, say=say
         )
