@@ -1,7 +1,7 @@
 """How fast records become rows: `python -m benchmarks.decoding`.
 
-The tutorial's actions by the folder `sql/jd`, and ad clicks by `sql/talkingdata`, in batches of 1, 100 and 1,000 records
-beside msgspec alone, the ceiling: µs per record, the best of several rounds that take turns.
+The tutorial's actions by the folder `sql/jd`, and ad clicks by `sql/talkingdata`, in batches of 1, 100 and 1,000
+records, beside JSON alone, the ceiling: µs per record, the best of several rounds that take turns.
 """
 
 from __future__ import annotations
