@@ -2,14 +2,16 @@
 
 An event writes rows and reads rows (`Access`). Answered in one call, events do not see each other's rows; so two that
 touch the same rows go into different micro-batches, in their order: the later one's request is asked when the earlier
-one's rows are in, and the earlier one's before the later one's rows are in. Then every event is answered as if it had
-come alone.
+one's rows are in, and the earlier one's before the later one's rows are in. Two that write the same rows may share a
+micro-batch, in which rows keep their order, but the later one does not overtake: of rows of one time, which is the last
+is told by the order in which they came. Then every event is answered as if it had come alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +33,7 @@ class Access:
     """Rows that n events write, or read: event p those of `table` whose `columns` are `keys[p]`.
 
     Attributes:
-        keys: `ANY`, instead of n keys: each event touches any row of the table. A key may be `NONE`.
+        keys: `ANY`, instead of n keys: each event touches any row of the table. A key may be `ANY` or `NONE`, too.
     """
 
     table: str
@@ -64,7 +66,9 @@ def micro_batch_numbers(
             mine_read = (name, read_keys[p])
             mine_written = (name, write_keys[p])
             touched.append((mine_read, mine_written))
-            number = max(number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1)
+            number = max(
+                number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1, written.get(mine_written, 0)
+            )
         for mine_read, mine_written in touched:
             if mine_read[1] is not NONE:
                 read[mine_read] = max(number, read.get(mine_read, -1))
@@ -90,11 +94,15 @@ def _pairs(
     """Each way in which a read of one event can meet a write of another: (name, keys of reads, keys of writes)."""
     pairs: list[tuple[Hashable, Sequence[Hashable], Sequence[Hashable]]] = []
     for number, (mine, other) in enumerate((r, w) for r in reads for w in writes if r.table == w.table):
-        if mine.columns == other.columns and isinstance(mine.keys, Sequence) and isinstance(other.keys, Sequence):
+        if mine.columns == other.columns and _told_apart(mine.keys) and _told_apart(other.keys):
             pairs.append((number, mine.keys, other.keys))
         else:
             pairs.append((number, _any(mine, count), _any(other, count)))
     return pairs
+
+
+def _told_apart(keys: Sequence[Hashable] | object) -> TypeGuard[Sequence[Hashable]]:
+    return isinstance(keys, Sequence) and ANY not in keys
 
 
 def _any(access: Access, count: int) -> Sequence[Hashable]:

@@ -188,8 +188,8 @@ def test_all_checks_run_whatever_is_wrong(secured: Secured, tmp_path: Path) -> N
 @pytest.mark.parametrize("table", ["common", "consumer", "producer"])
 def test_a_setting_that_librdkafka_does_not_know_is_named(table: str) -> None:
     kafka = Kafka(bootstrap_servers="127.0.0.1:1", librdkafka={table: {"no.such.key": 1}})
-    line = next(iter(check_all(Config(kafka=kafka))))
-    assert line.level == "wrong"
+    found = check_all(Config(kafka=kafka))
+    assert (next(found).about, (line := next(found)).level) == ("application", "wrong")
     assert "no.such.key" in line.text
 
 

@@ -190,14 +190,16 @@ class ClusterStore:
         count = len(events)
         reads: list[Access] = []
         writes: list[Access] = []
-        for read in self._contract.reads:
+        for number, read in enumerate(self._contract.reads):
             if read.table not in events.rows or self._main not in events.rows:
                 continue
+            # Rows that are read by several keys are written under each: of one read only its own tells who waits.
+            rows = f"{read.table} {number}"
             asks: list[Hashable] = [ANY if asks else NONE for asks in events.has(self._main).tolist()]
             if read.request:
                 (asks,) = _keys(events, self._main, read.request)
-            reads.append(Access(read.table, read.columns, asks))
-            writes += [Access(read.table, read.columns, keys) for keys in _keys(events, read.table, read.columns)]
+            reads.append(Access(rows, read.columns, asks))
+            writes += [Access(rows, read.columns, keys) for keys in _keys(events, read.table, read.columns)]
         return split(micro_batch_numbers(count, reads, writes, partitions), MICRO_BATCH_ROWS_MAX)
 
     def schema(self) -> pa.Schema:
