@@ -17,7 +17,7 @@ from streaming.engine.sql.stream_syntax import (
     StreamColumn,
     StreamOption,
 )
-from streaming.engine.sql.tokens import unquote
+from streaming.engine.sql.string_literals import unquote
 from streaming.engine.types import Type, from_name
 
 __all__ = ["parse_events"]
