@@ -202,7 +202,9 @@ def test_types_keys_times_and_joins_are_guessed(tmp_path: Path) -> None:
     assert "    -- left out: tags, a list, an object or the like (row 1): OpenMLDB has no type for it" in text
     names = [name for name, _ in app.query.columns]
     assert {"events_1h", "events_1d", "ad_values_1h", "ad_values_1d", "users_land", "users_score"} <= set(names)
-    assert "last join: shop.users_rows by id, the latest since" in app.query.plan
+    assert (
+        "last join: shop.users_rows by id, the latest since, the first for which the condition holds" in app.query.plan
+    )
     toml = (tmp_path / "shop" / "app.toml").read_text()
     assert '# column = "bought"' in toml
     assert '# column = "mobile"' in toml

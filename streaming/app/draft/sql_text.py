@@ -146,9 +146,11 @@ def features_of(guesses: Sequence[Guess]) -> Features:
             continue
         left, right = other.join
         looked_up = quoted(other.table)
+        time = f"{looked_up}.{quoted(other.time.name)}"
         joins.append(
-            f"LAST JOIN {looked_up} ORDER BY {looked_up}.{quoted(other.time.name)} "
-            f"ON {table}.{quoted(left.name)} = {looked_up}.{quoted(right.name)}"
+            f"LAST JOIN {looked_up} ORDER BY {time}\n"
+            f"    ON {table}.{quoted(left.name)} = {looked_up}.{quoted(right.name)}"
+            f" AND {time} <= {table}.{quoted(main.time.name)}"
         )
         more += [
             (f"{looked_up}.{quoted(column.name)}", f"{other.name}_{column.name}")
@@ -172,7 +174,10 @@ def _features_text(
     table = quoted(main.table)
     partition = f"PARTITION BY {table}.{quoted(main.key.name if main.key is not None else '')}"
     window = f"{partition} ORDER BY {table}.{quoted(main.time.name)} ROWS_RANGE BETWEEN"
-    lines = ["-- A first feature query: a row of it is a request's features, as of the request's own time."]
+    lines = [
+        "-- A first feature query: a row of it is a request's features, as of the request's own time.",
+        "-- No later row may be looked up: it would not be there yet when the request comes in.",
+    ]
     if left_out:
         lines.append(f"-- {left_out} more columns are left out: a query has {FEATURES_MAX} at most.")
     lines += [

@@ -53,8 +53,9 @@ def _lines(guesses: Sequence[Guess], features: Features, name: str, deployment: 
     yield f"name = {json.dumps(deployment)}"
     yield ""
     yield "[encoder]"
-    yield "# QUESTION: which columns say who it is, and not what is likely? A model learns such ids by heart."
-    yield f"leave_out = [{json.dumps(request_column(main))}]"
+    yield "# QUESTION: which columns say who it is, and not what is likely? A model would learn such ids by heart."
+    who = [request_column(main), *([] if main.key is None else [main.key.name])]
+    yield f"leave_out = [{', '.join(json.dumps(column) for column in who)}]"
     if main.time.name in features.names:
         yield "fields = ["
         yield f'    {{ column = {json.dumps(main.time.name)}, kind = "hour" }},'
