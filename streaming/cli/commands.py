@@ -1,5 +1,5 @@
 """`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain |
-check | print-script | dlq."""
+init | check | print-script | dlq."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from streaming.cli.init_app import init
 from streaming.ops import exits
 from streaming.version import Version
 
@@ -258,6 +259,9 @@ def explain(
     explained = read_script(script)
     with within(explained):
         print(engine.explain(explained.text))
+
+
+app.command()(init)
 
 
 @app.command()

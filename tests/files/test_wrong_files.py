@@ -101,6 +101,7 @@ SCORER: list[tuple[str, str, str]] = [
     (SCORE, "print-script {}/sql/deploy.sql", "sql/features.sql"),
     (SCORE, "explain {}/sql/features.sql --tables {}/sql/create_tables.sql", "sql/create_tables.sql"),
     (SCORE, "check {}/sql/jd", "sql/jd/ sql/jd/tables.sql sql/jd/features.sql sql/jd/events.sql sql/jd/app.toml"),
+    (SCORE, "init {}/draft --from {}/events/ad-clicks.jsonl --from {}/clicks.parquet", "events/*.jsonl clicks.parquet"),
     (SCORE, "dlq list --config {}/scorer.toml", "scorer.toml"),
     (SCORE, "dlq show a[0]@1 --config {}/scorer.toml", "scorer.toml"),
     (SCORE, "dlq replay --all --config {}/scorer.toml", "scorer.toml"),

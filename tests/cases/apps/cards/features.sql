@@ -50,5 +50,6 @@ LAST JOIN
         payments.amount / cards.credit AS share_of_credit,
         cards.home = payments.country AS at_home,
         cards.opened AS opened
-    FROM payments LAST JOIN cards ORDER BY cards.changed ON payments.card = cards.card
+    FROM payments
+    LAST JOIN cards ORDER BY cards.changed ON payments.card = cards.card AND cards.changed <= payments.paid_at
 ) AS of_cards ON of_payments.payment_id = of_cards.card_payment_id;
