@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from streaming.app.draft.names import Names, can_be_named, identifier
 from streaming.app.draft.samples import Field, Sample
 from streaming.errors import BadInput
-from streaming.events.decode import TIME_MS_MAX
+from streaming.events.record import TIME_MS_MAX
 
 __all__ = ["Column", "Guess", "guessed"]
 

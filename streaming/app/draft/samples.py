@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streaming.errors import BadInput
-from streaming.events.decode import TIME_MS_MAX
+from streaming.events.record import TIME_MS_MAX
 
 __all__ = ["DISTINCT_MAX", "FEW", "Field", "Sample", "read_sample"]
 
