@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from batch.features.data_layout import TABLES, table_rows
 from batch.world.generate import generate_world
+from batch.world.tutorial_tables import TABLES, table_rows
 from streaming.engine import Engine
 from streaming.engine.native import kernel
 from streaming.shipped_files import SQL_FOLDER

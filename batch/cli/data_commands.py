@@ -84,8 +84,9 @@ def generate(
 ) -> None:
     """Make a seeded world in an application's schema, with intent to learn and a known ceiling."""
     from streaming.app.folder import load_app
+    from streaming.shipped_files import app_folder
 
-    name = "jd" if application is None else load_app(application).settings.demo.generator
+    name = "jd" if application is None else load_app(app_folder(application)).settings.demo.generator
     if name == "talkingdata":
         _generate_clicks(out, users, seed, days, rate, sample, force)
         return

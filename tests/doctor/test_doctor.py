@@ -28,7 +28,7 @@ from fixtures.secured import ANY, PASSWORD, Secured
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
 
-from batch.features.data_layout import TABLES
+from batch.world.tutorial_tables import TABLES
 from streaming.app.configured import application
 from streaming.app.topics import TopicNames
 from streaming.cli.commands import app

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from rigs.fake_openmldb import Cluster, running_cluster
 from rigs.odd_files import odd_but_good, set_column
 
-from batch import replay
 from batch.features import spark
 from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
 from batch.features.history import check_data, tables_of
+from batch.world import tutorial_replay as replay
 from batch.world.generate import generate_world
 from streaming.app.folder import load_app
 from streaming.cli.deploy_sql import Scripts, deploy

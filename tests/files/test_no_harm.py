@@ -83,7 +83,7 @@ def run_demo(paths: dict[str, Path], out: Path, force: Say | None) -> None:
     import contextlib
 
     with contextlib.ExitStack() as stack:
-        demo(DemoOptions(paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
+        demo(DemoOptions("sql/jd", paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
 
 
 OPTIONS = TrainOptions()
