@@ -147,7 +147,7 @@ def _percentiles(milliseconds: npt.NDArray[np.float64]) -> str:
 def _highest(shop: Shop, subscriber: ScoreSubscriber) -> Table:
     """Of scores that differ in more than their request and time, those with the greatest probability."""
     fields = shop.app.settings.scores.fields
-    times = {column for column in shop.app.times(shop.app.main)}
+    times = set(shop.app.times(shop.app.main))
     shown = [
         field
         for field, source in fields.items()
