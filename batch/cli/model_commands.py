@@ -81,14 +81,17 @@ def evaluate(
 ) -> None:
     """Score validation and test: AUC, log loss and calibration error, each beside the base rate's; and a verdict."""
     from batch.train.evaluation import evaluate_checkpoint
-    from batch.train.verdict import judge
+    from batch.train.verdict import CLASS_MIN, judge
 
     if force and out is None:
         raise typer.BadParameter("goes with --out only: a checkpoint is no folder to clear", param_hint="--force")
     measured = evaluate_checkpoint(dataset, checkpoint, out, force=when_forced(force))
     for part, metrics in measured.items():
         auc = "none (one class only)" if metrics.auc is None else f"{metrics.auc:.4f}"
-        if metrics.auc_low is not None:
+        few = min(metrics.positives, metrics.count - metrics.positives)
+        if few < CLASS_MIN:
+            auc += f", with no interval: {few} samples of a class are too few for one"
+        elif metrics.auc_low is not None:
             auc += f", 95% confidence {metrics.auc_low:.4f} to {metrics.auc_high:.4f}"
         console.print(
             f"{part}: {metrics.count:,} samples, {metrics.positives:,} positive, "

@@ -245,7 +245,8 @@ class _Fit:
         values = pc.drop_null(self._column(column))
         if not pa.types.is_floating(values.type):
             values = pc.cast(pc.cast(values, pa.int64()), pa.float64(), safe=False)
-        found: NDArray[np.float32] = values.to_numpy().astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond a float: infinite
+            found: NDArray[np.float32] = values.to_numpy().astype(np.float32)
         finite: NDArray[np.float32] = found[np.isfinite(found)]
         return finite
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from batch.features.data_layout import BadData
 from streaming.app.folder import App
 from streaming.app.history import HistoryTable, history_folder, history_table, history_tables
-from streaming.files.tables import BadFile, Piece, ordered, read
+from streaming.files.tables import BadFile, Piece, files_of, ordered, read, read_file
 
 __all__ = ["check_data", "table_rows", "tables_of"]
 
@@ -63,8 +63,9 @@ def table_rows(app: App, data: Path, table: str, columns: Sequence[str] = ()) ->
         if source is None:
             raise BadData(f"{data / history_folder(app, table)}: there is no such folder")
         schema = pa.schema([source.schema.field(name) for name in columns]) if columns else source.schema
-        for piece in read(source.path, schema, source.options):
-            yield piece.rows
+        for file in files_of(source.path, source.options.format):
+            for piece in read_file(file, schema, source.options):  # says nothing of columns that are not asked for
+                yield piece.rows
     except BadFile as error:
         raise BadData(str(error)) from None
 

@@ -44,7 +44,8 @@ def canonical(value: str | int | float | None) -> bytes:
         return value.encode()
     if isinstance(value, int):
         return b"%d" % value
-    single = np.float32(value)
+    with np.errstate(over="ignore"):  # beyond a float: infinite
+        single = np.float32(value)
     if np.isnan(single):
         return NULL_TEXT
     return str(single + np.float32(0.0)).encode()  # adding zero makes -0.0 positive

@@ -205,7 +205,8 @@ class BinLookup:
             if event_missing is not None:
                 missing = event_missing if missing is None else missing | event_missing
         elif field.of == "real":
-            values = values.astype(np.float32, copy=False)
+            with np.errstate(over="ignore"):  # beyond a float: infinite
+                values = values.astype(np.float32, copy=False)
             unknown = np.isnan(values)
             if unknown.any():
                 missing = unknown if missing is None else missing | unknown
