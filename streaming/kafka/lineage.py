@@ -52,8 +52,8 @@ class Lineage:
         partitions: how many that topic had.
         history: digest of the history folder; "": none.
         since: the log was read from this offset.
-        actions: id of the first scored topic. Kafka forgets a group's offsets of a topic that is deleted: those of the
-            other topics still tell.
+        actions: ids of the topics of events, in their order, with commas between. Kafka forgets a group's offsets of a
+            topic that is deleted: those of the other topics still tell.
     """
 
     topic_id: str
@@ -121,7 +121,7 @@ class Lineages:
         self.noted: dict[Partition, Lineage] = {}
         self._committed: set[Partition] = set()
         self._since: dict[Partition, int] = {}
-        self._made_anew = False  # a topic of events was, and that was allowed
+        self._made_anew: set[str] = set()  # topics of events that were, and that was allowed
 
     def read_notes(self, connection: Connection | None = None) -> None:
         """Reads the group's notes.
@@ -141,12 +141,13 @@ class Lineages:
 
     def _check_notes(self, topic: str) -> None:
         """Are the notes on a topic of events of the one that is there?"""
-        now, first = self.topics.known[topic], self.topics.names.events[0]
+        now, events = self.topics.known[topic], self.topics.names.events
         notes = [note for (name, _), note in self.noted.items() if name == topic]
         of_now = [note for note in notes if note.topic_id == now.id]
         former = {note.topic_id for note in notes} - {now.id}
-        if topic == first:
-            former |= {note.actions for note in self.noted.values()} - {now.id}
+        told = [note.actions.split(",") for note in self.noted.values()]
+        # Of an application with other streams it is not known whose they are.
+        former |= {ids[events.index(topic)] for ids in told if len(ids) == len(events)} - {now.id}
         if former and not of_now:
             self._allow(
                 f"topic {topic!r} was deleted and made anew since the group {self._kafka.group_id!r} has committed "
@@ -154,7 +155,7 @@ class Lineages:
                 "what was in it is gone, and windows would lack it",
                 anew="begin with the first record of the new topic",
             )
-            self._made_anew = True
+            self._made_anew.add(topic)
         # Who has let partitions be added has noted it beside the first offset that it has committed since.
         if of_now and (before := max(note.partitions for note in of_now)) != now.partitions:
             self._allow(
@@ -245,7 +246,7 @@ class Lineages:
         topic: Topic = self.topics.known[partition[0]]
         noted = self.of_topic(partition)
         since = self._since.get(partition, noted.since if noted else 0)
-        actions = self.topics.known[self.topics.names.events[0]].id
+        actions = ",".join(self.topics.known[name].id for name in self.topics.names.events)
         return Lineage(topic.id, topic.partitions, self.history.digest, since, actions)
 
     def note(self, partition: Partition) -> str:
@@ -271,7 +272,8 @@ class Lineages:
             and note.since < said.get((name, number), 0)
             for (name, number), note in self.noted.items()
         )
-        return None if self._made_anew or earlier else said.get(partition)
+        anew = topic in self._made_anew or self.topics.names.events[0] in self._made_anew
+        return None if anew or earlier else said.get(partition)
 
     def _hole(self, partition: Partition, span: Span, reaches: int | None) -> str:
         begins = f"{partition[0]}[{partition[1]}] begins at offset {span.low}"

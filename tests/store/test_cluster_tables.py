@@ -39,12 +39,15 @@ CREATE TABLE cards (n bigint, card bigint, since timestamp NOT NULL, country str
 CREATE TABLE alerts (n bigint, country string, since timestamp NOT NULL);
 """,
     "features.sql": """SELECT
-    out0.id AS id, cents, by_card, same, last_cents, large_n, large_sum, cash_n, newest, country, any_n
+    out0.id AS id, cents, by_card, same, last_cents, spent, large_n, large_sum, cash_n, newest, country, any_n
 FROM (
-    SELECT id, cents, count(cents) OVER w AS by_card, count(id) OVER v AS same, lag(cents, 1) OVER w AS last_cents
+    SELECT id, cents, count(cents) OVER w AS by_card, count(id) OVER v AS same, lag(cents, 1) OVER w AS last_cents,
+        sum(cents) OVER u AS spent
     FROM payments
     WINDOW w AS (PARTITION BY card ORDER BY at ROWS BETWEEN 2 PRECEDING AND CURRENT ROW),
-    v AS (PARTITION BY shop ORDER BY at ROWS_RANGE BETWEEN 1h PRECEDING AND CURRENT ROW)
+    v AS (PARTITION BY shop ORDER BY at ROWS_RANGE BETWEEN 1h PRECEDING AND CURRENT ROW),
+    u AS (UNION (SELECT '' AS id, card, shop, at, cents FROM cash) PARTITION BY card ORDER BY at
+        ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)
 ) AS out0
 LAST JOIN (
     SELECT id, count(n) OVER w AS large_n, sum(cents) OVER w AS large_sum
