@@ -273,6 +273,23 @@ def test_parquet_is_a_sample_too(tmp_path: Path) -> None:
     assert rows["happened"].to_pylist() == moments
 
 
+def test_records_with_their_keys_are_samples_too(tmp_path: Path) -> None:
+    """The key that records have is the stream's, whatever the names say."""
+    events = [{"user_id": n, "lane": n % 4, "at": NOW + n} for n in range(20)]
+    values = [json.dumps(event) for event in events]
+    lines = [json.dumps({"value": values[n] if n % 2 else events[n], "key": n % 4}) for n in range(20)]
+    (tmp_path / "lines.jsonl").write_text("\n".join([*lines, '{"key": "9", "value": null}']))
+    table = {"value": pa.array([value.encode() for value in values]), "key": [str(n % 4) for n in range(20)]}
+    pq.write_table(pa.table(table), tmp_path / "file.parquet")
+    for file in (tmp_path / "lines.jsonl", tmp_path / "file.parquet"):
+        draft(tmp_path / file.stem, [file])
+        app = labelled(tmp_path / file.stem)
+        (stream,) = app.streams
+        assert (stream.key, stream.event_time, len(stream.columns)) == ("lane", "at", 3)
+        done = backfill(app, {stream.name: records_of_files(stream, [file])}, tmp_path / "out")
+        assert done.rows == {app.main: 20}
+
+
 def test_a_query_has_as_many_columns_as_it_may(tmp_path: Path) -> None:
     wide = [{"user": n % 2, "time": NOW + n, **{f"f{i}": i for i in range(1_500)}} for n in range(4)]
     draft(tmp_path / "app", write_samples(tmp_path, {"wide": wide}))

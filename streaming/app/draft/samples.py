@@ -1,7 +1,8 @@
 """Sample files of events, and what is known of each of their fields once every row has been seen.
 
-A file is JSON lines (an object a line: an event, or a record of `value`, `key`, `timestamp` …), or parquet, whose
-columns are the fields. Memory holds counts and bounds of a field, and at most `DISTINCT_MAX` of its values' hashes.
+A file is JSON lines, an object a line, or parquet, whose columns are the fields. What has a `value`, and beside it only
+what a record has (`key`, `timestamp`, …), is a record with an event in it. Memory holds counts and bounds of a field,
+and at most `DISTINCT_MAX` of its values' hashes.
 """
 
 from __future__ import annotations
@@ -190,30 +191,33 @@ def _lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
     with file.open("rb") as lines:
         for number, read in enumerate(lines, 1):
             line = (read.removeprefix(b"\xef\xbb\xbf") if number == 1 else read).strip()
-            if not line:
-                continue
-            key = None
-            event = _json(file, number, line)
-            if isinstance(event, dict) and "value" in event and event.keys() <= _RECORD:
-                value, found = event["value"], event.get("key")
-                if value is None:  # a tombstone says nothing
-                    continue
-                key = None if found is None else str(found)
-                if isinstance(value, (dict, str)):
-                    event = _json(file, number, value.encode()) if isinstance(value, str) else value
-            if not isinstance(event, dict):
-                raise BadInput(f"{file}:{number}: no JSON object")
-            yield number, event, key
+            if line:
+                yield from _event(file, number, _json(file, number, line))
 
 
-def _json(file: Path, number: int, text: bytes) -> Any:
+def _event(file: Path, number: int, found: Any) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
+    """An event, or the one in a record, with the record's key; a record without a value says nothing."""
+    event, key = found, None
+    if isinstance(found, dict) and "value" in found and found.keys() <= _RECORD:
+        event, given = found["value"], found.get("key")
+        if event is None:
+            return
+        key = given.decode(errors="replace") if isinstance(given, bytes) else None if given is None else str(given)
+        if isinstance(event, (str, bytes)):
+            event = _json(file, number, event)
+    if not isinstance(event, dict):
+        raise BadInput(f"{file}:{number}: no JSON object")
+    yield number, event, key
+
+
+def _json(file: Path, number: int, text: str | bytes) -> Any:
     try:
         return _anything(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{file}:{number}: not JSON: {error}") from None
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any], None]]:
+def _parquet_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
     row = 0
     with pq.ParquetFile(file) as opened:
         names = opened.schema_arrow.names
@@ -223,7 +227,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any], None]]:
         for batch in opened.iter_batches(8_192):
             columns = [_python(array) for array in batch.columns]
             for values in zip(*columns, strict=True):
-                yield row, dict(zip(names, values, strict=True)), None
+                yield from _event(file, row, dict(zip(names, values, strict=True)))
                 row += 1
 
 
