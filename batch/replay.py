@@ -64,6 +64,9 @@ class Replay:
         return [event.request_id for event in self.events if event.request_id]
 
 
+_FOR_EVER = 1 << 62
+
+
 class Replays(Protocol):
     """How a world is replayed."""
 
@@ -106,11 +109,11 @@ class ArchiveReplays:
         found: list[tuple[int, int, int, Message]] = []
         dimensions: list[Message] = []
         for place, stream in enumerate(self._streams()):
-            messages = self._messages(stream, start, end)
             if stream.scored or stream.partitioned:
+                messages = self._messages(stream, start, end)
                 found += [(message.time, place, number, message) for number, message in enumerate(messages)]
-            else:
-                dimensions += messages
+            else:  # a LAST JOIN takes the newest row, whenever the request was: offline it has all of them
+                dimensions += self._messages(stream, start, _FOR_EVER)
         found.sort(key=lambda item: item[:3])
         return Replay(dimensions, [message for *_, message in found])
 

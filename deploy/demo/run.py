@@ -121,7 +121,8 @@ def stream(broker: Broker, shop: Shop, replay: Replay, scorer: Process) -> Strea
         if not scorer.running():
             raise ProcessFailed(f"the scorer exited with {scorer.popen.returncode}: {scorer.tail()}")
 
-    sender, subscriber = EventSender(broker.bootstrap, check), ScoreSubscriber(broker.bootstrap, shop)
+    sender = EventSender(broker.bootstrap, timed=len(shop.topics.events) > 1, check=check)
+    subscriber = ScoreSubscriber(broker.bootstrap, shop)
     events = replay.events
     flooded = int(len(events) * (1 - PACED_SHARE))
     middle = next(event for event in events[flooded // 2 :] if event.request_id)
@@ -144,7 +145,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         pass  # empty: each step puts there what it makes
     with step("1 Kafka and data"):
         broker = stack.enter_context(Broker(work / "kafka"))
-        broker.create_topics(topics_of(shop.topics))
+        broker.create_topics(topics_of(shop.topics), {"retention.ms": "-1"})  # events may be years old
         console.print(f"Kafka at {broker.bootstrap}, application {shop.app.settings.name}")
         data, replays = prepare_data(options, shop)
     manifest = prepare_model(options, shop, data)

@@ -130,14 +130,16 @@ class EventSender:
 
     Args:
         bootstrap: addresses of the brokers.
+        timed: each record is written at its event's time, not now: so the scorer knows the order of events that come on
+            several topics.
         check: called while scores are awaited; raises when they cannot come any more.
 
     Attributes:
         sent: request id → when it was handed to the producer (monotonic seconds).
     """
 
-    def __init__(self, bootstrap: str, check: Callable[[], None] = lambda: None) -> None:
-        self._check = check
+    def __init__(self, bootstrap: str, *, timed: bool = False, check: Callable[[], None] = lambda: None) -> None:
+        self._timed, self._check = timed, check
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -179,7 +181,8 @@ class EventSender:
                     self._producer.poll(min(early, 0.01))
             if self._count - subscriber.seen() >= window:
                 self._wait(subscriber, self._count - window * 9 // 10)
-            produce(self._producer, event.topic, event.key, event.value, on_delivery=_delivered)
+            written = event.time if self._timed else 0
+            produce(self._producer, event.topic, event.key, event.value, on_delivery=_delivered, time_ms=written)
             if event.request_id:
                 self.sent[event.request_id] = time.monotonic()
                 self._count += 1
