@@ -47,12 +47,13 @@ def ids(encoder: Encoder, table: pa.Table, name: str) -> list[int]:
 
 
 def test_values_that_name_individuals_get_the_greater_cut(app: App) -> None:
-    notes = [f"user{row % 150}" for row in range(600)] + ["often"] * 400
+    notes: list[object] = [f"user{row % 150}" if row < 600 else "often" for row in range(ROWS)]
     fitted = fit_encoder(answers(app, note=notes), app)
     assert report(fitted, "note") == (151, 0, 1, "names individuals: an id from 300 rows on")
     table = answers(app, 2, note=["often", "user1"])
     assert ids(fitted.encoder, table, "note") == [value_id(b"often"), RARE_ID]
-    few = fit_encoder(answers(app, note=[f"city{row % 15}" for row in range(ROWS)]), app)
+    cities: list[object] = [f"city{row % 15}" for row in range(ROWS)]
+    few = fit_encoder(answers(app, note=cities), app)
     assert report(few, "note") == (15, 0, 15, "")
 
 
