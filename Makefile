@@ -1,6 +1,6 @@
 # Two commands set up all they need: `make demo` runs the main job, `make test` passes the tests.
 #
-#   make demo [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1] [FORCE=1]    JD_ENVS=DIR puts the environments elsewhere
+#   make demo [APP=DIR] [DATA=DIR] [USERS=N] [SEED=N] [KEEP=1] [FORCE=1]    JD_ENVS=DIR puts the environments elsewhere
 #   make demo STORE=openmldb OPENMLDB_ZK=HOST:PORT [OPENMLDB_ZK_PATH=/openmldb]    the same over an OpenMLDB cluster
 
 SHELL   := /bin/bash
@@ -13,7 +13,8 @@ PYTHON3  = $(firstword $(foreach p,python3 python3.10 $(wildcard $(HOME)/.pyenv/
                          $(shell $(p) -c pass 2>/dev/null && echo $(p))) python3)
 
 # What stands before a ## is the value, without a blank at its end; `make help` shows the lines.
-DATA    ?=## demo: a folder in the tutorial's layout; empty: a generated world
+APP     ?=## demo: the folder of an application; empty: sql/jd
+DATA    ?=## demo: a folder of its tables, or of its events; empty: a generated world
 USERS   ?=## demo: size of the generated world; empty: 6000
 SEED    ?=## demo, chaos: of the world, of the kills; empty: 1
 KEEP    ?=## demo: 1 leaves all running until Ctrl-C
@@ -67,7 +68,7 @@ $(error STORE is $(STORE): embedded or openmldb)
 endif
 
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
-	@exec $(PYTHON) -m deploy.demo $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
+	@exec $(PYTHON) -m deploy.demo $(if $(APP),--app '$(APP)') $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
 
 test: prometheus environments docs-environment lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile

@@ -1,216 +1,154 @@
-"""A data folder as Kafka messages: what the shop would have sent in a period of it.
+"""A period of a world as Kafka messages: what its producers would have sent in it, and the history before it.
 
-The period's actions become messages of `user-actions`, in time order; users, products and comments that were first
-known in it become messages of their topics; what was there before it is cut out as history for the online tables.
+`ArchiveReplays` takes both from an archive of events, a file of JSON lines for each topic. A world that has tables only
+brings replays of its own (`batch.world.replays`).
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import numpy.typing as npt
 
-from batch.features.data_layout import TABLES, table_rows
-from streaming.store.openmldb.columns import schema_of
+from batch.backfill.archive import ArchiveRecord, records_of_files
+from batch.backfill.tables import backfill
+from streaming.app.decoding import StreamDecoder
+from streaming.app.folder import App
+from streaming.app.streams import Stream
+from streaming.config import Events
+from streaming.errors import BadInput
 
-__all__ = ["DIMENSIONS", "Message", "Replay", "cut_history", "period", "streamed_folder"]
+__all__ = ["EVENTS", "ArchiveReplays", "Message", "Replay", "Replays"]
 
-TIME_COLUMNS: Mapping[str, str] = {
-    "action": "eventTime",
-    "flattenRequest_clean": "eventTime",
-    "bo_action": "ingestionTime",
-    "bo_comment": "ingestionTime",
-    "bo_product": "ingestionTime",
-    "bo_user": "ingestionTime",
-}
-"""Folder of the tutorial's layout → the column that says when a row became known."""
-
-DIMENSIONS: Mapping[str, tuple[str, str]] = {
-    "users": ("bo_user", "user_id"),
-    "products": ("bo_product", "sku_id"),
-    "comments": ("bo_comment", "sku_id"),
-}
-"""Topic → (folder, key column)."""
+EVENTS = "events"
+"""The folder of a data folder that holds the archive: TOPIC.jsonl of each topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record to produce: `time` is the event's own time in epoch ms."""
+    """One record to produce.
+
+    Attributes:
+        time: the event's own, epoch ms.
+        request_id: of a request: the id that its score will carry.
+    """
 
     topic: str
     key: bytes
     value: bytes
     time: int
     request_id: str = ""
-    """Of an action: the id that its score will carry."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Replay:
-    """The messages of a period, and the rows that the actions amount to.
+    """The messages of a period.
 
-    `rows` and `requests` have the columns of bo_action and flattenRequest, a row per action, in the order of `actions`.
-    `spread` counts the actions whose time was moved to tell them from an earlier one of their user.
+    Attributes:
+        dimensions: of the topics that every scorer reads whole; they are sent first.
+        events: of the others, in the order of their times.
+        spread: how many events were moved in time to tell them from an earlier one of their key.
     """
 
     dimensions: list[Message]
-    actions: list[Message]
-    rows: pa.Table
-    requests: pa.Table
-    spread: int
+    events: list[Message]
+    spread: int = 0
+
+    @property
+    def request_ids(self) -> list[str]:
+        """Of the requests among the events, in their order."""
+        return [event.request_id for event in self.events if event.request_id]
 
 
-def _milliseconds(epoch_ms: int) -> pa.Scalar:
-    return pa.scalar(epoch_ms, pa.timestamp("ms"))
+_FOR_EVER = 1 << 62
 
 
-def cut_history(data: Path, out: Path, before: int) -> dict[str, int]:
-    """Writes the rows of `data` that were known before `before` (epoch ms) to `out`, in the same layout and order.
+class Replays(Protocol):
+    """How a world is replayed."""
 
-    Returns:
-        Rows kept per folder. A row that does not say when it became known counts as known.
+    def cut_history(self, data: Path, out: Path, before: int) -> dict[str, int]:
+        """Writes what was known before `before` (epoch ms) to `out`, a folder of files for each table.
 
-    Raises:
-        BadData: a file of `data` cannot be used.
+        Returns:
+            Rows kept, by table.
+        """
+
+    def period(self, data: Path, start: int, end: int) -> Replay:
+        """The messages of `start` ≤ time < `end` (epoch ms)."""
+
+    def streamed_folder(self, data: Path, history: Path, replay: Replay, out: Path) -> None:
+        """Writes a data folder that holds what the stream saw, and later events, which only labels see."""
+
+
+class ArchiveReplays:
+    """Replays of an archive of events.
+
+    Args:
+        app: whose events they are.
+        archive: the folder of TOPIC.jsonl files.
     """
-    kept: dict[str, int] = {}
-    for folder, column in TIME_COLUMNS.items():
-        if not (data / folder).is_dir():
-            continue
-        (out / folder).mkdir(parents=True, exist_ok=True)
-        kept[folder] = 0
-        with pq.ParquetWriter(out / folder / "history.parquet", schema_of([*TABLES[folder].items()])) as writer:
-            for rows in table_rows(data, folder):
-                known = rows.filter(pc.fill_null(pc.less(rows[column], _milliseconds(before)), True))
-                writer.write_table(known)
-                kept[folder] += known.num_rows
-    return kept
 
+    def __init__(self, app: App, archive: Path) -> None:
+        self._app, self._archive = app, archive
+        if not any(self._file(stream).is_file() for stream in app.scored):
+            names = ", ".join(self._file(stream).name for stream in app.scored)
+            raise BadInput(f"{archive}: there is no {names}, the events that ask")
 
-def _rows(data: Path, folder: str, column: str, first: pa.Scalar, end: pa.Scalar | None = None) -> pa.Table:
-    """The table's rows with `first` <= `column` < `end`, in order."""
-    some = []
-    for rows in table_rows(data, folder):
-        wanted = pc.greater_equal(rows[column], first)
-        some.append(rows.filter(wanted if end is None else pc.and_(wanted, pc.less(rows[column], end))))
-    return pa.concat_tables(some)
+    def cut_history(self, data: Path, out: Path, before: int) -> dict[str, int]:
+        def known(stream: Stream) -> Iterator[list[ArchiveRecord]]:
+            for records, times in self._timed(stream):
+                yield [record for record, time in zip(records, times.tolist(), strict=True) if time < before]
 
+        return backfill(self._app, {stream.name: known(stream) for stream in self._streams()}, out).rows
 
-def _rows_since(data: Path, folder: str, start: int) -> pa.Table:
-    column = TIME_COLUMNS[folder]
-    rows = _rows(data, folder, column, _milliseconds(start))
-    return rows.set_column(rows.column_names.index(column), column, rows[column].cast(pa.int64()))
+    def period(self, data: Path, start: int, end: int) -> Replay:
+        found: list[tuple[int, int, int, Message]] = []
+        dimensions: list[Message] = []
+        for place, stream in enumerate(self._streams()):
+            if stream.scored or stream.partitioned:
+                messages = self._messages(stream, start, end)
+                found += [(message.time, place, number, message) for number, message in enumerate(messages)]
+            else:  # a LAST JOIN takes the newest row, whenever the request was: offline it has all of them
+                dimensions += self._messages(stream, start, _FOR_EVER)
+        found.sort(key=lambda item: item[:3])
+        return Replay(dimensions, [message for *_, message in found])
 
+    def streamed_folder(self, data: Path, history: Path, replay: Replay, out: Path) -> None:
+        backfill(self._app, {s.name: (records for records, _ in self._timed(s)) for s in self._streams()}, out)
 
-def _dimension_messages(data: Path, start: int) -> Iterator[Message]:
-    for topic, (folder, key) in DIMENSIONS.items():
-        rows: list[dict[str, Any]] = _rows_since(data, folder, start).to_pylist()
-        rows.sort(key=lambda row: row["ingestionTime"])  # stable: of equal times, file order
-        for row in rows:
-            yield Message(topic, row[key].encode(), orjson.dumps(row), row["ingestionTime"])
+    def _streams(self) -> list[Stream]:
+        return [stream for stream in self._app.streams if self._file(stream).is_file()]
 
+    def _file(self, stream: Stream) -> Path:
+        return self._archive / f"{stream.topic}.jsonl"
 
-def _local_text(times: pa.ChunkedArray) -> list[str]:
-    """Epoch ms → 'YYYY-MM-DD HH:MM:SS' in UTC+8, as the data spells it."""
-    local = pc.add(times, 8 * 3600 * 1000)
-    seconds = pc.floor_temporal(local.cast(pa.timestamp("ms")), unit="second").cast(pa.timestamp("s"))
-    text: list[str] = pc.strftime(seconds, "%Y-%m-%d %H:%M:%S").to_pylist()
-    return text
+    def _messages(self, stream: Stream, start: int, end: int) -> list[Message]:
+        """The records of a period that are events."""
+        app, found = self._app, []
+        decoder = self._decoder(stream)
+        for batch in records_of_files(stream, [self._file(stream)]):
+            events, _ = decoder.decode(batch, replayed=True)
+            ids = [""] * len(events)
+            if app.main in events.rows:
+                column = events.rows[app.main].column(app.settings.request.id).to_pylist()
+                ids = [str(value) for value in column]
+            for record, time, name in zip(events.records, events.times.tolist(), ids, strict=True):
+                if start <= time < end:
+                    found.append(Message(stream.topic, record.key() or b"", record.value() or b"", time, name))
+        return found
 
+    def _timed(self, stream: Stream) -> Iterator[tuple[list[ArchiveRecord], npt.NDArray[np.int64]]]:
+        """The records that are events, with their times."""
+        decoder = self._decoder(stream)
+        for batch in records_of_files(stream, [self._file(stream)]):
+            events, _ = decoder.decode(batch, replayed=True)
+            by_place = {record.place: record for record in batch}
+            yield [by_place[record.topic()] for record in events.records], events.times
 
-def period(data: Path, start: int, end: int) -> Replay:
-    """The messages of `start` ≤ time < `end` (epoch ms).
-
-    Dimension rows have no upper bound: a row that becomes known after a request is either outside of its windows or,
-    as the tutorial's products (dated 2020), joined all the same.
-
-    The tutorial's clock ticks in seconds and a shop's in milliseconds: actions of one user at the same time are spread
-    over the next milliseconds, in the data's order. Without that the order in which they were sent would be known to
-    the stream only, and no offline extraction could see what each of them saw. An action of a pair's second that was
-    seen before gets a request id with a running number: the default id must not name two requests.
-    """
-    actions = _rows(data, "bo_action", "time", pa.scalar(start), pa.scalar(end))
-    actions = actions.take(pa.array(np.argsort(actions["time"].to_numpy(), kind="stable")))
-    users = [pair.partition("_")[0] for pair in actions["pair_id"].to_pylist()]
-    times, spread = _spread(users, actions["time"].to_pylist())
-    time_column = pa.array(times, pa.int64())
-    moments = time_column.cast(pa.timestamp("ms")).cast(actions.schema.field("ingestionTime").type)
-    for name, column in (("time", time_column), ("ingestionTime", moments)):
-        actions = actions.set_column(actions.column_names.index(name), name, column)
-    seen: dict[str, int] = {}
-    messages: list[Message] = []
-    columns: dict[str, list[Any]] = {name: [] for name in ("reqId", "user_id", "sku_id", "time1")}
-    for row, local in zip(actions.to_pylist(), _local_text(actions["time"]), strict=True):
-        pair, time = row["pair_id"], row["time"]
-        user, _, sku = pair.partition("_")
-        default = f"{pair}_{local}"
-        seen[default] = number = seen.get(default, 0) + 1
-        value = {
-            "user_id": user,
-            "sku_id": sku,
-            "time": time,
-            "type": row["type"],
-            "model_id": row["model_id"],
-            "cate": row["cate"],
-            "br": row["br"],
-        }
-        request_id = default
-        if number > 1:
-            value["request_id"] = request_id = f"{default}#{number}"
-        messages.append(Message("user-actions", user.encode(), orjson.dumps(value), time, request_id))
-        for name, cell in zip(columns, (request_id, user, sku, local), strict=True):
-            columns[name].append(cell)
-    count = len(messages)
-    requests = pa.table(
-        {
-            "reqId": pa.array(columns["reqId"], pa.string()),
-            "eventTime": time_column.cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
-            "main_id": pa.array([""] * count, pa.string()),
-            "pair_id": actions["pair_id"],
-            "user_id": pa.array(columns["user_id"], pa.string()),
-            "sku_id": pa.array(columns["sku_id"], pa.string()),
-            "time": time_column,
-            "split_id": pa.array(np.zeros(count, np.int32)),
-            "time1": pa.array(columns["time1"], pa.string()),
-        }
-    )
-    return Replay(list(_dimension_messages(data, start)), messages, actions, requests, spread)
-
-
-def streamed_folder(data: Path, history: Path, replay: Replay, out: Path) -> None:
-    """Writes a data folder that holds what the stream saw, for an offline extraction of the streamed requests.
-
-    History's requests and actions, then the period's as they were sent; later actions too, which only labels see.
-    """
-    for folder in TIME_COLUMNS:
-        if folder not in ("flattenRequest_clean", "bo_action") and (data / folder).is_dir():
-            out.mkdir(parents=True, exist_ok=True)
-            (out / folder).symlink_to((data / folder).resolve(), target_is_directory=True)
-    for folder, rows in (("flattenRequest_clean", replay.requests), ("bo_action", replay.rows)):
-        (out / folder).mkdir(parents=True)
-        shutil.copy(history / folder / "history.parquet", out / folder / "0-history.parquet")
-        pq.write_table(rows, out / folder / "1-streamed.parquet")
-    end = pc.max(replay.requests["time"]).as_py()
-    later = _rows(data, "bo_action", "time", pa.scalar(end + 1))
-    pq.write_table(later, out / "bo_action" / "2-later.parquet")
-
-
-def _spread(users: list[str], times: list[int]) -> tuple[list[int], int]:
-    """Times that grow strictly for each user, and how many had to be moved."""
-    last: dict[str, int] = {}
-    moved = 0
-    out = []
-    for user, time in zip(users, times, strict=True):
-        after = max(time, last.get(user, -1) + 1)
-        moved += after != time
-        last[user] = after
-        out.append(after)
-    return out, moved
+    def _decoder(self, stream: Stream) -> StreamDecoder:
+        limits = Events()
+        return StreamDecoder(self._app, stream, limits.message_bytes_max, limits.future_s_max)

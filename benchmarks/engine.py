@@ -11,6 +11,7 @@ same calls: on a machine that others use, too, it is the one to compare.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import statistics
@@ -30,12 +31,14 @@ from rich.table import Table
 
 from benchmarks.memory import numbered
 from benchmarks.openmldb import measure
-from benchmarks.sample import FOLDER, ROOT, read_sample, sql
+from benchmarks.records import Written
+from benchmarks.sample import FOLDER, ROOT, jd, read_sample
 from deploy.environments import Missing
-from streaming.config import Store
+from streaming.app.decoding import StreamDecoder
+from streaming.app.scripts import deploy_script, query_text, tables_script
 from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
-from streaming.events.decode import Action, Actions, action_columns
+from streaming.events.batch import EventBatch
 from streaming.store.embedded import EmbeddedStore
 
 OPENMLDB_US = 28.5  # microseconds per request, p50: measured 27 to 30
@@ -94,7 +97,7 @@ def start(cold: bool) -> tuple[float, float]:
         "engine.request('demo', [{'eventTime': 1}])"
     )
     with tempfile.TemporaryDirectory() as cache, tempfile.NamedTemporaryFile("w", suffix=".sql") as scripts:
-        scripts.write(sql("create_tables") + sql("deploy"))
+        scripts.write(tables_script(jd()) + deploy_script(jd()))
         scripts.flush()
         env = {**os.environ, **({"XDG_CACHE_HOME": cache} if cold else {})}
         begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -108,8 +111,8 @@ def filled(data: dict[str, pa.Table], report: Report | None) -> Engine:
     """The tutorial's tables, deployed and filled."""
     report = report or Report(quiet=True)
     engine = Engine()
-    engine.execute(sql("create_tables"))
-    wall, cpu = timed(lambda: engine.execute(sql("deploy")), 1)
+    engine.execute(tables_script(jd()))
+    wall, cpu = timed(lambda: engine.execute(deploy_script(jd())), 1)
     report.add("compile the query", f"{wall * 1000:.0f} ms", f"{cpu * 1000:.0f} ms", "", "64 to 95 ms")
     rows, start, used = 0, time.perf_counter(), time.thread_time()
     for table, content in data.items():
@@ -183,22 +186,24 @@ def online(engine: Engine, newest: pa.Table, report: Report, openmldb: float, wh
 
 def replayed(data: dict[str, pa.Table], report: Report) -> None:
     """What the scorer does per micro-batch: insert the events, answer each as of its moment. Undone after each call."""
-    store = EmbeddedStore(Store(sql=str(ROOT / "sql")))
+    store = EmbeddedStore(jd())
     store.load()
     for table, content in data.items():
-        store.restore({table: content}, None)
+        store.engine.insert(f"JD_db.{table}", content)
     rows = data["bo_action"].slice(60_000, 1_000).to_pylist()
     actions = []
     for row in rows:
         user, sku = row["pair_id"].split("_", 1)
-        texts = (row[name] or "" for name in ("model_id", "cate", "br"))
-        actions.append(Action(user, sku, row["time"], row["type"], *texts))
+        event = {"user_id": user, "sku_id": sku, "time": row["time"], "type": row["type"]}
+        event |= {name: row[name] or "" for name in ("model_id", "cate", "br")}
+        actions.append(Written(user.encode(), json.dumps(event).encode()))
+    decoder = StreamDecoder(jd(), jd().scored[0], 65_536, 300)
     for size in (1, 10, 100, 1_000):
-        columns = action_columns(actions[:size])
+        events, _ = decoder.decode(actions[:size])
 
-        def answer(columns: Actions = columns) -> None:
+        def answer(events: EventBatch = events) -> None:
             mark = store.mark()
-            store.answer({}, columns)
+            store.answer(events)
             store.rollback(mark)
 
         answer()
@@ -210,10 +215,10 @@ def offline(data: dict[str, pa.Table], scales: list[int], report: Report) -> Non
     """The offline query at growing sizes."""
     for scale in scales:
         engine = Engine()
-        engine.execute(sql("create_tables"))
+        engine.execute(tables_script(jd()))
         for table, content in data.items():
             engine.insert(f"JD_db.{table}", scaled(content, scale))
-        wall, cpu = timed(lambda engine=engine: engine.query(sql("features")), 1)  # type: ignore[misc]
+        wall, cpu = timed(lambda engine=engine: engine.query(query_text(jd())), 1)  # type: ignore[misc]
         requests = engine.stats()["JD_db.flattenRequest"].rows
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         report.add(
@@ -227,8 +232,8 @@ def offline(data: dict[str, pa.Table], scales: list[int], report: Report) -> Non
 def million(report: Report) -> None:
     """Bytes of bo_action with ten million rows of a million pairs, its index and texts."""
     engine = Engine()
-    engine.execute(sql("create_tables"))
-    engine.execute(sql("deploy"))
+    engine.execute(tables_script(jd()))
+    engine.execute(deploy_script(jd()))
     step, used, start = 1_000_000, 0.0, time.perf_counter()
     for first in range(0, 10_000_000, step):
         numbers = np.arange(first, first + step)

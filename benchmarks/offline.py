@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import numbered, resident_mib
-from benchmarks.sample import FOLDER, ROOT, read_sample, sql
+from benchmarks.sample import FOLDER, ROOT, jd, read_sample
+from streaming.app.scripts import query_text, tables_script
 from streaming.engine import Engine
 from streaming.engine.native.warm import warm_up
 
@@ -79,7 +80,7 @@ def grown(data: dict[str, pa.Table], requests: int, seed: int = 1) -> dict[str, 
 def measure(data: dict[str, pa.Table], requests: int) -> dict[str, float]:
     """One size, in this process: seconds and MiB."""
     engine = Engine()
-    engine.execute(sql("create_tables"))
+    engine.execute(tables_script(jd()))
     warm_up()
     tables = grown(data, requests)
     rows = sum(table.num_rows for table in tables.values())
@@ -89,7 +90,7 @@ def measure(data: dict[str, pa.Table], requests: int) -> dict[str, float]:
     inserted = time.perf_counter() - begin
     state = (sum(table.bytes for table in engine.stats().values()) + engine.strings().bytes) / 2**20
     before, begin, used = resident_mib(), time.perf_counter(), time.process_time()
-    answer = engine.query(sql("features"))
+    answer = engine.query(query_text(jd()))
     wall, cpu = time.perf_counter() - begin, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if answer.num_rows != requests:

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.sample import FOLDER, read_sample, sql
+from benchmarks.sample import FOLDER, jd, read_sample
 from deploy.openmldb.oracle import Answer, Oracle, Table
+from streaming.app.scripts import query_text, tables_script
 from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 
@@ -42,7 +43,7 @@ def measure(data: dict[str, pa.Table], requests: int = REQUESTS, rounds: int = R
         Missing: OpenMLDB's engine was not made.
     """
     tables = {}
-    for statement in parse(sql("create_tables")):
+    for statement in parse(tables_script(jd())):
         if isinstance(statement, syntax.CreateTable):
             name = statement.name[-1]
             columns = {column.name: str(column.type) for column in statement.columns}
@@ -51,7 +52,7 @@ def measure(data: dict[str, pa.Table], requests: int = REQUESTS, rounds: int = R
     newest = data["flattenRequest"].take(pc.sort_indices(data["flattenRequest"]["eventTime"]))
     asked = _rows(newest.slice(newest.num_rows - requests))
     with Oracle() as oracle:
-        return oracle.ask(sql("features"), tables, asked, database=DATABASE, rounds=rounds)
+        return oracle.ask(query_text(jd()), tables, asked, database=DATABASE, rounds=rounds)
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:

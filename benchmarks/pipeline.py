@@ -29,13 +29,16 @@ from rich.table import Table
 
 from batch.dataset.fit_encoder import fit
 from batch.dataset.folder_hash import digest
-from batch.replay import Message, Replay, period
+from batch.replay import Message, Replay
 from batch.world.generate import generate_world
-from deploy.kafka.broker import Broker
+from batch.world.tutorial_replay import period
+from benchmarks.records import Written
+from benchmarks.sample import jd
+from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
-from streaming.config import Store
-from streaming.events.decode import action_columns, action_decoder
+from streaming.app.decoding import StreamDecoder
+from streaming.app.topics import TopicNames
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Model
 from streaming.store.embedded import EmbeddedStore
@@ -75,13 +78,13 @@ class Place:
 
 def constant_artifact(folder: Path, replay: Replay) -> Path:
     """An encoder fitted on some of the stream, and a model that answers 0.5: what is left is the pipeline."""
-    store = EmbeddedStore(Store(sql=str(REPOSITORY / "sql")))
+    store = EmbeddedStore(jd())
     store.load()
-    decoder = action_decoder(65_536, 300)
-    actions = [decoder.decode(m.value, m.key, m.time) for m in replay.actions[:FIT_ROWS]]
-    encoder = fit(store.answer({}, action_columns(actions)))
+    decoder = StreamDecoder(jd(), jd().scored[0], 65_536, 300)
+    events, _ = decoder.decode([Written(m.key, m.value) for m in replay.events[:FIT_ROWS]])
+    encoder = fit(store.answer(events))
     encoder.save(folder / "encoder")
-    sql = Path(shutil.copy(REPOSITORY / "sql" / "features.sql", folder / "features.sql"))
+    sql = Path(shutil.copy(REPOSITORY / "sql" / "jd" / "features.sql", folder / "features.sql"))
     (folder / "manifest.json").write_text(json.dumps({"sql_sha256": digest(sql)}))
     model = folder / "triton" / "embedding"
     (model / "1").mkdir(parents=True)
@@ -185,8 +188,6 @@ actions = "{topic}"
 scores = "{scores}"
 [batch]
 messages_max = {BATCH}
-[store]
-sql = {json.dumps(str(REPOSITORY / "sql"))}
 [model]
 url = "{place.triton.grpc_url}"
 artifact = {json.dumps(str(place.artifact))}
@@ -229,10 +230,10 @@ def main() -> None:
         folder = Path(name)
         generate_world(folder / "data", users=max(200, arguments.events // 25), seed=1)
         replay = period(folder / "data", 0, 2**62)
-        actions = replay.actions[: arguments.events]
+        actions = replay.events[: arguments.events]
         artifact = arguments.artifact or constant_artifact(folder / "artifact", replay)
         with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton") as triton:
-            broker.create_topics()
+            broker.create_topics(topics_of(TopicNames.of(jd(), {})))
             place = Place(broker, triton, artifact, folder)
             send(broker, replay.dimensions, {})
             send(broker, actions, {})

@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from batch.features.data_layout import TABLES, table_rows
 from batch.world.generate import generate_world
+from batch.world.tutorial_tables import TABLES, table_rows
 from streaming.engine import Engine
 from streaming.engine.native import kernel
 from streaming.shipped_files import SQL_FOLDER
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="queries over it")
     options = parser.parse_args()
     engine = Engine()
-    engine.execute((SQL_FOLDER / "create_tables.sql").read_text(encoding="utf-8"))
+    engine.execute((SQL_FOLDER / "jd" / "tables.sql").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as work:
         world = Path(work) / "world"
         generate_world(world, options.users, 1)
@@ -68,7 +68,7 @@ def main() -> None:
             for rows in table_rows(world, folder):
                 engine.insert(f"JD_db.{folder.removesuffix('_clean')}", rows)
     print(write_map())
-    query = (SQL_FOLDER / "features.sql").read_text(encoding="utf-8")
+    query = (SQL_FOLDER / "jd" / "features.sql").read_text(encoding="utf-8")
     for _ in range(options.rounds):
         engine.query(query)
 

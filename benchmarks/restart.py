@@ -26,12 +26,14 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from batch.replay import period
 from batch.world.generate import generate_world
+from batch.world.tutorial_replay import period
 from benchmarks.pipeline import constant_artifact
-from deploy.kafka.broker import Broker
+from benchmarks.sample import jd
+from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
+from streaming.app.topics import TopicNames
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTITIONS = 4
@@ -179,7 +181,7 @@ def main() -> None:
         generate_world(folder / "data", users=200, seed=1)
         artifact = constant_artifact(folder / "artifact", period(folder / "data", 0, 2**62))
         with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton") as triton:
-            broker.create_topics()
+            broker.create_topics(topics_of(TopicNames.of(jd(), {})))
             for rows in arguments.rows:
                 replayed, restored, told = measure(broker, triton, folder, rows)
                 table.add_row(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streaming.store.sql_scripts import read_script
+from streaming.app.folder import App, load_app
+from streaming.shipped_files import SQL_FOLDER
 
-__all__ = ["FOLDER", "FOLDERS", "ROOT", "read_sample", "sql"]
+__all__ = ["FOLDER", "FOLDERS", "ROOT", "jd", "read_sample"]
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT.parent / "shared" / "jd"
@@ -30,6 +32,7 @@ def read_sample(folder: Path) -> dict[str, pa.Table]:
     return {table: pq.read_table(folder / name) for table, name in FOLDERS.items()}
 
 
-def sql(name: str) -> str:
-    """A script of sql/."""
-    return read_script(ROOT / "sql" / f"{name}.sql").text
+@functools.cache
+def jd() -> App:
+    """The tutorial's application."""
+    return load_app(SQL_FOLDER / "jd")

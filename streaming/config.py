@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from streaming.errors import ConfigError
-from streaming.shipped_files import sql_folder
 
 __all__ = [
     "ENV_PREFIX",
@@ -38,7 +37,6 @@ __all__ = [
     "Poison",
     "Rest",
     "Store",
-    "Topics",
     "Workers",
     "load",
     "masked",
@@ -86,17 +84,6 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class Topics(_Table):
-    """Names of the topics; see docs/reference/kafka.md for what is in them."""
-
-    actions: Name = "user-actions"
-    users: Name = "users"
-    products: Name = "products"
-    comments: Name = "comments"
-    scores: Name = "purchase-scores"
-    dead_letters: Name = "user-actions.dlq"
-
-
 class Librdkafka(_Table):
     """Raw librdkafka keys, for every client (`common`), or for consumers or producers alone."""
 
@@ -124,6 +111,7 @@ class Kafka(_Table):
     isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
     start: Literal["earliest", "latest"] = "earliest"
     begin_anew: bool = False
+    merge_wait_ms: int = Field(50, ge=0, le=60_000)
     session_timeout_s: Seconds = 10.0
     transaction_timeout_s: Seconds = 30.0
     give_up_after_s: Seconds = 300.0
@@ -134,7 +122,7 @@ class Kafka(_Table):
     sasl_password_file: str = ""
     ssl_key_password: SecretStr = SecretStr("")
     ssl_key_password_file: str = ""
-    topics: Topics = Topics()
+    topics: dict[str, Name] = {}
     librdkafka: Librdkafka = Librdkafka()
 
     @property
@@ -221,11 +209,9 @@ class Rest(_Table):
 
 class Store(_Table):
     kind: Literal["embedded", "openmldb", "openmldb-rest"] = "embedded"
-    sql: Annotated[str, AfterValidator(sql_folder)] = Field("sql", min_length=1, validate_default=True)
-    database: Name = "JD_db"
-    deployment: Name = "demo"
+    database: str = ""
+    deployment: str = ""
     history: str = ""
-    history_prefix: str = Field("/root/project/data/JD_data", min_length=1)
     windows_may_start_empty: bool = False
     backoff_ms: int = Field(200, ge=1, le=60_000)
     backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
@@ -301,6 +287,7 @@ class Config(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
     )
 
+    app: str = Field("sql/jd", min_length=1)
     kafka: Kafka = Kafka()
     batch: Batch = Batch()
     events: Events = Events()

@@ -27,6 +27,7 @@ from batch.cli.options import (
     say,
     when_forced,
 )
+from streaming.errors import BadInput
 from streaming.files.output_folder import Say
 from streaming.ops import exits
 
@@ -64,16 +65,40 @@ class LabelName(str, Enum):
 
 def generate(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    users: Annotated[int, typer.Option(help="How many; each makes about 40 requests.")] = 6000,
+    application: Annotated[
+        Path | None, typer.Option("--app", help="Application whose [demo] names the world; default: the tutorial's.")
+    ] = None,
+    users: Annotated[int, typer.Option(help="How many (ad clicks: ips); each makes about 40 requests.")] = 6000,
     seed: Seed = 1,
-    days: Annotated[int, typer.Option(help="Length of the world; the last five days serve the labels only.")] = 70,
+    days: Annotated[
+        int | None,
+        typer.Option(help="Length; default 70, of which the last five serve the labels only (ad clicks: 4)."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Of ad clicks, the share that is attributed; default 0.003.")
+    ] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Of ad clicks, the public sample's csv: these clicks instead of a made world.")
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Make a seeded world in the tutorial's schema, with intent to learn and a known ceiling."""
+    """Make a seeded world in an application's schema, with intent to learn and a known ceiling."""
+    from streaming.app.folder import load_app
+    from streaming.shipped_files import app_folder
+
+    name = "jd" if application is None else load_app(app_folder(application)).settings.demo.generator
+    if name == "talkingdata":
+        _generate_clicks(out, users, seed, days, rate, sample, force)
+        return
+    if name != "jd":
+        what = "names no generator" if name is None else f"generator {name!r}"
+        raise BadInput(f"{application}/app.toml: {what}: [demo] may say generator = 'jd' or 'talkingdata'")
+    if rate is not None or sample is not None:
+        raise typer.BadParameter("go with the world of ad clicks only", param_hint="--rate, --sample")
     from batch.world.generate import generate_world
 
     started = time.monotonic()
-    world = generate_world(out, users, seed, days, force=when_forced(force))
+    world = generate_world(out, users, seed, 70 if days is None else days, force=when_forced(force))
     seconds = time.monotonic() - started
     console.print(
         f"{world.users:,} users, {world.products:,} products, {world.actions:,} actions, {world.requests:,} requests, "
@@ -84,6 +109,25 @@ def generate(
     else:
         console.print(f"AUC of the true probabilities: {world.true_auc:.4f} (knows the latent intent: a ceiling)")
     console.print(f"{out}: {seconds:.1f} s, {world.actions / seconds:,.0f} actions/s")
+
+
+def _generate_clicks(
+    out: Path, ips: int, seed: int, days: int | None, rate: float | None, sample: Path | None, force: bool
+) -> None:
+    from batch.world.ad_clicks import RATE, convert_click_sample, generate_ad_clicks
+
+    started, told = time.monotonic(), when_forced(force)
+    if sample is not None:
+        made = convert_click_sample(sample, out, force=told)
+    else:
+        days, rate = 4 if days is None else days, RATE if rate is None else rate
+        made = generate_ad_clicks(out, ips, seed, days, rate, force=told)
+    seconds = time.monotonic() - started
+    share = f"{made.attributed:,} of them attributed ({made.attributed / made.clicks:.2%})"
+    console.print(f"{made.ips:,} ips, {made.clicks:,} clicks in {made.days} days, {share}")
+    if made.true_auc is not None:
+        console.print(f"AUC of the true probabilities: {made.true_auc:.4f} (knows the latent intent: a ceiling)")
+    console.print(f"{out}: {seconds:.1f} s, {made.clicks / seconds:,.0f} clicks/s")
 
 
 def extract(
@@ -137,7 +181,7 @@ def _extract_on_cluster(
     from streaming.config import load
     from streaming.store.open import open_cluster
 
-    with open_cluster(load(config).store) as cluster:
+    with open_cluster(load(config).store, app) as cluster:
         written = extract_on_cluster(
             cluster, data, out, app, without=without, timeout_s=timeout_s, say=say, force=force
         )
@@ -164,7 +208,7 @@ def load_online(
     from streaming.store.open import open_cluster
 
     chosen = chosen_app(app)
-    with open_cluster(load(config).store) as cluster:
+    with open_cluster(load(config).store, chosen) as cluster:
         rows = load_online_tables(
             cluster, data, chosen, append=append, without=without or (), timeout_s=timeout_s, say=say
         )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from batch.features.data_layout import BadData, parquet_files
 from batch.features.history import check_data, tables_of
 from streaming.app.folder import App, load_app
-from streaming.app.scripts import DATA, OUT, extract_script, load_script, query_text, tables_script
+from streaming.app.scripts import OUT, extract_script, load_script, query_text, tables_script
 from streaming.app.wrong import AppFile
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.files.output_folder import Say, replacing
@@ -68,7 +68,7 @@ def extract_features(data: Path, out: Path, app: App | None = None, *, force: Sa
     with replacing(out, "features", inputs=[data, *app_files(app)], force=force) as fresh:
         sources = tables_of(app, data)
         there = {source.table: source.options.format for source in sources}
-        engine = Engine(paths={DATA: str(data.resolve()), OUT: str(fresh)})
+        engine = Engine(paths={app.settings.history.path: str(data.resolve()), OUT: str(fresh)})
         engine.execute(tables_script(app))
         engine.execute(load_script(app, "offline", formats=there, without=app.tables.columns.keys() - there.keys()))
         _run_query(engine, app)

@@ -1,4 +1,4 @@
-"""The demo's own database on an OpenMLDB cluster: made from sql/, filled with history, dropped at the end.
+"""The demo's own database on an OpenMLDB cluster: made from an application, filled with history, dropped at the end.
 
 A database of its own, because rows of another run under the same names would be part of the windows.
 """
@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from streaming.app.folder import App, load_app
 from streaming.config import OpenMLDB, Store
 from streaming.errors import StoreUnavailable
 from streaming.store.open import open_cluster
@@ -26,39 +27,31 @@ class DemoCluster:
     Attributes:
         zk, zk_path: ZooKeeper of the cluster, and OpenMLDB's path in it.
         database: its name.
-        sql: folder of the scripts, which name this database.
+        app: the application, in this database.
     """
 
     zk: str
     zk_path: str
     database: str
-    sql: Path
+    app: App
 
     @classmethod
-    def prepared(cls, zk: str, zk_path: str, scripts: Path, folder: Path) -> DemoCluster:
-        """With copies of `scripts` in `folder` that name a database of this run's own."""
+    def prepared(cls, zk: str, zk_path: str, app: Path) -> DemoCluster:
+        """With a database of this run's own for the application of a folder."""
         database = f"jd_demo_{int(time.time())}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for script in scripts.glob("*.sql"):
-            (folder / script.name).write_text(script.read_text().replace("JD_db", database))
-        return cls(zk, zk_path, database, folder)
+        return cls(zk, zk_path, database, load_app(app).deployed_as(database))
 
     def table(self) -> str:
         """`[store]` of the scorer's configuration."""
         return (
-            f'[store]\nkind = "openmldb"\nsql = {json.dumps(str(self.sql))}\ndatabase = "{self.database}"\n\n'
+            f'[store]\nkind = "openmldb"\ndatabase = "{self.database}"\n\n'
             f"[store.openmldb]\nzk = {json.dumps(self.zk)}\nzk_path = {json.dumps(self.zk_path)}\n"
         )
 
     def drop(self, say: Callable[[str], None]) -> None:
         """Drops the database, as far as the cluster lets it."""
-        settings = Store(
-            kind="openmldb",
-            sql=str(self.sql),
-            database=self.database,
-            openmldb=OpenMLDB(zk=self.zk, zk_path=self.zk_path),
-        )
-        with open_cluster(settings) as client, suppress(StoreUnavailable):
+        settings = Store(kind="openmldb", openmldb=OpenMLDB(zk=self.zk, zk_path=self.zk_path))
+        with open_cluster(settings, self.app) as client, suppress(StoreUnavailable):
             if self.database not in [name for (name,) in client.execute("SHOW DATABASES")]:
                 return
             client.execute(f"USE {self.database}")

@@ -14,7 +14,9 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from batch.replay import Replay
+from deploy.demo.shop import Shop
 from deploy.demo.traffic import PACED_PER_S, POISON, WINDOW, ScoreSubscriber
+from streaming.events.scores import MODEL_VERSION, PROBABILITY
 
 __all__ = ["Comparison", "Stream", "compare", "faults", "summarise"]
 
@@ -27,13 +29,15 @@ class Stream:
     """What came of the traffic.
 
     Attributes:
+        shop: whose events they were.
         replay: what was sent.
         sent: request id → when it was sent, monotonic seconds.
         subscriber: what was seen.
         seconds: that the flooded part took.
-        flooded: actions that were sent as fast as they were scored; the rest was paced.
+        flooded: requests that were sent as fast as they were scored; the rest was paced.
     """
 
+    shop: Shop
     replay: Replay
     sent: Mapping[str, float]
     subscriber: ScoreSubscriber
@@ -41,9 +45,9 @@ class Stream:
     flooded: int
 
     def latency_ms(self, part: slice) -> npt.NDArray[np.float64]:
-        """Milliseconds from an action's send to the sight of its committed score, over a part of the actions."""
+        """Milliseconds from a request's send to the sight of its committed score, over a part of the requests."""
         sent, received = self.sent, self.subscriber.received
-        ids = [action.request_id for action in self.replay.actions[part]]
+        ids = self.replay.request_ids[part]
         return np.array([(received[i] - sent[i]) * 1000 for i in ids if i in received])
 
 
@@ -65,12 +69,16 @@ class Comparison:
     difference_max: float
 
 
-def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> Comparison:
-    """Joins by request id and compares probability by probability."""
+def compare(scores: Mapping[str, Mapping[str, Any]], probability: str, predictions: pa.Table) -> Comparison:
+    """Joins by request id and compares probability by probability.
+
+    Args:
+        probability: the field of a score.
+    """
     columns = (predictions[name].to_pylist() for name in ("request_id", "probability", "label"))
-    offline = {request_id: (probability, label) for request_id, probability, label in zip(*columns, strict=True)}
+    offline = {str(request_id): (expected, label) for request_id, expected, label in zip(*columns, strict=True)}
     both = [request_id for request_id in scores if request_id in offline]
-    streamed = np.array([scores[request_id]["purchase_probability"] for request_id in both])
+    streamed = np.array([scores[request_id][probability] for request_id in both])
     expected = np.array([offline[request_id][0] for request_id in both])
     labels = np.array([offline[request_id][1] for request_id in both])
     difference = np.abs(streamed - expected)
@@ -86,11 +94,13 @@ def compare(scores: Mapping[str, Mapping[str, Any]], predictions: pa.Table) -> C
 
 def summarise(console: Console, result: Stream, comparison: Comparison, places: Mapping[str, object]) -> None:
     """Prints the one readable page; `places` says where every artifact lies."""
-    subscriber, actions = result.subscriber, len(result.replay.actions)
+    subscriber, requests = result.subscriber, len(result.replay.request_ids)
+    others = len(result.replay.events) - requests
     flood = result.latency_ms(slice(0, result.flooded))
     paced = result.latency_ms(slice(result.flooded, None))
     rows = {
-        "events in": f"{actions + POISON:,} ({actions:,} actions, {POISON} poison messages)",
+        "events in": f"{len(result.replay.events) + POISON:,} ({requests:,} requests, {POISON} poison messages"
+        f"{f', {others:,} of other topics' if others else ''})",
         "scores out": f"{len(subscriber.scores):,}, {len(subscriber.doubled)} doubled",
         "dead letters": f"{subscriber.dead.total()}",
         "throughput": f"{result.flooded / result.seconds:,.0f} events/s, sent as fast as they were scored",
@@ -108,21 +118,21 @@ def summarise(console: Console, result: Stream, comparison: Comparison, places: 
     for name, text in rows.items():
         page.add_row(name, text)
     console.print(page)
-    console.print(_highest(subscriber))
+    console.print(_highest(result.shop, subscriber))
     for reason, count in sorted(subscriber.dead.items()):
         console.print(f"dead letter: {count} × {reason}", style="dim", markup=False)
 
 
 def faults(result: Stream, comparison: Comparison) -> list[str]:
     """Why the run failed; empty where every event is accounted for once and streamed equals offline."""
-    subscriber, actions = result.subscriber, len(result.replay.actions)
+    subscriber, requests = result.subscriber, len(result.replay.request_ids)
     found = []
-    if len(subscriber.scores) != actions or subscriber.doubled:
-        found.append(f"{actions} actions, {len(subscriber.scores)} scores, {len(subscriber.doubled)} doubled")
+    if len(subscriber.scores) != requests or subscriber.doubled:
+        found.append(f"{requests} requests, {len(subscriber.scores)} scores, {len(subscriber.doubled)} doubled")
     if subscriber.dead.total() != POISON:
         found.append(f"{POISON} poison messages, {subscriber.dead.total()} dead letters")
-    if comparison.compared != actions:
-        found.append(f"{actions} actions, {comparison.compared} of them answered on both sides")
+    if comparison.compared != requests:
+        found.append(f"{requests} requests, {comparison.compared} of them answered on both sides")
     if comparison.differing:
         found.append(
             f"{comparison.differing} probabilities differ from offline, by up to {comparison.difference_max:.2e}"
@@ -134,15 +144,25 @@ def _percentiles(milliseconds: npt.NDArray[np.float64]) -> str:
     return f"p50 {np.percentile(milliseconds, 50):.1f} ms, p99 {np.percentile(milliseconds, 99):.1f} ms"
 
 
-def _highest(subscriber: ScoreSubscriber) -> Table:
-    highest: dict[tuple[str, str], float] = {}
+def _highest(shop: Shop, subscriber: ScoreSubscriber) -> Table:
+    """Of scores that differ in more than their request and time, those with the greatest probability."""
+    fields = shop.app.settings.scores.fields
+    times = set(shop.app.times(shop.app.main))
+    shown = [
+        field
+        for field, source in fields.items()
+        if source not in (PROBABILITY, MODEL_VERSION, shop.app.settings.request.id, *times)
+        and not pa.types.is_timestamp(shop.app.query.requests.field(source).type)
+        and source != "time"
+    ]
+    highest: dict[tuple[str, ...], float] = {}
     for score in subscriber.scores.values():
-        pair = (score["user_id"], score["sku_id"])
-        highest[pair] = max(highest.get(pair, 0.0), score["purchase_probability"])
-    table = Table(title="The twenty highest user–product pairs", title_justify="left", pad_edge=False)
-    table.add_column("user")
-    table.add_column("product")
-    table.add_column("probability", justify="right")
-    for (user, sku), probability in sorted(highest.items(), key=lambda item: -item[1])[:20]:
-        table.add_row(user, sku, f"{probability:.4f}")
+        named = tuple(str(score[field]) for field in shown)
+        highest[named] = max(highest.get(named, 0.0), score[shop.probability])
+    table = Table(title="The twenty highest", title_justify="left", pad_edge=False)
+    for field in shown:
+        table.add_column(field)
+    table.add_column(shop.probability, justify="right")
+    for named, probability in sorted(highest.items(), key=lambda item: -item[1])[:20]:
+        table.add_row(*named, f"{probability:.4f}")
     return table

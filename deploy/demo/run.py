@@ -1,6 +1,7 @@
 """The whole job, once, on real parts: `make demo`.
 
-    python -m deploy.demo [--data DIR] [--users N] [--seed N] [--keep] [--force] [--zk HOST:PORT [--zk-path PATH]]
+    python -m deploy.demo [--app FOLDER] [--data DIR] [--users N] [--seed N] [--keep] [--force]
+                          [--zk HOST:PORT [--zk-path PATH]]
 
 Nine steps: data, offline features, training, evaluation, Triton, history, scorer, traffic, verdict. Each is a command
 that a user can give alone (it is printed); this file gives them in order, starts the servers, and stops all it started.
@@ -22,16 +23,26 @@ import pyarrow.parquet as pq
 from confluent_kafka import KafkaException
 from rich.markup import escape
 
-from batch.replay import Replay, cut_history, period
+from batch.replay import Replay
 from deploy.demo.cluster import DemoCluster
 from deploy.demo.comparison import Stream, compare, faults, summarise
-from deploy.demo.steps import DemoFailed, DemoOptions, console, offline_predictions, prepare_model, run_command, step
+from deploy.demo.shop import Shop
+from deploy.demo.steps import (
+    DemoFailed,
+    DemoOptions,
+    console,
+    offline_predictions,
+    prepare_data,
+    prepare_model,
+    run_command,
+    step,
+)
 from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, WINDOW, EventSender, ScoreSubscriber, TrafficError
 from deploy.environments import REPOSITORY, interpreter
-from deploy.kafka.broker import Broker
+from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, ProcessFailed, free_ports
 from deploy.triton.server import Triton
-from streaming.errors import OutputRefused
+from streaming.errors import BadInput, ConfigError, OutputRefused
 from streaming.files.output_folder import replacing
 
 __all__ = ["main"]
@@ -48,7 +59,7 @@ WRITTEN = (
     "scorer.log",
     "scorer.toml",
     "serve.log",
-    "sql",
+    "sql",  # of older releases
     "state",
     "streamed",
     "triton",
@@ -56,11 +67,13 @@ WRITTEN = (
 """Of the demo's folder: whatever is in these is the demo's, and goes when it is run again."""
 
 
-def write_config(options: DemoOptions, broker: Broker, triton: Triton, http_port: int, store: str) -> Path:
+def write_config(options: DemoOptions, shop: Shop, broker: Broker, triton: Triton, http_port: int, store: str) -> Path:
     """The scorer's configuration, as a user would write it: what differs from the defaults of deploy/scorer.toml."""
     file = options.work / "scorer.toml"
     file.write_text(
         f"""# Written by `make demo`. Every other key has its default: see deploy/scorer.toml.
+app = {json.dumps(str(shop.folder))}
+
 [kafka]
 bootstrap_servers = "{broker.bootstrap}"
 instance_id = "demo-1"
@@ -80,7 +93,7 @@ port = {http_port}
 def embedded_tables(work: Path) -> str:
     """`[store]` of the embedded engine, which loads the history by itself, and where it keeps its state."""
     return (
-        f"[store]\nsql = {json.dumps(str(REPOSITORY / 'sql'))}\nhistory = {json.dumps(str(work / 'history'))}\n\n"
+        f"[store]\nhistory = {json.dumps(str(work / 'history'))}\n\n"
         f"[snapshots]\nfolder = {json.dumps(str(work / 'state'))}\n"
     )
 
@@ -97,8 +110,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def stream(broker: Broker, replay: Replay, scorer: Process) -> Stream:
-    """Replays the period through `user-actions`; a tenth of it paced, poison in between.
+def stream(broker: Broker, shop: Shop, replay: Replay, scorer: Process) -> Stream:
+    """Replays the period through the topics of events; a tenth of it paced, poison in between.
 
     Raises:
         ProcessFailed: the scorer died.
@@ -108,33 +121,34 @@ def stream(broker: Broker, replay: Replay, scorer: Process) -> Stream:
         if not scorer.running():
             raise ProcessFailed(f"the scorer exited with {scorer.popen.returncode}: {scorer.tail()}")
 
-    sender, subscriber = EventSender(broker.bootstrap, check), ScoreSubscriber(broker.bootstrap)
-    flooded = int(len(replay.actions) * (1 - PACED_SHARE))
-    middle = replay.actions[flooded // 2]
-    seconds = sender.replay(replay.actions[: flooded // 2], subscriber, WINDOW)
-    sender.send_poison(middle.key, middle.time)
-    seconds += sender.replay(replay.actions[flooded // 2 : flooded], subscriber, WINDOW)
-    sender.replay(replay.actions[flooded:], subscriber, WINDOW, PACED_PER_S)
+    sender = EventSender(broker.bootstrap, timed=len(shop.topics.events) > 1, check=check)
+    subscriber = ScoreSubscriber(broker.bootstrap, shop)
+    events = replay.events
+    flooded = int(len(events) * (1 - PACED_SHARE))
+    middle = next(event for event in events[flooded // 2 :] if event.request_id)
+    seconds = sender.replay(events[: flooded // 2], subscriber, WINDOW)
+    sender.send_poison(shop.topics.streams[middle.topic], middle)
+    seconds += sender.replay(events[flooded // 2 : flooded], subscriber, WINDOW)
+    sender.replay(events[flooded:], subscriber, WINDOW, PACED_PER_S)
     time.sleep(0.5)  # anything published twice would show now
     subscriber.close()
     # the sender closes here: it must not miss the broker later
-    return Stream(replay, sender.sent, subscriber, seconds, flooded)
+    requests = sum(bool(event.request_id) for event in events[:flooded])
+    return Stream(shop, replay, sender.sent, subscriber, seconds, requests)
 
 
 def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     """Runs the steps; what it starts is entered into `stack`."""
-    work = options.work
+    work, shop = options.work, Shop.of(options.app)
     inputs, force = [options.data] if options.data else [], console.print if options.force else None
     with replacing(work, "demo", inputs=inputs, force=force, own=WRITTEN):
         pass  # empty: each step puts there what it makes
     with step("1 Kafka and data"):
         broker = stack.enter_context(Broker(work / "kafka"))
-        broker.create_topics()
-        console.print(f"Kafka at {broker.bootstrap}")
-        data = options.data or work / "data"
-        if options.data is None:
-            run_command("scorer", "generate", "--users", options.users, "--seed", options.seed, "--out", data)
-    manifest = prepare_model(options, data)
+        broker.create_topics(topics_of(shop.topics), {"retention.ms": "-1"})  # events may be years old
+        console.print(f"Kafka at {broker.bootstrap}, application {shop.app.settings.name}")
+        data, replays = prepare_data(options, shop)
+    manifest = prepare_model(options, shop, data)
     with step("5 Triton"):
         triton = Triton(work / "artifact" / "triton", work / "triton")
         stack.callback(triton.stop)
@@ -143,33 +157,34 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     with step("6 Online tables: the history before the test period"):
         split = json.loads((work / "dataset" / "dataset.json").read_text())["split"]
         end = pc.max(pq.read_table(work / "dataset" / "test.parquet", columns=["time"])["time"])
-        kept = cut_history(data, work / "history", split["test_from"])
+        kept = replays.cut_history(data, work / "history", split["test_from"])
         console.print(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
-        replay = period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
+        replay = replays.period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
         EventSender(broker.bootstrap).send(replay.dimensions)
-        if not replay.actions:
-            raise DemoFailed("the test period has no action to stream")
-        console.print(f"to stream: {len(replay.actions):,} actions, {len(replay.dimensions):,} dimension rows")
+        if not replay.request_ids:
+            raise DemoFailed("the test period has no request to stream")
+        console.print(f"to stream: {len(replay.events):,} events, {len(replay.dimensions):,} dimension rows")
         if replay.spread:
-            console.print(f"{replay.spread:,} actions of a user's same moment are spread over the next milliseconds")
+            console.print(f"{replay.spread:,} events of a user's same moment are spread over the next milliseconds")
         http_port = free_ports(1)[0]
         if options.zk:
-            cluster = DemoCluster.prepared(options.zk, options.zk_path, REPOSITORY / "sql", work / "sql")
-            config = write_config(options, broker, triton, http_port, cluster.table())
+            cluster = DemoCluster.prepared(options.zk, options.zk_path, shop.folder)
+            config = write_config(options, shop, broker, triton, http_port, cluster.table())
             stack.callback(cluster.drop, console.print)
             run_command("scorer", "deploy", "--config", config, module="streaming")
             run_command("scorer", "load", work / "history", "--config", config, module="streaming")
         else:
-            config = write_config(options, broker, triton, http_port, embedded_tables(work))
+            config = write_config(options, shop, broker, triton, http_port, embedded_tables(work))
     with step("7 The scorer"):
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
         console.print(f"[dim]$ jd-intent-score run --config {config}[/dim]", soft_wrap=True)
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
         scorer.wait_ready(lambda: answers(f"http://127.0.0.1:{http_port}/readyz"), 120)
-    with step("8 The test period through user-actions"):
-        result = stream(broker, replay, scorer)
+    with step("8 The test period through Kafka"):
+        result = stream(broker, shop, replay, scorer)
     with step("9 Verdict: streamed beside offline"):
-        comparison = compare(result.subscriber.scores, offline_predictions(options, data, replay))
+        offline = offline_predictions(options, shop, data, replays, replay)
+        comparison = compare(result.subscriber.scores, shop.probability, offline)
     summarise(
         console,
         result,
@@ -183,29 +198,32 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     if found := faults(result, comparison):
         raise DemoFailed("; ".join(found))
     if options.keep:
-        wait_for_user(broker, config, http_port, replay, stack)
+        wait_for_user(broker, shop, config, http_port, replay, stack)
     status = scorer.stop()
     if status:
         raise DemoFailed(f"the scorer exited with status {status}: {scorer.tail()}")
 
 
-def wait_for_user(broker: Broker, config: Path, http_port: int, replay: Replay, stack: contextlib.ExitStack) -> None:
+def wait_for_user(
+    broker: Broker, shop: Shop, config: Path, http_port: int, replay: Replay, stack: contextlib.ExitStack
+) -> None:
     """KEEP=1: adds the predict server of the tutorial, and leaves all running until Ctrl-C."""
     port = free_ports(1)[0]
     argv = [str(interpreter("scorer")), "-m", "streaming", "serve", "--config", str(config), "--port", str(port)]
     server = stack.enter_context(Process("the predict server", argv, config.with_name("serve.log"), cwd=REPOSITORY))
     server.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 120)
     command = interpreter("scorer").parent / "jd-intent-score"
-    event = json.loads(replay.actions[-1].value)
-    for name in ("time", "request_id"):  # of its own, and now
+    last = next(event for event in reversed(replay.events) if event.request_id)
+    of = shop.topics.streams[last.topic]
+    event = json.loads(last.value)
+    for name in (of.event_time, of.request_id):  # of its own, and now
         event.pop(name, None)
-    row = replay.requests.slice(len(replay.requests) - 1).drop_columns("eventTime").to_pylist()[0]
-    row["eventTime"] = row["time"]
+    row = shop.request_row(last)
     console.print(
         f"\nRunning until Ctrl-C: Kafka {broker.bootstrap}, metrics http://127.0.0.1:{http_port}/metrics, "
         f"predict server http://127.0.0.1:{port}/docs\n"
         f"An event of your own, and its score:\n"
-        f"  {command} send --config {config} '{json.dumps(event)}'\n"
+        f"  {command} send --config {config} --stream {of.name} '{json.dumps(event)}'\n"
         f"A request row, its features and its probability, as in the tutorial:\n"
         f"  {command} predict --url http://127.0.0.1:{port} '{json.dumps(row)}'",
         soft_wrap=True,
@@ -223,7 +241,8 @@ def interrupt(*_: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, help="a folder in the tutorial's layout; default: a generated world")
+    parser.add_argument("--app", default="sql/jd", help="the folder of the application")
+    parser.add_argument("--data", type=Path, help="a folder of tables, or of events; default: a generated world")
     parser.add_argument("--users", type=int, default=6000, help="size of the generated world")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="leave all running until Ctrl-C")
@@ -235,6 +254,7 @@ def main() -> None:
     if words.data is not None and not words.data.is_dir():
         parser.error(f"--data {words.data}: there is no such folder")
     options = DemoOptions(
+        words.app,
         words.data and words.data.resolve(),
         words.users,
         words.seed,
@@ -256,7 +276,16 @@ def main() -> None:
     except OutputRefused as error:
         console.print(f"[red]demo refused[/red]: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
-    except (DemoFailed, ProcessFailed, TrafficError, KafkaException, pa.ArrowException, OSError) as error:
+    except (
+        DemoFailed,
+        ProcessFailed,
+        TrafficError,
+        BadInput,
+        ConfigError,
+        KafkaException,
+        pa.ArrowException,
+        OSError,
+    ) as error:
         console.print(f"[red]demo failed[/red]: {escape(str(error))}")  # a log's brackets are no markup
         sys.exit(1)
     console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")

@@ -19,11 +19,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from batch.replay import Replay, streamed_folder
+from batch.replay import EVENTS, Replay, Replays
 from batch.train.verdict import judge, read_evaluated
+from batch.world.replays import replays_of
+from deploy.demo.shop import Shop
 from deploy.environments import REPOSITORY, interpreter
+from streaming.app.history import history_folder
 
-__all__ = ["DemoFailed", "DemoOptions", "console", "offline_predictions", "prepare_model", "run_command", "step"]
+__all__ = [
+    "DemoFailed",
+    "DemoOptions",
+    "console",
+    "offline_predictions",
+    "prepare_data",
+    "prepare_model",
+    "run_command",
+    "step",
+]
 
 # In a file or a CI log there is no width to keep to: tables take what they need.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -38,7 +50,8 @@ class DemoOptions:
     """The words of the command line.
 
     Attributes:
-        data: a folder in the tutorial's layout; None: a world is generated.
+        app: the folder of the application.
+        data: a folder of the application's tables, or of an archive of its events; None: a world is generated.
         users, seed: of the generated world.
         keep: leave all running until Ctrl-C.
         work: where everything is written.
@@ -46,6 +59,7 @@ class DemoOptions:
         zk, zk_path: of an OpenMLDB cluster; "": the embedded engine.
     """
 
+    app: str
     data: Path | None
     users: int
     seed: int
@@ -86,14 +100,42 @@ def run_command(environment: str, *words: object, module: str = "batch") -> None
         raise DemoFailed(f"`{command} {words[0]}` exited with status {status}")
 
 
-def prepare_model(options: DemoOptions, data: Path) -> dict[str, Any]:
+def prepare_data(options: DemoOptions, shop: Shop) -> tuple[Path, Replays]:
+    """The application's tables, and how a period of them is replayed.
+
+    Raises:
+        DemoFailed: there is nothing to make them of. BadInput: an archive lacks the events that ask.
+    """
+    found = options.data or (shop.app.settings.demo.data and shop.folder / shop.app.settings.demo.data) or None
+    if found is None:
+        if shop.app.settings.demo.generator is None:
+            file = shop.folder / "app.toml"
+            raise DemoFailed(
+                f"{file}: [demo] names no generator and no data: give DATA, a folder of tables or of events"
+            )
+        found = options.work / "data"
+        words = ("--app", shop.folder, "--users", options.users, "--seed", options.seed, "--out", found)
+        run_command("scorer", "generate", *words)
+    replays = replays_of(shop.app, found)
+    if (found / history_folder(shop.app, shop.app.main)).exists():
+        return found, replays
+    tables = options.work / "data"
+    archives = [(stream.name, found / EVENTS / f"{stream.topic}.jsonl") for stream in shop.app.streams]
+    given = [word for name, file in archives if file.is_file() for word in ("--from", f"{name}={file}")]
+    run_command("scorer", "backfill", "--app", shop.folder, *given, "--out", tables)
+    return tables, replays
+
+
+def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any]:
     """Steps 3 to 6 up to the artifact; returns the artifact's manifest."""
     work = options.work
     with step("2 Offline features: the SQL over every request, as of its own time"):
-        run_command("scorer", "extract", "--data", data, "--out", work / "features")
+        run_command("scorer", "extract", "--app", shop.folder, "--data", data, "--out", work / "features")
         run_command(
             "scorer",
             "prepare",
+            "--app",
+            shop.folder,
             "--features",
             work / "features",
             "--data",
@@ -136,7 +178,7 @@ def prepare_model(options: DemoOptions, data: Path) -> dict[str, Any]:
     return manifest
 
 
-def offline_predictions(options: DemoOptions, data: Path, replay: Replay) -> pa.Table:
+def offline_predictions(options: DemoOptions, shop: Shop, data: Path, replays: Replays, replay: Replay) -> pa.Table:
     """Probabilities of the streamed requests from the offline side: request_id, label, probability.
 
     Where the streamed requests are the test part (the generated world), evaluation has them. Where they are not (the
@@ -144,17 +186,20 @@ def offline_predictions(options: DemoOptions, data: Path, replay: Replay) -> pa.
     offline now.
     """
     work = options.work
-    streamed = replay.requests["reqId"]
+    streamed = replay.request_ids
     there = pq.read_table(work / "evaluation" / "predictions.parquet")
-    there = there.filter(pc.is_in(there["request_id"], streamed))
+    there = there.filter(pc.is_in(there["request_id"].cast(pa.string()), pa.array(streamed)))
     if there.num_rows == len(streamed) and not replay.spread:
         return there
     parts = work / "streamed"
-    streamed_folder(data, work / "history", replay, parts / "data")
-    run_command("scorer", "extract", "--data", parts / "data", "--out", parts / "features")
+    replays.streamed_folder(data, work / "history", replay, parts / "data")
+    labels = "later-event" if shop.app.settings.label.later_event else "auto"
+    run_command("scorer", "extract", "--app", shop.folder, "--data", parts / "data", "--out", parts / "features")
     run_command(
         "scorer",
         "encode",
+        "--app",
+        shop.folder,
         "--features",
         parts / "features",
         "--data",
@@ -164,9 +209,9 @@ def offline_predictions(options: DemoOptions, data: Path, replay: Replay) -> pa.
         "--encoder",
         work / "artifact" / "encoder",
         "--since",
-        replay.actions[0].time,
+        replay.events[0].time,
         "--labels",
-        "later-event",
+        labels,
     )
     run_command(
         "model",

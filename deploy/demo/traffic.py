@@ -1,4 +1,4 @@
-"""Traffic for the demo: a shop that sends actions as fast as they are scored, a subscriber that sees the commits."""
+"""Traffic for the demo: a shop that sends events as fast as they are scored, a subscriber that sees the commits."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Message as Record
 
-from batch.replay import Message as ReplayMessage
-from deploy.kafka.broker import TOPICS
+from batch.replay import Message
+from deploy.demo.shop import Shop
+from deploy.kafka.broker import topics_of
 from deploy.kafka.clients import PARTITIONER, Follower, produce
+from streaming.app.streams import Stream
 
 __all__ = ["PACED_PER_S", "PACED_SHARE", "POISON", "WINDOW", "EventSender", "ScoreSubscriber", "TrafficError", "poison"]
-
-ACTIONS, SCORES, DEAD_LETTERS = "user-actions", "purchase-scores", "user-actions.dlq"
 
 WINDOW = 4000
 """Unanswered events at most while the stream is sent as fast as it is taken."""
@@ -29,43 +30,41 @@ SILENCE_S_MAX = 120.0
 """Longest wait for the next score before the demo gives up: a Triton or broker that died shows in the scorer's log."""
 
 
-def poison(user: bytes, time_ms: int) -> dict[str, tuple[bytes | None, bytes | None]]:
+def poison(stream: Stream, good: Message) -> dict[str, tuple[bytes | None, bytes | None]]:
     """Messages that must end as dead letters: what is wrong → (key, value).
 
     Args:
-        user: a user id that exists.
-        time_ms: a valid event time, epoch ms.
+        stream: the one that they are of, which is scored.
+        good: an event of it.
     """
-    good = {
-        "user_id": user.decode(),
-        "sku_id": "1",
-        "time": time_ms,
-        "type": "1",
-        "model_id": "",
-        "cate": "8",
-        "br": "1",
-    }
+    event = json.loads(good.value)
+    key_column, time_column = stream.key or "", stream.event_time
+    far, before = {
+        "epoch_ms": (9_999_999_999_999, -1),
+        "epoch_s": (9_999_999_999, -1),
+        "iso-8601": ("2286-11-20T17:46:39Z", "1969-12-31T23:59:59Z"),
+    }[stream.timestamp_format]
 
     def message(**changes: Any) -> bytes:
-        return json.dumps({**good, **changes}).encode()
+        return json.dumps({**event, **changes}).encode()
 
     return {
-        "broken JSON": (user, b'{"user_id": "1", '),
-        "no value": (user, None),
-        "empty value": (user, b""),
-        "not UTF-8": (user, b'{"user_id": "\xff\xfe"}'),
-        "missing fields": (user, b'{"user_id": "' + user + b'"}'),
-        "null field": (user, message(sku_id=None)),
-        "text for time": (user, message(time="yesterday")),
-        "negative time": (user, message(time=-1)),
-        "year 2286": (user, message(time=9_999_999_999_999)),
-        "unknown type": (user, message(type="9")),
-        "key of another user": (b"somebody-else", message()),
-        "5 MB of text": (user, message(br="x" * 5_000_000)),
+        "broken JSON": (good.key, good.value[: len(good.value) // 2]),
+        "no value": (good.key, None),
+        "empty value": (good.key, b""),
+        "not UTF-8": (good.key, json.dumps({key_column: "?"}).encode().replace(b"?", b"\xff\xfe")),
+        "missing fields": (good.key, json.dumps({key_column: event[key_column]}).encode()),
+        "null field": (good.key, message(**{time_column: None})),
+        "text for time": (good.key, message(**{time_column: "yesterday"})),
+        "negative time": (good.key, message(**{time_column: before})),
+        "year 2286": (good.key, message(**{time_column: far})),
+        "a list for the key": (good.key, message(**{key_column: [1]})),
+        "key of another": (b"somebody-else", message()),
+        "5 MB of text": (good.key, message(text="x" * 5_000_000)),
     }
 
 
-POISON = len(poison(b"", 0))
+POISON = 12
 
 
 class TrafficError(RuntimeError):
@@ -77,6 +76,7 @@ class ScoreSubscriber:
 
     Args:
         bootstrap: addresses of the brokers.
+        shop: whose scores they are.
 
     Attributes:
         scores: request id → the score's fields.
@@ -85,12 +85,14 @@ class ScoreSubscriber:
         dead: dead letters by the message of their error.
     """
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, shop: Shop) -> None:
+        self._shop = shop
         self.scores: dict[str, dict[str, Any]] = {}
         self.received: dict[str, float] = {}
         self.doubled: list[str] = []
         self.dead: Counter[str] = Counter()
-        places = [(topic, number) for topic in (SCORES, DEAD_LETTERS) for number in range(TOPICS[topic])]
+        counts, topics = topics_of(shop.topics), (shop.topics.scores, shop.topics.dead_letters)
+        places = [(topic, number) for topic in topics for number in range(counts[topic])]
         self._follower = Follower("demo-subscriber", bootstrap, places, self._take, poll_s=0.02)
         self._follower.start()
 
@@ -107,15 +109,15 @@ class ScoreSubscriber:
         """Events accounted for: scores and dead letters."""
         return len(self.scores) + len(self.doubled) + self.dead.total()
 
-    def _take(self, record: Message, now: float) -> None:
-        if record.topic() == SCORES:
+    def _take(self, record: Record, now: float) -> None:
+        if record.topic() == self._shop.topics.scores:
             self._score(json.loads(record.value() or b""), now)
         else:
             headers: dict[str, Any] = dict(record.headers() or [])
             self.dead[headers["__connect.errors.exception.message"].decode(errors="replace")[:100]] += 1
 
     def _score(self, score: dict[str, Any], now: float) -> None:
-        request_id = score["request_id"]
+        request_id = str(score[self._shop.request_id])
         if request_id in self.scores:
             self.doubled.append(request_id)
         else:
@@ -128,14 +130,16 @@ class EventSender:
 
     Args:
         bootstrap: addresses of the brokers.
+        timed: each record is written at its event's time, not now: so the scorer knows the order of events that come on
+            several topics.
         check: called while scores are awaited; raises when they cannot come any more.
 
     Attributes:
         sent: request id → when it was handed to the producer (monotonic seconds).
     """
 
-    def __init__(self, bootstrap: str, check: Callable[[], None] = lambda: None) -> None:
-        self._check = check
+    def __init__(self, bootstrap: str, *, timed: bool = False, check: Callable[[], None] = lambda: None) -> None:
+        self._timed, self._check = timed, check
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -149,39 +153,39 @@ class EventSender:
         self._count = 0
         self.sent: dict[str, float] = {}
 
-    def send(self, messages: Sequence[ReplayMessage]) -> None:
+    def send(self, messages: Sequence[Message]) -> None:
         """Sends all at once and waits until the broker has them."""
         for message in messages:
             produce(self._producer, message.topic, message.key, message.value, on_delivery=_delivered)
         self.flush()
 
-    def send_poison(self, user: bytes, time_ms: int) -> None:
-        for key, value in poison(user, time_ms).values():
-            produce(self._producer, ACTIONS, key, value, on_delivery=_delivered)
+    def send_poison(self, stream: Stream, good: Message) -> None:
+        for key, value in poison(stream, good).values():
+            produce(self._producer, good.topic, key, value, on_delivery=_delivered)
             self._count += 1
         self.flush()
 
-    def replay(
-        self, actions: Sequence[ReplayMessage], subscriber: ScoreSubscriber, window: int, per_s: float = 0.0
-    ) -> float:
-        """Sends actions, at most `window` of them unanswered, at most `per_s` a second (0: as fast as they are taken).
+    def replay(self, events: Sequence[Message], subscriber: ScoreSubscriber, window: int, per_s: float = 0.0) -> float:
+        """Sends events, at most `window` of them unanswered, at most `per_s` a second (0: as fast as they are taken).
 
         Returns:
-            Seconds from the first action to the last score.
+            Seconds from the first event to the last score.
 
         Raises:
             TimeoutError: nothing was answered for SILENCE_S_MAX seconds.
         """
         started = time.monotonic()
-        for number, action in enumerate(actions):
+        for number, event in enumerate(events):
             if per_s:
                 while (early := started + number / per_s - time.monotonic()) > 0:
                     self._producer.poll(min(early, 0.01))
             if self._count - subscriber.seen() >= window:
                 self._wait(subscriber, self._count - window * 9 // 10)
-            produce(self._producer, action.topic, action.key, action.value, on_delivery=_delivered)
-            self.sent[action.request_id] = time.monotonic()
-            self._count += 1
+            written = event.time if self._timed else 0
+            produce(self._producer, event.topic, event.key, event.value, on_delivery=_delivered, time_ms=written)
+            if event.request_id:
+                self.sent[event.request_id] = time.monotonic()
+                self._count += 1
         self.flush()
         self._wait(subscriber, self._count)
         return time.monotonic() - started
@@ -204,6 +208,6 @@ class EventSender:
             self._producer.poll(0.002)
 
 
-def _delivered(error: KafkaError | None, _: Message) -> None:
+def _delivered(error: KafkaError | None, _: Record) -> None:
     if error is not None:
         raise TrafficError(f"an event was not taken: {error.str()}")

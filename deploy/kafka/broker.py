@@ -22,21 +22,21 @@ from types import TracebackType
 from deploy.environments import java, kafka_jars
 from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line
 from deploy.process import port as port_number
+from streaming.app.folder import load_app
+from streaming.app.topics import TopicNames
+from streaming.shipped_files import app_folder
 
-__all__ = ["TOPICS", "Broker", "Listener"]
+__all__ = ["Broker", "Listener", "topics_of"]
 
 # A message as large as the scorer's own limit plus headers must fit (a dead letter keeps the bytes as they came).
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 
-TOPICS: Mapping[str, int] = {
-    "user-actions": 2,
-    "users": 1,
-    "products": 1,
-    "comments": 1,
-    "purchase-scores": 2,
-    "user-actions.dlq": 1,
-}
-"""The topics of the data path with their partition counts on one machine."""
+
+def topics_of(topics: TopicNames) -> dict[str, int]:
+    """The topics of an application, with their partition counts on one machine."""
+    two = {*topics.events, topics.scores}
+    return {name: 2 if name in two else 1 for name in (*topics.inputs, topics.scores, topics.dead_letters)}
+
 
 READY_TIMEOUT_S = 60.0
 
@@ -113,7 +113,7 @@ class Broker:
             raise
         return self
 
-    def create_topics(self, topics: Mapping[str, int] = TOPICS, config: Mapping[str, str] | None = None) -> None:
+    def create_topics(self, topics: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Creates the topics (name → partitions) that are not there yet."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient, NewTopic
@@ -225,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run one Kafka broker (KRaft) until Ctrl-C.")
     parser.add_argument("--folder", type=Path, default=Path("build/kafka"))
     parser.add_argument("--port", type=port_number, default=9092)
+    parser.add_argument("--app", default="sql/jd", help="folder of the application whose topics are made")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
@@ -232,9 +233,10 @@ def main() -> None:
         contextlib.suppress(KeyboardInterrupt),
         Broker(arguments.folder, arguments.port) as broker,
     ):
-        broker.create_topics()
+        topics = topics_of(TopicNames.of(load_app(app_folder(arguments.app)), {}))
+        broker.create_topics(topics)
         print(f"Kafka at {broker.bootstrap}, pid {os.getpid()}, log {broker.folder / 'kafka.log'}")
-        print(f"topics: {', '.join(TOPICS)}")
+        print(f"topics: {', '.join(topics)}")
         while True:
             signal.pause()
 

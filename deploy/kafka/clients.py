@@ -95,11 +95,16 @@ def produce(
     value: bytes | None,
     headers: dict[str, str | bytes | None] | None = None,
     on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+    time_ms: int = 0,
 ) -> None:
-    """Hands a record to a producer, and waits for room while its queue is full: the broker is slow, or away."""
+    """Hands a record to a producer, and waits for room while its queue is full: the broker is slow, or away.
+
+    Args:
+        time_ms: the record's own time, epoch ms; 0: now.
+    """
     while True:
         try:
-            producer.produce(topic, value, key, headers=headers, on_delivery=on_delivery)
+            producer.produce(topic, value, key, headers=headers, on_delivery=on_delivery, timestamp=time_ms)
         except BufferError:
             producer.poll(0.05)
         else:

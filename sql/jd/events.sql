@@ -1,6 +1,6 @@
 -- What comes in on Kafka, and the rows that become of it. A text without a length has 256 characters at most.
 
-CREATE TABLE user_actions (
+CREATE TABLE actions (
     user_id varchar(128) NOT NULL,
     sku_id varchar(128) NOT NULL,
     time timestamp NOT NULL,
@@ -24,7 +24,7 @@ SELECT
     type,
     cate,
     br
-FROM user_actions;
+FROM actions;
 
 -- The request: asked first, inserted after. Without a name of its own it is named as in the tutorial's data.
 INSERT INTO flattenRequest
@@ -38,7 +38,7 @@ SELECT
     bigint(time) AS time,
     0 AS split_id,
     string(time) AS time1
-FROM user_actions;
+FROM actions;
 
 CREATE TABLE users (
     user_id varchar(128) NOT NULL,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import time
 import zoneinfo
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -34,7 +33,8 @@ from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import ARROW, Type
 from streaming.errors import BadEvent
-from streaming.events.decode import (
+from streaming.events.batch import EventBatch, Refusals
+from streaming.events.record import (
     TIME_MS_MAX,
     EmptyValue,
     InvalidField,
@@ -46,33 +46,10 @@ from streaming.events.decode import (
     WrongKey,
 )
 
-__all__ = ["DecodedBatch", "StreamDecoder"]
+__all__ = ["StreamDecoder"]
 
 Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class DecodedBatch:
-    """What came of a batch of records; n of them are events.
-
-    Attributes:
-        records: the n records, in the order given.
-        rows: by table, the rows that the events became, in their order; tables without rows are left out.
-        events_of: by table, of each row the number of its event, 0 ≤ number < n.
-        times: int64 [n], the events' own times, epoch ms.
-        keys: n texts, the keys of the events; empty texts where the stream has no key.
-        request_ids: of a scored stream n texts, the names of the requests; else none.
-        refused: the records that are no events, each with the reason, in the order given.
-    """
-
-    records: list[Record]
-    rows: dict[str, pa.Table]
-    events_of: dict[str, Int64]
-    times: Int64
-    keys: list[str]
-    request_ids: list[str]
-    refused: list[tuple[Record, BadEvent]]
 
 
 class StreamDecoder:
@@ -105,12 +82,13 @@ class StreamDecoder:
         """How many texts of former batches are held in memory; there is a limit."""
         return self._projection.texts_held
 
-    def decode(self, records: Sequence[Record], *, replayed: bool = False) -> DecodedBatch:
-        """A batch of records of the stream's topic.
+    def decode(self, records: Sequence[Record], *, replayed: bool = False) -> tuple[EventBatch, Refusals]:
+        """A batch of records of the stream's topic: the events, and what is none, each in the order given.
 
         Args:
             replayed: they were committed before. One without a time was held against the clock then, and is taken
-                whatever the clock says now.
+                whatever the clock says now; what was refused then is not among them
+                (`streaming.kafka.refused_records`).
         """
         refused: dict[int, BadEvent] = {}
         events: list[Any] = []
@@ -132,7 +110,7 @@ class StreamDecoder:
         found = [records[number] for number in numbers]
         for event, error in self._violations(found, fields, values, good, replayed) if events else ():
             refuse(event, error)
-        return self._batch(found, fields, values, good, [(records[i], refused[i]) for i in sorted(refused)])
+        return self._batch(found, fields, values, good), [(records[i], refused[i]) for i in sorted(refused)]
 
     def _event(self, value: bytes | None) -> Any:
         """One record's fields."""
@@ -187,23 +165,12 @@ class StreamDecoder:
             what = f"{self._stream.event_time} lies {ahead[event] // 1000} s after {when}"
             yield event, TimeOutOfRange("validate", f"{what}; events.future_s_max is {self._future_ms // 1000}")
 
-    def _batch(
-        self,
-        records: list[Record],
-        fields: pa.RecordBatch,
-        values: Sequence[Any],
-        good: Flags,
-        refused: list[tuple[Record, BadEvent]],
-    ) -> DecodedBatch:
-        all_good = bool(good.all())
+    def _batch(self, records: list[Record], fields: pa.RecordBatch, values: Sequence[Any], good: Flags) -> EventBatch:
         rows: dict[str, pa.Table] = {}
         events_of: dict[str, Int64] = {}
-        request_ids: list[str] = []
         place = np.cumsum(good) - 1  # of an event among the good ones
         for made in self._inserts if good.any() else ():
             table, chosen = made.rows(values, good)
-            if made.insert.table == self._app.main:
-                request_ids = _texts(table.column(self._app.settings.request.id))
             if not table.num_rows:
                 continue
             name, numbers = made.insert.table, place[chosen]
@@ -212,14 +179,13 @@ class StreamDecoder:
                 order = np.argsort(numbers, kind="stable")
                 table, numbers = pa.concat_tables([rows[name], table]).take(pa.array(order)), numbers[order]
             rows[name], events_of[name] = table, numbers
-        if not all_good:
-            kept = pa.array(good)
-            fields = fields.filter(kept)
+        if not good.all():
+            fields = fields.filter(pa.array(good))
             records = [record for record, taken in zip(records, good.tolist(), strict=True) if taken]
-        key = self._stream.key
-        keys = [""] * len(records) if key is None else _texts(fields.column(key))
+        named = self._stream.request_id
+        sender_ids = [None] * len(records) if named is None else _texts(fields.column(named))
         times = _numbers(fields.column(self._stream.event_time))
-        return DecodedBatch(records, rows, events_of, times, keys, request_ids, refused)
+        return EventBatch(records, times, sender_ids, rows, events_of)
 
 
 class _TableRows:
@@ -319,9 +285,7 @@ def _numbers(value: pa.Array) -> Int64:
     return numbers
 
 
-def _texts(value: Any) -> list[str]:
-    """Texts, or whole numbers as their decimal digits; a timestamp as epoch milliseconds."""
-    if pa.types.is_timestamp(value.type):
-        value = value.cast(pa.int64())
-    texts: list[str] = (value if pa.types.is_string(value.type) else value.cast(pa.string())).to_pylist()
+def _texts(value: pa.Array) -> list[Any]:
+    """Texts, or whole numbers as their decimal digits; NULL as None."""
+    texts: list[Any] = (value if pa.types.is_string(value.type) else value.cast(pa.string())).to_pylist()
     return texts

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import pyarrow as pa
+
 from streaming.app.settings import Deployment, key_place
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import BadRow, Engine, UnsupportedSQL
@@ -45,6 +47,7 @@ class FeatureQuery:
         contract: which rows it reads, and its main table.
         plan: windows, joins and indexes, as `explain` prints them.
         tables: the tables, with the indexes that it needs.
+        requests, answers: the columns of a request and of its answer.
     """
 
     columns: tuple[tuple[str, Type], ...]
@@ -52,6 +55,8 @@ class FeatureQuery:
     contract: Contract
     plan: str
     tables: tuple[TableInfo, ...]
+    requests: pa.Schema
+    answers: pa.Schema
 
 
 def read_tables(file: AppFile) -> tuple[Engine, Tables]:
@@ -142,8 +147,16 @@ def deploy(engine: Engine, tables: Tables, file: AppFile, deployment: Deployment
     for name in names:
         if names.count(name) > 1:
             raise file.wrong(f"two columns of the name {name}", places.get(name, select.at))
-    contract = engine.contract(deployment.name)
-    return FeatureQuery(made.answer, places, contract, plan, tuple(engine.tables(tables.database)))
+    name = deployment.name
+    return FeatureQuery(
+        made.answer,
+        places,
+        engine.contract(name),
+        plan,
+        tuple(engine.tables(tables.database)),
+        engine.request_schema(name),
+        engine.schema(name),
+    )
 
 
 def _check_count(file: AppFile, count: int, at: int) -> None:

@@ -64,9 +64,19 @@ class App:
         return tuple(stream for stream in self.streams if stream.scored)
 
     @property
+    def partitioned(self) -> tuple[Stream, ...]:
+        """The streams that are no requests, and are read by partition as the scored ones are."""
+        return tuple(stream for stream in self.streams if stream.partitioned)
+
+    @property
     def dimensions(self) -> tuple[Stream, ...]:
-        """The streams whose records are only looked up."""
-        return tuple(stream for stream in self.streams if not stream.scored)
+        """The streams whose records are only looked up: every scorer reads them whole."""
+        return tuple(stream for stream in self.streams if not (stream.scored or stream.partitioned))
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic of what cannot be scored."""
+        return self.settings.dead_letters or f"{self.scored[0].topic}.dlq"
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -202,9 +212,12 @@ def _check_topics(file: AppFile, settings: Settings, streams: tuple[Stream, ...]
     at = key_place(file.text, "scores", "topic")
     if settings.scores.topic in topics:
         raise file.wrong(f"the scores' topic {settings.scores.topic!r} is a stream's: they would go round", at)
-    for stream in streams:
-        if stream.scored and f"{stream.topic}.dlq" in {*topics, settings.scores.topic}:
-            raise file.wrong(f"topic {stream.topic}.dlq takes the dead letters of {stream.topic}", at)
+    scored = next(stream for stream in streams if stream.scored)
+    dead_letters = settings.dead_letters or f"{scored.topic}.dlq"
+    if settings.dead_letters:
+        at = key_place(file.text, "", "dead_letters")
+    if dead_letters in {*topics, settings.scores.topic}:
+        raise file.wrong(f"topic {dead_letters} takes the dead letters of {scored.topic}", at)
 
 
 def _check_request_ids(file: AppFile, settings: Settings, streams: tuple[Stream, ...], main: str) -> None:

@@ -39,6 +39,16 @@ class HistoryTable:
     schema: pa.Schema
     options: Options
 
+    def load_data(self, name: str) -> str:
+        """LOAD DATA of these files into an online table.
+
+        Args:
+            name: the table's, with its database.
+        """
+        path = self.path.replace("\\", "\\\\").replace("'", "\\'")
+        kind = self.options.format
+        return f"LOAD DATA INFILE '{path}' INTO TABLE {name} OPTIONS(format='{kind}', header=true, mode='append')"
+
 
 def history_folder(app: App, table: str) -> str:
     """The name of a table's folder in a data folder."""
@@ -54,8 +64,11 @@ def may_be_absent(app: App) -> frozenset[str]:
     return frozenset(app.tables.columns) - needed
 
 
-def history_tables(app: App, data: Path) -> list[HistoryTable]:
+def history_tables(app: App, data: Path, *, partial: bool = False) -> list[HistoryTable]:
     """The tables that a data folder has, in the order of tables.sql.
+
+    Args:
+        partial: any table may be absent.
 
     Raises:
         BadFile: there is no such folder, or a table is missing that features are made of; a table's folder has files of
@@ -69,7 +82,7 @@ def history_tables(app: App, data: Path) -> list[HistoryTable]:
         source = history_table(app, data, table)
         if source is not None:
             found.append(source)
-        elif table not in absent:
+        elif not partial and table not in absent:
             folder = data / history_folder(app, table)
             raise BadFile(f"{folder}: there is no such folder, and the features are made of table {table}")
     return found

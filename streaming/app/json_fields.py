@@ -30,7 +30,7 @@ from streaming.app.field_rules import FieldRule, field_rules
 from streaming.app.streams import TEXT_LENGTH_MAX, Stream, whole_limits
 from streaming.engine.sql.stream_syntax import StreamColumn
 from streaming.engine.types import ARROW, Type
-from streaming.events.decode import TIME_MS_MAX
+from streaming.events.record import TIME_MS_MAX
 
 __all__ = ["JsonFields"]
 

@@ -86,6 +86,8 @@ class _Checks:
         column = self.column(self.main, self.settings.request.id, "request", "id")
         if column.type != Type.STRING and not is_number(column.type):
             raise self.wrong(f"{column.name} is a {column.type}: a request's id is a text or a number", "request", "id")
+        for name in self.settings.request.example:
+            self.column(self.main, name, "request.example", name)
         for field, source in self.settings.scores.fields.items():
             if source.startswith("$"):
                 if source not in (PROBABILITY, MODEL_VERSION):

@@ -15,10 +15,7 @@ from streaming.engine.sql.parse import statement_text
 from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import BadInput
 
-__all__ = ["DATA", "OUT", "deploy_script", "extract_script", "load_script", "query_text", "tables_script"]
-
-DATA = "/root/project/data"
-"""Where the servers of OpenMLDB's container see a data folder."""
+__all__ = ["OUT", "deploy_script", "extract_script", "load_script", "query_text", "tables_script"]
 
 OUT = "/root/project/out/1"
 """Where they write features."""
@@ -51,13 +48,13 @@ def deploy_script(app: App) -> str:
 
 
 def load_script(
-    app: App, mode: Mode, data: str = DATA, formats: Mapping[str, str] | None = None, without: Collection[str] = ()
+    app: App, mode: Mode, data: str = "", formats: Mapping[str, str] | None = None, without: Collection[str] = ()
 ) -> str:
     """LOAD DATA of every table, in the order of tables.sql.
 
     Args:
         mode: `online`: added to what is in the tables; `offline`: in place of what was loaded for extraction before.
-        data: the data folder, as the servers see it.
+        data: the data folder, as the servers see it; "": as [history] of app.toml says.
         formats: of a table's files, `parquet` or `csv`, by the table's name; parquet where it is not named.
         without: tables that are not loaded.
 
@@ -71,7 +68,8 @@ def load_script(
         if table in without:
             continue
         kind = (formats or {}).get(table, "parquet")
-        path = _quoted(f"{data.rstrip('/')}/{app.settings.history.folders.get(table, table)}/*.{kind}")
+        folder = f"{(data or app.settings.history.path).rstrip('/')}/{app.settings.history.folders.get(table, table)}"
+        path = _quoted(f"{folder}/*.{kind}")
         options = f"format='{kind}', header=true, mode='{written}'"
         lines.append(f"LOAD DATA INFILE {path} INTO TABLE {_name(table)} OPTIONS({options});\n")
     return "".join(lines)

@@ -10,6 +10,7 @@ import msgspec
 import tomli
 
 from streaming.app.wrong import AppFile, WrongApp
+from streaming.events.scores import MODEL_VERSION, PROBABILITY
 
 __all__ = [
     "MODEL_VERSION",
@@ -32,9 +33,6 @@ __all__ = [
     "read_settings",
 ]
 
-PROBABILITY, MODEL_VERSION = "$probability", "$model_version"
-"""What a field of a score may be but a column of the main table."""
-
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _HORIZON_DAYS_MAX = 3_650
 
@@ -53,9 +51,10 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Request(_Table, frozen=True):
-    """[request]. `id`: the column of the main table that names a request."""
+    """[request]. `id`: the column of the main table that names a request; `example`: a row of it, for people."""
 
     id: Name
+    example: dict[str, str | int | float | bool | None] = {}
 
 
 class LaterEvent(_Table, frozen=True):
@@ -92,10 +91,14 @@ class Label(_Table, frozen=True):
 
 
 class Scores(_Table, frozen=True):
-    """[scores]: the topic, and the fields of its JSON: a column of the main table, `$probability`, `$model_version`."""
+    """[scores]: the topic, and the fields of its JSON: a column of the main table, `$probability`, `$model_version`.
+
+    `event_type`: what CloudEvents call the type; "": `NAME.score.v1` of the application's name.
+    """
 
     topic: Name
     fields: Annotated[dict[str, Name], msgspec.Meta(min_length=1)]
+    event_type: str = ""
 
 
 class Deployment(_Table, frozen=True):
@@ -155,9 +158,14 @@ class ModelSettings(_Table, frozen=True):
 
 
 class History(_Table, frozen=True):
-    """[history]. `folders`: where a table's files lie in a data folder, if not in one of its own name."""
+    """[history].
+
+    `folders`: where a table's files lie in a data folder, if not in one of its own name; `path`: where OpenMLDB's
+    servers see a data folder.
+    """
 
     folders: dict[str, Name] = {}
+    path: Name = "/root/project/data"
 
 
 class Demo(_Table, frozen=True):
@@ -168,11 +176,16 @@ class Demo(_Table, frozen=True):
 
 
 class Settings(_Table, frozen=True):
-    """All of app.toml; `time_zone` is for texts, hours and weekdays that are made outside of SQL."""
+    """All of app.toml.
+
+    `time_zone` is for texts, hours and weekdays that are made outside of SQL; `dead_letters`: their topic, by default
+    that of the first scored stream and `.dlq`.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
     request: Request
     scores: Scores
+    dead_letters: Name | None = None
     label: Label = Label()
     time_zone: str = "UTC"
     deployment: Deployment = Deployment()

@@ -1,18 +1,31 @@
 """`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain |
-check | print-script | dlq."""
+init | check | print-script | dlq."""
 
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from streaming.cli.init_app import init
 from streaming.ops import exits
 from streaming.version import Version
 
 __all__ = ["app", "run_command"]
+
+
+class ScriptName(str, Enum):
+    """Scripts of OpenMLDB's command line."""
+
+    tables = "tables"
+    deploy = "deploy"
+    load_online = "load-online"
+    load_offline = "load-offline"
+    extract = "extract"
+
 
 app = typer.Typer(
     name=exits.SCORE,
@@ -73,13 +86,11 @@ def deploy(
     ] = False,
     range_bias: Annotated[
         str | None,
-        typer.Option(
-            help="RANGE_BIAS of the deployment instead of the script's: how much older rows are kept; inf, 7d or ms."
-        ),
+        typer.Option(help="RANGE_BIAS instead of the application's: how much older rows are kept; inf, 7d or ms."),
     ] = None,
     rows_bias: Annotated[str | None, typer.Option(help="ROWS_BIAS, the same in rows.")] = None,
 ) -> None:
-    """Make database, tables, indexes and deployment of sql/ on the OpenMLDB cluster of [store].
+    """Make database, tables, indexes and deployment of the application on the OpenMLDB cluster of [store].
 
     What is there already is compared; where it differs nothing is changed, unless --replace is given (status 3).
     """
@@ -91,7 +102,7 @@ def deploy(
 
 @app.command()
 def load(
-    history: Annotated[Path, typer.Argument(help="Folder of parquet files in the tutorial's layout.")],
+    history: Annotated[Path, typer.Argument(help="Folder with a folder of parquet or csv files for each table.")],
     config: ConfigFile = None,
 ) -> None:
     """Insert a folder of history into the OpenMLDB cluster of [store], row by row: needs no TaskManager.
@@ -149,7 +160,7 @@ def predict(
     token_file: TokenFile = None,
     ca: Annotated[Path | None, typer.Option(help="Certificates, PEM, that vouch for an https server.")] = None,
 ) -> None:
-    """Ask `serve` about one row of flattenRequest: prints its features and the probability."""
+    """Ask `serve` about one request, a row of the main table: prints its features and the probability."""
     from streaming.predict.client import run_predict
     from streaming.web.listen import read_token
 
@@ -161,31 +172,34 @@ def predict(
 
 @app.command()
 def send(
-    event: Annotated[str, typer.Argument(help="One action as JSON; without `time` it happens now.")],
+    event: Annotated[str, typer.Argument(help="One event as JSON; without its event time it happens now.")],
+    stream: Annotated[str, typer.Option(help="Which one it is of; default: the first that is scored.")] = "",
     config: ConfigFile = None,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the score.", min=0.1)] = 30.0,
 ) -> None:
-    """Send one action through Kafka and wait for its score."""
+    """Send one event through Kafka and wait for its score."""
     from streaming.cli.send import send_and_wait
     from streaming.config import load
     from streaming.ops import log
 
     log.to_stderr()
-    print(json.dumps(send_and_wait(load(config), event, timeout_s), ensure_ascii=False))
+    print(json.dumps(send_and_wait(load(config), event, timeout_s, stream), ensure_ascii=False))
 
 
 @app.command()
 def apiserver(
     config: ConfigFile = None,
-    sql: Annotated[Path | None, typer.Option(help="Folder of create_tables.sql and deploy.sql.")] = None,
-    history: Annotated[Path | None, typer.Option(help="Folder that load_online.sql loads from.")] = None,
+    application: Annotated[
+        str | None, typer.Option("--app", help="Folder of the application; default: that of the configuration.")
+    ] = None,
+    history: Annotated[Path | None, typer.Option(help="Folder with a folder of files for each table.")] = None,
     files: Annotated[
         list[Path] | None,
         typer.Option(help="Folder below which LOAD DATA and INTO OUTFILE may read, write, replace; may be repeated."),
     ] = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9081,
-    empty: Annotated[bool, typer.Option("--empty", help="Run no script: start without a database.")] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="Make no tables: start without a database.")] = False,
     token_file: TokenFile = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -197,7 +211,7 @@ def apiserver(
     from streaming.web.listen import Listen
 
     listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
-    run_apiserver(config, sql, history, files or (), listen, empty=empty)
+    run_apiserver(config, application, history, files or (), listen, empty=empty)
 
 
 @app.command()
@@ -224,7 +238,8 @@ def sql(
 def explain(
     script: Annotated[Path, typer.Argument(help="A SELECT, or a script with DEPLOY.")],
     tables: Annotated[
-        Path | None, typer.Option(help="Script that makes the tables; by default create_tables.sql beside it.")
+        Path | None,
+        typer.Option(help="Script that makes the tables; by default tables.sql (or create_tables.sql) beside it."),
     ] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Take what only the embedded engine answers, and no cluster compiles.")
@@ -234,7 +249,8 @@ def explain(
     from streaming.engine import Engine
     from streaming.store.sql_scripts import read_script, within
 
-    tables_path = tables or script.with_name("create_tables.sql")
+    beside = [script.with_name(name) for name in ("tables.sql", "create_tables.sql")]
+    tables_path = tables or next((path for path in beside if path.is_file()), beside[0])
     engine = Engine(portable=not embedded)
     if tables or tables_path.is_file():
         made = read_script(tables_path)
@@ -245,33 +261,50 @@ def explain(
         print(engine.explain(explained.text))
 
 
+app.command()(init)
+
+
 @app.command()
 def check(
     application: Annotated[
-        Path, typer.Argument(metavar="APP", help="A folder with tables.sql, features.sql, events.sql and app.toml.")
+        str, typer.Argument(metavar="APP", help="A folder with tables.sql, features.sql, events.sql and app.toml.")
     ],
 ) -> None:
     """Check an application's folder, and print it as a picture: events, tables, windows, features, label, scores.
 
-    What is wrong is one line on stderr that begins with file:line:column. Nothing runs from such a folder yet.
+    What is wrong is one line on stderr that begins with file:line:column.
     """
     from streaming.app.folder import load_app
     from streaming.app.picture import picture
+    from streaming.shipped_files import app_folder
 
-    print(picture(load_app(application)))
+    print(picture(load_app(app_folder(application))))
 
 
 @app.command()
 def print_script(
-    script: Annotated[Path, typer.Argument(help="A script of the SQL folder, such as sql/deploy.sql.")],
+    script: Annotated[ScriptName, typer.Argument(help="Which one.")],
+    application: Annotated[str, typer.Option("--app", help="Folder of the application.")] = "sql/jd",
+    data: Annotated[str, typer.Option(help="The data folder, as OpenMLDB's servers see it.")] = "",
+    out: Annotated[str, typer.Option(help="Where features go, as they see it.")] = "",
 ) -> None:
-    """Print a script whole, the feature query in its place: as OpenMLDB's own command line takes it.
+    """Print a script that is made from an application, as OpenMLDB's own command line takes it.
 
-    For example: jd-intent-score print-script sql/deploy.sql | openmldb --role=sql_client …
+    For example: jd-intent-score print-script deploy | openmldb --role=sql_client …
     """
-    from streaming.store.sql_scripts import read_script
+    from streaming.app import scripts
+    from streaming.app.folder import load_app
+    from streaming.shipped_files import app_folder
 
-    print(read_script(script).text, end="")
+    shop = load_app(app_folder(application))
+    made = {
+        ScriptName.tables: lambda: scripts.tables_script(shop),
+        ScriptName.deploy: lambda: scripts.deploy_script(shop),
+        ScriptName.load_online: lambda: scripts.load_script(shop, "online", data),
+        ScriptName.load_offline: lambda: scripts.load_script(shop, "offline", data),
+        ScriptName.extract: lambda: scripts.extract_script(shop, out or scripts.OUT),
+    }
+    print(made[script](), end="")
 
 
 dlq = typer.Typer(

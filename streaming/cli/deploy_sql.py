@@ -1,8 +1,8 @@
-"""`jd-intent-score deploy`: database, tables, indexes and deployment on a cluster, from the scripts in `sql/`.
+"""`jd-intent-score deploy`: database, tables, indexes and deployment of an application on a cluster.
 
-What is there is compared with the scripts, never changed in silence: the same does nothing, another is refused, unless
-`replace` says that it may go. `CREATE TABLE IF NOT EXISTS` compares nothing, and `DEPLOY IF NOT EXISTS` fails on what
-is there, so both are asked about first.
+What is there is compared with the application, never changed in silence: the same does nothing, another is refused,
+unless `replace` says that it may go. `CREATE TABLE IF NOT EXISTS` compares nothing, and `DEPLOY IF NOT EXISTS` fails on
+what is there, so both are asked about first.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
-from streaming.config import Config, Store
+from streaming.app.configured import configured_app
+from streaming.app.folder import App
+from streaming.app.scripts import deploy_script, tables_script
+from streaming.config import Config
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
@@ -26,7 +28,7 @@ from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import StatementRunner
 from streaming.store.openmldb.columns import differences, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
-from streaming.store.sql_scripts import read_script, statement_texts, within
+from streaming.store.sql_scripts import Script, statement_texts, within
 
 __all__ = ["Scripts", "deploy", "normal_words", "run_deploy", "same_sql", "shown_sql", "table_columns"]
 
@@ -40,54 +42,50 @@ _SPELLINGS = {"!": "not", "==": "=", "<>": "!="}
 
 @dataclass(frozen=True)
 class Scripts:
-    """What the scripts make.
+    """What an application's scripts make.
 
     Attributes:
-        database: that they use.
+        app: whose they are.
         tables: name → its CREATE TABLE, as it is written.
-        name: of the deployment.
         deployment: its DEPLOY, as it is written but for the biases.
         engine: has run them: it knows columns and indexes.
-        path: of deploy.sql.
     """
 
-    database: str
+    app: App
     tables: dict[str, str]
-    name: str
     deployment: str
     engine: Engine
-    path: Path
+
+    @property
+    def database(self) -> str:
+        """That they use."""
+        return self.app.tables.database
+
+    @property
+    def name(self) -> str:
+        """Of the deployment."""
+        return self.app.settings.deployment.name
 
     @classmethod
-    def read(cls, settings: Store, range_bias: str | None = None, rows_bias: str | None = None) -> Scripts:
-        """Reads `store.sql`; the biases, where given, stand for those of the script.
+    def made(cls, app: App, range_bias: str | None = None, rows_bias: str | None = None) -> Scripts:
+        """The scripts; the biases, where given, stand for those of app.toml.
 
         Raises:
-            ConfigError: a script is missing or does not make `store.database` or `store.deployment`.
-            UnsupportedSQL: a statement is wrong; file, line and column are named.
+            ConfigError: the application has no database, which a cluster needs.
+            UnsupportedSQL: a cluster does not compile the query; file, line and column are named.
         """
-        engine, tables, deployment, database = Engine(portable=True), {}, "", ""
-        for name in ("create_tables.sql", "deploy.sql"):
-            script = read_script(Path(settings.sql) / name, "store.sql")
-            with within(script):
-                engine.execute(script.text)
-            for made, text in zip(parse(script.text), statement_texts(script.text), strict=True):
-                match made:
-                    case syntax.CreateTable():
-                        tables[made.name[-1]] = text
-                    case syntax.Use():
-                        database = made.name
-                    case syntax.Deploy(name=settings.deployment):
-                        deployment = text
-        if database != settings.database:
-            raise ConfigError(
-                f"store.database: the scripts in {settings.sql} use {database!r}, not {settings.database!r}"
-            )
-        if not deployment:
-            raise ConfigError(f"store.deployment: {script.path} does not deploy {settings.deployment!r}")
-        return cls(
-            database, tables, settings.deployment, _biased(deployment, range_bias, rows_bias), engine, script.path
-        )
+        if not app.tables.database:
+            raise ConfigError(f"{app.folder / 'tables.sql'}: no CREATE DATABASE and USE: set store.database")
+        engine, tables, deployment = Engine(portable=True), {}, ""
+        for name, text in (("tables.sql", tables_script(app)), ("features.sql", deploy_script(app))):
+            with within(Script(app.folder / name, text)):
+                engine.execute(text)
+            for made, statement in zip(parse(text), statement_texts(text), strict=True):
+                if isinstance(made, syntax.CreateTable):
+                    tables[made.name[-1]] = statement
+                elif isinstance(made, syntax.Deploy):
+                    deployment = statement
+        return cls(app, tables, _biased(deployment, range_bias, rows_bias), engine)
 
 
 def run_deploy(config: Config, *, replace: bool, range_bias: str | None, rows_bias: str | None) -> None:
@@ -98,8 +96,9 @@ def run_deploy(config: Config, *, replace: bool, range_bias: str | None, rows_bi
         ArtifactMismatch: something else is there; nothing was changed.
         StoreUnavailable: the cluster does not answer.
     """
-    with open_cluster(config.store) as cluster:
-        scripts = Scripts.read(config.store, range_bias, rows_bias)
+    app = configured_app(config)
+    with open_cluster(config.store, app) as cluster:
+        scripts = Scripts.made(app, range_bias, rows_bias)
         deploy(cluster, scripts, replace=replace, say=print)
 
 
@@ -137,7 +136,7 @@ def deploy(
         found = [f"table {table}: {'; '.join(why)}" for table, why in wrong.items()]
         found += [f"deployment {name}: {why}" for why in changed]
         raise ArtifactMismatch(
-            f"database {database} differs from {scripts.path.parent}: {' | '.join(found)}. Nothing was changed; "
+            f"database {database} differs from {scripts.app.folder}: {' | '.join(found)}. Nothing was changed; "
             f"--replace makes it anew{', and drops the rows of these tables' if wrong else ''}"
         )
     if deployed and (wrong or changed):

@@ -1,4 +1,4 @@
-"""`jd-intent-score load`: the files that load_online.sql names into a cluster's online tables, by INSERT OR IGNORE.
+"""`jd-intent-score load`: a folder of history into a cluster's online tables, by INSERT OR IGNORE.
 
 LOAD DATA does the same where the cluster has a TaskManager that sees the files (`jd-intent-batch load-online`).
 """
@@ -11,18 +11,16 @@ from pathlib import Path
 
 import structlog
 
-from streaming.cli.deploy_sql import Scripts
-from streaming.config import Config, Store
-from streaming.engine.sql.parse import parse
-from streaming.engine.sql.syntax import LoadData
-from streaming.engine.statements.outfile import resolve
+from streaming.app.configured import configured_app
+from streaming.app.folder import App
+from streaming.app.history import HistoryTable, history_tables
+from streaming.config import Config
 from streaming.errors import ConfigError, StoreUnavailable
-from streaming.files.tables import BadFile, Options, Piece, is_there, load_options, read
+from streaming.files.tables import BadFile, Piece, read
 from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import times_checked
 from streaming.store.openmldb.rest import RestTransport
 from streaming.store.openmldb.sdk import Client
-from streaming.store.sql_scripts import read_script, within
 
 __all__ = ["load", "run_load"]
 
@@ -39,36 +37,32 @@ def run_load(config: Config, folder: Path) -> None:
         BadRow: a time that orders an index is NULL or negative, or a date is none of OpenMLDB's.
         StoreUnavailable: the cluster does not answer, or has fewer rows afterwards than it was given.
     """
-    with open_cluster(config.store) as client:
-        scripts = Scripts.read(config.store)
-        for table, (given, there) in load(client, scripts, folder, config.store.history_prefix).items():
+    app = configured_app(config)
+    with open_cluster(config.store, app) as client:
+        for table, (given, there) in load(client, app, folder).items():
             print(f"{table}: {given:,} rows read, {there:,} in the table")
 
 
-def load(
-    client: Client | RestTransport, scripts: Scripts, folder: Path, prefix: str = Store().history_prefix
-) -> dict[str, tuple[int, int]]:
+def load(client: Client | RestTransport, app: App, folder: Path) -> dict[str, tuple[int, int]]:
     """Inserts every file; of each table the distinct rows in the files, and the rows that the table has then.
 
-    Args:
-        prefix: of the paths in load_online.sql: `folder` stands for it.
-
     Raises:
-        See `main`.
+        See `run_load`.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder")
+    try:
+        sources = {source.table: source for source in history_tables(app, folder, partial=True)}
+    except BadFile as error:
+        raise ConfigError(str(error)) from None
     found: dict[str, tuple[int, int]] = {}
-    times = dict(scripts.engine.contract(scripts.name).times)
-    client.execute(f"USE {scripts.database}")
-    for table, path, options in _loads(scripts, folder, prefix):
-        if not is_there(path):
-            _log.info("history has no file of this table", table=table, path=path)
+    client.execute(f"USE {app.tables.database}")
+    for table in app.tables.columns:
+        if table not in sources:
+            _log.info("history has no file of this table", table=table)
             continue
         started, given = time.monotonic(), 0
         distinct: set[int] = set()
-        for piece in _pieces(path, options, scripts, table):
-            times_checked(f"{piece.file}: {table}", piece.rows, times.get(table, ()), piece.first)
+        for piece in _pieces(sources[table]):
+            times_checked(f"{piece.file}: {table}", piece.rows, app.times(table), piece.first)
             for at in range(0, piece.rows.num_rows, CHUNK_ROWS):
                 chunk = piece.rows.slice(at, CHUNK_ROWS)
                 client.insert(table, chunk)
@@ -85,22 +79,8 @@ def load(
     return found
 
 
-def _loads(scripts: Scripts, folder: Path, prefix: str) -> Iterator[tuple[str, str, Options]]:
-    """The tables of load_online.sql, with the files of each and how they are laid out."""
-    script = read_script(scripts.path.with_name("load_online.sql"), "store.sql")
-    with within(script):
-        statements = parse(script.text)
-    for statement in statements:
-        if isinstance(statement, LoadData):
-            try:
-                options = load_options(statement.options)
-            except BadFile as error:
-                raise ConfigError(f"{script.path}: {statement.table[-1]}: {error}") from None
-            yield statement.table[-1], resolve(statement.path, {prefix: str(folder)}), options
-
-
-def _pieces(path: str, options: Options, scripts: Scripts, table: str) -> Iterator[Piece]:
+def _pieces(source: HistoryTable) -> Iterator[Piece]:
     try:
-        yield from read(path, scripts.engine.table_schema(f"{scripts.database}.{table}"), options)
+        yield from read(source.path, source.schema, source.options)
     except BadFile as error:
         raise ConfigError(str(error)) from None

@@ -8,11 +8,13 @@ from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
 
-from streaming.config import Config, load
+from streaming.app.configured import application
+from streaming.app.topics import TopicNames
+from streaming.config import load
 from streaming.dlq.letters import LetterFilter, find_letters, parse_offsets, parse_places, parse_since
 from streaming.dlq.replay import replay
 from streaming.errors import BadEvent, ConfigError
-from streaming.events.decode import reason_of
+from streaming.events.record import reason_of
 from streaming.ops import exits, log
 from streaming.ops.log import place
 
@@ -65,8 +67,9 @@ def list_letters(file: Path | None, wanted: LetterFilter, limit: int, *, as_json
     """
     log.to_stderr()
     config = load(file)
-    _check_topics(config, wanted)
-    found, count = find_letters(config, wanted, limit)
+    _, topics = application(config)
+    _check_topics(topics, wanted)
+    found, count = find_letters(config, topics, wanted, limit)
     if as_json:
         for letter in found:
             print(json.dumps(letter.told(), ensure_ascii=False))
@@ -89,8 +92,9 @@ def show_letter(file: Path | None, at: str) -> None:
     """
     log.to_stderr()
     config, wanted = load(file), LetterFilter(places=parse_places([at]))
-    _check_topics(config, wanted)
-    found, _ = find_letters(config, wanted, 1)
+    _, topics = application(config)
+    _check_topics(topics, wanted)
+    found, _ = find_letters(config, topics, wanted, 1)
     if not found:
         raise ConfigError(f"{at}: no dead letter is there")
     (letter,) = found
@@ -110,8 +114,9 @@ def replay_letters(file: Path | None, wanted: LetterFilter, limit: int, *, every
         raise ConfigError("say which: places, --reason, --topic, --partition, --offsets, --since, or --all")
     log.to_stderr()
     config = load(file)
-    _check_topics(config, wanted)
-    outcome = replay(config, wanted, limit=limit, dry_run=dry_run)
+    _, topics = application(config)
+    _check_topics(topics, wanted)
+    outcome = replay(config, topics, wanted, limit=limit, dry_run=dry_run)
     counts = Counter((letter.origin[0] if letter.origin else "?", letter.reason) for letter in outcome.sent)
     for (topic, reason), count in sorted(counts.items()):
         print(f"{'would be sent' if dry_run else 'sent'} to {topic}: {count} ({reason})")
@@ -126,12 +131,10 @@ def replay_letters(file: Path | None, wanted: LetterFilter, limit: int, *, every
     return exits.ANSWER_IS_NO if outcome.refused else exits.DONE
 
 
-def _check_topics(config: Config, wanted: LetterFilter) -> None:
-    topics = config.kafka.topics
-    inputs = [topics.actions, topics.users, topics.products, topics.comments]
+def _check_topics(topics: TopicNames, wanted: LetterFilter) -> None:
     for topic in wanted.topics:
-        if topic not in inputs:
-            raise ConfigError(f"--topic {topic}: dead letters come from {', '.join(inputs)}")
+        if topic not in topics.inputs:
+            raise ConfigError(f"--topic {topic}: dead letters come from {', '.join(topics.inputs)}")
     for topic, *_ in wanted.places:
         if topic != topics.dead_letters:
             raise ConfigError(f"{topic}: dead letters lie in {topics.dead_letters}")

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 from confluent_kafka import KafkaException
 
+from streaming.app.topics import TopicNames
 from streaming.config import Config
 from streaming.errors import ConfigError
 from streaming.events.dead_letter import ERRORS, FINGERPRINT, TIMESTAMP, TRUNCATED, VALUE_SHA256, origin_headers
-from streaming.events.decode import Record, reason_of
+from streaming.events.record import Record, reason_of
 from streaming.events.scores import Headers
 from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
@@ -191,7 +192,7 @@ def parse_offsets(text: str) -> tuple[int, int]:
     return first, last
 
 
-def find_letters(config: Config, wanted: LetterFilter, limit: int) -> tuple[list[Letter], int]:
+def find_letters(config: Config, topics: TopicNames, wanted: LetterFilter, limit: int) -> tuple[list[Letter], int]:
     """The newest dead letters, oldest first; and how many there are in all.
 
     Raises:
@@ -201,7 +202,7 @@ def find_letters(config: Config, wanted: LetterFilter, limit: int) -> tuple[list
     newest: deque[Letter] = deque(maxlen=limit)
     replayed: dict[Name, int] = {}
     count = 0
-    for letter in read_letters(config):
+    for letter in read_letters(config, topics):
         if isinstance(letter, Replayed):
             replayed |= dict.fromkeys(letter.names, letter.written_ms)
         elif wanted.takes(letter):
@@ -213,7 +214,7 @@ def find_letters(config: Config, wanted: LetterFilter, limit: int) -> tuple[list
     ], count
 
 
-def read_letters(config: Config) -> Iterator[Letter | Replayed]:
+def read_letters(config: Config, topics: TopicNames) -> Iterator[Letter | Replayed]:
     """All that is there in partition order, up to the topic's present end; transactions open there are waited for.
 
     Raises:
@@ -222,11 +223,11 @@ def read_letters(config: Config) -> Iterator[Letter | Replayed]:
         BrokerUnavailable: no answer for `PATIENCE_S`.
     """
     kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
-    topic = kafka.topics.dead_letters
+    topic = topics.dead_letters
     connection = Connection(threading.Event(), login=Login(kafka))
     try:
-        with named(kafka, of_letters(kafka)):
-            check_topics(kafka, of_letters(kafka), connection)
+        with named(kafka, of_letters(topics)):
+            check_topics(kafka, of_letters(topics), connection, keys=topics.keys)
             for records in CommittedReader(kafka, connection, topic, PATIENCE_S).to_end():
                 yield from map(_letter, records)
     except KafkaException as error:

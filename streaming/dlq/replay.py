@@ -12,11 +12,12 @@ take it to its place. The time of the record in Kafka is that of the replay.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from streaming.app.topics import TopicNames
 from streaming.config import Config
 from streaming.dlq.letters import MARKER, PATIENCE_S, Letter, LetterFilter, Name, Replayed, read_letters
 from streaming.errors import Aborted, ConfigError, TransactionFatal
@@ -58,6 +59,7 @@ class ReplayOutcome:
 
 def replay(
     config: Config,
+    topics: TopicNames,
     wanted: LetterFilter,
     *,
     limit: int,
@@ -82,16 +84,16 @@ def replay(
         raise ConfigError(
             "kafka.isolation_level: replay needs read_committed: a scorer may see what a replay takes back"
         )
-    inputs = {kafka.topics.actions, kafka.topics.users, kafka.topics.products, kafka.topics.comments}
     if dry_run:
-        return _collect(config, wanted, limit, inputs)
+        return _collect(config, topics, wanted, limit)
     connection = Connection(threading.Event(), login=Login(kafka))
-    check_topics(kafka, of_replay(kafka, sorted(inputs)), connection, PATIENCE_S)
-    publisher = Publisher(kafka, connection, f"{kafka.transactional_id_prefix}.dlq-replay", sorted(inputs))
+    inputs = sorted(topics.inputs)
+    check_topics(kafka, of_replay(topics, inputs), connection, PATIENCE_S, keys=topics.keys)
+    publisher = Publisher(kafka, topics, connection, f"{kafka.transactional_id_prefix}.dlq-replay", inputs)
     try:
         publisher.start()
         step("start")
-        outcome = _collect(config, wanted, limit, inputs)
+        outcome = _collect(config, topics, wanted, limit)
         step("read")
         for batch in _batches(outcome.sent, publisher.dead_letter_bytes_max):
             _send(publisher, batch, step)
@@ -102,19 +104,19 @@ def replay(
     return outcome
 
 
-def _collect(config: Config, wanted: LetterFilter, limit: int, inputs: set[str]) -> ReplayOutcome:
+def _collect(config: Config, topics: TopicNames, wanted: LetterFilter, limit: int) -> ReplayOutcome:
     """What is to be sent, in the order of origins. Of a record with several letters (of several groups), one."""
     marked: set[Name] = set()
-    for each in read_letters(config):
+    for each in read_letters(config, topics):
         if isinstance(each, Replayed):
             marked.update(each.names)
     outcome, size, taken = ReplayOutcome(), 0, set[Name]()
-    for letter in read_letters(config):
+    for letter in read_letters(config, topics):
         if isinstance(letter, Replayed) or not wanted.takes(letter) or letter.name in taken:
             continue
         if letter.name in marked:
             outcome.already += 1
-        elif why := _impossible(letter, inputs):
+        elif why := _impossible(letter, topics.inputs):
             outcome.refused.append((letter, why))
         elif len(outcome.sent) >= limit or size > BYTES_MAX:
             outcome.left += 1
@@ -128,7 +130,7 @@ def _collect(config: Config, wanted: LetterFilter, limit: int, inputs: set[str])
     return outcome
 
 
-def _impossible(letter: Letter, inputs: set[str]) -> str:
+def _impossible(letter: Letter, inputs: Collection[str]) -> str:
     """Why its record cannot go back; "": it can."""
     if letter.origin is None:
         return "it does not say where it came from"

@@ -16,6 +16,9 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from streaming.app.configured import application
+from streaming.app.folder import App
+from streaming.app.topics import TopicNames
 from streaming.config import Config, load
 from streaming.doctor import kafka, parts
 from streaming.doctor.findings import Finding, ok, wrong
@@ -25,19 +28,21 @@ from streaming.ops import exits, log
 
 __all__ = ["check_all", "check_file", "run_doctor"]
 
-ON_KAFKA: dict[str, Callable[[Config, AdminClient], Iterator[Finding]]] = {
+ON_KAFKA: dict[str, Callable[[Config, TopicNames, AdminClient], Iterator[Finding]]] = {
     "rights": kafka.check_rights,
     "transactional id": kafka.check_transactional_id,
     "topics": kafka.check_topics,
     "clock": kafka.check_clock,
 }
 BROKERS = "look at the brokers' logs, and give the command again"
+APP_PARTS: dict[str, tuple[Callable[[Config, App], Iterator[Finding]], str]] = {
+    "SQL": (parts.check_store, "mend the application, or set app, store.deployment"),
+    "SQL and model": (parts.check_query, "serve the model of this query, or set app"),
+    "history": (parts.check_history, "set store.history to a folder with a folder of files for each table"),
+}
 PARTS: dict[str, tuple[Callable[[Config], Iterator[Finding]], str]] = {
-    "SQL": (parts.check_store, "mend the script, or set store.sql, store.deployment"),
-    "SQL and model": (parts.check_query, "serve the model of this query, or set store.sql"),
     "encoder": (parts.check_encoder, "set model.artifact to what `jd-intent-batch export` wrote"),
     "model": (parts.check_model, "look at Triton's log, start it again"),
-    "history": (parts.check_history, "set store.history to a folder with a folder of files for each table"),
     "folders": (parts.check_folders, "set snapshots.folder, poison.folder to folders that can be written"),
     "port": (parts.check_port, "set http.host, http.port"),
 }
@@ -73,14 +78,24 @@ def check_file(file: Path | None) -> Iterator[Finding]:
 
 def check_all(config: Config) -> Iterator[Finding]:
     """Everything that a configuration names."""
+    app = topics = None
+    try:
+        app, topics = application(config)
+    except (ConfigError, UnsupportedSQL) as error:
+        yield wrong("application", str(error), "`jd-intent-score check` says more")
+    else:
+        yield ok("application", f"{app.settings.name}, {app.folder}")
     let_in = False
     for finding in _guarded("login", kafka.check_login(config), "set [kafka] as the brokers want it"):
         let_in = finding.level == "ok"
         yield finding
-    if let_in:
+    if let_in and topics is not None:
         admin = kafka.admin_of(config)
         for about, check in ON_KAFKA.items():
-            yield from _guarded(about, check(config, admin), BROKERS)
+            yield from _guarded(about, check(config, topics, admin), BROKERS)
+    if app is not None:
+        for about, (check_app, fix) in APP_PARTS.items():
+            yield from _guarded(about, check_app(config, app), fix)
     for about, (check_part, fix) in PARTS.items():
         yield from _guarded(about, check_part(config), fix)
 

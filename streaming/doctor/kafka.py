@@ -15,6 +15,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
+from streaming.app.topics import TopicNames
 from streaming.config import Config
 from streaming.doctor.findings import Finding, ok, warning, wrong
 from streaming.kafka.clients import consumer_settings
@@ -65,11 +66,11 @@ def check_login(config: Config) -> Iterator[Finding]:
         )
 
 
-def check_rights(config: Config, admin: AdminClient) -> Iterator[Finding]:
+def check_rights(config: Config, topics: TopicNames, admin: AdminClient) -> Iterator[Finding]:
     """Those of `run`, but for transactions."""
     kafka = config.kafka
-    needed = of_run(kafka)
-    told = [Right("DescribeConfigs", "topic", name) for name in (kafka.topics.scores, kafka.topics.dead_letters)]
+    needed = of_run(kafka, topics)
+    told = [Right("DescribeConfigs", "topic", name) for name in (topics.scores, topics.dead_letters)]
     found = Connection(threading.Event()).retry(lambda: find(admin, [*needed, *told]), 2 * CALL_S)
     # Of a topic that may not be described it is not told whether its settings may be.
     hidden = {right.name for right in found.lacking if right.operation == "Describe"}
@@ -86,7 +87,7 @@ def check_rights(config: Config, admin: AdminClient) -> Iterator[Finding]:
         yield ok("rights", f"{principal(kafka)} may {may}")
 
 
-def check_transactional_id(config: Config, _: AdminClient) -> Iterator[Finding]:
+def check_transactional_id(config: Config, _: TopicNames, __: AdminClient) -> Iterator[Finding]:
     """May it be used? Nothing is opened, and nobody fenced: see the module."""
     kafka = config.kafka
     number = "-0" if config.workers.count else ""
@@ -108,10 +109,10 @@ def check_transactional_id(config: Config, _: AdminClient) -> Iterator[Finding]:
         yield ok(about, f"{principal(kafka)} may write it")
 
 
-def check_topics(config: Config, admin: AdminClient) -> Iterator[Finding]:
+def check_topics(config: Config, topics: TopicNames, admin: AdminClient) -> Iterator[Finding]:
     """They exist, can be written and read, and keep what they have to keep."""
     kafka = config.kafka
-    keys = {name: key for key, name in kafka.topics.model_dump().items()}
+    keys = topics.keys
     asked = admin.describe_topics(TopicCollection(list(keys)), request_timeout=CALL_S)
     there = {}
     for name, future in asked.items():
@@ -120,7 +121,7 @@ def check_topics(config: Config, admin: AdminClient) -> Iterator[Finding]:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 make = f"kafka-topics.sh --bootstrap-server {kafka.bootstrap_servers} --create --topic {name}"
-                yield wrong(f"topic {name!r}", f"kafka.topics.{keys[name]}: it does not exist", make)
+                yield wrong(f"topic {name!r}", f"{keys[name]}: it does not exist", make)
             elif error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:  # told by `check_rights`
                 yield wrong(f"topic {name!r}", error.args[0].str(), "look at the brokers")
     settings: dict[str, Mapping[str, str]] = {}
@@ -132,22 +133,20 @@ def check_topics(config: Config, admin: AdminClient) -> Iterator[Finding]:
         try:
             settings[resources[resource]] = {key: entry.value for key, entry in told.result(2 * CALL_S).items()}
         except KafkaException:
-            if keys[resources[resource]] not in ("scores", "dead_letters"):  # told by `check_rights`
+            if resources[resource] in topics.inputs:  # told by `check_rights`
                 hidden.append(resources[resource])
     for name, topic in there.items():
-        yield from _partitions(config, keys[name], topic, settings.get(name, {}))
+        yield from _partitions(config, topics, topic, settings.get(name, {}))
     if hidden:
         rights = [Right("DescribeConfigs", "topic", name) for name in hidden]
         names = ", ".join(map(repr, hidden))
         yield warning("settings of topics", f"not told of {names}: not checked", "; ".join(grants(kafka, rights)))
-    yield from judge_settings(config, {keys[name]: values for name, values in settings.items()})
-    yield from _beginnings(config, admin, [name for name in there if keys[name] not in ("scores", "dead_letters")])
-    yield ok(
-        "subscribers", f"of {kafka.topics.scores!r} must set isolation.level=read_committed: then each score is once"
-    )
+    yield from judge_settings(config, topics, settings)
+    yield from _beginnings(config, admin, [name for name in there if name in topics.inputs])
+    yield ok("subscribers", f"of {topics.scores!r} must set isolation.level=read_committed: then each score is once")
 
 
-def _partitions(config: Config, key: str, topic: Any, settings: Mapping[str, str]) -> Iterator[Finding]:
+def _partitions(config: Config, topics: TopicNames, topic: Any, settings: Mapping[str, str]) -> Iterator[Finding]:
     """Leaders, replicas, and how many there are."""
     about, count = f"topic {topic.name!r}", len(topic.partitions)
     lost = [p.id for p in topic.partitions if p.leader is None or p.leader.id < 0]
@@ -155,11 +154,11 @@ def _partitions(config: Config, key: str, topic: Any, settings: Mapping[str, str
         yield wrong(about, f"partitions {lost} have no leader", "look at the brokers")
     wanted = int(settings.get("min.insync.replicas", "1"))
     short = [p.id for p in topic.partitions if len(p.isr) < wanted]
-    if short and key in ("scores", "dead_letters"):
+    if short and topic.name not in topics.inputs:
         yield wrong(
             about, f"partitions {short} have less than min.insync.replicas {wanted} in sync", "look at the brokers"
         )
-    if key == "actions" and count < config.workers.count:
+    if topic.name in topics.events and count < config.workers.count:
         yield warning(
             about,
             f"{count} partitions for workers.count {config.workers.count}: the others wait as spares",
@@ -170,35 +169,35 @@ def _partitions(config: Config, key: str, topic: Any, settings: Mapping[str, str
         yield ok(about, f"{count} partitions, {replicas} replicas")
 
 
-def judge_settings(config: Config, settings: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+def judge_settings(config: Config, topics: TopicNames, settings: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
     """Whether topics keep what they have to.
 
     Args:
-        settings: of topics, by their keys in [kafka.topics], as Kafka spells them.
+        settings: by topic, as Kafka spells them.
     """
-    kafka, names = config.kafka, config.kafka.topics.model_dump()
+    kafka = config.kafka
     alter = f"kafka-configs.sh --bootstrap-server {kafka.bootstrap_servers} --alter --entity-type topics"
-    kept = {key: int(values.get("retention.ms", "-1")) for key, values in settings.items()}
-    for key, values in settings.items():
-        about, fix = f"topic {names[key]!r}", f"{alter} --entity-name {names[key]} --add-config"
+    kept = {name: int(values.get("retention.ms", "-1")) for name, values in settings.items()}
+    for name, values in settings.items():
+        about, fix = f"topic {name!r}", f"{alter} --entity-name {name} --add-config"
         if "compact" in values.get("cleanup.policy", "delete"):
             yield wrong(
                 about, "it is compacted: of the records of a key all but the last go", f"{fix} cleanup.policy=delete"
             )
-        elif key == "scores":
+        elif name == topics.scores:
             if int(values.get("min.insync.replicas", "1")) < 2:
                 text = "min.insync.replicas is 1: a score is lost with the disk of one broker"
                 yield warning(about, text, f"{fix} min.insync.replicas=2, with 3 replicas")
-        elif key == "dead_letters":
-            yield from _letters(config, settings, kept, fix)
-        elif kept[key] >= 0 or int(values.get("retention.bytes", "-1")) >= 0:
-            yield from _retention(config, key, kept[key])
+        elif name == topics.dead_letters:
+            yield from _letters(topics, settings, kept, fix)
+        elif kept[name] >= 0 or int(values.get("retention.bytes", "-1")) >= 0:
+            yield from _retention(config, topics, name, kept[name])
 
 
-def _retention(config: Config, key: str, kept_ms: int) -> Iterator[Finding]:
-    about = f"topic {config.kafka.topics.model_dump()[key]!r}"
+def _retention(config: Config, topics: TopicNames, name: str, kept_ms: int) -> Iterator[Finding]:
+    about = f"topic {name!r}"
     span = f"{kept_ms / DAY_MS:.1f} days" if kept_ms >= 0 else "retention.bytes"
-    if 0 <= kept_ms < config.dedup.horizon_ms and key == "actions":
+    if 0 <= kept_ms < config.dedup.horizon_ms and name in topics.scored:
         yield wrong(
             about, f"keeps {span}, less than dedup.horizon_s {config.dedup.horizon_s:.0f}", "keep it for longer"
         )
@@ -211,21 +210,21 @@ def _retention(config: Config, key: str, kept_ms: int) -> Iterator[Finding]:
 
 
 def _letters(
-    config: Config, settings: Mapping[str, Mapping[str, str]], kept: Mapping[str, int], fix: str
+    topics: TopicNames, settings: Mapping[str, Mapping[str, str]], kept: Mapping[str, int], fix: str
 ) -> Iterator[Finding]:
     """Letters are as large as what they are made of, and needed for as long."""
-    about = f"topic {config.kafka.topics.dead_letters!r}"
-    sizes = {key: int(values.get("max.message.bytes", "0")) for key, values in settings.items() if key != "scores"}
-    own, largest = sizes.pop("dead_letters"), max(sizes.values(), default=0)
+    about = f"topic {topics.dead_letters!r}"
+    sizes = {name: int(values.get("max.message.bytes", "0")) for name, values in settings.items()}
+    sizes.pop(topics.scores, None)
+    own, largest = sizes.pop(topics.dead_letters), max(sizes.values(), default=0)
     if own and own <= largest:
         text = f"max.message.bytes {own} is not above the {largest} of an input topic: larger letters are cut"
         yield warning(about, text, f"{fix} max.message.bytes={largest + 65_536}")
-    longest = max(
-        (-1 if ms < 0 else ms for key, ms in kept.items() if key not in ("scores", "dead_letters")), default=0
-    )
-    forever = any(ms < 0 for key, ms in kept.items() if key not in ("scores", "dead_letters"))
-    if kept["dead_letters"] >= 0 and (forever or kept["dead_letters"] < longest):
-        days = f"{kept['dead_letters'] / DAY_MS:.1f} days"
+    longest = max((-1 if ms < 0 else ms for name, ms in kept.items() if name in topics.inputs), default=0)
+    forever = any(ms < 0 for name, ms in kept.items() if name in topics.inputs)
+    kept_ms = kept[topics.dead_letters]
+    if kept_ms >= 0 and (forever or kept_ms < longest):
+        days = f"{kept_ms / DAY_MS:.1f} days"
         yield warning(
             about,
             f"keeps {days}, less than an input topic: a start that reads the log takes records whose letters are gone",
@@ -233,21 +232,20 @@ def _letters(
         )
 
 
-def _beginnings(config: Config, admin: AdminClient, topics: Sequence[str]) -> Iterator[Finding]:
+def _beginnings(config: Config, admin: AdminClient, inputs: Sequence[str]) -> Iterator[Finding]:
     """Is the log whole, where it alone makes the state?"""
     store = config.store
     if store.kind != "embedded" or store.history or config.snapshots.folder:
         return
-    for at, found in _offsets(admin, topics, OffsetSpec.earliest()):  # type: ignore[no-untyped-call]
+    for at, found in _offsets(admin, inputs, OffsetSpec.earliest()):  # type: ignore[no-untyped-call]
         if found.offset > 0:
             text = f"partition {at.partition} begins at offset {found.offset}: what was before is in no window"
             yield warning(f"topic {at.topic!r}", text, "set store.history to a folder that covers it")
 
 
-def check_clock(config: Config, admin: AdminClient) -> Iterator[Finding]:
+def check_clock(_: Config, topics: TopicNames, admin: AdminClient) -> Iterator[Finding]:
     """No record is of the future: this machine's clock, and those of producers, agree as far as that tells."""
-    names = list(config.kafka.topics.model_dump().values())
-    found = _offsets(admin, names, OffsetSpec.max_timestamp())  # type: ignore[no-untyped-call]
+    found = _offsets(admin, list(topics.keys), OffsetSpec.max_timestamp())  # type: ignore[no-untyped-call]
     at, newest = max(((at, of.timestamp) for at, of in found), key=lambda pair: pair[1], default=(None, -1))
     if at is None or newest < 0:
         yield ok("clock", "no record to compare it with")

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import model_config_pb2
 
+from streaming.app.folder import App
+from streaming.app.history import history_tables
 from streaming.config import Config
 from streaming.doctor.findings import Finding, ok, warning, wrong
-from streaming.errors import ArtifactMismatch, ConfigError, ModelUnavailable, ScorerError, StoreUnavailable
+from streaming.errors import ArtifactMismatch, ModelUnavailable, ScorerError, StoreUnavailable
+from streaming.files.tables import BadFile, check_columns
 from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 from streaming.model.served_encoder import refuse_other_encoder
 from streaming.model.triton import INPUT, OUTPUT, Model
 from streaming.store.embedded import EmbeddedStore
-from streaming.store.history_files import checked
 from streaming.store.open import open_store
 
 __all__ = [
@@ -39,31 +41,31 @@ __all__ = [
 FREE_BYTES = 1 << 30  # a folder with less is nearly full
 
 
-def check_store(config: Config) -> Iterator[Finding]:
+def check_store(config: Config, app: App) -> Iterator[Finding]:
     """The scripts run, or the cluster has what they make; the encoder finds its columns."""
     settings = config.store
-    store = open_store(settings, dedup=config.dedup)
+    store = open_store(settings, app, dedup=config.dedup)
     with contextlib.closing(store):
         if isinstance(store, EmbeddedStore):
             store.define()
-            yield ok("SQL", f"{settings.sql} runs on the embedded engine and deploys {settings.deployment!r}")
+            yield ok("SQL", f"{app.folder} runs on the embedded engine and deploys {app.settings.deployment.name!r}")
         else:
             try:
                 store.load()
             except StoreUnavailable as error:
                 yield wrong("SQL", str(error), f"start the cluster, or set [store.{settings.kind.rpartition('-')[2]}]")
             else:
-                made = f"{settings.database}.{settings.deployment}"
-                yield ok("SQL", f"the cluster has {made} as {settings.sql} makes it")
+                made = f"{app.tables.database}.{app.settings.deployment.name}"
+                yield ok("SQL", f"the cluster has {made} as {app.folder} makes it")
         columns = store.schema()
     encoder = _encoder(config)
     encoder.encode(columns.empty_table())
     yield ok("SQL and encoder", f"the query has the columns of all {len(encoder.fields)} fields")
 
 
-def check_query(config: Config) -> Iterator[Finding]:
+def check_query(config: Config, app: App) -> Iterator[Finding]:
     """The deployed query is the one that the model was trained on."""
-    check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
+    check_sql(app, Path(config.model.artifact))
     yield ok("SQL and model", f"{config.model.artifact} was trained on this query")
 
 
@@ -132,7 +134,7 @@ def unfit(found: Any, config: Config) -> Iterator[Finding]:
             yield wrong(about, f"{INPUT} is {dims}, the encoder makes {len(encoder.fields)} ids", export)
 
 
-def check_history(config: Config) -> Iterator[Finding]:
+def check_history(config: Config, app: App) -> Iterator[Finding]:
     """The files that a start loads can be opened and have their tables' columns; their values are seen by the start."""
     if not config.store.history:
         yield ok("history", "store.history is not set: the state is what the topics hold")
@@ -142,12 +144,13 @@ def check_history(config: Config) -> Iterator[Finding]:
         yield wrong("history", f"store.history: {folder} is not a folder", "set it to a folder, or to ''")
         return
     try:
-        found = checked(config.store)
-    except ConfigError as error:
+        sources = history_tables(app, folder, partial=True)
+        found = {s.table: check_columns(s.path, s.schema, s.options) for s in sources}
+    except BadFile as error:
         yield wrong("history", str(error), "mend or copy it anew; hidden files and folders of no table are passed over")
         return
     if not found:
-        why = f"store.history: {folder} has none of the tables that load_online.sql of {config.store.sql} loads"
+        why = f"store.history: {folder} has none of the tables {', '.join(app.tables.columns)}"
         yield wrong("history", why, "put a folder of files for each there, or set it to ''")
     else:
         tables = ", ".join(f"{table} {len(files):,}" for table, files in found.items())

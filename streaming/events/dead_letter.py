@@ -8,13 +8,13 @@ whose headers no client can read goes without them; either says so: it must not 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import xxhash
 
-from streaming.config import Kafka
 from streaming.errors import BadEvent, ConfigError
-from streaming.events.decode import Record
+from streaming.events.record import Record
 from streaming.events.scores import Headers
 
 __all__ = [
@@ -59,7 +59,7 @@ BATCH_BYTES = 61 + 40
 
 MESSAGE_CHARS_MAX = 1000
 
-KNOWN_AS = {"streaming.events.decode": "streaming.event", "streaming.loop.poison.detection": "streaming.poison"}
+KNOWN_AS = {"streaming.events.record": "streaming.event", "streaming.loop.poison.detection": "streaming.poison"}
 """Modules whose classes are published under an older name: who reads the topic has filters on it."""
 
 
@@ -116,28 +116,29 @@ def dead_letter(
     return key, None if value is None else value[:left], own + why + cut
 
 
-def check_room(kafka: Kafka, bytes_max: int) -> None:
+def check_room(topic: str, inputs: Iterable[str], group: str, bytes_max: int) -> None:
     """Every record has a dead letter that its topic takes.
 
     Args:
-        bytes_max: see `dead_letter`.
+        topic: of the dead letters.
+        inputs: the topics that they come from.
+        group, bytes_max: see `dead_letter`.
 
     Raises:
         ConfigError: not even what names the longest does fit.
     """
-    topics, most = kafka.topics, 2**63 - 1
-    names = (topics.actions, topics.users, topics.products, topics.comments)
+    most = 2**63 - 1
     needed: Headers = [
-        (f"{ERRORS}topic", max((name.encode() for name in names), key=len)),
+        (f"{ERRORS}topic", max((name.encode() for name in inputs), key=len)),
         (f"{ERRORS}partition", b"2147483647"),
         (f"{ERRORS}offset", str(most).encode()),
-        (GROUP, kafka.group_id.encode()),
+        (GROUP, group.encode()),
         (FINGERPRINT, b"f" * 16),
         *((f"{TRUNCATED}{part}", b"2147483647") for part in ("value_bytes", "headers", "key_bytes")),
     ]
     if (missing := _size(needed) - _room(bytes_max)) > 0:
         raise ConfigError(
-            f"kafka.topics.dead_letters: {topics.dead_letters!r} takes records of at most {bytes_max} bytes; what a "
+            f"kafka.topics.dead_letters: {topic!r} takes records of at most {bytes_max} bytes; what a "
             f"dead letter says of its record needs {missing} more: raise its max.message.bytes"
         )
 

@@ -1,8 +1,9 @@
-"""Scores → bytes: the JSON of `purchase-scores`, CloudEvents in its headers (Kafka binding 1.0, binary mode)."""
+"""Scores → bytes: the JSON of the scores' topic, CloudEvents in its headers (Kafka binding 1.0, binary mode)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,65 +11,92 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streaming.events.decode import Actions, Record
+from streaming.events.batch import EventBatch
 from streaming.ops.log import place
 
-__all__ = ["CE_TYPE", "Headers", "Score", "encode_scores"]
+__all__ = ["MODEL_VERSION", "PROBABILITY", "Headers", "ScoreEncoder"]
 
-CE_TYPE = b"com.jd.intent.purchase-score.v1"
+PROBABILITY, MODEL_VERSION = "$probability", "$model_version"
+"""What a field of a score may be but a column of the main table."""
 
 Headers = list[tuple[str, bytes | None]]
 
 
-class Score(msgspec.Struct, gc=False):
-    """The value of one record of `purchase-scores`.
-
-    `purchase_probability`: that the user orders the product within five days after `event_time` (epoch ms);
-    `model_version`: the version directory that Triton served it from.
-    """
-
-    request_id: str
-    user_id: str
-    sku_id: str
-    event_time: int
-    purchase_probability: float
-    model_version: str
-
-
-def encode_scores(
-    actions: Actions, records: Sequence[Record], probabilities: npt.NDArray[np.float32], version: str, source: bytes
-) -> list[tuple[bytes, bytes, Headers]]:
-    """Key, value and headers of n scores.
+class ScoreEncoder:
+    """Makes the records of the scores' topic.
 
     Args:
-        actions: n actions.
-        records: the n records they came in. Header `ce_id` names them as topic[partition]@offset: with `ce_source` it
-            must name one event only, and request ids may repeat.
-        probabilities: float32 [n].
-        source: CloudEvents' `ce_source`.
+        main: the table whose rows are the requests.
+        fields: of a score's JSON, in order: a column of the main table, `PROBABILITY` or `MODEL_VERSION`. Timestamps
+            are epoch milliseconds, dates YYYY-MM-DD.
+        event_type: CloudEvents' `ce_type`.
+        source: CloudEvents' `ce_source` without its last part, the topic that the event came from.
     """
-    constant: Headers = [
-        ("content-type", b"application/json"),
-        ("ce_specversion", b"1.0"),
-        ("ce_type", CE_TYPE),
-        ("ce_source", source),
-    ]
-    # Milliseconds cast to "YYYY-MM-DD HH:MM:SS.mmm"; RFC 3339 wants T and Z.
-    text = pa.array(actions.times, pa.timestamp("ms")).cast(pa.string())
-    instants = pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "").cast(pa.binary()).to_pylist()
-    users, times = actions.user_ids, actions.times.tolist()
-    columns = zip(actions.request_ids, users, actions.sku_ids, times, probabilities.tolist(), strict=True)
-    # One call for all: JSON has no line break in it, so a line is a value.
-    values = msgspec.json.Encoder().encode_lines([Score(*fields, version) for fields in columns]).split(b"\n")
-    return [
-        (
-            user.encode(),
-            value,
-            [
-                *constant,
-                ("ce_id", place(record.topic(), record.partition(), record.offset()).encode()),
-                ("ce_time", instant),
-            ],
-        )
-        for user, value, instant, record in zip(users, values, instants, records, strict=False)
-    ]
+
+    def __init__(self, main: str, fields: Mapping[str, str], event_type: str, source: str) -> None:
+        self._main, self._source = main, source
+        self._columns = list(fields.values())
+        # Attributes get names of their own: a field's may be no name of Python's.
+        names = {f"f{number}": name for number, name in enumerate(fields)}
+        self._kind = msgspec.defstruct("Score", [(name, Any) for name in names], rename=names, gc=False)
+        self._encoder = msgspec.json.Encoder()
+        self._constant: Headers = [
+            ("content-type", b"application/json"),
+            ("ce_specversion", b"1.0"),
+            ("ce_type", event_type.encode()),
+        ]
+
+    def __call__(
+        self, events: EventBatch, probabilities: npt.NDArray[np.float32], version: str
+    ) -> list[tuple[bytes | None, bytes, Headers]]:
+        """Key, value and headers of n scores. The key is the event's own.
+
+        Header `ce_id` names the record as topic[partition]@offset: with `ce_source` it must name one event only, and
+        request ids may repeat.
+
+        Args:
+            events: n requests.
+            probabilities: float32 [n].
+            version: the version directory that Triton served the model from.
+        """
+        requests, count = events.rows[self._main], len(events)
+        columns: list[Sequence[Any]] = []
+        for column in self._columns:
+            if column == PROBABILITY:
+                columns.append(probabilities.tolist())
+            elif column == MODEL_VERSION:
+                columns.append([version] * count)
+            else:
+                columns.append(_plain(requests.column(column)))
+        # Milliseconds cast to "YYYY-MM-DD HH:MM:SS.mmm"; RFC 3339 wants T and Z.
+        text = pa.array(events.times, pa.timestamp("ms")).cast(pa.string())
+        moments = pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "").cast(pa.binary())
+        # One call for all: JSON has no line break in it, so a line is a value.
+        scores = [self._kind(*fields) for fields in zip(*columns, strict=True)]
+        values = self._encoder.encode_lines(scores).split(b"\n")
+        sources = {topic: ("ce_source", f"{self._source}/{topic}".encode()) for topic in _topics(events)}
+        return [
+            (
+                record.key(),
+                value,
+                [
+                    *self._constant,
+                    sources[record.topic()],
+                    ("ce_id", place(record.topic(), record.partition(), record.offset()).encode()),
+                    ("ce_time", moment),
+                ],
+            )
+            for value, moment, record in zip(values, moments.to_pylist(), events.records, strict=False)
+        ]
+
+
+def _topics(events: EventBatch) -> set[str]:
+    return {record.topic() for record in events.records}
+
+
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    """As JSON has it: msgspec spells a date itself."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    values: list[Any] = column.to_pylist()
+    return values

@@ -34,6 +34,7 @@ __all__ = ["EVERYTHING", "MARKER", "Say", "appending", "check", "link", "made", 
 MARKER = LAST
 MADE_BY = {
     "world": "`jd-intent-batch generate`",
+    "history": "`jd-intent-batch backfill`",
     "features": "`jd-intent-batch extract`",
     "dataset": "`jd-intent-batch prepare` or `encode`",
     "checkpoint": "`jd-intent-batch train`",
@@ -41,10 +42,11 @@ MADE_BY = {
     "artifact": "`jd-intent-batch export`",
     "outfile": "SELECT … INTO OUTFILE",
     "demo": "`make demo`",
+    "application": "`jd-intent-score init`",
     "environment": "`make environments`",
     "backend": "`python -m deploy.triton.server`",
 }
-FORCELESS = ("outfile", "environment", "backend")
+FORCELESS = ("outfile", "application", "environment", "backend")
 """Kinds whose writers have no `--force`."""
 
 EVERYTHING = ("*",)

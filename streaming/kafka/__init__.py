@@ -2,7 +2,7 @@
 
     clients, connection, login, rights   what clients are made by, how a broker is waited for, what it lets us do
     reader                               topics read without a group
-    action_source, dimension_source      the input topics, as the loop reads them
+    event_source, dimension_source       the input topics, as the loop reads them
     start_offsets, refused_records       where partitions that come start, and which of their records are done
     topics, lineage                      what the log holds, and whether the state is whole
     producer                             one transaction per batch

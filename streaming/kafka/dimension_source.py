@@ -1,6 +1,6 @@
-"""The dimension topics (users, products, comments): every scorer reads each of them whole.
+"""The dimension topics: every scorer reads each of them whole.
 
-Like those of `streaming.kafka.action_source`, positions are kept here, and offsets travel in the scores' transaction.
+Like those of `streaming.kafka.event_source`, positions are kept here, and offsets travel in the scores' transaction.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from streaming.config import Kafka
 from streaming.errors import OffsetOutOfRange
-from streaming.events.decode import Record
+from streaming.events.record import Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.reader import REPLAY_CHUNK, Positions, TopicReader
@@ -19,7 +19,7 @@ __all__ = ["DimensionSource"]
 
 
 class DimensionSource:
-    """The topics of users, products and comments: every scorer reads each of them whole.
+    """The dimension topics: every scorer reads each of them whole.
 
     Args:
         kafka: `[kafka]`.
@@ -33,7 +33,7 @@ class DimensionSource:
 
     def __init__(self, kafka: Kafka, connection: Connection, lineages: Lineages) -> None:
         self._logs, self._lineages = lineages.topics, lineages
-        self.topics = (kafka.topics.users, kafka.topics.products, kafka.topics.comments)
+        self.topics = lineages.topics.names.dimensions
         self.positions: Positions = {}
         self.committed: Positions = {}
         self._kafka, self._connection = kafka, connection

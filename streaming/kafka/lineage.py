@@ -8,7 +8,7 @@ its state was made of: a `Lineage`. A later start compares, and refuses where it
     a log that begins later than the state's lineage, and no history that       records are missing in it
         says that it reaches so far
     another topic id beside the offset                                          the topic was made anew
-    another number of partitions                                                users were moved away from their rows
+    another number of partitions                                                keys were moved away from their rows
     no offset in the group, but a snapshot that stands behind records           their scores would be published again
 
 `kafka.begin_anew` (for one start) and `store.windows_may_start_empty` allow what they say. What was allowed is noted,
@@ -52,8 +52,8 @@ class Lineage:
         partitions: how many that topic had.
         history: digest of the history folder; "": none.
         since: the log was read from this offset.
-        actions: id of the topic of actions. Kafka forgets a group's offsets of a topic that is deleted: those of the
-            other topics still tell.
+        actions: ids of the topics of events, in their order, with commas between. Kafka forgets a group's offsets of a
+            topic that is deleted: those of the other topics still tell.
     """
 
     topic_id: str
@@ -121,7 +121,7 @@ class Lineages:
         self.noted: dict[Partition, Lineage] = {}
         self._committed: set[Partition] = set()
         self._since: dict[Partition, int] = {}
-        self._made_anew = False  # the topic of actions was, and that was allowed
+        self._made_anew: set[str] = set()  # topics of events that were, and that was allowed
 
     def read_notes(self, connection: Connection | None = None) -> None:
         """Reads the group's notes.
@@ -136,23 +136,31 @@ class Lineages:
         self._committed = set(found)
         notes = {partition: Lineage.from_text(text) for partition, (_, text) in found.items()}
         self.noted = {partition: note for partition, note in notes.items() if note is not None}
-        actions = self._kafka.topics.actions
-        now = self.topics.known[actions]
-        former = {note.actions for note in self.noted.values()} - {now.id}
-        of_now = [n for (topic, _), n in self.noted.items() if topic == actions and n.topic_id == now.id]
+        for topic in self.topics.names.events:
+            self._check_notes(topic)
+
+    def _check_notes(self, topic: str) -> None:
+        """Are the notes on a topic of events of the one that is there?"""
+        now, events = self.topics.known[topic], self.topics.names.events
+        notes = [note for (name, _), note in self.noted.items() if name == topic]
+        of_now = [note for note in notes if note.topic_id == now.id]
+        former = {note.topic_id for note in notes} - {now.id}
+        told = [note.actions.split(",") for note in self.noted.values()]
+        # Of an application with other streams it is not known whose they are.
+        former |= {ids[events.index(topic)] for ids in told if len(ids) == len(events)} - {now.id}
         if former and not of_now:
             self._allow(
-                f"topic {actions!r} was deleted and made anew since the group {self._kafka.group_id!r} has committed "
+                f"topic {topic!r} was deleted and made anew since the group {self._kafka.group_id!r} has committed "
                 f"offsets (its id was {', '.join(sorted(former))} and is {now.id})",
                 "what was in it is gone, and windows would lack it",
                 anew="begin with the first record of the new topic",
             )
-            self._made_anew = True
+            self._made_anew.add(topic)
         # Who has let partitions be added has noted it beside the first offset that it has committed since.
         if of_now and (before := max(note.partitions for note in of_now)) != now.partitions:
             self._allow(
-                f"topic {actions!r} had {before} partitions and has {now.partitions}",
-                "events of many users lie in another partition now than their former ones: their windows would be "
+                f"topic {topic!r} had {before} partitions and has {now.partitions}",
+                "events of many keys lie in another partition now than their former ones: their windows would be "
                 "wrong. Make a new topic of so many partitions and give the old events as history",
                 anew="go on with windows that lack them",
             )
@@ -176,15 +184,16 @@ class Lineages:
             LogNotWhole: records are in it of which the group says nothing: their scores would be published again.
         """
         missing = {partition: offset for partition, offset in held.items() if partition not in self._committed}
-        spans, topics = self.topics.spans(missing), self._kafka.topics
+        spans = self.topics.spans(missing)
+        others = ", ".join(self.topics.names.dimensions)
         for partition, offset in sorted(missing.items()):
             if offset > spans[partition].low:
                 self._allow(
                     f"group {self._kafka.group_id!r} has no offset of {partition[0]}[{partition[1]}], but the snapshot "
                     f"has its records up to {offset}: the group was deleted, or expired (offsets.retention.minutes)",
                     "their scores would be published again. If the snapshot has all that was published, set the "
-                    f"group's offset: kafka-consumer-groups.sh --reset-offsets --to-offset {offset}; likewise those of "
-                    f"{topics.users}, {topics.products} and {topics.comments}, whose dead letters would come again too",
+                    f"group's offset: kafka-consumer-groups.sh --reset-offsets --to-offset {offset}"
+                    + (f"; likewise those of {others}, whose dead letters would come again too" if others else ""),
                     anew=(
                         f"publish them again, from offset {spans[partition].low} on"
                         if self._kafka.start == "earliest"
@@ -237,7 +246,7 @@ class Lineages:
         topic: Topic = self.topics.known[partition[0]]
         noted = self.of_topic(partition)
         since = self._since.get(partition, noted.since if noted else 0)
-        actions = self.topics.known[self._kafka.topics.actions].id
+        actions = ",".join(self.topics.known[name].id for name in self.topics.names.events)
         return Lineage(topic.id, topic.partitions, self.history.digest, since, actions)
 
     def note(self, partition: Partition) -> str:
@@ -263,7 +272,8 @@ class Lineages:
             and note.since < said.get((name, number), 0)
             for (name, number), note in self.noted.items()
         )
-        return None if self._made_anew or earlier else said.get(partition)
+        anew = topic in self._made_anew or self.topics.names.events[0] in self._made_anew
+        return None if anew or earlier else said.get(partition)
 
     def _hole(self, partition: Partition, span: Span, reaches: int | None) -> str:
         begins = f"{partition[0]}[{partition[1]}] begins at offset {span.low}"

@@ -20,6 +20,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
+from streaming.app.topics import TopicNames
 from streaming.config import Kafka
 from streaming.errors import Aborted, BrokerUnavailable, Stopped, TransactionFatal
 from streaming.events.scores import Headers
@@ -66,27 +67,33 @@ class Publisher:
 
     Args:
         kafka: `[kafka]`.
+        topics: of scores and dead letters.
         connection: makes the producer; once its `stop` is set, a call is repeated for `STOP_S` at most, and its `beat`
             is called while one is.
         transactional_id: instead of the scorer's own.
-        topics: that are written to beside those of scores and dead letters.
+        others: topics that are written to besides.
 
     Attributes:
         dead_letter_bytes_max: the largest record that the dead-letter topic takes.
     """
 
     def __init__(
-        self, kafka: Kafka, connection: Connection, transactional_id: str = "", topics: Sequence[str] = ()
+        self,
+        kafka: Kafka,
+        topics: TopicNames,
+        connection: Connection,
+        transactional_id: str = "",
+        others: Sequence[str] = (),
     ) -> None:
         self._kafka, self._connection, self._clock = kafka, connection, connection.clock
-        self._scores, self._dead_letters = kafka.topics.scores, kafka.topics.dead_letters
+        self._scores, self._dead_letters = topics.scores, topics.dead_letters
         self._patience_s, self._timeout_s = kafka.give_up_after_s, kafka.transaction_timeout_s
         self._running: _Running | None = None
         self._turn = threading.Lock()  # of who begins a call, and who gives the producer up
         self._given_up = False
         self._stale = False  # it has seen its broker go
         common = kafka.client()
-        written = (self._scores, self._dead_letters, *topics)
+        written = (self._scores, self._dead_letters, *others)
         limits = _message_bytes_max(kafka, connection.admin(kafka), written)
         self.dead_letter_bytes_max = limits[self._dead_letters]
         self._committed = 0.0

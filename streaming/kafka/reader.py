@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streaming.config import Kafka
 from streaming.errors import BrokerUnavailable, OffsetOutOfRange
-from streaming.events.decode import Record
+from streaming.events.record import Record
 from streaming.kafka.clients import committed_offsets, consumer_settings
 from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from streaming.kafka.rights import Right, check_topics

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from streaming.config import Kafka
 from streaming.events.dead_letter import ERRORS, FINGERPRINT, GROUP, fingerprint, origin_headers
-from streaming.events.decode import Record
+from streaming.events.record import Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.reader import CommittedReader
 from streaming.kafka.topics import topic_id
@@ -32,15 +32,16 @@ class Refused:
 
     Args:
         kafka: `[kafka]`.
+        topic: of the dead letters.
         connection: see `Connection`.
     """
 
-    def __init__(self, kafka: Kafka, connection: Connection) -> None:
+    def __init__(self, kafka: Kafka, topic: str, connection: Connection) -> None:
         self._group = kafka.group_id
         # A dead scorer's transaction is open until the broker ends it.
         patience_s = kafka.transaction_timeout_s + kafka.give_up_after_s
-        self._reader = CommittedReader(kafka, connection, kafka.topics.dead_letters, patience_s)
-        self._kafka, self._connection = kafka, connection
+        self._reader = CommittedReader(kafka, connection, topic, patience_s)
+        self._kafka, self._topic, self._connection = kafka, topic, connection
         self._topic_id = ""
         self._known: dict[Partition, _Known] = {}
 
@@ -57,7 +58,7 @@ class Refused:
             BrokerUnavailable: Kafka is away, or a transaction stays open, for longer than the configuration waits.
         """
         found: dict[Partition, list[tuple[int, int]]] = {}
-        now = topic_id(self._kafka, self._connection, self._kafka.topics.dead_letters)
+        now = topic_id(self._kafka, self._connection, self._topic)
         if now != self._topic_id:  # the first time, or the topic was made anew: all that is in it is new
             self._topic_id = now
             self._reader.positions.clear()

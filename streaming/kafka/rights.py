@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
+from streaming.app.topics import TopicNames
 from streaming.config import Kafka
 from streaming.errors import ConfigError, NotAllowed
 from streaming.kafka.connection import Connection
@@ -80,37 +81,34 @@ class Found:
     lacking: Sequence[Right] = ()
 
 
-def of_run(kafka: Kafka) -> list[Right]:
+def of_run(kafka: Kafka, topics: TopicNames) -> list[Right]:
     """Of the scorer."""
-    return [*of_serve(kafka), Right("Read", "group", kafka.group_id), *_written(kafka)]
+    return [*of_serve(topics), Right("Read", "group", kafka.group_id), *_written(topics)]
 
 
-def of_serve(kafka: Kafka) -> list[Right]:
+def of_serve(topics: TopicNames) -> list[Right]:
     """Of the predict server: what the state is made of, and what is no part of it."""
-    topics = kafka.topics
-    names = (topics.actions, topics.users, topics.products, topics.comments, topics.dead_letters)
-    return [Right("Read", "topic", name) for name in names]
+    return [Right("Read", "topic", name) for name in (*topics.inputs, topics.dead_letters)]
 
 
-def of_send(kafka: Kafka) -> list[Right]:
+def of_send(topics: TopicNames) -> list[Right]:
     """Of `send`: a producer and a subscriber."""
-    topics = kafka.topics
     read = [Right("Read", "topic", name) for name in (topics.scores, topics.dead_letters)]
-    return [Right("Write", "topic", topics.actions), *read]
+    return [*(Right("Write", "topic", name) for name in topics.scored), *read]
 
 
-def of_letters(kafka: Kafka) -> list[Right]:
+def of_letters(topics: TopicNames) -> list[Right]:
     """Of `dlq list` and `show`."""
-    return [Right("Read", "topic", kafka.topics.dead_letters)]
+    return [Right("Read", "topic", topics.dead_letters)]
 
 
-def of_replay(kafka: Kafka, inputs: Iterable[str]) -> list[Right]:
+def of_replay(topics: TopicNames, inputs: Iterable[str]) -> list[Right]:
     """Of `dlq replay` into topics."""
-    return [*of_letters(kafka), *(Right("Write", "topic", name) for name in (*inputs, kafka.topics.dead_letters))]
+    return [*of_letters(topics), *(Right("Write", "topic", name) for name in (*inputs, topics.dead_letters))]
 
 
-def _written(kafka: Kafka) -> list[Right]:
-    return [Right("Write", "topic", name) for name in (kafka.topics.scores, kafka.topics.dead_letters)]
+def _written(topics: TopicNames) -> list[Right]:
+    return [Right("Write", "topic", name) for name in (topics.scores, topics.dead_letters)]
 
 
 def find(admin: AdminClient, rights: Collection[Right]) -> Found:
@@ -161,7 +159,12 @@ def find(admin: AdminClient, rights: Collection[Right]) -> Found:
 
 
 def check_topics(
-    kafka: Kafka, needs: Sequence[Right], connection: Connection | None = None, patience_s: float | None = None
+    kafka: Kafka,
+    needs: Sequence[Right],
+    connection: Connection | None = None,
+    patience_s: float | None = None,
+    *,
+    keys: Mapping[str, str] | None = None,
 ) -> None:
     """The login is taken, and all topics exist and may be used as needed.
 
@@ -169,6 +172,7 @@ def check_topics(
         needs: of topics, and of groups; see `of_run` and the others.
         connection: how the broker is waited for; default: one of its own.
         patience_s: for how long the broker is waited for; default: `kafka.give_up_after_s`.
+        keys: by topic, its key in the configuration, for the message.
 
     Raises:
         ConfigError: names the missing topics and their keys.
@@ -181,8 +185,8 @@ def check_topics(
     patience_s = kafka.give_up_after_s if patience_s is None else patience_s
     admin = connection.admin(kafka)
     found = connection.retry(lambda: find(admin, needs), patience_s)
-    keys = {name: f" (kafka.topics.{key})" for key, name in kafka.topics.model_dump().items()}
-    missing = [f"{name!r}{keys.get(name, '')}" for name in found.absent]
+    keys = keys or {}
+    missing = [f"{name!r} ({keys[name]})" if name in keys else repr(name) for name in found.absent]
     if missing:
         raise ConfigError(f"Kafka at {kafka.bootstrap_servers} has no topic {', '.join(missing)}: create it first")
     if found.lacking:

@@ -90,12 +90,11 @@ class Inquiry:
         try:
             committed = reader.committed(self._asked)
             if any(number == 0 for _, number in self._asked):
-                topics = self._kafka.topics
-                reader.committed(reader.partitions((topics.users, topics.products, topics.comments)))
+                reader.committed(reader.partitions(self._lineages.topics.names.dimensions))
             letters = CommittedReader(
                 self._long_waiting,
                 self._connection,
-                self._kafka.topics.dead_letters,
+                self._lineages.topics.names.dead_letters,
                 self._long_waiting.give_up_after_s,
             )
             letters.wait_until_closed(reader)

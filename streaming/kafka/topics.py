@@ -16,6 +16,7 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streaming.app.topics import TopicNames
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole
 from streaming.kafka.clients import committed_offsets, consumer_settings
@@ -58,16 +59,17 @@ class Topics:
 
     Args:
         kafka: `[kafka]`.
+        names: the application's topics.
         connection: how the broker is waited for.
 
     Attributes:
+        names: the same.
         known: by name, as first described; `LogNotWhole` says when that holds no more.
         cluster_id: the Kafka cluster's.
     """
 
-    def __init__(self, kafka: Kafka, connection: Connection) -> None:
-        topics = kafka.topics
-        self._names = [topics.actions, topics.users, topics.products, topics.comments]
+    def __init__(self, kafka: Kafka, names: TopicNames, connection: Connection) -> None:
+        self.names = names
         self._kafka, self._connection = kafka, connection
         self._unknown_since: float | None = None
         self._admin = self._client()
@@ -99,10 +101,10 @@ class Topics:
                     f"topic {name!r} was deleted and made anew while it was read (its id was {was.id} and is "
                     f"{now[name].id}): what was read at an offset is not what lies there now"
                 )
-            if name == self._kafka.topics.actions and now[name].partitions != was.partitions:
+            if name in self.names.events and now[name].partitions != was.partitions:
                 raise LogNotWhole(
                     f"topic {name!r} had {was.partitions} partitions and has {now[name].partitions}: producers send "
-                    "users elsewhere than their former events"
+                    "keys elsewhere than their former events"
                 )
 
     def missed(self, error: KafkaError | None) -> None:
@@ -116,7 +118,7 @@ class Topics:
             return
         self._unknown_since = self._unknown_since or self._connection.clock.monotonic()
         if self._connection.clock.monotonic() - self._unknown_since > GONE_S:
-            raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted")
+            raise LogNotWhole(f"one of the topics {', '.join(self.names.inputs)} was deleted")
 
     def spans(
         self, partitions: Iterable[tuple[str, int]], connection: Connection | None = None
@@ -195,7 +197,7 @@ class Topics:
 
     def _ask(self) -> Mapping[str, Any]:
         asked: Mapping[str, Any] = self._admin.describe_topics(
-            TopicCollection(self._names), request_timeout=REQUEST_TIMEOUT_S
+            TopicCollection(list(self.names.inputs)), request_timeout=REQUEST_TIMEOUT_S
         )
         return asked
 
@@ -208,7 +210,7 @@ class Topics:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
                 if waiting.is_over:
-                    raise LogNotWhole(f"one of the topics {', '.join(self._names)} was deleted") from error
+                    raise LogNotWhole(f"one of the topics {', '.join(self.names.inputs)} was deleted") from error
                 waiting.rest()
 
     def _retry(self, call: Any, connection: Connection | None = None) -> Any:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from streaming.events.decode import Actions, Record
-from streaming.events.inputs import Refusals
+from streaming.events.batch import EventBatch, Refusals
+from streaming.events.record import Record
 from streaming.kafka.reader import Positions
 from streaming.kafka.topics import TopicsQuestion
 from streaming.ops.log import place
@@ -52,13 +52,12 @@ class Batch:
 
     Attributes:
         mark: names the store's rows before its own, for a store that takes rows back; else None.
-        starts, dimension_starts: the offsets from which it was read, of the actions' and of the dimension partitions.
+        starts, dimension_starts: the offsets from which it was read, of the events' and of the dimension partitions.
         commit_offsets: the offsets that its transaction commits.
-        records: of the actions to score.
-        actions: the same as columns; none without actions.
+        events: the requests to score, with their rows.
         dead: the records that cannot be scored, and why.
-        repeats: how many more actions repeat a request that was scored, and are left out.
-        ids: the model's input, int64 [n, 41]; none without actions.
+        repeats: how many more events repeat a request that was scored, and are left out.
+        ids: the model's input, int64 [requests, fields]; none without requests.
         same_topics: whether the topics are still those that its records were read from, asked when they were.
         call: the request to the model that is under way.
         state_after: the state with its rows in it.
@@ -69,8 +68,7 @@ class Batch:
     starts: Positions
     dimension_starts: Positions
     commit_offsets: Positions = field(default_factory=dict)
-    records: list[Record] = field(default_factory=list)
-    actions: Actions | None = None
+    events: EventBatch = field(default_factory=EventBatch)
     dead: Refusals = field(default_factory=list)
     repeats: int = 0
     ids: npt.NDArray[np.int64] | None = None
@@ -82,12 +80,12 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         """It changes nothing on Kafka but offsets."""
-        return not (self.records or self.dead or self.repeats)
+        return not (len(self.events) or self.dead or self.repeats)
 
 
 def offset_range(records: Sequence[Record]) -> str:
-    """The first and the last record of a batch's actions, for messages."""
+    """The first and the last record of a batch's requests, for messages."""
     if not records:
-        return "no actions"
+        return "no requests"
     first, last = (place(r.topic(), r.partition(), r.offset()) for r in (records[0], records[-1]))
     return f"{first} … {last}"

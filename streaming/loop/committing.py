@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from streaming.app.folder import App
+from streaming.app.scores import score_encoder
 from streaming.config import Config
 from streaming.errors import Aborted, Stopped, TransactionFatal
 from streaming.events.dead_letter import check_room, dead_letter
-from streaming.events.scores import encode_scores
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.producer import Publisher
 from streaming.loop.batch import Batch, offset_range
@@ -44,7 +45,8 @@ class Committing:
     """Publishes batches, one after the other.
 
     Args:
-        config: the group and the topics.
+        config: the group.
+        app: says what is in a score.
         progress: where the loop stands.
         lineages: what is noted beside each offset; whether the topics are still the same.
         publisher: the transactional producer, started.
@@ -61,6 +63,7 @@ class Committing:
     def __init__(
         self,
         config: Config,
+        app: App,
         progress: Progress,
         lineages: Lineages,
         publisher: Publisher,
@@ -70,14 +73,15 @@ class Committing:
         committed: Callable[[Batch], None],
         given_up: Callable[[Batch], None],
     ) -> None:
-        check_room(config.kafka, publisher.dead_letter_bytes_max)
+        topics = lineages.topics.names
+        check_room(topics.dead_letters, topics.inputs, config.kafka.group_id, publisher.dead_letter_bytes_max)
         self.publisher = publisher
         self._progress, self._lineages, self._poison = progress, lineages, poison
         self._metrics, self._reporting = runtime.metrics, reporting
         self._committed, self._given_up = committed, given_up
         self._stop, self._step, self._start, self._clock = runtime.stop, runtime.step, runtime.start, runtime.clock
         self._group_id = config.kafka.group_id
-        self._ce_source = f"/jd-intent-scorer/{config.kafka.topics.actions}".encode()
+        self._encode_scores = score_encoder(app)
         self._publishing: tuple[Batch, Outcome] | None = None
         self._started: Outcome | None = None  # of a producer that has taken the place of one that hangs
         self._replacements = 0
@@ -108,7 +112,7 @@ class Committing:
             self._markers_passed = self._clock.monotonic()
             batch = progress.batch()
             batch.commit_offsets = ends
-            progress.source.positions.update({p: end for p, end in ends.items() if p[0] == progress.source.topic})
+            progress.source.positions.update({p: end for p, end in ends.items() if p[0] in progress.source.topics})
             batch.state_after = progress.standing()
             self.publish(batch, None)
 
@@ -162,11 +166,9 @@ class Committing:
             # 1. Open a transaction. Nothing was sent before, so nothing has to be undone but our own rows.
             publisher.begin()
             step("begin")
-            # 2. A score for each action, keyed by its user.
-            if batch.actions is not None and scores is not None:
-                publisher.scores(
-                    encode_scores(batch.actions, batch.records, scores.probabilities, scores.version, self._ce_source)
-                )
+            # 2. A score for each request, under the event's own key.
+            if len(batch.events) and scores is not None:
+                publisher.scores(self._encode_scores(batch.events, scores.probabilities, scores.version))
             step("scores")
             # 3. A dead letter for each record that cannot be scored.
             limit, group_id = publisher.dead_letter_bytes_max, self._group_id
@@ -187,7 +189,9 @@ class Committing:
     def _abort(self, batch: Batch, error: Aborted) -> None:
         self._metrics.restarts.inc()
         self._aborts += 1
-        _log.warning("transaction aborted: the batch is read again", error=str(error), at=offset_range(batch.records))
+        _log.warning(
+            "transaction aborted: the batch is read again", error=str(error), at=offset_range(batch.events.records)
+        )
         if self._aborts >= ABORTS_MAX:
             raise TransactionFatal(f"{ABORTS_MAX} transactions in a row were aborted, the last: {error}") from error
         self._given_up(batch)

@@ -15,7 +15,7 @@ is one transaction; after it the request rows of its events are inserted (`accep
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -24,7 +24,8 @@ import structlog
 from streaming.config import Batch as BatchLimits
 from streaming.config import Store as StoreSettings
 from streaming.errors import Rebalanced, Stopped, StoreUnavailable
-from streaming.events.decode import Action, Actions, Record, action_columns
+from streaming.events.batch import EventBatch
+from streaming.events.record import Record
 from streaming.kafka.reader import Positions
 from streaming.loop.batch import Batch
 from streaming.loop.committing import Committing
@@ -71,19 +72,19 @@ class RetryingCluster:
         self.micro_batches = store.micro_batches
         self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
 
-    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
-        return self._persist(lambda: self._store.answer(dimensions, actions))
+    def answer(self, events: EventBatch) -> pa.Table:
+        return self._persist(lambda: self._store.answer(events))
 
-    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        self._persist(lambda: self._store.restore(dimensions, actions))
+    def restore(self, events: EventBatch) -> None:
+        self._persist(lambda: self._store.restore(events))
 
-    def accept(self, actions: Actions) -> None:
+    def accept(self, events: EventBatch) -> None:
         """See `ClusterStore.accept`."""
-        self._persist(lambda: self._store.accept(actions))
+        self._persist(lambda: self._store.accept(events))
 
-    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+    def drop_repeats(self, events: EventBatch) -> EventBatch:
         """All of them: a cluster keeps no request ids (`streaming.store.open.open_store`)."""
-        return list(actions), list(records)
+        return events
 
     def attempt(self) -> contextlib.AbstractContextManager[None]:
         """Any block: a cluster checks all rows before it inserts one."""
@@ -163,7 +164,7 @@ class KeptState:
         self._store, self._progress, self._pipeline = store, progress, pipeline
         self._preparation, self._committing, self._reporting = preparation, committing, reporting
         self._metrics, self._stop, self._limits = runtime.metrics, runtime.stop, limits
-        self._owed: list[Actions] = []  # committed, but their request rows are not in the store yet
+        self._owed: list[EventBatch] = []  # committed, but their request rows are not in the store yet
 
     def catch_up(self, generation: int) -> int:
         """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on."""
@@ -177,7 +178,7 @@ class KeptState:
                 if self._stop.is_set() or generation != source.generation:
                     return rows
         for records, _ in source.replay(TAIL_RECORDS):
-            self._preparation.replay(records, lambda events, _: self._store.accept(action_columns(events)))
+            self._preparation.replay(records, self._store.accept)
             self._reporting.goes_round()
             rows += len(records)
             if self._stop.is_set():
@@ -204,8 +205,8 @@ class KeptState:
         for number, micro_batch in enumerate(micro_batches):
             batch = progress.batch()
             batch.starts, batch.dimension_starts = dict(starts), dimension_starts
-            next_offsets = _first_offsets(source.topic, micro_batches[number + 1 :])
-            touched = {(source.topic, record.partition()) for record in micro_batch}
+            next_offsets = _first_offsets(micro_batches[number + 1 :])
+            touched = {(record.topic(), record.partition()) for record in micro_batch}
             offsets = {partition: next_offsets.get(partition, ends[partition]) for partition in touched}
             try:
                 self._preparation.prepare(batch, micro_batch, dimension_records)
@@ -225,8 +226,8 @@ class KeptState:
 
     def committed(self, batch: Batch) -> None:
         """The request rows go in before anything else is asked."""
-        if batch.actions is not None:
-            self._owed.append(batch.actions)
+        if len(batch.events):
+            self._owed.append(batch.events)
 
     def given_up(self, batch: Batch) -> None:
         """Its rows stay, and count once: it finds them when it is read again."""
@@ -278,25 +279,25 @@ class KeptState:
 
     def _micro_batches(self, records: Sequence[Record]) -> list[list[Record]]:
         """The records in micro-batches; one that is no event goes with what came before it in its partition."""
-        events, good = self._preparation.decode(records)
+        events = self._preparation.decode(records)
         number_of: dict[int, int] = {}
-        if events:
-            found = self._store.micro_batches(action_columns(events), [record.partition() for record in good])
-            for number, indices in enumerate(found):
-                number_of.update((id(good[index]), number) for index in indices.tolist())
-        last_of: dict[int, int] = {}  # by partition
+        if len(events):
+            places = [(record.topic(), record.partition()) for record in events.records]
+            for number, indices in enumerate(self._store.micro_batches(events, places)):
+                number_of.update((id(events.records[index]), number) for index in indices.tolist())
+        last_of: dict[tuple[str, int], int] = {}  # by partition
         micro_batches: dict[int, list[Record]] = {}
         for record in records:
-            partition = record.partition()
+            partition = (record.topic(), record.partition())
             last_of[partition] = number_of.get(id(record), last_of.get(partition, 0))
             micro_batches.setdefault(last_of[partition], []).append(record)
         return [micro_batches[number] for number in sorted(micro_batches)]
 
 
-def _first_offsets(topic: str, micro_batches: Sequence[Sequence[Record]]) -> Positions:
+def _first_offsets(micro_batches: Sequence[Sequence[Record]]) -> Positions:
     """Of each partition the first offset in these micro-batches."""
     offsets: Positions = {}
     for micro_batch in micro_batches:
         for record in micro_batch:
-            offsets.setdefault((topic, record.partition()), record.offset())
+            offsets.setdefault((record.topic(), record.partition()), record.offset())
     return offsets

@@ -111,7 +111,7 @@ class Pipeline:
 
     def is_crowded(self, batch: Batch) -> bool:
         """Do more events wait behind it? Then its stages overlap with the next batch; else it is faster alone."""
-        count = len(batch.records) + len(batch.dead) + batch.repeats
+        count = len(batch.events) + len(batch.dead) + batch.repeats
         return count >= self._limits.messages_max // 2 and not self.is_careful()
 
     def is_careful(self) -> bool:

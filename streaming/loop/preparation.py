@@ -6,6 +6,7 @@ process has died of are prepared alone, or not at all (`streaming.loop.poison.de
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,14 +15,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import structlog
 
+from streaming.app.folder import App
+from streaming.app.inputs import InputDecoder
 from streaming.errors import BadEvent
-from streaming.events.decode import Action, Actions, Record, action_columns
-from streaming.events.inputs import DecodedDimensions, InputDecoder, Refusals
+from streaming.events.batch import EventBatch, Refusals, joined
+from streaming.events.record import Record
 from streaming.loop.batch import Batch, Encoder, offset_range
 from streaming.loop.poison.detection import Poison
 from streaming.loop.progress import Progress
 from streaming.loop.runtime import Runtime
-from streaming.store.protocol import BatchStore, restore_singly
+from streaming.store.protocol import BatchStore
 
 __all__ = ["Preparation"]
 
@@ -33,16 +36,13 @@ class Prepared:
     """What came of records.
 
     Attributes:
-        events, records: the actions to score, and the records that they came in.
-        actions: the same as columns; none without events.
-        dead: what cannot be scored, and why.
-        repeats: how many actions were left out, because they repeat a request.
-        ids: int64 [events, 41]; none without events.
+        requests: the events to score, with their rows.
+        dead: what cannot be scored or inserted, and why.
+        repeats: how many events were left out, because they repeat a request.
+        ids: int64 [requests, fields]; none without requests.
     """
 
-    events: list[Action]
-    records: list[Record]
-    actions: Actions | None = None
+    requests: EventBatch = field(default_factory=EventBatch)
     dead: Refusals = field(default_factory=list)
     repeats: int = 0
     ids: npt.NDArray[np.int64] | None = None
@@ -52,6 +52,7 @@ class Preparation:
     """Prepares batches.
 
     Args:
+        app: whose events they are.
         progress: says which offsets a batch commits, and whose the dimension topics' dead letters are.
         store: takes the rows and answers the requests.
         decoder: of all input topics.
@@ -62,6 +63,7 @@ class Preparation:
 
     def __init__(
         self,
+        app: App,
         progress: Progress,
         store: BatchStore,
         decoder: InputDecoder,
@@ -70,6 +72,7 @@ class Preparation:
         runtime: Runtime,
     ) -> None:
         self.store = store
+        self._main = app.main
         self._progress, self._decoder, self._encoder, self._poison = progress, decoder, encoder, poison
         self._metrics, self._health, self._step = runtime.metrics, runtime.health, runtime.step
 
@@ -85,35 +88,31 @@ class Preparation:
         self._fill(batch, records, dimension_records)
         batch.commit_offsets = progress.offsets_behind(records)
         batch.state_after = progress.standing()
-        for topic in {record.topic() for record in dimension_records}:
-            metrics.events.labels(topic).inc(sum(record.topic() == topic for record in dimension_records))
-        metrics.events.labels(progress.source.topic).inc(len(records))
+        for topic, count in Counter(record.topic() for record in (*dimension_records, *records)).items():
+            metrics.events.labels(topic).inc(count)
         return batch
 
-    def replay(self, records: Sequence[Record], insert: Callable[[Sequence[Action], Sequence[Record]], None]) -> None:
-        """Inserts actions that were scored before.
+    def replay(self, records: Sequence[Record], insert: Callable[[EventBatch], None]) -> None:
+        """Inserts events that were scored before.
 
         Args:
-            records: of one topic.
-            insert: called with events, and the records that they came in; suspects come alone.
+            records: in the order of their partitions.
+            insert: called with events; suspects come alone.
         """
         for piece in self._poison.split(records, replayed=True)[0]:
             with self._poison.hold(piece, replayed=True):
-                events, good, _ = self._decoder.actions(piece, replayed=True)
+                events, _ = self._decoder.decode(piece, replayed=True)
                 self._poison.note_stage("insert")
-                if events:
-                    insert(events, good)
+                if len(events):
+                    insert(events)
 
-    def decode(self, records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
-        """Only decodes actions: the events, and the records that they came in."""
-        events: list[Action] = []
-        good: list[Record] = []
+    def decode(self, records: Sequence[Record]) -> EventBatch:
+        """Only decodes: the events."""
+        decoded: list[EventBatch] = []
         for piece in self._poison.split(records)[0]:
             with self._poison.hold(piece):
-                decoded, came_in, _ = self._decoder.actions(piece)
-            events += decoded
-            good += came_in
-        return events, good
+                decoded.append(self._decoder.decode(piece)[0])
+        return joined(decoded)
 
     def _fill(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> None:
         poison = self._poison
@@ -130,24 +129,21 @@ class Preparation:
                 done.append(self._part(*part))
             self._health.beat()
         batch.dead = aside + [refusal for part in done for refusal in part.dead]
-        batch.records = [record for part in done for record in part.records]
         batch.repeats = sum(part.repeats for part in done)
-        scored = [part for part in done if part.actions is not None]
-        if len(scored) == 1:
-            batch.actions, batch.ids = scored[0].actions, scored[0].ids
-        elif scored:
-            batch.actions = action_columns([event for part in scored for event in part.events])
-            batch.ids = np.concatenate([part.ids for part in scored if part.ids is not None])
+        batch.events = joined([part.requests for part in done])
+        ids = [part.ids for part in done if part.ids is not None]
+        if ids:
+            batch.ids = ids[0] if len(ids) == 1 else np.concatenate(ids)
 
     def _part(self, records: Sequence[Record], dimension_records: Sequence[Record]) -> Prepared:
         with self._metrics.stage("decode"):
-            events, good, bad = self._decoder.actions(records)
-            dimensions = self._decoder.dimensions(dimension_records)
-        done = Prepared(events, good, dead=self._progress.ours_to_publish(dimensions.refused) + bad)
+            # Dimension rows first: the requests shall see them.
+            events, refused = self._decoder.decode([*dimension_records, *records])
+        done = Prepared(dead=self._ours(refused))
         self._step("decode")
         self._poison.note_stage("features")
         with self._metrics.stage("features"):
-            features = self._features(done, dimensions)
+            features = self._features(done, events) if len(events) else None
         self._step("features")
         self._poison.note_stage("encode")
         if features is not None:
@@ -156,49 +152,57 @@ class Preparation:
             self._step("encode")
         return done
 
-    def _features(self, done: Prepared, dimensions: DecodedDimensions) -> pa.Table | None:
-        """Inserts the rows and answers the requests; a row or event that the store refuses becomes a dead letter, one
-        that repeats a request is left out.
+    def _ours(self, refused: Refusals) -> Refusals:
+        """Without those dead letters of dimension topics that are not this scorer's to publish."""
+        of_dimensions = [refusal for refusal in refused if self._decoder.of_dimensions(refusal[0])]
+        others = [refusal for refusal in refused if not self._decoder.of_dimensions(refusal[0])]
+        return self._progress.ours_to_publish(of_dimensions) + others
 
-        The store checks what the decoder checks, so a refusal is rare: only then the rows are inserted one by one.
+    def _features(self, done: Prepared, events: EventBatch) -> pa.Table | None:
+        """Inserts the rows and answers the requests; an event that the store refuses becomes a dead letter, one that
+        repeats a request is left out.
 
-        Args:
-            done: its events are inserted and answered; those that are refused or repeat leave it.
+        The store checks what the decoder checks, so a refusal is rare: only then the events are taken one by one.
         """
-        store, events, records = self.store, done.events, done.records
+        store = self.store
         try:
             with store.attempt():
-                done.events, done.records = store.drop_repeats(events, records)
-                done.repeats = len(events) - len(done.events)
-                done.actions = action_columns(done.events) if done.events else None
-                if done.actions is not None:
-                    return store.answer(dimensions.rows, done.actions)
-                store.restore(dimensions.rows, None)
-                return None
+                kept = store.drop_repeats(events)
+                answers = self._answer(kept)
         except ValueError as error:
-            _log.warning("the store refuses a row: one by one", error=str(error), at=offset_range(done.records))
-        refused = restore_singly(store, dimensions.rows, (), ())
-        done.dead += self._progress.ours_to_publish(
-            [(dimensions.records[table][number], BadEvent("insert", str(why))) for table, number, why in refused]
-        )
-        return self._answer_singly(done, events, records)
+            _log.warning("the store refuses a row: one by one", error=str(error), at=offset_range(events.records))
+            return self._features_singly(done, events)
+        done.repeats = len(events) - len(kept)
+        done.requests = kept.take(kept.has(self._main))
+        return answers
 
-    def _answer_singly(self, done: Prepared, events: Sequence[Action], records: Sequence[Record]) -> pa.Table | None:
+    def _features_singly(self, done: Prepared, events: EventBatch) -> pa.Table | None:
         """Inserts and answers events one by one; `done` gets those that the store takes."""
         store = self.store
         answers: list[pa.Table] = []
-        done.events, done.records, done.repeats = [], [], 0
-        for event, record in zip(events, records, strict=True):
+        kept: list[EventBatch] = []
+        for number in range(len(events)):
+            event = events.event(number)
+            asks = self._main in event.rows
             try:
                 with store.attempt():
-                    if not store.drop_repeats([event], [record])[0]:
+                    if not len(store.drop_repeats(event)):
                         done.repeats += 1
                         continue
-                    answers.append(store.answer({}, action_columns([event])))
+                    answer = self._answer(event)
             except ValueError as error:
-                done.dead.append((record, BadEvent("features", str(error))))
-            else:
-                done.events.append(event)
-                done.records.append(record)
-        done.actions = action_columns(done.events) if done.events else None
+                refusal = BadEvent("features" if asks else "insert", str(error))
+                done.dead += self._ours([(events.records[number], refusal)])
+                continue
+            if answer is not None:
+                answers.append(answer)
+                kept.append(event)
+        done.requests = joined(kept)
         return pa.concat_tables(answers) if answers else None
+
+    def _answer(self, events: EventBatch) -> pa.Table | None:
+        """The answers to the requests among the events; None: none of them asks."""
+        if self._main in events.rows:
+            return self.store.answer(events)
+        self.store.restore(events)
+        return None

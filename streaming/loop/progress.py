@@ -1,6 +1,6 @@
 """How far the loop has come: the offsets that are read, the batch in flight, and the offsets that a batch commits.
 
-Every scorer reads the dimension topics whole; the one that has partition 0 of the actions publishes their dead letters
+Every scorer reads the dimension topics whole; the one that has partition 0 of the events publishes their dead letters
 and commits their offsets.
 """
 
@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from streaming.events.decode import Record
-from streaming.events.inputs import Refusals
-from streaming.kafka.action_source import ActionSource
+from streaming.events.batch import Refusals
+from streaming.events.record import Record
 from streaming.kafka.dimension_source import DimensionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.reader import Positions
 from streaming.loop.batch import Batch
 from streaming.ops.clock import SYSTEM_CLOCK, Clock
 from streaming.state.snapshots import Standing
 
 __all__ = ["Progress"]
+
+Partition = tuple[str, int]
+"""Topic and number."""
 
 RENEW_S = 3600.0  # how often the offsets of the dimension topics are committed again
 
@@ -29,27 +32,27 @@ class Progress:
     Args:
         source, dimensions: where records are read.
         mark: names the store's rows as they are now; None where a store takes no rows back.
-        newest: per partition of the actions the greatest event time of a snapshot's, epoch milliseconds.
+        newest: per partition of the events the greatest event time of a snapshot's, epoch milliseconds.
         clock: counts when offsets are renewed.
 
     Attributes:
         in_flight: the batch that the model works on; none: it was forgotten, or there is none.
         following: the batch that was read behind it while it is waited for.
-        newest: per partition of the actions the greatest event time that was scored, epoch milliseconds.
+        newest: per partition of the events the greatest event time that was scored, epoch milliseconds.
     """
 
     def __init__(
         self,
-        source: ActionSource,
+        source: EventSource,
         dimensions: DimensionSource,
         mark: Callable[[], Any],
-        newest: Mapping[int, int] | None = None,
+        newest: Mapping[Partition, int] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.source, self.dimensions = source, dimensions
         self.in_flight: Batch | None = None
         self.following: Batch | None = None
-        self.newest: dict[int, int] = dict(newest or {})
+        self.newest: dict[Partition, int] = dict(newest or {})
         self._mark, self._clock = mark, clock
         self._renewed = clock.monotonic()
 
@@ -69,11 +72,11 @@ class Progress:
 
     def owns_dimensions(self) -> bool:
         """Does this scorer publish the dead letters of the dimension topics?"""
-        return (self.source.topic, 0) in self.source.positions
+        return (self.source.topics[0], 0) in self.source.positions
 
     def offsets_behind(self, records: Sequence[Record]) -> Positions:
-        """The offsets to commit with a batch of these actions' records."""
-        touched = {(self.source.topic, record.partition()) for record in records}
+        """The offsets to commit with a batch of these events' records."""
+        touched = {(record.topic(), record.partition()) for record in records}
         return {partition: self.source.positions[partition] for partition in touched} | self.dimension_offsets()
 
     def dimension_offsets(self) -> Positions:

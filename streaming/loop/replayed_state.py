@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import structlog
 
 from streaming.errors import OffsetOutOfRange
-from streaming.events.decode import Action, Record
+from streaming.events.batch import EventBatch
 from streaming.kafka.lineage import Lineages
 from streaming.loop.batch import Batch
 from streaming.loop.committing import Committing
@@ -155,7 +155,7 @@ class ReplayedState:
             self._reporting.goes_round()
             rows += len(records)
             self._metrics.replayed.inc(len(records))
-            self._progress_log.tell("replaying actions", rows=rows, left=left)
+            self._progress_log.tell("replaying events", rows=rows, left=left)
             if self._stop.is_set():
                 break
         return rows
@@ -206,9 +206,9 @@ class ReplayedState:
             if self._stop.is_set() or generation != progress.source.generation:
                 return
 
-    def _insert(self, events: Sequence[Action], records: Sequence[Record]) -> None:
+    def _insert(self, events: EventBatch) -> None:
         """Inserts events that were scored already; those that were refused, or repeated a request, are so again."""
-        restore_good(self._store, {}, events, records)
+        restore_good(self._store, events)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from streaming.events.decode import reason
+from streaming.events.record import reason
 from streaming.kafka.topics import Topics, TopicsQuestion
 from streaming.loop.batch import Batch
 from streaming.loop.progress import Progress
@@ -95,20 +95,22 @@ class Reporting:
                 error=str(error)[:500],
             )
         metrics.repeats.inc(batch.repeats)
-        if batch.actions is None or scores is None:
+        if not len(batch.events) or scores is None:
             return
-        metrics.scores.inc(len(batch.records))
+        metrics.scores.inc(len(batch.events))
         metrics.set_version(scores.version)
         if self._latency_from == "event":
-            since = batch.actions.times
+            since = batch.events.times
         else:
-            since = np.array([record.timestamp()[1] for record in batch.records], np.int64)
+            since = np.array([record.timestamp()[1] for record in batch.events.records], np.int64)
             since = since[since >= 0]  # a record may have no time
         metrics.latency.observe(np.maximum(int(self._clock.wall() * 1000) - since, 0) / 1000)
         late, newest_of = 0, self._progress.newest
-        partitions = np.array([record.partition() for record in batch.records])
-        for partition in np.unique(partitions).tolist():
-            times = batch.actions.times[partitions == partition]
+        places: dict[tuple[str, int], list[int]] = {}
+        for number, record in enumerate(batch.events.records):
+            places.setdefault((record.topic(), record.partition()), []).append(number)
+        for partition, numbers in places.items():
+            times = batch.events.times[numbers]
             newest = np.maximum.accumulate(np.concatenate([[newest_of.get(partition, 0)], times]))
             late += int((times < newest[:-1]).sum())
             newest_of[partition] = int(newest[-1])

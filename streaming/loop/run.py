@@ -19,11 +19,12 @@ from typing import TypeVar
 
 import structlog
 
+from streaming.app.configured import application
 from streaming.config import Config, load, masked
 from streaming.errors import ModelUnavailable, Stopped, StoreUnavailable
-from streaming.kafka.action_source import ActionSource
 from streaming.kafka.connection import Connection
 from streaming.kafka.dimension_source import DimensionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
 from streaming.kafka.producer import Publisher
@@ -84,34 +85,35 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         ScorerError, KafkaException: it cannot go on.
     """
     _log.info("starting", pid=os.getpid(), config=masked(config))
+    app, topics = application(config)
     metrics, health = Metrics(), Health(config.http.stalled_s)
     with (
         contextlib.suppress(Stopped),
-        named(config.kafka, of_run(config.kafka)),
+        named(config.kafka, of_run(config.kafka, topics)),
         _watched(health, config.http.stalled_s),
         HttpServer(config.http, health, metrics.registry) as server,
         contextlib.ExitStack() as stack,
     ):
         _log.info("http", host=config.http.host, port=server.port)
         connection = Connection(stop, health.beat, Login(config.kafka))
-        check_topics(config.kafka, of_run(config.kafka), connection)
+        check_topics(config.kafka, of_run(config.kafka, topics), connection, keys=topics.keys)
         # Before anything is read: what is read later is of these topics, or it is not used.
-        lineages = Lineages(config, Topics(config.kafka, connection))
+        lineages = Lineages(config, Topics(config.kafka, topics, connection))
         lineages.read_notes()
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
-        store = open_store(config.store, health.beat, config.dedup)
+        store = open_store(config.store, app, health.beat, config.dedup)
         stack.callback(store.close)
         start = time.monotonic()
         with leaving_at_once(stop):
             snapshots, restored = wait_for_store(
-                config, lambda: load_state(config, store, lineages, metrics), health, stop
+                config, lambda: load_state(config, app, store, lineages, metrics), health, stop
             )
         if snapshots is not None:
             stack.callback(snapshots.close)
-        poison = open_poison(config)
+        poison = open_poison(config, topics.dimensions)
         stack.callback(poison.close)
         _log.info("tables are there", seconds=round(time.monotonic() - start, 2), tables=dict(store.sizes()))
-        check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
+        check_sql(app, Path(config.model.artifact))
         encoder.encode(store.schema().empty_table())  # refuses a deployment that lacks its columns
         model = Model(
             url=config.model.url,
@@ -121,13 +123,14 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         )
         stack.callback(model.close)
         wait_for_model(config, model, encoder, health, stop)
-        publisher = Publisher(config.kafka, connection)
+        publisher = Publisher(config.kafka, topics, connection)
         # Before the group is joined: it ends a transaction that this instance's last run has left open.
         publisher.start()
         _log.info("transactions are ready", transactional_id=publisher.transactional_id)
         scorer = Scorer(
             config,
-            source=functools.partial(ActionSource, config.kafka, connection, lineages),
+            app,
+            source=functools.partial(EventSource, config.kafka, connection, lineages),
             dimensions=DimensionSource(config.kafka, connection, lineages),
             store=store,
             encoder=encoder,

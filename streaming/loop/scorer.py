@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import structlog
 
+from streaming.app.folder import App
+from streaming.app.inputs import InputDecoder
 from streaming.config import Config
 from streaming.errors import OffsetOutOfRange, Rebalanced, Stopped
-from streaming.events.inputs import InputDecoder
-from streaming.kafka.action_source import ActionSource
 from streaming.kafka.dimension_source import DimensionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.producer import Publisher
 from streaming.loop.batch import Batch, Encoder, Model
@@ -46,7 +47,8 @@ class Scorer:
 
     Args:
         config: of this scorer.
-        source: makes the source of actions from its two callbacks, `settle` and `forget`.
+        app: what is scored.
+        source: makes the source of events from its two callbacks, `settle` and `forget`.
         dimensions: the dimension topics.
         store: loaded; whether its rows are replayed or kept decides how the loop goes.
         encoder, model: features → ids → scores.
@@ -68,8 +70,9 @@ class Scorer:
     def __init__(
         self,
         config: Config,
+        app: App,
         *,
-        source: Callable[[Callable[[], None], Callable[[], None]], ActionSource],
+        source: Callable[[Callable[[], None], Callable[[], None]], EventSource],
         dimensions: DimensionSource,
         store: EmbeddedStore | ClusterStore,
         encoder: Encoder,
@@ -100,11 +103,11 @@ class Scorer:
         rows = (
             RetryingCluster(store, config.store, waiting, poison, runtime) if isinstance(store, ClusterStore) else store
         )
-        decoder = decoder or InputDecoder(config.events, config.kafka.topics)
-        self.preparation = preparation = Preparation(progress, rows, decoder, encoder, poison, runtime)
+        decoder = decoder or InputDecoder(app, config.events, lineages.topics.names)
+        self.preparation = preparation = Preparation(app, progress, rows, decoder, encoder, poison, runtime)
         self.scoring = scoring = Scoring(config.model, model, encoder.digest, waiting, runtime)
         self.committing = committing = Committing(
-            config, progress, lineages, publisher, poison, reporting, runtime, self._committed, self._given_up
+            config, app, progress, lineages, publisher, poison, reporting, runtime, self._committed, self._given_up
         )
         self.pipeline = pipeline = Pipeline(
             config.batch, progress, lineages.topics, preparation, scoring, committing, poison, runtime, self._given_up

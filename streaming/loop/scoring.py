@@ -112,7 +112,7 @@ class Scoring:
                 return self._result(batch.call)
             except ModelUnavailable as away:
                 error = away
-        _log.warning("given back unscored: the model is away", error=str(error), at=offset_range(batch.records))
+        _log.warning("given back unscored: the model is away", error=str(error), at=offset_range(batch.events.records))
         self._encoder_check.forget()
         return None
 
@@ -171,7 +171,7 @@ class Scoring:
             error=str(error),
             breaker=self._breaker.state,
             again_in_s=round(self._breaker.wait_s(), 2),
-            at=offset_range(batch.records),
+            at=offset_range(batch.events.records),
         )
         if self._breaker.state == "open":
             self._health.not_ready("model", str(error))

@@ -79,10 +79,10 @@ class Metrics:
             "jd_intent_dead_letters", "Dead letters committed.", ["topic", "reason"], registry=registry
         )
         self.late = Counter(
-            "jd_intent_late_events", "Actions older than the newest of their partition.", registry=registry
+            "jd_intent_late_events", "Events older than the newest of their partition.", registry=registry
         )
         self.repeats = Counter(
-            "jd_intent_duplicate_events", "Actions left out, because they repeat a request.", registry=registry
+            "jd_intent_duplicate_events", "Events left out, because they repeat a request.", registry=registry
         )
         self.restarts = Counter(
             "jd_intent_transaction_restarts", "Transactions that were aborted and done again.", registry=registry
@@ -97,7 +97,7 @@ class Metrics:
     def _watch_state(self, registry: CollectorRegistry) -> None:
         self.rebuilds = Counter("jd_intent_state_rebuilds", "Times the state was rebuilt.", registry=registry)
         self.replayed = Counter(
-            "jd_intent_state_replayed_actions", "Actions that were read again to rebuild the state.", registry=registry
+            "jd_intent_state_replayed_actions", "Events that were read again to rebuild the state.", registry=registry
         )
         self.snapshot_time = Gauge(
             "jd_intent_snapshot_timestamp_seconds",

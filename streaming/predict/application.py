@@ -24,7 +24,7 @@ from prometheus_client import (
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streaming.config import Config
+from streaming.app.folder import App
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, Unavailable
 from streaming.predict.predictor import Prediction, Predictor
@@ -32,24 +32,11 @@ from streaming.predict.request_model import request_model, type_name
 from streaming.web.access import Access, BodyLimit, Rules
 from streaming.web.content_type import JsonBody
 
-__all__ = ["BODY_BYTES_MAX", "EXAMPLE", "PredictMetrics", "create_app"]
+__all__ = ["BODY_BYTES_MAX", "PredictMetrics", "create_app"]
 
 BODY_BYTES_MAX = 65_536
 RETRY_AFTER_S = 1
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-
-EXAMPLE: dict[str, Any] = {
-    "reqId": "200001_80005_2016-03-31 18:11:20",
-    "eventTime": 1459419080000,
-    "main_id": "",
-    "pair_id": "200001_80005",
-    "user_id": "200001",
-    "sku_id": "80005",
-    "time": 1459419080000,
-    "split_id": 0,
-    "time1": "2016-03-31 18:11:20",
-}
-"""The tutorial's request; shown in /docs where the request table has its columns."""
 
 _log = structlog.stdlib.get_logger("streaming.predict.server")
 
@@ -70,7 +57,7 @@ class Schema(BaseModel):
     request: list[Column]
     features: list[Column]
     encoder: str = Field(description="digest of the encoder that makes the model's ids")
-    ids: list[str] = Field(description="names of the model's 41 inputs, in order")
+    ids: list[str] = Field(description="names of the model's inputs, in order")
 
 
 class Problem(BaseModel):
@@ -131,23 +118,21 @@ class Measured:
             self._metrics.seconds.observe(time.perf_counter() - start)
 
 
-def create_app(
-    predictor: Predictor, config: Config, request: pa.Schema, features: pa.Schema, rules: Rules | None = None
-) -> FastAPI:
-    """The application over a predictor.
+def create_app(predictor: Predictor, shop: App, rules: Rules | None = None) -> FastAPI:
+    """The HTTP application over a predictor.
 
     Args:
-        request, features: the deployment's request and output columns.
+        shop: whose requests are answered.
         rules: what callers must show; default: they are on this machine.
     """
-    example = EXAMPLE if set(request.names) == EXAMPLE.keys() else None
-    Row = request_model("RequestRow", request, example)  # noqa: N806 - it is a class
+    request = shop.query.requests
+    Row = request_model("RequestRow", request, shop.settings.request.example or None)  # noqa: N806 - it is a class
     measured = PredictMetrics()
     app = FastAPI(
         docs_url=None,  # FastAPI's pages load their scripts from a public CDN
         redoc_url=None,
         title="jd-intent-score serve",
-        description="Features and purchase probability of one request row, from the scorer's own tables and model.",
+        description="Features and probability of one request row, from the scorer's own tables and model.",
     )
     app.add_middleware(JsonBody, path="/predict")
     app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)
@@ -165,10 +150,10 @@ def create_app(
     def schema() -> Schema:
         """Columns of request and features, in the SQL's names and OpenMLDB's types."""
         return Schema(
-            database=config.store.database,
-            deployment=config.store.deployment,
+            database=shop.tables.database,
+            deployment=shop.settings.deployment.name,
             request=[_column(column, nullable=not pa.types.is_timestamp(column.type)) for column in request],
-            features=[_column(column, nullable=True) for column in features],
+            features=[_column(column, nullable=True) for column in shop.query.answers],
             encoder=predictor.encoder.digest,
             ids=[field.name for field in predictor.encoder.fields],
         )

@@ -28,7 +28,7 @@ class Prediction(BaseModel):
         description="the deployment's columns: timestamps in epoch ms, NULL as null, a real that is not finite as text"
     )
     ids: dict[str, int] | None = Field(None, description="with ?ids=true: the model's inputs by field; 64 bits each")
-    probability: float = Field(description="that the user orders the product within five days after eventTime")
+    probability: float = Field(description="of the application's label: that it will be 1")
     model: str
     model_version: str
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from streaming.engine.types import ARROW, NAMES, Type
-from streaming.events.decode import TIME_MS_MAX
+from streaming.events.record import TIME_MS_MAX
 
 __all__ = ["request_model", "type_name"]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import structlog
 
+from streaming.app.configured import application
 from streaming.config import Config, load
 from streaming.errors import ScorerError
 from streaming.kafka.rights import check_topics, of_serve
@@ -69,16 +70,17 @@ def run(config: Config, listen: Listen) -> None:
     with listening(listen.host, listen.port) as listener:
         rules = Rules(own_names(listen.host, listen.allow_hosts), listen.token(listener))
         tls = listen.tls()
-        check_sql(Path(config.store.sql), Path(config.model.artifact), config.store.deployment)
+        shop, topics = application(config)
+        check_sql(shop, Path(config.model.artifact))
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         if config.store.kind == "embedded":  # what Kafka refuses is said before minutes go by with history
-            check_topics(config.kafka, of_serve(config.kafka))
-        store = open_store(config.store, dedup=config.dedup)
+            check_topics(config.kafka, of_serve(topics), keys=topics.keys)
+        store = open_store(config.store, shop, dedup=config.dedup)
         store.load()
         model = Model(config.model.url, config.model.name, config.model.timeout_s)
-        follower: State = Direct(store) if isinstance(store, ClusterStore) else Follower(config, store)
+        follower: State = Direct(store) if isinstance(store, ClusterStore) else Follower(config, shop, topics, store)
         predictor = Predictor(follower, encoder, model, config.model.name)
-        app = create_app(predictor, config, store.request_schema(), store.schema(), rules)
+        app = create_app(predictor, shop, rules)
         server = Server(app, dataclasses.replace(LIMITS, connections_max=listen.connections_max), tls)
         follower.start()
         try:

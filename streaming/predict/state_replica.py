@@ -19,10 +19,12 @@ import pyarrow as pa
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
+from streaming.app.folder import App
+from streaming.app.inputs import InputDecoder
+from streaming.app.topics import TopicNames
 from streaming.config import Config
 from streaming.errors import Stopped, StoreUnavailable
-from streaming.events.decode import Record
-from streaming.events.inputs import InputDecoder
+from streaming.events.record import Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
@@ -102,16 +104,18 @@ class Follower:
 
     Args:
         config: `[kafka]`, `[batch]` and `[events]` are read.
+        app: whose events it follows.
+        topics: how its topics are called.
         store: loaded already.
 
     Attributes:
         failure: what ended the thread, if anything did: the state stands still from then on, and the process should go.
     """
 
-    def __init__(self, config: Config, store: EmbeddedStore) -> None:
+    def __init__(self, config: Config, app: App, topics: TopicNames, store: EmbeddedStore) -> None:
         self.failure: BaseException | None = None
         self.ended = threading.Event()
-        self._config = config
+        self._config, self._topics = config, topics
         self._store = store
         # The engine is for one thread at a time: the follower's inserts and the requests take turns.
         self._turn = threading.Lock()
@@ -119,7 +123,7 @@ class Follower:
         self._caught_up = False
         self._records_left: int | None = None
         self._skipped = 0
-        self._decoder = InputDecoder(config.events, config.kafka.topics)
+        self._decoder = InputDecoder(app, config.events, topics)
         self._connection = Connection(self._stop, login=Login(config.kafka))
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -131,7 +135,7 @@ class Follower:
             NotAllowed: a topic may not be read.
             BrokerUnavailable: no broker answers.
         """
-        check_topics(self._config.kafka, of_serve(self._config.kafka), self._connection)
+        check_topics(self._config.kafka, of_serve(self._topics), self._connection, keys=self._topics.keys)
         self._thread.start()
 
     def stop(self) -> None:
@@ -169,7 +173,7 @@ class Follower:
 
     def _run(self) -> None:
         try:
-            with named(self._config.kafka, of_serve(self._config.kafka)):
+            with named(self._config.kafka, of_serve(self._topics)):
                 self._follow()
         except Stopped as why:
             _log.info("stopped while Kafka is away", why=str(why))
@@ -181,19 +185,18 @@ class Follower:
 
     def _follow(self) -> None:
         kafka, batch = self._config.kafka, self._config.batch
-        topics = Topics(kafka, self._connection)
+        topics = Topics(kafka, self._topics, self._connection)
         lineages = Lineages(self._config, topics)
         self._read_notes(lineages)
         reader = TopicReader(kafka, self._connection)
         try:
-            names = kafka.topics
-            partitions = reader.partitions((names.users, names.products, names.comments, names.actions))
+            partitions = reader.partitions(self._topics.inputs)
             starts = {
                 partition: lineages.first_offset(partition, span)
                 for partition, span in topics.spans(partitions).items()
             }
             marks = {partition: reader.watermarks(partition) for partition in partitions}
-            refused = Refused(kafka, self._connection)
+            refused = Refused(kafka, self._topics.dead_letters, self._connection)
             for _ in refused.update():
                 if self._stop.is_set():
                     return
@@ -230,15 +233,13 @@ class Follower:
 
     def _apply(self, records: Sequence[Record]) -> None:
         """Inserts what the scorer would insert of these records; dimension rows first, as it does."""
-        action_records, dimension_records = self._decoder.split(records)
-        dimensions = self._decoder.dimensions(dimension_records)
-        actions, good, refused = self._decoder.actions(action_records)
-        for record, why in dimensions.refused + refused:
-            self._skip(f"{place(record.topic(), record.partition(), record.offset())}: {why}")
+        of_dimensions = [record for record in records if self._decoder.of_dimensions(record)]
+        others = [record for record in records if not self._decoder.of_dimensions(record)]
+        events, refused = self._decoder.decode([*of_dimensions, *others])
         with self._turn:
-            for table, _, error in restore_good(self._store, dimensions.rows, actions, good):
-                self._skip(f"{table}: {error}")
-
-    def _skip(self, why: str) -> None:
-        self._skipped += 1
-        _log.debug("skipped: a dead letter of the scorer's", why=why)
+            refusals: list[tuple[Record, Exception]] = list(refused)
+            refusals += [(events.records[number], error) for number, error in restore_good(self._store, events)]
+        for record, why in refusals:
+            self._skipped += 1
+            at = place(record.topic(), record.partition(), record.offset())
+            _log.debug("skipped: a dead letter of the scorer's", at=at, why=str(why))

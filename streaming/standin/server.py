@@ -29,7 +29,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from streaming.config import Store, load
+from streaming.app.configured import configured_app
+from streaming.app.folder import App
+from streaming.config import load
 from streaming.engine import Engine
 from streaming.errors import ConfigError
 from streaming.ops import log
@@ -129,29 +131,32 @@ def _refusal(status: int, why: str, headers: Mapping[str, str]) -> Response:
 
 
 def run_apiserver(
-    file: Path | None, sql: Path | None, history: Path | None, files: Sequence[Path], listen: Listen, *, empty: bool
+    file: Path | None, app: str | None, history: Path | None, files: Sequence[Path], listen: Listen, *, empty: bool
 ) -> None:
     """The command: makes the engine, and serves until SIGTERM or Ctrl-C.
 
     Args:
-        sql, history: instead of the configuration's `store.sql` and `store.history`.
+        app, history: instead of the configuration's `app` and `store.history`.
         files: folders below which statements may read and write files.
-        empty: runs no script: clients make their own databases.
+        empty: makes no tables: clients make their own databases.
     """
     config = load(file)
     log.configure(config.log)
-    changes = {"sql": sql and str(sql), "history": history and str(history)}
-    settings = config.store.model_copy(update={key: value for key, value in changes.items() if value})
-    run(settings, files, listen, empty=empty)
+    if app:
+        config = config.model_copy(update={"app": app})
+    run(configured_app(config), str(history or config.store.history), files, listen, empty=empty)
 
 
-def run(settings: Store, files: Sequence[Path], listen: Listen, *, empty: bool) -> None:
+def run(shop: App, history: str, files: Sequence[Path], listen: Listen, *, empty: bool) -> None:
     """Serves until it is told to stop.
 
+    Args:
+        shop: the application whose tables it begins with.
+        history: the folder of what is in them; "": nothing.
+        files, listen, empty: see `run_apiserver`.
+
     Raises:
-        ConfigError: the port is taken; a token is missing; a script, folder, certificate or history file is missing or
-            wrong.
-        UnsupportedSQL: a script says what the engine cannot run.
+        ConfigError: the port is taken; a token is missing; a folder, certificate or history file is missing or wrong.
     """
     for folder in files:
         if not folder.is_dir():
@@ -159,19 +164,19 @@ def run(settings: Store, files: Sequence[Path], listen: Listen, *, empty: bool) 
     with listening(listen.host, listen.port) as listener, ThreadPoolExecutor(1, "engine") as thread:
         rules = Rules(own_names(listen.host, listen.allow_hosts), listen.token(listener), json_only=True)
         tls = listen.tls()
-        api = Api(thread.submit(_engine, settings, files, empty).result(), time.time)
+        api = Api(thread.submit(_engine, shop, history, files, empty).result(), time.time)
         limits = dataclasses.replace(LIMITS, connections_max=listen.connections_max)
         server = Server(create_app(api, thread, rules), limits, tls)
         _log.info("serving", **listen.told(listener), databases=api.databases()["dbs"], files=list(map(str, files)))
         run_until_told(lambda: server.serve(sockets=[listener]))
 
 
-def _engine(settings: Store, files: Sequence[Path], empty: bool) -> Engine:
+def _engine(shop: App, history: str, files: Sequence[Path], empty: bool) -> Engine:
     """The engine with what it begins with; whoever calls afterwards reaches no file outside of `files`."""
     if empty:
-        engine = Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
+        engine = Engine(paths={shop.settings.history.path: history} if history else {})
     else:
-        store = EmbeddedStore(settings)
+        store = EmbeddedStore(shop, history)
         store.load()
         engine = store.engine
     engine.confine(files)

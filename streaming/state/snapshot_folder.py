@@ -59,7 +59,7 @@ class Manifest:
         made_at: when it was begun, seconds since the epoch.
         identity: what it belongs to: cluster, topics, group, scripts, history, settings; every entry must be the same.
         actions, dimensions: the offsets behind the records that are in it.
-        newest: per partition of the actions the greatest time seen.
+        newest: per partition of the events the greatest time seen.
         files: by part (a table, `STRINGS`, or `REQUEST_IDS`).
     """
 
@@ -67,7 +67,7 @@ class Manifest:
     identity: Mapping[str, str]
     actions: Positions
     dimensions: Positions
-    newest: Mapping[int, int]
+    newest: Positions
     files: Mapping[str, File] = field(default_factory=dict)
 
     @property
@@ -86,7 +86,7 @@ class Manifest:
             **asdict(self),
             "actions": [[*p, offset] for p, offset in self.actions.items()],
             "dimensions": [[*p, offset] for p, offset in self.dimensions.items()],
-            "newest": list(self.newest.items()),
+            "newest": [[*p, time] for p, time in self.newest.items()],
         }
         return json.dumps({"format": FORMAT, "xxh3": _checksum(body), "snapshot": body}, indent=1)
 
@@ -109,7 +109,7 @@ class Manifest:
                 body["identity"],
                 {(topic, number): offset for topic, number, offset in body["actions"]},
                 {(topic, number): offset for topic, number, offset in body["dimensions"]},
-                dict(body["newest"]),
+                {(topic, number): time for topic, number, time in body["newest"]},
                 {part: File(**file) for part, file in body["files"].items()},
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,6 @@ are not in it. What goes wrong with the disk costs the snapshot, never the flow.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +17,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 import structlog
 
+from streaming.app.folder import App
 from streaming.config import Config
 from streaming.engine.errors import BadRow
 from streaming.engine.storage.snapshot import Piece
 from streaming.errors import BadSnapshot, ConfigError, NoSpace
-from streaming.events.decode import ROWS_VERSION
+from streaming.events.record import ROWS_VERSION
 from streaming.kafka.lineage import Lineages
 from streaming.ops.background import Start, in_thread
 from streaming.ops.clock import SYSTEM_CLOCK, Clock
@@ -30,7 +30,6 @@ from streaming.ops.metrics import Metrics
 from streaming.state.snapshot_folder import Manifest, Positions, SnapshotFolder, Writing
 from streaming.store.embedded import EmbeddedStore, StateCapture
 from streaming.store.protocol import FeatureStore
-from streaming.store.sql_scripts import read_script
 
 __all__ = ["Snapshots", "Standing", "identity", "load_state"]
 
@@ -48,7 +47,7 @@ class Standing:
     mark: Any
     actions: Positions
     dimensions: Positions
-    newest: Mapping[int, int] = field(default_factory=dict)
+    newest: Positions = field(default_factory=dict)
 
 
 class PieceQueue(Protocol):
@@ -295,11 +294,12 @@ class _Taking:
 
 
 def load_state(
-    config: Config, store: FeatureStore, lineages: Lineages, metrics: Metrics
+    config: Config, app: App, store: FeatureStore, lineages: Lineages, metrics: Metrics
 ) -> tuple[Snapshots | None, Standing | None]:
     """Makes the tables and fills them from the newest good snapshot, or else with history.
 
     Args:
+        app: whose tables they are.
         lineages: what the state belongs to.
 
     Returns:
@@ -316,7 +316,7 @@ def load_state(
         raise ConfigError(f"snapshots.folder: store.kind {config.store.kind!r} keeps its state itself: set it to ''")
     store.define()
     try:
-        snapshots = Snapshots(config, store, identity(config, lineages), metrics)
+        snapshots = Snapshots(config, store, identity(config, app, lineages), metrics)
     except NoSpace as error:
         _log.error("no snapshots are taken until the next start: the disk is full", error=str(error))
         metrics.snapshot_failures.inc()
@@ -328,20 +328,15 @@ def load_state(
     return snapshots, restored
 
 
-def identity(config: Config, lineages: Lineages) -> dict[str, str]:
-    """What a snapshot belongs to: the topics' ids, the group, and all that decides which rows come of their records.
-
-    Raises:
-        ConfigError: a script cannot be read.
-    """
-    kafka, store, topics = config.kafka, config.store, lineages.topics
+def identity(config: Config, app: App, lineages: Lineages) -> dict[str, str]:
+    """What a snapshot belongs to: the topics' ids, the group, and all that decides which rows come of their records."""
+    kafka, topics = config.kafka, lineages.topics
     found = {"Kafka cluster": topics.cluster_id, "kafka.group_id": kafka.group_id}
     found |= {f"topic {name}": topic.id for name, topic in topics.known.items()}
-    for script in ("create_tables.sql", "deploy.sql", "load_online.sql"):
-        found[script] = hashlib.sha256(read_script(Path(store.sql) / script).text.encode()).hexdigest()
+    found["application"] = app.digest
     if lineages.history.digest:
         found["store.history"] = lineages.history.digest
-    found["store.database"] = store.database
+    found["store.database"] = app.tables.database
     found["[events]"] = config.events.model_dump_json()
     if config.dedup.horizon_ms:
         found["[dedup]"] = config.dedup.model_dump_json()

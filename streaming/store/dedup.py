@@ -1,4 +1,4 @@
-"""Actions that come again: one that repeats a `request_id` within the horizon is neither scored nor inserted.
+"""Events that come again: one that repeats a `request_id` within the horizon is neither scored nor inserted.
 
 A producer that lost an answer sends once more, a shop's gateway replays: the same request id, the same user, hence the
 same partition. Who repeats whom is a function of the log alone, record by record in the order of the partition, so that
@@ -19,11 +19,12 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from streaming.engine.errors import BadRow
 from streaming.engine.storage.snapshot import Piece
-from streaming.events.decode import Action, Record
+from streaming.events.batch import EventBatch
 
 __all__ = ["REQUEST_IDS", "SeenRequests"]
 
@@ -31,13 +32,21 @@ REQUEST_IDS = "request ids"
 """The name of the index among a snapshot's parts, and among the sizes of the state."""
 
 SCHEMA = pa.schema(
-    [pa.field("partition", pa.int32(), False), pa.field("id", pa.string(), False), pa.field("time", pa.int64(), False)]
+    [
+        pa.field("topic", pa.string(), False),
+        pa.field("partition", pa.int32(), False),
+        pa.field("id", pa.string(), False),
+        pa.field("time", pa.int64(), False),
+    ]
 )
 CHUNK = 8_192  # entries that are forgotten, and written to a snapshot, at a time: a millisecond or two
 UNDONE_MAX = 4 * CHUNK  # as many of a partition can be rolled back: three batches are under way, of 10,000 at most
 ENTRY_BYTES = 300  # of one entry: the text, an entry of a dict, a tuple
 
-Mark = Mapping[int, int]
+Partition = tuple[str, int]
+"""Topic and number."""
+
+Mark = Mapping[Partition, int]
 """How many ids each partition had accepted."""
 
 
@@ -58,35 +67,31 @@ class SeenRequests:
 
     def __init__(self, horizon_ms: int) -> None:
         self._horizon_ms = horizon_ms
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[Partition, _Partition] = {}
 
     def __len__(self) -> int:
         return sum(partition.count - partition.gone for partition in self._partitions.values())
 
-    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
+    def drop_repeats(self, events: EventBatch) -> EventBatch:
         """Those that repeat none before them; they are accepted.
 
         Args:
-            actions: in the order of each partition.
-            records: what they came in.
+            events: in the order of each partition.
         """
-        kept: list[Action] = []
-        theirs: list[Record] = []
-        for action, record in zip(actions, records, strict=True):
-            if action.request_id is not None:
-                number = record.partition()
-                partition = self._partitions.get(number)
-                if partition is None:
-                    partition = self._partitions[number] = _Partition(self._horizon_ms)
-                if not partition.accept(action.request_id, record.timestamp()[1]):
-                    continue
-            kept.append(action)
-            theirs.append(record)
-        return kept, theirs
+        kept = np.ones(len(events), np.bool_)
+        for number, (name, record) in enumerate(zip(events.sender_ids, events.records, strict=True)):
+            if name is None:
+                continue
+            place = (record.topic(), record.partition())
+            partition = self._partitions.get(place)
+            if partition is None:
+                partition = self._partitions[place] = _Partition(self._horizon_ms)
+            kept[number] = partition.accept(name, record.timestamp()[1])
+        return events.take(kept)
 
     def mark(self) -> Mark:
         """This moment, for `rollback` and `capture`."""
-        return {number: partition.count for number, partition in self._partitions.items()}
+        return {place: partition.count for place, partition in self._partitions.items()}
 
     def rollback(self, mark: Mark) -> None:
         """Forgets what was accepted since `mark`.
@@ -94,8 +99,8 @@ class SeenRequests:
         Raises:
             RuntimeError: ids of a partition were forgotten since, and it is more than `UNDONE_MAX` back.
         """
-        for number, partition in self._partitions.items():
-            partition.undo(partition.count - mark.get(number, 0))
+        for place, partition in self._partitions.items():
+            partition.undo(partition.count - mark.get(place, 0))
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -104,8 +109,8 @@ class SeenRequests:
     def capture(self, mark: Mark) -> Iterator[Piece]:
         """What was accepted at a mark, bit by bit, while more is accepted; it must never be rolled back behind."""
         parts = [
-            (number, list(partition.chunks), max(0, mark.get(number, 0) - partition.gone))
-            for number, partition in self._partitions.items()
+            (place, list(partition.chunks), max(0, mark.get(place, 0) - partition.gone))
+            for place, partition in self._partitions.items()
         ]
         return _pieces(parts)
 
@@ -117,12 +122,12 @@ class SeenRequests:
         """
         if not batch.schema.equals(SCHEMA):
             raise BadRow(f"{REQUEST_IDS}: other columns")
-        for number, text, time in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            partition = self._partitions.get(number)
+        for topic, number, text, time in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            partition = self._partitions.get((topic, number))
             if partition is None:
-                partition = self._partitions[number] = _Partition(self._horizon_ms)
+                partition = self._partitions[topic, number] = _Partition(self._horizon_ms)
             if time < partition.clock:
-                raise BadRow(f"{REQUEST_IDS}: the clock of partition {number} goes back to {time}")
+                raise BadRow(f"{REQUEST_IDS}: the clock of {topic}[{number}] goes back to {time}")
             partition.add(text, time)
 
 
@@ -193,12 +198,18 @@ class _Partition:
                     del self._times[text]
 
 
-def _pieces(parts: Sequence[tuple[int, list[list[Entry]], int]]) -> Iterator[Piece]:
-    for number, chunks, count in parts:
+def _pieces(parts: Sequence[tuple[Partition, list[list[Entry]], int]]) -> Iterator[Piece]:
+    for place, chunks, count in parts:
         for first, chunk in zip(range(0, count, CHUNK), chunks, strict=False):
-            yield partial(_batch, number, chunk[: count - first])
+            yield partial(_batch, place, chunk[: count - first])
 
 
-def _batch(number: int, entries: list[Entry]) -> pa.RecordBatch:
-    columns = [[number] * len(entries), [entry.id for entry in entries], [entry.time for entry in entries]]
+def _batch(place: Partition, entries: list[Entry]) -> pa.RecordBatch:
+    topic, number = place
+    columns = [
+        [topic] * len(entries),
+        [number] * len(entries),
+        [entry.id for entry in entries],
+        [entry.time for entry in entries],
+    ]
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)

@@ -7,25 +7,25 @@ transaction.
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import structlog
 
-from streaming.config import Store
-from streaming.engine import BadRow, Engine, UnsupportedSQL
+from streaming.app.folder import App
+from streaming.app.history import history_tables
+from streaming.app.scripts import deploy_script, tables_script
+from streaming.engine import Engine
 from streaming.engine import Mark as EngineMark
 from streaming.engine.storage.snapshot import Capture, Piece
+from streaming.engine.types import ARROW, Type
 from streaming.errors import ConfigError
-from streaming.events.decode import Action, Actions, Record, action_columns
-from streaming.store.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, SeenRequests
-from streaming.store.history_files import present
-from streaming.store.protocol import ACTIONS, REQUESTS
-from streaming.store.sql_scripts import read_script, within
+from streaming.events.batch import EventBatch
+from streaming.store.dedup import ENTRY_BYTES, REQUEST_IDS, SCHEMA, Partition, SeenRequests
 
 __all__ = ["EmbeddedStore", "Moment", "StateCapture"]
 
@@ -37,7 +37,7 @@ class Moment:
     """A moment of the embedded state: its rows, and how many request ids each partition had accepted."""
 
     rows: EngineMark
-    ids: Mapping[int, int]
+    ids: Mapping[Partition, int]
 
 
 class StateCapture:
@@ -65,17 +65,17 @@ class EmbeddedStore:
     """The embedded engine as a `FeatureStore` and a `BatchStore`.
 
     Args:
-        settings: table `[store]` of the configuration. `sql` holds create_tables.sql, deploy.sql with features.sql, and
-            load_online.sql; paths in the scripts that begin with `history_prefix` are read from `history`.
+        app: whose tables and query they are.
+        history: folder of files from before the topics begin, see `streaming.app.history`; "": none.
         horizon_ms: of `dedup`; 0: what repeats a request is a request of its own.
     """
 
-    def __init__(self, settings: Store, horizon_ms: int = 0) -> None:
-        self._settings = settings
+    def __init__(self, app: App, history: str = "", horizon_ms: int = 0) -> None:
+        self._app, self._history = app, history
         self._seen = SeenRequests(horizon_ms) if horizon_ms else None
-        self._deployment = settings.deployment
-        self._database = settings.database
-        self._engine = Engine(paths={settings.history_prefix: settings.history} if settings.history else {})
+        self._deployment = app.settings.deployment.name
+        self._names = {table: f"{app.tables.database}.{table}".lstrip(".") for table in app.tables.columns}
+        self._engine = Engine()
         self._empty: EngineMark | None = None
         self._base: EngineMark | None = None  # with history and nothing else
 
@@ -88,30 +88,32 @@ class EmbeddedStore:
         """See `FeatureStore.load`.
 
         Raises:
-            ConfigError: a script or a history file is missing or wrong.
-            UnsupportedSQL: a script says what the engine cannot run; file, line and construct are named.
+            ConfigError: a history file is missing or wrong.
         """
         self.define()
         self.load_history()
 
     def define(self) -> None:
         """Makes the tables and deploys the query: the first half of `load`."""
-        self._run("create_tables.sql")
-        self._run("deploy.sql")
-        try:
-            self._engine.schema(self._deployment)
-        except (KeyError, ValueError) as error:
-            script = Path(self._settings.sql) / "deploy.sql"
-            raise ConfigError(f"store.deployment: {script} does not deploy {self._deployment!r}: {error}") from error
-        if self._settings.history and not Path(self._settings.history).is_dir():
-            raise ConfigError(f"store.history: {self._settings.history} is not a folder")
+        self._engine.execute(tables_script(self._app))
+        self._engine.execute(deploy_script(self._app))
+        if self._history and not Path(self._history).is_dir():
+            raise ConfigError(f"store.history: {self._history} is not a folder")
         self._empty = self._engine.mark()
         self._warm_up()
 
     def load_history(self) -> None:
         """The second half of `load`; left out where the rows come from a snapshot."""
-        if self._settings.history:
-            self._run("load_online.sql", self._present)
+        if self._history:
+            there = {source.table: source for source in history_tables(self._app, Path(self._history), partial=True)}
+            for table, name in self._names.items():
+                if table not in there:
+                    _log.info("history has no file of this table", table=table)
+                    continue
+                try:
+                    self._engine.execute(there[table].load_data(name))
+                except (ValueError, OSError, pa.ArrowException) as error:
+                    raise ConfigError(f"store.history: {error}") from error
         self._base = self._engine.mark()
 
     def clear(self) -> None:
@@ -138,24 +140,20 @@ class EmbeddedStore:
                 restore.add(part, batch)
         restore.finish()
 
-    def drop_repeats(self, actions: Sequence[Action], records: Sequence[Record]) -> tuple[list[Action], list[Record]]:
-        return (list(actions), list(records)) if self._seen is None else self._seen.drop_repeats(actions, records)
+    def drop_repeats(self, events: EventBatch) -> EventBatch:
+        return events if self._seen is None else self._seen.drop_repeats(events)
 
-    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
-        # Event p inserts its action at 3p, asks at 3p + 1, and is itself inserted at 3p + 2; dimension rows come first.
-        position = 3 * np.arange(len(actions.times), dtype=np.int64)
-        inserts = {self._table(table): rows for table, rows in dimensions.items()}
-        insert_at = {table: np.full(rows.num_rows, -1, np.int64) for table, rows in inserts.items()}
-        inserts |= {self._table(ACTIONS): actions.rows, self._table(REQUESTS): actions.requests}
-        insert_at |= {self._table(ACTIONS): position, self._table(REQUESTS): position + 2}
-        return self._engine.replay(self._deployment, actions.requests, inserts, position + 1, insert_at)
+    def answer(self, events: EventBatch) -> pa.Table:
+        # Event p inserts its rows at 3p, asks at 3p + 1, and its request is itself inserted at 3p + 2.
+        main = self._app.main
+        requests, asked = events.rows[main], 3 * events.events_of[main]
+        inserts = {self._names[table]: rows for table, rows in events.rows.items()}
+        insert_at = {self._names[table]: 3 * of + 2 * (table == main) for table, of in events.events_of.items()}
+        return self._engine.replay(self._deployment, requests, inserts, asked + 1, insert_at)
 
-    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        for table, rows in dimensions.items():
-            self._engine.insert(self._table(table), rows)
-        if actions is not None:
-            self._engine.insert(self._table(ACTIONS), actions.rows)
-            self._engine.insert(self._table(REQUESTS), actions.requests)
+    def restore(self, events: EventBatch) -> None:
+        for table, rows in events.rows.items():
+            self._engine.insert(self._names[table], rows)
 
     def request(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
         """Answers request rows without inserting anything, for `jd-intent-score serve`."""
@@ -217,30 +215,31 @@ class EmbeddedStore:
         if self._seen is not None:
             self._seen.clear()
 
-    def _table(self, name: str) -> str:
-        return f"{self._database}.{name}"
-
-    def _run(self, name: str, edit: Any = None) -> None:
-        script = read_script(Path(self._settings.sql) / name, "store.sql")
-        try:
-            with within(script):
-                self._engine.execute(edit(script.text) if edit else script.text)
-        except UnsupportedSQL:
-            raise
-        except BadRow as error:
-            raise ConfigError(str(error)) from error
-        except (ValueError, OSError, pa.ArrowException) as error:
-            raise ConfigError(f"{script.path}: {error}") from error
-
-    def _present(self, script: str) -> str:
-        """`script` without the LOADs of tables that history has no folder of; an empty one is an error."""
-        script, left_out = present(script, {self._settings.history_prefix: self._settings.history})
-        for load in left_out:
-            _log.info("history has no file of this table", table=load.table[-1], path=load.path)
-        return script
-
     def _warm_up(self) -> None:
         """Compiles the engine's kernels before the first event has to wait for them."""
-        event = Action("warm-up", "warm-up", 1, "1", "", "", "")
-        self.answer({}, action_columns([event, event]))
+        requests = _two_rows(self._app)
+        self._engine.replay(
+            self._deployment,
+            requests,
+            {self._names[self._app.main]: requests},
+            [1, 4],
+            {self._names[self._app.main]: [2, 5]},
+        )
         self._back_to(self._empty)
+
+
+def _two_rows(app: App) -> pa.Table:
+    """Two requests: nothing, empty texts and the first moment."""
+    required = {column.name for column in app.required(app.main)}
+    columns = [
+        pa.nulls(2, field.type) if field.name not in required else pa.repeat(_NOTHING[field.type], 2)
+        for field in app.query.requests
+    ]
+    return pa.Table.from_arrays(columns, schema=app.query.requests)
+
+
+_NOTHING = {
+    kind: pa.scalar("", kind) if pa.types.is_string(kind) else pa.scalar(1, pa.int64()).cast(kind)
+    for kind in (ARROW[name] for name in Type if name is not Type.NULL)
+    if not pa.types.is_date(kind)
+} | {ARROW[Type.DATE]: pa.scalar(datetime.date(1970, 1, 1))}

@@ -2,22 +2,27 @@
 
 An event writes rows and reads rows (`Access`). Answered in one call, events do not see each other's rows; so two that
 touch the same rows go into different micro-batches, in their order: the later one's request is asked when the earlier
-one's rows are in, and the earlier one's before the later one's rows are in. Then every event is answered as if it had
-come alone.
+one's rows are in, and the earlier one's before the later one's rows are in. Two that write the same rows may share a
+micro-batch, in which rows keep their order, but the later one does not overtake: of rows of one time, which is the last
+is told by the order in which they came. Then every event is answered as if it had come alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ANY", "Access", "Indices", "micro_batch_numbers", "split"]
+__all__ = ["ANY", "NONE", "Access", "Indices", "micro_batch_numbers", "split"]
 
 ANY = object()
 """A key that stands for every row of a table."""
+
+NONE = object()
+"""A key that stands for no row of a table: the event does not touch it."""
 
 Indices = npt.NDArray[np.int64]
 """Numbers of events in the order given, or one number for each event."""
@@ -28,7 +33,7 @@ class Access:
     """Rows that n events write, or read: event p those of `table` whose `columns` are `keys[p]`.
 
     Attributes:
-        keys: `ANY`, instead of n keys: each event touches any row of the table.
+        keys: `ANY`, instead of n keys: each event touches any row of the table. A key may be `ANY` or `NONE`, too.
     """
 
     table: str
@@ -53,18 +58,22 @@ def micro_batch_numbers(
     written: dict[Hashable, int] = {}
     read: dict[Hashable, int] = {}
     reached: dict[Hashable, int] = {}
-    pairs = _pairs(reads, writes)
+    pairs = _pairs(reads, writes, count)
     for p in range(count):
         number = 0 if partitions is None else reached.get(partitions[p], 0)
         touched = []
         for name, read_keys, write_keys in pairs:
-            mine_read = (name, ANY if read_keys is None else read_keys[p])
-            mine_written = (name, ANY if write_keys is None else write_keys[p])
+            mine_read = (name, read_keys[p])
+            mine_written = (name, write_keys[p])
             touched.append((mine_read, mine_written))
-            number = max(number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1)
+            number = max(
+                number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1, written.get(mine_written, 0)
+            )
         for mine_read, mine_written in touched:
-            read[mine_read] = max(number, read.get(mine_read, -1))
-            written[mine_written] = max(number, written.get(mine_written, -1))
+            if mine_read[1] is not NONE:
+                read[mine_read] = max(number, read.get(mine_read, -1))
+            if mine_written[1] is not NONE:
+                written[mine_written] = max(number, written.get(mine_written, -1))
         if partitions is not None:
             reached[partitions[p]] = number
         answer[p] = number
@@ -80,16 +89,24 @@ def split(number_of: Indices, rows_max: int) -> list[Indices]:
 
 
 def _pairs(
-    reads: Sequence[Access], writes: Sequence[Access]
-) -> list[tuple[Hashable, Sequence[Hashable] | None, Sequence[Hashable] | None]]:
-    """Each way in which a read of one event can meet a write of another: (name, keys of reads, keys of writes).
-
-    None for the keys: all events have the same, `ANY`.
-    """
-    pairs: list[tuple[Hashable, Sequence[Hashable] | None, Sequence[Hashable] | None]] = []
+    reads: Sequence[Access], writes: Sequence[Access], count: int
+) -> list[tuple[Hashable, Sequence[Hashable], Sequence[Hashable]]]:
+    """Each way in which a read of one event can meet a write of another: (name, keys of reads, keys of writes)."""
+    pairs: list[tuple[Hashable, Sequence[Hashable], Sequence[Hashable]]] = []
     for number, (mine, other) in enumerate((r, w) for r in reads for w in writes if r.table == w.table):
-        if mine.columns == other.columns and isinstance(mine.keys, Sequence) and isinstance(other.keys, Sequence):
+        if mine.columns == other.columns and _told_apart(mine.keys) and _told_apart(other.keys):
             pairs.append((number, mine.keys, other.keys))
         else:
-            pairs.append((number, None, None))
+            pairs.append((number, _any(mine, count), _any(other, count)))
     return pairs
+
+
+def _told_apart(keys: Sequence[Hashable] | object) -> TypeGuard[Sequence[Hashable]]:
+    return isinstance(keys, Sequence) and ANY not in keys
+
+
+def _any(access: Access, count: int) -> Sequence[Hashable]:
+    """Keys of accesses that cannot be told apart: `ANY` for each event that touches the table at all."""
+    if isinstance(access.keys, Sequence):
+        return [key if key is NONE else ANY for key in access.keys]
+    return [ANY] * count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from streaming.app.folder import App
 from streaming.config import Dedup, Store
 from streaming.errors import ConfigError
 from streaming.store.embedded import EmbeddedStore
@@ -15,35 +16,35 @@ __all__ = ["open_cluster", "open_store"]
 
 
 def open_store(
-    settings: Store, beat: Callable[[], None] = lambda: None, dedup: Dedup | None = None
+    settings: Store, app: App, beat: Callable[[], None] = lambda: None, dedup: Dedup | None = None
 ) -> EmbeddedStore | ClusterStore:
     """The store of `store.kind`; `load` it.
 
     Args:
+        app: whose tables and query they are.
         dedup: none: off.
         beat: called at least once a second or two while a cluster is waited for.
 
     Raises:
-        ConfigError: a setting or a script is missing or wrong.
-        UnsupportedSQL: a script says what the engine cannot plan.
+        ConfigError: a setting is missing or wrong.
     """
     if settings.kind == "embedded":
-        return EmbeddedStore(settings, dedup.horizon_ms if dedup else 0)
+        return EmbeddedStore(app, settings.history, dedup.horizon_ms if dedup else 0)
     if dedup and dedup.horizon_ms:
         kept = f"store.kind {settings.kind!r} keeps rows, but no request ids: a restart would forget them"
         raise ConfigError(f"dedup.horizon_s: {kept}; set it to 0")
-    return ClusterStore(settings, open_cluster(settings, beat))
+    return ClusterStore(app, open_cluster(settings, app, beat))
 
 
-def open_cluster(settings: Store, beat: Callable[[], None] = lambda: None) -> Client | RestTransport:
-    """The calls of the cluster of `store.kind`; nothing is connected yet.
+def open_cluster(settings: Store, app: App, beat: Callable[[], None] = lambda: None) -> Client | RestTransport:
+    """The calls of the cluster of `store.kind`, for an application's database and deployment; nothing is connected yet.
 
     Raises:
         ConfigError: `store.kind` is "embedded", or a setting is missing or wrong.
     """
     match settings.kind:
         case "openmldb":
-            return Client(connect_options(settings), settings.deployment, beat)
+            return Client(connect_options(settings, app.tables.database), app.settings.deployment.name, beat)
         case "openmldb-rest":
-            return RestTransport(settings, beat)
+            return RestTransport(settings.rest, app.tables.database, app.settings.deployment.name, beat)
     raise ConfigError('store.kind is "embedded", whose tables are made at every start: set "openmldb"')

@@ -6,8 +6,9 @@ import csv
 import datetime
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pytest
 from fixtures.applications import make
 from fixtures.records import NOW_MS, Fake
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SHARED, SQL
 
-from streaming.app.decoding import DecodedBatch, StreamDecoder
+from streaming.app.decoding import StreamDecoder
 from streaming.app.folder import App, load_app
 from streaming.engine import Engine
-from streaming.events.decode import reason
+from streaming.events.batch import EventBatch, Refusals
+from streaming.events.record import reason
 
 CARD = 123_456_789_012_345_678
 PAID: dict[str, Any] = {"number": CARD, "moment": NOW_MS, "cents": 1050, "reference": "a"}
@@ -26,19 +28,28 @@ ROW: dict[str, Any] = {"card": CARD, "since": "2016-03-31T12:00:00+02:00", "coun
 MOMENT = datetime.datetime(2016, 3, 31, 10, 0)
 
 
-def decode(app: App, stream: str, *events: dict[str, Any], key: bytes | None = None, **options: bool) -> DecodedBatch:
+class Found(NamedTuple):
+    """What came of records."""
+
+    events: EventBatch
+    refused: Refusals
+
+    @property
+    def rows(self) -> dict[str, pa.Table]:
+        return self.events.rows
+
+
+def decode(app: App, stream: str, *events: dict[str, Any], key: bytes | None = None, **options: bool) -> Found:
     found = next(one for one in app.streams if one.name == stream)
     decoder = StreamDecoder(app, found, 65_536, 300)
-    return decoder.decode(
-        [
-            Fake(str(event.get(found.key or "", "")).encode() if key is None else key, json.dumps(event).encode())
-            for event in events
-        ],
-        **options,
-    )
+    records = [
+        Fake(str(event.get(found.key or "", "")).encode() if key is None else key, json.dumps(event).encode())
+        for event in events
+    ]
+    return Found(*decoder.decode(records, **options))
 
 
-def refusals(found: DecodedBatch) -> list[tuple[str, str]]:
+def refusals(found: Found) -> list[tuple[str, str]]:
     return [(reason(why), str(why)) for _, why in found.refused]
 
 
@@ -54,9 +65,8 @@ def test_fields_of_other_names_units_and_types_become_the_columns(bank: App) -> 
         {"id": "a", "card": CARD, "at": moment(NOW_MS), "amount": 10.5, "small": 7, "note": None},
         {"id": "b", "card": CARD, "at": moment(NOW_MS), "amount": None, "small": 7, "note": None},
     ]
-    assert found.request_ids == ["a", "b"]
-    assert found.keys == [str(CARD)] * 2
-    assert found.times.tolist() == [NOW_MS] * 2
+    assert found.events.sender_ids == ["a", "b"]
+    assert found.events.times.tolist() == [NOW_MS] * 2
     assert found.refused == []
 
 
@@ -90,7 +100,7 @@ def test_rows_go_into_the_tables_and_the_query_answers_them(bank: App) -> None:
     ],
 )
 def test_a_declared_time_may_be_a_text(bank: App, text: str, ms: int) -> None:
-    assert decode(bank, "card_rows", {**ROW, "since": text}).times.tolist() == [ms]
+    assert decode(bank, "card_rows", {**ROW, "since": text}).events.times.tolist() == [ms]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +124,7 @@ def test_a_declared_time_may_be_a_text(bank: App, text: str, ms: int) -> None:
 def test_a_refusal_says_why(bank: App, stream: str, changes: dict[str, Any], why: str, message: str) -> None:
     good = PAID if stream == "paid" else ROW
     found = decode(bank, stream, {**good, **changes}, good)
-    assert len(found.records) == 1
+    assert len(found.events) == 1
     ((kind, text),) = refusals(found)
     assert kind == why
     assert message in text
@@ -136,7 +146,7 @@ def test_a_constraint_of_several_fields_is_named(tmp_path: Path) -> None:
                                     "CHECK (concat(reference, 'x') !=  'badx')"))  # fmt: skip
     events = [PAID, {"cents": 1}, {"cents": 1, "reference": "free"}, {"reference": "bad"}, {"cents": None}]
     found = decode(app, "paid", *({**PAID, **event} for event in events))
-    assert found.request_ids == ["a", "free", "a"]  # of NULL no CHECK is false
+    assert found.events.sender_ids == ["a", "free", "a"]  # of NULL no CHECK is false
     assert refusals(found) == [
         ("invalid_field", "dear: CHECK (cents > 5 OR reference = 'free') is false"),
         ("invalid_field", "CHECK (concat(reference, 'x') != 'badx') is false"),
@@ -167,12 +177,12 @@ def test_one_stream_may_fill_several_tables_and_one_table_several_times(tmp_path
         (-CARD, "all"),
         (-CARD, "all"),
     ]
-    assert found.events_of["cards"].tolist() == [0, 0, 1, 2]
+    assert found.events.events_of["cards"].tolist() == [0, 0, 1, 2]
     assert len(found.refused) == 1
     paid = decode(app, "paid", {**PAID, "cents": 5}, PAID)
     assert paid.rows["payments"].num_rows == 2
     assert paid.rows["cards"].to_pylist() == [{"card": CARD, "since": moment(NOW_MS), "country": "??"}]
-    assert paid.events_of["cards"].tolist() == [1]
+    assert paid.events.events_of["cards"].tolist() == [1]
 
 
 def test_defaults_seconds_and_all_types(tmp_path: Path) -> None:
@@ -197,7 +207,6 @@ def test_defaults_seconds_and_all_types(tmp_path: Path) -> None:
     }  # fmt: skip
     assert second == {"a": None, "b": -3, "c": None, "d": None, "e": None, "f": moment(1000), "g": "x", "h": 4}
     assert [kind for kind, _ in refusals(found)] == ["invalid_field"] * 3
-    assert found.keys == ["", ""]
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3)
@@ -210,8 +219,8 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_raise_anything_else(bank: App, value: bytes) -> None:
     decoder = StreamDecoder(bank, bank.streams[1], 65_536, 300)
-    found = decoder.decode([Fake(b"1", value)])
-    assert len(found.records) + len(found.refused) == 1
+    events, refused = decoder.decode([Fake(b"1", value)])
+    assert len(events) + len(refused) == 1
 
 
 def test_the_public_sample_of_ad_clicks_is_decoded_whole() -> None:
@@ -234,13 +243,14 @@ def test_the_public_sample_of_ad_clicks_is_decoded_whole() -> None:
     written = max(event["click_time"] for event in events)
     for record in records:
         record.timestamp = lambda: (1, written)  # type: ignore[method-assign]
-    found = StreamDecoder(app, app.streams[0], 65_536, 300).decode(records)
-    assert found.refused == []
+    found, refused = StreamDecoder(app, app.streams[0], 65_536, 300).decode(records)
+    assert refused == []
     rows = found.rows["clicks"]
     assert rows.num_rows == len(lines) == 10_000
     assert [rows[name].to_pylist() for name in names] == [[int(line[name]) for line in lines] for name in names]
     first = events[0]
-    assert found.request_ids[0] == f"{first['ip']}_{first['app']}_{first['click_time']}"
+    assert found.sender_ids[0] is None
+    assert rows["click_id"][0].as_py() == f"{first['ip']}_{first['app']}_{first['click_time']}"
     assert rows["is_attributed"].null_count == 10_000
     engine = Engine()
     engine.execute(app.sources["tables.sql"])

@@ -48,7 +48,7 @@ def test_an_application_is_read_whole(tmp_path: Path) -> None:
         ("paid", "paid", "number", True, False),
         ("card_rows", "card_rows", "card", False, True),
     ]
-    assert app.scored + app.dimensions == app.streams
+    assert app.scored + app.partitioned + app.dimensions == app.streams
     assert [column.name for column in app.required("payments")] == ["id", "card", "at"]
     assert [column.name for column in app.required("cards")] == ["since"]
     assert app.stream_of("card_rows") is app.streams[1]

@@ -1,4 +1,4 @@
-"""The tutorial's shop as a folder decodes its topics as `streaming.events.decode` does, record for record."""
+"""The tutorial's shop as a folder decodes its topics as the program did before, record for record."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from fixtures.records import NOW_MS, Fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SQL
+from reference.tutorial_events import action_columns, action_decoder, dimension_columns, dimension_decoders
 
-from streaming.app.decoding import DecodedBatch, StreamDecoder
+from streaming.app.decoding import StreamDecoder
 from streaming.app.folder import load_app
-from streaming.events.decode import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
+from streaming.events.batch import EventBatch, Refusals
+from streaming.events.record import reason
 
 BYTES_MAX, FUTURE_S = 2_000, 300
 LAST_LOCAL_MS = 253_402_243_199_999  # the end of the year 9999 in UTC+8
 
 GOOD: dict[str, dict[str, Any]] = {
-    "user_actions": {
+    "actions": {
         "user_id": "200001",
         "sku_id": "80005",
         "time": NOW_MS,
@@ -71,16 +73,16 @@ def decoder(stream: str) -> StreamDecoder:
     return StreamDecoder(app, found, BYTES_MAX, FUTURE_S)
 
 
-def same(stream: str, records: Sequence[Written], replayed: bool = False) -> DecodedBatch:
+def same(stream: str, records: Sequence[Written], replayed: bool = False) -> tuple[EventBatch, Refusals]:
     """What the folder's decoder makes of records, which must be what the program's own does."""
-    found = decoder(stream).decode(records, replayed=replayed)
-    if stream == "user_actions":
-        actions, good, bad = action_decoder(BYTES_MAX, FUTURE_S).decode_all(records, replayed=replayed)
-        if actions:
-            old = action_columns(actions)
+    found, refused = decoder(stream).decode(records, replayed=replayed)
+    if stream == "actions":
+        acts, good, bad = action_decoder(BYTES_MAX, FUTURE_S).decode_all(records, replayed=replayed)
+        if acts:
+            old = action_columns(acts)
             tables = {"bo_action": old.rows, "flattenRequest": old.requests}
-            assert found.request_ids == old.request_ids
-            assert found.keys == old.user_ids
+            assert found.rows["flattenRequest"]["reqId"].to_pylist() == old.request_ids
+            assert found.sender_ids == [act.request_id for act in acts]
             assert found.times.tolist() == old.times.tolist()
         else:
             tables = {}
@@ -94,10 +96,10 @@ def same(stream: str, records: Sequence[Written], replayed: bool = False) -> Dec
         assert found.rows[name].schema == rows.schema
         assert found.rows[name].equals(rows)
         assert found.events_of[name].tolist() == list(range(len(good)))
-    assert [(id(r), type(e), e.stage) for r, e in found.refused] == [(id(r), type(e), e.stage) for r, e in bad]
-    for (_, new), (_, was) in zip(found.refused, bad, strict=True):
+    assert [(id(r), type(e), e.stage) for r, e in refused] == [(id(r), type(e), e.stage) for r, e in bad]
+    for (_, new), (_, was) in zip(refused, bad, strict=True):
         assert str(new) == str(was)
-    return found
+    return found, refused
 
 
 TEXTS = st.text(max_size=5) | st.sampled_from(["", "x" * 128, "x" * 129, "x" * 256, "x" * 257, "字" * 128, "\x00", "1"])
@@ -159,7 +161,7 @@ def test_records_become_the_same_rows_and_the_same_refusals(stream: str, data: s
 
 
 def action(**changes: Any) -> bytes:
-    return json.dumps({k: v for k, v in {**GOOD["user_actions"], **changes}.items() if v is not ...}).encode()
+    return json.dumps({k: v for k, v in {**GOOD["actions"], **changes}.items() if v is not ...}).encode()
 
 
 def test_a_batch_of_a_thousand_keeps_its_order_around_what_is_refused() -> None:
@@ -170,8 +172,8 @@ def test_a_batch_of_a_thousand_keeps_its_order_around_what_is_refused() -> None:
     batch[3] = Written(b"3", b"{")
     batch[700] = Written(b"0", action(user_id="0", type="7"))
     batch[1_499] = Written(b"x", action())
-    found = same("user_actions", batch)
-    assert [reason(why) for _, why in found.refused] == ["malformed", "invalid_field", "wrong_key"]
+    found, refused = same("actions", batch)
+    assert [reason(why) for _, why in refused] == ["malformed", "invalid_field", "wrong_key"]
     assert found.rows["bo_action"].num_rows == 1_497
 
 
@@ -191,12 +193,12 @@ MESSAGES = {
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_a_refusal_names_the_field_or_the_constraint(kind: str) -> None:
     value, message = MESSAGES[kind]
-    ((_, why),) = same("user_actions", [Written(b"200001", value)]).refused
+    _, ((_, why),) = same("actions", [Written(b"200001", value)])
     assert str(why) == message
 
 
 def test_nothing_makes_nothing() -> None:
-    found = same("user_actions", [])
+    found, _ = same("actions", [])
     assert found.records == []
     assert found.rows == {}
     assert found.times.tolist() == []
@@ -204,7 +206,7 @@ def test_nothing_makes_nothing() -> None:
 
 def test_the_projection_holds_rows_of_its_own() -> None:
     """What came of one batch does not change when the next one is decoded."""
-    first = same("user_actions", [Written(b"200001", action(request_id=...))])
+    first, _ = same("actions", [Written(b"200001", action(request_id=...))])
     kept = pa.Table.from_pylist(first.rows["flattenRequest"].to_pylist())
-    same("user_actions", [Written(b"a", action(user_id="a", sku_id="b", request_id=...))])
+    same("actions", [Written(b"a", action(user_id="a", sku_id="b", request_id=...))])
     assert first.rows["flattenRequest"].to_pylist() == kept.to_pylist()

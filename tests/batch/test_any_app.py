@@ -27,7 +27,7 @@ from batch.features.extract import extract_features
 from batch.train.verdict import read_evaluated
 from deploy.environments import interpreter
 from streaming.app.folder import load_app
-from streaming.model.artifact import check_app
+from streaming.model.artifact import check_sql
 from streaming.model.encoder import Encoder
 
 TALKINGDATA = SHARED / "apps" / "talkingdata" / "train_sample.csv"
@@ -76,7 +76,7 @@ def test_a_column_more_in_the_query_is_a_field_more_in_the_model(tmp_path: Path)
     assert "dims: [ 42 ]" in (artifact / "triton" / "embedding" / "config.pbtxt").read_text()
     assert json.loads((tmp_path / "checkpoint" / "config.json").read_text())["fields"] == 42
     assert load_app(artifact / "app").digest == load_app(app).digest
-    check_app(load_app(app), artifact)
+    check_sql(load_app(app), artifact)
 
 
 # -- ad clicks -------------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ import pytest
 from places import SHARED, SQL
 from reference.random_features import LABEL as LABEL_COLUMN
 
-from batch.features.data_layout import TABLES, BadData
+from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
 from batch.features.history import check_data, tables_of
 from batch.world.generate import generate_world
+from batch.world.tutorial_tables import TABLES
 from streaming.app.folder import load_app
 from streaming.app.wrong import WrongApp
 from streaming.store.openmldb.columns import schema_of

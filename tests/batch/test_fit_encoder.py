@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     return load_app(make(tmp_path_factory.mktemp("fit") / "app", features=QUERY))
 
 
-def answers(app: App, rows: int = ROWS, **columns: list[object]) -> pa.Table:
+def answers(app: App, rows: int = ROWS, **columns: Sequence[object]) -> pa.Table:
     """Answers of the query: NULL but for the columns given."""
     schema = pa.schema([(name, ARROW[kind]) for name, kind in app.query.columns])
     return pa.table({f.name: pa.array(columns.get(f.name, [None] * rows), f.type) for f in schema}, schema=schema)
@@ -69,7 +70,7 @@ def test_values_that_name_requests_are_left_out_and_said(app: App) -> None:
 
 
 def test_what_app_toml_says_of_a_cut_holds(tmp_path: Path) -> None:
-    notes: list[object] = [f"text{row // 2}" for row in range(ROWS)]
+    notes = [f"text{row // 2}" for row in range(ROWS)]
     for said, kept in (("count_min = 2", 500), ('fields = [{ column = "note", count_min = 3 }]', 0)):
         app = load_app(
             make(tmp_path / "app", features=QUERY, app=("[scores]\ntopic", f"[encoder]\n{said}\n\n[scores]\ntopic"))

@@ -321,7 +321,7 @@ def test_the_online_load_refuses_to_double_rows(world: Path, config: Path, clust
     words = ("load-online", "--config", str(config), "--data", str(world))
     for table in ("action", "flattenRequest", "bo_user", "bo_action", "bo_product", "bo_comment"):
         cluster.sql("JD_db", f"DROP TABLE {table}")
-    script = (SQL_FOLDER / "create_tables.sql").read_text()
+    script = (SQL_FOLDER / "jd" / "tables.sql").read_text()
     for statement in re.findall(r"CREATE [^;]*", script):
         cluster.run("JD_db", statement)
     rows = pq.read_table(world / "bo_action").num_rows
@@ -335,7 +335,7 @@ def test_the_online_load_refuses_to_double_rows(world: Path, config: Path, clust
 def test_a_wrong_file_fails_its_job_and_is_named(cluster: ApiServer, world: Path, tmp_path: Path) -> None:
     settings = Store(kind="openmldb-rest", rest=Rest(url=cluster.url))
     nowhere = str(tmp_path / "nowhere")
-    with RestTransport(settings) as transport:
+    with RestTransport(settings.rest, "JD_db", "demo") as transport:
         why = r"ImportOfflineData: FAILED (.|\n)*/nowhere/%s/\*\.parquet: no such file"
         with pytest.raises(JobFailed, match=why % "action"):
             extract_on_cluster(transport, nowhere, str(tmp_path / "out"))
@@ -369,7 +369,7 @@ def test_session_variables_go_with_each_call(statements: tuple[str, ...], mode: 
         seen.append(request.read().decode())
         return httpx.Response(200, json={"code": 0, "msg": "ok"})
 
-    with RestTransport(Store(), transport=httpx.MockTransport(handle)) as transport:
+    with RestTransport(Rest(), "JD_db", "demo", transport=httpx.MockTransport(handle)) as transport:
         for statement in statements:
             transport.execute(statement)
         transport.execute("SHOW JOBS")

@@ -10,24 +10,30 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fixtures.applications import make
+from fixtures.jd import jd
 from fixtures.scorer import START_MS, Stage
 from places import SQL
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from deploy.demo.cluster import DemoCluster
+from streaming.app.configured import configured_app
+from streaming.app.folder import FILES, App, load_app
+from streaming.app.scripts import deploy_script, extract_script, load_script
+from streaming.app.wrong import WrongApp
 from streaming.cli import load_history
 from streaming.cli.deploy_sql import Scripts, deploy
-from streaming.config import Store, load
+from streaming.config import load
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.openmldb.sdk import Client, connect_options
-from streaming.store.sql_scripts import read_script, statement_texts
+from streaming.store.sql_scripts import statement_texts
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Client]]:
     """One cluster and one client for all tests."""
-    options = connect_options(Stage.store_settings(), "rigs.fake_openmldb:cluster_sdk")
+    options = connect_options(Stage.store_settings(), "JD_db", "rigs.fake_openmldb:cluster_sdk")
     with running_cluster(tmp_path_factory.mktemp("openmldb")) as cluster, Client(options, "demo") as client:
         yield cluster, client
 
@@ -44,18 +50,18 @@ def client(made: tuple[Cluster, Client], cluster: Cluster) -> Client:
     return made[1]
 
 
-def scripts(folder: Path = SQL, **biases: str) -> Scripts:
-    return Scripts.read(Store(sql=str(folder)), **biases)
+def scripts(app: App | None = None, **biases: str) -> Scripts:
+    return Scripts.made(app or jd(), **biases)
 
 
-def copied(folder: Path, **changes: tuple[str, str]) -> Path:
-    """The scripts, with some text of some of them changed."""
-    for name in ("create_tables", "deploy", "features"):
-        text = (SQL / f"{name}.sql").read_text()
-        old, new = changes.get(name, ("", ""))
+def changed(folder: Path, **changes: tuple[str, str]) -> App:
+    """The tutorial's application with one text of a file (`tables`, `features`, …) replaced by another."""
+    for name in FILES:
+        text = (SQL / "jd" / name).read_text()
+        old, new = changes.get(name.partition(".")[0], ("", ""))
         assert old in text
-        (folder / f"{name}.sql").write_text(text.replace(old, new, 1))
-    return folder
+        (folder / name).write_text(text.replace(old, new, 1))
+    return load_app(folder)
 
 
 def test_everything_is_made_once_and_found_again(client: Client, cluster: Cluster) -> None:
@@ -85,7 +91,7 @@ def test_everything_is_made_once_and_found_again(client: Client, cluster: Cluste
 
 def test_another_deployment_is_refused_and_replaced_when_told(client: Client, cluster: Cluster, tmp_path: Path) -> None:
     deploy(client, scripts())
-    other = scripts(copied(tmp_path, features=("MAXSIZE 200", "MAXSIZE 20")))
+    other = scripts(changed(tmp_path, features=("MAXSIZE 200", "MAXSIZE 20")))
     with pytest.raises(
         ArtifactMismatch, match=r"deployment demo: … .* maxsize 200 .* instead of .* maxsize 20 .*--replace"
     ):
@@ -113,7 +119,7 @@ def test_a_table_with_other_columns_is_refused_and_its_rows_go_only_when_told(
         }
     )
     client.insert("bo_user", row)
-    other = scripts(copied(tmp_path, create_tables=("user_reg_tm bigint", "user_reg_tm bigint, vip bool")))
+    other = scripts(changed(tmp_path, tables=("user_reg_tm bigint", "user_reg_tm bigint, vip bool")))
     with pytest.raises(ArtifactMismatch, match=r"table bo_user: vip is missing\. .*drops the rows of these tables"):
         deploy(client, other)
     assert cluster.rows("bo_user") == 1
@@ -148,15 +154,44 @@ def test_biases_stand_for_those_of_the_script(client: Client, cluster: Cluster) 
             scripts(rows_bias=rows_bias)
 
 
-def test_scripts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"create_tables\.sql cannot be read"):
-        scripts(tmp_path)
-    with pytest.raises(ConfigError, match=r"deploy\.sql does not deploy 'other'"):
-        Scripts.read(Store(sql=str(SQL), deployment="other"))
-    with pytest.raises(ConfigError, match="use 'JD_db', not 'elsewhere'"):
-        Scripts.read(Store(sql=str(SQL), database="elsewhere"))
-    with pytest.raises(UnsupportedSQL, match=r"features\.sql: .*at 12:5\n"):
-        scripts(copied(tmp_path, features=("distinct_count(`pair_id`)", "no_such(`pair_id`)")))
+def test_an_application_goes_to_the_database_and_by_the_name_that_are_configured(
+    client: Client, cluster: Cluster
+) -> None:
+    said: list[str] = []
+    deploy(client, scripts(jd().deployed_as("elsewhere", "other")), say=said.append)
+    assert cluster.databases == ["elsewhere"]
+    assert {database for database, _ in cluster.tables} == {"elsewhere"}
+    assert list(cluster.deployments) == [("elsewhere", "other")]
+    assert said[0] == "database elsewhere: made"
+    assert "deployment other: made" in said
+
+
+def test_an_application_that_no_cluster_takes_is_refused(tmp_path: Path) -> None:
+    app = load_app(make(tmp_path / "app"))
+    with pytest.raises(ConfigError, match=r"tables\.sql: no CREATE DATABASE and USE: set store\.database"):
+        scripts(app)
+    assert scripts(app.deployed_as("bank")).database == "bank"
+    embedded = make(
+        tmp_path / "embedded",
+        features=(
+            "LAST JOIN cards ORDER BY cards.since ON",
+            "LAST JOIN (SELECT card, country, card + 1 AS n FROM cards) cards ON",
+        ),
+    )
+    with pytest.raises(
+        UnsupportedSQL, match=r"features\.sql: unsupported by OpenMLDB: a sub-query that computes"
+    ) as told:
+        scripts(load_app(embedded).deployed_as("bank"))
+    assert "\n" not in str(told.value).splitlines()[0]
+
+
+def test_an_error_in_a_query_has_the_place_in_its_file(tmp_path: Path) -> None:
+    with pytest.raises(WrongApp, match=r"features\.sql:12:5: ") as told:
+        changed(tmp_path, features=("distinct_count(`pair_id`)", "no_such(`pair_id`)"))
+    assert "\n" not in str(told.value)
+    (tmp_path / "tables.sql").unlink()
+    with pytest.raises(WrongApp, match=r"tables\.sql"):
+        load_app(tmp_path)
 
 
 def test_a_script_is_cut_into_its_statements() -> None:
@@ -166,10 +201,11 @@ def test_a_script_is_cut_into_its_statements() -> None:
         "SELECT ';', \"a;\" \n FROM t",
         "INSERT INTO t VALUES ('it\\'s;')",
     ]
-    for file in SQL.glob("*.sql"):
-        assert all(
-            ";" not in re.sub(r"'[^']*'", "", s) and "--" not in s for s in statement_texts(read_script(file).text)
-        )
+    made = (deploy_script(jd()), extract_script(jd()), load_script(jd(), "online"), load_script(jd(), "offline"))
+    for text in (*made, *(file.read_text() for file in (SQL / "jd").glob("*.sql") if file.name != "events.sql")):
+        found = list(statement_texts(text))
+        assert found
+        assert all(";" not in re.sub(r"'[^']*'", "", s) and "--" not in s for s in found)
 
 
 def test_the_demo_has_a_database_of_its_own_and_drops_it(
@@ -177,15 +213,16 @@ def test_the_demo_has_a_database_of_its_own_and_drops_it(
 ) -> None:
     monkeypatch.setattr(
         "deploy.demo.cluster.open_cluster",
-        lambda settings: Client(connect_options(settings, "rigs.fake_openmldb:cluster_sdk")),
+        lambda settings, app: Client(connect_options(settings, app.tables.database, "rigs.fake_openmldb:cluster_sdk")),
     )
-    demo = DemoCluster.prepared("zk:2181", "/openmldb", SQL, tmp_path / "sql")
-    config = tmp_path / "scorer.toml"
-    config.write_text(demo.table())
-    settings = load(config).store
+    demo = DemoCluster.prepared("zk:2181", "/openmldb", SQL / "jd")
+    file = tmp_path / "scorer.toml"
+    file.write_text(demo.table())
+    config = load(file)
+    settings = config.store
     assert (settings.kind, settings.database, settings.openmldb.zk) == ("openmldb", demo.database, "zk:2181")
-    with Client(connect_options(settings, "rigs.fake_openmldb:cluster_sdk"), "demo") as client:
-        deploy(client, Scripts.read(settings))
+    with Client(connect_options(settings, demo.database, "rigs.fake_openmldb:cluster_sdk"), "demo") as client:
+        deploy(client, Scripts.made(configured_app(config)))
     cluster.execute("", "CREATE DATABASE other")
     assert (demo.database, "bo_action") in cluster.tables
     said: list[str] = []
@@ -228,8 +265,8 @@ def user(n: int, **changes: Any) -> dict[str, Any]:
 def test_history_is_inserted_once_and_counted(client: Client, cluster: Cluster, tmp_path: Path) -> None:
     deploy(client, scripts())
     folder = history_folder(tmp_path / "history", [*(user(n) for n in range(450)), user(3)])
-    assert load_history.load(client, scripts(), folder) == {"bo_user": (450, 450)}
-    assert load_history.load(client, scripts(), folder) == {"bo_user": (450, 450)}  # again, after an interruption
+    assert load_history.load(client, jd(), folder) == {"bo_user": (450, 450)}
+    assert load_history.load(client, jd(), folder) == {"bo_user": (450, 450)}  # again, after an interruption
     assert cluster.rows("bo_user") == 450
 
 
@@ -240,9 +277,9 @@ def test_history_that_does_not_arrive_or_does_not_fit_is_told(
     folder = history_folder(tmp_path / "history", [user(n) for n in range(5)])
     monkeypatch.setattr(Cluster, "rows", lambda *_: 3)
     with pytest.raises(StoreUnavailable, match="bo_user has 3 rows, of the 5 different ones"):
-        load_history.load(client, scripts(), folder)
+        load_history.load(client, jd(), folder)
     pq.write_table(pa.table({"user_id": ["x"]}), folder / "bo_user" / "1.parquet")
     with pytest.raises(ConfigError, match=r"1\.parquet: no column ingestionTime, age, .*; it has user_id"):
-        load_history.load(client, scripts(), folder)
-    with pytest.raises(ConfigError, match="is not a folder"):
-        load_history.load(client, scripts(), tmp_path / "none")
+        load_history.load(client, jd(), folder)
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        load_history.load(client, jd(), tmp_path / "none")

@@ -106,7 +106,11 @@ def test_the_tutorials_scripts_run_as_they_stand(jd: Path, tmp_path: Path) -> No
     times = {name: pa.timestamp("us") for name in ("eventTime", "ingestionTime")}
     schema = pa.schema({"reqId": pa.string(), **times, "actionValue": pa.int32()})
     pq.write_table(schema.empty_table(), data / "action" / "empty.parquet")
-    scripts = [str(SQL / f"{name}.sql") for name in ("create_tables", "load_offline", "select_into_outfile")]
+    scripts = [str(tmp_path / f"{name}.sql") for name in ("tables", "load-offline", "extract")]
+    for script in scripts:
+        printed = CliRunner().invoke(app, ["print-script", Path(script).stem])
+        assert printed.exit_code == 0
+        Path(script).write_text(printed.stdout)
     maps = ["--map", f"/root/project/data={tmp_path}", "--map", f"/root/project/out={tmp_path / 'out'}"]
     done = CliRunner().invoke(app, ["sql", *scripts, *maps, "-e", "show tables"])
     assert done.exit_code == 0, done.stderr
@@ -146,7 +150,7 @@ def test_the_prompt_reads_statements_of_several_lines_and_goes_on_after_an_error
 
 
 def test_explain_prints_plan_indexes_and_times_to_live(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["explain", str(SQL / "features.sql")])
+    done = CliRunner().invoke(app, ["explain", str(SQL / "jd" / "features.sql")])
     assert done.exit_code == 0
     assert "window: one walk over JD_db.bo_action by pair_id" in done.stdout
     assert "one count for bo_action_type_multi_unique_count_21 and bo_action_type_multi_top3frequency_42" in done.stdout
@@ -157,17 +161,26 @@ def test_explain_prints_plan_indexes_and_times_to_live(tmp_path: Path) -> None:
         + WINDOW
         + ", v as (partition by k order by ts rows_range between 1d preceding and current row);"
     )
-    tables = tmp_path / "tables.sql"
+    tables = tmp_path / "made.sql"
     tables.write_text("create table t(k string, ts timestamp);")
     done = CliRunner().invoke(app, ["explain", str(script), "--tables", str(tables)])
     assert "made by DEPLOY, rows live 25h by the wall clock or as the newest 8 of their key" in done.stdout
 
 
 def test_explain_refuses_what_no_cluster_compiles_unless_told(tmp_path: Path) -> None:
-    script, tables = tmp_path / "query.sql", tmp_path / "tables.sql"
+    script, tables = tmp_path / "query.sql", tmp_path / "made.sql"
     script.write_text("select x.n from t last join (select k, ts as n, ts + 1 as m from u) x on t.k = x.k;")
     tables.write_text("create table t(k string, ts timestamp); create table u(k string, ts timestamp);")
     asked = ["explain", str(script), "--tables", str(tables)]
     refused = CliRunner().invoke(app, asked)
     assert "unsupported by OpenMLDB: a sub-query that computes" in f"{refused.output} {refused.exception}"
     assert CliRunner().invoke(app, [*asked, "--embedded"]).exit_code == 0
+
+
+@pytest.mark.parametrize("names", [["tables.sql"], ["create_tables.sql"], ["tables.sql", "create_tables.sql"]])
+def test_explain_takes_the_tables_beside_the_query(names: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "query.sql"
+    script.write_text("select k from t;")
+    for name, column in zip(names, ("k", "other"), strict=False):
+        (tmp_path / name).write_text(f"create table t({column} string, ts timestamp);")
+    assert CliRunner().invoke(app, ["explain", str(script)]).exit_code == 0

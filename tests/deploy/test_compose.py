@@ -18,9 +18,10 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import typer.main
 import yaml
+from fixtures.jd import jd_topics
 from places import REPOSITORY
 
-from deploy.kafka.broker import TOPICS
+from deploy.kafka.broker import topics_of
 from streaming.config import ENV_PREFIX, Config
 from streaming.ops.metrics import Metrics
 from streaming.web.listen import TOKEN_VARIABLE
@@ -151,7 +152,7 @@ def test_services_that_stay_are_watched(services: dict[str, dict[str, Any]]) -> 
 def test_the_broker_makes_the_topics_of_the_data_path(services: dict[str, dict[str, Any]]) -> None:
     script = services["topics"]["command"][-1]
     named = dict(spec.split(":") for spec in re.findall(r"\S+:\d+(?=[\s;])", script.splitlines()[0]))
-    assert {topic: int(partitions) for topic, partitions in named.items()} == TOPICS
+    assert {topic: int(partitions) for topic, partitions in named.items()} == topics_of(jd_topics())
 
 
 def test_kafka_is_one_broker_that_knows_its_own_name(services: dict[str, dict[str, Any]]) -> None:

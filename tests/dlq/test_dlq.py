@@ -14,7 +14,10 @@ from fixtures.scorer import PARTITIONS, Shop, Stage, check, running, wait_until
 from typer.testing import CliRunner
 
 from deploy.kafka.broker import Broker
+from streaming.app.configured import application
+from streaming.app.topics import TopicNames
 from streaming.cli.commands import app
+from streaming.config import Config
 from streaming.dlq.letters import LetterFilter, find_letters, parse_offsets, parse_places, parse_since
 from streaming.dlq.replay import REPLAYED_FROM, ReplayOutcome, replay
 from streaming.errors import ConfigError, TransactionFatal
@@ -23,6 +26,12 @@ from streaming.kafka.reader import CommittedReader
 from streaming.model.encoder import Encoder
 
 GOOD = 30
+
+
+def found_by(stage: Stage, **kafka: Any) -> tuple[Config, TopicNames]:
+    """The configuration, and the topics that it names."""
+    config = stage.config(kafka=kafka)
+    return config, application(config)[1]
 
 
 @pytest.fixture
@@ -42,17 +51,17 @@ def dead(stage: Stage, broker: Broker, shop: Shop, scorer_encoder: Encoder) -> S
 
 
 def test_each_is_found_with_its_reason_and_origin(stage: Stage, dead: Sequence[dict[str, Any]]) -> None:
-    letters, count = find_letters(stage.config(), LetterFilter(), 100)
+    letters, count = find_letters(*found_by(stage), LetterFilter(), 100)
     assert count == len(letters) == GOOD + 2
     assert sorted(letter.reason for letter in letters) == ["malformed"] + ["too_large"] * (GOOD + 1)
     assert len({letter.origin for letter in letters}) == GOOD + 2
     assert [letter.cut for letter in letters if letter.cut] == ["value_bytes 200000"]
     assert all(0 <= letter.written_ms - letter.timestamp_ms < 600_000 for letter in letters)
     newest, count = find_letters(
-        stage.config(), LetterFilter(reasons={"too_large"}, topics={stage.topics["actions"]}), 2
+        *found_by(stage), LetterFilter(reasons={"too_large"}, topics={stage.topics["actions"]}), 2
     )
     assert (newest, count) == ([x for x in letters if x.reason == "too_large"][-2:], GOOD + 1)
-    assert find_letters(stage.config(), LetterFilter(topics={stage.topics["users"]}), 2) == ([], 0)
+    assert find_letters(*found_by(stage), LetterFilter(topics={stage.topics["users"]}), 2) == ([], 0)
 
 
 def test_the_commands(stage: Stage, dead: Sequence[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -131,7 +140,7 @@ def test_replayed_once_scored_once_as_of_their_own_time(
 
     with running(stage.config(), scorer_encoder):
         found = stage.collect(GOOD, GOOD + 3)  # and the marker of each transaction
-    letters, _ = find_letters(stage.config(), LetterFilter(), 100)
+    letters, _ = find_letters(*found_by(stage), LetterFilter(), 100)
     assert [letter.reason for letter in letters if not letter.replayed_ms and not letter.cut] == ["malformed"]
     check(found, {action["request_id"]: truth[action["request_id"]] for action in dead})
     # One that is still refused is a dead letter of its own, which can be sent back, too.
@@ -142,9 +151,10 @@ def test_replayed_once_scored_once_as_of_their_own_time(
     assert replay_them(*words) == (0, f"sent to {topic}: 1 (malformed)\n")
     with running(stage.config(), scorer_encoder):
         wait_until(
-            lambda: find_letters(stage.config(), LetterFilter(reasons={"malformed"}), 9)[1] == 2, "it is refused again"
+            lambda: find_letters(*found_by(stage), LetterFilter(reasons={"malformed"}), 9)[1] == 2,
+            "it is refused again",
         )
-    old, new = find_letters(stage.config(), LetterFilter(reasons={"malformed"}), 9)[0]
+    old, new = find_letters(*found_by(stage), LetterFilter(reasons={"malformed"}), 9)[0]
     assert (bool(old.replayed_ms), new.replayed_ms) == (True, 0)
     assert old.origin != new.origin
     table = CliRunner().invoke(app, ["dlq", "list", "-c", file], env={"COLUMNS": "300"}).output
@@ -159,7 +169,8 @@ def test_replays_that_die_or_meet_send_nothing_twice(
     stage: Stage, dead: Sequence[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streaming.dlq.replay.BATCH_RECORDS", 7)
-    wanted, config = LetterFilter(reasons={"too_large"}), stage.config()
+    wanted = LetterFilter(reasons={"too_large"})
+    config, topics = found_by(stage)
 
     class Death(Exception):
         pass
@@ -171,24 +182,24 @@ def test_replays_that_die_or_meet_send_nothing_twice(
                 raise Death
 
         with pytest.raises(Death):
-            replay(config, wanted, limit=100, step=die)
+            replay(config, topics, wanted, limit=100, step=die)
     assert len(sent_back(stage)) == 7  # of the one that died after it had committed
     met: list[ReplayOutcome] = []
 
     def meet(step: str) -> None:
         if step == "marker" and not met:
-            met.append(replay(config, wanted, limit=100))
+            met.append(replay(config, topics, wanted, limit=100))
 
     with pytest.raises(TransactionFatal, match="another replay has begun"):
-        replay(config, wanted, limit=100, step=meet)
+        replay(config, topics, wanted, limit=100, step=meet)
     assert (len(met[0].sent), met[0].already) == (GOOD - 7, 7)
-    assert replay(config, wanted, limit=100).sent == []
+    assert replay(config, topics, wanted, limit=100).sent == []
     assert sorted(value or b"" for _, value, _ in sent_back(stage)) == sorted(json.dumps(a).encode() for a in dead)
 
 
 def test_a_scorer_that_reads_what_is_not_committed_gets_no_replay(stage: Stage) -> None:
     with pytest.raises(ConfigError, match="isolation_level"):
-        replay(stage.config(kafka={"isolation_level": "read_uncommitted"}), LetterFilter(), limit=1)
+        replay(*found_by(stage, isolation_level="read_uncommitted"), LetterFilter(), limit=1)
 
 
 def test_ages_and_times() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -23,13 +22,15 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from fixtures.jd import jd, jd_topics
 from fixtures.scorer import Shop, Stage, running
 from fixtures.secured import ANY, PASSWORD, Secured
-from places import SQL
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT32, TYPE_INT64, ModelConfig, ModelInput, ModelOutput
 from typer.testing import CliRunner
 
-from batch.features.data_layout import TABLES
+from batch.world.tutorial_tables import TABLES
+from streaming.app.configured import application
+from streaming.app.topics import TopicNames
 from streaming.cli.commands import app
 from streaming.config import Config, Kafka
 from streaming.doctor.command import check_all, check_file
@@ -58,8 +59,13 @@ def levels(found: list[Finding]) -> dict[str, set[str]]:
 
 
 def rights_of(kafka: Kafka) -> list[Right]:
-    told = [Right("DescribeConfigs", "topic", name) for name in (kafka.topics.scores, kafka.topics.dead_letters)]
-    return [*of_run(kafka), Right("Write", "transactional id", kafka.transactional_id_prefix, prefixed=True), *told]
+    topics = TopicNames.of(jd(), kafka.topics)
+    told = [Right("DescribeConfigs", "topic", name) for name in (topics.scores, topics.dead_letters)]
+    return [
+        *of_run(kafka, topics),
+        Right("Write", "transactional id", kafka.transactional_id_prefix, prefixed=True),
+        *told,
+    ]
 
 
 @pytest.fixture
@@ -92,7 +98,8 @@ def test_all_is_well_and_nothing_is_changed(
     found = list(check_all(well))
     told = levels(found)
     assert told["wrong"] == set(), [one.line() for one in found if one.level == "wrong"]
-    names = well.kafka.topics.model_dump().values()
+    names = application(well)[1].keys
+    assert len(names) == 6
     assert told["ok"] >= {
         f"Kafka at {well.kafka.bootstrap_servers}",
         "rights",
@@ -117,7 +124,7 @@ def test_it_disturbs_no_scorer_that_runs(
 ) -> None:
     """Its question after the transactional id fences nobody: the scorer goes on with the one that it has."""
     running_stage = Stage(secured.broker.bootstrap, stage.artifact, stage.triton)
-    running_stage.topics = well.kafka.topics.model_dump()
+    running_stage.topics = dict(well.kafka.topics)
     first, second = shop.actions[:5], shop.actions[5:10]
     config = well.model_copy(update={"snapshots": well.snapshots.model_copy(update={"folder": ""})})
     with running(config, scorer_encoder):
@@ -134,7 +141,8 @@ def test_each_right_that_lacks_is_named_with_its_command(secured: Secured) -> No
         user = secured.user([right for right in rights_of(kafka) if right != lacking])
         config = Config(kafka=secured.kafka("LOGIN", user, instance_id="one"))
         admin = admin_of(config)
-        found = [*check_rights(config, admin), *check_transactional_id(config, admin)]
+        topics = jd_topics()
+        found = [*check_rights(config, topics, admin), *check_transactional_id(config, topics, admin)]
         lines = [one for one in found if one.level != "ok"]
         assert len(lines) == 1, lines
         line = lines[0]
@@ -151,7 +159,8 @@ def test_all_checks_run_whatever_is_wrong(secured: Secured, tmp_path: Path) -> N
         taken.listen()
         config = Config(
             kafka=secured.kafka("LOGIN", sasl_password="wrong"),
-            store={"sql": str(tmp_path / "sql"), "history": str(tmp_path / "history")},
+            app=str(tmp_path / "app"),
+            store={"history": str(tmp_path / "history")},
             model={"url": "127.0.0.1:1", "artifact": str(tmp_path / "artifact")},
             snapshots={"folder": str(tmp_path / "file" / "state")},
             http={"port": taken.getsockname()[1]},
@@ -162,11 +171,9 @@ def test_all_checks_run_whatever_is_wrong(secured: Secured, tmp_path: Path) -> N
     assert told["ok"] == set()
     assert told["wrong"] == {
         f"Kafka at {config.kafka.bootstrap_servers}",
-        "SQL",
-        "SQL and model",
+        "application",
         "encoder",
         "model 'embedding'",
-        "history",
         "snapshots.folder",
     }
     assert told["warning"] == {f"http port {config.http.port}"}
@@ -181,9 +188,37 @@ def test_all_checks_run_whatever_is_wrong(secured: Secured, tmp_path: Path) -> N
 @pytest.mark.parametrize("table", ["common", "consumer", "producer"])
 def test_a_setting_that_librdkafka_does_not_know_is_named(table: str) -> None:
     kafka = Kafka(bootstrap_servers="127.0.0.1:1", librdkafka={table: {"no.such.key": 1}})
-    line = next(iter(check_all(Config(kafka=kafka))))
-    assert line.level == "wrong"
+    found = check_all(Config(kafka=kafka))
+    assert (next(found).about, (line := next(found)).level) == ("application", "wrong")
     assert "no.such.key" in line.text
+
+
+def test_the_application_s_own_checks_run_where_it_is_one(tmp_path: Path) -> None:
+    config = Config(
+        kafka={"bootstrap_servers": "127.0.0.1:1"},
+        store={"history": str(tmp_path / "history")},
+        model={"url": "127.0.0.1:1", "artifact": str(tmp_path / "artifact")},
+    )
+    found = {one.about: one for one in check_all(config) if one.level == "wrong"}
+    assert {"SQL", "SQL and model", "history"} <= found.keys()
+    assert "application" not in found
+    assert all(one.fix for one in found.values())
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"kafka": {"topics": {"clicks": "x"}}}, "kafka.topics.clicks: application jd has actions, users"),
+        ({"kafka": {"topics": {"users": "user-actions"}}}, "kafka.topics.users: topic 'user-actions' is "),
+        ({"app": "nowhere"}, "nowhere: there is no such folder"),
+    ],
+)
+def test_an_application_that_does_not_fit_is_one_finding(tables: dict[str, Any], words: str) -> None:
+    kafka = {"bootstrap_servers": "127.0.0.1:1", **tables.pop("kafka", {})}
+    (line,) = [one for one in check_all(Config(kafka=kafka, **tables)) if one.about == "application"]
+    assert line.level == "wrong"
+    assert words in line.text
+    assert line.fix
 
 
 def test_topics_that_are_missing_are_no_right_that_lacks(secured: Secured) -> None:
@@ -196,35 +231,43 @@ def test_topics_that_are_missing_are_no_right_that_lacks(secured: Secured) -> No
 
 
 DAY = 86_400_000
+HISTORY = {"history": "h"}
 WELL: dict[str, dict[str, str]] = {
-    "actions": {"retention.ms": "-1", "max.message.bytes": "1000"},
+    "user-actions": {"retention.ms": "-1", "max.message.bytes": "1000"},
     "users": {"retention.ms": "-1"},
-    "scores": {"min.insync.replicas": "2"},
-    "dead_letters": {"retention.ms": "-1", "max.message.bytes": "2000"},
+    "purchase-scores": {"min.insync.replicas": "2"},
+    "user-actions.dlq": {"retention.ms": "-1", "max.message.bytes": "2000"},
 }
 SETTINGS: list[tuple[str, dict[str, str], dict[str, Any], str, str]] = [
     # topic, changed settings, changed configuration, level, words
     ("users", {"cleanup.policy": "compact"}, {}, "wrong", "it is compacted"),
-    ("actions", {"cleanup.policy": "compact,delete"}, {}, "wrong", "it is compacted"),
-    ("dead_letters", {"cleanup.policy": "compact"}, {}, "wrong", "it is compacted"),
-    ("scores", {"min.insync.replicas": "1"}, {}, "warning", "min.insync.replicas is 1"),
-    ("actions", {"retention.ms": str(7 * DAY)}, {}, "warning", "keeps 7.0 days"),
-    ("actions", {"retention.ms": str(7 * DAY)}, {"store": {"history": "h"}}, "", ""),
-    ("actions", {"retention.ms": str(7 * DAY)}, {"snapshots": {"folder": "s"}}, "", ""),
+    ("user-actions", {"cleanup.policy": "compact,delete"}, {}, "wrong", "it is compacted"),
+    ("user-actions.dlq", {"cleanup.policy": "compact"}, {}, "wrong", "it is compacted"),
+    ("purchase-scores", {"min.insync.replicas": "1"}, {}, "warning", "min.insync.replicas is 1"),
+    ("user-actions", {"retention.ms": str(7 * DAY)}, {}, "warning", "keeps 7.0 days"),
+    ("user-actions", {"retention.ms": str(7 * DAY)}, {"store": HISTORY}, "", ""),
+    ("user-actions", {"retention.ms": str(7 * DAY)}, {"snapshots": {"folder": "s"}}, "", ""),
     ("users", {"retention.bytes": "5"}, {}, "warning", "keeps retention.bytes"),
-    ("actions", {"retention.ms": "1000"}, {"store": {"history": "h"}, "dedup": {"horizon_s": 5}}, "wrong", "horizon_s"),
-    ("dead_letters", {"max.message.bytes": "1000"}, {}, "warning", "larger letters are cut"),
-    ("dead_letters", {"retention.ms": str(3 * DAY)}, {}, "warning", "keeps 3.0 days, less than an input topic"),
-    ("scores", {"retention.ms": "5"}, {}, "", ""),
+    (
+        "user-actions",
+        {"retention.ms": "1000"},
+        {"store": {"history": "h"}, "dedup": {"horizon_s": 5}},
+        "wrong",
+        "horizon_s",
+    ),
+    ("user-actions.dlq", {"max.message.bytes": "1000"}, {}, "warning", "larger letters are cut"),
+    ("user-actions.dlq", {"retention.ms": str(3 * DAY)}, {}, "warning", "keeps 3.0 days, less than an input topic"),
+    ("purchase-scores", {"retention.ms": "5"}, {}, "", ""),
 ]
 
 
 @pytest.mark.parametrize("case", SETTINGS, ids=lambda case: f"{case[0]} {case[1]} {case[2]}")
 def test_settings_of_topics_are_judged(case: tuple[str, dict[str, str], dict[str, Any], str, str]) -> None:
-    key, changes, tables, level, words = case
-    assert list(judge_settings(Config(), WELL)) == []
-    settings: Mapping[str, Mapping[str, str]] = {**WELL, key: {**WELL[key], **changes}}
-    found = list(judge_settings(Config(**tables), settings))
+    topic, changes, tables, level, words = case
+    assert list(judge_settings(Config(), jd_topics(), WELL)) == []
+    settings: Mapping[str, Mapping[str, str]] = {**WELL, topic: {**WELL[topic], **changes}}
+    found = list(judge_settings(Config(**tables), jd_topics(), settings))
+    assert all(one.about == f"topic {topic!r}" for one in found)
     assert [one.level for one in found] == ([level] if level else [])
     assert all(words in one.text and one.fix for one in found)
 
@@ -290,8 +333,8 @@ def test_a_model_that_does_not_fit_is_told(
 
 
 def test_a_cluster_that_is_away_is_told() -> None:
-    store = {"kind": "openmldb-rest", "sql": str(SQL), "rest": {"url": "http://127.0.0.1:1"}}
-    line = next(check_store(Config(store=store)))
+    store = {"kind": "openmldb-rest", "rest": {"url": "http://127.0.0.1:1"}}
+    line = next(check_store(Config(store=store), jd()))
     assert line.level == "wrong"
     assert "Connection refused" in line.text
     assert line.fix == "start the cluster, or set [store.rest]"
@@ -313,7 +356,7 @@ def test_folders_and_history(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "level", "words"),
     [
-        ("other/a.parquet", b"PAR1", "wrong", "has none of the tables that load_online.sql"),
+        ("other/a.parquet", b"PAR1", "wrong", "has none of the tables action, flattenRequest, bo_user"),
         ("bo_user/a.parquet", b"PAR1", "wrong", "a.parquet: not a readable parquet file"),
         ("bo_user/a.parquet", pa.table({"a": [1]}), "wrong", "a.parquet: no column ingestionTime"),
         ("bo_user/notes.txt", b"mine", "wrong", "bo_user: no *.parquet file in it, but notes.txt"),
@@ -326,19 +369,15 @@ def test_folders_and_history(tmp_path: Path) -> None:
 def test_history_is_checked_as_it_is_loaded(
     file: str, content: bytes | pa.Table, level: str, words: str, tmp_path: Path
 ) -> None:
-    sql, history = shutil.copytree(SQL, tmp_path / "sql"), tmp_path / "history"
-    if file.endswith(".csv"):
-        script = sql / "load_online.sql"
-        script.write_text(script.read_text().replace("format='parquet'", 'format="csv"').replace("*.parquet", "*.csv"))
+    history = tmp_path / "history"
     (history / file).parent.mkdir(parents=True)
     if isinstance(content, bytes):
         (history / file).write_bytes(content)
     else:
         pq.write_table(content, history / file)
-    config = Config(store={"history": str(history), "sql": str(sql)})
-    (found,) = check_history(config)
+    (found,) = check_history(Config(store={"history": str(history)}), jd())
     assert (found.level, words in found.text) == (level, True), found
-    store = EmbeddedStore(config.store)
+    store = EmbeddedStore(jd(), str(history))
     store.define()
     if level == "ok":
         store.load_history()
@@ -370,11 +409,12 @@ def test_records_of_the_future_tell_of_clocks(stage: Stage) -> None:
     config = stage.config()
     producer = Producer({"bootstrap.servers": stage.bootstrap})
     admin = admin_of(config)
-    assert [one.text for one in check_clock(config, admin)] == ["no record to compare it with"]
+    _, topics = application(config)
+    assert [one.text for one in check_clock(config, topics, admin)] == ["no record to compare it with"]
     for ahead_s, level in ((-60, "ok"), (600, "warning")):
         producer.produce(stage.topics["users"], b"{}", timestamp=int((time.time() + ahead_s) * 1000))
         assert producer.flush(30) == 0
-        (line,) = check_clock(config, admin)
+        (line,) = check_clock(config, topics, admin)
         assert line.level == level
         assert stage.topics["users"] in line.text
 

@@ -8,13 +8,15 @@ import hashlib
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from fixtures.jd import jd
 from fixtures.records import Fake
 from fixtures.scorer import Shop, Stage, check, running, wait_until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deploy.kafka.broker import Broker
-from streaming.config import Kafka
+from streaming.app.configured import application
+from streaming.app.topics import TopicNames
 from streaming.dlq.letters import LetterFilter, find_letters
 from streaming.dlq.replay import replay
 from streaming.errors import BadEvent, ConfigError
@@ -50,12 +52,12 @@ def batch_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int
     return 61 + varint(body) + body
 
 
-def least(kafka: Kafka) -> int:
+def least(topics: TopicNames, group: str) -> int:
     """The smallest max.message.bytes that `check_room` takes."""
 
     def takes(bytes_max: int) -> bool:
         try:
-            check_room(kafka, bytes_max)
+            check_room(topics.dead_letters, topics.inputs, group, bytes_max)
         except ConfigError:
             return False
         return True
@@ -80,8 +82,7 @@ Text = st.one_of(st.none(), st.integers(0, 3000).map(lambda n: b"x" * n))
 def test_it_fits_and_names_its_record(
     key: bytes | None, value: bytes | None, extra: int, message: str, headers: Headers, topic: str, group: str
 ) -> None:
-    kafka = Kafka.model_validate({"group_id": group, "topics": {"actions": topic}})
-    limit = least(kafka) + extra
+    limit = least(TopicNames.of(jd(), {"actions": topic}), group) + extra
     record = Fake(key, value, headers, (topic, 2**31 - 1, 2**63 - 1))
     got_key, got_value, got = dead_letter(record, BadEvent("decode", message), limit, group)
     assert batch_bytes(got_key, got_value, got) <= limit
@@ -119,7 +120,8 @@ def test_letters_whose_headers_alone_are_too_large_stop_nothing(
 ) -> None:
     stage.topics["dead_letters"] += "-small"
     config = stage.config()
-    limits = {"max.message.bytes": str(least(config.kafka)), "compression.type": compression}
+    _, topics = application(config)
+    limits = {"max.message.bytes": str(least(topics, config.kafka.group_id)), "compression.type": compression}
     broker.create_topics({stage.topics["dead_letters"]: 1}, limits)
     producer = Producer({"bootstrap.servers": stage.bootstrap})
     values = [b"\xff" * size for size in (1, 10, 200, 5000)] * 3
@@ -130,9 +132,9 @@ def test_letters_whose_headers_alone_are_too_large_stop_nothing(
     with running(config, scorer_encoder):
         found = stage.collect(len(shop.actions), len(values))
     check(found, truth)
-    letters, _ = find_letters(config, LetterFilter(), 100)
+    letters, _ = find_letters(config, topics, LetterFilter(), 100)
     assert len({letter.origin for letter in letters}) == len(values)
     assert all("key_bytes 300" in letter.cut for letter in letters)
-    outcome = replay(config, LetterFilter(), limit=100)
+    outcome = replay(config, topics, LetterFilter(), limit=100)
     assert not outcome.sent
     assert {why.partition(":")[0] for _, why in outcome.refused} == {"it was cut"}

@@ -5,25 +5,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from fixtures.jd import jd_decoder
 from fixtures.records import NOW_MS, Fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.errors import BadEvent
+from streaming.events import record as record_module
+from streaming.events.batch import EventBatch
 from streaming.events.dead_letter import dead_letter, fingerprint
-from streaming.events.decode import (
-    Action,
-    action_columns,
-    action_decoder,
-    dimension_columns,
-    dimension_decoders,
-    reason,
-)
+from streaming.events.record import reason
 
 GOOD: dict[str, Any] = {
     "user_id": "200001",
@@ -34,18 +29,31 @@ GOOD: dict[str, Any] = {
     "cate": "8",
     "br": "214",
 }
-DECODER = action_decoder(message_bytes_max=65_536, future_s_max=300)
+DECODER = jd_decoder()
 
 
 def action(**changes: Any) -> bytes:
     return json.dumps({k: v for k, v in {**GOOD, **changes}.items() if v is not ...}).encode()
 
 
+def decoded(record: Fake) -> EventBatch:
+    """The event of one record; raises why it is none."""
+    events, refused = DECODER.decode([record])
+    if refused:
+        raise refused[0][1]
+    return events
+
+
+def request_ids(events: EventBatch) -> list[str]:
+    """Of each event."""
+    found: list[str] = events.rows["flattenRequest"]["reqId"].to_pylist()
+    return found
+
+
 def test_an_action_becomes_a_row_and_a_request_as_in_the_data() -> None:
-    event = DECODER.decode(action(), b"200001", NOW_MS)
-    columns = action_columns([event])
+    event = decoded(Fake(b"200001", action()))
     moment = datetime.datetime(2016, 3, 31, 10, 11, 20)
-    assert columns.requests.to_pylist() == [
+    assert event.rows["flattenRequest"].to_pylist() == [
         {
             "reqId": "200001_80005_2016-03-31 18:11:20",
             "eventTime": moment,
@@ -58,7 +66,7 @@ def test_an_action_becomes_a_row_and_a_request_as_in_the_data() -> None:
             "time1": "2016-03-31 18:11:20",
         }
     ]
-    assert columns.rows.to_pylist() == [
+    assert event.rows["bo_action"].to_pylist() == [
         {
             "ingestionTime": moment,
             "pair_id": "200001_80005",
@@ -69,21 +77,24 @@ def test_an_action_becomes_a_row_and_a_request_as_in_the_data() -> None:
             "br": "214",
         }
     ]
-    assert columns.request_ids == ["200001_80005_2016-03-31 18:11:20"]
+    assert event.times.tolist() == [NOW_MS]
+    assert event.sender_ids == [None]
 
 
 def test_default_request_ids_are_the_datas_own(jd: Any) -> None:
     rows = pq.read_table(jd / "flattenRequest_clean").slice(0, 2000)
-    events = [
-        Action(user, sku, time, "6", "", "", "")
+    records = [
+        Fake(user.encode(), action(user_id=user, sku_id=sku, time=time), written_ms=-1)
         for user, sku, time in zip(*(rows[name].to_pylist() for name in ("user_id", "sku_id", "time")), strict=True)
     ]
-    assert action_columns(events).request_ids == rows["reqId"].to_pylist()
+    events, refused = DECODER.decode(records)
+    assert refused == []
+    assert request_ids(events) == rows["reqId"].to_pylist()
 
 
 def test_a_request_id_of_its_own_is_kept_and_unknown_fields_are_ignored() -> None:
-    event = DECODER.decode(action(request_id="mine", shop={"a": [1]}), b"200001", NOW_MS)
-    assert action_columns([event]).request_ids == ["mine"]
+    event = decoded(Fake(b"200001", action(request_id="mine", shop={"a": [1]})))
+    assert request_ids(event) == event.sender_ids == ["mine"]
 
 
 POISON = {
@@ -118,40 +129,32 @@ POISON = {
 def test_poison_is_refused_for_its_reason(kind: str) -> None:
     value, why, message = POISON[kind]
     with pytest.raises(BadEvent, match=message) as caught:
-        DECODER.decode(value, b"200001", NOW_MS)
+        decoded(Fake(b"200001", value))
     assert reason(caught.value) == why
 
 
-@dataclass
-class Timeless(Fake):
-    """A record whose producer gave it no time."""
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, -1
-
-
 def test_a_record_without_a_time_is_held_against_the_present_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.events.decode.time.time", lambda: NOW_MS / 1000)
-    soon, late = Timeless(b"200001", action(time=NOW_MS + 299_000)), Timeless(b"200001", action(time=NOW_MS + 302_000))
-    assert DECODER.decode_all([soon, late])[1] == [soon]
+    monkeypatch.setattr("streaming.app.decoding.time.time", lambda: NOW_MS / 1000)
+    soon, late = (Fake(b"200001", action(time=NOW_MS + ms), written_ms=-1) for ms in (299_000, 302_000))
+    assert DECODER.decode([soon, late])[0].records == [soon]
     with pytest.raises(BadEvent, match=r"time lies 30\d s after now \(the record has no time of its own\)"):
-        DECODER.decode(late.value(), late.key(), -1)
-    monkeypatch.setattr("streaming.events.decode.time.time", lambda: NOW_MS / 1000 - 86_400)  # the clock was set back
-    assert DECODER.decode_all([soon], replayed=True)[1] == [soon]
+        decoded(late)
+    monkeypatch.setattr("streaming.app.decoding.time.time", lambda: NOW_MS / 1000 - 86_400)  # the clock was set back
+    assert DECODER.decode([soon], replayed=True)[0].records == [soon]
 
 
 @pytest.mark.parametrize("key", [None, b"", b"200002", b"\xff"])
 def test_the_key_must_be_the_user(key: bytes | None) -> None:
     with pytest.raises(BadEvent, match=r"the key is .*, user_id is '200001'") as caught:
-        DECODER.decode(action(), key, NOW_MS)
+        decoded(Fake(key, action()))
     assert reason(caught.value) == "wrong_key"
 
 
 def test_a_batch_keeps_its_order_around_poison() -> None:
     records = [Fake(b"1", action(user_id="1")), Fake(b"2", b"{"), Fake(b"3", action(user_id="3")), Fake(b"4", None)]
-    events, good, bad = DECODER.decode_all(records)
-    assert [event.user_id for event in events] == ["1", "3"]
-    assert good == [records[0], records[2]]
+    events, bad = DECODER.decode(records)
+    assert events.rows["flattenRequest"]["user_id"].to_pylist() == ["1", "3"]
+    assert events.records == [records[0], records[2]]
     assert [(record, reason(why)) for record, why in bad] == [(records[1], "malformed"), (records[3], "null_value")]
 
 
@@ -161,11 +164,11 @@ def test_a_batch_keeps_its_order_around_poison() -> None:
 @settings(max_examples=500, deadline=None)
 def test_no_bytes_raise_anything_else(value: bytes) -> None:
     with contextlib.suppress(BadEvent):
-        DECODER.decode(value, b"200001", NOW_MS)
+        decoded(Fake(b"200001", value))
 
 
 DIMENSIONS: dict[str, dict[str, Any]] = {
-    "bo_user": {
+    "users": {
         "ingestionTime": NOW_MS,
         "user_id": "1",
         "age": "26-35岁",
@@ -173,8 +176,8 @@ DIMENSIONS: dict[str, dict[str, Any]] = {
         "user_lv_cd": "5",
         "user_reg_tm": -5,
     },
-    "bo_product": {"ingestionTime": NOW_MS, "sku_id": "1", "a1": "3", "a2": "1", "a3": "2", "cate": "8", "br": "306"},
-    "bo_comment": {
+    "products": {"ingestionTime": NOW_MS, "sku_id": "1", "a1": "3", "a2": "1", "a3": "2", "cate": "8", "br": "306"},
+    "comments": {
         "ingestionTime": NOW_MS,
         "dt": 0,
         "sku_id": "1",
@@ -185,17 +188,23 @@ DIMENSIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("table", DIMENSIONS)
-def test_dimension_rows_become_rows_of_their_table(table: str) -> None:
-    row = DIMENSIONS[table]
-    decoder = dimension_decoders(65_536, 300)[table]
-    columns = dimension_columns(table, [decoder.decode(json.dumps(row).encode(), b"1", NOW_MS)])
+TABLES = {"users": "bo_user", "products": "bo_product", "comments": "bo_comment"}
+
+
+@pytest.mark.parametrize("topic", DIMENSIONS)
+def test_dimension_rows_become_rows_of_their_table(topic: str) -> None:
+    row = DIMENSIONS[topic]
+    record = Fake(b"1", json.dumps(row).encode(), place=(topic, 0, 0))
+    assert DECODER.of_dimensions(record)
     expected = {**row, "ingestionTime": datetime.datetime(2016, 3, 31, 10, 11, 20)}
-    got = columns.to_pylist()[0]
+    events = decoded(record)
+    assert events.rows.keys() == {TABLES[topic]}
+    assert events.sender_ids == [None]
+    (got,) = events.rows[TABLES[topic]].to_pylist()
     assert got.pop("bad_comment_rate", 0) == pytest.approx(expected.pop("bad_comment_rate", 0))
     assert got == expected
     with pytest.raises(BadEvent, match="missing required field `ingestionTime`"):
-        decoder.decode(b'{"sku_id": "1", "user_id": "1"}', b"1", NOW_MS)
+        decoded(Fake(b"1", b'{"sku_id": "1", "user_id": "1"}', place=(topic, 0, 0)))
 
 
 @pytest.mark.parametrize(
@@ -209,14 +218,14 @@ def test_dimension_rows_become_rows_of_their_table(table: str) -> None:
     ],
 )
 def test_dimension_rows_are_checked(changes: dict[str, Any], message: str) -> None:
-    value = json.dumps({**DIMENSIONS["bo_comment"], **changes}).encode()
+    value = json.dumps({**DIMENSIONS["comments"], **changes}).encode()
     with pytest.raises(BadEvent, match=message):
-        dimension_decoders(65_536, 300)["bo_comment"].decode(value, b"1", NOW_MS)
+        decoded(Fake(b"1", value, place=("comments", 0, 0)))
 
 
 def refuse(record: Fake) -> BadEvent:
     with pytest.raises(BadEvent) as caught:
-        DECODER.decode(record.value(), record.key(), NOW_MS)
+        decoded(record)
     return caught.value
 
 
@@ -237,6 +246,21 @@ def test_a_dead_letter_keeps_the_bytes_and_says_where_and_why() -> None:
         ("jd_intent.group", b"group"),
         ("jd_intent.fingerprint", fingerprint(record).encode()),
     ]
+
+
+PUBLISHED = ("Malformed", "NullValue", "EmptyValue", "TooLarge", "InvalidField", "TimeOutOfRange", "WrongKey")
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_who_filters_dead_letters_by_a_class_finds_the_name_that_it_always_had(kind: str) -> None:
+    error = getattr(record_module, kind)("validate", "why")
+    _, _, headers = dead_letter(Fake(b"k", b"v"), error, 1_000_000, "group")
+    assert dict(headers)["__connect.errors.exception.class.name"] == f"streaming.event.{kind}".encode()
+
+
+def test_no_other_class_of_refusals_is_published_under_that_module() -> None:
+    kinds = {name for name, of in vars(record_module).items() if isinstance(of, type) and issubclass(of, BadEvent)}
+    assert kinds == {*PUBLISHED, "BadEvent"}
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,15 @@ from hypothesis import strategies as st
 from rigs.fake_openmldb import Cluster, running_cluster
 from rigs.odd_files import odd_but_good, set_column
 
-from batch import replay
 from batch.features import spark
 from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
 from batch.features.history import check_data, tables_of
+from batch.world import tutorial_replay as replay
 from batch.world.generate import generate_world
 from streaming.app.folder import load_app
 from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.cli.load_history import load
-from streaming.config import Store
 from streaming.engine import BadRow, Engine
 from streaming.errors import ConfigError
 from streaming.shipped_files import SQL_FOLDER
@@ -225,13 +224,12 @@ def jd_cluster(cluster: tuple[Cluster, Client]) -> Client:
     return cluster[1]
 
 
-SQL = str(SQL_FOLDER)
-SCRIPTS = Scripts.read(Store(sql=SQL))
+SCRIPTS = Scripts.made(JD)
 Reader = Callable[[Path], object]
 
 
 def embedded(data: Path) -> object:
-    store = EmbeddedStore(Store(sql=SQL, history=str(data)))
+    store = EmbeddedStore(JD, str(data))
     store.load()
     return {table.removeprefix("JD_db."): rows for table, (rows, _) in store.sizes().items()}
 
@@ -279,7 +277,7 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
     damage(data)
 
     def loaded(data: Path) -> object:
-        return load(jd_cluster, SCRIPTS, data)
+        return load(jd_cluster, JD, data)
 
     said = []
     for read in (*READERS.values(), loaded):
@@ -299,7 +297,7 @@ def test_every_reader_takes_the_same_rows(data: Path, world: Path, tmp_path: Pat
     for folder in expected:
         cut, same = (pq.read_table(tmp_path / out / folder) for out in ("cut", "same"))
         assert cut.equals(same), folder
-    loaded = load(jd_cluster, SCRIPTS, data)
+    loaded = load(jd_cluster, JD, data)
     assert {table: rows for table, (rows, _) in loaded.items() if table != "flattenRequest"} == {
         folder: len(set(zip(*pq.read_table(world / folder).to_pydict().values(), strict=True)))
         for folder in expected
@@ -326,12 +324,8 @@ def test_spark_gets_copies_of_what_it_would_read_otherwise(data: Path, world: Pa
 
 
 def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_path: Path) -> None:
-    sql = tmp_path / "sql"
-    shutil.copytree(SQL_FOLDER, sql)
-    text = (sql / "load_online.sql").read_text()
-    (sql / "load_online.sql").write_text(text.replace("*.parquet", "*.csv").replace("'parquet'", "'csv'"))
     engine = Engine()
-    engine.execute((SQL_FOLDER / "create_tables.sql").read_text())
+    engine.execute(JD.sources["tables.sql"])
     for source in tables_of(JD, world):
         shutil.rmtree(data / source.folder.name)
         taken = f"load data infile '{source.path}' into table {source.table} options(format='parquet')"
@@ -339,7 +333,7 @@ def test_csv_history_is_extracted_as_parquet_is(data: Path, world: Path, tmp_pat
     extracted = [extract_features(*of) for of in ((data, tmp_path / "csv"), (world, tmp_path / "parquet"))]
     assert extracted[0].rows == extracted[1].rows
     assert pq.read_table(tmp_path / "csv").equals(pq.read_table(tmp_path / "parquet"))
-    store = EmbeddedStore(Store(history=str(data), sql=str(sql)))
+    store = EmbeddedStore(JD, str(data))
     store.load()
     assert {table.removeprefix("JD_db."): rows for table, (rows, _) in store.sizes().items()} == embedded(world)
     for table in spark.spark_tables(JD, data):

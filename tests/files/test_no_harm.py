@@ -26,6 +26,8 @@ from places import REPOSITORY
 from typer.testing import CliRunner
 
 import batch.cli.commands
+from batch.backfill.archive import records_of_files
+from batch.backfill.tables import backfill
 from batch.dataset.folder_hash import digest
 from batch.dataset.write import encode_later_requests, prepare_dataset
 from batch.features.cluster import extract_on_cluster
@@ -39,12 +41,14 @@ from batch.train.probability_metrics import measure
 from batch.train.training import train_model
 from batch.train.verdict import Evaluated, write_evaluated
 from batch.train.vocabulary import Vocabulary
+from batch.world.ad_clicks import generate_ad_clicks
 from batch.world.generate import generate_world
 from deploy import environments
 from deploy.demo.run import demo
 from deploy.demo.steps import DemoOptions
 from deploy.process import ProcessFailed
 from deploy.triton.server import Triton
+from streaming.app.folder import load_app
 from streaming.engine import BadRow, Engine
 from streaming.errors import OutputRefused
 from streaming.files import output_folder
@@ -79,12 +83,22 @@ def run_demo(paths: dict[str, Path], out: Path, force: Say | None) -> None:
     import contextlib
 
     with contextlib.ExitStack() as stack:
-        demo(DemoOptions(paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
+        demo(DemoOptions("sql/jd", paths["data"], 1, 1, False, out, force is not None, "", ""), stack)
 
 
 OPTIONS = TrainOptions()
+
+
+def run_backfill(paths: dict[str, Path], out: Path, force: Say | None) -> None:
+    app = load_app(paths["app"])
+    records = records_of_files(app.streams[0], [paths["archive"]])
+    backfill(app, {"ad_clicks": records}, out, inputs=[paths["archive"]], force=force)
+
+
 WRITERS = {
     "generate": Writer("world", (), lambda p, out, force: generate_world(out, 1, 1, 6, force=force)),
+    "generate ad clicks": Writer("world", (), lambda p, out, force: generate_ad_clicks(out, 1, 1, 1, force=force)),
+    "backfill": Writer("history", ("app", "archive"), run_backfill),
     "extract": Writer("features", ("data",), lambda p, out, force: extract_features(p["data"], out, force=force)),
     "extract on Spark": Writer(
         "features", ("data",), lambda p, out, force: extract_on_spark(p["data"], out, force=force)
@@ -134,6 +148,9 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     """Inputs of all commands; at the end they are as they were."""
     work = tmp_path_factory.mktemp("inputs")
     paths = {name: work / name for name in ("data", "features", "dataset", "checkpoint")}
+    paths |= {"app": shutil.copytree(SQL_FOLDER / "talkingdata", work / "app"), "archive": work / "archive"}
+    generate_ad_clicks(work / "clicks", 3, 1, 1)
+    shutil.copytree(work / "clicks" / "events", paths["archive"])
     generate_world(paths["data"], 30, 5, 30)
     extract_features(paths["data"], paths["features"])
     prepared = prepare_dataset(paths["features"], paths["data"], paths["dataset"])
@@ -253,7 +270,7 @@ def test_an_older_folder_survives_a_failure(
     assert not list(out.parent.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["generate", "extract", "prepare", "encode", "export", "INTO OUTFILE"])
+@pytest.mark.parametrize("name", ["generate", "backfill", "extract", "prepare", "encode", "export", "INTO OUTFILE"])
 def test_older_ones_are_replaced_and_foreign_ones_when_told(
     name: str, paths: dict[str, Path], out: Path, tmp_path: Path
 ) -> None:
@@ -277,7 +294,11 @@ def test_older_ones_are_replaced_and_foreign_ones_when_told(
 def test_every_command_with_an_output_takes_part() -> None:
     commands = typer.main.get_command(batch.cli.commands.app).commands  # type: ignore[attr-defined]
     writing = {name for name, command in commands.items() if any("--out" in p.opts for p in command.params)}
-    assert writing == {"generate", "extract", "prepare", "encode", "train", "evaluate", "export"} <= WRITERS.keys()
+    assert (
+        writing
+        == {"generate", "backfill", "extract", "prepare", "encode", "train", "evaluate", "export"}
+        <= WRITERS.keys()
+    )
     assert all(any("--force" in p.opts for p in commands[name].params) for name in writing)
 
 

@@ -12,14 +12,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from places import REPOSITORY, SQL
 from rigs.wrong_files import FILE_KINDS, FOLDER_KINDS
 
 from batch.dataset.write import prepare_dataset
 from batch.features.extract import extract_features
+from batch.world.ad_clicks import generate_ad_clicks
 from batch.world.generate import generate_world
 from deploy.environments import interpreter
+from streaming.files.tables import Options, write_csv
 from streaming.ops.exits import BATCH, SCORE
 
 Case = tuple[str, list[str], str, str]
@@ -54,6 +57,19 @@ SCORER: list[tuple[str, str, str]] = [
         "tiny/ tiny/dataset.json tiny/encoder/ checkpoint/ checkpoint/config.json checkpoint/model/ evaluation/ "
         "evaluation/metrics.json sql/jd/ sql/jd/features.sql tiny/app/ tiny/app/app.toml",
     ),
+    (BATCH, "generate --app {}/sql/talkingdata --out {}/new", "sql/talkingdata/ sql/talkingdata/app.toml"),
+    (BATCH, "generate --app {}/sql/talkingdata --sample {}/clicks.csv --out {}/new", "clicks.csv"),
+    (
+        BATCH,
+        "backfill --app {}/sql/talkingdata --from ad_clicks={}/events --out {}/new",
+        "sql/talkingdata/ sql/talkingdata/events.sql events/ events/*.jsonl",
+    ),
+    (BATCH, "backfill --app {}/sql/talkingdata --from ad_clicks={}/clicks.parquet --out {}/new", "clicks.parquet"),
+    (
+        BATCH,
+        "backfill --app {}/sql/talkingdata --from-topic ad_clicks --config {}/scorer.toml --out {}/new",
+        "scorer.toml",
+    ),
     (BATCH, "extract --engine openmldb --config {}/cluster.toml --data /d --out /o", "cluster.toml"),
     (BATCH, "load-online --config {}/cluster.toml --data /d", "cluster.toml"),
     (SCORE, "run --config {}/scorer.toml", "scorer.toml"),
@@ -85,6 +101,7 @@ SCORER: list[tuple[str, str, str]] = [
     (SCORE, "print-script {}/sql/deploy.sql", "sql/features.sql"),
     (SCORE, "explain {}/sql/features.sql --tables {}/sql/create_tables.sql", "sql/create_tables.sql"),
     (SCORE, "check {}/sql/jd", "sql/jd/ sql/jd/tables.sql sql/jd/features.sql sql/jd/events.sql sql/jd/app.toml"),
+    (SCORE, "init {}/draft --from {}/events/ad-clicks.jsonl --from {}/clicks.parquet", "events/*.jsonl clicks.parquet"),
     (SCORE, "dlq list --config {}/scorer.toml", "scorer.toml"),
     (SCORE, "dlq show a[0]@1 --config {}/scorer.toml", "scorer.toml"),
     (SCORE, "dlq replay --all --config {}/scorer.toml", "scorer.toml"),
@@ -138,6 +155,12 @@ def folder(
     (root / "cluster.toml").write_text(
         f'{store}kind = "openmldb-rest"\ngive_up_after_s = 1\n[store.rest]\nurl = "http://127.0.0.1:9"\ntimeout_s = 1\n'
     )
+    generate_ad_clicks(root / "clicks", 20, 1)
+    shutil.copytree(root / "clicks" / "events", root / "events")
+    clicks = pq.read_table(root / "clicks" / "clicks")
+    pq.write_table(clicks, root / "clicks.parquet")
+    with (root / "clicks.csv").open("xb") as file:
+        write_csv(clicks, file, Options())
     (root / "row.json").write_text("{}")
     (root / "row.jsonl").write_text("{}\n")
     shutil.copy(next((root / "data" / "flattenRequest_clean").glob("*.parquet")), root / "row.parquet")

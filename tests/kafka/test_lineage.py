@@ -8,7 +8,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from fixtures.applications import make
+from fixtures.jd import jd_topics
 
+from streaming.app.folder import load_app
+from streaming.app.topics import TopicNames
 from streaming.config import Config
 from streaming.errors import ConfigError, LogNotWhole
 from streaming.kafka.lineage import OFFSETS_FILE, History, Lineage, Lineages
@@ -19,11 +23,14 @@ FULL = Span(500, 900)
 """Retention has taken 500 records."""
 
 
-def lineages(folder: Path | None, notes: dict[tuple[str, int], Lineage], **tables: Any) -> Lineages:
-    """Of a topic with id `now` and two partitions; what the group has noted is known."""
-    names = ("user-actions", "users", "products", "comments")
+def lineages(
+    folder: Path | None, notes: dict[tuple[str, int], Lineage], names: TopicNames | None = None, **tables: Any
+) -> Lineages:
+    """Of topics with id `now` and two partitions; what the group has noted is known."""
+    names = names or jd_topics()
     topics = SimpleNamespace(
-        known={name: Topic("now", 2) for name in names},
+        names=names,
+        known={name: Topic("now", 2) for name in names.inputs},
         notes=lambda _: {partition: (0, note.to_text()) for partition, note in notes.items()},
     )
     store = {"history": str(folder) if folder else "", **tables.pop("store", {})}
@@ -119,6 +126,52 @@ def test_partitions_that_were_added_are_refused_until_somebody_has_let_them() ->
         lineages(None, {HERE: before})
     lineages(None, {HERE: before}, kafka={"begin_anew": True})
     lineages(None, {HERE: before, OTHER: noted(None, 0)})
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> TopicNames:
+    """An application of two topics of events: `paid` is scored, `card_rows` is read by partition with it."""
+    return TopicNames.of(load_app(make(tmp_path_factory.mktemp("apps") / "app")), {})
+
+
+def of_two(paid: str, cards: str, topic: str = "now", partitions: int = 2, history: str = "") -> Lineage:
+    return Lineage(topic, partitions, history, 0, f"{paid},{cards}")
+
+
+def test_each_topic_of_events_is_told_by_the_notes_on_the_others(two: TopicNames) -> None:
+    """Kafka has forgotten the offsets of the one that was deleted."""
+    paid, cards = ("paid", 0), ("card_rows", 1)
+    lineages(None, {paid: of_two("now", "now"), cards: of_two("now", "now")}, two)
+    with pytest.raises(LogNotWhole, match="topic 'card_rows' was deleted and made anew"):
+        lineages(None, {paid: of_two("now", "former")}, two)
+    with pytest.raises(LogNotWhole, match="topic 'paid' was deleted and made anew"):
+        lineages(None, {cards: of_two("former", "now")}, two)
+    # Somebody has let it begin anew, and noted that; `paid` was not committed since.
+    lineages(None, {paid: of_two("now", "former"), cards: of_two("now", "now")}, two)
+    assert lineages(None, {}, two).now(cards) == of_two("now", "now")
+
+
+def test_a_note_of_an_application_with_other_streams_says_nothing_of_these(two: TopicNames) -> None:
+    before = Lineage("now", 2, "", 0, "now")
+    state = lineages(None, {("paid", 0): before}, two)
+    assert state.unnoted({("paid", 0): 7}) == {("paid", 0): 7}
+    lineages(None, {HERE: of_two("former", "former")})
+
+
+def test_partitions_that_were_added_to_a_topic_that_asks_nothing_are_refused(two: TopicNames) -> None:
+    with pytest.raises(LogNotWhole, match="topic 'card_rows' had 1 partitions and has 2"):
+        lineages(None, {("card_rows", 0): of_two("now", "now", partitions=1)}, two)
+
+
+def test_what_history_says_of_a_topic_holds_where_another_was_made_anew(two: TopicNames, tmp_path: Path) -> None:
+    folder = tmp_path / "history"
+    folder.mkdir()
+    (folder / OFFSETS_FILE).write_text(json.dumps({"paid": {"0": 600}, "card_rows": {"0": 600}}))
+    digest = History.read(str(folder)).digest
+    notes = {("paid", 1): of_two("now", "former", history=digest)}
+    state = lineages(folder, notes, two, kafka={"begin_anew": True})
+    assert state.first_offset(("paid", 0), FULL) == 600
+    assert state.first_offset(("card_rows", 0), Span(0, 900)) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 import structlog
 from confluent_kafka import KafkaError
+from fixtures.jd import jd, jd_topics
 from fixtures.scorer import Shop, Stage, loaded_store, running, wait_until
 from fixtures.secured import PASSWORD, Secured
-from places import REPOSITORY, SQL
+from places import REPOSITORY
 
+from streaming.app.configured import application
+from streaming.app.topics import TopicNames
 from streaming.cli.send import send_and_wait
 from streaming.config import Config, Kafka
 from streaming.dlq.letters import LetterFilter, find_letters
@@ -68,7 +71,7 @@ def test_a_refused_login_is_told_with_its_reason(secured: Secured, case: str) ->
     kafka = secured.kafka(door, **json.loads(text))
     started = time.monotonic()
     with pytest.raises(LoginRefused, match=words):
-        check_topics(kafka, of_letters(kafka))
+        check_topics(kafka, of_letters(jd_topics()))
     assert time.monotonic() - started < kafka.give_up_after_s / 2
 
 
@@ -104,7 +107,7 @@ def start_run(config: Config) -> None:
 
 
 def start_serve(config: Config) -> None:
-    Follower(config, loaded_store()).start()
+    Follower(config, *application(config), loaded_store()).start()
 
 
 def start_send(config: Config) -> None:
@@ -112,33 +115,44 @@ def start_send(config: Config) -> None:
 
 
 def start_list(config: Config) -> None:
-    find_letters(config, LetterFilter(), 1)
+    find_letters(config, application(config)[1], LetterFilter(), 1)
 
 
 def start_replay(config: Config) -> None:
-    replay(config, LetterFilter(), limit=1)
+    replay(config, application(config)[1], LetterFilter(), limit=1)
 
 
-def inputs(kafka: Kafka) -> list[str]:
-    return [kafka.topics.actions, kafka.topics.users, kafka.topics.products, kafka.topics.comments]
+def topics_of(kafka: Kafka) -> TopicNames:
+    """The tutorial's, by the names that they have at a broker."""
+    return TopicNames.of(jd(), kafka.topics)
+
+
+def of_topics(needed: Callable[[TopicNames], list[Right]]) -> Callable[[Kafka], list[Right]]:
+    """Rights that only topics say."""
+    return lambda kafka: needed(topics_of(kafka))
+
+
+def ran(kafka: Kafka) -> list[Right]:
+    return of_run(kafka, topics_of(kafka))
 
 
 def replayed(kafka: Kafka) -> list[Right]:
-    needed = of_replay(kafka, inputs(kafka))
+    topics = topics_of(kafka)
+    needed = of_replay(topics, topics.inputs)
     return [*needed, Right("Write", "transactional id", f"{kafka.transactional_id_prefix}.dlq-replay")]
 
 
 COMMANDS: dict[str, tuple[Callable[[Config], None], Callable[[Kafka], list[Right]]]] = {
-    "run": (start_run, of_run),
-    "serve": (start_serve, of_serve),
-    "send": (start_send, of_send),
-    "dlq list": (start_list, of_letters),
+    "run": (start_run, ran),
+    "serve": (start_serve, of_topics(of_serve)),
+    "send": (start_send, of_topics(of_send)),
+    "dlq list": (start_list, of_topics(of_letters)),
     "dlq replay": (start_replay, replayed),
 }
 
 
 def config_of(kafka: Kafka) -> Config:
-    return Config(kafka=kafka, http={"port": 0}, store={"sql": str(SQL)})
+    return Config(kafka=kafka, http={"port": 0})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -213,7 +227,7 @@ def test_what_the_broker_does_not_tell_is_told_in_the_log(secured: Secured) -> N
     """Without DescribeConfigs the scorer takes the default size of records, and says so."""
     kafka = secured.kafka("LOGIN")
     with structlog.testing.capture_logs() as logs:
-        Publisher(kafka, Connection(threading.Event())).close()
+        Publisher(kafka, jd_topics(), Connection(threading.Event())).close()
     said = [log["why"] for log in logs if "max.message.bytes" in log["event"]]
     assert len(said) == 2
     assert all("principal 'scorer' may not DescribeConfigs topic" in why for why in said)
@@ -242,20 +256,21 @@ def test_these_rights_are_enough(
     """Each command does its work over TLS with the rights that docs/reference/kafka.md lists for it, and no other."""
     stage = guarded
     ids = [Right("Write", "transactional id", stage.name, prefixed=True)]
-    scorer = entered(secured, stage, lambda kafka: [*of_run(kafka), *ids], "BOTH")
+    scorer = entered(secured, stage, lambda kafka: [*ran(kafka), *ids], "BOTH")
     stage.send_shop(Shop([], shop.users, shop.products, shop.comments))
     action = shop.actions[0]
     with running(scorer, scorer_encoder):
-        score = send_and_wait(entered(secured, stage, of_send, "BOTH"), json.dumps(action))
+        score = send_and_wait(entered(secured, stage, of_topics(of_send), "BOTH"), json.dumps(action))
         assert score["purchase_probability"] == truth[action["request_id"]]
         stage.send([("actions", b"1", b"{")])
         stage.collect(1, 1)
-    lister = entered(secured, stage, of_letters, "BOTH")
-    letters, _ = find_letters(lister, LetterFilter(), 10)
+    lister = entered(secured, stage, of_topics(of_letters), "BOTH")
+    letters, _ = find_letters(lister, topics_of(lister.kafka), LetterFilter(), 10)
     assert [letter.reason for letter in letters] == ["malformed"]
     replayer = entered(secured, stage, replayed, "BOTH")
-    assert len(replay(replayer, LetterFilter(), limit=10).sent) == 1
-    follower = Follower(entered(secured, stage, of_serve, "BOTH"), loaded_store())
+    assert len(replay(replayer, topics_of(replayer.kafka), LetterFilter(), limit=10).sent) == 1
+    server = entered(secured, stage, of_topics(of_serve), "BOTH")
+    follower = Follower(server, *application(server), loaded_store())
     follower.start()
     try:
         wait_until(lambda: follower.missing() is None, "the state is there")
@@ -265,9 +280,9 @@ def test_these_rights_are_enough(
 
 
 TAKEN: dict[str, Callable[[Kafka], Right]] = {
-    "of scores": lambda kafka: Right("Write", "topic", kafka.topics.scores),
-    "of actions": lambda kafka: Right("Read", "topic", kafka.topics.actions),
-    "of users": lambda kafka: Right("Read", "topic", kafka.topics.users),
+    "of scores": lambda kafka: Right("Write", "topic", topics_of(kafka).scores),
+    "of actions": lambda kafka: Right("Read", "topic", topics_of(kafka).events[0]),
+    "of users": lambda kafka: Right("Read", "topic", topics_of(kafka).dimensions[0]),
     "of the group": lambda kafka: Right("Read", "group", kafka.group_id),
     "of transactions": lambda kafka: Right("Write", "transactional id", kafka.transactional_id_prefix, prefixed=True),
 }
@@ -279,13 +294,13 @@ def test_a_right_that_is_taken_while_the_scorer_runs_is_named(
 ) -> None:
     stage = guarded
     ids = [Right("Write", "transactional id", stage.name, prefixed=True)]
-    config = entered(secured, stage, lambda kafka: [*of_run(kafka), *ids], "LOGIN")
+    config = entered(secured, stage, lambda kafka: [*ran(kafka), *ids], "LOGIN")
     right, user = TAKEN[taken](config.kafka), config.kafka.sasl_username
     stage.send_shop(Shop(shop.actions[:5], shop.users, shop.products, shop.comments))
     words = rf"principal '{user}' may not (Describe or )?{right.operation} {right.kind} '{right.name}"
     with (
         pytest.raises(NotAllowed, match=words),
-        named(config.kafka, of_run(config.kafka)),
+        named(config.kafka, ran(config.kafka)),
         running(config, scorer_encoder) as scorer,
     ):
         stage.collect(5)
@@ -305,7 +320,7 @@ def test_a_login_that_is_refused_later_ends_in_bounded_time(
     monkeypatch.setattr(login_module, "LATER_S", 1.0)
     stage = guarded
     ids = [Right("Write", "transactional id", stage.name, prefixed=True)]
-    config = entered(secured, stage, lambda kafka: [*of_run(kafka), *ids], "LOGIN", sasl_mechanism="SCRAM-SHA-256")
+    config = entered(secured, stage, lambda kafka: [*ran(kafka), *ids], "LOGIN", sasl_mechanism="SCRAM-SHA-256")
     user = config.kafka.sasl_username
     secured.set_password(user, PASSWORD)
     wait_until(lambda: ask(config.kafka).kind == "in", "the password is known")

@@ -9,6 +9,7 @@ import pytest
 from fixtures.scorer import Shop, Stage, check, running
 
 from deploy.kafka.broker import Broker
+from streaming.app.configured import application
 from streaming.errors import TransactionFatal
 from streaming.kafka.connection import Connection
 from streaming.kafka.producer import Publisher
@@ -50,8 +51,9 @@ def test_an_idle_scorer_whose_transactional_id_was_forgotten_loses_one_transacti
 
 
 def test_who_is_fenced_names_both_reasons(stage: Stage) -> None:
-    kafka, stop = stage.config(kafka={"transaction_timeout_s": 17.0}).kafka, threading.Event()
-    first, second = (Publisher(kafka, Connection(stop)) for _ in range(2))
+    config, stop = stage.config(kafka={"transaction_timeout_s": 17.0}), threading.Event()
+    _, topics = application(config)
+    first, second = (Publisher(config.kafka, topics, Connection(stop)) for _ in range(2))
     first.start()
     second.start()
     with pytest.raises(TransactionFatal) as caught:

@@ -10,9 +10,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from fixtures.scorer import PARTITIONS, Shop, Stage, answers, check, loaded_store, probabilities, running, wait_until
 
+from streaming.app.configured import application
 from streaming.errors import BadEvent, BrokerUnavailable
 from streaming.events.dead_letter import dead_letter
-from streaming.events.decode import Malformed, Record
+from streaming.events.record import Malformed, Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.refused_records import Refused
 from streaming.model.encoder import Encoder
@@ -51,7 +52,8 @@ def test_a_mended_scorer_has_the_state_whose_scores_are_published(
         stage.send_actions([action for n, action in enumerate(shop.actions[half:], half) if n % 5])
         found = stage.collect(len(kept), dead)
     check(found, truth)
-    follower = Follower(stage.config(), store := loaded_store())
+    config = stage.config()
+    follower = Follower(config, *application(config), store := loaded_store())
     follower.start()
     wait_until(lambda: follower.missing() is None, "the predict server is ready")
     follower.stop()
@@ -110,7 +112,7 @@ def write(producer: Producer, topic: str, record: Record, group: str) -> None:
 def test_only_committed_letters_of_this_group_count_and_open_transactions_are_waited_for(stage: Stage) -> None:
     config = stage.config(kafka={"give_up_after_s": 0.5, "transaction_timeout_s": 0.5})
     topic, group = stage.topics["dead_letters"], config.kafka.group_id
-    refused = Refused(config.kafka, Connection(threading.Event()))
+    refused = Refused(config.kafka, topic, Connection(threading.Event()))
     assert list(refused.update()) == []
     one, two, three, four = (Letter("actions", offset, b"{") for offset in (3, 5, 5, 9))
     three._value = b"["  # at the same place in a topic that was made anew
@@ -128,7 +130,7 @@ def test_only_committed_letters_of_this_group_count_and_open_transactions_are_wa
     with pytest.raises(BrokerUnavailable, match="or a transaction is open there"):
         list(refused.update())
     assert refused.drop([one, two]) == [one, two]
-    asked = Refused(stage.config().kafka, Connection(threading.Event())).update()
+    asked = Refused(stage.config().kafka, topic, Connection(threading.Event())).update()
     assert [next(asked) for _ in range(5)] == [0] * 5  # it waits
     open_one.commit_transaction(30)
     assert sum(refused.update()) == sum(asked) == 3

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 from fixtures.scorer import Stage
 
 from deploy.kafka.broker import Broker
+from streaming.app.configured import application
 from streaming.kafka.connection import Connection
 from streaming.kafka.topics import Span, Topics
 
@@ -24,8 +25,8 @@ def test_all_is_told_again_after_the_broker_has_died(tmp_path: Path) -> None:
         consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": f"group-{stage.name}"})
         consumer.commit(offsets=[TopicPartition(actions, 0, 7, "noted")], asynchronous=False)
         consumer.close()
-        kafka = stage.config(kafka={"give_up_after_s": ASKED_AFTER_S}).kafka
-        topics = Topics(kafka, Connection(threading.Event()))
+        config = stage.config(kafka={"give_up_after_s": ASKED_AFTER_S})
+        topics = Topics(config.kafka, application(config)[1], Connection(threading.Event()))
         partitions = [(actions, 0), (actions, 1)]
         assert topics.notes() == {(actions, 0): (7, "noted")}
         assert topics.spans(partitions) == dict.fromkeys(partitions, Span(0, 0))

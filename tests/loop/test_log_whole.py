@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from fixtures.jd import actions_of, jd
 from fixtures.scorer import PARTITIONS, Shop, Stage, check, loaded_store, running, wait_until
 
 from deploy.kafka.broker import Broker
+from streaming.app.configured import application
+from streaming.app.history import history_folder
 from streaming.config import Config
 from streaming.errors import LogNotWhole
-from streaming.events.decode import Action, action_columns
 from streaming.kafka.lineage import OFFSETS_FILE
 from streaming.kafka.reader import Positions
 from streaming.loop.scorer import Scorer
@@ -56,11 +58,11 @@ def score_first_half(stage: Stage, shop: Shop, encoder: Encoder, **tables: Any) 
 def write_history(
     folder: Path, actions: Sequence[dict[str, Any]], offsets: dict[str, dict[str, int]] | None = None
 ) -> None:
-    """Actions as the tables' rows, in the layout of sql/load_online.sql."""
-    columns = action_columns([Action(**action) for action in actions])
-    for table, rows in (("bo_action", columns.rows), ("flattenRequest_clean", columns.requests)):
-        (folder / table).mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows, folder / table / "part-0.parquet")
+    """Actions as the tables' rows, in the layout of a history folder."""
+    for table, rows in actions_of(actions).rows.items():
+        home = folder / history_folder(jd(), table)
+        home.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows, home / "part-0.parquet")
     if offsets is not None:
         (folder / OFFSETS_FILE).write_text(json.dumps(offsets))
 
@@ -77,7 +79,7 @@ def test_a_log_that_retention_has_begun_to_delete_is_refused_or_completed_by_his
     topic, committed = stage.topics["actions"], stage.committed()
     delete_records(stage.bootstrap, topic, committed)
     refused(stage.config(), scorer_encoder, rf"{topic}\[\d\] begins at offset \d+: .* neither history nor a snapshot")
-    follower = Follower(stage.config(), loaded_store())
+    follower = Follower(stage.config(), *application(stage.config()), loaded_store())
     follower.start()
     wait_until(follower.ended.is_set, "the predict server's copy refuses, too")
     assert isinstance(follower.failure, LogNotWhole)
@@ -85,7 +87,7 @@ def test_a_log_that_retention_has_begun_to_delete_is_refused_or_completed_by_his
 
     # History that says up to where it reaches, and does not reach far enough; then one that does.
     folder = tmp_path / "history"
-    given = {"store": {"history": str(folder), "history_prefix": "/root/project/data/JD_data"}}
+    given = {"store": {"history": str(folder)}}
     short = {str(number): offset - 1 for number, offset in enumerate(committed)}
     write_history(folder, half(shop)[0].actions, {topic: short})
     refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 
 from deploy.kafka.broker import Broker
 from streaming.errors import Aborted, ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, TransactionFatal
-from streaming.events.decode import Actions
+from streaming.events.batch import EventBatch
 from streaming.loop.scorer import Scorer
 from streaming.model.encoder import Encoder
 from streaming.ops.health import Health
@@ -156,19 +156,19 @@ def test_rows_that_the_store_refuses_are_dead_letters_of_their_own(
     store = loaded_store()
     answer, restore = store.answer, store.restore
 
-    def check_rows(dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        if "bo_user" in dimensions and "3" in dimensions["bo_user"]["user_id"].to_pylist():
+    def check_rows(events: EventBatch) -> None:
+        if "bo_user" in events.rows and "3" in events.rows["bo_user"]["user_id"].to_pylist():
             raise ValueError("bo_user: no")
-        if actions is not None and "request-7" in actions.request_ids:
+        if "request-7" in events.sender_ids:
             raise ValueError("flattenRequest row 7: no")
 
-    def refuse_answer(dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
-        check_rows(dimensions, actions)
-        return answer(dimensions, actions)
+    def refuse_answer(events: EventBatch) -> pa.Table:
+        check_rows(events)
+        return answer(events)
 
-    def refuse_restore(dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        check_rows(dimensions, actions)
-        restore(dimensions, actions)
+    def refuse_restore(events: EventBatch) -> None:
+        check_rows(events)
+        restore(events)
 
     def rows() -> dict[str, int]:
         return {table.rpartition(".")[2]: count for table, (count, _) in store.sizes().items() if table != "strings"}

@@ -7,11 +7,12 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 import pytest
+from fixtures.jd import jd
 from fixtures.scorer import Shop, Stage, check, running, wait_until
-from places import SQL
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from streaming.errors import Aborted, StoreUnavailable
+from streaming.events.batch import EventBatch
 from streaming.loop.scorer import Scorer
 from streaming.model.encoder import Encoder
 from streaming.store.embedded import EmbeddedStore
@@ -22,7 +23,7 @@ from streaming.store.openmldb.sdk import Client, connect_options
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("openmldb"), SQL) as made:
+    with running_cluster(tmp_path_factory.mktemp("openmldb"), jd()) as made:
         yield made
 
 
@@ -35,7 +36,7 @@ class Over(NamedTuple):
 
 def connected() -> ClusterStore:
     config = Stage.store_settings(give_up_after_s=60.0)
-    store = ClusterStore(config, Client(connect_options(config, "rigs.fake_openmldb:cluster_sdk"), "demo"))
+    store = ClusterStore(jd(), Client(connect_options(config, "JD_db", "rigs.fake_openmldb:cluster_sdk"), "demo"))
     store.load()
     return store
 
@@ -49,7 +50,7 @@ def over(cluster: Cluster) -> Iterator[Over]:
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    return {"sql": str(SQL), "backoff_ms": 20, "backoff_ms_max": 50, **changes}
+    return {"backoff_ms": 20, "backoff_ms_max": 50, **changes}
 
 
 def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
@@ -73,12 +74,12 @@ def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
     stage.send([("actions", b"x", b"{"), ("comments", b"x", b"{")])
     accept, accepted = store.accept, 0
 
-    def die(actions: Any) -> None:
+    def die(events: EventBatch) -> None:
         nonlocal accepted
         accepted += 1
         if accepted == 12:
             raise Death  # committed, and its request rows are not in
-        accept(actions)
+        accept(events)
 
     store.accept = die  # type: ignore[method-assign]
     config = stage.config(store=settings(), batch={"messages_max": 100})
@@ -177,6 +178,6 @@ def test_a_cluster_that_stays_away_ends_the_scorer(
 
 
 def test_the_configuration_chooses_the_store() -> None:
-    assert isinstance(open_store(Stage.store_settings(kind="embedded")), EmbeddedStore)
-    with closing(open_store(Stage.store_settings())) as store:
+    assert isinstance(open_store(Stage.store_settings(kind="embedded"), jd()), EmbeddedStore)
+    with closing(open_store(Stage.store_settings(), jd())) as store:
         assert isinstance(store, ClusterStore)

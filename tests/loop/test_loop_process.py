@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
 import signal
 import socket
 import sys
@@ -263,32 +265,29 @@ def test_a_wrong_start_is_refused_clearly(stage: Stage, tmp_path: Path) -> None:
     assert 'No such configuration property: "no.such.key"' in refused(stage.config(kafka={"librdkafka": raw}))
 
 
-def sql_with(folder: Path, name: str, edit: Callable[[str], str]) -> str:
-    """A copy of sql/ with one script changed."""
-    folder.mkdir()
-    for script in (SQL).glob("*.sql"):
-        text = script.read_text()
-        (folder / script.name).write_text(edit(text) if script.name == name else text)
-    return str(folder)
+def app_with(folder: Path, name: str, edit: Callable[[str], str]) -> Path:
+    """A copy of sql/jd with one file changed."""
+    shutil.copytree(SQL / "jd", folder)
+    (folder / name).write_text(edit((folder / name).read_text()))
+    return folder
 
 
-def test_a_wrong_script_is_refused_by_file_and_place(stage: Stage, tmp_path: Path) -> None:
-    typing_error = sql_with(
-        tmp_path / "a", "create_tables.sql", lambda text: text.replace("pair_id string,", "pair_id strin,", 1)
+def test_a_wrong_application_is_refused_by_file_and_place(stage: Stage, tmp_path: Path) -> None:
+    typing_error = app_with(
+        tmp_path / "a", "tables.sql", lambda text: text.replace("pair_id string,", "pair_id strin,", 1)
     )
-    assert "create_tables.sql" in refused(stage.config(store={"sql": typing_error}))
-    unknown = sql_with(
+    assert re.match(r"WrongApp: .*/a/tables\.sql:\d+:\d+: ", refused(stage.config(typing_error)))
+    unknown = app_with(
         tmp_path / "b", "features.sql", lambda text: text.replace("distinct_count(", "distinct_cuont(", 1)
     )
-    message = refused(stage.config(store={"sql": unknown}))
-    assert message.startswith("UnsupportedSQL: ")
-    assert "features.sql: " in message
-    assert "distinct_cuont" in message
-    other = sql_with(tmp_path / "c", "deploy.sql", lambda text: text.replace("DEPLOY demo", "DEPLOY other"))
-    assert "does not deploy 'demo'" in refused(stage.config(store={"sql": other}))
+    assert re.match(r"WrongApp: .*/b/features\.sql:\d+:\d+: .*distinct_cuont", refused(stage.config(unknown)))
     column = "as flattenRequest_pair_id_window_unique_count_27"
-    lacking = sql_with(tmp_path / "d", "features.sql", lambda text: text.replace(column, "as renamed", 1))
-    assert "flattenRequest_pair_id_window_unique_count_27" in refused(stage.config(store={"sql": lacking}))
+    lacking = app_with(tmp_path / "d", "features.sql", lambda text: text.replace(column, "as renamed", 1))
+    assert "features.sql" in refused(stage.config(lacking)), "the model was trained on another query"
+    assert "kafka.topics.customers: application jd has actions, users," in refused(
+        stage.config(kafka={"topics": {"customers": "x"}})
+    )
+    assert "there is no such folder" in refused(stage.config(tmp_path / "nowhere"))
 
 
 def test_a_model_of_another_encoder_is_refused(stage: Stage, shop_answers: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from simulation.broker import Entry
 from streaming.config import Config
 from streaming.errors import ConfigError, FolderTaken, Rebalanced, StoreUnavailable
 from streaming.events.dead_letter import dead_letter, fingerprint
-from streaming.events.decode import Record, reason
+from streaming.events.record import Record, reason
 from streaming.loop.poison.detection import KillsProcess, Poison, open_poison
 from streaming.loop.poison.journal import Journal, Note, Span
 
@@ -309,7 +309,7 @@ def test_a_full_disk_costs_the_journal_and_not_the_flow(
 
 def test_where_the_journal_lies(tmp_path: Path) -> None:
     def folder(**tables: dict[str, object]) -> list[str]:
-        poison = open_poison(Config.model_validate({"kafka": {"instance_id": "me"}, **tables}))
+        poison = open_poison(Config.model_validate({"kafka": {"instance_id": "me"}, **tables}), ())
         poison.close()
         return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("in-hand"))
 

@@ -30,13 +30,13 @@ def strike(tables):
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RecursionError("too deep for this test")
 
-def deadly_answer(self, dimensions, actions):
-    strike({**dimensions, "bo_action": actions.rows})
-    return answer(self, dimensions, actions)
+def deadly_answer(self, events):
+    strike(events.rows)
+    return answer(self, events)
 
-def deadly_restore(self, dimensions, actions):
-    strike({**dimensions, **({} if actions is None else {"bo_action": actions.rows})})
-    restore(self, dimensions, actions)
+def deadly_restore(self, events):
+    strike(events.rows)
+    restore(self, events)
 
 EmbeddedStore.answer, EmbeddedStore.restore = deadly_answer, deadly_restore
 """

@@ -15,21 +15,20 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 from fixtures.apiserver import ApiServer
-from fixtures.rows import dimensions
+from fixtures.jd import actions_of, dimensions_of, jd
 from fixtures.scorer import Shop, Stage, answers, check, running, wait_until
-from places import SQL
 
 from streaming.cli import deploy_sql
 from streaming.cli.deploy_sql import Scripts, deploy
 from streaming.config import Config, Rest, Store
 from streaming.errors import ArtifactMismatch, StoreUnavailable
-from streaming.events.decode import Action, action_columns
+from streaming.events.batch import EventBatch, joined
 from streaming.model.encoder import Encoder
 from streaming.store.open import open_store
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.rest import RestTransport
 
-QUICK = {"sql": str(SQL), "backoff_ms": 20, "backoff_ms_max": 50}
+QUICK = {"backoff_ms": 20, "backoff_ms_max": 50}
 
 
 class Link:
@@ -98,25 +97,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 def settings(url: str, **changes: Any) -> Store:
     rest = Rest(url=url, timeout_s=30, connections=3)
-    return Store(kind="openmldb-rest", sql=str(SQL), rest=rest, backoff_ms=20, backoff_ms_max=50, **changes)
+    return Store(kind="openmldb-rest", rest=rest, backoff_ms=20, backoff_ms_max=50, **changes)
 
 
 @pytest.fixture
 def link(server: ApiServer) -> Iterator[Link]:
     """A way to the server, whose tables and deployment were made anew by `deploy`, over REST too."""
-    with RestTransport(settings(server.url)) as cluster:
+    with RestTransport(settings(server.url).rest, "JD_db", "demo") as cluster:
         with contextlib.suppress(StoreUnavailable, ArtifactMismatch):
             cluster.execute("DROP DEPLOYMENT demo")
         for (table,) in cluster.execute("SHOW TABLES"):
             cluster.execute(f"DROP TABLE {table}")
-        deploy(cluster, Scripts.read(settings(server.url)))
+        deploy(cluster, Scripts.made(jd()))
     with closing(Link(server.port)) as link:
         yield link
 
 
 @pytest.fixture
 def store(link: Link) -> Iterator[ClusterStore]:
-    store = open_store(settings(f"http://127.0.0.1:{link.port}"))
+    store = open_store(settings(f"http://127.0.0.1:{link.port}"), jd())
     assert isinstance(store, ClusterStore)
     store.load()
     with closing(store):
@@ -146,13 +145,13 @@ def test_a_batch_is_answered_as_the_embedded_store_answers_one_by_one(
     batch: int, store: ClusterStore, server: ApiServer
 ) -> None:
     shop = Shop.seeded(150 if batch > 1 else 30, seed=batch)
-    found, before = [], dimensions(shop)
+    found, before = [], dimensions_of(shop)
     for at in range(0, len(shop.actions), batch):
-        actions = action_columns([Action(**row) for row in shop.actions[at : at + batch]])
-        found.append(store.answer(before, actions))
+        actions = actions_of(shop.actions[at : at + batch])
+        found.append(store.answer(joined([before, actions])))
         store.accept(actions)
         store.accept(actions)  # comes again: counts once
-        before = {}
+        before = EventBatch()
     assert pa.concat_tables(found).equals(answers(shop))
     assert rows(server, "bo_action") == rows(server, "flattenRequest") == len(shop.actions)
 
@@ -185,8 +184,8 @@ def test_a_server_that_comes_back_without_the_deployment_gets_nothing_scored(
     stage: Stage, shop: Shop, scorer_encoder: Encoder, tmp_path: Path
 ) -> None:
     """A server that is killed and started anew: the stand-in keeps nothing."""
-    first = ApiServer(tmp_path, "--sql", str(SQL))
-    store = open_store(settings(first.url))
+    first = ApiServer(tmp_path)
+    store = open_store(settings(first.url), jd())
     store.load()
     stage.send_actions(shop.actions[:50])
     with closing(store), closing(first.client), running(stage.config(store=QUICK), scorer_encoder, store) as scorer:
@@ -201,12 +200,12 @@ def test_a_server_that_comes_back_without_the_deployment_gets_nothing_scored(
 
 
 def test_another_deployment_is_refused_at_the_start_and_in_flight(store: ClusterStore, server: ApiServer) -> None:
-    actions = action_columns([Action(**row) for row in Shop.seeded(5).actions])
-    store.answer({}, actions)
+    actions = actions_of(Shop.seeded(5).actions)
+    store.answer(actions)
     server.run("JD_db", "DROP DEPLOYMENT demo", "DEPLOY demo SELECT reqId AS reqId_1, eventTime FROM flattenRequest")
     with pytest.raises(ArtifactMismatch, match=r"the deployment was changed while the scorer ran: .* is missing"):
-        store.answer({}, actions)
-    with pytest.raises(ArtifactMismatch, match=r"is not that of .*deploy\.sql: of its answers .* is missing"):
+        store.answer(actions)
+    with pytest.raises(ArtifactMismatch, match=r"is not that of .*jd: of its answers .* is missing"):
         store.load()
 
 

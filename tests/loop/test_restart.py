@@ -15,6 +15,7 @@ from places import REPOSITORY
 
 from deploy.kafka.broker import Broker
 from deploy.process import Process
+from streaming.app.configured import application
 from streaming.config import Config
 from streaming.errors import FolderTaken, LogNotWhole, OffsetOutOfRange
 from streaming.kafka.connection import Connection
@@ -194,7 +195,8 @@ def test_dimension_rows_that_came_while_nobody_read_are_read_before_it_goes_on(s
 
     stage.send(comments(0, 10))
     config, connection = stage.config(), Connection(threading.Event())
-    dimensions = DimensionSource(config.kafka, connection, Lineages(config, Topics(config.kafka, connection)))
+    topics = Topics(config.kafka, application(config)[1], connection)
+    dimensions = DimensionSource(config.kafka, connection, Lineages(config, topics))
     dimensions.restart({})
     assert read() == 10
     stage.send(comments(10, 15))

@@ -20,21 +20,25 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer
 from fastapi import FastAPI
+from fixtures.applications import make
+from fixtures.jd import actions_of, dimensions_of
+from fixtures.jd import jd as shop_app
 from fixtures.scorer import Shop, Stage, loaded_store, poison, probabilities, wait_until
 from fixtures.serve import command, row_of
 from fixtures.web import Certificate, Running
-from places import REPOSITORY, SQL
+from places import REPOSITORY
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from deploy.process import Process, free_ports
 from deploy.triton.server import Ports, Triton
-from streaming.config import Config, Store
+from streaming.app.configured import application as application_of
+from streaming.app.folder import load_app
 from streaming.errors import ConfigError, ModelUnavailable, StoreUnavailable
-from streaming.events.decode import Action, Comment, Product, User, action_columns, dimension_columns
+from streaming.events.batch import EventBatch, joined
 from streaming.model.encoder import Encoder
 from streaming.model.triton import Scores
-from streaming.predict.application import BODY_BYTES_MAX, EXAMPLE, create_app
+from streaming.predict.application import BODY_BYTES_MAX, create_app
 from streaming.predict.client import PredictFailed, ask, read_row, run_predict, show
 from streaming.predict.predictor import Predictor
 from streaming.predict.request_model import request_model
@@ -43,6 +47,9 @@ from streaming.predict.state_replica import Follower
 from streaming.store.embedded import EmbeddedStore
 from streaming.web.access import Rules
 from streaming.web.listen import Listen
+
+EXAMPLE: dict[str, Any] = shop_app().settings.request.example
+"""The tutorial's request, as the pages of `serve` show it."""
 
 
 class State:
@@ -111,7 +118,7 @@ def served(store: EmbeddedStore, encoder: Encoder) -> Iterator[tuple[httpx.Clien
 
 def application(state: State, encoder: Encoder, model: Answering, rules: Rules | None = None) -> FastAPI:
     predictor = Predictor(state, encoder, model, "embedding")  # type: ignore[arg-type]  # they answer alike
-    return create_app(predictor, Config(), state.store.request_schema(), state.store.schema(), rules)
+    return create_app(predictor, shop_app(), rules)
 
 
 @pytest.fixture
@@ -134,17 +141,8 @@ def client(served: tuple[httpx.Client, State, Answering]) -> httpx.Client:
 def holding(shop: Shop, actions: Sequence[dict[str, Any]]) -> EmbeddedStore:
     """A store with the shop's users, products and comments, and some of its actions."""
     store = loaded_store()
-    store.restore(dimensions_of(shop), action_columns([Action(**action) for action in actions]))
+    store.restore(joined([dimensions_of(shop), actions_of(actions)]))
     return store
-
-
-def dimensions_of(shop: Shop) -> dict[str, pa.Table]:
-    kinds: dict[str, tuple[type[User | Product | Comment], list[dict[str, Any]]]] = {
-        "bo_user": (User, shop.users),
-        "bo_product": (Product, shop.products),
-        "bo_comment": (Comment, shop.comments),
-    }
-    return {table: dimension_columns(table, [kind(**row) for row in rows]) for table, (kind, rows) in kinds.items()}
 
 
 # ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,7 +184,7 @@ def test_the_window_reaches_the_stored_actions(client: httpx.Client, shop: Shop)
 
 def test_the_tutorial_s_request_is_answered_as_the_tutorial_prints(jd: Path) -> None:
     """Its section 3.5: the array `ins`; the request's tables are the tutorial's data."""
-    store = EmbeddedStore(Store(sql=str(SQL), history=str(jd)))
+    store = EmbeddedStore(shop_app(), str(jd))
     store.load()
     request, empty = EXAMPLE["reqId"], ",NULL,NULL"
     assert list(store.request([EXAMPLE]).to_pylist()[0].values()) == [
@@ -253,6 +251,26 @@ def test_the_schema_is_the_deployment_s(client: httpx.Client) -> None:
     assert types["flattenRequest_pair_id_window_top1_ratio_28"] == "double"
     assert types["bo_product_ingestionTime_multi_direct_8"] == "timestamp"
     assert len(schema["ids"]) == 41
+
+
+def test_a_page_of_an_application_without_an_example_shows_none(
+    store: EmbeddedStore, encoder: Encoder, tmp_path: Path
+) -> None:
+    """Its columns, their types and the database (none) are its own, too."""
+    app = load_app(make(tmp_path / "app"))
+    predictor = Predictor(State(store), encoder, Answering(encoder.digest), "embedding")  # type: ignore[arg-type]
+    with Running(create_app(predictor, app), LIMITS) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        row = client.get("/openapi.json").json()["components"]["schemas"]["RequestRow"]
+        schema = client.get("/schema").json()
+    assert "examples" not in row
+    assert list(row["properties"]) == ["id", "card", "at", "amount", "small", "note"]
+    assert (schema["database"], schema["deployment"]) == ("", "demo")
+    assert [(c["name"], c["type"]) for c in schema["features"]] == [
+        ("id", "string"),
+        ("amount", "double"),
+        ("payments_1h", "bigint"),
+        ("country", "string"),
+    ]
 
 
 def test_the_page_shows_a_row_that_works(client: httpx.Client) -> None:
@@ -610,11 +628,11 @@ def test_the_server_follows_the_topics_and_leaves_no_trace(
 ) -> None:
     half = len(shop.actions) // 2
     # Comments and a quarter of the actions are history, the rest comes through Kafka, poison in between.
-    columns = action_columns([Action(**action) for action in shop.actions[: half // 2]])
+    before = actions_of(shop.actions[: half // 2]).rows
     for table, rows in {
-        "bo_comment": dimensions_of(shop)["bo_comment"],
-        "bo_action": columns.rows,
-        "flattenRequest_clean": columns.requests,
+        "bo_comment": dimensions_of(shop).rows["bo_comment"],
+        "bo_action": before["bo_action"],
+        "flattenRequest_clean": before["flattenRequest"],
     }.items():
         (tmp_path / "history" / table).mkdir(parents=True)
         pq.write_table(rows, tmp_path / "history" / table / "part.parquet")
@@ -626,7 +644,7 @@ def test_the_server_follows_the_topics_and_leaves_no_trace(
     triton = Triton(scorer_artifact / "triton", tmp_path / "triton", ports).start()
     file = stage.file(
         tmp_path,
-        store={"sql": str(SQL), "history": str(tmp_path / "history")},
+        store={"history": str(tmp_path / "history")},
         model={"url": triton.grpc_url, "artifact": str(scorer_artifact)},
     )
     server = Process(
@@ -636,9 +654,9 @@ def test_the_server_follows_the_topics_and_leaves_no_trace(
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
             server.wait_ready(lambda: is_ready(client), 120)
-            before = holding(shop, shop.actions[:half])
+            at_half = holding(shop, shop.actions[:half])
             for action in shop.actions[:half:20]:
-                assert answers_as(client, before, scorer_encoder, action)
+                assert answers_as(client, at_half, scorer_encoder, action)
 
             last = shop.actions[-1]
             after = holding(shop, shop.actions)
@@ -684,13 +702,14 @@ def test_a_row_that_the_tables_refuse_is_skipped_alone(
     store = loaded_store()
     restore = store.restore
 
-    def picky(dimensions: Any, actions: Any) -> None:
-        restore(dimensions, actions)
-        if actions is not None and refused in actions.request_ids:
+    def picky(events: EventBatch) -> None:
+        restore(events)
+        if refused in events.sender_ids:
             raise ValueError(f"row of {refused}")
 
     monkeypatch.setattr(store, "restore", picky)
-    follower = Follower(stage.config(), store)
+    config = stage.config()
+    follower = Follower(config, *application_of(config), store)
     follower.start()
     try:
         wait_until(lambda: follower.missing() is None, "the state is there")
@@ -710,7 +729,8 @@ def test_an_aborted_transaction_at_the_end_of_a_topic_is_no_backlog(stage: Stage
         producer.flush(30)
         getattr(producer, f"{end}_transaction")(30)
     store = loaded_store()
-    follower = Follower(stage.config(), store)
+    config = stage.config()
+    follower = Follower(config, *application_of(config), store)
     follower.start()
     try:
         wait_until(lambda: follower.missing() is None, "the state is there")
@@ -729,7 +749,8 @@ def test_a_state_that_cannot_be_followed_does_not_answer(
         raise MemoryError("no room")
 
     monkeypatch.setattr(store, "restore", broken)
-    follower = Follower(stage.config(), store)
+    config = stage.config()
+    follower = Follower(config, *application_of(config), store)
     with pytest.raises(StoreUnavailable, match="being rebuilt"):
         follower.request([EXAMPLE])
     follower.start()

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from streaming.app.folder import App
 from streaming.store.openmldb.sdk_process import KINDS, Sdk, SdkRefused
 
 Columns = list[tuple[str, str]]
@@ -622,18 +623,19 @@ def _spelled(column: pa.ChunkedArray) -> list[Any]:
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path, scripts: Path | None = None) -> Iterator[Cluster]:
-    """A cluster, at $FAKE_OPENMLDB; with the tables and the deployment of `scripts`."""
+def running_cluster(folder: Path, app: App | None = None) -> Iterator[Cluster]:
+    """A cluster, at $FAKE_OPENMLDB; with the tables and the deployment of an application."""
     cluster = Cluster(folder)
     before = os.environ.get(ADDRESS)
     os.environ[ADDRESS] = cluster.address
     try:
-        if scripts is not None:
-            from streaming.store.sql_scripts import read_script, statement_texts
+        if app is not None:
+            from streaming.app.scripts import deploy_script, tables_script
+            from streaming.store.sql_scripts import statement_texts
 
             used = ""
-            for name in ("create_tables.sql", "deploy.sql"):
-                for statement in statement_texts(read_script(scripts / name).text):
+            for script in (tables_script(app), deploy_script(app)):
+                for statement in statement_texts(script):
                     if statement.upper().startswith("USE "):
                         used = statement.split()[1]
                     else:

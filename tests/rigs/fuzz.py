@@ -23,23 +23,16 @@ from typing import Any
 from unittest.mock import patch
 
 import tomli
+from fixtures.jd import jd, jd_decoder, jd_topics
+from fixtures.records import Fake
 from fixtures.scorer import START_MS, Shop, loaded_store
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from places import REPOSITORY
 
 from streaming.config import Config, load
-from streaming.errors import BadEvent, ConfigError
+from streaming.errors import ConfigError
 from streaming.events.dead_letter import dead_letter
-from streaming.events.decode import (
-    Action,
-    Decoder,
-    Dimension,
-    action_columns,
-    action_decoder,
-    dimension_columns,
-    dimension_decoders,
-)
 
 __all__ = ["fuzz"]
 
@@ -64,10 +57,10 @@ Example = tuple[str, bytes | None, bytes | None]
 def _samples() -> dict[str, tuple[str, dict[str, Any]]]:
     shop = Shop.seeded(1)
     return {
-        "action": ("user_id", shop.actions[0]),
-        "bo_user": ("user_id", shop.users[0]),
-        "bo_product": ("sku_id", shop.products[0]),
-        "bo_comment": ("sku_id", shop.comments[0]),
+        "actions": ("user_id", shop.actions[0]),
+        "users": ("user_id", shop.users[0]),
+        "products": ("sku_id", shop.products[0]),
+        "comments": ("sku_id", shop.comments[0]),
     }
 
 
@@ -75,7 +68,7 @@ SAMPLES = _samples()
 
 
 def message(luck: random.Random, odd: Sequence[Any]) -> Example:
-    """Table, key and value: of a valid message some fields changed, left out or added, then some bytes damaged."""
+    """Stream, key and value: of a valid message some fields changed, left out or added, then some bytes damaged."""
     table = luck.choice(sorted(SAMPLES))
     key_name, sample = SAMPLES[table]
     row = dict(sample)
@@ -93,8 +86,8 @@ def message(luck: random.Random, odd: Sequence[Any]) -> Example:
 
 
 def _tables() -> dict[str, dict[str, Any]]:
-    parsed: dict[str, dict[str, Any]] = tomli.loads((REPOSITORY / "deploy" / "scorer.toml").read_text())
-    return parsed
+    parsed = tomli.loads((REPOSITORY / "deploy" / "scorer.toml").read_text())
+    return {name: table for name, table in parsed.items() if isinstance(table, dict)}
 
 
 TABLES = _tables()
@@ -131,35 +124,34 @@ class Fuzzer:
         self.counts: Counter[str] = Counter()
         self._file = folder / "scorer.toml"
         self._store = loaded_store()
-        self._accepted: list[Action] = []
-        self._decoders: dict[str, Decoder[Action] | Decoder[Dimension]] = {
-            "action": action_decoder(65_536, 300),
-            **dimension_decoders(65_536, 300),
-        }
+        self._decoder = jd_decoder()
+        self._topics = {stream.name: topic for topic, stream in jd_topics().streams.items()}
+        self._records: list[Fake] = []
 
-    def message(self, table: str, key: bytes | None, value: bytes | None) -> None:
+    def message(self, stream: str, key: bytes | None, value: bytes | None) -> None:
         self.counts["messages"] += 1
-        try:
-            event = self._decoders[table].decode(value, key, START_MS)
-        except BadEvent as error:
-            self.counts["refused"] += 1
-            dead_letter(_Record(key, value), error, 10_000, "group")
-            return
-        self.counts["accepted"] += 1
-        if isinstance(event, Action):
-            self._accepted.append(event)
-        else:
-            dimension_columns(table, [event])
+        place = (self._topics[stream], 0, len(self._records))
+        self._records.append(Fake(key, value, place=place, written_ms=START_MS))
 
     def answers(self) -> None:
-        """What was accepted since the last call is inserted and asked for."""
-        events, self._accepted = self._accepted, []
-        if events:
-            mark = self._store.mark()
-            answer = self._store.answer({}, action_columns(events))
-            self._store.rollback(mark)
-            if answer.num_rows != len(events):
-                raise AssertionError(f"{answer.num_rows} answers to {events}")
+        """What came since the last call is decoded, inserted and asked for."""
+        records, self._records = self._records, []
+        events, refused = self._decoder.decode(records)
+        self.counts["refused"] += len(refused)
+        self.counts["accepted"] += len(events)
+        if len(events) + len(refused) != len(records):
+            raise AssertionError(f"{len(events)} events and {len(refused)} refusals of {len(records)} records")
+        for record, error in refused:
+            dead_letter(record, error, 10_000, "group")
+        asked = int(events.has(jd().main).sum())
+        mark = self._store.mark()
+        if asked:
+            answer = self._store.answer(events)
+            if answer.num_rows != asked:
+                raise AssertionError(f"{answer.num_rows} answers to {asked} requests")
+        else:
+            self._store.restore(events)
+        self._store.rollback(mark)
 
     def configuration(self, content: bytes, environment: dict[str, str]) -> None:
         self.counts["configurations"] += 1
@@ -172,32 +164,6 @@ class Fuzzer:
                 return
         if not isinstance(config, Config):
             raise TypeError(f"{content!r} gives {config!r}")
-
-
-class _Record:
-    def __init__(self, key: bytes | None, value: bytes | None) -> None:
-        self._key, self._value = key, value
-
-    def topic(self) -> str:
-        return "actions"
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return 0
-
-    def key(self) -> bytes | None:
-        return self._key
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def headers(self) -> list[tuple[str, bytes | None]]:
-        return []
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, START_MS
 
 
 def fuzz(inputs: int, number: int, tell: Callable[[Counter[str]], None] = lambda _: None) -> Counter[str]:

@@ -28,6 +28,7 @@ from deploy.process import ProcessFailed
 from rigs.scorers import Rig, Scorers, Slot, Subscriber, damage
 from rigs.traffic import Archive, Failed, Traffic, Upstream
 from rigs.verdict import Epoch, events_before, write_history
+from streaming.events.batch import EventBatch
 from streaming.kafka.lineage import OFFSETS_FILE
 
 __all__ = ["Harms"]
@@ -217,7 +218,7 @@ class Harms:
     def _begin_anew(self, old: Epoch, flows: Callable[[Slot, float], None]) -> None:
         """One scorer is told to, for one start; the old events are given as history, or forgotten."""
         if self.luck.random() < 0.5:
-            self.epoch.base = events_before(old)
+            self.epoch.base = events_before(self.rig, old)
             history = str(self._write(self.epoch.base, {}))
         else:
             history = ""
@@ -301,17 +302,17 @@ class Harms:
             self._judge(slot)
         reaches = {number: self.epoch.lows.get(number, 0) for number in range(PARTITIONS)}
         self.epoch.archive.wait(reaches)
-        folder = self._write(events_before(self.epoch, reaches), reaches)
+        folder = self._write(events_before(self.rig, self.epoch, reaches), reaches)
         self._reaches, self._settled = reaches, time.time()
         self.scorers.configure(store={"history": str(folder)})
         self._start_all()
         self.remedies["the trimmed records given as history"] += 1
 
-    def _write(self, events: list[Any], reaches: Mapping[int, int]) -> Path:
+    def _write(self, events: EventBatch, reaches: Mapping[int, int]) -> Path:
         self._histories += 1
         folder = self.rig.folder / f"history-{self._histories}"
         folder.mkdir()
-        if events:
+        if len(events):
             write_history(folder, events)
         if reaches:
             offsets = {self.topic: {str(number): offset for number, offset in reaches.items()}}

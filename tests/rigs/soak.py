@@ -128,10 +128,10 @@ def plot(samples: list[Sample], file: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def limited_sql(folder: Path) -> Path:
-    """The scripts in `sql/`, but rows of the tables that grow live for `LIVE` only: else the state grows for ever."""
-    shutil.copytree(SQL, folder)
-    script = folder / "create_tables.sql"
+def limited_app(folder: Path) -> Path:
+    """The tutorial's shop, but rows of the tables that grow live for `LIVE` only: else the state grows for ever."""
+    shutil.copytree(SQL / "jd", folder)
+    script = folder / "tables.sql"
     text = script.read_text()
     for columns, index in INDEXES.items():
         if text.count(columns) != 1:
@@ -146,7 +146,8 @@ def soak(folder: Path, minutes: float, per_s: float) -> tuple[list[Sample], list
     with pipeline(folder) as rig:
         traffic = Traffic(rig.stage, per_s, seed=1, users=5000, now=True)
         subscriber = Subscriber(rig.stage, traffic, keep=False)
-        scorers = Scorers(rig.stage, folder, SCORERS, store={"sql": str(limited_sql(folder / "sql"))})
+        rig.stage.values["app"] = str(limited_app(folder / "app"))
+        scorers = Scorers(rig.stage, folder, SCORERS)
         deadline = time.monotonic() + READY_S
         while scorers.ready() < SCORERS:
             if time.monotonic() > deadline:

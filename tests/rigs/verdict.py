@@ -8,23 +8,20 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from fixtures.jd import jd, jd_decoder
 from fixtures.scorer import Stage, loaded_store, probabilities
 
 from rigs.scorers import Rig, Subscriber
 from rigs.traffic import Archive, Traffic, Upstream, epoch_of
-from streaming.events.decode import (
-    Action,
-    Decoder,
-    action_columns,
-    action_decoder,
-    dimension_columns,
-    dimension_decoders,
-)
+from streaming.app.history import history_folder
+from streaming.app.inputs import InputDecoder
+from streaming.app.topics import TopicNames
+from streaming.events.batch import EventBatch, joined
 
 __all__ = ["Epoch", "Verdict", "events_before", "judge", "write_history"]
 
 RECOMPUTE_ROWS = 37  # a batch of the verdict: another size than any batch of the scorers
-DIMENSIONS = (("users", "bo_user"), ("products", "bo_product"), ("comments", "bo_comment"))
+DIMENSIONS = ("users", "products", "comments")
 
 
 @dataclass
@@ -64,26 +61,26 @@ class Epoch:
 
     number: int
     archive: Archive
-    base: list[Action] = field(default_factory=list)
+    base: EventBatch = field(default_factory=EventBatch)
     lows: dict[int, int] = field(default_factory=dict)
     ended: bool = False
     at_least: dict[int, int] = field(default_factory=dict)
 
 
-def events_before(epoch: Epoch, lows: dict[int, int] | None = None) -> list[Action]:
+def events_before(rig: Rig, epoch: Epoch, lows: dict[int, int] | None = None) -> EventBatch:
     """What a history must hold of an epoch: its base, and the accepted events before these offsets; None: all."""
-    decoder, events = _decoder(), list(epoch.base)
+    decoder, events = _decoder(rig.stage), [epoch.base]
     for number, records in sorted(epoch.archive.records.items()):
         wanted = [r for r in records if lows is None or (r.offset() or 0) < lows.get(number, 0)]
-        events += decoder.decode_all(wanted)[0]  # type: ignore[arg-type]  # messages without errors are records
-    return events
+        if wanted:
+            events.append(decoder.decode(wanted)[0])  # type: ignore[arg-type]  # messages without errors are records
+    return joined(events)
 
 
-def write_history(folder: Path, events: list[Action]) -> None:
-    """Rows of the two tables that actions are inserted into, in the layout that store.history has."""
-    columns = action_columns(events)
-    for name, rows in (("bo_action", columns.rows), ("flattenRequest_clean", columns.requests)):
-        home = folder / name  # as in sql/load_online.sql
+def write_history(folder: Path, events: EventBatch) -> None:
+    """Rows of the tables that actions are inserted into, in the layout that store.history has."""
+    for name, rows in events.rows.items():
+        home = folder / history_folder(jd(), name)
         home.mkdir(parents=True)
         pq.write_table(rows, home / "part-0.parquet")
 
@@ -91,7 +88,7 @@ def write_history(folder: Path, events: list[Action]) -> None:
 def judge(rig: Rig, subscriber: Subscriber, epochs: list[Epoch], traffic: Traffic, upstream: Upstream) -> Verdict:
     """Recomputes every score with a store of its own, in the order of the records, and compares."""
     verdict = Verdict(doubled=subscriber.doubled, disordered=subscriber.disordered, aborted=len(upstream.aborted))
-    dimensions = {topic: [r for records in _records(rig.stage, topic) for r in records] for topic, _ in DIMENSIONS}
+    dimensions = {topic: [r for records in _records(rig.stage, topic) for r in records] for topic in DIMENSIONS}
     judged = [_judged(rig, subscriber, epoch, dimensions, verdict) for epoch in epochs]
     expected = {place: name for of in judged for place, name in of.expected.items()}
     refused = {place for of in judged for place in of.refused}
@@ -120,13 +117,12 @@ class _Judged:
 def _judged(
     rig: Rig, subscriber: Subscriber, epoch: Epoch, dimensions: Mapping[str, list[Message]], verdict: Verdict
 ) -> _Judged:
-    judged, store = _Judged(), loaded_store()
-    for topic, table in DIMENSIONS:
-        rows, _, bad = dimension_decoders(65_536, 300)[table].decode_all(dimensions[topic])  # type: ignore[arg-type]
+    judged, store, decoder = _Judged(), loaded_store(), _decoder(rig.stage)
+    for topic in DIMENSIONS:
+        events, bad = decoder.decode(dimensions[topic])  # type: ignore[arg-type]  # messages without errors are records
         judged.refused |= {(0, r.topic(), r.partition(), r.offset()) for r, _ in bad}
-        store.restore({table: dimension_columns(table, rows)}, None)
-    if epoch.base:
-        store.restore({}, action_columns(epoch.base))
+        store.restore(events)
+    store.restore(epoch.base)
     answered = subscriber.answered_to(epoch.number)
     for number, archived in epoch.archive.records.items():
         # Behind the last that was answered, only markers may have been committed.
@@ -135,23 +131,23 @@ def _judged(
         records = [r for r in archived if not epoch.ended or (r.offset() or 0) < answered[number]]
         verdict.trimmed += sum((record.offset() or 0) < epoch.lows.get(number, 0) for record in records)
         for at in range(0, len(records), RECOMPUTE_ROWS):
-            events, good, bad_actions = _decoder().decode_all(records[at : at + RECOMPUTE_ROWS])  # type: ignore[arg-type]
-            judged.refused |= {(epoch.number, r.topic(), r.partition(), r.offset()) for r, _ in bad_actions}
-            if not events:
+            events, bad = decoder.decode(records[at : at + RECOMPUTE_ROWS])  # type: ignore[arg-type]
+            judged.refused |= {(epoch.number, r.topic(), r.partition(), r.offset()) for r, _ in bad}
+            if not len(events):
                 continue
-            truth = probabilities(rig.encoder.encode(store.answer({}, action_columns(events)))).tolist()
-            for event, record, probability in zip(events, good, truth, strict=True):
+            truth = probabilities(rig.encoder.encode(store.answer(events))).tolist()
+            for name, record, probability in zip(events.sender_ids, events.records, truth, strict=True):
                 place = epoch.number, f"{record.topic()}[{record.partition()}]@{record.offset()}"
-                judged.expected[place] = event.request_id
+                judged.expected[place] = name
                 if (score := subscriber.scores.get(place)) is None:
                     verdict.lost.append(f"epoch {place[0]} {place[1]}")
-                elif score != (event.request_id, probability):
+                elif score != (name, probability):
                     verdict.wrong.append(f"epoch {place[0]} {place[1]}: {score}, not {probability}")
     return judged
 
 
-def _decoder() -> Decoder[Action]:
-    return action_decoder(65_536, 300)
+def _decoder(stage: Stage) -> InputDecoder:
+    return jd_decoder(TopicNames.of(jd(), stage.topics))
 
 
 def _records(stage: Stage, topic: str) -> Iterator[list[Message]]:

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
+from fixtures.jd import jd, jd_decoder
 from fixtures.scorer import loaded_store, probabilities
-from places import SQL
 
 from simulation.broker import Entry, Place
 from simulation.workload import (
     HORIZON_MS,
-    TABLES,
     TAKEN_BYTES,
     TOPICS,
     Origin,
@@ -26,8 +25,9 @@ from simulation.workload import (
     make_workload,
     repeats,
 )
+from streaming.app.topics import TopicNames
 from streaming.config import Config
-from streaming.events.decode import action_columns, action_decoder, dimension_columns, dimension_decoders, reason
+from streaming.events.record import reason
 from streaming.ops.metrics import Metrics
 from streaming.store.embedded import EmbeddedStore
 
@@ -73,6 +73,7 @@ class Bench:
         self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
         self._configs: dict[tuple[str, int, bool], Config] = {}
         self.encoder = RowEncoder()
+        self.topics = TopicNames.of(jd(), {topic: topic for topic in TOPICS})
         self.metrics = cast(Metrics, UnreadMetrics())
 
     def take(self, horizon_ms: int = 0) -> EmbeddedStore:
@@ -96,7 +97,6 @@ class Bench:
                     },
                     "batch": {"messages_max": messages_max, "poll_ms": 1000},
                     "model": {"timeout_s": 5.0, "give_up_after_s": 40.0},
-                    "store": {"sql": str(SQL)},
                     "snapshots": {"every_s": 1.0},
                     "poison": {"tries_max": TRIES_MAX},
                     "events": {} if mended else {"message_bytes_max": TAKEN_BYTES},
@@ -123,38 +123,36 @@ class Bench:
             ends[entry.place] = at + 1 + gap
             return entry.place, at
 
-        decoders = dimension_decoders(65_536, 300)
+        decoder = jd_decoder(self.topics)
         for entry in [*workload.dimensions, *workload.later]:
-            table = TABLES[entry.topic()][0]
-            (good, _, bad), at = decoders[table].decode_all([entry]), place(entry)
+            (events, bad), at = decoder.decode([entry]), place(entry)
             if is_deadly(entry):
                 truth.refused[at] = "kills_process"
                 continue
             if bad:
                 truth.refused[at] = reason(bad[0][1])
             else:
-                store.restore({table: dimension_columns(table, good)}, None)
-        decoder = action_decoder(65_536, 300)
+                store.restore(events)
         for entry, gap in zip(workload.actions, workload.gaps, strict=True):
-            (events, _, bad), at = decoder.decode_all([entry]), place(entry, gap)
+            (events, bad), at = decoder.decode([entry]), place(entry, gap)
             if is_deadly(entry):
                 truth.refused[at] = "kills_process"
                 continue
             if bad or at in too_large:
                 truth.refused[at] = "too_large" if at in too_large else reason(bad[0][1])
                 continue
-            event = events[0]
             before = accepted.setdefault(entry.place, [])
-            if has_repeats(number) and repeats(before, event.request_id, entry.written_ms):
+            if has_repeats(number) and repeats(before, events.sender_ids[0], entry.written_ms):
                 continue
-            ids = self.encoder.encode(store.answer({}, action_columns(events)))
+            ids = self.encoder.encode(store.answer(events))
+            (request,) = events.rows[jd().main].to_pylist()
             truth.scores[at] = (
-                event.user_id.encode(),
+                request["user_id"].encode(),
                 {
-                    "request_id": event.request_id,
-                    "user_id": event.user_id,
-                    "sku_id": event.sku_id,
-                    "event_time": event.time,
+                    "request_id": request["reqId"],
+                    "user_id": request["user_id"],
+                    "sku_id": request["sku_id"],
+                    "event_time": request["time"],
                     "purchase_probability": float(probabilities(ids)[0]),
                     "model_version": "1",
                 },

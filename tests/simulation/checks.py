@@ -9,7 +9,7 @@ from simulation.bench import bench
 from simulation.broker import Broker, Entry
 from simulation.workload import Origin
 from simulation.world import Violation
-from streaming.events.decode import reason_of
+from streaming.events.record import reason_of
 
 __all__ = ["check_output", "named", "output"]
 

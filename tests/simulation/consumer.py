@@ -19,7 +19,7 @@ MESSAGE_BYTES_MAX = 1_000_000  # of every topic
 
 
 class Consumer(Client):
-    """confluent_kafka.Consumer, as `streaming.kafka.reader` and `streaming.kafka.action_source` use it."""
+    """confluent_kafka.Consumer, as `streaming.kafka.reader` and `streaming.kafka.event_source` use it."""
 
     def __init__(self, broker: Broker, settings: Mapping[str, Any]) -> None:
         super().__init__(broker)

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from confluent_kafka import KafkaException
+from fixtures.jd import jd
 
 from simulation.bench import bench
 from simulation.broker import Broker, Entry, Place
@@ -23,9 +24,9 @@ from simulation.servers import DeadlyDecoder, DeadlyStore, Model, simulated_disk
 from simulation.workload import HORIZON_MS, TOPICS, has_deadly, has_repeats
 from simulation.world import Defect, Flag, Process, Stuck, Task, Work, World
 from streaming.errors import LogNotWhole, ScorerError
-from streaming.kafka.action_source import ActionSource
 from streaming.kafka.connection import Connection
 from streaming.kafka.dimension_source import DimensionSource
+from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.producer import Publisher
 from streaming.kafka.topics import Topics
@@ -250,8 +251,8 @@ class Schedule:
         self.stores.append(store)
         try:
             connection = Connection(event, health.beat, clients=self.clients, clock=world.clock)
-            lineages = Lineages(config, Topics(config.kafka, connection))
-            publisher = Publisher(config.kafka, connection)
+            lineages = Lineages(config, Topics(config.kafka, bench().topics, connection))
+            publisher = Publisher(config.kafka, bench().topics, connection)
             publisher.start()
             health.ready("model")
             metrics, snapshots, restored = bench().metrics, None, None
@@ -268,14 +269,16 @@ class Schedule:
                     store.load_history()
             if self.deadly:
                 journals = config.poison.model_copy(update={"folder": f"{self._folder.name}/poison"})
-                process.poison = open_poison(config.model_copy(update={"poison": journals}))
+                journaled = config.model_copy(update={"poison": journals})
+                process.poison = open_poison(journaled, bench().topics.dimensions)
             beside = functools.partial(Work, world)
             scorer = Scorer(
                 config,
-                source=functools.partial(ActionSource, config.kafka, connection, lineages, start=beside),
+                jd(),
+                source=functools.partial(EventSource, config.kafka, connection, lineages, start=beside),
                 dimensions=DimensionSource(config.kafka, connection, lineages),
                 store=cast(EmbeddedStore, DeadlyStore(world, store)) if self.deadly else store,
-                decoder=DeadlyDecoder(world, config) if self.deadly else None,
+                decoder=DeadlyDecoder(world, config, bench().topics) if self.deadly else None,
                 encoder=bench().encoder,
                 model=Model(world, config, bench().encoder.digest),
                 lineages=lineages,

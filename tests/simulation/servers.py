@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from fixtures.jd import jd
 from fixtures.scorer import probabilities
 
 from simulation.workload import DEADLY
 from simulation.world import Defect, World
+from streaming.app.inputs import InputDecoder
+from streaming.app.topics import TopicNames
 from streaming.config import Config
 from streaming.errors import ArtifactMismatch, ModelUnavailable, ScorerError
-from streaming.events.decode import Action, Actions, Record
-from streaming.events.inputs import DecodedDimensions, InputDecoder, Refusals
+from streaming.events.batch import EventBatch, Refusals
+from streaming.events.record import Record
 from streaming.model.triton import Scores
 from streaming.ops.background import Outcome
 from streaming.state.snapshot_folder import Manifest, SnapshotFolder, Writing
@@ -143,13 +146,13 @@ class DeadlyStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
-        self._strike({**dimensions, "actions": actions.rows})
-        return self._store.answer(dimensions, actions)
+    def answer(self, events: EventBatch) -> pa.Table:
+        self._strike(events.rows)
+        return self._store.answer(events)
 
-    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        self._strike({**dimensions, **({} if actions is None else {"actions": actions.rows})})
-        self._store.restore(dimensions, actions)
+    def restore(self, events: EventBatch) -> None:
+        self._strike(events.rows)
+        self._store.restore(events)
 
     def _strike(self, tables: Mapping[str, pa.Table]) -> None:
         for rows in tables.values():
@@ -160,19 +163,13 @@ class DeadlyStore:
 class DeadlyDecoder(InputDecoder):
     """Decoders that some records are deadly to."""
 
-    def __init__(self, world: World, config: Config) -> None:
-        super().__init__(config.events, config.kafka.topics)
+    def __init__(self, world: World, config: Config, topics: TopicNames) -> None:
+        super().__init__(jd(), config.events, topics)
         self._world = world
 
-    def actions(
-        self, records: Sequence[Record], *, replayed: bool = False
-    ) -> tuple[list[Action], list[Record], Refusals]:
+    def decode(self, records: Sequence[Record], *, replayed: bool = False) -> tuple[EventBatch, Refusals]:
         strike(self._world, "decode", *(str(record.value()) for record in records))
-        return super().actions(records, replayed=replayed)
-
-    def dimensions(self, records: Sequence[Record]) -> DecodedDimensions:
-        strike(self._world, "decode", *(str(record.value()) for record in records))
-        return super().dimensions(records)
+        return super().decode(records, replayed=replayed)
 
 
 def strike(world: World, stage: str, *texts: str) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import structlog
+from fixtures.jd import jd
 
 from simulation import simulator
 from simulation.bench import TRIES_MAX
 from simulation.schedule import PROCESSES
 from simulation.simulator import simulate
 from simulation.world import FAULTS, Violation
-from streaming.events.decode import Actions, action_columns
+from streaming.events.batch import EventBatch
 from streaming.loop.batch import Batch
 from streaming.loop.poison.detection import KillsProcess
 from streaming.loop.scorer import Scorer
@@ -152,9 +153,9 @@ def lets_an_event_see_the_later_ones_of_its_batch(scorer: Scorer) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(store, name)
 
-        def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
-            store.restore(dimensions, actions)
-            return store.request(actions.requests)
+        def answer(self, events: EventBatch) -> pa.Table:
+            store.restore(events)
+            return store.request(events.rows[jd().main])
 
     change(scorer.preparation, "store", Hasty())
 
@@ -216,7 +217,7 @@ def forgets_requests_at_a_restart(scorer: Scorer) -> None:
 
 def counts_repeats_when_it_reads_the_log_again(scorer: Scorer) -> None:
     if seen_by(scorer) is not None:
-        change(scorer.state, "_insert", lambda events, _: scorer.store.restore({}, action_columns(events)))
+        change(scorer.state, "_insert", scorer.store.restore)
 
 
 def stays_paused_when_a_partition_comes_and_goes_again(scorer: Scorer) -> None:
@@ -261,7 +262,7 @@ def does_not_compare_what_the_group_has_noted(scorer: Scorer) -> None:
 
 def forgets_a_topic_with_its_offsets(scorer: Scorer) -> None:
     notes = scorer.lineages.topics.notes
-    actions = scorer.source.topic
+    (actions,) = scorer.source.topics
     change(
         scorer.lineages.topics, "notes", lambda waiting: {p: of for p, of in notes(waiting).items() if p[0] == actions}
     )

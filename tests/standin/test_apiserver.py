@@ -23,7 +23,7 @@ from fixtures.web import PATIENCE_S, Certificate, Running
 from places import CASES, REPOSITORY, SQL
 from pydantic import SecretStr
 
-from streaming.config import Rest, Store
+from streaming.config import Rest
 from streaming.engine import Engine
 from streaming.errors import ConfigError
 from streaming.standin.answers import Api
@@ -133,7 +133,8 @@ def test_a_deployment_says_what_it_takes_and_gives(shop_db: ApiServer) -> None:
 def test_tables_are_told_one_by_one(shop_db: ApiServer) -> None:
     table = shop_db.client.get("/dbs/api/tables/t").json()["table"]
     assert table["column_desc"][1] == {"name": "ts", "data_type": "kTimestamp", "not_null": True}
-    assert table["column_key"][0]["ttl"] == {"ttl_type": "absolute", "abs_ttl": 120, "lat_ttl": 0}
+    # DEPLOY's window of rows keeps what the declared two hours would not, and they what it would not
+    assert table["column_key"][0]["ttl"] == {"ttl_type": "absandlat", "abs_ttl": 120, "lat_ttl": 3}
     assert shop_db.client.get("/dbs/api/tables/none").json() == {"code": -1, "msg": "Table not found"}
     assert shop_db.client.get("/dbs/none/tables/t").json() == {"code": -1, "msg": "DB not found"}
     assert shop_db.client.get("/dbs/api/tables/t/").json() == {"code": -1, "msg": "no match method"}
@@ -277,8 +278,9 @@ def test_bodies_that_are_too_large_together_are_told_to_come_again(monkeypatch: 
     assert refused.json() == {"code": -1, "msg": "too many large bodies at a time"}
 
 
-def test_it_serves_the_scripts_of_the_project_and_stops_on_sigterm(tmp_path: Path) -> None:
-    server = ApiServer(tmp_path, "--sql", str(SQL))
+@pytest.mark.parametrize("options", [[], ["--app", str(SQL / "jd")]])
+def test_it_serves_an_application_and_stops_on_sigterm(options: list[str], tmp_path: Path) -> None:
+    server = ApiServer(tmp_path, *options)
     tables = [table["name"] for table in server.client.get("/dbs/JD_db/tables").json()["tables"]]
     assert tables == ["action", "flattenRequest", "bo_user", "bo_action", "bo_product", "bo_comment"]
     assert len(server.client.get("/dbs/JD_db/deployments/demo").json()["data"]["output_schema"]) == 42
@@ -286,10 +288,10 @@ def test_it_serves_the_scripts_of_the_project_and_stops_on_sigterm(tmp_path: Pat
 
 
 def test_it_says_why_it_does_not_start(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "streaming", "apiserver", "--sql", str(tmp_path), "--port", "0"]
+    command = [sys.executable, "-m", "streaming", "apiserver", "--app", str(tmp_path), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False, timeout=120)
     assert done.returncode == 2
-    assert f"{tmp_path / 'create_tables.sql'} cannot be read" in done.stderr
+    assert f"{tmp_path / 'tables.sql'}: No such file or directory" in done.stderr
 
 
 # ── who may do what ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -423,11 +425,11 @@ def test_the_store_shows_its_token_over_tls(guarded: ApiServer, world: Path) -> 
     (world / "token").write_text(TOKEN)
     guarded.run("d", "DEPLOY dt SELECT id, n FROM t")
     rest = Rest(url=guarded.url, token_file=str(world / "token"), ca_file=str(world / "cert.pem"))
-    with RestTransport(Store(database="d", deployment="dt", rest=rest)) as transport:
+    with RestTransport(rest, "d", "dt") as transport:
         assert transport.schemas()[0].names == ["id", "n"]
     wrong = rest.model_copy(update={"token_file": "", "token": SecretStr("another-one-of-16-characters")})
     with (
-        RestTransport(Store(database="d", deployment="dt", rest=wrong)) as transport,
+        RestTransport(wrong, "d", "dt") as transport,
         pytest.raises(ConfigError, match=r"401 a token is needed.*see token and url") as error,
     ):
         transport.schemas()

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fixtures.jd import actions_of, jd
 from fixtures.scorer import Shop, loaded_store
-from places import SQL
 
-from streaming.config import Config, Store
+from streaming.config import Config
 from streaming.errors import ConfigError, FolderTaken
-from streaming.events.decode import Action, action_columns
+from streaming.events.batch import EventBatch
 from streaming.kafka.lineage import Lineages
 from streaming.loop.poison.detection import open_poison
 from streaming.ops.metrics import Metrics
@@ -30,21 +30,17 @@ WAIT_S = 60.0
 
 
 def config(folder: Path, **keys: Any) -> Config:
-    return Config(
-        kafka={"instance_id": "one"},
-        snapshots={"folder": str(folder), "every_s": 0.001, **keys},
-        store={"sql": str(SQL)},
-    )
+    return Config(kafka={"instance_id": "one"}, snapshots={"folder": str(folder), "every_s": 0.001, **keys})
 
 
 def empty_store() -> EmbeddedStore:
-    store = EmbeddedStore(Store(sql=str(SQL)))
+    store = EmbeddedStore(jd())
     store.define()
     return store
 
 
 def standing(store: EmbeddedStore, offset: int) -> Standing:
-    return Standing(store.mark(), {("actions", 0): offset}, {("users", 0): 3}, {0: 7})
+    return Standing(store.mark(), {("actions", 0): offset}, {("users", 0): 3}, {("actions", 0): 7})
 
 
 def take(snapshots: Snapshots, moment: Standing, meanwhile: Callable[[], None] = lambda: None) -> None:
@@ -59,8 +55,8 @@ def take(snapshots: Snapshots, moment: Standing, meanwhile: Callable[[], None] =
         assert time.monotonic() < deadline
 
 
-def actions(shop: Shop, first: int, last: int) -> Any:
-    return action_columns([Action(**action) for action in shop.actions[first:last]])
+def actions(shop: Shop, first: int, last: int) -> EventBatch:
+    return actions_of(shop.actions[first:last])
 
 
 @pytest.fixture
@@ -69,7 +65,7 @@ def filled(shop: Shop, tmp_path: Path) -> tuple[EmbeddedStore, Path]:
     store = loaded_store()
     snapshots = Snapshots(config(tmp_path), store, IDENTITY, Metrics())
     for first, last in ((0, 300), (300, 400)):
-        store.restore({}, actions(shop, first, last))
+        store.restore(actions(shop, first, last))
         take(snapshots, standing(store, last))
     snapshots.close()
     return store, tmp_path
@@ -88,7 +84,7 @@ def rows(store: EmbeddedStore) -> int:
 
 
 def same(one: EmbeddedStore, other: EmbeddedStore, shop: Shop) -> bool:
-    asked = actions(shop, 400, 500).requests
+    asked = actions(shop, 400, 500).rows[jd().main]
     return bool(one.request(asked).equals(other.request(asked)))
 
 
@@ -96,10 +92,14 @@ def test_a_restored_store_answers_as_the_one_that_was_written(filled: tuple[Embe
     store, folder = filled
     copy, found = restored(folder)
     assert found is not None
-    assert (found.actions, found.dimensions, found.newest) == ({("actions", 0): 400}, {("users", 0): 3}, {0: 7})
+    assert (found.actions, found.dimensions, found.newest) == (
+        {("actions", 0): 400},
+        {("users", 0): 3},
+        {("actions", 0): 7},
+    )
     assert same(store, copy, shop)
-    copy.restore({}, actions(shop, 400, 500))
-    store.restore({}, actions(shop, 400, 500))
+    copy.restore(actions(shop, 400, 500))
+    store.restore(actions(shop, 400, 500))
     assert same(store, copy, shop)
     copy.reset()  # history only, and there is none
     assert rows(copy) == 0
@@ -111,9 +111,9 @@ def test_rows_that_come_while_it_is_written_are_not_in_it(
     monkeypatch.setattr("streaming.engine.storage.snapshot.SLICE", 16)  # many turns
     monkeypatch.setattr("streaming.state.snapshots.TURN_S", 0.0005)
     store = loaded_store()
-    store.restore({}, actions(shop, 0, 400))
+    store.restore(actions(shop, 0, 400))
     truth = empty_store()
-    truth.restore({}, actions(shop, 0, 400))
+    truth.restore(actions(shop, 0, 400))
     metrics = Metrics()
     snapshots = Snapshots(config(tmp_path), store, IDENTITY, metrics)
     uncommitted = iter(range(10_000))
@@ -121,7 +121,7 @@ def test_rows_that_come_while_it_is_written_are_not_in_it(
     def come_and_go() -> None:
         mark = store.mark()
         n = next(uncommitted) % 80
-        store.restore({}, actions(shop, 400 + 5 * n, 405 + 5 * n))
+        store.restore(actions(shop, 400 + 5 * n, 405 + 5 * n))
         if n % 2:
             store.rollback(mark)
 
@@ -195,7 +195,7 @@ def test_a_bad_snapshot_is_named_and_set_aside_and_the_older_is_used(
     assert why in told
     assert sorted(os.listdir(folder / "one")) == sorted(["lock", "snapshot-000001", f"{kind}-000002"])
     truth = empty_store()
-    truth.restore({}, actions(shop, 0, 300))
+    truth.restore(actions(shop, 0, 300))
     assert same(truth, store, shop)
 
 
@@ -294,12 +294,12 @@ def test_on_a_disk_that_is_full_at_the_start_the_flow_goes_on_without(
     settings = config(tmp_path / "new")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", full_disk)
-        assert load_state(settings, EmbeddedStore(settings.store), lineages, metrics) == (None, None)
-        assert not open_poison(settings).has_suspects
+        assert load_state(settings, jd(), EmbeddedStore(jd()), lineages, metrics) == (None, None)
+        assert not open_poison(settings, ()).has_suspects
     assert capsys.readouterr().out.count("the disk is full") == 2
     assert metrics.snapshot_failures._value.get() == 1
     with pytest.raises(ConfigError, match=r"snapshots\.folder: /proc/nowhere"):  # a wrong folder is no full disk
-        load_state(config(Path("/proc/nowhere")), EmbeddedStore(settings.store), lineages, metrics)
+        load_state(config(Path("/proc/nowhere")), jd(), EmbeddedStore(jd()), lineages, metrics)
 
 
 def test_what_a_full_disk_holds_is_restored(filled: tuple[EmbeddedStore, Path], shop: Shop) -> None:

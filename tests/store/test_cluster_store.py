@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
@@ -12,14 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from fixtures.rows import actions_of, dimensions
+from fixtures.jd import actions_of, dimensions_of, jd
+from fixtures.records import Fake
 from fixtures.scorer import START_MS, Shop, answers, loaded_store
-from places import SQL
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from streaming.config import OpenMLDB, Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
+from streaming.events.batch import EventBatch, joined
+from streaming.events.record import Record
 from streaming.predict.state_replica import Direct
 from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.cluster import ClusterStore
@@ -29,14 +32,14 @@ FAKE = "rigs.fake_openmldb:cluster_sdk"
 
 
 def settings(**changes: Any) -> Store:
-    return Store(kind="openmldb", sql=str(SQL), openmldb=OpenMLDB(**{"zk": "zk:2181", "timeout_s": 20.0, **changes}))
+    return Store(kind="openmldb", openmldb=OpenMLDB(**{"zk": "zk:2181", "timeout_s": 20.0, **changes}))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, ClusterStore]]:
     """One cluster and one client for all tests that do not take them apart."""
-    with running_cluster(tmp_path_factory.mktemp("openmldb"), SQL) as cluster:
-        store = ClusterStore(settings(), Client(connect_options(settings(), FAKE), "demo"))
+    with running_cluster(tmp_path_factory.mktemp("openmldb"), jd()) as cluster:
+        store = ClusterStore(jd(), Client(connect_options(settings(), "JD_db", FAKE), "demo"))
         store.load()
         yield cluster, store
         store.close()
@@ -72,12 +75,12 @@ def test_a_batch_in_waves_is_answered_as_the_embedded_store_answers_one_by_one(
 ) -> None:
     shop = Shop.seeded(200 if batch > 1 else 40, seed=batch)
     expected = answers(shop)
-    found, before = [], dimensions(shop)
+    found, before = [], [dimensions_of(shop)]
     for at in range(0, len(shop.actions), batch):
         actions = actions_of(shop.actions[at : at + batch])
-        found.append(store.answer(before, actions))
+        found.append(store.answer(joined([*before, actions])))
         store.accept(actions)
-        before = {}
+        before = []
     answered = pa.concat_tables(found)
     assert answered.schema == store.schema() == expected.schema
     assert answered.equals(expected)
@@ -90,7 +93,7 @@ def test_a_batch_in_waves_is_answered_as_the_embedded_store_answers_one_by_one(
 def test_redelivered_events_get_the_same_features_and_count_once(store: ClusterStore, cluster: Cluster) -> None:
     shop = Shop.seeded(120, seed=3)
     expected = answers(shop)
-    store.restore(dimensions(shop), None)
+    store.restore(dimensions_of(shop))
     at, found = 0, []
     random = np.random.default_rng(1)
     while at < len(shop.actions):
@@ -98,7 +101,7 @@ def test_redelivered_events_get_the_same_features_and_count_once(store: ClusterS
             actions_of(shop.actions[at : at + 30]), [0] * len(shop.actions[at : at + 30])
         )
         actions = actions_of([shop.actions[at + int(p)] for p in micro_batches[0]])
-        answer = store.answer({}, actions)
+        answer = store.answer(actions)
         if random.random() < 0.4:
             continue  # its transaction was aborted: it comes again
         found.append(answer)
@@ -123,7 +126,7 @@ def test_stretches_of_partitions_are_pieces_of_them(store: ClusterStore) -> None
 
 def test_every_type_null_and_text_come_back_exactly(store: ClusterStore, embedded: EmbeddedStore) -> None:
     odd = ["", "26-35岁😀", 'it\'s \\ "q"\n\t', "a\0b", "NULL", "x" * 5000, "'; drop table x; --?", "é"]
-    events = [
+    odd_actions = [
         {
             "user_id": f"user {n} {text[:100]}",
             "sku_id": f"sku {text[:100]}",
@@ -139,7 +142,7 @@ def test_every_type_null_and_text_come_back_exactly(store: ClusterStore, embedde
     user = pa.table(
         {
             "ingestionTime": pa.array([START_MS], pa.timestamp("ms")),
-            "user_id": pa.array([events[1]["user_id"]]),
+            "user_id": pa.array([odd_actions[1]["user_id"]]),
             "age": pa.array([odd[1]]),
             "sex": pa.array([None], pa.string()),
             "user_lv_cd": pa.array([""]),
@@ -150,17 +153,21 @@ def test_every_type_null_and_text_come_back_exactly(store: ClusterStore, embedde
         {
             "ingestionTime": pa.array([START_MS], pa.timestamp("ms")),
             "dt": pa.array([2**63 - 1]),
-            "sku_id": pa.array([events[1]["sku_id"]]),
+            "sku_id": pa.array([odd_actions[1]["sku_id"]]),
             "comment_num": pa.array([-(2**31)], pa.int32()),
             "has_bad_comment": pa.array([None], pa.string()),
             "bad_comment_rate": pa.array([0.1], pa.float32()),
         }
     )
-    rows = {"bo_user": user, "bo_comment": comment}
+    records: list[Record] = [Fake(b"", b"", place=("users", 0, 0)), Fake(b"", b"", place=("comments", 0, 0))]
+    numbers = {"bo_user": np.array([0]), "bo_comment": np.array([1])}
+    odd_rows = EventBatch(
+        records, np.array([START_MS] * 2), [None] * 2, {"bo_user": user, "bo_comment": comment}, numbers
+    )
     embedded.reset()
-    actions = actions_of(events)
-    expected = embedded.answer(rows, actions)
-    found = store.answer(rows, actions)
+    events = joined([odd_rows, actions_of(odd_actions)])
+    expected = embedded.answer(events)
+    found = store.answer(events)
     assert found.equals(expected)
     assert found["bo_user_age_multi_direct_9"][1].as_py() == odd[1]
     assert found["bo_user_sex_multi_direct_11"][1].as_py() is None
@@ -170,7 +177,7 @@ def test_every_type_null_and_text_come_back_exactly(store: ClusterStore, embedde
 def test_twins_are_one_row_of_bo_action_and_two_requests(store: ClusterStore, cluster: Cluster) -> None:
     event = Shop.seeded(1).actions[0]
     actions = actions_of([event, {**event, "request_id": "another"}])
-    store.answer({}, actions)
+    store.answer(actions)
     store.accept(actions)
     assert cluster.rows("bo_action") == 1
     assert cluster.rows("flattenRequest") == 2
@@ -178,9 +185,10 @@ def test_twins_are_one_row_of_bo_action_and_two_requests(store: ClusterStore, cl
 
 def test_rows_that_no_server_takes_are_refused_before_anything_is_in(store: ClusterStore, cluster: Cluster) -> None:
     actions = actions_of(Shop.seeded(2).actions)
-    rows = actions.rows.set_column(0, "ingestionTime", pa.array([START_MS, -1], pa.timestamp("ms")))
+    rows = actions.rows["bo_action"].set_column(0, "ingestionTime", pa.array([START_MS, -1], pa.timestamp("ms")))
+    wrong = dataclasses.replace(actions, rows={**actions.rows, "bo_action": rows})
     with pytest.raises(BadRow, match="bo_action row 1: ingestionTime is NULL or negative"):
-        store.answer({}, type(actions)(**{**vars(actions), "rows": rows}))
+        store.answer(wrong)
     assert cluster.inserts == []
     with pytest.raises(BadRow, match="flattenRequest row 0: eventTime is NULL or negative"):
         store.request([dict.fromkeys(store.request_schema().names)])
@@ -188,10 +196,10 @@ def test_rows_that_no_server_takes_are_refused_before_anything_is_in(store: Clus
         store.request([{"reqId": 5}])
 
 
-def alone(embedded: EmbeddedStore, actions: Any) -> pa.Table:
+def alone(embedded: EmbeddedStore, actions: EventBatch) -> pa.Table:
     """What the embedded engine answers on empty tables."""
     embedded.reset()
-    return embedded.answer({}, actions)
+    return embedded.answer(actions)
 
 
 # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,8 +207,8 @@ def alone(embedded: EmbeddedStore, actions: Any) -> pa.Table:
 
 def test_a_cluster_that_is_not_there_is_unavailable_and_comes_later(cluster: Cluster) -> None:
     cluster.faults.down = True
-    with Client(connect_options(settings(password="s3cret"), FAKE), "demo") as client:
-        store = ClusterStore(settings(), client)
+    with Client(connect_options(settings(password="s3cret"), "JD_db", FAKE), "demo") as client:
+        store = ClusterStore(jd(), client)
         with pytest.raises(StoreUnavailable, match="OpenMLDB at ZooKeeper zk:2181/openmldb does not answer") as raised:
             store.load()
         assert "s3cret" not in str(raised.value)
@@ -215,13 +223,13 @@ def test_an_insert_that_fails_half_way_is_repeated_without_doubles(
     actions = actions_of(shop.actions[:6])
     cluster.faults.inserts["bo_action"] = [2]
     with pytest.raises(StoreUnavailable, match=r"INSERT OR IGNORE INTO bo_action: \[2001\] put failed.*E112"):
-        store.answer({}, actions)
+        store.answer(actions)
     assert cluster.calls == []  # nothing was asked over half of the rows
     assert cluster.rows("bo_action") == 2
     expected = alone(embedded, actions)
-    assert store.answer({}, actions).equals(expected)
+    assert store.answer(actions).equals(expected)
     store.accept(actions)
-    assert cluster.rows("bo_action") == len(actions.times)
+    assert cluster.rows("bo_action") == len(actions)
 
 
 def test_an_answer_with_missing_features_is_refused(
@@ -232,12 +240,12 @@ def test_an_answer_with_missing_features_is_refused(
     with pytest.raises(
         StoreUnavailable, match=r"1 of [1-5] answers have no flattenRequest_pair_id_window_unique_count_27"
     ):
-        store.answer({}, actions)
+        store.answer(actions)
     cluster.faults.unalive = 3
     with pytest.raises(StoreUnavailable, match=r"3 partitions of JD_db\.\w+ have no living tablet"):
-        store.answer({}, actions)
+        store.answer(actions)
     cluster.faults.unalive = 0
-    assert store.answer({}, actions).equals(alone(embedded, actions))
+    assert store.answer(actions).equals(alone(embedded, actions))
 
 
 def test_a_client_that_hangs_is_killed_and_made_anew(
@@ -245,8 +253,8 @@ def test_a_client_that_hangs_is_killed_and_made_anew(
 ) -> None:
     beats: list[float] = []
     actions = actions_of(Shop.seeded(5, seed=2).actions)
-    with Client(connect_options(settings(), FAKE), "demo", lambda: beats.append(time.monotonic())) as client:
-        store = ClusterStore(settings(), client)
+    with Client(connect_options(settings(), "JD_db", FAKE), "demo", lambda: beats.append(time.monotonic())) as client:
+        store = ClusterStore(jd(), client)
         store.load()
         cluster.faults.hung = threading.Event()
         first = client.pid
@@ -255,12 +263,12 @@ def test_a_client_that_hangs_is_killed_and_made_anew(
             patch.setattr("streaming.store.openmldb.sdk.SLICE_S", 0.1)
             beats.clear()
             with pytest.raises(StoreUnavailable, match="did not answer `insert` for 0 s: it was killed"):
-                store.answer({}, actions)
+                store.answer(actions)
         assert beats
         assert client.pid is None
         cluster.faults.hung.set()
         cluster.faults.hung = None
-        assert store.answer({}, actions).equals(alone(embedded, actions))
+        assert store.answer(actions).equals(alone(embedded, actions))
         assert client.pid not in (None, first)
 
 
@@ -271,17 +279,20 @@ def test_a_client_that_dies_is_made_anew(store: ClusterStore, cluster: Cluster, 
     os.kill(pid, 9)
     actions = actions_of(Shop.seeded(5, seed=2).actions)
     with pytest.raises(StoreUnavailable, match="OpenMLDB's client died in `insert`"):
-        store.answer({}, actions)
-    assert store.answer({}, actions).equals(alone(embedded, actions))
+        store.answer(actions)
+    assert store.answer(actions).equals(alone(embedded, actions))
     cluster.disconnect()  # the servers go and come back, the client stays
     with pytest.raises(StoreUnavailable, match="E112"):
-        store.request(actions.requests)
-    assert store.request(actions.requests).num_rows == 5
+        store.request(actions.rows["flattenRequest"])
+    assert store.request(actions.rows["flattenRequest"]).num_rows == 5
 
 
 def test_a_deployment_that_is_missing_or_another_is_refused(tmp_path: Path) -> None:
-    with running_cluster(tmp_path, SQL) as cluster, Client(connect_options(settings(), FAKE), "demo") as client:
-        store = ClusterStore(settings(), client)
+    with (
+        running_cluster(tmp_path, jd()) as cluster,
+        Client(connect_options(settings(), "JD_db", FAKE), "demo") as client,
+    ):
+        store = ClusterStore(jd(), client)
         cluster.execute("JD_db", "DROP DEPLOYMENT demo")
         with pytest.raises(ArtifactMismatch, match="has no deployment demo: run `jd-intent-score deploy`"):
             store.load()
@@ -292,7 +303,7 @@ def test_a_deployment_that_is_missing_or_another_is_refused(tmp_path: Path) -> N
         with pytest.raises(
             ArtifactMismatch, match="the deployment was changed while the scorer ran: reqId_1 is missing"
         ):
-            store.answer({}, actions)
+            store.answer(actions)
         cluster.databases.clear()
         with pytest.raises(ArtifactMismatch, match="has no database JD_db"):
             store.load()
@@ -306,8 +317,8 @@ def test_the_predict_server_asks_the_cluster_itself(
     actions = actions_of(Shop.seeded(3, seed=4).actions)
     embedded.reset()
     for each in (store, embedded):
-        each.restore({}, actions)
-    row = actions.requests.slice(1, 1).to_pylist()[0]
+        each.restore(actions)
+    row = actions.rows["flattenRequest"].slice(1, 1).to_pylist()[0]
     row["eventTime"] = int(actions.times[1])
     assert direct.request([row]).equals(embedded.request([row]))
     assert cluster.rows("flattenRequest") == 3
@@ -321,7 +332,7 @@ def test_the_predict_server_asks_the_cluster_itself(
 
 
 def test_without_the_sdk_the_configuration_is_wrong() -> None:
-    with Client(connect_options(settings(), "rigs.fake_openmldb:no_sdk")) as client:
+    with Client(connect_options(settings(), "JD_db", "rigs.fake_openmldb:no_sdk")) as client:
         with pytest.raises(ConfigError, match="OpenMLDB's SDK does not load"):
             client.schemas()
         assert client.pid is None
@@ -329,15 +340,15 @@ def test_without_the_sdk_the_configuration_is_wrong() -> None:
 
 def test_the_settings_name_one_server(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set `zk` .* or `host`"):
-        connect_options(Store(kind="openmldb"))
+        connect_options(Store(kind="openmldb"), "d")
     with pytest.raises(ConfigError, match=r"set `zk` .* or `host`"):
-        connect_options(settings(host="server"))
+        connect_options(settings(host="server"), "d")
     secret = tmp_path / "password"
     secret.write_text("s3cret\n")
-    options = connect_options(settings(zk="", host="server", password_file=str(secret)))
+    options = connect_options(settings(zk="", host="server", password_file=str(secret)), "d")
     assert options.servers == {"host": "server", "port": 6527, "user": "root"}
     assert options.password == "s3cret"
     assert "s3cret" not in repr(options)
     missing = settings(password_file=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"store.openmldb.password_file: .* cannot be read"):
-        connect_options(missing)
+        connect_options(missing, "d")

@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from fixtures.jd import jd
+from fixtures.records import Fake
 from fixtures.scorer import Shop, Stage, check, loaded_store, poison, running, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation.workload import repeats
 
+from streaming.app.configured import application
 from streaming.config import Dedup, Store
 from streaming.engine import BadRow
 from streaming.errors import ConfigError
-from streaming.events.decode import Action
+from streaming.events.batch import EventBatch
+from streaming.events.record import Record
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.topics import Topics
@@ -34,28 +39,17 @@ HORIZON_MS = 10
 Log = list[tuple[int, str | None, int]]
 
 
-@dataclasses.dataclass
-class Written:
-    """A record, as far as it is looked at: its partition and timestamp."""
-
-    number: int
-    written_ms: int
-
-    def partition(self) -> int:
-        return self.number
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, self.written_ms
-
-
 def drop_repeats(seen: SeenRequests, log: Sequence[tuple[int, str | None, int]]) -> list[bool]:
     """Of each record, whether it was kept."""
-    actions = [Action("u", "s", 1, "1", "", "", "", name) for _, name, _ in log]
-    records = [Written(number, time) for number, _, time in log]
-    kept, theirs = seen.drop_repeats(actions, records)  # type: ignore[arg-type]  # no more is asked of them
-    assert len(kept) == len(theirs)
-    stayed = {id(action) for action in kept}
-    return [id(action) in stayed for action in actions]
+    records: list[Record] = [
+        Fake(b"", b"", place=("user-actions", number, offset), written_ms=time)
+        for offset, (number, _, time) in enumerate(log)
+    ]
+    kept = seen.drop_repeats(EventBatch(records, np.zeros(len(log), np.int64), [name for _, name, _ in log]))
+    stayed = {record.offset(): name for record, name in zip(kept.records, kept.sender_ids, strict=True)}
+    assert list(stayed) == sorted(stayed)
+    assert all(log[offset][1] == name for offset, name in stayed.items())
+    return [offset in stayed for offset in range(len(log))]
 
 
 def by_looking_back(log: Log) -> list[bool]:
@@ -124,6 +118,17 @@ def test_partitions_do_not_know_of_each_other() -> None:
     assert drop_repeats(SeenRequests(HORIZON_MS), [(0, "a", 1), (1, "a", 1), (0, "a", 1)]) == [True, True, False]
 
 
+def test_topics_do_not_know_of_each_other() -> None:
+    records: list[Record] = [Fake(b"", b"", place=(topic, 0, at), written_ms=1) for at, topic in enumerate("abab")]
+    events = EventBatch(records, np.zeros(4, np.int64), ["x"] * 4)
+    seen = SeenRequests(HORIZON_MS)
+    assert seen.drop_repeats(events).records == records[:2]
+    other = SeenRequests(HORIZON_MS)
+    for piece in seen.capture(seen.mark()):
+        other.restore(piece())
+    assert len(other.drop_repeats(events)) == 0
+
+
 def test_a_capture_is_of_its_moment_and_brings_everything_back(small: None) -> None:
     seen = SeenRequests(HORIZON_MS)
     before = [(n % 3, f"{n}", n) for n in range(30)]
@@ -149,14 +154,14 @@ def test_what_is_no_capture_is_refused() -> None:
     seen = SeenRequests(HORIZON_MS)
     with pytest.raises(BadRow, match="request ids: other columns"):
         seen.restore(pa.record_batch({"id": ["a"]}))
-    columns = [pa.array([0, 0], pa.int32()), pa.array(["a", "b"]), pa.array([2, 1])]
-    with pytest.raises(BadRow, match="the clock of partition 0 goes back to 1"):
+    columns = [pa.array(["t", "t"]), pa.array([3, 3], pa.int32()), pa.array(["a", "b"]), pa.array([2, 1])]
+    with pytest.raises(BadRow, match=r"the clock of t\[3\] goes back to 1"):
         seen.restore(pa.record_batch(columns, SCHEMA))
 
 
 def test_a_cluster_takes_no_horizon() -> None:
     with pytest.raises(ConfigError, match=r"dedup.horizon_s: store.kind 'openmldb' keeps rows, but no request ids"):
-        open_store(Store(kind="openmldb"), dedup=Dedup(horizon_s=1))
+        open_store(Store(kind="openmldb"), jd(), dedup=Dedup(horizon_s=1))
 
 
 # ── on real parts ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,7 +217,8 @@ def test_an_id_may_come_again_after_a_refusal(stage: Stage, shop: Shop, scorer_e
 
 def test_the_predict_servers_copy_leaves_repeats_out(stage: Stage, shop: Shop) -> None:
     stage.send_shop(dataclasses.replace(shop, actions=with_repeats(shop)))
-    follower = Follower(stage.config(dedup=HOUR), store := loaded_store(3_600_000))
+    config = stage.config(dedup=HOUR)
+    follower = Follower(config, *application(config), store := loaded_store(3_600_000))
     follower.start()
     try:
         wait_until(lambda: follower.missing() is None, "the copy is there")
@@ -224,7 +230,8 @@ def test_the_predict_servers_copy_leaves_repeats_out(stage: Stage, shop: Shop) -
 def test_a_snapshot_belongs_to_its_horizon(stage: Stage) -> None:
     def of(horizon_s: float) -> dict[str, str]:
         config = stage.config(dedup={"horizon_s": horizon_s})
-        return identity(config, Lineages(config, Topics(config.kafka, Connection(threading.Event()))))
+        app, topics = application(config)
+        return identity(config, app, Lineages(config, Topics(config.kafka, topics, Connection(threading.Event()))))
 
     assert of(0).keys() ^ of(1).keys() == {"[dedup]"}
     assert of(1)["[dedup]"] != of(2)["[dedup]"]

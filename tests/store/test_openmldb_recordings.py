@@ -16,15 +16,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from places import CASES, SQL
+from fixtures.jd import jd
+from places import CASES
 from rigs.fake_openmldb import ServerError, connection, fake_native
 
+from streaming.app.scripts import deploy_script
 from streaming.cli.deploy_sql import normal_words, same_sql, shown_sql, table_columns
 from streaming.engine import Engine
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
 from streaming.store.openmldb.sdk_process import CallFailed, ConnectOptions, RowRefused, Sdk, Session
-from streaming.store.sql_scripts import read_script
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDK's own imports
 
@@ -364,9 +365,9 @@ def test_deployments_and_tables_are_read_from_what_the_server_shows(recordings: 
 
 
 def test_the_tutorials_deployment_is_recognised_in_the_servers_spelling() -> None:
-    """The file is what OpenMLDB 0.9.2's own parser and formatter make of the DEPLOY in sql/deploy.sql."""
+    """The file is what OpenMLDB 0.9.2's own parser and formatter make of the DEPLOY of sql/jd."""
     shown = (CASES / "demo_deployment_shown.sql").read_text()
-    script = read_script(SQL / "deploy.sql").text
+    script = deploy_script(jd())
     mine = script[script.index("DEPLOY demo") :]
     assert same_sql(mine, shown) is None
     changed = shown.replace("top1_ratio(pair_id)", "top1_ratio(sku_id)", 1)

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fixtures.apiserver import ApiServer
+from fixtures.jd import actions_of, dimensions_of
 from fixtures.scorer import Shop, loaded_store
 from places import SQL
 
-from streaming.config import Rest, Store
+from streaming.config import Rest
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.events.decode import Action, action_columns
 from streaming.store.openmldb import rest
 from streaming.store.openmldb.rest import ATTEMPTS_MAX, INSERT_ROWS, RestTransport, literal, statements
 
@@ -50,20 +50,20 @@ SCHEMA = pa.schema(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """A server with the project's tables and deployment."""
-    with ApiServer(tmp_path_factory.mktemp("rest"), "--sql", str(SQL)) as server:
+    with ApiServer(tmp_path_factory.mktemp("rest"), "--app", str(SQL / "jd")) as server:
         server.run("x", "CREATE DATABASE types")
         server.run("types", f"CREATE TABLE t({TYPES})", "DEPLOY t SELECT *, ts + 1 AS later FROM t")
         yield server
 
 
 @pytest.fixture
-def store_settings(server: ApiServer) -> Store:
-    return Store(kind="openmldb-rest", sql=str(SQL), rest=Rest(url=server.url, connections=3))
+def rest_settings(server: ApiServer) -> Rest:
+    return Rest(url=server.url, connections=3)
 
 
 @pytest.fixture
-def types(server: ApiServer) -> Iterator[RestTransport]:
-    with RestTransport(Store(database="types", deployment="t", rest=Rest(url=server.url, connections=3))) as transport:
+def types(rest_settings: Rest) -> Iterator[RestTransport]:
+    with RestTransport(rest_settings, "types", "t") as transport:
         yield transport
 
 
@@ -153,33 +153,32 @@ def test_a_statement_holds_many_rows_and_not_too_many() -> None:
     assert lengths == [INSERT_ROWS, INSERT_ROWS, 1]
 
 
-def test_answers_equal_the_engine_s_cell_by_cell(shop: Shop, store_settings: Store) -> None:
+def test_answers_equal_the_engine_s_cell_by_cell(shop: Shop, rest_settings: Rest) -> None:
     store = loaded_store()
-    actions = action_columns([Action(**action) for action in shop.actions[:700]])
-    with RestTransport(store_settings) as transport:
+    actions = actions_of(shop.actions[:700]).rows
+    with RestTransport(rest_settings, "JD_db", "demo") as transport:
         assert transport.schemas() == (store.request_schema(), store.schema())
-        for table, lines in (("bo_user", shop.users), ("bo_product", shop.products), ("bo_comment", shop.comments)):
-            columns = pa.Table.from_pylist(lines, store.engine.table_schema(f"JD_db.{table}"))
+        dimensions = dimensions_of(shop)
+        store.restore(dimensions)
+        for table, columns in dimensions.rows.items():
             transport.insert(table, columns)
-            store.restore({table: columns}, None)
-        transport.insert("bo_action", actions.rows.slice(0, 300))
-        store.engine.insert("JD_db.bo_action", actions.rows.slice(0, 300))
-        transport.insert("flattenRequest", actions.requests.slice(0, 300))
-        store.engine.insert("JD_db.flattenRequest", actions.requests.slice(0, 300))
+        transport.insert("bo_action", actions["bo_action"].slice(0, 300))
+        store.engine.insert("JD_db.bo_action", actions["bo_action"].slice(0, 300))
+        transport.insert("flattenRequest", actions["flattenRequest"].slice(0, 300))
+        store.engine.insert("JD_db.flattenRequest", actions["flattenRequest"].slice(0, 300))
         for table in ("bo_action", "flattenRequest", "bo_comment"):
             assert transport.execute(f"SELECT count(*) FROM {table}") == [(store.sizes()[f"JD_db.{table}"][0],)]
         for count in (1, 99, 400):  # 400: four calls, three at a time
-            asked = actions.requests.slice(300, count)
+            asked = actions["flattenRequest"].slice(300, count)
             assert transport.request(asked).equals(store.request(asked))
-        assert transport.request(actions.requests.slice(0, 0)).equals(store.schema().empty_table())
+        assert transport.request(actions["flattenRequest"].slice(0, 0)).equals(store.schema().empty_table())
         transport.probe()
 
 
 def test_what_is_not_there_is_named(server: ApiServer, types: RestTransport) -> None:
     for database, deployment in (("types", "nosuch"), ("nosuch", "t")):
-        settings = Store(database=database, deployment=deployment, rest=Rest(url=server.url))
         with (
-            RestTransport(settings) as transport,
+            RestTransport(Rest(url=server.url), database, deployment) as transport,
             pytest.raises(ArtifactMismatch, match=f"{deployment} does not exist in"),
         ):
             transport.schemas()
@@ -190,7 +189,7 @@ def test_what_is_not_there_is_named(server: ApiServer, types: RestTransport) -> 
 @pytest.mark.parametrize("url", ["localhost:9080", "ftp://x", "http://"])
 def test_a_url_must_be_one(url: str) -> None:
     with pytest.raises(ConfigError, match=r"store\.rest\.url"):
-        RestTransport(Store(rest=Rest(url=url)))
+        RestTransport(Rest(url=url), "d", "demo")
 
 
 class Faulty:
@@ -210,10 +209,7 @@ class Faulty:
 
     def transport(self, beat: Callable[[], None] = lambda: None) -> RestTransport:
         return RestTransport(
-            Store(database="types", deployment="t"),
-            beat,
-            transport=httpx.MockTransport(self.handle),
-            sleep=self.slept.append,
+            Rest(), "types", "t", beat, transport=httpx.MockTransport(self.handle), sleep=self.slept.append
         )
 
 
@@ -287,7 +283,7 @@ def test_the_health_beats_while_an_answer_is_awaited(monkeypatch: pytest.MonkeyP
         assert beaten.wait(60), "the call would be awaited without a beat"
         return httpx.Response(200, json=OK)
 
-    transport = RestTransport(Store(), beaten.set, transport=httpx.MockTransport(handle))
+    transport = RestTransport(Rest(), "d", "demo", beaten.set, transport=httpx.MockTransport(handle))
     with transport:
         assert transport.execute("SELECT count(*) FROM t") == [(7,)]
     assert beaten.is_set()
@@ -319,7 +315,7 @@ def test_the_time_of_a_statement_can_be_longer_than_a_call_s(tmp_path: Path) -> 
         seen.append(request.extensions["timeout"]["read"])
         return httpx.Response(200, json=OK)
 
-    with RestTransport(Store(), transport=httpx.MockTransport(handle)) as transport:
+    with RestTransport(Rest(), "d", "demo", transport=httpx.MockTransport(handle)) as transport:
         transport.execute("SELECT count(*) FROM t")
         transport.execute("DEPLOY …", timeout_s=600.0)
     assert seen == [20.0, 600.0]
@@ -337,9 +333,11 @@ def test_a_password_in_the_url_is_in_no_message_and_no_log(
         return httpx.Response(status, text="<html>who are you?</html>")
 
     caplog.set_level("DEBUG")
-    settings = Store(rest=Rest(url="http://reader:hunter2%2F@store:9080/"))
+    settings = Rest(url="http://reader:hunter2%2F@store:9080/")
     with (
-        RestTransport(settings, transport=httpx.MockTransport(handle), sleep=lambda _: None) as transport,
+        RestTransport(
+            settings, "JD_db", "demo", transport=httpx.MockTransport(handle), sleep=lambda _: None
+        ) as transport,
         pytest.raises((StoreUnavailable, ConfigError), match="http://store:9080/dbs/JD_db") as error,
     ):
         transport.execute("SELECT 1")

@@ -1,4 +1,4 @@
-"""The feature query is written once, is the tutorial's, and stands in the scripts that deploy and extract it."""
+"""The feature query is written once, is the tutorial's, and stands in the scripts that are made from it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fixtures.applications import make
+from fixtures.jd import jd
 from places import CASES, SQL
 from typer.testing import CliRunner
 
+from streaming.app import scripts
+from streaming.app.wrong import WrongApp
 from streaming.cli.commands import app
-from streaming.engine import UnsupportedSQL
+from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import ConfigError
 from streaming.store.sql_scripts import FEATURES, read_script, within
 
-DIGESTS = {
-    "deploy.sql": "1575fe71eb3fed2a6a5c36b1cccc7cccf001ec9786bc90ee8b4fbf20288943d8",
-    "select_into_outfile.sql": "a62280c2f316a26933ea20348c6d4b7be7de674c3060a70adc8f4b3eeffd0e9d",
-    FEATURES: "b85735d35ab3a061ad5f6711ada5207646ce9f1bbceeb772607c7b9e25effc83",
+FEATURES_SHA256 = "b85735d35ab3a061ad5f6711ada5207646ce9f1bbceeb772607c7b9e25effc83"
+"""Of the whole text: snapshots and artifacts of older releases hold it."""
+
+SCRIPTS = {
+    "deploy.sql": "-- Deploys.\nUSE JD_db;\nDEPLOY demo {features.sql};\n",
+    "select_into_outfile.sql": "{features.sql}\nINTO OUTFILE '/out' OPTIONS(format='parquet');\n",
 }
-"""sha256 of the whole texts: snapshots and artifacts of older releases hold them."""
+"""A user's own, around the query of an application."""
 
 
 @pytest.fixture
 def sql(tmp_path: Path) -> Path:
-    """A copy of sql/."""
-    return Path(shutil.copytree(SQL, tmp_path / "sql"))
+    """A copy of sql/jd, and scripts that take its query."""
+    folder = Path(shutil.copytree(SQL / "jd", tmp_path / "sql"))
+    for name, text in SCRIPTS.items():
+        (folder / name).write_text(text)
+    return folder
 
 
 def words(text: str) -> list[str]:
@@ -35,25 +44,50 @@ def words(text: str) -> list[str]:
     return [token.text.removeprefix("fz_") for token in tokens_of(text) if token.kind != "end"]
 
 
+def printed(*arguments: str) -> str:
+    """What `print-script` prints."""
+    done = CliRunner().invoke(app, ["print-script", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
 def test_the_query_is_written_once() -> None:
-    with_query = [file.name for file in SQL.glob("*.sql") if "out0.reqId_1" in file.read_text()]
+    with_query = [file.name for file in (SQL / "jd").iterdir() if "out0.reqId_1" in file.read_text()]
     assert with_query == [FEATURES]
 
 
-@pytest.mark.parametrize("name", DIGESTS)
-def test_a_printed_script_is_whole_and_the_same_in_every_release(name: str) -> None:
-    done = CliRunner().invoke(app, ["print-script", str(SQL / name)])
-    assert done.exit_code == 0
-    assert done.stdout == read_script(SQL / name).text
-    assert hashlib.sha256(done.stdout.encode()).hexdigest() == DIGESTS[name]
+def test_the_query_is_the_same_in_every_release() -> None:
+    assert hashlib.sha256((SQL / "jd" / FEATURES).read_bytes()).hexdigest() == FEATURES_SHA256
+
+
+def test_a_printed_script_is_the_application_s() -> None:
+    shop = jd()
+    assert printed("tables") == printed("tables", "--app", str(SQL / "jd")) == scripts.tables_script(shop)
+    assert printed("deploy") == scripts.deploy_script(shop)
+    assert printed("load-online") == scripts.load_script(shop, "online")
+    assert printed("load-offline", "--data", "/mine") == scripts.load_script(shop, "offline", "/mine")
+    assert printed("extract") == scripts.extract_script(shop)
+    assert printed("extract", "--out", "/there") == scripts.extract_script(shop, "/there")
+
+
+def test_a_printed_script_runs_on_the_engine(tmp_path: Path) -> None:
+    folder = str(make(tmp_path / "app"))
+    engine = Engine()
+    for name in ("tables", "deploy"):
+        engine.execute(printed(name, "--app", folder))
+    assert engine.schema("demo").names == ["id", "amount", "payments_1h", "country"]
+
+
+def test_an_application_that_is_none_is_refused_with_its_place(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["print-script", "deploy", "--app", str(tmp_path / "none")])
+    assert isinstance(done.exception, WrongApp)
+    assert str(tmp_path / "none") in str(done.exception)
+    assert CliRunner().invoke(app, ["print-script", "deploy.sql"]).exit_code == 2
 
 
 @pytest.mark.parametrize(
     ("name", "tutorial", "begin", "end"),
-    [
-        ("deploy.sql", "tutorial_deploy.sql", "select", ";"),
-        ("select_into_outfile.sql", "tutorial_outfile.sql", "select", "INTO"),
-    ],
+    [("deploy", "tutorial_deploy.sql", "select", ";"), ("extract", "tutorial_outfile.sql", "select", "INTO")],
 )
 def test_the_query_in_a_script_is_the_tutorials(name: str, tutorial: str, begin: str, end: str) -> None:
     def query(text: str) -> list[str]:
@@ -61,9 +95,9 @@ def test_the_query_in_a_script_is_the_tutorials(name: str, tutorial: str, begin:
         found = found[found.index(begin) :]
         return found[: [word.upper() for word in found].index(end)]
 
-    printed = query(read_script(SQL / name).text)
-    assert printed == query((CASES / tutorial).read_text())
-    assert printed == words(read_script(SQL / FEATURES).text)[:-1]
+    made = query(printed(name))
+    assert made == query((CASES / tutorial).read_text())
+    assert made == words(read_script(SQL / "jd" / FEATURES).text)[:-1]
 
 
 def test_an_error_in_the_query_is_placed_in_its_own_file(sql: Path) -> None:
@@ -89,7 +123,7 @@ def test_an_error_in_the_query_is_placed_in_its_own_file(sql: Path) -> None:
         ("", ConfigError, r"features\.sql: deploy\.sql takes one query from it, and it has 0 statements"),
         ("select 1; select 2;", ConfigError, r"takes one query from it, and it has 2 statements"),
         ("select 1 as x;\n-- it's said\nselect 'open;", UnsupportedSQL, r"features\.sql: .*unclosed string at 3:8"),
-        (None, ConfigError, r"store\.sql: .*features\.sql cannot be read: No such file"),
+        (None, ConfigError, r"scripts: .*features\.sql cannot be read: No such file"),
     ],
 )
 def test_a_query_that_cannot_be_taken_is_refused_by_file(
@@ -99,7 +133,7 @@ def test_a_query_that_cannot_be_taken_is_refused_by_file(
     if text is not None:
         (sql / FEATURES).write_text(text)
     with pytest.raises(error, match=message):
-        read_script(sql / "deploy.sql", "store.sql")
+        read_script(sql / "deploy.sql", "scripts")
 
 
 def test_a_script_without_the_placeholder_needs_no_other_file(tmp_path: Path) -> None:

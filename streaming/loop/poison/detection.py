@@ -29,7 +29,7 @@ from confluent_kafka import KafkaException
 from streaming.config import Config
 from streaming.errors import BadEvent, NoSpace, ScorerError
 from streaming.events.dead_letter import fingerprint
-from streaming.events.decode import Record
+from streaming.events.record import Record
 from streaming.loop.poison.journal import Death, Journal, Ledger, Note, Span
 from streaming.ops.log import place
 
@@ -47,14 +47,17 @@ class KillsProcess(BadEvent):
     """The process died each time that the record was prepared alone; `stage` says of what."""
 
 
-def open_poison(config: Config) -> Poison:
+def open_poison(config: Config, dimensions: Collection[str]) -> Poison:
     """Who is suspect by the journal of this scorer, in `poison.folder` or beside its snapshots.
+
+    Args:
+        dimensions: the topics that every scorer reads whole.
 
     Raises:
         ConfigError: the folder cannot be used.
         FolderTaken: another process uses it.
     """
-    settings, topics = config.poison, config.kafka.topics
+    settings = config.poison
     root = settings.folder or config.snapshots.folder
     if not settings.tries_max:
         return Poison()
@@ -66,7 +69,7 @@ def open_poison(config: Config) -> Poison:
     except NoSpace as error:
         _log.error("a message that kills the process will not be put aside: the disk is full", error=str(error))
         return Poison()
-    return Poison(journal, settings.tries_max, (topics.users, topics.products, topics.comments))
+    return Poison(journal, settings.tries_max, dimensions)
 
 
 class Poison:

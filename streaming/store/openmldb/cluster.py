@@ -1,24 +1,23 @@
 """An OpenMLDB cluster as a `FeatureStore`, whatever it is reached by (`Transport`).
 
 Tables and deployment are there before (`jd-intent-score deploy`); rows stay when the scorer goes. A batch is cut into
-micro-batches (`streaming.store.micro_batches`): the actions of one are inserted, its requests asked in as few calls as
+micro-batches (`streaming.store.micro_batches`): the rows of one are inserted, its requests asked in as few calls as
 possible.
 
 Redelivery. Kafka hands an event out again when its transaction did not come to be, and the cluster is outside of that
-transaction. Rows are inserted by INSERT OR IGNORE, so none counts twice; and an action's request row, which the
+transaction. Rows are inserted by INSERT OR IGNORE, so none counts twice; and an event's request row, which the
 deployment counts by itself while it is asked, enters its table only after the transaction (`accept`). So a redelivered
 event finds the state that it found before, and gets the same features. What died between commit and `accept` is
 inserted by the next start, which calls `restore` for the last events before its offsets.
 
-Two rows that are equal in every column are one row here: the same user, product, type, … in the same millisecond.
-Requests differ by their id; bo_action has nothing to tell such twins apart by.
+Two rows that are equal in every column are one row here. Requests differ by their id; of other tables an application
+may have twins that nothing tells apart.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,15 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from streaming.config import Store
-from streaming.engine import BadRow, Engine
+from streaming.app.folder import App
+from streaming.engine import BadRow
 from streaming.engine.deployment.contract import Contract
-from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.events.decode import Actions
-from streaming.store.micro_batches import ANY, Access, Indices, micro_batch_numbers, split
+from streaming.errors import ArtifactMismatch, StoreUnavailable
+from streaming.events.batch import EventBatch
+from streaming.store.micro_batches import ANY, NONE, Access, Indices, micro_batch_numbers, split
 from streaming.store.openmldb.columns import differences, milliseconds
-from streaming.store.protocol import ACTIONS, REQUESTS
-from streaming.store.sql_scripts import read_script, within
 
 __all__ = ["MICRO_BATCH_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport", "times_checked"]
 
@@ -85,20 +82,17 @@ class ClusterStore:
     """Tables and deployment of a cluster.
 
     Args:
-        settings: `[store]`; `sql` holds the scripts that the cluster was made with.
+        app: whose tables and query they are.
         transport: the calls of the cluster.
     """
 
-    def __init__(self, settings: Store, transport: Transport) -> None:
-        self._settings, self._transport = settings, transport
-        planned = _planned(settings)
-        self._contract: Contract = planned.contract(settings.deployment)
-        self._request_schema = planned.request_schema(settings.deployment)
-        self._schema = planned.schema(settings.deployment)
+    def __init__(self, app: App, transport: Transport) -> None:
+        self._app, self._transport = app, transport
+        self._main = app.main
+        self._contract: Contract = app.query.contract
+        self._request_schema, self._schema = app.query.requests, app.query.answers
         self._times = dict(self._contract.times)
         self._doubtful = False
-        if self._contract.main != REQUESTS:
-            raise ConfigError(f"store.deployment: {settings.deployment} asks {self._contract.main}, not {REQUESTS}")
 
     def load(self) -> None:
         """Checks that the cluster has the deployment, with the columns that the scripts give it.
@@ -112,46 +106,61 @@ class ClusterStore:
         ):
             if wrong := differences(expected, found):
                 raise ArtifactMismatch(
-                    f"the cluster's deployment {self._settings.database}.{self._settings.deployment} is not that of "
-                    f"{Path(self._settings.sql) / 'deploy.sql'}: of its {what} {'; '.join(wrong[:5])}; "
+                    f"the cluster's deployment {self._app.tables.database}.{self._app.settings.deployment.name} is not "
+                    f"that of {self._app.folder}: of its {what} {'; '.join(wrong[:5])}; "
                     "`jd-intent-score deploy --replace` makes it anew"
                 )
 
-    def answer(self, dimensions: Mapping[str, pa.Table], actions: Actions) -> pa.Table:
+    def answer(self, events: EventBatch) -> pa.Table:
         """See `FeatureStore.answer`. Of the request rows only those are in afterwards that later events had to see.
 
         Raises:
             StoreUnavailable: nothing may be scored; call it again.
             BadRow: nothing was inserted.
         """
-        self._check(dimensions, actions)
+        self._check(events)
+        # What comes before the first request is seen by all of them: it need not wait for its turn.
+        first = int(events.events_of[self._main][0])
         with self._trust():
-            for table, rows in dimensions.items():
-                self._transport.insert(table, rows)
-            micro_batches = self.micro_batches(actions)
-            answers = []
-            for number, micro_batch in enumerate(micro_batches, 1):
-                self._transport.insert(ACTIONS, actions.rows.take(micro_batch))
-                requests = actions.requests.take(micro_batch)
+            number = np.arange(len(events))
+            if first:
+                self._insert(events.take(number < first))
+                events = events.take(number >= first)
+            micro_batches = self.micro_batches(events)
+            answers, asked = [], []
+            for turn, micro_batch in enumerate(micro_batches, 1):
+                chosen = np.zeros(len(events), np.bool_)
+                chosen[micro_batch] = True
+                part = events.take(chosen)
+                self._insert(part)
+                if self._main not in part.rows:
+                    continue
+                requests = part.rows[self._main]
                 answers.append(self._whole(requests, self._transport.request(requests)))
-                if number < len(micro_batches):
-                    self._transport.insert(REQUESTS, requests)
-        order = np.argsort(np.concatenate(micro_batches))
+                asked.append(np.flatnonzero(chosen)[part.events_of[self._main]])
+                if turn < len(micro_batches):
+                    self._transport.insert(self._main, requests)
+        order = np.argsort(np.concatenate(asked))
         return pa.concat_tables(answers).take(order)
 
-    def accept(self, actions: Actions) -> None:
+    def accept(self, events: EventBatch) -> None:
         """The scores of what was answered are committed: inserts the request rows that were held back until now."""
-        with self._trust():
-            self._transport.insert(REQUESTS, actions.requests)
+        if self._main in events.rows:
+            with self._trust():
+                self._transport.insert(self._main, events.rows[self._main])
 
-    def restore(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        self._check(dimensions, actions)
+    def restore(self, events: EventBatch) -> None:
+        self._check(events)
         with self._trust():
-            for table, rows in dimensions.items():
+            self._insert(events)
+            if self._main in events.rows:
+                self._transport.insert(self._main, events.rows[self._main])
+
+    def _insert(self, events: EventBatch) -> None:
+        """All rows but the requests."""
+        for table, rows in events.rows.items():
+            if table != self._main:
                 self._transport.insert(table, rows)
-            if actions is not None:
-                self._transport.insert(ACTIONS, actions.rows)
-                self._transport.insert(REQUESTS, actions.requests)
 
     def request(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
         """Answers request rows without inserting anything.
@@ -163,8 +172,8 @@ class ClusterStore:
             try:
                 rows = pa.Table.from_pylist(list(rows), self._request_schema)
             except (pa.ArrowException, TypeError, OverflowError) as error:
-                raise BadRow(f"request of {self._settings.deployment}: {error}") from error
-        times_checked(REQUESTS, rows, self._times.get(REQUESTS, ()))
+                raise BadRow(f"request of {self._app.settings.deployment.name}: {error}") from error
+        times_checked(self._main, rows, self._times.get(self._main, ()))
         with self._trust():
             return self._whole(rows, self._transport.request(rows))
 
@@ -172,22 +181,26 @@ class ClusterStore:
         """The columns of a request."""
         return self._request_schema
 
-    def micro_batches(self, actions: Actions, partitions: Sequence[int] | None = None) -> list[Indices]:
+    def micro_batches(self, events: EventBatch, partitions: Sequence[Hashable] | None = None) -> list[Indices]:
         """The events in micro-batches that can be answered one after the other.
 
         Args:
             partitions: see `micro_batch_numbers`.
         """
-        columns = {ACTIONS: actions.rows, REQUESTS: actions.requests}
-        reads, writes = [], []
-        for read in self._contract.reads:
-            if read.table not in columns:
-                continue  # dimension rows come before all actions
-            reads.append(
-                Access(read.table, read.columns, _keys(actions.requests, read.request) if read.request else ANY)
-            )
-            writes.append(Access(read.table, read.columns, _keys(columns[read.table], read.columns)))
-        return split(micro_batch_numbers(len(actions.times), reads, writes, partitions), MICRO_BATCH_ROWS_MAX)
+        count = len(events)
+        reads: list[Access] = []
+        writes: list[Access] = []
+        for number, read in enumerate(self._contract.reads):
+            if read.table not in events.rows or self._main not in events.rows:
+                continue
+            # Rows that are read by several keys are written under each: of one read only its own tells who waits.
+            rows = f"{read.table} {number}"
+            asks: list[Hashable] = [ANY if asks else NONE for asks in events.has(self._main).tolist()]
+            if read.request:
+                (asks,) = _keys(events, self._main, read.request)
+            reads.append(Access(rows, read.columns, asks))
+            writes += [Access(rows, read.columns, keys) for keys in _keys(events, read.table, read.columns)]
+        return split(micro_batch_numbers(count, reads, writes, partitions), MICRO_BATCH_ROWS_MAX)
 
     def schema(self) -> pa.Schema:
         return self._schema
@@ -200,9 +213,8 @@ class ClusterStore:
         """Ends the connection."""
         self._transport.close()
 
-    def _check(self, dimensions: Mapping[str, pa.Table], actions: Actions | None) -> None:
-        own = {} if actions is None else {ACTIONS: actions.rows, REQUESTS: actions.requests}
-        for table, rows in {**dimensions, **own}.items():
+    def _check(self, events: EventBatch) -> None:
+        for table, rows in events.rows.items():
             times_checked(table, rows, self._times.get(table, ()))
 
     def _trust(self) -> _Trust:
@@ -283,20 +295,17 @@ def _refuse(what: str, name: str, wrong: pa.ChunkedArray, why: str, first: int) 
         raise BadRow(f"{what} row {first + place}: {name} {why}")
 
 
-def _keys(rows: pa.Table, columns: Sequence[str]) -> list[Any]:
+def _keys(events: EventBatch, table: str, columns: Sequence[str]) -> list[list[Hashable]]:
+    """Of each event the key of its row in a table, `NONE` without one; a list more for each further row of an event."""
+    rows, count = events.rows[table], len(events)
     values = [rows[column].to_pylist() for column in columns]
-    return values[0] if len(values) == 1 else list(zip(*values, strict=True))
-
-
-def _planned(settings: Store) -> Engine:
-    """The scripts, planned by the embedded engine: it knows the deployment's columns, keys and times from its text."""
-    engine = Engine()
-    for name in ("create_tables.sql", "deploy.sql"):
-        script = read_script(Path(settings.sql) / name, "store.sql")
-        with within(script):
-            engine.execute(script.text)
-    try:
-        engine.schema(settings.deployment)
-    except KeyError as error:
-        raise ConfigError(f"store.deployment: {script.path} does not deploy {settings.deployment!r}") from error
-    return engine
+    keys: list[Hashable] = values[0] if len(values) == 1 else list(zip(*values, strict=True))
+    found: list[list[Hashable]] = [[NONE] * count]
+    before, rank = -1, 0
+    for event, key in zip(events.events_of[table].tolist(), keys, strict=True):
+        rank = rank + 1 if event == before else 0
+        before = event
+        if rank == len(found):
+            found.append([NONE] * count)
+        found[rank][event] = key
+    return found

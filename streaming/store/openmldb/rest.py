@@ -28,7 +28,7 @@ import httpx
 import pyarrow as pa
 import structlog
 
-from streaming.config import Store
+from streaming.config import Rest
 from streaming.engine import BadRow, UnsupportedSQL
 from streaming.engine.sql.parse import parse
 from streaming.engine.sql.syntax import Set
@@ -66,7 +66,8 @@ class RestTransport:
     """The API server at `store.rest.url`.
 
     Args:
-        settings: `[store]`.
+        rest: `[store.rest]`.
+        database, deployment: that are asked.
         beat: called about once a second while an answer is waited for.
         transport: instead of the network; tests inject faults with it.
         sleep: waits between attempts.
@@ -77,15 +78,16 @@ class RestTransport:
 
     def __init__(
         self,
-        settings: Store,
+        rest: Rest,
+        database: str,
+        deployment: str,
         beat: Callable[[], None] = lambda: None,
         *,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        rest = settings.rest
-        self._database, self._deployment = settings.database, settings.deployment
-        self._place = f"/dbs/{quote(settings.database, safe='')}"
+        self._database, self._deployment = database, deployment
+        self._place = f"/dbs/{quote(database, safe='')}"
         self._session: dict[str, str] = {}  # variables of SET
         self._beat, self._sleep = beat, sleep
         self._connections = rest.connections

@@ -33,7 +33,7 @@ SLICE_S = 1.0  # how often `beat` is called while the SDK is waited for
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.sdk")
 
 
-def connect_options(settings: Store, sdk: str = NATIVE) -> ConnectOptions:
+def connect_options(settings: Store, database: str, sdk: str = NATIVE) -> ConnectOptions:
     """How to reach the cluster of `[store.openmldb]`.
 
     Raises:
@@ -47,7 +47,7 @@ def connect_options(settings: Store, sdk: str = NATIVE) -> ConnectOptions:
     else:
         servers = {"host": cluster.host, "port": cluster.port}
     servers["user"] = cluster.user
-    return ConnectOptions(servers, cluster.secret(), settings.database, cluster.timeout_s, cluster.calls_in_flight, sdk)
+    return ConnectOptions(servers, cluster.secret(), database, cluster.timeout_s, cluster.calls_in_flight, sdk)
 
 
 def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:

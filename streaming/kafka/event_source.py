@@ -1,4 +1,4 @@
-"""`user-actions` through the consumer group.
+"""The topics of events through the consumer group.
 
 Offsets are never committed here: they travel in the scores' transaction (`streaming.kafka.producer`). Positions are
 kept here, advance when a poll hands records out, and go back with `rewind` when a batch is forgotten.
@@ -13,27 +13,30 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming.config import Kafka
-from streaming.errors import LogNotWhole, OffsetOutOfRange
-from streaming.events.decode import Record
+from streaming.errors import ConfigError, LogNotWhole, OffsetOutOfRange
+from streaming.events.record import Record
 from streaming.kafka.clients import consumer_settings
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
+from streaming.kafka.merge import TimeMerge
 from streaming.kafka.reader import REPLAY_CHUNK, Positions, TopicReader, records_of
 from streaming.kafka.refused_records import Refused
 from streaming.kafka.start_offsets import Inquiry
-from streaming.kafka.topics import Span
+from streaming.kafka.topics import Span, Topics
 from streaming.ops.background import Start, in_thread
 from streaming.ops.log import place
 
-__all__ = ["ActionSource"]
+__all__ = ["EventSource"]
 
+MERGE_POLL_S = 0.005  # how long a poll waits for records while a silent topic is waited for
+MERGE_ROOM = 20_000  # records of a partition that wait for those of another topic
 ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
 
-_log = structlog.stdlib.get_logger("streaming.kafka.action_source")
+_log = structlog.stdlib.get_logger("streaming.kafka.event_source")
 
 
-class ActionSource:
-    """`user-actions` through a consumer group.
+class EventSource:
+    """The topics of events through a consumer group.
 
     When partitions come, Kafka is asked beside the flow where they start (`streaming.kafka.start_offsets`). Once
     `learn` has the answer they are assigned, paused and `pending`: the loop brings their rows into the tables
@@ -48,6 +51,7 @@ class ActionSource:
         start: does the asking beside the loop.
 
     Attributes:
+        topics: their names; the first one is scored.
         positions: the assigned partitions whose start is known.
         pending: those of them that came since the last `accept`.
         state_offsets: of partitions that do not flow, because they are pending or were given up, the offset that the
@@ -67,15 +71,15 @@ class ActionSource:
         *,
         start: Start = in_thread,
     ) -> None:
-        self.topic = kafka.topics.actions
+        self.topics = lineages.topics.names.events
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
         self.state_offsets: Positions = {}
-        self.refused = Refused(kafka, connection)
+        self.refused = Refused(kafka, lineages.topics.names.dead_letters, connection)
         self._drops_refused = False  # offsets were reset to before records that were refused
         self.joined = False
         self._kafka, self._connection = kafka, connection
-        self._topics, self._lineages = lineages.topics, lineages
+        self._log, self._lineages = lineages.topics, lineages
         self._settle, self._forget, self._start = settle, forget, start
         self._inquiries: list[Inquiry] = []
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
@@ -83,10 +87,19 @@ class ActionSource:
         self.generation = 0
         self._failure: BaseException | None = None
         self._ended: Positions = {}  # where partitions ended when they were last read to their ends
+        self._merge: TimeMerge | None = None
+        assignor = kafka.assignor
+        if len(self.topics) > 1:
+            _check_alike(lineages.topics)
+            assignor = "range"  # the one that gives partitions of one number to one member
+            self._incremental = kafka.group_protocol == "consumer"
+            self._merge = TimeMerge(self.topics, kafka.merge_wait_ms / 1000, MERGE_ROOM, connection.clock)
         settings = {**consumer_settings(kafka), "enable.partition.eof": True}
         settings["group.protocol"] = kafka.group_protocol
+        if kafka.group_protocol == "consumer" and self._merge is not None:
+            settings["group.remote.assignor"] = "range"
         if kafka.group_protocol == "classic":
-            settings["partition.assignment.strategy"] = kafka.assignor
+            settings["partition.assignment.strategy"] = assignor
             settings["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
             # A member learns by its heartbeat that the others wait for it in a rebalance (librdkafka: each 3 s).
             settings.setdefault("heartbeat.interval.ms", int(min(1.0, kafka.session_timeout_s / 3) * 1000))
@@ -97,7 +110,7 @@ class ActionSource:
     def subscribe(self) -> None:
         """Joins the group; partitions come during a later `poll`."""
         self._consumer.subscribe(
-            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            list(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def poll(self, count: int, wait_s: float, linger_s: float) -> Sequence[Record]:
@@ -108,9 +121,8 @@ class ActionSource:
         """
         self._seek()
         generation = self.generation
-        records = self._consume(1, min(wait_s, ASKING_POLL_S) if self.unknown() else wait_s)
-        if records and count > 1:
-            records += self._consume(count - 1, linger_s)
+        wait_s = min(wait_s, ASKING_POLL_S) if self.unknown() else wait_s
+        records = self._read(count, wait_s, linger_s) if self._merge is None else self._merged(count, wait_s, linger_s)
         if generation != self.generation or self._rewind:
             # Partitions came or went, or a batch was forgotten meanwhile: what was read may be another scorer's by now,
             # or come again.
@@ -118,11 +130,48 @@ class ActionSource:
             return []
         positions = self.positions
         for record in records:
-            partition, offset = (self.topic, record.partition()), record.offset()
+            partition, offset = (record.topic(), record.partition()), record.offset()
             if offset < positions[partition]:
                 raise RuntimeError(f"{place(*partition, offset)} came again: the next offset is {positions[partition]}")
             positions[partition] = offset + 1
         return self.refused.drop(records) if self._drops_refused else records
+
+    def _read(self, count: int, wait_s: float, linger_s: float) -> list[Record]:
+        records = self._consume(1, wait_s)
+        if records and count > 1:
+            records += self._consume(count - 1, linger_s)
+        return records
+
+    def _merged(self, count: int, wait_s: float, linger_s: float) -> list[Record]:
+        """The same in the order of their times, see `streaming.kafka.merge`."""
+        merge, clock = self._merge, self._connection.clock
+        if merge is None:
+            raise RuntimeError("one topic is not merged")
+        until = clock.monotonic() + wait_s
+        generation = self.generation
+        while True:
+            left_s = max(0.0, until - clock.monotonic())
+            merge.add(self._read(count, min(left_s, MERGE_POLL_S), linger_s))
+            if generation != self.generation:
+                return []
+            flowing = self.positions.keys() - self.pending
+            if full := [TopicPartition(*partition) for partition in merge.crowded()]:
+                self._consumer.pause(full)
+            records = merge.take(count, flowing, self._is_at_end)
+            emptied = [TopicPartition(p.topic, p.partition) for p in full if not merge.holds((p.topic, p.partition))]
+            if emptied:
+                self._consumer.resume(emptied)
+            if records or left_s <= 0:
+                return records
+
+    def _is_at_end(self, partition: tuple[str, int]) -> bool:
+        """Whether nothing more was there when a partition was read last."""
+        read_to = (
+            self.positions[partition]
+            if self._merge is None
+            else self._merge.next_offset(partition, self.positions[partition])
+        )
+        return self._ended.get(partition, -1) >= read_to
 
     def keep_alive(self, wait_s: float = 0.0) -> None:
         """Polls while paused, so that the group keeps this member; rebalances happen in here as in `poll`."""
@@ -190,6 +239,8 @@ class ActionSource:
             if partition in self.positions:
                 self.positions[partition] = self._rewind[partition] = offset
                 self._ended.pop(partition, None)
+                if self._merge is not None:
+                    self._merge.drop(partition)
 
     def group_metadata(self) -> Any:
         """What fences a zombie: member id and generation, for the producer's transaction."""
@@ -205,7 +256,8 @@ class ActionSource:
         for partition, position in self.positions.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
             if high >= 0:
-                lags[partition] = max(0, high - max(position, self._ended.get(partition, 0)))
+                ended = 0 if self._holds(partition) else self._ended.get(partition, 0)
+                lags[partition] = max(0, high - max(position, ended))
         return lags
 
     def markers(self) -> Positions:
@@ -214,8 +266,12 @@ class ActionSource:
         return {
             partition: self._ended[partition]
             for partition, position in self.positions.items()
-            if partition not in self.pending and self._ended.get(partition, 0) > position
+            if partition not in self.pending and not self._holds(partition) and self._ended.get(partition, 0) > position
         }
+
+    def _holds(self, partition: tuple[str, int]) -> bool:
+        """Whether records of a partition were read, and not handed out yet."""
+        return self._merge is not None and self._merge.holds(partition)
 
     def replay(self, tail: int | None = None) -> Iterator[tuple[Sequence[Record], int]]:
         """What the tables lack of the pending partitions, in chunks, each with the number of records still to come.
@@ -231,7 +287,7 @@ class ActionSource:
         targets = {partition: self.positions[partition] for partition in self.pending}
         reader = TopicReader(self._kafka, self._connection)
         try:
-            spans = self._topics.spans(targets)
+            spans = self._log.spans(targets)
             starts = {p: self._replay_from(p, target, spans[p], tail) for p, target in targets.items()}
             left = {partition: targets[partition] - start for partition, start in starts.items()}
             reader.assign({partition: start for partition, start in starts.items() if left[partition] > 0})
@@ -270,10 +326,10 @@ class ActionSource:
             try:
                 held = self._lineages.first_offset(partition, span)
             except LogNotWhole:
-                self._topics.check()  # if the topic was made anew meanwhile, that is what has to be said
+                self._log.check()  # if the topic was made anew meanwhile, that is what has to be said
                 raise
             if held > target:
-                self._topics.check()
+                self._log.check()
                 raise LogNotWhole(
                     f"history reaches to {place(*partition, held)}, but records from {target} on are not scored yet: "
                     "they would be in their own windows; give a history that ends before them"
@@ -346,6 +402,8 @@ class ActionSource:
             for inquiry in self._inquiries:
                 inquiry.partitions.discard(partition)
             position = self.positions.pop(partition, None)
+            if self._merge is not None:
+                self._merge.drop(partition)
             if partition in self.pending:
                 self.pending.remove(partition)  # `state_offsets` says how far it had come
             elif position is not None:
@@ -371,7 +429,7 @@ class ActionSource:
             return span.low if self._kafka.start == "earliest" else span.end
         if not (lack := span.lacks(committed)):
             return committed
-        self._topics.check()  # if it was made anew meanwhile, that is what has to be said
+        self._log.check()  # if it was made anew meanwhile, that is what has to be said
         why = f"group {self._kafka.group_id!r} has committed {place(*partition, committed)}, but {lack}"
         if not self._kafka.begin_anew:
             raise OffsetOutOfRange(
@@ -380,3 +438,18 @@ class ActionSource:
             )
         _log.warning("records are gone: begins anew with what the topic holds", why=why)
         return span.low
+
+
+def _check_alike(topics: Topics) -> None:
+    """Events of one key lie in partitions of one number in all topics.
+
+    Raises:
+        ConfigError: a topic has another number of partitions than the first.
+    """
+    first, *others = topics.names.events
+    for name in others:
+        if topics.known[name].partitions != topics.known[first].partitions:
+            raise ConfigError(
+                f"topic {name!r} has {topics.known[name].partitions} partitions, {first!r} has "
+                f"{topics.known[first].partitions}: topics whose events see one another need as many"
+            )

@@ -1,16 +1,11 @@
-"""Bytes of the input topics → typed events → columns of the online tables.
-
-An `Action` becomes a row of bo_action and a request of flattenRequest; `User`, `Product` and `Comment` are rows of
-bo_user, bo_product and bo_comment under their tables' own column names. Times are epoch milliseconds, UTC.
-"""
+"""The tutorial's events as the scorer had them before applications were folders: what sql/jd must make of them."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,39 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streaming.errors import BadEvent
+from streaming.events.record import (
+    TIME_MS_MAX,
+    EmptyValue,
+    InvalidField,
+    Malformed,
+    NullValue,
+    Record,
+    TimeOutOfRange,
+    TooLarge,
+    WrongKey,
+)
 
-__all__ = [
-    "Action",
-    "Actions",
-    "Comment",
-    "Decoder",
-    "Dimension",
-    "EmptyValue",
-    "InvalidField",
-    "Malformed",
-    "NullValue",
-    "Product",
-    "Record",
-    "TimeOutOfRange",
-    "TooLarge",
-    "User",
-    "WrongKey",
-    "action_columns",
-    "action_decoder",
-    "dimension_columns",
-    "dimension_decoders",
-    "reason",
-    "reason_of",
-]
+__all__ = ["Action", "action_columns", "action_decoder", "dimension_columns", "dimension_decoders"]
 
 LOCAL_TIME_MS = 8 * 3_600_000
 """The data's local time is fixed UTC+8: request ids and `time1` are written in it."""
-
-ROWS_VERSION = 1
-"""Raise it whenever the same records make other rows than before: snapshots of older rows are not used then."""
-
-TIME_MS_MAX = 253_402_300_799_999
-"""9999-12-31T23:59:59.999Z: later times have no text."""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
@@ -59,34 +37,6 @@ TimeMs = Annotated[int, msgspec.Meta(gt=0, le=TIME_MS_MAX)]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Malformed(BadEvent):
-    """Not JSON, not UTF-8, nested too deeply, or not an object."""
-
-
-class NullValue(BadEvent):
-    """A record without a value (a tombstone)."""
-
-
-class EmptyValue(BadEvent):
-    """A value of zero bytes."""
-
-
-class TooLarge(BadEvent):
-    """A value above `events.message_bytes_max`."""
-
-
-class InvalidField(BadEvent):
-    """A field is missing, of another type, or out of its range."""
-
-
-class TimeOutOfRange(BadEvent):
-    """A time further ahead of the record's own than `events.future_s_max`; of the present, where that has none."""
-
-
-class WrongKey(BadEvent):
-    """The record's key is not the id in its value: it may lie in another partition than the rest of its user."""
 
 
 class Action(msgspec.Struct, gc=False):
@@ -138,18 +88,6 @@ class Comment(msgspec.Struct, gc=False):
     comment_num: Int32
     has_bad_comment: Text
     bad_comment_rate: Rate
-
-
-class Record(Protocol):
-    """What the scorer needs of a consumed record; `confluent_kafka.Message` is one."""
-
-    def topic(self) -> str: ...
-    def partition(self) -> int: ...
-    def offset(self) -> int: ...
-    def key(self) -> bytes | None: ...
-    def value(self) -> bytes | None: ...
-    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
-    def timestamp(self) -> tuple[int, int]: ...
 
 
 Dimension = User | Product | Comment
@@ -250,17 +188,6 @@ def dimension_decoders(message_bytes_max: int, future_s_max: int) -> dict[str, D
         "bo_product": Decoder(Product, "sku_id", "ingestionTime", *limits),
         "bo_comment": Decoder(Comment, "sku_id", "ingestionTime", *limits),
     }
-
-
-def reason(error: BadEvent) -> str:
-    """The kind of a refusal, for metrics: `wrong_key`, `malformed`, … or the stage of a refusal of no special kind."""
-    return reason_of(type(error).__name__, error.stage)
-
-
-def reason_of(kind: str, stage: str) -> str:
-    """The same from the name of its class (with or without its module) and its stage."""
-    kind = kind.rpartition(".")[2]
-    return stage if kind == BadEvent.__name__ else re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""Names in SQL: JSON's fields as they are, in backquotes where need be; columns and tables made of them."""
+
+from __future__ import annotations
+
+import re
+
+from streaming.engine.sql.tokens import RESERVED
+from streaming.engine.types import from_name
+
+__all__ = ["Names", "can_be_named", "identifier", "quoted"]
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What OpenMLDB's grammar reserves, beside what the embedded engine does; and what begins an index or a constraint.
+_MORE = """
+    all any array assert_rows_modified at by cast check collate constraint contains create cube current default define
+    distinct enum except exists extract fetch following for grouping groups hash if ignore index intersect interval
+    lateral lookup merge natural new no nulls of outer preceding primary proto recursive respect rollup set some struct
+    tablesample to treat unbounded unnest using with within
+"""
+_WORDS = RESERVED | frozenset(_MORE.split())
+
+
+def can_be_named(field: str) -> bool:
+    """Whether events.sql can name a field of JSON: no quotes, backslashes or control characters are in it."""
+    return bool(field) and field.isprintable() and not any(mark in field for mark in "`'\"\\")
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in SQL."""
+    word = name.lower()
+    bare = _PLAIN.fullmatch(name) is not None and word not in _WORDS and from_name(word) is None
+    return name if bare else f"`{name}`"
+
+
+def identifier(text: str, default: str) -> str:
+    """A name of letters, digits and `_`, made of any text; `default` where nothing of it can stay."""
+    name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or default
+    name = f"{default}_{name}" if name[0].isdigit() else name
+    return name[:60]
+
+
+class Names:
+    """Gives each name once; capitals make no difference."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> str:
+        """The name, or where it is taken, with a number behind it."""
+        found, number = name, 1
+        while found.lower() in self._taken:
+            number += 1
+            found = f"{name}_{number}"
+        self._taken.add(found.lower())
+        return found
