@@ -131,7 +131,7 @@ def label(features: pa.Table, data: Path, app: App, rule: LabelRule = "auto") ->
     """
     request_id = request_id_column(app)
     if app.request_time is None:
-        what = f"no column of {app.main} is the time of a request: order a window by it"
+        what = f"no timestamp of {app.main} is the time of a request: order a window by it"
         raise BadData(f"{app.folder / 'features.sql'}: {what}")
     columns = request_columns(app, features, data, [app.request_time])
     time_ms = epoch_ms(columns[app.request_time])

@@ -6,6 +6,7 @@ of it, `app.toml` what SQL does not say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,13 +164,13 @@ def _checked(folder: Path, files: Mapping[str, AppFile], deployment: str = "", d
     _check_topics(files["app.toml"], settings, streams)
     _check_request_ids(files["events.sql"], settings, streams, query.contract.main)
     sources = MappingProxyType({name: file.text for name, file in files.items()})
-    warnings = tuple(_warnings(tables, query, streams))
+    warnings = tuple(_warnings(settings, tables, query, streams))
     return App(folder, settings, tables, query, streams, sources, warnings, digest or digest_of(sources))
 
 
 def _in_database(text: str, old: str, new: str) -> str:
     """tables.sql with the name of its database replaced wherever it stands; in front of it where it names none."""
-    name = f"`{new}`"
+    name = new if re.fullmatch(r"[A-Za-z_]\w*", new, re.ASCII) else f"`{new}`"
     if not old:
         return f"CREATE DATABASE IF NOT EXISTS {name}; USE {name}; {text}"
     tokens = tokens_of(text)
@@ -244,12 +245,17 @@ def _names(expr: object) -> set[str]:
     return {name for field in fields for name in _names(getattr(expr, field))}
 
 
-def _warnings(tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> list[str]:
+def _warnings(settings: Settings, tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> list[str]:
     main = query.contract.main
     filled = {insert.table for stream in streams for insert in stream.inserts}
     found = [
         f"table {table} gets rows from no stream: only from history" for table in tables.columns if table not in filled
     ]
+    if settings.request.id not in {echoed for _, echoed in query.contract.echoes}:
+        what = f"the query does not answer {main}.{settings.request.id}, which names a request"
+        found.append(f"{what}: its features cannot be labelled, nor compared with others")
+    if _request_time(tables, query, streams) is None:
+        found.append(f"no timestamp of {main} is the time of a request: its features cannot be labelled, nor split")
     partitioned = {insert.table: stream for stream in streams if stream.partitioned for insert in stream.inserts}
     scored = [stream for stream in streams if stream.scored]
     keys = {

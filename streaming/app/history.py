@@ -95,7 +95,7 @@ def history_table(app: App, data: Path, table: str) -> HistoryTable | None:
         BadFile: see `history_tables`.
     """
     folder = data / history_folder(app, table)
-    if not folder.exists():
+    if not folder.exists() and not folder.is_symlink():
         return None
     patterns = {kind: f"{glob.escape(str(folder))}/*.{kind}" for kind in _FORMATS}
     kinds = [kind for kind in _FORMATS if any(_files(folder, kind))]

@@ -36,7 +36,7 @@ class Columns:
 
     def __init__(self, features: pa.Table) -> None:
         self._features = features
-        self._distinct: dict[str, tuple[list[Any], NDArray[np.int32] | None]] = {}
+        self._distinct: dict[tuple[str, bool], tuple[list[Any], NDArray[np.int32] | None]] = {}
         self._times: dict[str, tuple[Ids, NDArray[np.bool_] | None]] = {}
 
     def column(self, name: str, is_type: Callable[[pa.DataType], bool], wanted: str) -> pa.Array:
@@ -56,17 +56,18 @@ class Columns:
         Args:
             whole: of integers or bools; else of texts.
         """
-        column = self.column(name, _is_whole, "an integer") if whole else self.column(name, _is_text, "a string")
-        if name not in self._distinct:
+        key = (name, whole)
+        if key not in self._distinct:
+            column = self.column(name, _is_whole, "an integer") if whole else self.column(name, _is_text, "a string")
             if len(column) <= FEW_ROWS:
-                self._distinct[name] = (column.to_pylist(), None)
+                self._distinct[key] = (column.to_pylist(), None)
             else:
                 encoded = column.dictionary_encode(null_encoding="encode")
                 values = encoded.dictionary
                 # An object array on the way: of many texts it is several times faster than to_pylist.
                 found = values.to_pylist() if whole else values.to_numpy(zero_copy_only=False).tolist()
-                self._distinct[name] = (found, encoded.indices.to_numpy())
-        return self._distinct[name]
+                self._distinct[key] = (found, encoded.indices.to_numpy())
+        return self._distinct[key]
 
     def is_date(self, name: str) -> bool:
         """Whether a column's values are days, which no zone moves."""

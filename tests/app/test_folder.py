@@ -155,6 +155,15 @@ def test_what_cannot_scale_is_warned_of(tmp_path: Path) -> None:
     assert "payments is read by note, which does not hold the key" in app.warnings[0]
 
 
+def test_features_that_cannot_be_labelled_are_warned_of(tmp_path: Path) -> None:
+    (warning,) = load_app(make(tmp_path / "app", features=("SELECT id, amount", "SELECT amount"))).warnings
+    assert warning.startswith("the query does not answer payments.id, which names a request")
+    timeless = {"features": ("ORDER BY at ROWS_RANGE BETWEEN 1h PRECEDING", "ROWS BETWEEN 9 PRECEDING")}
+    events = ("moment AS at", "timestamp(bigint(moment)) AS at")
+    warnings = load_app(make(tmp_path / "app", events=events, **timeless)).warnings
+    assert any("no timestamp of payments is the time of a request" in warning for warning in warnings)
+
+
 def test_the_shop_of_the_tutorial_is_the_scripts_of_sql(tmp_path: Path) -> None:
     app = load_app(SQL / "jd")
     assert (SQL / "jd" / "features.sql").read_bytes() == (SQL / "features.sql").read_bytes()

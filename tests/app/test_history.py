@@ -62,3 +62,11 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, app: App) -> None:
     write(tmp_path / "data" / "cards", "b.csv")
     with pytest.raises(BadFile, match="are of one kind"):
         history_tables(app, tmp_path / "data")
+
+
+def test_a_link_to_nothing_is_no_absent_table(tmp_path: Path) -> None:
+    app = load_app(SQL / "jd")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "action").symlink_to(tmp_path / "gone")
+    with pytest.raises(BadFile, match="action: neither a folder nor a link to one"):
+        history_tables(app, tmp_path / "data")

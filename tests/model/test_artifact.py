@@ -55,7 +55,6 @@ def test_comments_white_space_and_options_are_no_difference(folder: Path, artifa
         ("MAXSIZE 200", "MAXSIZE 20"),
         ("'' as `has_bad_comment`", "' ' as `has_bad_comment`"),
         ("on out0.reqId_1 = out3.reqId_17", "on out0.reqId_1 = out3.reqId_17 and true"),
-        ("on out0.reqId_1 = out3.reqId_17", ""),
     ],
 )
 def test_another_query_is_refused_by_file_and_line(folder: Path, artifact: Path, old: str, new: str) -> None:
@@ -67,10 +66,26 @@ def test_another_query_is_refused_by_file_and_line(folder: Path, artifact: Path,
     assert deployed.startswith(f"  {file}")
     assert trained.startswith(f"  {artifact / 'features.sql'}")
     lines = (folder / "features.sql").read_text(encoding="utf-8").split("\n")
-    if " query ends" not in deployed:
-        number = int(deployed.removeprefix(f"  {file}:").split(":")[0])
-        assert deployed.endswith(lines[number - 1].strip())
-        assert new in lines[number - 1]
+    number = int(deployed.removeprefix(f"  {file}:").split(":")[0])
+    assert deployed.endswith(lines[number - 1].strip())
+    assert new in lines[number - 1]
+
+
+def test_a_query_that_ends_before_the_artifact_s_is_refused(folder: Path, artifact: Path) -> None:
+    file = folder / "features.sql"
+    shorter = file.read_text(encoding="utf-8").rpartition("\nlast join\n")[0]
+    file.write_text(f"{shorter};\n", encoding="utf-8")
+    # what the last join answered is no longer there to be encoded
+    fields = ["flattenRequest_pair_id_original_24", "flattenRequest_sku_id_original_25", "reqId_1"]
+    toml = (folder / "app.toml").read_text(encoding="utf-8")
+    head, _, rest = toml.partition("[encoder]")
+    tail = rest[rest.index("[history") :]
+    (folder / "app.toml").write_text(f"{head}[encoder]\nleave_out = {fields}\n\n{tail}", encoding="utf-8")
+    with pytest.raises(ArtifactMismatch) as caught:
+        check_sql(load_app(folder), artifact)
+    _, deployed, trained = str(caught.value).split("\n")
+    assert deployed == f"  {file}: the query ends"
+    assert trained.startswith(f"  {artifact / 'features.sql'}:")
 
 
 def test_a_changed_or_incomplete_artifact_is_refused(folder: Path, artifact: Path) -> None:
