@@ -283,6 +283,7 @@ def test_defaults_of_training_are_the_application_s(tmp_path: Path) -> None:
     info = read_info(tmp_path / "dataset")
     options = TrainOptions.defaults(info.model)
     assert (options.layers, options.count_min, options.embedding) == ((8, 4), 2, TrainOptions().embedding)
+    assert load_app(SQL / "jd").settings.model.count_min == 300 != TrainOptions().count_min
     with pytest.raises(ValueError, match="depth is no option of training"):
         TrainOptions.defaults({"depth": 1})
     with pytest.raises(ValueError, match="count_min must be above 0"):
