@@ -122,8 +122,8 @@ def records_of_files(stream: Stream, paths: Sequence[Path]) -> Iterator[list[Arc
             raise BadFile(f"{path}: no records in it")
 
 
-def records_of_topic(stream: Stream, config: Config) -> Iterator[list[ArchiveRecord]]:
-    """What is committed in a stream's topic, from its beginning up to where it ends now.
+def records_of_topic(topic: str, config: Config) -> Iterator[list[ArchiveRecord]]:
+    """What is committed in a topic, by its name at the brokers, from its beginning up to where it ends now.
 
     Raises:
         ConfigError: there is no such topic. NotAllowed: it may not be read. BrokerUnavailable: Kafka does not answer.
@@ -136,7 +136,7 @@ def records_of_topic(stream: Stream, config: Config) -> Iterator[list[ArchiveRec
 
     kafka = config.kafka
     connection = Connection(threading.Event(), login=Login(kafka))
-    for records in CommittedReader(kafka, connection, stream.topic, kafka.give_up_after_s).to_end():
+    for records in CommittedReader(kafka, connection, topic, kafka.give_up_after_s).to_end():
         yield [
             ArchiveRecord(
                 f"{record.topic()}[{record.partition()}]@{record.offset()}",

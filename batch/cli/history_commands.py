@@ -43,6 +43,7 @@ def backfill(
     from batch.backfill.tables import DEFAULTS, REFUSED, Limits
     from batch.backfill.tables import backfill as make_tables
     from streaming.app.folder import load_app
+    from streaming.app.topics import TopicNames
     from streaming.config import load
     from streaming.errors import BadInput
     from streaming.ops import log
@@ -69,8 +70,9 @@ def backfill(
         log.to_stderr()
         settings = load(config)
         limits = Limits(settings.events.message_bytes_max, settings.events.future_s_max)
+        called = {stream.name: topic for topic, stream in TopicNames.of(app, settings.kafka.topics).streams.items()}
         for name in wanted:
-            read[name] = records_of_topic(streams[name], settings)
+            read[name] = records_of_topic(called[name], settings)
     done = make_tables(app, read, out, limits, inputs=[path for _, path in pairs], force=when_forced(force))
     for name, count in done.records.items():
         reasons = ", ".join(f"{why} {found:,}" for why, found in sorted(done.refused[name].items()))

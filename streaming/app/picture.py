@@ -10,6 +10,10 @@ from streaming.app.streams import Stream
 
 __all__ = ["picture"]
 
+WORD_BYTES = 8  # of a value in a table; a text is a number there
+ENTRY_BYTES = 16  # of a row in an index: the next older one, and its time
+SLOTS = 2  # of the hash table, for each key: it doubles when it is full
+
 
 def picture(app: App) -> str:
     """The picture, several lines; warnings last."""
@@ -20,10 +24,12 @@ def picture(app: App) -> str:
     lines += ["", "tables"]
     for table in app.query.tables:
         asked = ", the query's main table: its rows are the requests" if table.name == app.main else ""
-        lines.append(f"  {table.name}: {len(table.columns)} columns{asked}")
+        held = f"{WORD_BYTES * len(table.columns)} bytes a row, and each different text once"
+        lines.append(f"  {table.name}: {len(table.columns)} columns, {held}{asked}")
     plan = app.query.plan.splitlines()
     lines += ["", "indexes"]
-    lines += [f"  {line.removeprefix('index: ')}" for line in plan if line.startswith("index: ")]
+    shown = [line.removeprefix("index: ") for line in plan if line.startswith("index: ")]
+    lines += [f"  {line}; {_cost(line)}" for line in shown]
     lines += ["", "windows and joins"]
     lines += [f"  {line}" for line in plan if not line.startswith(("main table", "index: ", "instructions"))]
     fields = app.encoder_fields
@@ -73,3 +79,14 @@ def _label(label: Label) -> str:
             f"a row of {later.table} with {later.condition} of the same {', '.join(later.key)} in {later.horizon}"
         )
     return "; where that is NULL throughout, ".join(ways)
+
+
+def _cost(index: str) -> str:
+    """What an index of the embedded engine takes; arrays grow by doubling, so up to twice as much.
+
+    Args:
+        index: as the plan shows it: `table (key a|b, ts c), …`.
+    """
+    columns = index.partition("(key ")[2].partition(")")[0].partition(", ts ")[0]
+    key_bytes = WORD_BYTES * (len(columns.split("|")) + 1 + 1 + SLOTS)
+    return f"{ENTRY_BYTES} bytes a row and {key_bytes} a key"

@@ -68,7 +68,7 @@ def run(
         typer.Option(help="Scorer processes under one supervisor and port; default: workers.count.", min=0, max=256),
     ] = None,
 ) -> None:
-    """Score `user-actions` until SIGTERM or Ctrl-C.
+    """Score the events of the application until SIGTERM or Ctrl-C.
 
     Exit status, here and of the other commands: 0 done or stopped, 1 a defect, 2 usage, configuration, a file or a
     script, 3 encoder, model and SQL do not fit, 4 a server stayed away, 5 Kafka refuses.

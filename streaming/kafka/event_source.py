@@ -6,6 +6,7 @@ kept here, advance when a poll hands records out, and go back with `rewind` when
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -291,22 +292,31 @@ class EventSource:
             starts = {p: self._replay_from(p, target, spans[p], tail) for p, target in targets.items()}
             left = {partition: targets[partition] - start for partition, start in starts.items()}
             reader.assign({partition: start for partition, start in starts.items() if left[partition] > 0})
+            # In the order in which they were scored, as far as the records tell: rows of one moment are in it, too.
+            merge = None
+            if self._merge is not None:
+                merge = TimeMerge(self.topics, 0.0, MERGE_ROOM, self._connection.clock, lagging_s=math.inf)
             while generation == self.generation:
                 for partition in list(left):
                     # Behind the last record there may be markers: then the end is seen, and no record. An end before
                     # the target is that of an open transaction of the shop's, which is waited for.
                     at = max(reader.positions.get(partition, 0), reader.ends.get(partition, 0))
                     if left[partition] <= 0 or at >= targets[partition]:
-                        self.state_offsets[partition] = targets[partition]
                         del left[partition]
-                if not left:
+                for partition in targets.keys() - left.keys():
+                    if merge is None or not merge.holds(partition):
+                        self.state_offsets[partition] = targets.pop(partition)
+                if not targets:
                     return
                 records = []
-                for record in reader.read(REPLAY_CHUNK, 0.1):
+                for record in reader.read(REPLAY_CHUNK, 0.1) if left else ():
                     partition = (record.topic(), record.partition())
-                    if record.offset() < targets[partition]:
+                    if partition in left and record.offset() < targets[partition]:
                         records.append(record)
                         left[partition] = targets[partition] - record.offset() - 1
+                if merge is not None:
+                    merge.add(records)
+                    records = merge.take(REPLAY_CHUNK, targets.keys(), lambda partition: partition not in left)
                 yield self.refused.drop(records), sum(left.values())
                 for record in records:
                     self.state_offsets[record.topic(), record.partition()] = record.offset() + 1

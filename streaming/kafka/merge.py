@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from streaming.events.record import Record
 from streaming.ops.clock import Clock
@@ -21,6 +22,14 @@ LAGGING_S = 5.0
 Partition = tuple[str, int]
 
 
+class _Held(NamedTuple):
+    """A record that waits for its turn; `came`: when it was read; `time_ms`: when it was written, not after that."""
+
+    record: Record
+    came: float
+    time_ms: int
+
+
 class TimeMerge:
     """What was read and not handed out yet.
 
@@ -29,17 +38,23 @@ class TimeMerge:
         wait_s: for how long a partition that is read to its end is waited for.
         room: a partition with so many records here need not be read on.
         clock: counts what is waited.
+        lagging_s: for how long a partition that has more records is waited for.
     """
 
-    def __init__(self, topics: Sequence[str], wait_s: float, room: int, clock: Clock) -> None:
+    def __init__(
+        self, topics: Sequence[str], wait_s: float, room: int, clock: Clock, *, lagging_s: float = LAGGING_S
+    ) -> None:
         self._topics, self._wait_s, self._room, self._clock = tuple(topics), wait_s, room, clock
-        self._queues: dict[Partition, deque[tuple[Record, float]]] = {}  # with the moment when it came
+        self._lagging_s = lagging_s
+        # Of each record the moment when it came, and its time: no clock of a producer that is ahead holds up the rest.
+        self._queues: dict[Partition, deque[_Held]] = {}
 
     def add(self, records: Sequence[Record]) -> None:
         """Takes records in, each partition's in its order."""
-        now = self._clock.monotonic()
+        now, wall_ms = self._clock.monotonic(), int(self._clock.wall() * 1000)
         for record in records:
-            self._queues.setdefault((record.topic(), record.partition()), deque()).append((record, now))
+            held = _Held(record, now, min(record.timestamp()[1], wall_ms))
+            self._queues.setdefault((record.topic(), record.partition()), deque()).append(held)
 
     def take(self, count: int, assigned: Collection[Partition], at_end: Callable[[Partition], bool]) -> list[Record]:
         """Up to `count` records whose turn it is.
@@ -58,7 +73,7 @@ class TimeMerge:
     def next_offset(self, partition: Partition, otherwise: int) -> int:
         """The offset behind the last record that is held of a partition."""
         queue = self._queues.get(partition)
-        return queue[-1][0].offset() + 1 if queue else otherwise
+        return queue[-1].record.offset() + 1 if queue else otherwise
 
     def holds(self, partition: Partition) -> bool:
         """Whether records of a partition wait here."""
@@ -74,17 +89,17 @@ class TimeMerge:
 
     def _next(self, together: Sequence[Partition], at_end: Callable[[Partition], bool]) -> Record | None:
         """The record whose turn it is among partitions of one number; None: one is waited for, or none has any."""
-        first: deque[tuple[Record, float]] | None = None
+        first: deque[_Held] | None = None
         silent: list[Partition] = []
         for partition in together:
             queue = self._queues.get(partition)
             if not queue:
                 silent.append(partition)
-            elif first is None or queue[0][0].timestamp()[1] < first[0][0].timestamp()[1]:
+            elif first is None or queue[0].time_ms < first[0].time_ms:
                 first = queue
         if first is None:
             return None
-        waited = self._clock.monotonic() - first[0][1]
-        if any(waited < (self._wait_s if at_end(partition) else LAGGING_S) for partition in silent):
+        waited = self._clock.monotonic() - first[0].came
+        if any(waited < (self._wait_s if at_end(partition) else self._lagging_s) for partition in silent):
             return None
-        return first.popleft()[0]
+        return first.popleft().record

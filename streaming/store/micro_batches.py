@@ -58,7 +58,9 @@ def micro_batch_numbers(
     written: dict[Hashable, int] = {}
     read: dict[Hashable, int] = {}
     reached: dict[Hashable, int] = {}
-    pairs = _pairs(reads, writes, count)
+    # The same of rows that are written, whoever reads them.
+    last: dict[Hashable, int] = {}
+    pairs, orders = _pairs(reads, writes, count), _orders(reads, writes, count)
     for p in range(count):
         number = 0 if partitions is None else reached.get(partitions[p], 0)
         touched = []
@@ -66,9 +68,11 @@ def micro_batch_numbers(
             mine_read = (name, read_keys[p])
             mine_written = (name, write_keys[p])
             touched.append((mine_read, mine_written))
-            number = max(
-                number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1, written.get(mine_written, 0)
-            )
+            number = max(number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1)
+        rows = [(name, keys[p]) for name, keys in orders if keys[p] is not NONE]
+        for row in rows:
+            number = max(number, last.get(row, 0))
+        last.update(dict.fromkeys(rows, number))
         for mine_read, mine_written in touched:
             if mine_read[1] is not NONE:
                 read[mine_read] = max(number, read.get(mine_read, -1))
@@ -99,6 +103,17 @@ def _pairs(
         else:
             pairs.append((number, _any(mine, count), _any(other, count)))
     return pairs
+
+
+def _orders(reads: Sequence[Access], writes: Sequence[Access], count: int) -> list[tuple[Hashable, Sequence[Hashable]]]:
+    """Of each write of a table that is read: (name of these rows' keys, keys)."""
+    tables = {read.table for read in reads}
+    known = [((write.table, write.columns), write) for write in writes if write.table in tables]
+    mixed = {name for name, write in known if not _told_apart(write.keys)}
+    return [
+        (name, write.keys if name not in mixed and _told_apart(write.keys) else _any(write, count))
+        for name, write in known
+    ]
 
 
 def _told_apart(keys: Sequence[Hashable] | object) -> TypeGuard[Sequence[Hashable]]:

@@ -276,13 +276,7 @@ def test_two_streams_into_one_table_are_ordered_by_time_then_stream(tmp_path: Pa
 
 
 def test_a_topic_is_read_from_its_beginning_without_what_was_aborted(broker: Broker, tmp_path: Path) -> None:
-    text = (CARDS / "events.sql").read_text().replace("'bank.activity'", "'backfill.activity'")
-    folder = tmp_path / "app"
-    folder.mkdir()
-    for name in ("tables.sql", "features.sql", "app.toml"):
-        (folder / name).write_text((CARDS / name).read_text())
-    (folder / "events.sql").write_text(text)
-    app = load_app(folder)
+    """By the name that the configuration gives it."""
     broker.create_topics({"backfill.activity": 3})
     producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": "backfill"})
     producer.init_transactions(30)
@@ -295,13 +289,13 @@ def test_a_topic_is_read_from_its_beginning_without_what_was_aborted(broker: Bro
             producer.commit_transaction(30)
         else:
             producer.abort_transaction(30)
-    config = tmp_path / "scorer.toml"
-    config.write_text(f'[kafka]\nbootstrap_servers = "{broker.bootstrap}"\n[events]\nfuture_s_max = 300\n')
+    config, topics = tmp_path / "scorer.toml", 'card_activity = "backfill.activity"\n'
+    config.write_text(f'[kafka]\nbootstrap_servers = "{broker.bootstrap}"\n[kafka.topics]\n{topics}')
     words = ["--from-topic", "card_activity", "--config", str(config), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(program, ["backfill", "--app", str(folder), *words])
+    done = CliRunner().invoke(program, ["backfill", "--app", str(CARDS), *words])
     assert done.exit_code == 0, (done.output, done.exception)
     assert f"card_activity: {len(sent):,} records" in done.output
-    found, expected = written(app, tmp_path / "out"), tmp_path / "expected"
+    found, expected = written(BANK, tmp_path / "out"), tmp_path / "expected"
     file = write_records(tmp_path, {"card_activity": sent})["card_activity"]
     backfill(BANK, {"card_activity": records_of_files(STREAMS["card_activity"], [file])}, expected)
     assert found.keys() == {"logins", "chargebacks"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -48,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_page_s_steps_work_up_to_the_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_s_steps_work_up_to_the_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     done = run(shown("jd-intent-score init"))
     assert done.exit_code == 0, done.output
@@ -72,6 +73,13 @@ def test_the_page_s_steps_work_up_to_the_tables(folder: Path, monkeypatch: pytes
     assert done.exit_code == 0, done.output
     assert (folder / "data" / "refused.jsonl").read_text() == ""
     check_features(load_app(folder / "paper"), folder / "data")
+    for step in ("extract", "prepare"):
+        done = run(shown(f"jd-intent-batch {step}"))
+        assert done.exit_code == 0, done.output
+    dataset = json.loads((folder / "dataset" / "dataset.json").read_bytes())
+    assert dataset["label_source"] == "subscriptions_rows"
+    trained = pq.read_table(folder / "dataset" / "train.parquet")
+    assert 0.05 < np.mean(trained["label"].to_numpy()) < 0.4
 
 
 def check_features(app: App, data: Path) -> None:

@@ -258,7 +258,7 @@ def _request_id(main: Guess) -> Column | None:
 def _join(main: Guess, other: Guess) -> None:
     """The column that a dimension shares with the scored events, which is its key, too.
 
-    It has the same name, or is the `id` of users for user_id; else most of its values, which are no small numbers, are
+    It has the same name, or is the `id` of cards for card_id; else most of its values, which are no small numbers, are
     those of a column of the scored events.
     """
     pairs = [
