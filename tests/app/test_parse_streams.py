@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import CASES, SQL
+from places import CASES
 
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.sql.parse import parse
