@@ -35,6 +35,7 @@ from streaming.events.record import TIME_MS_MAX
 
 __all__ = ["JsonFields"]
 
+_FIRST_YEAR = 1900  # of dates, as OpenMLDB has them
 _FLOAT_MAX = 3.4028234663852886e38
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
@@ -70,16 +71,20 @@ class JsonFields:
             if self._format == "iso-8601"
             else []
         )
+        dates = [(f"f{i}", c.name) for i, c in enumerate(self._columns) if c.type == Type.DATE]
 
         def decode_in_range(value: bytes) -> Any:
             event = decode(value)
+            for field, name in dates:
+                if (date := getattr(event, field)) is not None and date.year < _FIRST_YEAR:
+                    raise msgspec.ValidationError(f"Expected a date after {_FIRST_YEAR - 1} - at `$.{name}`")
             for field, name in moments:
                 ms = _epoch_ms(getattr(event, field), zone)
                 if ms is not None and not 0 < ms <= TIME_MS_MAX:
                     raise msgspec.ValidationError(f"Expected a time after 1970 - at `$.{name}`")
             return event
 
-        self.decode: Callable[[bytes], Any] = decode_in_range if moments else decode
+        self.decode: Callable[[bytes], Any] = decode_in_range if moments or dates else decode
         self._values: Callable[[Any], Any] = attrgetter(*names)
         self._schema = pa.schema([(column.name, ARROW[column.type]) for column in self._columns])
 
