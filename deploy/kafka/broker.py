@@ -238,9 +238,9 @@ def main() -> None:
         contextlib.suppress(KeyboardInterrupt),
         Broker(arguments.folder, arguments.port) as broker,
     ):
-        broker.create_topics(topics)
+        broker.create_topics(topics, {"retention.ms": "-1"})  # events that are sent again may be years old
         print(f"Kafka at {broker.bootstrap}, pid {os.getpid()}, log {broker.folder / 'kafka.log'}")
-        print(f"topics: {', '.join(topics)}")
+        print(f"topics: {', '.join(topics)}", flush=True)
         while True:
             signal.pause()
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource
 from fixtures.applications import make
 
 from deploy.environments import REPOSITORY
 from deploy.kafka.broker import Broker
-from deploy.process import ProcessFailed
+from deploy.process import ProcessFailed, free_ports
 
 
 def test_records_survive_a_killed_broker(tmp_path: Path) -> None:
@@ -51,3 +52,19 @@ def test_a_wrong_application_is_one_line(tmp_path: Path, words: list[str]) -> No
     (line,) = [line for line in (done.stdout + done.stderr).splitlines() if line]
     assert line.endswith(f"{app / 'features.sql'}:1:12: unknown column amont")
     assert not (tmp_path / "out").exists()
+
+
+def test_topics_of_an_application_keep_events_that_are_years_old(tmp_path: Path) -> None:
+    app, (port,) = make(tmp_path / "bank"), free_ports(1)
+    argv = [sys.executable, "-m", "deploy.kafka.broker", "--folder", str(tmp_path / "kafka"), "--port", str(port)]
+    with subprocess.Popen([*argv, "--app", str(app)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert f"127.0.0.1:{port}" in server.stdout.readline()
+            assert server.stdout.readline() == "topics: paid, card_rows, scores, paid.dlq\n"
+            asked = ConfigResource(ConfigResource.Type.TOPIC, "paid")
+            admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}"})
+            (answer,) = admin.describe_configs([asked]).values()
+            assert answer.result(30)["retention.ms"].value == "-1"
+        finally:
+            server.terminate()
