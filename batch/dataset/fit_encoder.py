@@ -145,7 +145,7 @@ class _Fit:
                 lengths = {origin.name: origin.list_length for origin in self._app.query.contract.origins}
                 self.add(ListShape(name, column, lengths[column] or 3))
             case "integer":
-                self.add(Binned(name, column, "integer", field.bins or _integer_starts(self._whole(column))))
+                self._integer(field)
             case "real":
                 self.add(Binned(name, column, "real", field.bins or _real_starts(self._reals(column), REAL_BINS)))
             case "days_since":
@@ -217,6 +217,16 @@ class _Fit:
                 self._notes[field.name] = f"names individuals: an id from {cut} rows on"
         of: Literal["text", "whole"] = "text" if kind == Type.STRING else "whole"
         self._keep(Category(field.name, field.column, (0, 0), of), cut)
+
+    def _integer(self, field: EncoderField) -> None:
+        """Bins; but numbers so long that a bin's bound cannot tell them apart are names, and each has an id."""
+        values = self._whole(field.column)
+        if field.bins is None and len(np.unique(values)) > len(np.unique(values.astype(np.float64))):
+            self._category(field)
+            told = self._notes.get(field.name)
+            self._notes[field.name] = "; ".join(filter(None, ["too long for bins", told]))
+        else:
+            self.add(Binned(field.name, field.column, "integer", field.bins or _integer_starts(values)))
 
     def _keep(self, field: Category | ListTop, seen_min: int) -> None:
         spell = speller(field)

@@ -107,10 +107,25 @@ def test_bools_days_and_times_are_fields_too(app: App) -> None:
     assert fitted.encoder.time_zone == "Europe/Berlin"
 
 
+def test_long_numbers_that_bins_cannot_tell_apart_are_names(app: App) -> None:
+    """No key of the query: a column of its own."""
+    first = 10**17
+    fitted = fit_encoder(answers(app, payments_1h=[first + row % 4 for row in range(ROWS)]), app)
+    assert report(fitted, "payments_1h") == (4, 0, 4, "too long for bins")
+    table = answers(app, 5, payments_1h=[first, first + 1, first + 3, first + 9, None])
+    found = ids(fitted.encoder, table, "payments_1h")
+    assert len(set(found)) == 5
+    assert found[3:] == [RARE_ID, NULL_ID]
+
+
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-40, 2000), min_size=1, max_size=60))
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bins_of_whole_numbers_fit_whatever_the_numbers_are(app: App, numbers: list[int | None]) -> None:
     fitted = fit_encoder(answers(app, len(numbers), payments_1h=list(numbers)), app)
+    values = {number for number in numbers if number is not None}
+    if len({float(number) for number in values}) < len(values):
+        assert "too long for bins" in report(fitted, "payments_1h")[3]
+        return
     (field,) = [f for f in fitted.encoder.fields if isinstance(f, Binned) and f.name == "payments_1h"]
     assert field.starts
     assert all(a < b for a, b in zip(field.starts, field.starts[1:], strict=False))
