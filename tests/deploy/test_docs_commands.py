@@ -32,7 +32,9 @@ def commands(page: Path) -> list[tuple[str, bool]]:
     """
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [re.split("  #| > ", line)[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        re.split("  #| > ", line)[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
+    ]
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines()
     spans = [(span, line.startswith("|")) for line in prose for span in re.findall(r"`([^`]+)`", line)]
     found = [(line, True) for line in lines] + spans
