@@ -5,6 +5,7 @@ Each imports what it needs when it runs: the scorer's environment shows them, to
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,7 +110,7 @@ def export(
     checkpoint: CheckpointFolder,
     out: Annotated[Path, typer.Option("--out", "--artifact", help="Artifact folder to write.")],
     evaluation: Annotated[
-        Path | None, typer.Option(help="Folder that `evaluate` wrote; default: the checkpoint's.")
+        Path | None, typer.Option(help="Folder that `evaluate` wrote; default: the checkpoint's, made now if need be.")
     ] = None,
     model_version: Annotated[int | None, typer.Option(help="Default: one more than the newest in --out.")] = None,
     instances: Annotated[int, typer.Option(help="Processes that run the model in Triton.")] = 1,
@@ -123,9 +124,12 @@ def export(
 ) -> None:
     """Write the artifact, or the next version into it: Triton repository, encoder, application and a manifest."""
     from batch.train.export import ExportOptions, export_artifact
-    from batch.train.verdict import Evaluated, judge
+    from batch.train.verdict import METRICS, Evaluated, judge
     from streaming.shipped_files import app_folder
 
+    lacking = evaluation is None and checkpoint.is_dir() and not (checkpoint / METRICS).exists()
+    if lacking and find_spec("oneflow") is not None:
+        evaluate(dataset=dataset, checkpoint=checkpoint)
     options = ExportOptions(model_version, instances, accept_weak_model)
     folder = None if app is None else app_folder(app)
     manifest = export_artifact(

@@ -24,9 +24,11 @@ class TrainOptions:
         dropout: share of hidden activations set to zero.
         learning_rate: of Adam.
         embedding_l2: weight of the mean squared length of a sample's embeddings in the loss.
-        count_min: an id owns a row from this many occurrences in training on. Requests of one user and product within
-            five days share their label: with fewer occurrences, a user's and a product's row together learn the pairs
-            by heart (measured on the generated world: test AUC 0.81 with 2, 0.87 with 300).
+        count_min: an id owns a row from this many occurrences in training on. Where requests share their label, as
+            those of one user and product within five days do, fewer occurrences let the rows of a user and of a product
+            learn the pairs by heart (on the tutorial's generated world test AUC was 0.81 with 2, 0.87 with 300: its
+            app.toml says 300); where they do not, the encoder's own cuts are enough (on a world of 48,000 ad clicks
+            0.93 with 20, 0.91 with 300).
         batch_size: samples of a step; fewer where an epoch would have less than `steps_per_epoch_min` steps.
         steps_per_epoch_min: the tutorial's sample has 11,000 training samples: five steps of 2048 teach nothing.
         epochs_max: passes over the training part, unless early stopping ends it before.
@@ -40,7 +42,7 @@ class TrainOptions:
     dropout: float = 0.2
     learning_rate: float = 0.0005
     embedding_l2: float = 0.1
-    count_min: int = 300
+    count_min: int = 20
     batch_size: int = 2048
     steps_per_epoch_min: int = 100
     epochs_max: int = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import SQL
+from places import CASES
 
 from streaming.engine import Engine, UnsupportedSQL
 from streaming.engine.sql.parse import parse
@@ -101,9 +101,9 @@ def test_the_engine_refuses_them_and_runs_nothing_of_the_script(script: str, wha
     assert engine.tables("") == []
 
 
-@pytest.mark.parametrize("name", ["create_tables.sql", "load_online.sql", "features.sql", "load_offline.sql"])
+@pytest.mark.parametrize("name", ["tutorial_tables", "tutorial_load", "tutorial_deploy", "tutorial_outfile"])
 def test_scripts_of_openmldb_are_no_events(name: str) -> None:
-    script = (SQL / name).read_text(encoding="utf-8")
+    script = (CASES / f"{name}.sql").read_text(encoding="utf-8")
     assert parse(script)
     with pytest.raises(UnsupportedSQL):
         parse_events(script)

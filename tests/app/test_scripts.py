@@ -9,14 +9,13 @@ from fixtures.applications import make
 from places import CASES, SQL
 
 from streaming.app.folder import App, load_app
-from streaming.app.scripts import deploy_script, extract_script, load_script, tables_script
+from streaming.app.scripts import deploy_script, extract_script, load_script, query_text, tables_script
 from streaming.app.wrong import WrongApp
 from streaming.engine import Engine
 from streaming.engine.sql import syntax
 from streaming.engine.sql.parse import parse
 from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import BadInput
-from streaming.store.sql_scripts import read_script
 
 DATA = "/root/project/data/JD_data"
 
@@ -31,15 +30,23 @@ def words(text: str) -> list[str]:
     return [token.text for token in tokens_of(text.rstrip().rstrip(";"))][:-1]
 
 
-def test_they_are_the_scripts_that_are_shipped(jd: App) -> None:
-    for name, made in (
-        ("create_tables", tables_script(jd)),
-        ("deploy", deploy_script(jd)),
-        ("load_online", load_script(jd, "online", DATA)),
-        ("load_offline", load_script(jd, "offline", DATA)),
-        ("select_into_outfile", extract_script(jd)),
-    ):
-        assert words(made) == words(read_script(SQL / f"{name}.sql").text), name
+def test_they_are_the_scripts_that_once_were_written_by_hand(jd: App) -> None:
+    query = query_text(jd)
+    assert query.startswith("select * from")
+    deployed = f"USE JD_db; SET @@execute_mode='online'; DEPLOY demo OPTIONS(RANGE_BIAS='inf', ROWS_BIAS='inf') {query}"
+    assert words(deploy_script(jd)) == words(deployed)
+    session = "USE JD_db; SET @@execute_mode='offline'; SET @@sync_job=true;"
+    out = f"{query} INTO OUTFILE '/root/project/out/1' OPTIONS(format='parquet', mode='overwrite')"
+    assert words(extract_script(jd)) == words(f"{session} {out}")
+    folders = ["action", "flattenRequest_clean", "bo_user", "bo_action", "bo_product", "bo_comment"]
+    for mode, how in (("online", "append"), ("offline", "overwrite")):
+        loads = ";".join(
+            f"LOAD DATA INFILE '{DATA}/{folder}/*.parquet' INTO TABLE {folder.removesuffix('_clean')} "
+            f"OPTIONS(format='parquet', header=true, mode='{how}')"
+            for folder in folders
+        )
+        wanted = words(f"USE JD_db; SET @@execute_mode='{mode}'; SET @@sync_job=true; {loads}")
+        assert words(load_script(jd, "online" if mode == "online" else "offline", DATA)) == wanted
 
 
 def test_they_are_the_tutorial_s_but_for_what_it_leaves_to_a_standing_session(jd: App) -> None:

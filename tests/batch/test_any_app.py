@@ -53,9 +53,8 @@ def trained(app: Path, data: Path, work: Path) -> dict[str, str]:
     )
     small = ("--epochs", 1, "--layers", "16", "--embedding", 4)
     said["train"] = command("model", "train", "--dataset", dataset, "--out", checkpoint, *small)
-    said["evaluate"] = command("model", "evaluate", "--dataset", dataset, "--checkpoint", checkpoint)
     words = ("--dataset", dataset, "--checkpoint", checkpoint, "--out", work / "artifact", "--accept-weak-model")
-    said["export"] = command("scorer", "export", "--app", app, *words)
+    said["export"] = command("model", "export", "--app", app, *words)
     return said
 
 
@@ -113,8 +112,8 @@ def test_ad_clicks_go_all_the_way(clicks: Path, tmp_path: Path) -> None:
     assert (info.fields, info.app) == (9, "talkingdata")
     assert read_part(tmp_path / "dataset", "train").ids.shape == (8000, 9)
     # Two or three attributed clicks say nothing, and so it is said.
-    assert "are too few for one" in said["evaluate"]
-    assert "the model cannot be judged" in said["evaluate"]
+    assert "are too few for one" in said["export"]
+    assert "the model cannot be judged" in said["export"]
     measured = read_evaluated(tmp_path / "checkpoint").parts
     assert measured["test"].positives < 10
     assert "note: exported all the same" in said["export"]
@@ -283,6 +282,7 @@ def test_defaults_of_training_are_the_application_s(tmp_path: Path) -> None:
     info = read_info(tmp_path / "dataset")
     options = TrainOptions.defaults(info.model)
     assert (options.layers, options.count_min, options.embedding) == ((8, 4), 2, TrainOptions().embedding)
+    assert load_app(SQL / "jd").settings.model.count_min == 300 != TrainOptions().count_min
     with pytest.raises(ValueError, match="depth is no option of training"):
         TrainOptions.defaults({"depth": 1})
     with pytest.raises(ValueError, match="count_min must be above 0"):

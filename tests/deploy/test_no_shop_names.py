@@ -1,4 +1,4 @@
-"""The code knows no shop: the tutorial's names stand in sql/jd and in the generator of its world."""
+"""The code knows no shop: the tutorial's tables, columns and topics stand in sql/jd and in what makes its world."""
 
 from __future__ import annotations
 
