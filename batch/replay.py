@@ -6,6 +6,7 @@ brings replays of its own (`batch.world.replays`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,15 @@ class Replay:
     def request_ids(self) -> list[str]:
         """Of the requests among the events, in their order."""
         return [event.request_id for event in self.events if event.request_id]
+
+    @property
+    def tied(self) -> frozenset[str]:
+        """Of the requests that share their key's moment with another event: offline each sees the other, where
+        serving sees what came before it."""
+        moments = Counter((event.key, event.time) for event in self.events)
+        return frozenset(
+            event.request_id for event in self.events if event.request_id and moments[event.key, event.time] > 1
+        )
 
 
 _FOR_EVER = 1 << 62

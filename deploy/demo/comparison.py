@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +58,9 @@ class Comparison:
     Attributes:
         streamed_auc, offline_auc: of the same requests; NaN where they have one class.
         compared: requests that are on both sides.
-        differing: of them those whose probability differs.
-        difference_max: the largest difference of two probabilities.
+        differing: of them those whose probability differs, without `tied`.
+        difference_max: the largest difference of two probabilities, without `tied`.
+        tied: those that differ, and may, as another event of their key has the same time.
     """
 
     streamed_auc: float
@@ -67,13 +68,17 @@ class Comparison:
     compared: int
     differing: int
     difference_max: float
+    tied: int = 0
 
 
-def compare(scores: Mapping[str, Mapping[str, Any]], probability: str, predictions: pa.Table) -> Comparison:
+def compare(
+    scores: Mapping[str, Mapping[str, Any]], probability: str, predictions: pa.Table, tied: Collection[str] = ()
+) -> Comparison:
     """Joins by request id and compares probability by probability.
 
     Args:
         probability: the field of a score.
+        tied: requests that may differ, see `Replay.tied`.
     """
     columns = (predictions[name].to_pylist() for name in ("request_id", "probability", "label"))
     offline = {str(request_id): (expected, label) for request_id, expected, label in zip(*columns, strict=True)}
@@ -82,13 +87,16 @@ def compare(scores: Mapping[str, Mapping[str, Any]], probability: str, predictio
     expected = np.array([offline[request_id][0] for request_id in both])
     labels = np.array([offline[request_id][1] for request_id in both])
     difference = np.abs(streamed - expected)
+    differs = difference > PROBABILITY_TOLERANCE
+    excused = differs & np.array([request_id in tied for request_id in both], dtype=bool)
     learnable = 0 < labels.sum() < len(labels)
     return Comparison(
         streamed_auc=float(roc_auc_score(labels, streamed)) if learnable else float("nan"),
         offline_auc=float(roc_auc_score(labels, expected)) if learnable else float("nan"),
         compared=len(both),
-        differing=int((difference > PROBABILITY_TOLERANCE).sum()),
-        difference_max=float(difference.max(initial=0.0)),
+        differing=int((differs & ~excused).sum()),
+        difference_max=float(difference[~excused].max(initial=0.0)),
+        tied=int(excused.sum()),
     )
 
 
@@ -98,6 +106,7 @@ def summarise(console: Console, result: Stream, comparison: Comparison, places: 
     others = len(result.replay.events) - requests
     flood = result.latency_ms(slice(0, result.flooded))
     paced = result.latency_ms(slice(result.flooded, None))
+    same = comparison.compared - comparison.differing - comparison.tied
     rows = {
         "events in": f"{len(result.replay.events) + POISON:,} ({requests:,} requests, {POISON} poison messages"
         f"{f', {others:,} of other topics' if others else ''})",
@@ -108,9 +117,10 @@ def summarise(console: Console, result: Stream, comparison: Comparison, places: 
         "latency, paced": f"{_percentiles(paced)}, at {PACED_PER_S:,.0f} events/s",
         "AUC streamed": f"{comparison.streamed_auc:.6f}",
         "AUC offline": f"{comparison.offline_auc:.6f}, the same {comparison.compared:,} requests",
-        "same probability": f"{comparison.compared - comparison.differing:,} of {comparison.compared:,}, "
-        f"largest difference {comparison.difference_max:.1e}",
+        "same probability": f"{same:,} of {comparison.compared:,}, largest difference {comparison.difference_max:.1e}",
     }
+    if comparison.tied:
+        rows["of one moment"] = f"{comparison.tied:,} differ: offline they see another event of their key and time"
     rows |= {name: str(place) for name, place in places.items()}
     page = Table(title="What happened", show_header=False, title_justify="left", pad_edge=False)
     page.add_column(style="bold")

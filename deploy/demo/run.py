@@ -184,7 +184,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         result = stream(broker, shop, replay, scorer)
     with step("9 Verdict: streamed beside offline"):
         offline = offline_predictions(options, shop, data, replays, replay)
-        comparison = compare(result.subscriber.scores, shop.probability, offline)
+        comparison = compare(result.subscriber.scores, shop.probability, offline, replay.tied)
     summarise(
         console,
         result,

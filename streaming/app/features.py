@@ -97,7 +97,8 @@ def read_query(file: AppFile) -> syntax.Select:
         statements = parse(file.text)
         if len(statements) != 1 or not isinstance(statements[0], syntax.Select):
             at = statements[1].at if len(statements) > 1 else 0
-            raise file.wrong(f"features.sql is one SELECT, not {len(statements)} statements", at)
+            what = f"{len(statements)} statements" if len(statements) != 1 else "another statement"
+            raise file.wrong(f"features.sql is one SELECT, not {what}", at)
         select = parse_select(file.text)
     except UnsupportedSQL as error:
         raise file.sql_error(error) from None

@@ -14,7 +14,7 @@ from streaming.engine.sql import syntax
 from streaming.engine.sql.stream_syntax import Check, StreamColumn
 from streaming.engine.types import Type, is_integer
 
-__all__ = ["FieldRule", "field_rules", "impossible"]
+__all__ = ["FieldRule", "field_rules"]
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,6 @@ def field_rules(columns: Sequence[StreamColumn], checks: Sequence[Check]) -> tup
         else:
             rules = changed
     return rules, others
-
-
-def impossible(rule: FieldRule, length_max: int, limits: tuple[int, int] | None) -> bool:
-    """Whether no value keeps a rule.
-
-    Args:
-        length_max: of a text.
-        limits: the least and the greatest of a whole number's type; None: it is none.
-    """
-    least, greatest = rule.least, rule.greatest
-    if limits is not None:
-        least = limits[0] if least is None else max(least, limits[0])
-        greatest = limits[1] if greatest is None else min(greatest, limits[1])
-    if least is not None and greatest is not None and least > greatest:
-        return True
-    return rule.choices is not None and all(len(text) > length_max for text in rule.choices)
 
 
 def _rule(expr: syntax.Expr, kinds: dict[str, Type], rules: dict[str, FieldRule]) -> tuple[str, FieldRule] | None:

@@ -20,6 +20,7 @@ from streaming.app.features import FeatureQuery, Tables, deploy, read_tables
 from streaming.app.labels import check_settings, feature_columns
 from streaming.app.settings import EncoderField, Settings, key_place, read_settings
 from streaming.app.streams import Stream, read_streams
+from streaming.app.topic_rules import topic_fault
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine.sql import syntax
 from streaming.engine.sql.tokens import tokens_of
@@ -161,7 +162,7 @@ def _checked(folder: Path, files: Mapping[str, AppFile], deployment: str = "", d
     streams = read_streams(files["events.sql"], tables.columns, query.contract.main)
     time = _event_time(tables, query, streams)
     check_settings(files["app.toml"], settings, tables, query, files["features.sql"], time)
-    _check_topics(files["app.toml"], settings, streams)
+    _check_topics(files["app.toml"], settings, streams, files["events.sql"])
     _check_request_ids(files["events.sql"], settings, streams, query.contract.main)
     sources = MappingProxyType({name: file.text for name, file in files.items()})
     warnings = tuple(_warnings(settings, tables, query, streams))
@@ -206,18 +207,25 @@ def _event_time(tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]
     return next((output for output, echoed in query.contract.echoes if echoed == column), None)
 
 
-def _check_topics(file: AppFile, settings: Settings, streams: tuple[Stream, ...]) -> None:
-    """Scores and dead letters must not come in again."""
-    topics = {stream.topic for stream in streams}
+def _check_topics(file: AppFile, settings: Settings, streams: tuple[Stream, ...], events: AppFile) -> None:
+    """Scores and dead letters must not come in again; Kafka must take the names."""
+    topics = [stream.topic for stream in streams]
+    for place, stream in enumerate(streams):
+        if why := topic_fault(stream.topic, topics[:place]):
+            raise events.wrong(why, stream.at)
     at = key_place(file.text, "scores", "topic")
     if settings.scores.topic in topics:
         raise file.wrong(f"the scores' topic {settings.scores.topic!r} is a stream's: they would go round", at)
+    if why := topic_fault(settings.scores.topic, topics):
+        raise file.wrong(why, at)
     scored = next(stream for stream in streams if stream.scored)
     dead_letters = settings.dead_letters or f"{scored.topic}.dlq"
     if settings.dead_letters:
         at = key_place(file.text, "", "dead_letters")
     if dead_letters in {*topics, settings.scores.topic}:
         raise file.wrong(f"topic {dead_letters} takes the dead letters of {scored.topic}", at)
+    if why := topic_fault(dead_letters, [*topics, settings.scores.topic]):
+        raise file.wrong(why, at) if settings.dead_letters else events.wrong(f"dead letters: {why}", scored.at)
 
 
 def _check_request_ids(file: AppFile, settings: Settings, streams: tuple[Stream, ...], main: str) -> None:

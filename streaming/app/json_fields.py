@@ -27,7 +27,8 @@ import msgspec
 import pyarrow as pa
 
 from streaming.app.field_rules import FieldRule, field_rules
-from streaming.app.streams import TEXT_LENGTH_MAX, Stream, whole_limits
+from streaming.app.streams import TEXT_LENGTH_MAX, Stream
+from streaming.app.widths import whole_limits
 from streaming.engine.sql.stream_syntax import StreamColumn
 from streaming.engine.types import ARROW, Type
 from streaming.events.record import TIME_MS_MAX

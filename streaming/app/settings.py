@@ -245,6 +245,8 @@ def key_place(text: str, table: str, key: str) -> int:
     Args:
         table: as `label.later_event`; '': the top.
         key: '': the header.
+
+    A table that is written in braces or brackets is where its own key is.
     """
     here, offset, fallback = "", 0, 0
     for line in text.splitlines(keepends=True):
@@ -256,7 +258,10 @@ def key_place(text: str, table: str, key: str) -> int:
         elif key and here == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
             return offset + len(line) - len(line.lstrip())
         offset += len(line)
-    return fallback
+    if fallback or not table:
+        return fallback
+    above, _, name = table.rpartition(".")
+    return key_place(text, above, name)
 
 
 def _misfit(file: AppFile, message: str) -> WrongApp:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from streaming.app.field_rules import field_rules, impossible
+from streaming.app.contradictions import contradiction
+from streaming.app.widths import whole_limits, widens
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import UnsupportedSQL
 from streaming.engine.plan.scope import conjuncts
@@ -23,7 +24,7 @@ from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import Type, is_integer, to_word
 
-__all__ = ["TEXT_LENGTH_MAX", "Insert", "Stream", "TableColumns", "TimestampFormat", "read_streams", "whole_limits"]
+__all__ = ["TEXT_LENGTH_MAX", "Insert", "Stream", "TableColumns", "TimestampFormat", "read_streams"]
 
 TEXT_LENGTH_MAX = 256
 """Characters of a text in a record whose column does not say VARCHAR(n)."""
@@ -251,15 +252,14 @@ class _Reader:
 
     def check_rules(self) -> None:
         """CHECKs that contradict one another, or a column's type."""
-        for end in range(1, len(self.statement.checks) + 1):
-            rules, _ = field_rules(self.statement.columns, self.statement.checks[:end])
-            for name, rule in rules.items():
-                column = self.columns[name]
-                limits = whole_limits(column.type) if is_integer(column.type) else None
-                if impossible(rule, column.length_max or TEXT_LENGTH_MAX, limits):
-                    check = self.statement.checks[end - 1]
-                    what = f"CHECK ({check.text}) is always false: it would refuse every record"
-                    raise self.file.wrong(what, check.at)
+        check = contradiction(self.statement.columns, self.statement.checks, _limits, self.tried)
+        if check is not None:
+            raise self.file.wrong(f"CHECK ({check.text}) is always false: it would refuse every record", check.at)
+        names: set[str] = set()
+        for check in self.statement.checks:
+            if check.name in names:
+                raise self.file.wrong(f"two constraints of the name {check.name}", check.at)
+            names |= {check.name} if check.name is not None else set()
 
     def insert(self, statement: InsertSelect) -> Insert:
         table = statement.table[-1]
@@ -305,7 +305,7 @@ class _Reader:
             and is_integer(known.type)
             and (column.type == Type.SMALLINT and abs(literal.value) < 1 << 15)
         )
-        if not (known.null or small or _widens(known.type, column.type)):
+        if not (known.null or small or widens(known.type, column.type)):
             what = f"column {table}.{column.name} is a {column.type}, its value a {known.type}"
             raise self.file.wrong(f"{what}: cast it, as {column.type}(…)", item.at)
         return syntax.Cast(item.expr, column.type, item.at)
@@ -321,9 +321,16 @@ class _Reader:
 
     def constants(self, expressions: Sequence[syntax.Expr]) -> list[object]:
         """The values of expressions that read no column."""
+        return [values[0] for values in self.tried(expressions, "", [None])]
+
+    def tried(self, expressions: Sequence[syntax.Expr], name: str, values: Sequence[object]) -> list[list[object]]:
+        """What expressions are of records in which a column has these values, and all others are NULL."""
         schema = schema_of(self.engine_columns)
-        row = pa.RecordBatch.from_arrays([pa.nulls(1, kind) for kind in schema.types], schema=schema)
-        return [values[0].as_py() for values in self.projection(expressions)(row)]
+        rows = pa.RecordBatch.from_arrays(
+            [pa.array(values, one.type) if one.name == name else pa.nulls(len(values), one.type) for one in schema],
+            schema=schema,
+        )
+        return [found.to_pylist() for found in self.projection(expressions)(rows)]
 
 
 class _Options:
@@ -378,17 +385,6 @@ class _Options:
         return name
 
 
-def whole_limits(kind: Type) -> tuple[int, int]:
-    """The least and the greatest number of a whole type."""
-    limit = 1 << {Type.SMALLINT: 15, Type.INT: 31, Type.BIGINT: 63}[kind]
-    return -limit, limit - 1
-
-
-def _widens(source: Type, target: Type) -> bool:
-    """Whether every value of one type is the same value of the other."""
-    if is_integer(source):
-        exact = {Type.SMALLINT: Type.FLOAT, Type.INT: Type.DOUBLE}.get(source, Type.NULL)
-        return (is_integer(target) and source < target) or (
-            exact != Type.NULL and target in (Type.FLOAT, Type.DOUBLE) and target >= exact
-        )
-    return source == Type.FLOAT and target == Type.DOUBLE
+def _limits(column: StreamColumn) -> tuple[int, int]:
+    """The least and the greatest number of a whole column, and length of a text one."""
+    return whole_limits(column.type) if is_integer(column.type) else (0, column.length_max or TEXT_LENGTH_MAX)

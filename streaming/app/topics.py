@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from streaming.app.folder import App
 from streaming.app.streams import Stream
+from streaming.app.topic_rules import topic_fault
 from streaming.errors import ConfigError
 
 __all__ = ["TopicNames"]
@@ -46,7 +47,7 @@ class TopicNames:
             named: `[kafka.topics]`.
 
         Raises:
-            ConfigError: a key is none of the application's, or two topics have one name.
+            ConfigError: a key is none of the application's, two topics have one name, or Kafka takes no such name.
         """
         own = {stream.name: stream.topic for stream in app.streams}
         own |= {_SCORES: app.settings.scores.topic, _DEAD_LETTERS: app.dead_letters}
@@ -58,6 +59,8 @@ class TopicNames:
         for key, name in names.items():
             if name in keys:
                 raise ConfigError(f"kafka.topics.{key}: topic {name!r} is {keys[name]}, too")
+            if why := topic_fault(name, keys):
+                raise ConfigError(f"kafka.topics.{key}: {why}")
             keys[name] = f"kafka.topics.{key}"
         return cls(
             tuple(names[stream.name] for stream in (*app.scored, *app.partitioned)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 
 from streaming.engine import UnsupportedSQL
@@ -11,6 +12,7 @@ from streaming.errors import ConfigError
 
 __all__ = ["AppFile", "WrongApp"]
 
+_BYTES_MAX = 4 << 20
 _PLACE = re.compile(r" at \d+:\d+\n.*", re.DOTALL)
 
 
@@ -53,7 +55,12 @@ class AppFile:
             self.text = text
             return
         try:
-            self.text = path.read_text(encoding="utf-8")
+            found = path.stat()
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                raise WrongApp(path, 0, 0, "not a plain file")
+            if found.st_size > _BYTES_MAX:
+                raise WrongApp(path, 0, 0, f"{found.st_size:,} bytes; at most {_BYTES_MAX:,} are read")
+            self.text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
         except OSError as error:
             raise WrongApp(path, 0, 0, error.strerror or str(error)) from None
         except UnicodeDecodeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,36 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path, name: str) -
         load_app(folder)
     with pytest.raises(WrongApp, match="there is no such folder"):
         load_app(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_byte_order_mark_and_line_ends_of_windows_say_nothing(tmp_path: Path, name: str) -> None:
+    before = load_app(make(tmp_path / "app"))
+    file = tmp_path / "app" / name
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_app(tmp_path / "app").digest == before.digest
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_file_of_a_size_is_not_read(tmp_path: Path, name: str) -> None:
+    file = make(tmp_path / "app") / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(WrongApp, match=f"{name}: not a plain file"):
+        load_app(tmp_path / "app")
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    with pytest.raises(WrongApp, match=f"{name}: not a plain file"):
+        load_app(tmp_path / "app")
+    file.unlink()
+    file.symlink_to(name)
+    with pytest.raises(WrongApp, match=f"{name}: Too many levels"):
+        load_app(tmp_path / "app")
+    file.unlink()
+    with file.open("wb") as huge:
+        huge.truncate(1 << 40)
+    with pytest.raises(WrongApp, match=f"{name}: 1,099,511,627,776 bytes; at most"):
+        load_app(tmp_path / "app")
 
 
 WORDS = [

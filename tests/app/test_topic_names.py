@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def payments(tmp_path_factory: pytest.TempPathFactory) -> App:
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(KEYS), st.text(min_size=1, max_size=3)))
+@given(st.dictionaries(st.sampled_from(KEYS), st.text(alphabet="ab", min_size=1, max_size=3)))
 def test_what_is_named_is_called_so_and_the_rest_by_its_own_name(named: dict[str, str]) -> None:
     names = {**OWN, **named}
     if len(set(names.values())) < len(names):
@@ -125,3 +126,16 @@ def test_the_programs_own_applications_are_found_from_any_folder(
     assert configured_app(Config()).digest == jd().digest
     own = make(tmp_path / "sql" / "jd")
     assert configured_app(Config()).settings.name == load_app(own).settings.name == "payments"
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), st.text(alphabet="a._ é/", min_size=1, max_size=4)))
+def test_names_that_kafka_would_refuse_are_refused(named: dict[str, str]) -> None:
+    names = {**OWN, **named}
+    taken = all(re.fullmatch(r"[a-zA-Z0-9._-]+", name) and name not in (".", "..") for name in names.values())
+    apart = len({name.replace(".", "_") for name in names.values()}) == len(names)
+    if taken and apart:
+        assert TopicNames.of(jd(), named).scores == names["scores"]
+    else:
+        with pytest.raises(ConfigError, match=r"^kafka\.topics\.\w+: topic "):
+            TopicNames.of(jd(), named)

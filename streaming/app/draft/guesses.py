@@ -271,7 +271,7 @@ def _join(main: Guess, other: Guess) -> None:
     same = named or [(left, right) for left, right in pairs if _same_values(left.field, right.field)]
     keys = [column for column in other.columns if column.required and column.is_key_type]
     if same:
-        best = max(same, key=lambda pair: (pair[1].required, pair[1].field.unique, pair[1].field.distinct))
+        best = max(same, key=lambda pair: _likeness(main, *pair))
         other.join = best
         for column in best:
             _widen(column)
@@ -301,6 +301,15 @@ def _same_values(left: Field, right: Field) -> bool:
     large = right.greatest is None or right.greatest >= _LARGE
     common = len(left.seen & right.seen)
     return large and common >= 10 and 2 * common >= min(left.distinct, right.distinct)
+
+
+def _likeness(main: Guess, left: Column, right: Column) -> tuple[bool, bool, float, bool, int]:
+    """How likely it is that two columns name the same things, to be compared: a record's key is one, and which of the
+    values are on both sides tells more than how many there are."""
+    common = len(left.field.seen & right.field.seen)
+    share = common / max(1, min(left.field.distinct, right.field.distinct))
+    sure = right.required and (left is main.key or right.field.is_key)
+    return right.required, sure, round(share, 1), right.field.unique, right.field.distinct
 
 
 def _widen(column: Column) -> None:

@@ -13,7 +13,7 @@ from streaming.engine.sql import syntax
 from streaming.engine.sql.depth import nested
 from streaming.engine.sql.parse_select import SelectParser
 from streaming.engine.sql.string_literals import unquote
-from streaming.engine.sql.tokens import UNITS_MS, tokens_of
+from streaming.engine.sql.tokens import tokens_of
 
 __all__ = ["parse", "parse_select", "statement_text"]
 
@@ -203,9 +203,9 @@ class _Parser(SelectParser):
             return first, second
         token = self.advance()
         if token.kind == "interval":
-            return int(token.text[:-1]) * UNITS_MS[token.text[-1].lower()], 0
+            return self.milliseconds(token), 0
         if token.kind == "int":
-            return int(token.text) * 60_000, int(token.text)
+            return self.bounded(int(token.text) * 60_000, token), int(token.text)
         raise self.fail("expected a time to live", token)
 
     def insert(self, at: int) -> syntax.Insert:
@@ -261,7 +261,7 @@ class _Parser(SelectParser):
         if token.kind == "int":
             return int(token.text)
         if token.kind == "interval":
-            return datetime.timedelta(milliseconds=int(token.text[:-1]) * UNITS_MS[token.text[-1].lower()])
+            return datetime.timedelta(milliseconds=self.milliseconds(token))
         if token.kind == "word":
             return {"true": True, "false": False}.get(token.lower, token.text)
         raise self.fail("expected a value", token)

@@ -7,7 +7,7 @@ from streaming.engine.sql import syntax
 from streaming.engine.sql.column_names import default_name
 from streaming.engine.sql.depth import nested
 from streaming.engine.sql.parse_expression import ExpressionParser
-from streaming.engine.sql.tokens import RESERVED, UNITS_MS
+from streaming.engine.sql.tokens import RESERVED
 
 __all__ = ["SelectParser"]
 
@@ -235,9 +235,9 @@ class SelectParser(ExpressionParser):
             self.expect("row")
             return 0
         if token.kind == "interval" and not rows:
-            distance = int(token.text[:-1]) * UNITS_MS[token.text[-1].lower()]
+            distance = self.milliseconds(token)
         elif token.kind == "int":
-            distance = int(token.text.rstrip("lL"))
+            distance = self.bounded(int(token.text.rstrip("lL")), token)
         else:
             raise self.fail("expected a bound of a frame", token)
         opened = self.accept("open")

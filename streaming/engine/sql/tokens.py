@@ -26,6 +26,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_COUNT_MAX = 86_400_000 * 365 * 10_000  # as milliseconds: ten thousand years
 UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 # Words that end an expression or an alias when they stand bare.
@@ -141,7 +142,17 @@ class TokenReader:
         if token.kind != "int":
             self.position -= 1
             raise self.fail(f"expected {what}")
-        return int(token.text.rstrip("lL"))
+        return self.bounded(int(token.text.rstrip("lL")), token)
+
+    def milliseconds(self, token: Token) -> int:
+        """How long an interval, as 5d, is."""
+        return self.bounded(int(token.text[:-1]) * UNITS_MS[token.text[-1].lower()], token)
+
+    def bounded(self, number: int, token: Token) -> int:
+        """A number that the engine can count to; a time before or behind another by it is one, too."""
+        if number > _COUNT_MAX:
+            raise error_at(self.script, token.at, f"{token.text} is too much: at most {_COUNT_MAX:,}")
+        return number
 
     def text(self, what: str) -> str:
         token = self.advance()
