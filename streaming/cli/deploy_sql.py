@@ -127,7 +127,7 @@ def deploy(
     cluster.execute(f"USE {database}")
     cluster.execute("SET @@execute_mode='online'")
     there = {row[0] for row in cluster.execute("SHOW TABLES")}
-    deployed = name in _deployments(cluster, database)
+    deployed = name in _deployments(cluster)
     wrong = {
         table: found for table in scripts.tables if table in there and (found := _table_wrong(cluster, scripts, table))
     }
@@ -255,9 +255,10 @@ def _deployment_wrong(cluster: StatementRunner, scripts: Scripts, name: str) -> 
     return wrong + ([part] if part else [])
 
 
-def _deployments(cluster: StatementRunner, database: str) -> list[str]:
+def _deployments(cluster: StatementRunner) -> list[str]:
+    """Of the database in use: the server refuses to answer without one, and does not look at FROM."""
     try:
-        return [row[1] for row in cluster.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+        return [row[1] for row in cluster.execute("SHOW DEPLOYMENTS")]
     except StoreUnavailable as error:
         if "not found" in str(error):  # a database that never had one
             return []

@@ -431,14 +431,18 @@ class Cluster:
             return [], []
         if head == "SHOW DATABASES":
             return names, [(name,) for name in self.databases]
+        if head in ("SHOW TABLES", "SHOW DEPLOYMENTS") and not database:  # C1: even with FROM
+            raise ServerError(2000, "please enter database first")
         if head == "SHOW TABLES":
-            return names, [(name,) for where, name in self.tables if where == self._used(database)]
-        if head == "SHOW DEPLOYMENTS":
-            return [("DB", "string"), ("Deployment", "string")], [k for k in self.deployments if k[0] == words[3]]
+            return names, [(name,) for where, name in self.tables if where == database]
+        if head == "SHOW DEPLOYMENTS":  # C2: FROM is not looked at
+            return [("DB", "string"), ("Deployment", "string")], [k for k in self.deployments if k[0] == database]
         if head == "SHOW DEPLOYMENT":
             where, _, name = words[2].rpartition(".")
             return text, [(self._shown(where or self._used(database), name),)]
         if " ".join(words[:3]).upper() == "SHOW CREATE TABLE":
+            if not database:
+                raise ServerError(2000, "please enter database first")
             return [("Table", "string"), ("Create Table", "string")], [(words[3], self._created(database, words[3]))]
         if " ".join(words[:3]).upper() == "SHOW TABLE STATUS":
             row = ("11", "t", "d", "memory", "0", "0", "0", "8", str(self.faults.unalive), "2", *["NULL"] * 3, "")

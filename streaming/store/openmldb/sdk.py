@@ -80,6 +80,7 @@ class Client:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: Connection | None = None
+        self._use = ""  # a USE that the next process needs, too
 
     def __enter__(self) -> Client:
         return self
@@ -99,6 +100,8 @@ class Client:
             StoreUnavailable: as every method: with the server's message, or because it did not answer.
         """
         rows: list[tuple[Any, ...]] = self._call("execute", sql, timeout_s=timeout_s)
+        if (sql.split(None, 1) or [""])[0].lower() == "use":
+            self._use = sql
         return rows
 
     def schemas(self) -> tuple[pa.Schema, pa.Schema]:
@@ -107,7 +110,8 @@ class Client:
         there = [name for (name,) in self.execute("SHOW DATABASES")]
         if database not in there:
             raise ArtifactMismatch(f"{self._options} has no database {database}: run `jd-intent-score deploy`")
-        there = [name for _, name in self.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+        self.execute(f"USE {database}")  # SHOW DEPLOYMENTS answers of the database in use, whatever its FROM says
+        there = [name for _, name in self.execute("SHOW DEPLOYMENTS")]
         if self.deployment not in there:
             raise ArtifactMismatch(
                 f"database {database} of {self._options} has no deployment {self.deployment}: "
@@ -157,6 +161,8 @@ class Client:
             connection = Connection(mine.detach())
         self._socket = connection
         self._exchange(connection, "connect", (self._options,), CONNECT_S + self._options.timeout_s)
+        if self._use:
+            self._exchange(connection, "execute", (self._use,), self._options.timeout_s)
         _log.info("connected", to=repr(self._options), pid=self._process.pid)
         return connection
 
