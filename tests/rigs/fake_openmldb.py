@@ -16,6 +16,7 @@ import datetime
 import os
 import re
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client as Dial
@@ -349,7 +350,9 @@ class Faults:
         inserts: the next inserts of a table fail after this many rows are in.
         forgetful: the next calls answer NULL for what cannot be NULL, as a tablet does that has not all rows.
         hung: calls wait until it is cleared.
-        unalive: partitions without a tablet.
+        unalive: what SHOW TABLE STATUS counts: dead replicas, whatever is served (C3).
+        dead: partitions whose leader died and has no successor yet: their rows are refused, and answers to their keys
+            have NULL where nothing can be NULL (C4).
     """
 
     down: bool = False
@@ -357,6 +360,7 @@ class Faults:
     forgetful: int = 0
     hung: threading.Event | None = None
     unalive: int = 0
+    dead: frozenset[int] = frozenset()
 
 
 class Cluster:
@@ -472,6 +476,9 @@ class Cluster:
         table = statement.split()[4]
         limits = self.faults.inserts.get(table, [])
         given = rows[: limits.pop(0)] if limits else rows
+        if self.faults.dead:  # row by row, in order: what comes before the first that fails is in
+            served = [partition_of(row) not in self.faults.dead for row in given]
+            given = given[: served.index(False)] if False in served else given
         there = self._there.setdefault(table, set())
         fresh = [row for row in dict.fromkeys(map(tuple, given)) if row not in there]
         names = [name for name, _ in self.columns(database, table)]
@@ -479,7 +486,7 @@ class Cluster:
             self.engine.insert(f"{database}.{table}", [dict(zip(names, row, strict=True)) for row in fresh])
         there.update(fresh)
         self.inserts.append((table, len(given), len(fresh)))
-        if given is not rows:
+        if len(given) < len(rows):
             raise ServerError(
                 2001, "put failed--ReturnCode[1004]--[E112]Not connected to HOST:PORT yet. RevertPut success."
             )
@@ -500,6 +507,9 @@ class Cluster:
             self.faults.forgetful -= 1
             place = answer.column_names.index(self.engine.contract(deployment).never_null[0])
             columns[place][-1] = None
+        for number, row in enumerate(rows) if self.faults.dead else ():
+            if partition_of(row) in self.faults.dead:
+                columns[answer.column_names.index(self.engine.contract(deployment).never_null[0])][number] = None
         return _columns(answer.schema), list(zip(*columns, strict=True))
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -602,6 +612,11 @@ class Cluster:
             return "ok", getattr(self, name)(*arguments)
         except ServerError as error:
             return "error", error.args
+
+
+def partition_of(row: Sequence[Any]) -> int:
+    """Of 8. A server takes it from the key of the index; here the whole row has to do."""
+    return zlib.crc32(repr(row).encode()) % 8
 
 
 def _columns(schema: pa.Schema) -> Columns:

@@ -16,6 +16,7 @@ import pytest
 from fixtures.jd import actions_of, dimensions_of, jd
 from fixtures.records import Fake
 from fixtures.scorer import START_MS, Shop, answers, loaded_store
+from rigs import fake_openmldb
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from streaming.config import OpenMLDB, Store
@@ -26,6 +27,7 @@ from streaming.events.record import Record
 from streaming.predict.state_replica import Direct
 from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.cluster import ClusterStore
+from streaming.store.openmldb.columns import cells
 from streaming.store.openmldb.sdk import Client, connect_options
 
 FAKE = "rigs.fake_openmldb:cluster_sdk"
@@ -241,11 +243,55 @@ def test_an_answer_with_missing_features_is_refused(
         StoreUnavailable, match=r"1 of [1-5] answers have no flattenRequest_pair_id_window_unique_count_27"
     ):
         store.answer(actions)
-    cluster.faults.unalive = 3
-    with pytest.raises(StoreUnavailable, match=r"3 partitions of JD_db\.\w+ have no living tablet"):
-        store.answer(actions)
-    cluster.faults.unalive = 0
     assert store.answer(actions).equals(alone(embedded, actions))
+
+
+def test_dead_replicas_whose_leaders_live_stop_nobody(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    """One of two tablets is dead, failover is done: all is served, and the server counts 8 dead for ever."""
+    actions = actions_of(Shop.seeded(5, seed=2).actions)
+    cluster.faults.inserts["bo_action"] = [0]
+    cluster.faults.unalive = 8
+    with pytest.raises(StoreUnavailable, match="E112"):
+        store.answer(actions)
+    assert store.answer(actions).equals(alone(embedded, actions))
+
+
+def test_partitions_without_a_leader_are_waited_for_whatever_the_server_counts(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    """The server counts 0, the micro-batch's own rows lie elsewhere: requests to all partitions find the dead one."""
+    actions = actions_of(Shop.seeded(1, seed=2).actions)
+    mine = {fake_openmldb.partition_of(row) for rows in actions.rows.values() for row in cells(rows)}
+    others = frozenset(range(8)) - mine
+    assert others
+    cluster.faults.inserts["bo_action"] = [0]
+    cluster.faults.dead = others
+    with pytest.raises(StoreUnavailable, match="E112"):
+        store.answer(actions)
+    inserted = list(cluster.inserts)
+    for one in sorted(others):
+        cluster.faults.dead = frozenset([one])
+        with pytest.raises(StoreUnavailable, match=r"of 64 answers have no \w+, which is never NULL: a tablet is away"):
+            store.answer(actions)
+    assert cluster.inserts == inserted, "probes leave no trace"
+    cluster.faults.dead = frozenset()
+    assert store.answer(actions).equals(alone(embedded, actions))
+    assert cluster.rows("flattenRequest") == 0
+
+
+def test_rows_of_a_dead_partition_are_inserted_once_it_is_led_again(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    actions = actions_of(Shop.seeded(40, seed=2).actions)
+    cluster.faults.dead = frozenset([1, 5])
+    with pytest.raises(StoreUnavailable, match="E112"):
+        store.restore(actions)
+    assert 0 < cluster.rows("bo_action") < 40
+    cluster.faults.dead = frozenset()
+    store.restore(actions)
+    assert cluster.rows("bo_action") == cluster.rows("flattenRequest") == 40
 
 
 def test_a_client_that_hangs_is_killed_and_made_anew(

@@ -172,7 +172,6 @@ def test_answers_equal_the_engine_s_cell_by_cell(shop: Shop, rest_settings: Rest
             asked = actions["flattenRequest"].slice(300, count)
             assert transport.request(asked).equals(store.request(asked))
         assert transport.request(actions["flattenRequest"].slice(0, 0)).equals(store.schema().empty_table())
-        transport.probe()
 
 
 def test_what_is_not_there_is_named(server: ApiServer, types: RestTransport) -> None:
@@ -266,13 +265,6 @@ def test_one_failed_call_of_several_fails_them_all() -> None:
     many = pa.concat_tables([rows(("k", 1, *[None] * 8))] * 1000)
     with faulty.transport() as transport, pytest.raises(StoreUnavailable, match="E112"):
         transport.request(many)
-
-
-def test_partitions_without_a_tablet_are_named() -> None:
-    line = ["4", "t", "types", "memory", "9", "9", "0", "8", "3", "2", "NULL", "NULL", "NULL", ""]
-    faulty = Faulty({"code": 0, "msg": "ok", "data": {"schema": ["String"] * 14, "data": [line]}})
-    with faulty.transport() as transport, pytest.raises(StoreUnavailable, match=r"3 partitions of types\.t "):
-        transport.probe()
 
 
 def test_the_health_beats_while_an_answer_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:

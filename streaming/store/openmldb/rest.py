@@ -141,13 +141,6 @@ class RestTransport:
             for call in calls:
                 call.cancel()
 
-    def probe(self) -> None:
-        """See `Transport.probe`."""
-        for row in self.execute("SHOW TABLE STATUS"):
-            table, database, unalive = row[1], row[2], row[8]
-            if database == self._database and str(unalive) not in ("0", "None"):
-                raise StoreUnavailable(f"{unalive} partitions of {database}.{table} have no living tablet")
-
     def close(self) -> None:
         """Closes the connections; what is under way ends first."""
         self._threads.shutdown()

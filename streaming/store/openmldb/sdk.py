@@ -132,14 +132,6 @@ class Client:
         """Asks the deployment; see `Transport`."""
         return self._call("request", self.deployment, rows)
 
-    def probe(self) -> None:
-        """Every partition of the database's tables has a leader; see `Transport`."""
-        self.execute(f"USE {self._options.database}")
-        for row in self.execute("SHOW TABLE STATUS"):
-            table, database, unalive = row[1], row[2], row[8]
-            if database == self._options.database and str(unalive) not in ("0", "None"):
-                raise StoreUnavailable(f"{unalive} partitions of {database}.{table} have no living tablet")
-
     def close(self) -> None:
         """Ends the process."""
         if self._socket is not None:
