@@ -383,6 +383,7 @@ class Cluster:
         self.deployments: dict[tuple[str, str], str] = {}
         self._there: dict[str, set[tuple[Any, ...]]] = {}
         self._turn = threading.Lock()
+        self._stale: set[Connection] = set()
         self._listener = Listener(self.address, "AF_UNIX", backlog=8)
         self._sockets: list[Connection] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -406,6 +407,10 @@ class Cluster:
     def close(self) -> None:
         self._listener.close()
         self.disconnect()
+
+    def lose_sight(self) -> None:
+        """A tablet was away for 17 s: clients of now find no table any more, whatever comes (C5); new ones do."""
+        self._stale.update(self._sockets)
 
     def disconnect(self) -> None:
         """Every connection is lost."""
@@ -601,6 +606,9 @@ class Cluster:
                 if hung is not None and name in ("call", "insert"):
                     hung.wait(60)
                 with self._turn:
+                    if name == "insert" and made in self._stale:
+                        made.send(("error", (0, f"fail to get table {arguments[1].split()[4]} tablet")))
+                        continue
                     made.send(self._answer(name, arguments))
             except (EOFError, OSError, TypeError):
                 return

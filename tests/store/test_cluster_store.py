@@ -26,6 +26,7 @@ from streaming.events.batch import EventBatch, joined
 from streaming.events.record import Record
 from streaming.predict.state_replica import Direct
 from streaming.store.embedded import EmbeddedStore
+from streaming.store.openmldb import sdk
 from streaming.store.openmldb.cluster import ClusterStore
 from streaming.store.openmldb.columns import cells
 from streaming.store.openmldb.sdk import Client, connect_options
@@ -331,6 +332,28 @@ def test_a_client_that_dies_is_made_anew(store: ClusterStore, cluster: Cluster, 
     with pytest.raises(StoreUnavailable, match="E112"):
         store.request(actions.rows["flattenRequest"])
     assert store.request(actions.rows["flattenRequest"]).num_rows == 5
+
+
+def test_a_client_that_lost_sight_of_the_tablets_is_made_anew(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    """Statements and requests are served meanwhile, only inserts fail: each of a table, also when others go in."""
+    actions = actions_of(Shop.seeded(5, seed=2).actions)
+    store.load()
+    before = client_of(store).pid
+    cluster.lose_sight()
+    for _ in range(sdk.FAILURES_MAX):
+        with pytest.raises(StoreUnavailable, match=r"\[0\] fail to get table bo_action tablet"):
+            store.answer(actions)
+    assert store.answer(actions).equals(alone(embedded, actions))
+    assert client_of(store).pid not in (None, before)
+    made = client_of(store).pid
+    for _ in range(sdk.FAILURES_MAX + 1):  # not in a row
+        cluster.faults.inserts["bo_action"] = [0]
+        with pytest.raises(StoreUnavailable, match="E112"):
+            store.answer(actions)
+        store.answer(actions)
+    assert client_of(store).pid == made
 
 
 def test_a_deployment_that_is_missing_or_another_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -28,6 +29,7 @@ __all__ = ["Client", "connect_options", "deployment_schemas"]
 INSERT_ROWS = 200  # per call of the SDK, which sends them one by one: what a timeout waits for stays small
 CONNECT_S = 30.0  # the SDK's own limits are shorter; loading it takes seconds on a busy machine
 MARGIN_S = 5.0  # after timeout_s the SDK should have answered by itself
+FAILURES_MAX = 3  # of the same call in a row: a client that lost sight of the tablets never finds them again
 SLICE_S = 1.0  # how often `beat` is called while the SDK is waited for
 
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.sdk")
@@ -66,7 +68,9 @@ def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
 
 
 class Client:
-    """The SDK's process, made when it is first needed, and anew after it was lost or had to be killed.
+    """The SDK's process, made when it is first needed, and anew after it was lost, had to be killed, or failed
+    `FAILURES_MAX` times in a row: after a tablet was away it may answer `fail to get table … tablet` without end, while
+    a new one is served.
 
     Args:
         options: which cluster, and how to connect.
@@ -80,6 +84,7 @@ class Client:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: Connection | None = None
+        self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by call and its table or deployment
         self._use = ""  # a USE that the next process needs, too
 
     def __enter__(self) -> Client:
@@ -134,6 +139,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the process."""
+        self._failures.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -160,7 +166,18 @@ class Client:
 
     def _call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         connection = self._socket or self._start()
-        return self._exchange(connection, name, arguments, timeout_s or self._options.timeout_s)
+        # Of each table by itself: while one is refused, statements and other tables may well be served.
+        call = name, "" if name == "execute" else str(arguments[0])
+        try:
+            answer = self._exchange(connection, name, arguments, timeout_s or self._options.timeout_s)
+        except StoreUnavailable as error:
+            self._failures[call] += 1
+            if self._failures[call] >= FAILURES_MAX and self._socket is not None and name != "execute":
+                _log.warning("the client is made anew", failures=self._failures[call], error=str(error))
+                self.close()
+            raise
+        del self._failures[call]
+        return answer
 
     def _exchange(self, connection: Connection, name: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s + MARGIN_S
