@@ -23,7 +23,7 @@ from streaming.app.folder import FILES, App, load_app
 from streaming.app.scripts import deploy_script, extract_script, load_script
 from streaming.app.wrong import WrongApp
 from streaming.cli import load_history
-from streaming.cli.deploy_sql import Scripts, deploy
+from streaming.cli.deploy_sql import DEPLOY_TRIES, DEPLOY_WAIT_S, Scripts, deploy
 from streaming.config import load
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
@@ -171,6 +171,19 @@ def test_a_deployment_over_filled_tables_waits_until_their_rows_are_counted(clie
     slept: list[float] = []
     deploy(client, scripts(), sleep=slept.append)
     assert slept == [5.0]
+
+
+def test_a_deploy_whose_indexes_no_tablet_has_seen_yet_is_tried_again(client: Client, cluster: Cluster) -> None:
+    cluster.faults.unseen_indexes = 3
+    slept: list[float] = []
+    deploy(client, scripts(), sleep=slept.append)
+    assert list(cluster.deployments) == [("JD_db", "demo")]
+    assert slept == [DEPLOY_WAIT_S] * 3
+    client.execute("DROP DEPLOYMENT demo")
+    cluster.faults.unseen_indexes = DEPLOY_TRIES
+    with pytest.raises(StoreUnavailable, match="Isn't partition provider"):
+        deploy(client, scripts(), sleep=slept.append)
+    assert len(slept) == 3 + DEPLOY_TRIES - 1
 
 
 def test_biases_stand_for_those_of_the_script(client: Client, cluster: Cluster) -> None:

@@ -48,7 +48,7 @@ class ServerError(Exception):
 class Backend(Protocol):
     """The servers."""
 
-    def connect(self) -> None: ...
+    def connect(self, password: str) -> None: ...
     def execute(self, database: str, sql: str) -> tuple[Columns, list[tuple[Any, ...]]] | None: ...
     def columns(self, database: str, table: str) -> Columns: ...
     def indexed_times(self, database: str, table: str) -> list[str]: ...
@@ -275,9 +275,11 @@ def connection(backend: Backend, **keywords: Any) -> Any:
     if "zkPath" in keywords and "zk" not in keywords:
         raise KeyError("zk")
     try:
-        backend.connect()
-    except ServerError:
+        backend.connect(keywords.get("password", ""))
+    except ServerError as error:
         cluster = "zkPath" in keywords
+        if keywords.get("glogLevel", 0) <= 1:  # C7: only the native client's log says why
+            os.write(2, f"W20261128 21:35:03.599941  2522 sql_cluster_router.cc:233] {error.message}\n".encode())
         raise Exception(  # noqa: TRY002 - as the SDK does
             f"fail to init OpenMLDB sdk with {keywords}, is cluster mode {cluster}"
         ) from None
@@ -305,12 +307,12 @@ class Remote:
         self._address = address
         self._socket: Connection | None = None
 
-    def connect(self) -> None:
+    def connect(self, password: str) -> None:
         try:
             self._socket = Dial(self._address, "AF_UNIX")
         except OSError as error:
             raise ServerError(-1, "no such server") from error
-        self._ask("connect")
+        self._ask("connect", password)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -353,6 +355,8 @@ class Faults:
         unalive: what SHOW TABLE STATUS counts: dead replicas, whatever is served (C3).
         dead: partitions whose leader died and has no successor yet: their rows are refused, and answers to their keys
             have NULL where nothing can be NULL (C4).
+        unseen_indexes: the next DEPLOYs fail, as no tablet has heard of their indexes yet (C6).
+        password: that whoever connects must know (C7); None: any will do, as the server's default is.
     """
 
     down: bool = False
@@ -361,6 +365,8 @@ class Faults:
     hung: threading.Event | None = None
     unalive: int = 0
     dead: frozenset[int] = frozenset()
+    unseen_indexes: int = 0
+    password: str | None = None
 
 
 class Cluster:
@@ -425,9 +431,11 @@ class Cluster:
 
     # ── what the native router asks ──────────────────────────────────────────────────────────────────────────────────
 
-    def connect(self) -> None:
+    def connect(self, password: str) -> None:
         if self.faults.down:
-            raise ServerError(-1, "down")
+            raise ServerError(-1, "fail to init zk handler with hosts HOST:PORT")
+        if self.faults.password not in (None, password):
+            raise ServerError(-1, "wrong password!")
 
     def execute(self, database: str, sql: str) -> tuple[Columns, list[tuple[Any, ...]]] | None:
         statement = sql.strip().rstrip(";")
@@ -552,6 +560,9 @@ class Cluster:
         else:
             if (used, name) in self.deployments:
                 raise ServerError(2001, "ns create procedure failed--ReturnCode[-1]--store procedure already exists")
+            if self.faults.unseen_indexes:
+                self.faults.unseen_indexes -= 1
+                raise ServerError(2001, "ns create procedure failed--ReturnCode[1000]--Isn't partition provider")
             self.engine.execute(f"USE {used}; {statement}")
             self.deployments[used, name] = statement
         return [], []

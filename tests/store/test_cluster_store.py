@@ -219,6 +219,34 @@ def test_a_cluster_that_is_not_there_is_unavailable_and_comes_later(cluster: Clu
         store.load()
 
 
+def test_a_wrong_password_is_said_to_be_one_and_is_no_outage(cluster: Cluster) -> None:
+    cluster.faults.password = "s3cret"
+    for wrong in ("", "s3cre"):
+        options = connect_options(settings(password=wrong), "JD_db", FAKE)
+        with Client(options, "demo") as client, pytest.raises(ConfigError) as raised:
+            client.schemas()
+        why = "OpenMLDB at ZooKeeper zk:2181/openmldb lets nobody in: wrong password: see user and password of"
+        assert str(raised.value).startswith(why)
+        assert "s3cre" not in str(raised.value)
+        assert client.pid is None
+    with Client(connect_options(settings(password="s3cret"), "JD_db", FAKE), "demo") as client:
+        assert len(client.schemas()[1]) == 42
+        cluster.faults.down = True  # nobody asks for a password then
+        client.close()
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            client.schemas()
+
+
+def test_the_native_client_says_why_it_does_not_connect_where_it_is_asked(tmp_path: Path) -> None:
+    """The real SDK: its log, at this level, goes to standard error of the process, where it is looked for."""
+    with Client(connect_options(settings(zk="127.0.0.1:1", timeout_s=1.0), "JD_db"), "demo") as client:
+        with (tmp_path / "log").open("w+b") as told, pytest.raises(StoreUnavailable, match="does not answer"):
+            client._connected(dataclasses.replace(client._options, log_level=1), told)
+        assert "fail to init zk" in (tmp_path / "log").read_text()
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            client.schemas()
+
+
 def test_an_insert_that_fails_half_way_is_repeated_without_doubles(
     store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
 ) -> None:
@@ -376,6 +404,19 @@ def test_a_deployment_that_is_missing_or_another_is_refused(tmp_path: Path) -> N
         cluster.databases.clear()
         with pytest.raises(ArtifactMismatch, match="has no database JD_db"):
             store.load()
+
+
+def test_a_deployment_dropped_and_made_again_is_waited_for(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    actions = actions_of(Shop.seeded(5, seed=2).actions)
+    (made,) = (statement for (_, name), statement in cluster.deployments.items() if name == "demo")
+    cluster.execute("JD_db", "DROP DEPLOYMENT demo")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="no deployment demo|1203"):
+            store.answer(actions)
+    cluster.execute("JD_db", made)
+    assert store.answer(actions).equals(alone(embedded, actions))
 
 
 def test_the_predict_server_asks_the_cluster_itself(

@@ -57,8 +57,9 @@ class StatementRunner(Protocol):
 class Transport(Protocol):
     """Calls of a cluster.
 
-    Each raises `StoreUnavailable` when the cluster did not do it, and may do it later; `ArtifactMismatch` when it has
-    something else than what is asked for; `BadRow` for a row that it takes never.
+    Each raises `StoreUnavailable` when the cluster did not do it, and may do it later, also because a table or the
+    deployment is not there now: somebody may be making it anew. `ArtifactMismatch` when it has something else than what
+    is asked for; `BadRow` for a row that it takes never.
     """
 
     def schemas(self) -> tuple[pa.Schema, pa.Schema]:
@@ -278,6 +279,8 @@ class _Trust:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, StoreUnavailable):
             self._store._doubtful = True
+        elif kind is not None and issubclass(kind, BadRow):
+            self._store.load()  # is it the row, or has the deployment other columns now?
 
 
 def _probes(kind: pa.DataType) -> pa.Array:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import structlog
@@ -30,6 +32,8 @@ INSERT_ROWS = 200  # per call of the SDK, which sends them one by one: what a ti
 CONNECT_S = 30.0  # the SDK's own limits are shorter; loading it takes seconds on a busy machine
 MARGIN_S = 5.0  # after timeout_s the SDK should have answered by itself
 FAILURES_MAX = 3  # of the same call in a row: a client that lost sight of the tablets never finds them again
+LOGIN_REFUSED = re.compile(r"wrong password!|user \S+ does not exist")
+LOG_BYTES_MAX = 1 << 20
 SLICE_S = 1.0  # how often `beat` is called while the SDK is waited for
 
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.sdk")
@@ -151,17 +155,38 @@ class Client:
             process.wait()
 
     def _start(self) -> Connection:
+        try:
+            connection = self._connected(self._options)
+        except StoreUnavailable:
+            if why := self._login_refused():
+                raise ConfigError(f"{self._options} lets nobody in: {why}: see user and password of [store.openmldb]") from None
+            raise
+        if self._use:
+            self._exchange(connection, "execute", (self._use,), self._options.timeout_s)
+        _log.info("connected", to=repr(self._options), pid=self.pid)
+        return connection
+
+    def _login_refused(self) -> str:
+        """Why a connection failed, if it was the login: the SDK raises the same as where nobody is there, and only
+        its log, which can be switched on when a process begins, tells them apart."""
+        with tempfile.TemporaryFile() as told:
+            with contextlib.suppress(StoreUnavailable):
+                self._connected(dataclasses.replace(self._options, log_level=1), told)
+            self._kill()
+            told.seek(0)
+            found = LOGIN_REFUSED.search(told.read(LOG_BYTES_MAX).decode(errors="replace"))
+        return found[0].strip("! ") if found else ""
+
+    def _connected(self, options: ConnectOptions, told: IO[bytes] | None = None) -> Connection:
+        """A new process that has connected; `told` gets what it writes to standard error."""
         mine, others = socket.socketpair()
         with mine, others:
             argv = [sys.executable, "-m", "streaming.store.openmldb.sdk_process", str(others.fileno())]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            self._process = subprocess.Popen(argv, pass_fds=[others.fileno()], env=environment)
+            self._process = subprocess.Popen(argv, pass_fds=[others.fileno()], env=environment, stderr=told)
             connection = Connection(mine.detach())
         self._socket = connection
-        self._exchange(connection, "connect", (self._options,), CONNECT_S + self._options.timeout_s)
-        if self._use:
-            self._exchange(connection, "execute", (self._use,), self._options.timeout_s)
-        _log.info("connected", to=repr(self._options), pid=self._process.pid)
+        self._exchange(connection, "connect", (options,), CONNECT_S + options.timeout_s)
         return connection
 
     def _call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
