@@ -86,7 +86,7 @@ class Schema:
 
 
 class Row:
-    """The SDK's compiled builder, which also notes what it was given."""
+    """The SDK's compiled builder (C12), which also notes what it was given."""
 
     def __init__(self, columns: Columns, times: Sequence[str] = ()) -> None:
         k = _real()
@@ -168,7 +168,7 @@ class Common:
 
 
 class Result:
-    """A result set: its getters know no NULL."""
+    """A result set: its getters know no NULL (C13)."""
 
     def __init__(self, columns: Columns, rows: list[tuple[Any, ...]]) -> None:
         self._schema, self._columns, self._rows, self._at = Schema(columns), columns, rows, -1
@@ -260,7 +260,7 @@ class Router:
     def CallSQLBatchRequestProcedure(self, *words: Any) -> Any:
         """(database, name, batch, status), or the one with a future: (database, name, timeout_ms, batch, status)."""
         database, name, *timeout, batch, status = words
-        assert batch.common.columns == [], "with common columns the answer is garbage memory"
+        assert batch.common.columns == [], "C13: with common columns the answer is garbage memory"
 
         def call() -> Result:
             return Result(*self._backend.call(database, name, batch.rows, timeout[0] if timeout else 60_000))
@@ -281,6 +281,7 @@ def connection(backend: Backend, **keywords: Any) -> Any:
         if keywords.get("glogLevel", 0) <= 1:  # C7: only the native client's log says why
             os.write(2, f"W20261128 21:35:03.599941  2522 sql_cluster_router.cc:233] {error.message}\n".encode())
         raise Exception(  # noqa: TRY002 - as the SDK does
+            # C16: the password is among the keywords
             f"fail to init OpenMLDB sdk with {keywords}, is cluster mode {cluster}"
         ) from None
     sdk = dbapi.sdk_module.OpenMLDBSdk(**keywords)
@@ -348,7 +349,7 @@ class Faults:
     """What goes wrong, as long as it is set.
 
     Attributes:
-        down: nobody connects, every call fails at once.
+        down: nobody connects, every call fails at once, for as long as a failover takes (C8).
         inserts: the next inserts of a table fail after this many rows are in.
         forgetful: the next calls answer NULL for what cannot be NULL, as a tablet does that has not all rows.
         hung: calls wait until it is cleared.
@@ -448,7 +449,7 @@ class Cluster:
             return [], []
         if head == "SHOW DATABASES":
             return names, [(name,) for name in self.databases]
-        if head in ("SHOW TABLES", "SHOW DEPLOYMENTS") and not database:  # C1: even with FROM
+        if head in ("SHOW TABLES", "SHOW DEPLOYMENTS") and not database:  # C1, with FROM too
             raise ServerError(2000, "please enter database first")
         if head == "SHOW TABLES":
             return names, [(name,) for where, name in self.tables if where == database]
@@ -467,7 +468,7 @@ class Cluster:
             return kinds, [(row[0], name, where, *row[3:]) for where, name in self.tables]
         if found := re.fullmatch(r"(?is)select count\(\*\) from (\w+)", statement):
             count = self.rows(found[1])
-            return [("count(*)", "int64")], [(count,)] if count else []
+            return [("count(*)", "int64")], [(count,)] if count else []  # C15
         return self._change(database, statement, words, head)
 
     def columns(self, database: str, table: str) -> Columns:
@@ -485,7 +486,7 @@ class Cluster:
         ]
 
     def insert(self, database: str, statement: str, rows: list[list[Any]]) -> None:
-        assert "or ignore" in statement, "a plain INSERT counts redelivered rows twice"
+        assert "or ignore" in statement, "C11: a plain INSERT counts redelivered rows twice"
         table = statement.split()[4]
         limits = self.faults.inserts.get(table, [])
         given = rows[: limits.pop(0)] if limits else rows
@@ -506,6 +507,7 @@ class Cluster:
 
     def request_columns(self, database: str, deployment: str) -> Columns:
         if (database, deployment) not in self.deployments:
+            # C9
             raise ServerError(1203, f"{database}-{deployment}--{deployment} does not exist in {database}")
         return _columns(self.engine.request_schema(deployment))
 
@@ -558,7 +560,7 @@ class Cluster:
             self.engine.execute(f"USE {used}; {statement}")
             del self.deployments[used, name]
         else:
-            if (used, name) in self.deployments:
+            if (used, name) in self.deployments:  # C14
                 raise ServerError(2001, "ns create procedure failed--ReturnCode[-1]--store procedure already exists")
             if self.faults.unseen_indexes:
                 self.faults.unseen_indexes -= 1
