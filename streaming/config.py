@@ -215,7 +215,7 @@ class Store(_Table):
     windows_may_start_empty: bool = False
     backoff_ms: int = Field(200, ge=1, le=60_000)
     backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
-    give_up_after_s: Seconds = 300.0
+    give_up_after_s: Seconds = 900.0
     openmldb: OpenMLDB = OpenMLDB()
     rest: Rest = Rest()
 

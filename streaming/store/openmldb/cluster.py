@@ -38,6 +38,9 @@ __all__ = ["MICRO_BATCH_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport
 MICRO_BATCH_ROWS_MAX = 1000
 """Also how many events of a partition may be committed whose request rows are not in the cluster yet."""
 
+PROBES = 64
+"""Requests with as many keys ask each of the usual 8 partitions but once in 600 times."""
+
 DATE_MIN = datetime.date(1900, 1, 1)
 """OpenMLDB holds no earlier date."""
 
@@ -54,8 +57,9 @@ class StatementRunner(Protocol):
 class Transport(Protocol):
     """Calls of a cluster.
 
-    Each raises `StoreUnavailable` when the cluster did not do it, and may do it later; `ArtifactMismatch` when it has
-    something else than what is asked for; `BadRow` for a row that it takes never.
+    Each raises `StoreUnavailable` when the cluster did not do it, and may do it later, also because a table or the
+    deployment is not there now: somebody may be making it anew. `ArtifactMismatch` when it has something else than what
+    is asked for; `BadRow` for a row that it takes never.
     """
 
     def schemas(self) -> tuple[pa.Schema, pa.Schema]:
@@ -70,9 +74,6 @@ class Transport(Protocol):
 
     def request(self, rows: pa.Table) -> pa.Table:
         """The deployment's answers, a row per request row, in order; the requests do not see each other."""
-
-    def probe(self) -> None:
-        """Raises `StoreUnavailable` unless every partition is served. Asked after a failure, before trusting again."""
 
     def close(self) -> None:
         """Ends the connection."""
@@ -220,6 +221,19 @@ class ClusterStore:
     def _trust(self) -> _Trust:
         return _Trust(self)
 
+    def _probe(self) -> None:
+        """Asks requests that nobody has made, of keys in all partitions; they leave no trace.
+
+        No number of the server proves that it serves: `Partition_unalive` counts dead replicas, also where others lead,
+        and reads 0 while a partition has no leader. Inserts are their own probe: what one answers is what is in.
+        """
+        columns = [_probes(field.type) for field in self._request_schema]
+        rows = pa.table(columns, schema=self._request_schema)
+        try:
+            self._whole(rows, self._transport.request(rows))
+        except BadRow as error:
+            _log.warning("the cluster does not take a probe", error=str(error))
+
     def _whole(self, requests: pa.Table, answers: pa.Table) -> pa.Table:
         """`answers`, if they are to these requests and nothing is missing in them.
 
@@ -248,16 +262,16 @@ class ClusterStore:
 
 
 class _Trust:
-    """After a failure the cluster is probed before it is used again."""
+    """After a failure the cluster is probed before it is used again, and used as soon as it answers."""
 
     def __init__(self, store: ClusterStore) -> None:
         self._store = store
 
     def __enter__(self) -> None:
         if self._store._doubtful:
-            self._store._transport.probe()
             try:
                 self._store.load()
+                self._store._probe()
             except ArtifactMismatch as error:  # a cluster that comes back, or is deployed to, may have it in a moment
                 raise StoreUnavailable(str(error)) from error
             self._store._doubtful = False
@@ -265,6 +279,17 @@ class _Trust:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, StoreUnavailable):
             self._store._doubtful = True
+        elif kind is not None and issubclass(kind, BadRow):
+            self._store.load()  # is it the row, or has the deployment other columns now?
+
+
+def _probes(kind: pa.DataType) -> pa.Array:
+    """`PROBES` different values of a type, all of which an index takes."""
+    if pa.types.is_string(kind):
+        return pa.array([f"probe {number}" for number in range(PROBES)], kind)
+    if pa.types.is_boolean(kind):
+        return pa.array([number % 2 == 1 for number in range(PROBES)], kind)
+    return pa.array(range(PROBES), pa.int32()).cast(pa.int64() if pa.types.is_timestamp(kind) else pa.int32()).cast(kind)
 
 
 def times_checked(what: str, rows: pa.Table, times: Sequence[str], first: int = 0) -> pa.Table:

@@ -62,6 +62,10 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.rest")
 
 
+class _Missing(ArtifactMismatch):
+    """A table, a column or a deployment is not there."""
+
+
 class RestTransport:
     """The API server at `store.rest.url`.
 
@@ -126,7 +130,8 @@ class RestTransport:
     def insert(self, table: str, rows: pa.Table) -> None:
         """See `Transport.insert`: statement after statement, as the order of rows says which is the last."""
         for statement in statements(table, rows):
-            self.execute(statement)
+            with _away():
+                self.execute(statement)
 
     def request(self, rows: pa.Table) -> pa.Table:
         """See `Transport.request`."""
@@ -136,17 +141,11 @@ class RestTransport:
             self._threads.submit(self._call, lines[at : at + size]) for at in range(0, max(rows.num_rows, 1), size)
         ]
         try:
-            return pa.concat_tables([self._wait(call) for call in calls])
+            with _away():
+                return pa.concat_tables([self._wait(call) for call in calls])
         finally:
             for call in calls:
                 call.cancel()
-
-    def probe(self) -> None:
-        """See `Transport.probe`."""
-        for row in self.execute("SHOW TABLE STATUS"):
-            table, database, unalive = row[1], row[2], row[8]
-            if database == self._database and str(unalive) not in ("0", "None"):
-                raise StoreUnavailable(f"{unalive} partitions of {database}.{table} have no living tablet")
 
     def close(self) -> None:
         """Closes the connections; what is under way ends first."""
@@ -246,11 +245,20 @@ class RestTransport:
         if _WRONG_ROW.search(text):
             return BadRow(text)
         if (answer["code"] in UNKNOWN_CODES or _MISSING.search(text)) and not _AWAY.search(text):
-            return ArtifactMismatch(text)
+            return _Missing(text)
         return StoreUnavailable(text)
 
     def _deployment_place(self) -> str:
         return f"{self._place}/deployments/{quote(self._deployment, safe='')}"
+
+
+@contextlib.contextmanager
+def _away() -> Iterator[None]:
+    """What is not there now, in flight, may be there in a moment: `deploy --replace` drops before it makes anew."""
+    try:
+        yield
+    except _Missing as error:
+        raise StoreUnavailable(str(error)) from error
 
 
 def statements(table: str, rows: pa.Table) -> Iterator[str]:
