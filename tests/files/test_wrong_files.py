@@ -120,12 +120,7 @@ MODEL: list[tuple[str, str, str]] = [
     ),
 ]
 # What is no mistake: nothing to configure is the defaults; nothing to load are empty tables; nothing to run is done.
-FINE = {
-    "scorer.toml empty",
-    "cluster.toml empty",
-    "data bare",
-    "part-00000.parquet missing",
-}
+FINE = {"scorer.toml empty", "cluster.toml empty", "data bare", "part-00000.parquet missing"}
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,9 @@ def parts_of(contract: Contract, rows: Mapping[str, pa.Table], connections: int)
         rows: by table.
         connections: at most so many parts of each table.
     """
-    return [part for table, some in rows.items() if some.num_rows for part in _of_table(contract, table, some, connections)]
+    return [
+        part for table, some in rows.items() if some.num_rows for part in _of_table(contract, table, some, connections)
+    ]
 
 
 def _of_table(contract: Contract, table: str, rows: pa.Table, connections: int) -> list[Part]:

@@ -159,7 +159,9 @@ class Client:
             connection = self._connected(self._options)
         except StoreUnavailable:
             if why := self._login_refused():
-                raise ConfigError(f"{self._options} lets nobody in: {why}: see user and password of [store.openmldb]") from None
+                raise ConfigError(
+                    f"{self._options} lets nobody in: {why}: see user and password of [store.openmldb]"
+                ) from None
             raise
         if self._use:
             self._exchange(connection, "execute", (self._use,), self._options.timeout_s)
