@@ -283,7 +283,7 @@ def test_every_reader_refuses_in_the_same_words(data: Path, wrong: str, jd_clust
     for read in (*READERS.values(), loaded):
         with pytest.raises((ConfigError, BadData), match=message) as told:
             read(data)
-        said.append(str(told.value).partition("load_online.sql: ")[2] or str(told.value))
+        said.append(str(told.value).removeprefix("store.history: "))
     if wrong != "another ending":
         assert len(set(said)) == 1
 

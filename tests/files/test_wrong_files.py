@@ -144,10 +144,12 @@ def folder(
     app = f'app = "{root / "sql" / "jd"}"\n'
     away = '[kafka]\nbootstrap_servers = "127.0.0.1:9"\ngive_up_after_s = 1\n[http]\nport = 0\n'
     (root / "scorer.toml").write_text(
-        f'{app}{away}{store}history = "{root / "data"}"\n[model]\nurl = "127.0.0.1:9"\nartifact = "{root / "artifact"}"\n'
+        f'{app}{away}{store}history = "{root / "data"}"\n'
+        f'[model]\nurl = "127.0.0.1:9"\nartifact = "{root / "artifact"}"\n'
     )
     (root / "cluster.toml").write_text(
-        f'{app}{store}kind = "openmldb-rest"\ngive_up_after_s = 1\n[store.rest]\nurl = "http://127.0.0.1:9"\ntimeout_s = 1\n'
+        f'{app}{store}kind = "openmldb-rest"\ngive_up_after_s = 1\n'
+        '[store.rest]\nurl = "http://127.0.0.1:9"\ntimeout_s = 1\n'
     )
     generate_ad_clicks(root / "clicks", 20, 1)
     shutil.copytree(root / "clicks" / "events", root / "events")
