@@ -105,13 +105,17 @@ def records_of_files(stream: Stream, paths: Sequence[Path]) -> Iterator[list[Arc
         paths: files, or folders of files of one kind (what begins with `_` or `.` is none), by their names.
 
     Raises:
-        BadFile: a file is missing, damaged, or of another kind; a path has no records; parquet lacks a column that is
-            NOT NULL.
+        BadFile: a file is missing, damaged, of another kind, or there twice; a path has no records; parquet lacks a
+            column that is NOT NULL.
     """
     first = 0
+    read: set[Path] = set()
     for path in paths:
         before = first
         for file in _files(path):
+            if file.resolve() in read:
+                raise BadFile(f"{file}: given twice for stream {stream.name}: each of its records would be there twice")
+            read.add(file.resolve())
             batches = (
                 _parquet(stream, file, first) if file.suffix.lower() == ".parquet" else _lines(stream, file, first)
             )
@@ -317,7 +321,11 @@ def _spelled(stream: Stream, column: StreamColumn, array: pa.Array) -> list[Any]
 
 
 def _plain(array: pa.Array) -> list[Any]:
-    values: list[Any] = array.to_pylist()
+    try:
+        values: list[Any] = array.to_pylist()
+    except (OverflowError, ValueError):  # a time that Python has none like: its number is refused as a time, too
+        whole = pa.int32() if pa.types.is_date32(array.type) or pa.types.is_time32(array.type) else pa.int64()
+        return list(array.cast(whole).to_pylist())
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type) or pa.types.is_nested(array.type):
         return [None if value is None else repr(value) for value in values]
     return values

@@ -260,7 +260,11 @@ def prepare(
 
 
 def _notes(done: WrittenDataset) -> None:
-    """What a user should know of the labels."""
+    """What a user should know of the requests and their labels."""
+    if done.repeated:
+        console.print(
+            f"note: {done.repeated:,} requests have the id of an earlier one: what is joined by it is that of any"
+        )
     if done.unlabelled:
         console.print(
             f"note: {done.unlabelled:,} requests have no label in {done.label_source} and were left out", markup=False

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -46,6 +47,7 @@ class WrittenDataset(msgspec.Struct, frozen=True):
         unlabelled: requests without a label, which were left out.
         horizon_cut: requests whose label may miss events that nobody has recorded yet.
         above_one: labels that are whole numbers above 1; they count as 1.
+        repeated: requests whose id an earlier one has.
         fields: what came of each field of the encoder; none: it was not fitted here.
     """
 
@@ -63,6 +65,7 @@ class WrittenDataset(msgspec.Struct, frozen=True):
     unlabelled: int
     horizon_cut: int
     above_one: int
+    repeated: int
     fields: list[FieldReport]
 
 
@@ -189,6 +192,7 @@ def _write(
         unlabelled=labelled.unlabelled,
         horizon_cut=int(labelled.cut.sum()),
         above_one=labelled.above_one,
+        repeated=labelled.features.num_rows - pc.count_distinct(labelled.features[labelled.request_id]).as_py(),
         fields=list(fields),
     )
     for name, part in rows.items():

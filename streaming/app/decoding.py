@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from streaming.app.folder import App
 from streaming.app.json_fields import JsonFields
@@ -31,7 +32,7 @@ from streaming.engine.projection import Projection
 from streaming.engine.sql import syntax
 from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.table import Column
-from streaming.engine.types import ARROW, Type
+from streaming.engine.types import ARROW, FIRST_DATE, Type
 from streaming.errors import BadEvent
 from streaming.events.batch import EventBatch, Refusals
 from streaming.events.record import (
@@ -147,9 +148,9 @@ class StreamDecoder:
                     given = fields.column(self._stream.key)[event].as_py()
                     yield event, WrongKey("validate", f"the key is {shown}, {self._stream.key} is {given!r}")
         for rows in self._inserts:
-            for column, wrong in rows.violations(values):
+            for column, wrong, what in rows.violations(values):
                 for event in _which(wrong & good):
-                    yield event, InvalidField("validate", f"{rows.insert.table}.{column} would be NULL, or no time")
+                    yield event, InvalidField("validate", f"{rows.insert.table}.{column} would be {what}")
 
     def _ahead(
         self, records: Sequence[Record], fields: pa.RecordBatch, good: Flags, replayed: bool
@@ -209,6 +210,9 @@ class _TableRows:
         required = {column.name for column in app.required(insert.table)}
         if insert.table == app.main:
             required.add(app.settings.request.id)
+        self._dates = [
+            column.name for column in self.columns if column.type == Type.DATE and column.name in self._places
+        ]
         # What cannot be wrong is not looked at: a field that is NOT NULL; a timestamp of JSON is above 0.
         never_null = {c.name for c in stream.columns if not c.nullable}
         sure = {name for name, expr in insert.columns if isinstance(expr, syntax.Name) and expr.parts[-1] in never_null}
@@ -218,9 +222,17 @@ class _TableRows:
             if column.name in required and not (column.name in sure and column.type != Type.BIGINT)
         ]
 
-    def violations(self, values: Sequence[Any]) -> Iterator[tuple[str, Flags]]:
-        """(column, of which events) of each column that takes no NULL or no negative time, and would get one."""
+    def violations(self, values: Sequence[Any]) -> Iterator[tuple[str, Flags, str]]:
+        """(column, of which events, what) of each column that would get what it does not take.
+
+        That is a NULL, a negative time, or a date that tables have none of: date() of a time behind the year 9999.
+        """
         inside = self._chosen(values)
+        for name in self._dates:
+            days = values[self.first + self._places[name]].cast(pa.int32())
+            if days.null_count < len(days) and pc.min(days).as_py() < FIRST_DATE:
+                early = pc.less(days, FIRST_DATE).fill_null(False).to_numpy(zero_copy_only=False)
+                yield name, early if inside is None else early & inside, "a date before 1900"
         for name, is_time in self._required:
             place = self._places.get(name)
             if place is None:
@@ -233,7 +245,7 @@ class _TableRows:
                 negative = _numbers(value) < 0
                 wrong = negative if wrong is None else wrong | negative
             if wrong is not None and wrong.any():
-                yield name, wrong if inside is None else wrong & inside
+                yield name, wrong if inside is None else wrong & inside, "NULL, or no time"
 
     def rows(self, values: Sequence[Any], good: Flags) -> tuple[pa.Table, Flags]:
         """The rows of the events that are good, and which events they are of."""

@@ -71,8 +71,7 @@ class JsonFields:
             if self._format == "iso-8601"
             else []
         )
-
-        dates = [(f"f{i}", column.name) for i, column in enumerate(self._columns) if column.type == Type.DATE]
+        dates = [(f"f{i}", c.name) for i, c in enumerate(self._columns) if c.type == Type.DATE]
 
         def decode_in_range(value: bytes) -> Any:
             event = decode(value)

@@ -379,3 +379,12 @@ def test_names_of_files_must_make_sense(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--scored moon: there is no such file; there are clicks"):
         draft(tmp_path / "app", files[:1], scored="moon")
     assert not (tmp_path / "app").exists()
+
+
+def test_a_link_is_what_the_values_share_and_not_chance(tmp_path: Path) -> None:
+    trips = [{"rider": 10**17 + n % 50, "metres": 100_000 + n * 7, "at": NOW + n} for n in range(500)]
+    paid = [{"account": 10**17 + n % 50, "cents": 100_000 + n * 14, "when": NOW + n} for n in range(200)]
+    files = write_samples(tmp_path / "samples", {"trips": trips, "paid": paid})
+    draft(tmp_path / "app", files)
+    app = labelled(tmp_path / "app")
+    assert {stream.name: stream.key for stream in app.streams} == {"trips": "rider", "paid": "account"}

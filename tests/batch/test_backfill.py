@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -306,6 +307,36 @@ def test_a_topic_is_read_from_its_beginning_without_what_was_aborted(broker: Bro
     assert all(place.startswith("backfill.activity[") for place in refused)
 
 
+TIMES = [pa.timestamp(unit) for unit in ("ms", "us", "ns")]  # seconds are written as milliseconds
+ODD = [*TIMES, pa.timestamp("us", "Asia/Tokyo"), pa.int64(), pa.date64(), pa.time64("ns"), pa.duration("s")]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(ODD),
+    values=st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.integers(-5, 5)), min_size=1, max_size=3),
+    into=st.sampled_from(["no", "changed_ms", "tier", "opened", "limit_usd"]),
+)
+def test_a_column_of_parquet_may_hold_anything(
+    kind: pa.DataType, values: list[int | None], into: str, tmp_path: Path
+) -> None:
+    count = len(values) + 1
+    columns = {"no": pa.array([5] * count), "changed_ms": pa.array([1] * count), "tier": pa.array(["gold"] * count)}
+    for name in ("opened", "limit_usd"):
+        columns[name] = pa.nulls(count)
+    odd = pa.array(values, pa.int64()).view(kind)
+    if into in ("no", "changed_ms", "tier"):
+        columns[into] = odd
+        columns = {name: array if name == into else array[: len(values)] for name, array in columns.items()}
+    else:
+        columns[into] = pa.concat_arrays([odd, pa.nulls(1, kind)])
+    pq.write_table(pa.table(columns), tmp_path / "odd.parquet")
+    archive = {"card_master": records_of_files(STREAMS["card_master"], [tmp_path / "odd.parquet"])}
+    with contextlib.suppress(BadInput):  # where all are refused
+        done = backfill(BANK, archive, tmp_path / "out")
+        assert done.rows["cards"] + sum(done.refused["card_master"].values()) == len(columns["no"])
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +354,10 @@ def test_a_topic_is_read_from_its_beginning_without_what_was_aborted(broker: Bro
         (["--from", "card_master={}/a.txt"], "{}/a.txt: an archive is JSON lines (.jsonl, .ndjson, .json) or .parquet"),
         (["--from", "card_master={}/empty"], "{}/empty: no JSON lines (.jsonl, .ndjson, .json) and no .parquet in it"),
         (["--from", "card_master={}/no.parquet"], "{}/no.parquet: "),
+        (
+            ["--from", "card_master={}/a.jsonl", "--from", "card_master={}/link.jsonl"],
+            "{}/link.jsonl: given twice for stream card_master: each of its records would be there twice",
+        ),
         (["--from", "card_master={}/odd.parquet"], "{}/odd.parquet: column value is int64, neither texts nor bytes"),
         (
             ["--from", "card_master={}/less.parquet"],
@@ -337,6 +372,7 @@ def test_a_topic_is_read_from_its_beginning_without_what_was_aborted(broker: Bro
 def test_a_mistake_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
     (tmp_path / "a.txt").write_text("{}")
+    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
     (tmp_path / "no.parquet").write_text("{}")
     (tmp_path / "empty").mkdir()
     pq.write_table(pa.table({"value": [1]}), tmp_path / "odd.parquet")

@@ -198,3 +198,14 @@ def test_what_is_not_features_is_refused_and_an_older_dataset_stays(tmp_path: Pa
     with pytest.raises(BadData, match="no features in it"):
         prepare_dataset(features, data, tmp_path / "dataset")
     assert json.loads((tmp_path / "dataset" / "dataset.json").read_text()) == before
+
+
+def test_requests_of_one_name_are_told(tmp_path: Path) -> None:
+    features, data = folders(tmp_path)
+    assert prepare_dataset(features, data, tmp_path / "a", DatasetOptions(), JD).repeated == 0
+    file = features / "part-1.parquet"
+    table = pq.read_table(file)
+    names = pa.array(["r7"] * 3 + table[REQUEST_ID].to_pylist()[3:])
+    pq.write_table(table.set_column(table.schema.get_field_index(REQUEST_ID), REQUEST_ID, names), file)
+    told = prepare_dataset(features, data, tmp_path / "b", DatasetOptions(), JD).repeated
+    assert told == ROWS - len({*pq.read_table(features / "part-0.parquet")[REQUEST_ID].to_pylist(), *names.to_pylist()})
