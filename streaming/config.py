@@ -178,6 +178,7 @@ class OpenMLDB(_Table):
     password_file: str = ""
     timeout_s: Seconds = 20.0
     calls_in_flight: int = Field(4, ge=1, le=64)
+    connections: int = Field(4, ge=1, le=16)
 
     def secret(self) -> str:
         """The password.

@@ -32,6 +32,7 @@ from streaming.errors import ArtifactMismatch, StoreUnavailable
 from streaming.events.batch import EventBatch
 from streaming.store.micro_batches import ANY, NONE, Access, Indices, micro_batch_numbers, split
 from streaming.store.openmldb.columns import differences, milliseconds
+from streaming.store.openmldb.parts import Part, parts_of
 
 __all__ = ["MICRO_BATCH_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport", "times_checked"]
 
@@ -69,8 +70,14 @@ class Transport(Protocol):
             ArtifactMismatch: there is no such deployment.
         """
 
+    connections: int
+    """How many parts may be inserted at a time."""
+
     def insert(self, table: str, rows: pa.Table) -> None:
         """Inserts the rows that are not there as a whole already; after an error some may be in."""
+
+    def insert_parts(self, parts: Sequence[Part]) -> None:
+        """The same, of several tables or parts of tables, side by side; each part's rows in their order."""
 
     def request(self, rows: pa.Table) -> pa.Table:
         """The deployment's answers, a row per request row, in order; the requests do not see each other."""
@@ -112,8 +119,11 @@ class ClusterStore:
                     "`jd-intent-score deploy --replace` makes it anew"
                 )
 
-    def answer(self, events: EventBatch) -> pa.Table:
+    def answer(self, events: EventBatch, owed: EventBatch | None = None) -> pa.Table:
         """See `FeatureStore.answer`. Of the request rows only those are in afterwards that later events had to see.
+
+        Args:
+            owed: accepted, but not inserted yet (see `accept`): they go in beside the events' other rows.
 
         Raises:
             StoreUnavailable: nothing may be scored; call it again.
@@ -125,22 +135,23 @@ class ClusterStore:
         with self._trust():
             number = np.arange(len(events))
             if first:
-                self._insert(events.take(number < first))
-                events = events.take(number >= first)
+                self._insert(events.take(number < first), owed)
+                events, owed = events.take(number >= first), None
             micro_batches = self.micro_batches(events)
             answers, asked = [], []
             for turn, micro_batch in enumerate(micro_batches, 1):
                 chosen = np.zeros(len(events), np.bool_)
                 chosen[micro_batch] = True
                 part = events.take(chosen)
-                self._insert(part)
+                self._insert(part, owed)
+                owed = None
                 if self._main not in part.rows:
                     continue
                 requests = part.rows[self._main]
                 answers.append(self._whole(requests, self._transport.request(requests)))
                 asked.append(np.flatnonzero(chosen)[part.events_of[self._main]])
                 if turn < len(micro_batches):
-                    self._transport.insert(self._main, requests)
+                    self._put({self._main: requests})
         order = np.argsort(np.concatenate(asked))
         return pa.concat_tables(answers).take(order)
 
@@ -148,20 +159,22 @@ class ClusterStore:
         """The scores of what was answered are committed: inserts the request rows that were held back until now."""
         if self._main in events.rows:
             with self._trust():
-                self._transport.insert(self._main, events.rows[self._main])
+                self._put({self._main: events.rows[self._main]})
 
     def restore(self, events: EventBatch) -> None:
         self._check(events)
         with self._trust():
-            self._insert(events)
-            if self._main in events.rows:
-                self._transport.insert(self._main, events.rows[self._main])
+            self._put(events.rows)
 
-    def _insert(self, events: EventBatch) -> None:
-        """All rows but the requests."""
-        for table, rows in events.rows.items():
-            if table != self._main:
-                self._transport.insert(table, rows)
+    def _insert(self, events: EventBatch, owed: EventBatch | None = None) -> None:
+        """All rows but the requests; of what is owed those."""
+        rows = {table: rows for table, rows in events.rows.items() if table != self._main}
+        if owed is not None and self._main in owed.rows:
+            rows[self._main] = owed.rows[self._main]
+        self._put(rows)
+
+    def _put(self, rows: Mapping[str, pa.Table]) -> None:
+        self._transport.insert_parts(parts_of(self._contract, rows, self._transport.connections))
 
     def request(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
         """Answers request rows without inserting anything.

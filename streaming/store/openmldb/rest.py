@@ -35,6 +35,7 @@ from streaming.engine.sql.syntax import Set
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.ops.waiting import doubling
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
+from streaming.store.openmldb.parts import Part
 from streaming.web.client import connect
 
 __all__ = ["RestTransport", "literal", "statements"]
@@ -94,7 +95,7 @@ class RestTransport:
         self._place = f"/dbs/{quote(database, safe='')}"
         self._session: dict[str, str] = {}  # variables of SET
         self._beat, self._sleep = beat, sleep
-        self._connections = rest.connections
+        self.connections = rest.connections
         self._client = connect(
             "store.rest.url",
             rest.url,
@@ -133,9 +134,29 @@ class RestTransport:
             with _away():
                 self.execute(statement)
 
+    def insert_parts(self, parts: Sequence[Part]) -> None:
+        """See `Transport.insert_parts`: a connection for each."""
+        lines = [list(statements(table, rows)) for table, rows in parts]
+        calls = [self._threads.submit(self._insert_part, each) for each in lines]
+        errors = []
+        for call in calls:  # all of them end before an error is told: what is under way belongs to this call
+            try:
+                self._wait(call)
+            except (StoreUnavailable, ArtifactMismatch, BadRow) as error:
+                errors.append(error)
+        if errors:
+            with _away():
+                raise errors[0]
+
+    def _insert_part(self, lines: Sequence[str]) -> None:
+        for sql in lines:
+            answer = self._exchange("POST", self._place, {"mode": self._mode(), "sql": sql})
+            if answer["code"] != 0:
+                raise self._failure(answer, sql[:80])
+
     def request(self, rows: pa.Table) -> pa.Table:
         """See `Transport.request`."""
-        size = min(REQUEST_ROWS, max(REQUEST_ROWS_MIN, math.ceil(rows.num_rows / self._connections)))
+        size = min(REQUEST_ROWS, max(REQUEST_ROWS_MIN, math.ceil(rows.num_rows / self.connections)))
         lines = _json_cells(rows)
         calls = [
             self._threads.submit(self._call, lines[at : at + size]) for at in range(0, max(rows.num_rows, 1), size)

@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import IO, Any
@@ -24,6 +25,7 @@ from streaming.config import Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.openmldb.columns import schema_of
+from streaming.store.openmldb.parts import Part
 from streaming.store.openmldb.sdk_process import NATIVE, ConnectOptions
 
 __all__ = ["Client", "connect_options", "deployment_schemas"]
@@ -53,7 +55,7 @@ def connect_options(settings: Store, database: str, sdk: str = NATIVE) -> Connec
     else:
         servers = {"host": cluster.host, "port": cluster.port}
     servers["user"] = cluster.user
-    return ConnectOptions(servers, cluster.secret(), database, cluster.timeout_s, cluster.calls_in_flight, sdk)
+    return ConnectOptions(servers, cluster.secret(), database, cluster.timeout_s, cluster.calls_in_flight, sdk, connections=cluster.connections)
 
 
 def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
@@ -85,7 +87,10 @@ class Client:
     def __init__(self, options: ConnectOptions, deployment: str = "", beat: Callable[[], None] = lambda: None) -> None:
         self.deployment = deployment
         self.beat = beat
+        self.connections = options.connections
         self._options = options
+        self._peers: list[Client] = []  # for what is inserted beside
+        self._threads: ThreadPoolExecutor | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: Connection | None = None
         self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by call and its table or deployment
@@ -137,12 +142,50 @@ class Client:
         for at in range(0, rows.num_rows, INSERT_ROWS):
             self._call("insert", table, rows.slice(at, INSERT_ROWS))
 
+    def insert_parts(self, parts: Sequence[Part]) -> None:
+        """Inserts side by side, over processes of their own; see `Transport`. Threads of one would give no speed: the
+        SDK holds the interpreter's lock in every call."""
+        lanes = [parts[number :: self.connections] for number in range(min(self.connections, len(parts)))]
+        while len(self._peers) < len(lanes) - 1:
+            self._peers.append(Client(dataclasses.replace(self._options, connections=1), self.deployment))
+        if self._threads is None and len(lanes) > 1:
+            self._threads = ThreadPoolExecutor(self.connections - 1, "sdk")
+        calls = [
+            self._threads.submit(peer._insert_lane, lane)
+            for peer, lane in zip(self._peers, lanes[1:], strict=False)
+            if self._threads is not None
+        ]
+        errors: list[BaseException] = []
+        for lane in lanes[:1]:
+            try:
+                self._insert_lane(lane)
+            except (StoreUnavailable, ArtifactMismatch, BadRow) as error:
+                errors.append(error)
+        while wait(calls, SLICE_S).not_done:
+            self.beat()
+        errors += [error for call in calls if (error := call.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+    def _insert_lane(self, parts: Sequence[Part]) -> None:
+        for table, rows in parts:
+            self.insert(table, rows)
+
     def request(self, rows: pa.Table) -> pa.Table:
         """Asks the deployment; see `Transport`."""
         return self._call("request", self.deployment, rows)
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the processes."""
+        for peer in self._peers:
+            peer.close()
+        self._peers.clear()
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
+        self._end()
+
+    def _end(self) -> None:
         self._failures.clear()
         if self._socket is not None:
             self._socket.close()
@@ -201,7 +244,7 @@ class Client:
             self._failures[call] += 1
             if self._failures[call] >= FAILURES_MAX and self._socket is not None and name != "execute":
                 _log.warning("the client is made anew", failures=self._failures[call], error=str(error))
-                self.close()
+                self._end()
             raise
         del self._failures[call]
         return answer
@@ -240,5 +283,5 @@ class Client:
         process = self._process
         if process is not None:
             process.kill()
-        self.close()
+        self._end()
         return process.returncode if process else None

@@ -75,6 +75,7 @@ class ConnectOptions:
         calls_in_flight: at a time.
         sdk: `module:function` that gives the SDK; tests give another.
         log_level: from which on the native client writes to standard error: 1 warnings, 3 next to nothing.
+        connections: processes that insert side by side.
     """
 
     servers: dict[str, Any]
@@ -84,6 +85,7 @@ class ConnectOptions:
     calls_in_flight: int
     sdk: str = NATIVE
     log_level: int = 3
+    connections: int = 1
 
     def __repr__(self) -> str:
         """The servers in words; never the password."""
