@@ -79,7 +79,7 @@ class Watching:
         while not self._stop.is_set():
             record = consumer.poll(0.1)
             if record is not None:
-                self.seen.setdefault(record.key().decode(), []).append(time.monotonic())
+                self.seen.setdefault((record.key() or b"").decode(), []).append(time.monotonic())
         consumer.close()
 
     def close(self) -> None:

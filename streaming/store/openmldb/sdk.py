@@ -55,7 +55,15 @@ def connect_options(settings: Store, database: str, sdk: str = NATIVE) -> Connec
     else:
         servers = {"host": cluster.host, "port": cluster.port}
     servers["user"] = cluster.user
-    return ConnectOptions(servers, cluster.secret(), database, cluster.timeout_s, cluster.calls_in_flight, sdk, connections=cluster.connections)
+    return ConnectOptions(
+        servers,
+        cluster.secret(),
+        database,
+        cluster.timeout_s,
+        cluster.calls_in_flight,
+        sdk,
+        connections=cluster.connections,
+    )
 
 
 def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
