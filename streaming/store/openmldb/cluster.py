@@ -28,7 +28,7 @@ import structlog
 from streaming.app.folder import App
 from streaming.engine import BadRow
 from streaming.engine.deployment.contract import Contract
-from streaming.errors import ArtifactMismatch, StoreUnavailable
+from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.events.batch import EventBatch
 from streaming.store.micro_batches import ANY, NONE, Access, Indices, micro_batch_numbers, split
 from streaming.store.openmldb.columns import differences, milliseconds
@@ -92,9 +92,17 @@ class ClusterStore:
     Args:
         app: whose tables and query they are.
         transport: the calls of the cluster.
+
+    Raises:
+        ConfigError: the application deletes rows.
     """
 
     def __init__(self, app: App, transport: Transport) -> None:
+        if deleting := [stream.name for stream in app.streams if stream.deletes]:
+            raise ConfigError(
+                f"{app.folder / 'events.sql'}: tombstones of {', '.join(deleting)} delete rows, which is for "
+                "store.kind 'embedded' only: a cluster keeps its rows"
+            )
         self._app, self._transport = app, transport
         self._main = app.main
         self._contract: Contract = app.query.contract
