@@ -115,7 +115,11 @@ def prepare_dataset(
     with replacing(out, "dataset", inputs=[features, data, *app_files(app)], force=force) as folder:
         labelled = label(read_features(features, app), data, app)
         if options.complete_labels:
+            count = len(labelled.cut)
             labelled = labelled.filter(~labelled.cut)
+            if not len(labelled.cut) and count:
+                what = f"--complete-labels leaves none of {count:,} requests: all are less than the label's horizon"
+                raise BadData(f"{features}: {what} before the last row of {labelled.source}")
         split = by_time(labelled.time_ms, options.val_fraction, options.test_fraction, options.embargo_ms)
         rows = {"train": split.train, "val": split.val, "test": split.test}
         seen = labelled.features if options.encoding == "seed" else labelled.features.take(pa.array(split.train))

@@ -42,6 +42,7 @@ from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, ProcessFailed, free_ports
 from deploy.triton.server import Triton
+from streaming.app.wrong import WrongApp
 from streaming.errors import BadInput, ConfigError, OutputRefused
 from streaming.files.output_folder import replacing
 
@@ -273,7 +274,7 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print(f"stopped after {time.monotonic() - started:.0f} s, with everything that was started")
         return
-    except OutputRefused as error:
+    except (OutputRefused, WrongApp) as error:
         console.print(f"[red]demo refused[/red]: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except (
@@ -286,6 +287,6 @@ def main() -> None:
         pa.ArrowException,
         OSError,
     ) as error:
-        console.print(f"[red]demo failed[/red]: {escape(str(error))}")  # a log's brackets are no markup
+        console.print(f"[red]demo failed[/red]: {escape(str(error))}", soft_wrap=True)  # a log's brackets are no markup
         sys.exit(1)
     console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")

@@ -160,8 +160,11 @@ class EventSender:
         self.flush()
 
     def send_poison(self, stream: Stream, good: Message) -> None:
+        """Sends what cannot be scored, written when `good` was: a record of now would hold up those of its partition
+        behind it until all others of the past are through."""
+        written = good.time if self._timed else 0
         for key, value in poison(stream, good).values():
-            produce(self._producer, good.topic, key, value, on_delivery=_delivered)
+            produce(self._producer, good.topic, key, value, on_delivery=_delivered, time_ms=written)
             self._count += 1
         self.flush()
 

@@ -24,6 +24,7 @@ from deploy.process import Process, ProcessFailed, free_ports, is_free, one_line
 from deploy.process import port as port_number
 from streaming.app.folder import load_app
 from streaming.app.topics import TopicNames
+from streaming.errors import ConfigError
 from streaming.shipped_files import app_folder
 
 __all__ = ["Broker", "Listener", "topics_of"]
@@ -227,13 +228,16 @@ def main() -> None:
     parser.add_argument("--port", type=port_number, default=9092)
     parser.add_argument("--app", default="sql/jd", help="folder of the application whose topics are made")
     arguments = parser.parse_args()
+    try:
+        topics = topics_of(TopicNames.of(load_app(app_folder(arguments.app)), {}))
+    except ConfigError as error:
+        parser.exit(2, f"deploy.kafka.broker: {error}\n")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         one_line("deploy.kafka.broker"),
         contextlib.suppress(KeyboardInterrupt),
         Broker(arguments.folder, arguments.port) as broker,
     ):
-        topics = topics_of(TopicNames.of(load_app(app_folder(arguments.app)), {}))
         broker.create_topics(topics)
         print(f"Kafka at {broker.bootstrap}, pid {os.getpid()}, log {broker.folder / 'kafka.log'}")
         print(f"topics: {', '.join(topics)}")

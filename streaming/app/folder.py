@@ -18,9 +18,9 @@ from streaming.app.digest import FILES, digest_of
 from streaming.app.encoder_fields import encoder_fields
 from streaming.app.features import FeatureQuery, Tables, deploy, read_tables
 from streaming.app.labels import check_settings, feature_columns
+from streaming.app.names import topic_fault
 from streaming.app.settings import EncoderField, Settings, key_place, read_settings
 from streaming.app.streams import Stream, read_streams
-from streaming.app.topic_rules import topic_fault
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine.sql import syntax
 from streaming.engine.sql.tokens import tokens_of

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from streaming.app.encoder_fields import KINDS, encoder_fields, ruled_fields
 from streaming.app.features import FeatureQuery, Tables
+from streaming.app.names import field_fault
 from streaming.app.settings import MODEL_VERSION, PROBABILITY, EncoderField, Settings, key_place
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import UnsupportedSQL
@@ -89,6 +90,8 @@ class _Checks:
         for name in self.settings.request.example:
             self.column(self.main, name, "request.example", name)
         for field, source in self.settings.scores.fields.items():
+            if why := field_fault(field):
+                raise self.wrong(why, "scores.fields", field)
             if source.startswith("$"):
                 if source not in (PROBABILITY, MODEL_VERSION):
                     what = f"{source} is neither {PROBABILITY} nor {MODEL_VERSION}"

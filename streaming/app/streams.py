@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from streaming.app.contradictions import contradiction
+from streaming.app.names import field_fault
 from streaming.app.widths import whole_limits, widens
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import UnsupportedSQL
@@ -248,6 +249,8 @@ class _Reader:
         for column in self.statement.columns:
             if column.name in seen:
                 raise self.file.wrong(f"column {column.name} is there twice", column.at)
+            if why := field_fault(column.name):
+                raise self.file.wrong(why, column.at)
             seen.add(column.name)
             value = None if column.default is None else column.default.value
             if value is None:

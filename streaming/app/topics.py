@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streaming.app.folder import App
+from streaming.app.names import topic_fault
 from streaming.app.streams import Stream
-from streaming.app.topic_rules import topic_fault
 from streaming.errors import ConfigError
 
 __all__ = ["TopicNames"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -123,6 +125,16 @@ def test_requests_near_the_end_are_told_and_can_be_left_out(tmp_path: Path) -> N
     complete = prepare_dataset(features, data, tmp_path / "b", DatasetOptions(complete_labels=True))
     assert sum(complete.counts.values()) == ROWS - whole.horizon_cut
     assert complete.horizon_cut == 0
+
+
+def test_a_horizon_that_leaves_nothing_is_said(tmp_path: Path) -> None:
+    features, data = folders(tmp_path)
+    long = JD.settings.label.later_event
+    assert long is not None
+    label = msgspec.structs.replace(JD.settings.label, later_event=msgspec.structs.replace(long, horizon="3650d"))
+    app = dataclasses.replace(JD, settings=msgspec.structs.replace(JD.settings, label=label))
+    with pytest.raises(BadData, match="--complete-labels leaves none of 400 requests"):
+        prepare_dataset(features, data, tmp_path / "a", DatasetOptions(complete_labels=True), app)
 
 
 def test_the_action_table_is_the_label_where_there_is_one(tmp_path: Path) -> None:

@@ -1,13 +1,20 @@
-"""What Kafka takes as names of topics: what it would refuse is said before it is asked."""
+"""Names that cannot be: of topics, as Kafka would refuse them, and of fields of JSON."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-__all__ = ["topic_fault"]
+__all__ = ["field_fault", "topic_fault"]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def field_fault(name: str) -> str:
+    """Why no field of a record or a score can have a name, on one line; '': it can."""
+    if not name or any(letter in '"\\' or letter < " " for letter in name):
+        return f"the field {name!r}: a name has letters, and no quotes, backslashes or control characters"
+    return ""
 
 
 def topic_fault(name: str, others: Iterable[str]) -> str:

@@ -1,0 +1,31 @@
+"""What the demo sends beside its events."""
+
+from __future__ import annotations
+
+import json
+
+from confluent_kafka import Consumer, TopicPartition
+from fixtures.cards import CARDS
+
+from batch.replay import Message
+from deploy.demo.traffic import POISON, EventSender
+from deploy.kafka.broker import Broker
+from streaming.app.folder import load_app
+
+
+def test_poison_is_written_at_the_time_of_the_events_around_it(broker: Broker) -> None:
+    """A record of now would be later than all events of the past, which then overtake those behind it."""
+    broker.create_topics({"network.authorizations": 2})
+    event = {"txn": "t", "pan": 10**17, "ts": 1_700_000_000, "cents": 5, "mcc": 1, "mode": 0}
+    good = Message("network.authorizations", b"1" + b"0" * 17, json.dumps(event).encode(), 1_700_000_000_000, "t")
+    sender = EventSender(broker.bootstrap, timed=True)
+    (stream,) = load_app(CARDS).scored
+    sender.send_poison(stream, good)
+    options = {"bootstrap.servers": broker.bootstrap, "group.id": "poison", "auto.offset.reset": "earliest"}
+    consumer = Consumer(options)
+    consumer.assign([TopicPartition(good.topic, number, 0) for number in (0, 1)])
+    found: list[int] = []
+    while len(found) < POISON and (record := consumer.poll(20)) is not None:
+        found.append(record.timestamp()[1])
+    consumer.close()
+    assert found == [good.time] * POISON
