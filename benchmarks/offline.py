@@ -1,9 +1,9 @@
 """The offline query at growing sizes: `python -m benchmarks.offline [--data DIR]`, `make bench-offline`.
 
-What `jd-intent-batch extract` costs beyond the sample: `sql/features.sql` over 0.1, 0.3 and 1 M requests with ten times
-as many actions, each size in a process of its own. Time and memory must be linear: beside each figure stands what one
-request takes of it. Keys are made (as many requests per user, pair and product as in the sample), all other columns are
-the sample's; times are spread over its ten weeks.
+What `jd-intent-batch extract` costs beyond the sample: the query of `sql/jd` over 0.1, 0.3 and 1 M requests with ten
+times as many actions, each size in a process of its own. Time and memory must be linear: beside each figure stands what
+one request takes of it. Keys are made (as many requests per user, pair and product as in the sample), all other columns
+are the sample's; times are spread over its ten weeks.
 """
 
 from __future__ import annotations

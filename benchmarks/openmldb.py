@@ -24,7 +24,7 @@ from streaming.engine.sql.parse import parse
 __all__ = ["measure"]
 
 DATABASE = "JD_db"
-# what DEPLOY makes of sql/features.sql
+# what DEPLOY makes of sql/jd/features.sql
 INDEXES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "flattenRequest": (("user_id",), "eventTime"),
     "action": (("reqId",), None),

@@ -178,6 +178,7 @@ class OpenMLDB(_Table):
     password_file: str = ""
     timeout_s: Seconds = 20.0
     calls_in_flight: int = Field(4, ge=1, le=64)
+    connections: int = Field(4, ge=1, le=16)
 
     def secret(self) -> str:
         """The password.
@@ -215,7 +216,7 @@ class Store(_Table):
     windows_may_start_empty: bool = False
     backoff_ms: int = Field(200, ge=1, le=60_000)
     backoff_ms_max: int = Field(5_000, ge=1, le=600_000)
-    give_up_after_s: Seconds = 300.0
+    give_up_after_s: Seconds = 900.0
     openmldb: OpenMLDB = OpenMLDB()
     rest: Rest = Rest()
 

@@ -1,4 +1,4 @@
-"""Files that are no code and come with the program: the SQL scripts, what an export to Triton needs, the sample
+"""Files that are no code and come with the program: applications, what an export to Triton needs, the sample
 configuration.
 
 In a checkout `streaming/shipped/` links to where a reader looks for them: `sql/`, `deploy/triton/`,
@@ -12,27 +12,18 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "app_folder", "sql_folder"]
+__all__ = ["SAMPLE_CONFIGURATION", "SQL_FOLDER", "TRITON_FOLDER", "app_folder"]
 
 _SHIPPED = Path(str(files("streaming"))) / "shipped"
 
 SQL_FOLDER = (_SHIPPED / "sql").resolve()
-"""The scripts: create_tables.sql, deploy.sql, features.sql and those that load and write files."""
+"""The applications that come with the program, a folder each."""
 
 TRITON_FOLDER = (_SHIPPED / "triton").resolve()
 """`config.pbtxt` and `config.oneflow.pbtxt` (templates), and `model.py`, which Triton's Python backend runs."""
 
 SAMPLE_CONFIGURATION = (_SHIPPED / "scorer.toml").resolve()
 """Every key of the configuration, with its default and what it means."""
-
-
-def sql_folder(name: str) -> str:
-    """The folder of scripts that a configuration means: `sql` is the program's own where the working folder has none.
-
-    Args:
-        name: `store.sql`, a path.
-    """
-    return str(SQL_FOLDER) if name == "sql" and not Path(name).is_dir() else name
 
 
 def app_folder(name: str | Path = "sql/jd") -> Path:

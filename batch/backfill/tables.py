@@ -23,7 +23,7 @@ from streaming.app.decoding import StreamDecoder
 from streaming.app.folder import App
 from streaming.engine.storage.rows import schema_of
 from streaming.errors import BadInput
-from streaming.events.record import reason
+from streaming.events.record import NullValue, reason
 from streaming.files.output_folder import Say, replacing
 
 __all__ = ["DEFAULTS", "REFUSED", "Backfilled", "Limits", "backfill"]
@@ -118,6 +118,8 @@ class _Tables:
             for table, rows in events.rows.items():
                 of = events.events_of[table]
                 self._tables[table].add(rows, events.times[of], place, numbers[of])
+            kept = NullValue("decode", "a tombstone: what it deletes stays in history")
+            bad += [(events.records[number], kept) for number, *_ in events.deletes]
             for record, why in bad:
                 kind = reason(why)
                 refused[kind] += 1

@@ -55,7 +55,7 @@ class DemoCluster:
             if self.database not in [name for (name,) in client.execute("SHOW DATABASES")]:
                 return
             client.execute(f"USE {self.database}")
-            for _, name in client.execute(f"SHOW DEPLOYMENTS FROM {self.database}"):
+            for _, name in client.execute("SHOW DEPLOYMENTS"):
                 client.execute(f"DROP DEPLOYMENT {name}")
             for (name,) in client.execute("SHOW TABLES"):
                 client.execute(f"DROP TABLE {name}")

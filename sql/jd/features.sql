@@ -1,5 +1,5 @@
 -- THE feature query: one row of 42 columns per request of flattenRequest, as of the request's own time.
--- It is deployed by deploy.sql and extracted by select_into_outfile.sql, word for word (a test checks that).
+-- It is deployed and extracted as it stands here: `jd-intent-score print-script` shows the statements around it.
 select * from
 (
 select

@@ -2,8 +2,8 @@
 
 A record is refused whole, for the first of these that holds:
 
-1. it has no value, an empty one, too large a one, or one that is no JSON (`NullValue`, `EmptyValue`, `TooLarge`,
-   `Malformed`);
+1. it has no value, unless its stream says that such a record deletes; an empty one, too large a one, or one that is no
+   JSON (`NullValue`, `EmptyValue`, `TooLarge`, `Malformed`);
 2. a field of its JSON is missing, of another type or out of its range (`InvalidField`, the message names the field);
 3. a CHECK is false of it (`InvalidField`, the message names the constraint; of a CHECK of one field alone it says with
    2. what the field must be); NULL is not false, as in SQL;
@@ -14,6 +14,8 @@ A record is refused whole, for the first of these that holds:
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 import zoneinfo
 from collections.abc import Iterator, Sequence
@@ -34,7 +36,7 @@ from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import ARROW, FIRST_DATE, Type
 from streaming.errors import BadEvent
-from streaming.events.batch import EventBatch, Refusals
+from streaming.events.batch import EventBatch, Refusals, merged
 from streaming.events.record import (
     TIME_MS_MAX,
     EmptyValue,
@@ -94,10 +96,14 @@ class StreamDecoder:
         refused: dict[int, BadEvent] = {}
         events: list[Any] = []
         numbers: list[int] = []  # of the event's record, in `records`
+        deleted: list[tuple[int, str | int]] = []  # of a record its number, and the key whose rows it deletes
         for number, record in enumerate(records):
             try:
-                events.append(self._event(record.value()))
-                numbers.append(number)
+                if record.value() is None and self._stream.deletes:
+                    deleted.append((number, self._deleted_key(record)))
+                else:
+                    events.append(self._event(record.value()))
+                    numbers.append(number)
             except BadEvent as why:
                 refused[number] = why
         fields = self._fields.batch(events)
@@ -111,7 +117,41 @@ class StreamDecoder:
         found = [records[number] for number in numbers]
         for event, error in self._violations(found, fields, values, good, replayed) if events else ():
             refuse(event, error)
-        return self._batch(found, fields, values, good), [(records[i], refused[i]) for i in sorted(refused)]
+        batch = self._batch(found, fields, values, good)
+        if deleted:
+            kept = [number for number, is_good in zip(numbers, good.tolist(), strict=True) if is_good]
+            batch = self._with_deletes(batch, kept, records, deleted)
+        return batch, [(records[i], refused[i]) for i in sorted(refused)]
+
+    def _deleted_key(self, record: Record) -> str | int:
+        """The key of a tombstone, as the tables hold it.
+
+        Raises:
+            WrongKey: it is none of the stream's.
+        """
+        key, text = record.key() or b"", ""
+        with contextlib.suppress(UnicodeDecodeError):
+            text = key.decode()
+        if self._stream.column(self._stream.key or "").type == Type.STRING:
+            if text:
+                return text
+        elif re.fullmatch(r"0|-?[1-9]\d{0,18}", text) and -(2**63) <= int(text) < 2**63:
+            return int(text)
+        raise WrongKey("validate", f"the value is null, and the key {record.key()!r} is no {self._stream.key}")
+
+    def _with_deletes(
+        self, batch: EventBatch, kept: list[int], records: Sequence[Record], deleted: list[tuple[int, str | int]]
+    ) -> EventBatch:
+        """The events and the tombstones among them, in the order of their records."""
+        order = sorted([*kept, *(number for number, _ in deleted)])
+        place = {number: at for at, number in enumerate(order)}
+        tombstones = EventBatch(
+            [records[number] for number, _ in deleted],
+            np.array([records[number].timestamp()[1] for number, _ in deleted], np.int64),
+            [None] * len(deleted),
+            deletes=[(at, self._stream.deletes, key) for at, (_, key) in enumerate(deleted)],
+        )
+        return merged([(batch, [place[n] for n in kept]), (tombstones, [place[n] for n, _ in deleted])])
 
     def _event(self, value: bytes | None) -> Any:
         """One record's fields."""

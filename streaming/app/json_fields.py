@@ -9,7 +9,7 @@
 | timestamp            | epoch milliseconds above 0, up to the year 9999; or as `timestamp_format` says:       |
 |                      | `epoch_s` whole seconds, `iso-8601` a text, of the app's time zone if it names none   |
 |                      | (of an hour that clocks show twice, the first)                                        |
-| date                 | a text YYYY-MM-DD                                                                     |
+| date                 | a text YYYY-MM-DD, from 1900 on                                                       |
 
 Nothing is converted: a number in a text is refused, and a text where a number is due. Unknown fields are passed by.
 A nullable column may be null or missing; one with a DEFAULT has that where it is missing.
@@ -35,7 +35,7 @@ from streaming.events.record import TIME_MS_MAX
 
 __all__ = ["JsonFields"]
 
-_FIRST_YEAR = 1900  # of dates, as OpenMLDB has them
+DATE_YEAR_MIN = 1900  # OpenMLDB holds no earlier date
 _FLOAT_MAX = 3.4028234663852886e38
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
@@ -76,8 +76,9 @@ class JsonFields:
         def decode_in_range(value: bytes) -> Any:
             event = decode(value)
             for field, name in dates:
-                if (date := getattr(event, field)) is not None and date.year < _FIRST_YEAR:
-                    raise msgspec.ValidationError(f"Expected a date after {_FIRST_YEAR - 1} - at `$.{name}`")
+                day = getattr(event, field)
+                if day is not None and day.year < DATE_YEAR_MIN:
+                    raise msgspec.ValidationError(f"Expected a date from {DATE_YEAR_MIN} on - at `$.{name}`")
             for field, name in moments:
                 ms = _epoch_ms(getattr(event, field), zone)
                 if ms is not None and not 0 < ms <= TIME_MS_MAX:

@@ -69,6 +69,8 @@ class Stream:
         request_id: the column with the name that the sender gave the request; None: there is none.
         partitioned: whether a dimension is read by partitions, as the events are, and not whole by every scorer.
         timestamp_format: how timestamps are spelled.
+        deletes: where a record without a value deletes the rows of its key: of each table that the records go to, the
+            column that holds the key; empty: such a record is refused.
         inserts: the tables that they go to.
         scored: whether they reach the main table: each is a request.
         at: the statement's offset in events.sql.
@@ -83,6 +85,7 @@ class Stream:
     request_id: str | None
     partitioned: bool
     timestamp_format: TimestampFormat
+    deletes: Mapping[str, str]
     inserts: tuple[Insert, ...]
     scored: bool
     at: int
@@ -213,12 +216,33 @@ class _Reader:
             request_id,
             options.flag("partitioned"),
             options.choice("timestamp_format", TIMESTAMP_FORMATS),
+            self.deletes(options, key, inserts, scored=scored),
             tuple(inserts),
             scored,
             self.statement.at,
         )
         options.choice("format", ("json",))
         return stream
+
+    def deletes(
+        self, options: _Options, key: str | None, inserts: Sequence[Insert], *, scored: bool
+    ) -> Mapping[str, str]:
+        """See `Stream.deletes`."""
+        found: dict[str, str] = {}
+        if options.choice("tombstone", ("refuse", "delete")) == "refuse":
+            return found
+        if scored or options.flag("partitioned"):
+            raise options.wrong("tombstone", "of a stream that is not read whole by every scorer")
+        if key is None:
+            raise options.wrong("tombstone", "of a stream without a key")
+        for insert in inserts:
+            named = [name for name, expr in insert.columns if isinstance(expr, syntax.Name) and expr.parts[-1] == key]
+            if not named:
+                raise self.file.wrong(
+                    f"no column of {insert.table} is {key}, whose rows a tombstone deletes", insert.at
+                )
+            found[insert.table] = named[0]
+        return found
 
     def check_columns(self) -> None:
         seen: set[str] = set()
@@ -339,7 +363,7 @@ class _Reader:
 class _Options:
     """WITH (…) of a stream."""
 
-    NAMES = ("topic", "key", "event_time", "request_id", "format", "partitioned", "timestamp_format")
+    NAMES = ("topic", "key", "event_time", "request_id", "format", "partitioned", "timestamp_format", "tombstone")
 
     def __init__(self, file: AppFile, statement: CreateStream) -> None:
         self.file = file

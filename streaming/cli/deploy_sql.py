@@ -35,6 +35,12 @@ __all__ = ["Scripts", "deploy", "normal_words", "run_deploy", "same_sql", "shown
 COUNTS_KNOWN_S = 5.0
 """The nameserver counts rows with ~2 s delay, and a DEPLOY fills its indexes only for rows that it has counted."""
 
+INDEX_UNSEEN = re.compile("Isn't partition provider")
+"""What DEPLOY answers, in one of six empty databases, when a tablet has not heard yet of the indexes that were just
+added for it. The indexes stay: a little later the same statement works."""
+
+DEPLOY_TRIES, DEPLOY_WAIT_S = 10, 1.0
+
 DEPLOY_TIMEOUT_S = 600.0  # filling the indexes of tables that have rows takes as long as it takes
 
 _SPELLINGS = {"!": "not", "==": "=", "<>": "!="}
@@ -127,7 +133,7 @@ def deploy(
     cluster.execute(f"USE {database}")
     cluster.execute("SET @@execute_mode='online'")
     there = {row[0] for row in cluster.execute("SHOW TABLES")}
-    deployed = name in _deployments(cluster, database)
+    deployed = name in _deployments(cluster)
     wrong = {
         table: found for table in scripts.tables if table in there and (found := _table_wrong(cluster, scripts, table))
     }
@@ -158,7 +164,7 @@ def deploy(
         if any(_filled(cluster, table) for table in scripts.tables if table in there and table not in wrong):
             say(f"tables have rows: waiting {COUNTS_KNOWN_S:.0f} s, until the nameserver has counted them")
             sleep(COUNTS_KNOWN_S)
-        cluster.execute(scripts.deployment, timeout_s=DEPLOY_TIMEOUT_S)
+        _deploy(cluster, scripts.deployment, sleep)
         say(f"deployment {name}: made")
     for row in cluster.execute(f"SHOW DEPLOYMENT {database}.{name}"):
         say(row[0])
@@ -255,9 +261,22 @@ def _deployment_wrong(cluster: StatementRunner, scripts: Scripts, name: str) -> 
     return wrong + ([part] if part else [])
 
 
-def _deployments(cluster: StatementRunner, database: str) -> list[str]:
+def _deploy(cluster: StatementRunner, statement: str, sleep: Callable[[float], None]) -> None:
+    for left in range(DEPLOY_TRIES - 1, -1, -1):
+        try:
+            cluster.execute(statement, timeout_s=DEPLOY_TIMEOUT_S)
+        except StoreUnavailable as error:
+            if not left or INDEX_UNSEEN.search(str(error)) is None:
+                raise
+            sleep(DEPLOY_WAIT_S)
+        else:
+            return
+
+
+def _deployments(cluster: StatementRunner) -> list[str]:
+    """Of the database in use: the server refuses to answer without one, and does not look at FROM."""
     try:
-        return [row[1] for row in cluster.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+        return [row[1] for row in cluster.execute("SHOW DEPLOYMENTS")]
     except StoreUnavailable as error:
         if "not found" in str(error):  # a database that never had one
             return []

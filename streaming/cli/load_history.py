@@ -19,6 +19,7 @@ from streaming.errors import ConfigError, StoreUnavailable
 from streaming.files.tables import BadFile, Piece, read
 from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import times_checked
+from streaming.store.openmldb.parts import parts_of
 from streaming.store.openmldb.rest import RestTransport
 from streaming.store.openmldb.sdk import Client
 
@@ -65,7 +66,7 @@ def load(client: Client | RestTransport, app: App, folder: Path) -> dict[str, tu
             times_checked(f"{piece.file}: {table}", piece.rows, app.times(table), piece.first)
             for at in range(0, piece.rows.num_rows, CHUNK_ROWS):
                 chunk = piece.rows.slice(at, CHUNK_ROWS)
-                client.insert(table, chunk)
+                client.insert_parts(parts_of(app.query.contract, {table: chunk}, client.connections))
                 given += chunk.num_rows
                 distinct.update(map(hash, zip(*(column.to_pylist() for column in chunk.columns), strict=True)))
                 _log.info("loading", table=table, rows=given, per_s=round(given / (time.monotonic() - started)))

@@ -33,6 +33,7 @@ from streaming.engine.storage.retention import Mark, Retention
 from streaming.engine.storage.rows import encode, schema_of
 from streaming.engine.storage.snapshot import Capture, Restore
 from streaming.engine.storage.strings import StringPool
+from streaming.engine.types import NULLS_PER_WORD, Type
 
 __all__ = ["Engine", "Mark", "TableStats"]
 
@@ -184,6 +185,31 @@ class Engine:
         self._forget_request_strings()
         found.append(encode(found.name, found.columns, rows, self._pool))
         self._retention.make_room([found])
+
+    def delete(self, table: str, column: str, values: Sequence[str | int]) -> int:
+        """Deletes the rows in which a column has one of these values, for good: `rollback` does not bring them back.
+
+        Args:
+            column: of texts or whole numbers.
+
+        Returns:
+            How many rows there were.
+
+        Raises:
+            RuntimeError: a capture is open.
+        """
+        found = self._catalogue.of_call(table)
+        self._forget_request_strings()
+        place = found.positions[column]
+        texts = found.columns[place].type == Type.STRING
+        words = [self._pool.code(str(value)) if texts else int(value) for value in values]
+        rows = found.words(0, found.count)
+        null = (rows[:, len(found.columns) + place // NULLS_PER_WORD] >> (place % NULLS_PER_WORD)) & 1
+        gone = np.isin(rows[:, place], np.array(words, np.int64)) & (null == 0)
+        count = int(gone.sum())
+        if count:
+            self._retention.delete(found, gone)
+        return count
 
     def mark(self) -> Mark:
         """This moment, for `rollback`. As long as the mark is held, every row stays that was alive then."""

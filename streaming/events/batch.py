@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,8 @@ class EventBatch:
         sender_ids: n names that senders gave to their requests; None: it gave none, or the event is no request.
         rows: by table, the rows that the events became, in their order; tables without rows are left out.
         events_of: by table, of each row the number of its event, 0 ≤ number < n, ascending.
+        deletes: events that delete the rows of a key, ascending: of each its number, by table the column of the key,
+            and the key.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -42,6 +44,7 @@ class EventBatch:
     sender_ids: list[str | None] = field(default_factory=list)
     rows: dict[str, pa.Table] = field(default_factory=dict)
     events_of: dict[str, Int64] = field(default_factory=dict)
+    deletes: list[tuple[int, Mapping[str, str], str | int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -65,6 +68,7 @@ class EventBatch:
             [self.sender_ids[number] for number in numbers],
             rows,
             events_of,
+            [(int(place[number]), columns, key) for number, columns, key in self.deletes if chosen[number]],
         )
 
     def event(self, number: int) -> EventBatch:
@@ -72,6 +76,17 @@ class EventBatch:
         chosen = np.zeros(len(self), np.bool_)
         chosen[number] = True
         return self.take(chosen)
+
+    def parts(self) -> Iterator[EventBatch]:
+        """The events in pieces, in order: each that deletes rows is one by itself."""
+        first, numbers = 0, np.arange(len(self))
+        for number, *_ in self.deletes:
+            if first < number:
+                yield self.take((numbers >= first) & (numbers < number))
+            yield self.event(number)
+            first = number + 1
+        if first < len(self):
+            yield self.take(numbers >= first)
 
     def has(self, table: str) -> Flags:
         """Which events have a row in a table, bool [n]."""
@@ -98,11 +113,13 @@ def merged(parts: Sequence[tuple[EventBatch, Sequence[int] | Int64]]) -> EventBa
     times = np.empty(count, np.int64)
     rows: dict[str, list[pa.Table]] = {}
     events_of: dict[str, list[Int64]] = {}
+    deletes: list[tuple[int, Mapping[str, str], str | int]] = []
     for batch, places in parts:
         where = np.asarray(places, np.int64)
         times[where] = batch.times
         for place, record, name in zip(where.tolist(), batch.records, batch.sender_ids, strict=True):
             records[place], sender_ids[place] = record, name
+        deletes += [(int(where[number]), columns, key) for number, columns, key in batch.deletes]
         for table, of in batch.events_of.items():
             rows.setdefault(table, []).append(batch.rows[table])
             events_of.setdefault(table, []).append(where[of])
@@ -114,7 +131,8 @@ def merged(parts: Sequence[tuple[EventBatch, Sequence[int] | Int64]]) -> EventBa
         table_rows = pa.concat_tables(pieces)
         whole_rows[table] = table_rows if (np.diff(numbers) >= 0).all() else table_rows.take(pa.array(order))
         whole_of[table] = numbers[order]
-    return EventBatch([r for r in records if r is not None], times, sender_ids, whole_rows, whole_of)
+    deletes.sort(key=lambda deletion: deletion[0])
+    return EventBatch([r for r in records if r is not None], times, sender_ids, whole_rows, whole_of, deletes)
 
 
 def joined(batches: Sequence[EventBatch]) -> EventBatch:

@@ -47,8 +47,8 @@ def show(engine: Engine, database: str, words: Sequence[str]) -> Rows | None:
             return ["String"] * 14, [_status(engine, info, number) for number, info in tables]
         case ["show", "databases" | "tables" | "deployments" as what]:
             return _names(engine, what, database)
-        case ["show", "databases" | "tables" | "deployments" as what, "from", _]:
-            return _names(engine, what, words[3])
+        case ["show", "tables" | "deployments" as what, "from", _]:  # C2: FROM is not looked at
+            return _names(engine, what, database)
         case ["show", "deployment", _] | ["show", "deployment", _, ".", _]:
             return _deployment(engine, words[2] if len(words) > 3 else database, words[-1])
         case ["show", "create", "table", _] | ["show", "create", "table", _, ".", _]:

@@ -102,6 +102,7 @@ class Snapshots:
         self._due = clock.monotonic() + settings.every_s
         self._taken: Standing | None = None  # the moment of the last snapshot
         self._taking: _Taking | None = None
+        store.before_delete = self.abandon
 
     def restore(self) -> Standing | None:
         """Fills the store, which must be empty, from the newest snapshot that is good; others are set aside.

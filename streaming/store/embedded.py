@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,9 @@ class EmbeddedStore:
         app: whose tables and query they are.
         history: folder of files from before the topics begin, see `streaming.app.history`; "": none.
         horizon_ms: of `dedup`; 0: what repeats a request is a request of its own.
+
+    Attributes:
+        before_delete: called before rows are deleted while a capture is open: it must be closed then.
     """
 
     def __init__(self, app: App, history: str = "", horizon_ms: int = 0) -> None:
@@ -76,6 +79,7 @@ class EmbeddedStore:
         self._deployment = app.settings.deployment.name
         self._names = {table: f"{app.tables.database}.{table}".lstrip(".") for table in app.tables.columns}
         self._engine = Engine()
+        self.before_delete: Callable[[], None] = lambda: None
         self._empty: EngineMark | None = None
         self._base: EngineMark | None = None  # with history and nothing else
 
@@ -144,6 +148,9 @@ class EmbeddedStore:
         return events if self._seen is None else self._seen.drop_repeats(events)
 
     def answer(self, events: EventBatch) -> pa.Table:
+        if events.deletes:
+            answers = [self._part(part) for part in events.parts()]
+            return pa.concat_tables([answer for answer in answers if answer is not None])
         # Event p inserts its rows at 3p, asks at 3p + 1, and its request is itself inserted at 3p + 2.
         main = self._app.main
         requests, asked = events.rows[main], 3 * events.events_of[main]
@@ -152,8 +159,26 @@ class EmbeddedStore:
         return self._engine.replay(self._deployment, requests, inserts, asked + 1, insert_at)
 
     def restore(self, events: EventBatch) -> None:
+        if events.deletes:
+            for part in events.parts():
+                self._part(part, asks=False)
+            return
         for table, rows in events.rows.items():
             self._engine.insert(self._names[table], rows)
+
+    def _part(self, events: EventBatch, *, asks: bool = True) -> pa.Table | None:
+        """Events that delete, or others: the answers to those that ask."""
+        if events.deletes:
+            if self._engine.captures:
+                self.before_delete()
+            for _, columns, key in events.deletes:
+                for table, column in columns.items():
+                    self._engine.delete(self._names[table], column, [key])
+        elif asks and self._app.main in events.rows:
+            return self.answer(events)
+        else:
+            self.restore(events)
+        return None
 
     def request(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
         """Answers request rows without inserting anything, for `jd-intent-score serve`."""

@@ -1,7 +1,7 @@
-"""The SQL scripts: their text, with the one feature query in its place, and whose line and column an error means.
+"""SQL scripts: their text, with the one feature query in its place, and whose line and column an error means.
 
-`{features.sql}` in a script stands for the query of the file `features.sql` beside it: the query is written once, and
-`deploy.sql` and `select_into_outfile.sql` hold only what they do with it.
+`{features.sql}` in a script of one's own stands for the query of the file `features.sql` beside it: the query is
+written once, and a script holds only what it does with it.
 """
 
 from __future__ import annotations

@@ -30,12 +30,12 @@ events → tables
     └─► cards (3 of 3 columns)
 
 tables
-  payments: 6 columns, the query's main table: its rows are the requests
-  cards: 3 columns
+  payments: 6 columns, 48 bytes a row, and each different text once, the query's main table: its rows are the requests
+  cards: 3 columns, 24 bytes a row, and each different text once
 
 indexes
-  payments (key card, ts at), made by DEPLOY, rows live for ever
-  cards (key card, ts since), made by DEPLOY, rows live for ever
+  payments (key card, ts at), made by DEPLOY, rows live for ever; 16 bytes a row and 40 a key
+  cards (key card, ts since), made by DEPLOY, rows live for ever; 16 bytes a row and 40 a key
 
 windows and joins
   window: one walk over payments by card

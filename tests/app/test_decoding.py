@@ -258,3 +258,32 @@ def test_the_public_sample_of_ad_clicks_is_decoded_whole() -> None:
     engine.insert("clicks", rows)
     (answer,) = engine.request("d", rows.slice(0, 1)).to_pylist()
     assert (answer["click_hour"], answer["click_day"]) == (6, 8)  # 2017-11-08 06:30:54
+
+
+@given(day=st.dates())
+@settings(max_examples=100, deadline=None)
+def test_a_date_that_no_table_holds_is_refused_for_itself(dated: App, day: datetime.date) -> None:
+    """Whatever an INSERT computes of it: the other records of the batch become rows."""
+    row = {**ROW, "day": day.isoformat()}
+    found = decode(dated, "card_rows", ROW | {"day": "2000-02-29"}, row)
+    assert len(found.events) == (2 if day.year >= 1900 else 1)
+    assert [text for _, text in refusals(found)] == (
+        [] if day.year >= 1900 else ["Expected a date from 1900 on - at `$.day`"]
+    )
+
+
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory) -> App:
+    """The bank, whose cards have a date."""
+    return load_app(
+        make(
+            tmp_path_factory.mktemp("dated") / "app",
+            tables=("country string DEFAULT '??'", "country string DEFAULT '??', day date, years int"),
+            events=(
+                "country string)\nWITH (key = 'card', event_time = 'since', timestamp_format = 'iso-8601', "
+                "partitioned = true);\nINSERT INTO cards SELECT card, since, country FROM",
+                "country string, day date)\nWITH (key = 'card', event_time = 'since', timestamp_format = 'iso-8601', "
+                "partitioned = true);\nINSERT INTO cards SELECT card, since, country, day, year(day) AS years FROM",
+            ),
+        )
+    )

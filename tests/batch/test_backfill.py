@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from fixtures.applications import make
 from fixtures.cards import CARDS, Sent, card_records, write_records
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from places import SQL
 from typer.testing import CliRunner
@@ -93,6 +93,7 @@ def test_tables_are_what_the_decoder_says_record_by_record(
     folder = tmp_path_factory.mktemp("backfill")
     rng = np.random.default_rng(seed)
     records = card_records(seed, cards, days=3)
+    assume(all(any(one.refusal is None for one in sent) for sent in records.values()))  # else it is refused whole
     for sent in records.values():  # an archive is in any order
         sent[:] = [sent[i] for i in rng.permutation(len(sent))]
     files = write_records(folder / "archive", records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from streaming.app.folder import FILES, App, load_app
 from streaming.app.scripts import deploy_script, extract_script, load_script
 from streaming.app.wrong import WrongApp
 from streaming.cli import load_history
-from streaming.cli.deploy_sql import Scripts, deploy
+from streaming.cli.deploy_sql import DEPLOY_TRIES, DEPLOY_WAIT_S, Scripts, deploy
 from streaming.config import load
 from streaming.engine import UnsupportedSQL
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
@@ -31,23 +32,29 @@ from streaming.store.sql_scripts import statement_texts
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Client]]:
-    """One cluster and one client for all tests."""
-    options = connect_options(Stage.store_settings(), "JD_db", "rigs.fake_openmldb:cluster_sdk")
-    with running_cluster(tmp_path_factory.mktemp("openmldb")) as cluster, Client(options, "demo") as client:
-        yield cluster, client
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests."""
+    with running_cluster(tmp_path_factory.mktemp("openmldb")) as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def cluster(made: tuple[Cluster, Client]) -> Cluster:
+def cluster(made: Cluster) -> Cluster:
     """Without any database."""
-    made[0].wipe()
-    return made[0]
+    made.wipe()
+    return made
 
 
 @pytest.fixture
-def client(made: tuple[Cluster, Client], cluster: Cluster) -> Client:
-    return made[1]
+def client(cluster: Cluster) -> Iterator[Client]:
+    """A fresh one: a session in which somebody has said USE before hides what a connection needs."""
+    with new_client() as made:
+        yield made
+
+
+def new_client() -> Client:
+    options = connect_options(Stage.store_settings(), "JD_db", "rigs.fake_openmldb:cluster_sdk")
+    return Client(options, "demo")
 
 
 def scripts(app: App | None = None, **biases: str) -> Scripts:
@@ -87,6 +94,28 @@ def test_everything_is_made_once_and_found_again(client: Client, cluster: Cluste
     assert [line for line in said if "made" in line or "dropped" in line] == []
     assert "deployment demo: is there" in said
     assert cluster.deployments == before
+
+
+def test_a_fresh_client_finds_the_deployment_and_says_use_itself(client: Client, cluster: Cluster) -> None:
+    with new_client() as other:
+        deploy(other, scripts())
+        other.execute("CREATE DATABASE t1")
+    for statement in ("SHOW DEPLOYMENTS", "SHOW DEPLOYMENTS FROM JD_db", "SHOW TABLES", "SHOW CREATE TABLE bo_user"):
+        with pytest.raises(StoreUnavailable, match=r"\[2000\] please enter database first"):
+            client.execute(statement)
+    assert len(client.schemas()[1]) == 42
+    client.execute("USE t1")
+    assert client.execute("SHOW DEPLOYMENTS FROM JD_db") == [], "FROM is not looked at"
+    assert len(client.schemas()[1]) == 42, "whatever was in use before"
+
+
+def test_a_client_made_anew_uses_the_same_database(client: Client, cluster: Cluster) -> None:
+    deploy(client, scripts())
+    assert client.pid is not None
+    os.kill(client.pid, 9)
+    with pytest.raises(StoreUnavailable, match="died"):
+        client.execute("SHOW TABLES")
+    assert client.execute("SHOW DEPLOYMENTS") == [("JD_db", "demo")]
 
 
 def test_another_deployment_is_refused_and_replaced_when_told(client: Client, cluster: Cluster, tmp_path: Path) -> None:
@@ -142,6 +171,19 @@ def test_a_deployment_over_filled_tables_waits_until_their_rows_are_counted(clie
     slept: list[float] = []
     deploy(client, scripts(), sleep=slept.append)
     assert slept == [5.0]
+
+
+def test_a_deploy_whose_indexes_no_tablet_has_seen_yet_is_tried_again(client: Client, cluster: Cluster) -> None:
+    cluster.faults.unseen_indexes = 3
+    slept: list[float] = []
+    deploy(client, scripts(), sleep=slept.append)
+    assert list(cluster.deployments) == [("JD_db", "demo")]
+    assert slept == [DEPLOY_WAIT_S] * 3
+    client.execute("DROP DEPLOYMENT demo")
+    cluster.faults.unseen_indexes = DEPLOY_TRIES
+    with pytest.raises(StoreUnavailable, match="Isn't partition provider"):
+        deploy(client, scripts(), sleep=slept.append)
+    assert len(slept) == 3 + DEPLOY_TRIES - 1
 
 
 def test_biases_stand_for_those_of_the_script(client: Client, cluster: Cluster) -> None:

@@ -28,11 +28,13 @@ PROGRAMS: dict[str, Any] = {
 def commands(page: Path) -> list[tuple[str, bool]]:
     """What a page shows of our commands, and whether in full: code blocks and tables are, prose may name a part.
 
-    What stands for several commands is left out: […], `A | B`, ….
+    What stands for several commands is left out: […], `A | B`, …. What follows a `>` is the shell's.
     """
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        re.split("  #| > ", line)[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
+    ]
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines()
     spans = [(span, line.startswith("|")) for line in prose for span in re.findall(r"`([^`]+)`", line)]
     found = [(line, True) for line in lines] + spans

@@ -18,7 +18,9 @@ from typer.testing import CliRunner, Result
 import batch.cli.commands
 import streaming.cli.commands
 from streaming.app.folder import App, load_app
+from streaming.app.topics import TopicNames
 from streaming.app.wrong import WrongApp
+from streaming.config import load
 from streaming.engine import Engine
 
 PAGE = (REPOSITORY / "docs" / "tutorial" / "bring-your-own-data.md").read_text(encoding="utf-8")
@@ -80,6 +82,28 @@ def test_the_page_s_steps_work_up_to_the_dataset(folder: Path, monkeypatch: pyte
     assert dataset["label_source"] == "subscriptions_rows"
     trained = pq.read_table(folder / "dataset" / "train.parquet")
     assert 0.05 < np.mean(trained["label"].to_numpy()) < 0.4
+
+
+def test_the_page_s_configuration_and_topics_are_the_application_s(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    samples = [str(folder / f"{name}.jsonl") for name in ("views", "subscriptions", "readers")]
+    done = run(shlex.join(["jd-intent-score", "init", "paper", *(word for at in samples for word in ("--from", at))]))
+    assert done.exit_code == 0, done.output
+    toml = tmp_path / "paper" / "app.toml"
+    toml.write_text(toml.read_text().replace("\n[label]\n", f"\n[label]\n{blocks('toml')[0]}"))
+    file = tmp_path / "scorer.toml"
+    file.write_text(blocks("toml")[1])
+    config = load(file)
+    assert (config.store.history, config.model.artifact) == ("data", "artifact")
+    topics = TopicNames.of(load_app(tmp_path / config.app), config.kafka.topics)
+    assert f"topics: {', '.join([*topics.inputs, topics.scores, topics.dead_letters])}\n" in blocks()
+    score = json.loads(blocks("json")[0])
+    assert list(score) == list(load_app(tmp_path / config.app).settings.scores.fields)
+    for line in (line for block in blocks() for line in block.splitlines() if " send " in line):
+        sent = json.loads(shlex.split(line)[-1])
+        assert {*sent, "seen_at"} == {column.name for column in topics.streams["views"].columns}
 
 
 def check_features(app: App, data: Path) -> None:

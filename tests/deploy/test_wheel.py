@@ -67,7 +67,7 @@ def run(environment: Path, tmp_path: Path) -> Run:
 def test_the_wheel_holds_both_packages_and_what_is_shipped_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        for name in ("sql/features.sql", "triton/config.pbtxt", "triton/config.oneflow.pbtxt", "triton/model.py"):
+        for name in ("sql/jd/features.sql", "triton/config.pbtxt", "triton/config.oneflow.pbtxt", "triton/model.py"):
             source = REPOSITORY / (name if name.startswith("sql/") else f"deploy/{name}")
             assert archive.read(f"streaming/shipped/{name}") == source.read_bytes()
         assert archive.read("streaming/shipped/scorer.toml") == (REPOSITORY / "deploy" / "scorer.toml").read_bytes()
@@ -97,13 +97,17 @@ def test_nothing_of_the_checkout_is_imported(run: Run, environment: Path) -> Non
 def test_the_scorer_s_commands_work(run: Run, environment: Path, tmp_path: Path) -> None:
     assert "explain" in run("jd-intent-score", "--help")
     (shipped,) = environment.glob("lib/python*/site-packages/streaming/shipped")
-    assert "flattenRequest" in run("jd-intent-score", "explain", shipped / "sql" / "features.sql")
-    tables = run("jd-intent-score", "sql", shipped / "sql" / "create_tables.sql", "-e", "show tables")
+    assert "flattenRequest" in run("jd-intent-score", "explain", shipped / "sql" / "jd" / "features.sql")
+    tables = run("jd-intent-score", "sql", shipped / "sql" / "jd" / "tables.sql", "-e", "show tables")
     assert "bo_action" in tables
-    script = "import sys, pathlib, streaming.config as c; print(c.load(pathlib.Path(sys.argv[1])).store.sql)"
-    assert run("python", "-c", script, shipped / "scorer.toml").strip() == str(shipped / "sql")
-    (tmp_path / "sql").mkdir()
-    assert run("python", "-c", script, shipped / "scorer.toml").strip() == "sql", "the working folder's goes first"
+    assert run("jd-intent-score", "check", "sql/talkingdata").startswith("application talkingdata ")
+    script = (
+        "import sys, pathlib, streaming.config as c, streaming.shipped_files as s\n"
+        "print(s.app_folder(c.load(pathlib.Path(sys.argv[1])).app))"
+    )
+    assert run("python", "-c", script, shipped / "scorer.toml").strip() == str(shipped / "sql" / "jd")
+    (tmp_path / "sql" / "jd").mkdir(parents=True)
+    assert run("python", "-c", script, shipped / "scorer.toml").strip() == "sql/jd", "the working folder's goes first"
 
 
 def test_the_batch_commands_work(run: Run, environment: Path, tmp_path: Path) -> None:

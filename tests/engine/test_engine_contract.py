@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pyarrow.parquet as pq
-from places import CASES, SQL
+from fixtures.jd import jd
+from places import CASES
 
+from streaming.app.scripts import deploy_script, tables_script
 from streaming.engine import Engine
 from streaming.engine.deployment.contract import Read
-from streaming.store.sql_scripts import read_script
 
 TABLES = (
     "CREATE TABLE t(id string, k string, j int, ts timestamp, v double); CREATE TABLE u(k string, ts timestamp, w int);"
@@ -16,8 +17,8 @@ TABLES = (
 
 def test_the_tutorials_deployment() -> None:
     engine = Engine()
-    engine.execute((SQL / "create_tables.sql").read_text())
-    engine.execute(read_script(SQL / "deploy.sql").text)
+    engine.execute(tables_script(jd()))
+    engine.execute(deploy_script(jd()))
     contract = engine.contract("demo")
     assert contract.main == "flattenRequest"
     assert {(read.table, *read.columns): read.request for read in contract.reads} == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -91,7 +92,7 @@ ROW = st.tuples(
     st.none() | st.integers(-(2**31), 2**31 - 1),
     st.none() | st.floats(-1e9, 1e9),
     st.none() | st.booleans(),
-    st.none() | st.dates(),
+    st.none() | st.dates(datetime.date(1900, 1, 1)),
 )
 
 

@@ -209,6 +209,23 @@ def test_another_deployment_is_refused_at_the_start_and_in_flight(store: Cluster
         store.load()
 
 
+def test_a_deployment_dropped_and_made_again_in_flight_is_waited_for(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, over: Over
+) -> None:
+    store, _, server = over
+    half = len(shop.actions) // 2
+    stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+    with running(stage.config(store=QUICK), scorer_encoder, store) as scorer:
+        wait_until(lambda: scorer.metrics.scores._value.get() > 0, "first scores")
+        server.run("JD_db", "DROP DEPLOYMENT demo")
+        stage.send_actions(shop.actions[half:])
+        wait_until(lambda: "does not exist" in scorer.health.missing().get("store", ""), "it says what is missing")
+        deploy_sql.run_deploy(Config(store=settings(server.url)), replace=False, range_bias=None, rows_bias=None)
+        found = stage.collect(len(shop.actions))
+        wait_until(lambda: not scorer.health.missing(), "ready")
+    check(found, truth)
+
+
 def test_the_command_deploys_over_rest_and_changes_nothing_in_silence(
     link: Link, server: ApiServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

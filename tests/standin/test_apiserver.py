@@ -213,7 +213,11 @@ def test_numbers_that_are_not_finite(shop_db: ApiServer) -> None:
 def test_show(shop_db: ApiServer) -> None:
     assert ["api"] in shop_db.sql("none", "SHOW DATABASES")["data"]["data"]
     assert shop_db.sql("api", "show tables;")["data"]["data"][:2] == [["t"], ["u"]]
-    assert ["api", "d"] in shop_db.sql("x", "SHOW DEPLOYMENTS FROM api")["data"]["data"]
+    assert ["api", "d"] in shop_db.sql("api", "SHOW DEPLOYMENTS")["data"]["data"]
+    # C2: of the URL's database, whatever FROM says
+    assert ["api", "d"] in shop_db.sql("api", "SHOW DEPLOYMENTS FROM x")["data"]["data"]
+    assert shop_db.sql("x", "SHOW DEPLOYMENTS FROM api")["data"]["data"] == []
+    assert shop_db.sql("x", "SHOW TABLES FROM api")["data"]["data"] == []
     status = shop_db.sql("api", "SHOW TABLE STATUS")["data"]
     assert len(status["schema"]) == 14
     assert [row[8:10] for row in status["data"] if row[1:3] == ["t", "api"]] == [["0", "2"]]

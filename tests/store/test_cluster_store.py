@@ -16,6 +16,7 @@ import pytest
 from fixtures.jd import actions_of, dimensions_of, jd
 from fixtures.records import Fake
 from fixtures.scorer import START_MS, Shop, answers, loaded_store
+from rigs import fake_openmldb
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from streaming.config import OpenMLDB, Store
@@ -25,7 +26,9 @@ from streaming.events.batch import EventBatch, joined
 from streaming.events.record import Record
 from streaming.predict.state_replica import Direct
 from streaming.store.embedded import EmbeddedStore
+from streaming.store.openmldb import sdk
 from streaming.store.openmldb.cluster import ClusterStore
+from streaming.store.openmldb.columns import cells
 from streaming.store.openmldb.sdk import Client, connect_options
 
 FAKE = "rigs.fake_openmldb:cluster_sdk"
@@ -216,6 +219,34 @@ def test_a_cluster_that_is_not_there_is_unavailable_and_comes_later(cluster: Clu
         store.load()
 
 
+def test_a_wrong_password_is_said_to_be_one_and_is_no_outage(cluster: Cluster) -> None:
+    cluster.faults.password = "s3cret"
+    for wrong in ("", "s3cre"):
+        options = connect_options(settings(password=wrong), "JD_db", FAKE)
+        with Client(options, "demo") as client, pytest.raises(ConfigError) as raised:
+            client.schemas()
+        why = "OpenMLDB at ZooKeeper zk:2181/openmldb lets nobody in: wrong password: see user and password of"
+        assert str(raised.value).startswith(why)
+        assert "s3cre" not in str(raised.value)
+        assert client.pid is None
+    with Client(connect_options(settings(password="s3cret"), "JD_db", FAKE), "demo") as client:
+        assert len(client.schemas()[1]) == 42
+        cluster.faults.down = True  # nobody asks for a password then
+        client.close()
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            client.schemas()
+
+
+def test_the_native_client_says_why_it_does_not_connect_where_it_is_asked(tmp_path: Path) -> None:
+    """The real SDK: its log, at this level, goes to standard error of the process, where it is looked for."""
+    with Client(connect_options(settings(zk="127.0.0.1:1", timeout_s=1.0), "JD_db"), "demo") as client:
+        with (tmp_path / "log").open("w+b") as told, pytest.raises(StoreUnavailable, match="does not answer"):
+            client._connected(dataclasses.replace(client._options, log_level=1), told)
+        assert "fail to init zk" in (tmp_path / "log").read_text()
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            client.schemas()
+
+
 def test_an_insert_that_fails_half_way_is_repeated_without_doubles(
     store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
 ) -> None:
@@ -241,11 +272,55 @@ def test_an_answer_with_missing_features_is_refused(
         StoreUnavailable, match=r"1 of [1-5] answers have no flattenRequest_pair_id_window_unique_count_27"
     ):
         store.answer(actions)
-    cluster.faults.unalive = 3
-    with pytest.raises(StoreUnavailable, match=r"3 partitions of JD_db\.\w+ have no living tablet"):
-        store.answer(actions)
-    cluster.faults.unalive = 0
     assert store.answer(actions).equals(alone(embedded, actions))
+
+
+def test_dead_replicas_whose_leaders_live_stop_nobody(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    """One of two tablets is dead, failover is done: all is served, and the server counts 8 dead for ever."""
+    actions = actions_of(Shop.seeded(5, seed=2).actions)
+    cluster.faults.inserts["bo_action"] = [0]
+    cluster.faults.unalive = 8
+    with pytest.raises(StoreUnavailable, match="E112"):
+        store.answer(actions)
+    assert store.answer(actions).equals(alone(embedded, actions))
+
+
+def test_partitions_without_a_leader_are_waited_for_whatever_the_server_counts(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    """The server counts 0, the micro-batch's own rows lie elsewhere: requests to all partitions find the dead one."""
+    actions = actions_of(Shop.seeded(1, seed=2).actions)
+    mine = {fake_openmldb.partition_of(row) for rows in actions.rows.values() for row in cells(rows)}
+    others = frozenset(range(8)) - mine
+    assert others
+    cluster.faults.inserts["bo_action"] = [0]
+    cluster.faults.dead = others
+    with pytest.raises(StoreUnavailable, match="E112"):
+        store.answer(actions)
+    inserted = list(cluster.inserts)
+    for one in sorted(others):
+        cluster.faults.dead = frozenset([one])
+        with pytest.raises(StoreUnavailable, match=r"of 64 answers have no \w+, which is never NULL: a tablet is away"):
+            store.answer(actions)
+    assert cluster.inserts == inserted, "probes leave no trace"
+    cluster.faults.dead = frozenset()
+    assert store.answer(actions).equals(alone(embedded, actions))
+    assert cluster.rows("flattenRequest") == 0
+
+
+def test_rows_of_a_dead_partition_are_inserted_once_it_is_led_again(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    actions = actions_of(Shop.seeded(40, seed=2).actions)
+    cluster.faults.dead = frozenset([1, 5])
+    with pytest.raises(StoreUnavailable, match="E112"):
+        store.restore(actions)
+    assert 0 < cluster.rows("bo_action") < 40
+    cluster.faults.dead = frozenset()
+    store.restore(actions)
+    assert cluster.rows("bo_action") == cluster.rows("flattenRequest") == 40
 
 
 def test_a_client_that_hangs_is_killed_and_made_anew(
@@ -285,6 +360,29 @@ def test_a_client_that_dies_is_made_anew(store: ClusterStore, cluster: Cluster, 
     with pytest.raises(StoreUnavailable, match="E112"):
         store.request(actions.rows["flattenRequest"])
     assert store.request(actions.rows["flattenRequest"]).num_rows == 5
+    client.close()  # its peers have not noticed yet
+
+
+def test_a_client_that_lost_sight_of_the_tablets_is_made_anew(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    """Statements and requests are served meanwhile, only inserts fail: each of a table, also when others go in."""
+    actions = actions_of(Shop.seeded(5, seed=2).actions)
+    store.load()
+    before = client_of(store).pid
+    cluster.lose_sight()
+    for _ in range(sdk.FAILURES_MAX):
+        with pytest.raises(StoreUnavailable, match=r"\[0\] fail to get table bo_action tablet"):
+            store.answer(actions)
+    assert store.answer(actions).equals(alone(embedded, actions))
+    assert client_of(store).pid not in (None, before)
+    made = client_of(store).pid
+    for _ in range(sdk.FAILURES_MAX + 1):  # not in a row
+        cluster.faults.inserts["bo_action"] = [0]
+        with pytest.raises(StoreUnavailable, match="E112"):
+            store.answer(actions)
+        store.answer(actions)
+    assert client_of(store).pid == made
 
 
 def test_a_deployment_that_is_missing_or_another_is_refused(tmp_path: Path) -> None:
@@ -307,6 +405,19 @@ def test_a_deployment_that_is_missing_or_another_is_refused(tmp_path: Path) -> N
         cluster.databases.clear()
         with pytest.raises(ArtifactMismatch, match="has no database JD_db"):
             store.load()
+
+
+def test_a_deployment_dropped_and_made_again_is_waited_for(
+    store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore
+) -> None:
+    actions = actions_of(Shop.seeded(5, seed=2).actions)
+    (made,) = (statement for (_, name), statement in cluster.deployments.items() if name == "demo")
+    cluster.execute("JD_db", "DROP DEPLOYMENT demo")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match=r"no deployment demo|1203"):
+            store.answer(actions)
+    cluster.execute("JD_db", made)
+    assert store.answer(actions).equals(alone(embedded, actions))
 
 
 def test_the_predict_server_asks_the_cluster_itself(

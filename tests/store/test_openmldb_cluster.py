@@ -42,15 +42,22 @@ def shop_app() -> App:
     return jd().deployed_as(f"jd_test_{uuid.uuid4().hex[:8]}")
 
 
-@pytest.fixture(scope="module")
-def client(shop_app: App) -> Iterator[Client]:
+def new_client(app: App) -> Client:
+    """A fresh one: nobody has said USE on its connection."""
     zk, path = os.environ["OPENMLDB_ZK"], os.environ.get("OPENMLDB_ZK_PATH", "/openmldb")
-    settings = Store(kind="openmldb", openmldb=OpenMLDB(zk=zk, zk_path=path))
-    with open_cluster(settings, shop_app) as made:
-        assert isinstance(made, Client)
-        yield made
+    made = open_cluster(Store(kind="openmldb", openmldb=OpenMLDB(zk=zk, zk_path=path)), app)
+    assert isinstance(made, Client)
+    return made
+
+
+@pytest.fixture(scope="module")
+def deployed(shop_app: App) -> Iterator[None]:
+    """The application's tables and deployment, by a client of their own."""
+    with new_client(shop_app) as client:
+        deploy(client, Scripts.made(shop_app))
+    yield
     database = shop_app.tables.database
-    with open_cluster(settings, shop_app) as other, suppress(StoreUnavailable):
+    with new_client(shop_app) as other, suppress(StoreUnavailable):
         other.execute(f"USE {database}")
         other.execute("DROP DEPLOYMENT demo")
         for (table,) in other.execute("SHOW TABLES"):
@@ -58,17 +65,26 @@ def client(shop_app: App) -> Iterator[Client]:
         other.execute(f"DROP DATABASE {database}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def client(shop_app: App, deployed: None) -> Iterator[Client]:
+    with new_client(shop_app) as made:
+        yield made
+
+
+@pytest.fixture
 def store(shop_app: App, client: Client) -> ClusterStore:
-    deploy(client, Scripts.made(shop_app))
     made = ClusterStore(shop_app, client)
     made.load()
     return made
 
 
-def test_deploy_finds_what_it_has_made_and_refuses_another(
-    store: ClusterStore, client: Client, shop_app: App, tmp_path: Path
-) -> None:
+def test_a_fresh_client_must_say_use_first(client: Client) -> None:
+    with pytest.raises(StoreUnavailable, match="please enter database first"):
+        client.execute("SHOW DEPLOYMENTS FROM x")
+    assert len(client.schemas()[1]) == 42
+
+
+def test_deploy_finds_what_it_has_made_and_refuses_another(client: Client, shop_app: App, tmp_path: Path) -> None:
     said: list[str] = []
     deploy(client, Scripts.made(shop_app), say=said.append)
     assert "deployment demo: is there" in said

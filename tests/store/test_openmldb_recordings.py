@@ -67,7 +67,7 @@ class Replay:
         self.answer: tuple[list[tuple[str, str]], list[tuple[Any, ...]]] = ([], [])
         self.insert_error: ServerError | None = None
 
-    def connect(self) -> None:
+    def connect(self, password: str) -> None:
         if self.refuse_connections:
             raise ServerError(-1, "")
 

@@ -20,8 +20,8 @@ from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import ConfigError
 from streaming.store.sql_scripts import FEATURES, read_script, within
 
-FEATURES_SHA256 = "b85735d35ab3a061ad5f6711ada5207646ce9f1bbceeb772607c7b9e25effc83"
-"""Of the whole text: snapshots and artifacts of older releases hold it."""
+FEATURES_SHA256 = "72d48f25f2022a92d80dfe7258349366c82ba36e918f1ec0ba397bba89865477"
+"""Of the whole text: artifacts hold it, and the digest of the application is over it."""
 
 SCRIPTS = {
     "deploy.sql": "-- Deploys.\nUSE JD_db;\nDEPLOY demo {features.sql};\n",

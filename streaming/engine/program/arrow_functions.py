@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -91,8 +90,9 @@ def _local_text(node: PythonCall, times: pa.Array) -> pa.Array:
     ms = times.view(pa.int64())
     known = ms.fill_null(0) if ms.null_count else ms
     numbers = known.to_numpy()
-    if len(numbers) and numbers.min() < 0:  # the years before 1000 have fewer digits in Python
+    # The years before 1000 have fewer digits in Python, and those behind 9999 are OpenMLDB's own.
+    if len(numbers) and (numbers.min() < 0 or numbers.max() > _LAST_MS):
         return pa.array([None if one is None else node.function(one) for one in ms.to_pylist()], pa.string())
-    local = (np.minimum(numbers, _LAST_MS) + _LOCAL_MS) // 1000
+    local = (numbers + _LOCAL_MS) // 1000
     texts = pa.array(local).view(pa.timestamp("s")).cast(pa.string())
     return pc.if_else(ms.is_valid(), texts, None) if ms.null_count else texts

@@ -113,21 +113,36 @@ class Retention:
         if many and self._words_gone > self._catalogue.words // 2:
             self._collect_strings()
 
+    def delete(self, table: Table, gone: npt.NDArray[np.bool_]) -> None:
+        """Takes rows out, bool[count], for good: a rollback does not bring them back.
+
+        Raises:
+            RuntimeError: the engine is pinned.
+        """
+        if self.pinned:
+            raise RuntimeError("rows are deleted while a capture is open")
+        self._take_out(table, gone)
+        table.freed -= int(gone.sum())  # an index that is made later misses nothing
+
+    def _take_out(self, table: Table, gone: npt.NDArray[np.bool_]) -> None:
+        """Removes rows, and counts them out of every mark."""
+        name, before = table.full_name, table.count
+        for mark in self._marks:
+            count = mark.counts.get(name, 0)
+            if count:
+                mark.counts[name] = count - int(gone[:count].sum())
+        remove(table, gone)
+        self._words_gone += (before - table.count) * table.width
+
     def _free_rows(self, table: Table, least: int) -> int:
         """Frees the rows of a table that are past their time to live, if they are so many; returns how many."""
         freed = 0
         if self._is_read_online(table) and table.count and expires(table):
-            name = table.full_name
-            marks = [(mark, mark.counts.get(name, 0)) for mark in self._marks]
-            gone = expired(table, self._clock(), [count for _, count in marks])
+            name, before = table.full_name, table.count
+            gone = expired(table, self._clock(), [mark.counts.get(name, 0) for mark in self._marks])
             if least <= int(gone.sum()):
-                for mark, count in marks:
-                    if count:
-                        mark.counts[name] = count - int(gone[:count].sum())
-                before = table.count
-                remove(table, gone)
+                self._take_out(table, gone)
                 freed = before - table.count
-                self._words_gone += freed * table.width
         table.free_at = table.count + max(table.count // 2, FREE_FROM)
         return freed
 

@@ -28,15 +28,19 @@ import structlog
 from streaming.app.folder import App
 from streaming.engine import BadRow
 from streaming.engine.deployment.contract import Contract
-from streaming.errors import ArtifactMismatch, StoreUnavailable
+from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.events.batch import EventBatch
 from streaming.store.micro_batches import ANY, NONE, Access, Indices, micro_batch_numbers, split
 from streaming.store.openmldb.columns import differences, milliseconds
+from streaming.store.openmldb.parts import Part, parts_of
 
 __all__ = ["MICRO_BATCH_ROWS_MAX", "ClusterStore", "StatementRunner", "Transport", "times_checked"]
 
 MICRO_BATCH_ROWS_MAX = 1000
 """Also how many events of a partition may be committed whose request rows are not in the cluster yet."""
+
+PROBES = 64
+"""Requests with as many keys ask each of the usual 8 partitions but once in 600 times."""
 
 DATE_MIN = datetime.date(1900, 1, 1)
 """OpenMLDB holds no earlier date."""
@@ -54,8 +58,9 @@ class StatementRunner(Protocol):
 class Transport(Protocol):
     """Calls of a cluster.
 
-    Each raises `StoreUnavailable` when the cluster did not do it, and may do it later; `ArtifactMismatch` when it has
-    something else than what is asked for; `BadRow` for a row that it takes never.
+    Each raises `StoreUnavailable` when the cluster did not do it, and may do it later, also because a table or the
+    deployment is not there now: somebody may be making it anew. `ArtifactMismatch` when it has something else than what
+    is asked for; `BadRow` for a row that it takes never.
     """
 
     def schemas(self) -> tuple[pa.Schema, pa.Schema]:
@@ -65,14 +70,17 @@ class Transport(Protocol):
             ArtifactMismatch: there is no such deployment.
         """
 
+    connections: int
+    """How many parts may be inserted at a time."""
+
     def insert(self, table: str, rows: pa.Table) -> None:
         """Inserts the rows that are not there as a whole already; after an error some may be in."""
 
+    def insert_parts(self, parts: Sequence[Part]) -> None:
+        """The same, of several tables or parts of tables, side by side; each part's rows in their order."""
+
     def request(self, rows: pa.Table) -> pa.Table:
         """The deployment's answers, a row per request row, in order; the requests do not see each other."""
-
-    def probe(self) -> None:
-        """Raises `StoreUnavailable` unless every partition is served. Asked after a failure, before trusting again."""
 
     def close(self) -> None:
         """Ends the connection."""
@@ -84,9 +92,17 @@ class ClusterStore:
     Args:
         app: whose tables and query they are.
         transport: the calls of the cluster.
+
+    Raises:
+        ConfigError: the application deletes rows.
     """
 
     def __init__(self, app: App, transport: Transport) -> None:
+        if deleting := [stream.name for stream in app.streams if stream.deletes]:
+            raise ConfigError(
+                f"{app.folder / 'events.sql'}: tombstones of {', '.join(deleting)} delete rows, which is for "
+                "store.kind 'embedded' only: a cluster keeps its rows"
+            )
         self._app, self._transport = app, transport
         self._main = app.main
         self._contract: Contract = app.query.contract
@@ -111,8 +127,11 @@ class ClusterStore:
                     "`jd-intent-score deploy --replace` makes it anew"
                 )
 
-    def answer(self, events: EventBatch) -> pa.Table:
+    def answer(self, events: EventBatch, owed: EventBatch | None = None) -> pa.Table:
         """See `FeatureStore.answer`. Of the request rows only those are in afterwards that later events had to see.
+
+        Args:
+            owed: accepted, but not inserted yet (see `accept`): they go in beside the events' other rows.
 
         Raises:
             StoreUnavailable: nothing may be scored; call it again.
@@ -124,22 +143,23 @@ class ClusterStore:
         with self._trust():
             number = np.arange(len(events))
             if first:
-                self._insert(events.take(number < first))
-                events = events.take(number >= first)
+                self._insert(events.take(number < first), owed)
+                events, owed = events.take(number >= first), None
             micro_batches = self.micro_batches(events)
             answers, asked = [], []
             for turn, micro_batch in enumerate(micro_batches, 1):
                 chosen = np.zeros(len(events), np.bool_)
                 chosen[micro_batch] = True
                 part = events.take(chosen)
-                self._insert(part)
+                self._insert(part, owed)
+                owed = None
                 if self._main not in part.rows:
                     continue
                 requests = part.rows[self._main]
                 answers.append(self._whole(requests, self._transport.request(requests)))
                 asked.append(np.flatnonzero(chosen)[part.events_of[self._main]])
                 if turn < len(micro_batches):
-                    self._transport.insert(self._main, requests)
+                    self._put({self._main: requests})
         order = np.argsort(np.concatenate(asked))
         return pa.concat_tables(answers).take(order)
 
@@ -147,20 +167,22 @@ class ClusterStore:
         """The scores of what was answered are committed: inserts the request rows that were held back until now."""
         if self._main in events.rows:
             with self._trust():
-                self._transport.insert(self._main, events.rows[self._main])
+                self._put({self._main: events.rows[self._main]})
 
     def restore(self, events: EventBatch) -> None:
         self._check(events)
         with self._trust():
-            self._insert(events)
-            if self._main in events.rows:
-                self._transport.insert(self._main, events.rows[self._main])
+            self._put(events.rows)
 
-    def _insert(self, events: EventBatch) -> None:
-        """All rows but the requests."""
-        for table, rows in events.rows.items():
-            if table != self._main:
-                self._transport.insert(table, rows)
+    def _insert(self, events: EventBatch, owed: EventBatch | None = None) -> None:
+        """All rows but the requests; of what is owed those."""
+        rows = {table: rows for table, rows in events.rows.items() if table != self._main}
+        if owed is not None and self._main in owed.rows:
+            rows[self._main] = owed.rows[self._main]
+        self._put(rows)
+
+    def _put(self, rows: Mapping[str, pa.Table]) -> None:
+        self._transport.insert_parts(parts_of(self._contract, rows, self._transport.connections))
 
     def request(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
         """Answers request rows without inserting anything.
@@ -220,6 +242,19 @@ class ClusterStore:
     def _trust(self) -> _Trust:
         return _Trust(self)
 
+    def _probe(self) -> None:
+        """Asks requests that nobody has made, of keys in all partitions; they leave no trace.
+
+        No number of the server proves that it serves: `Partition_unalive` counts dead replicas, also where others lead,
+        and reads 0 while a partition has no leader. Inserts are their own probe: what one answers is what is in.
+        """
+        columns = [_probes(field.type) for field in self._request_schema]
+        rows = pa.table(columns, schema=self._request_schema)
+        try:
+            self._whole(rows, self._transport.request(rows))
+        except BadRow as error:
+            _log.warning("the cluster does not take a probe", error=str(error))
+
     def _whole(self, requests: pa.Table, answers: pa.Table) -> pa.Table:
         """`answers`, if they are to these requests and nothing is missing in them.
 
@@ -248,16 +283,16 @@ class ClusterStore:
 
 
 class _Trust:
-    """After a failure the cluster is probed before it is used again."""
+    """After a failure the cluster is probed before it is used again, and used as soon as it answers."""
 
     def __init__(self, store: ClusterStore) -> None:
         self._store = store
 
     def __enter__(self) -> None:
         if self._store._doubtful:
-            self._store._transport.probe()
             try:
                 self._store.load()
+                self._store._probe()
             except ArtifactMismatch as error:  # a cluster that comes back, or is deployed to, may have it in a moment
                 raise StoreUnavailable(str(error)) from error
             self._store._doubtful = False
@@ -265,6 +300,19 @@ class _Trust:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, StoreUnavailable):
             self._store._doubtful = True
+        elif kind is not None and issubclass(kind, BadRow):
+            self._store.load()  # is it the row, or has the deployment other columns now?
+
+
+def _probes(kind: pa.DataType) -> pa.Array:
+    """`PROBES` different values of a type, all of which an index takes."""
+    if pa.types.is_string(kind):
+        return pa.array([f"probe {number}" for number in range(PROBES)], kind)
+    if pa.types.is_boolean(kind):
+        return pa.array([number % 2 == 1 for number in range(PROBES)], kind)
+    return (
+        pa.array(range(PROBES), pa.int32()).cast(pa.int64() if pa.types.is_timestamp(kind) else pa.int32()).cast(kind)
+    )
 
 
 def times_checked(what: str, rows: pa.Table, times: Sequence[str], first: int = 0) -> pa.Table:

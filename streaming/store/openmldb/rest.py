@@ -35,6 +35,7 @@ from streaming.engine.sql.syntax import Set
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.ops.waiting import doubling
 from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
+from streaming.store.openmldb.parts import Part
 from streaming.web.client import connect
 
 __all__ = ["RestTransport", "literal", "statements"]
@@ -60,6 +61,10 @@ _WRONG_ROW = re.compile(
 T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.rest")
+
+
+class _Missing(ArtifactMismatch):
+    """A table, a column or a deployment is not there."""
 
 
 class RestTransport:
@@ -90,7 +95,7 @@ class RestTransport:
         self._place = f"/dbs/{quote(database, safe='')}"
         self._session: dict[str, str] = {}  # variables of SET
         self._beat, self._sleep = beat, sleep
-        self._connections = rest.connections
+        self.connections = rest.connections
         self._client = connect(
             "store.rest.url",
             rest.url,
@@ -126,27 +131,42 @@ class RestTransport:
     def insert(self, table: str, rows: pa.Table) -> None:
         """See `Transport.insert`: statement after statement, as the order of rows says which is the last."""
         for statement in statements(table, rows):
-            self.execute(statement)
+            with _away():
+                self.execute(statement)
+
+    def insert_parts(self, parts: Sequence[Part]) -> None:
+        """See `Transport.insert_parts`: a connection for each."""
+        lines = [list(statements(table, rows)) for table, rows in parts]
+        calls = [self._threads.submit(self._insert_part, each) for each in lines]
+        errors = []
+        for call in calls:  # all of them end before an error is told: what is under way belongs to this call
+            try:
+                self._wait(call)
+            except (StoreUnavailable, ArtifactMismatch, BadRow) as error:
+                errors.append(error)
+        if errors:
+            with _away():
+                raise errors[0]
+
+    def _insert_part(self, lines: Sequence[str]) -> None:
+        for sql in lines:
+            answer = self._exchange("POST", self._place, {"mode": self._mode(), "sql": sql})
+            if answer["code"] != 0:
+                raise self._failure(answer, sql[:80])
 
     def request(self, rows: pa.Table) -> pa.Table:
         """See `Transport.request`."""
-        size = min(REQUEST_ROWS, max(REQUEST_ROWS_MIN, math.ceil(rows.num_rows / self._connections)))
+        size = min(REQUEST_ROWS, max(REQUEST_ROWS_MIN, math.ceil(rows.num_rows / self.connections)))
         lines = _json_cells(rows)
         calls = [
             self._threads.submit(self._call, lines[at : at + size]) for at in range(0, max(rows.num_rows, 1), size)
         ]
         try:
-            return pa.concat_tables([self._wait(call) for call in calls])
+            with _away():
+                return pa.concat_tables([self._wait(call) for call in calls])
         finally:
             for call in calls:
                 call.cancel()
-
-    def probe(self) -> None:
-        """See `Transport.probe`."""
-        for row in self.execute("SHOW TABLE STATUS"):
-            table, database, unalive = row[1], row[2], row[8]
-            if database == self._database and str(unalive) not in ("0", "None"):
-                raise StoreUnavailable(f"{unalive} partitions of {database}.{table} have no living tablet")
 
     def close(self) -> None:
         """Closes the connections; what is under way ends first."""
@@ -246,11 +266,20 @@ class RestTransport:
         if _WRONG_ROW.search(text):
             return BadRow(text)
         if (answer["code"] in UNKNOWN_CODES or _MISSING.search(text)) and not _AWAY.search(text):
-            return ArtifactMismatch(text)
+            return _Missing(text)
         return StoreUnavailable(text)
 
     def _deployment_place(self) -> str:
         return f"{self._place}/deployments/{quote(self._deployment, safe='')}"
+
+
+@contextlib.contextmanager
+def _away() -> Iterator[None]:
+    """What is not there now, in flight, may be there in a moment: `deploy --replace` drops before it makes anew."""
+    try:
+        yield
+    except _Missing as error:
+        raise StoreUnavailable(str(error)) from error
 
 
 def statements(table: str, rows: pa.Table) -> Iterator[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import structlog
@@ -21,6 +25,7 @@ from streaming.config import Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.openmldb.columns import schema_of
+from streaming.store.openmldb.parts import Part
 from streaming.store.openmldb.sdk_process import NATIVE, ConnectOptions
 
 __all__ = ["Client", "connect_options", "deployment_schemas"]
@@ -28,6 +33,9 @@ __all__ = ["Client", "connect_options", "deployment_schemas"]
 INSERT_ROWS = 200  # per call of the SDK, which sends them one by one: what a timeout waits for stays small
 CONNECT_S = 30.0  # the SDK's own limits are shorter; loading it takes seconds on a busy machine
 MARGIN_S = 5.0  # after timeout_s the SDK should have answered by itself
+FAILURES_MAX = 3  # of the same call in a row: a client that lost sight of the tablets never finds them again
+LOGIN_REFUSED = re.compile(r"wrong password!|user \S+ does not exist")
+LOG_BYTES_MAX = 1 << 20
 SLICE_S = 1.0  # how often `beat` is called while the SDK is waited for
 
 _log = structlog.stdlib.get_logger("streaming.store.openmldb.sdk")
@@ -47,7 +55,15 @@ def connect_options(settings: Store, database: str, sdk: str = NATIVE) -> Connec
     else:
         servers = {"host": cluster.host, "port": cluster.port}
     servers["user"] = cluster.user
-    return ConnectOptions(servers, cluster.secret(), database, cluster.timeout_s, cluster.calls_in_flight, sdk)
+    return ConnectOptions(
+        servers,
+        cluster.secret(),
+        database,
+        cluster.timeout_s,
+        cluster.calls_in_flight,
+        sdk,
+        connections=cluster.connections,
+    )
 
 
 def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
@@ -66,7 +82,9 @@ def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
 
 
 class Client:
-    """The SDK's process, made when it is first needed, and anew after it was lost or had to be killed.
+    """The SDK's process, made when it is first needed, and anew after it was lost, had to be killed, or failed
+    `FAILURES_MAX` times in a row: after a tablet was away it may answer `fail to get table … tablet` without end, while
+    a new one is served.
 
     Args:
         options: which cluster, and how to connect.
@@ -77,9 +95,14 @@ class Client:
     def __init__(self, options: ConnectOptions, deployment: str = "", beat: Callable[[], None] = lambda: None) -> None:
         self.deployment = deployment
         self.beat = beat
+        self.connections = options.connections
         self._options = options
+        self._peers: list[Client] = []  # for what is inserted beside
+        self._threads: ThreadPoolExecutor | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: Connection | None = None
+        self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by call and its table or deployment
+        self._use = ""  # a USE that the next process needs, too
 
     def __enter__(self) -> Client:
         return self
@@ -99,6 +122,8 @@ class Client:
             StoreUnavailable: as every method: with the server's message, or because it did not answer.
         """
         rows: list[tuple[Any, ...]] = self._call("execute", sql, timeout_s=timeout_s)
+        if (sql.split(None, 1) or [""])[0].lower() == "use":
+            self._use = sql
         return rows
 
     def schemas(self) -> tuple[pa.Schema, pa.Schema]:
@@ -107,7 +132,8 @@ class Client:
         there = [name for (name,) in self.execute("SHOW DATABASES")]
         if database not in there:
             raise ArtifactMismatch(f"{self._options} has no database {database}: run `jd-intent-score deploy`")
-        there = [name for _, name in self.execute(f"SHOW DEPLOYMENTS FROM {database}")]
+        self.execute(f"USE {database}")  # SHOW DEPLOYMENTS answers of the database in use, whatever its FROM says
+        there = [name for _, name in self.execute("SHOW DEPLOYMENTS")]
         if self.deployment not in there:
             raise ArtifactMismatch(
                 f"database {database} of {self._options} has no deployment {self.deployment}: "
@@ -124,20 +150,51 @@ class Client:
         for at in range(0, rows.num_rows, INSERT_ROWS):
             self._call("insert", table, rows.slice(at, INSERT_ROWS))
 
+    def insert_parts(self, parts: Sequence[Part]) -> None:
+        """Inserts side by side, over processes of their own; see `Transport`. Threads of one would give no speed: the
+        SDK holds the interpreter's lock in every call."""
+        lanes = [parts[number :: self.connections] for number in range(min(self.connections, len(parts)))]
+        while len(self._peers) < len(lanes) - 1:
+            self._peers.append(Client(dataclasses.replace(self._options, connections=1), self.deployment))
+        if self._threads is None and len(lanes) > 1:
+            self._threads = ThreadPoolExecutor(self.connections - 1, "sdk")
+        calls = [
+            self._threads.submit(peer._insert_lane, lane)
+            for peer, lane in zip(self._peers, lanes[1:], strict=False)
+            if self._threads is not None
+        ]
+        errors: list[BaseException] = []
+        for lane in lanes[:1]:
+            try:
+                self._insert_lane(lane)
+            except (StoreUnavailable, ArtifactMismatch, BadRow) as error:
+                errors.append(error)
+        while wait(calls, SLICE_S).not_done:
+            self.beat()
+        errors += [failure for call in calls if (failure := call.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+    def _insert_lane(self, parts: Sequence[Part]) -> None:
+        for table, rows in parts:
+            self.insert(table, rows)
+
     def request(self, rows: pa.Table) -> pa.Table:
         """Asks the deployment; see `Transport`."""
         return self._call("request", self.deployment, rows)
 
-    def probe(self) -> None:
-        """Every partition of the database's tables has a leader; see `Transport`."""
-        self.execute(f"USE {self._options.database}")
-        for row in self.execute("SHOW TABLE STATUS"):
-            table, database, unalive = row[1], row[2], row[8]
-            if database == self._options.database and str(unalive) not in ("0", "None"):
-                raise StoreUnavailable(f"{unalive} partitions of {database}.{table} have no living tablet")
-
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the processes."""
+        for peer in self._peers:
+            peer.close()
+        self._peers.clear()
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
+        self._end()
+
+    def _end(self) -> None:
+        self._failures.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -149,20 +206,56 @@ class Client:
             process.wait()
 
     def _start(self) -> Connection:
+        try:
+            connection = self._connected(self._options)
+        except StoreUnavailable:
+            if why := self._login_refused():
+                raise ConfigError(
+                    f"{self._options} lets nobody in: {why}: see user and password of [store.openmldb]"
+                ) from None
+            raise
+        if self._use:
+            self._exchange(connection, "execute", (self._use,), self._options.timeout_s)
+        _log.info("connected", to=repr(self._options), pid=self.pid)
+        return connection
+
+    def _login_refused(self) -> str:
+        """Why a connection failed, if it was the login: the SDK raises the same as where nobody is there, and only
+        its log, which can be switched on when a process begins, tells them apart."""
+        with tempfile.TemporaryFile() as told:
+            with contextlib.suppress(StoreUnavailable):
+                self._connected(dataclasses.replace(self._options, log_level=1), told)
+            self._kill()
+            told.seek(0)
+            found = LOGIN_REFUSED.search(told.read(LOG_BYTES_MAX).decode(errors="replace"))
+        return found[0].strip("! ") if found else ""
+
+    def _connected(self, options: ConnectOptions, told: IO[bytes] | None = None) -> Connection:
+        """A new process that has connected; `told` gets what it writes to standard error."""
         mine, others = socket.socketpair()
         with mine, others:
             argv = [sys.executable, "-m", "streaming.store.openmldb.sdk_process", str(others.fileno())]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            self._process = subprocess.Popen(argv, pass_fds=[others.fileno()], env=environment)
+            self._process = subprocess.Popen(argv, pass_fds=[others.fileno()], env=environment, stderr=told)
             connection = Connection(mine.detach())
         self._socket = connection
-        self._exchange(connection, "connect", (self._options,), CONNECT_S + self._options.timeout_s)
-        _log.info("connected", to=repr(self._options), pid=self._process.pid)
+        self._exchange(connection, "connect", (options,), CONNECT_S + options.timeout_s)
         return connection
 
     def _call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         connection = self._socket or self._start()
-        return self._exchange(connection, name, arguments, timeout_s or self._options.timeout_s)
+        # Of each table by itself: while one is refused, statements and other tables may well be served.
+        call = name, "" if name == "execute" else str(arguments[0])
+        try:
+            answer = self._exchange(connection, name, arguments, timeout_s or self._options.timeout_s)
+        except StoreUnavailable as error:
+            self._failures[call] += 1
+            if self._failures[call] >= FAILURES_MAX and self._socket is not None and name != "execute":
+                _log.warning("the client is made anew", failures=self._failures[call], error=str(error))
+                self._end()
+            raise
+        del self._failures[call]
+        return answer
 
     def _exchange(self, connection: Connection, name: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s + MARGIN_S
@@ -198,5 +291,5 @@ class Client:
         process = self._process
         if process is not None:
             process.kill()
-        self.close()
+        self._end()
         return process.returncode if process else None

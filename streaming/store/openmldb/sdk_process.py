@@ -74,6 +74,8 @@ class ConnectOptions:
         timeout_s: of a call.
         calls_in_flight: at a time.
         sdk: `module:function` that gives the SDK; tests give another.
+        log_level: from which on the native client writes to standard error: 1 warnings, 3 next to nothing.
+        connections: processes that insert side by side.
     """
 
     servers: dict[str, Any]
@@ -82,6 +84,8 @@ class ConnectOptions:
     timeout_s: float
     calls_in_flight: int
     sdk: str = NATIVE
+    log_level: int = 3
+    connections: int = 1
 
     def __repr__(self) -> str:
         """The servers in words; never the password."""
@@ -128,7 +132,10 @@ class Session:
         try:
             # Without `database`: it may not be there yet, and every call names it.
             self._connection = sdk.connect(
-                **options.servers, password=options.password, requestTimeout=self._timeout_ms, glogLevel=3
+                **options.servers,
+                password=options.password,
+                requestTimeout=self._timeout_ms,
+                glogLevel=options.log_level,
             )
         except Exception as error:  # the SDK raises Exception itself
             why = str(error)
