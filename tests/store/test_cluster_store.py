@@ -414,7 +414,7 @@ def test_a_deployment_dropped_and_made_again_is_waited_for(
     (made,) = (statement for (_, name), statement in cluster.deployments.items() if name == "demo")
     cluster.execute("JD_db", "DROP DEPLOYMENT demo")
     for _ in range(3):
-        with pytest.raises(StoreUnavailable, match="no deployment demo|1203"):
+        with pytest.raises(StoreUnavailable, match=r"no deployment demo|1203"):
             store.answer(actions)
     cluster.execute("JD_db", made)
     assert store.answer(actions).equals(alone(embedded, actions))

@@ -84,9 +84,7 @@ def test_a_fresh_client_must_say_use_first(client: Client) -> None:
     assert len(client.schemas()[1]) == 42
 
 
-def test_deploy_finds_what_it_has_made_and_refuses_another(
-    client: Client, shop_app: App, tmp_path: Path
-) -> None:
+def test_deploy_finds_what_it_has_made_and_refuses_another(client: Client, shop_app: App, tmp_path: Path) -> None:
     said: list[str] = []
     deploy(client, Scripts.made(shop_app), say=said.append)
     assert "deployment demo: is there" in said

@@ -302,7 +302,9 @@ def _probes(kind: pa.DataType) -> pa.Array:
         return pa.array([f"probe {number}" for number in range(PROBES)], kind)
     if pa.types.is_boolean(kind):
         return pa.array([number % 2 == 1 for number in range(PROBES)], kind)
-    return pa.array(range(PROBES), pa.int32()).cast(pa.int64() if pa.types.is_timestamp(kind) else pa.int32()).cast(kind)
+    return (
+        pa.array(range(PROBES), pa.int32()).cast(pa.int64() if pa.types.is_timestamp(kind) else pa.int32()).cast(kind)
+    )
 
 
 def times_checked(what: str, rows: pa.Table, times: Sequence[str], first: int = 0) -> pa.Table:

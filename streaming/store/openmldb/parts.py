@@ -1,8 +1,8 @@
 """Rows in parts that may be inserted side by side, over several connections.
 
-A connection takes one row after the other: what makes inserts fast is several. Of rows with the same key and time the last
-one inserted is the newest, so rows of one key stay together and in order; a table that is read by more than one key is
-one part.
+A connection takes one row after the other: what makes inserts fast is several. Of rows with the same key and time the
+last one inserted is the newest, so rows of one key stay together and in order; a table that is read by more than one
+key is one part.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from streaming.engine.deployment.contract import Contract
@@ -31,7 +32,9 @@ def parts_of(contract: Contract, rows: Mapping[str, pa.Table], connections: int)
         rows: by table.
         connections: at most so many parts of each table.
     """
-    return [part for table, some in rows.items() if some.num_rows for part in _of_table(contract, table, some, connections)]
+    return [
+        part for table, some in rows.items() if some.num_rows for part in _of_table(contract, table, some, connections)
+    ]
 
 
 def _of_table(contract: Contract, table: str, rows: pa.Table, connections: int) -> list[Part]:
@@ -44,6 +47,6 @@ def _of_table(contract: Contract, table: str, rows: pa.Table, connections: int) 
     return [(table, rows.filter(pa.array(lanes == lane))) for lane in range(count) if (lanes == lane).any()]
 
 
-def _hashes(rows: pa.Table, columns: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _hashes(rows: pa.Table, columns: Sequence[str]) -> npt.NDArray[np.int64]:
     values = zip(*(rows[column].to_pylist() for column in columns), strict=True)
     return np.fromiter((hash(key) for key in values), np.int64, rows.num_rows)

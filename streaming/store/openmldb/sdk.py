@@ -55,7 +55,15 @@ def connect_options(settings: Store, database: str, sdk: str = NATIVE) -> Connec
     else:
         servers = {"host": cluster.host, "port": cluster.port}
     servers["user"] = cluster.user
-    return ConnectOptions(servers, cluster.secret(), database, cluster.timeout_s, cluster.calls_in_flight, sdk, connections=cluster.connections)
+    return ConnectOptions(
+        servers,
+        cluster.secret(),
+        database,
+        cluster.timeout_s,
+        cluster.calls_in_flight,
+        sdk,
+        connections=cluster.connections,
+    )
 
 
 def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
@@ -163,7 +171,7 @@ class Client:
                 errors.append(error)
         while wait(calls, SLICE_S).not_done:
             self.beat()
-        errors += [error for call in calls if (error := call.exception()) is not None]
+        errors += [failed for call in calls if (failed := call.exception()) is not None]
         if errors:
             raise errors[0]
 
@@ -202,7 +210,9 @@ class Client:
             connection = self._connected(self._options)
         except StoreUnavailable:
             if why := self._login_refused():
-                raise ConfigError(f"{self._options} lets nobody in: {why}: see user and password of [store.openmldb]") from None
+                raise ConfigError(
+                    f"{self._options} lets nobody in: {why}: see user and password of [store.openmldb]"
+                ) from None
             raise
         if self._use:
             self._exchange(connection, "execute", (self._use,), self._options.timeout_s)
