@@ -27,6 +27,7 @@ import xxhash
 
 from streaming.config import Config
 from streaming.errors import ConfigError, LogNotWhole
+from streaming.kafka.ahead import Ahead
 from streaming.kafka.connection import Connection
 from streaming.kafka.topics import Span, Topic, Topics
 from streaming.ops.log import place
@@ -37,6 +38,8 @@ Partition = tuple[str, int]
 
 OFFSETS_FILE = "offsets.json"
 """In the history folder: {topic: {partition: offset}}, the first offsets whose records are not in the history."""
+
+AHEAD = "ahead"
 
 _CHUNK = 1 << 24
 
@@ -71,8 +74,9 @@ class Lineage:
         """The reverse; None: nothing, or somebody else's note."""
         try:
             fields = json.loads(text)
+            fields.pop(AHEAD, None)
             lineage = cls(**fields)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             return None
         kinds = {"topic_id": str, "partitions": int, "history": str, "since": int, "actions": str}
         return lineage if all(type(fields[name]) is kind for name, kind in kinds.items()) else None
@@ -111,6 +115,7 @@ class Lineages:
         topics: the same.
         noted: what the group has noted of each partition at the last `read_notes`.
         history: as it was read last.
+        ahead: of each partition that a scorer over a cluster has, what is done of it behind its offset.
     """
 
     def __init__(self, config: Config, topics: Topics) -> None:
@@ -119,6 +124,8 @@ class Lineages:
         self._folder = config.store.history if config.store.kind == "embedded" else ""
         self.history = History.read(self._folder)
         self.noted: dict[Partition, Lineage] = {}
+        self.ahead: dict[Partition, Ahead] = {}
+        self._noted_ahead: dict[Partition, Ahead] = {}
         self._committed: set[Partition] = set()
         self._since: dict[Partition, int] = {}
         self._made_anew: set[str] = set()  # topics of events that were, and that was allowed
@@ -136,6 +143,8 @@ class Lineages:
         self._committed = set(found)
         notes = {partition: Lineage.from_text(text) for partition, (_, text) in found.items()}
         self.noted = {partition: note for partition, note in notes.items() if note is not None}
+        told = {partition: (at, _ahead(text)) for partition, (at, text) in found.items()}
+        self._noted_ahead = {p: ahead for p, (at, ahead) in told.items() if ahead is not None and ahead.offset == at}
         for topic in self.topics.names.events:
             self._check_notes(topic)
 
@@ -249,9 +258,29 @@ class Lineages:
         actions = ",".join(self.topics.known[name].id for name in self.topics.names.events)
         return Lineage(topic.id, topic.partitions, self.history.digest, since, actions)
 
+    def refuse_ahead(self) -> None:
+        """For who replays the log, and would publish again what is done behind an offset.
+
+        Raises:
+            LogNotWhole: something is.
+        """
+        for partition, ahead in sorted(self._noted_ahead.items()):
+            raise LogNotWhole(
+                f"{len(ahead.done)} records behind {place(*partition, ahead.offset)} are scored already, by a scorer "
+                "over a cluster that died: start it over the cluster once more and stop it, then its offsets say all"
+            )
+
+    def noted_ahead(self, partition: Partition, offset: int) -> Ahead:
+        """What the group has noted to be done behind the offset that it has committed."""
+        noted = self._noted_ahead.get(partition)
+        return noted if noted is not None and noted.offset == offset else Ahead(offset)
+
     def note(self, partition: Partition) -> str:
-        """`now`, as text."""
-        return self.now(partition).to_text()
+        """`now`, and what is `ahead`, as text."""
+        text = self.now(partition).to_text()
+        ahead = self.ahead.get(partition, self._noted_ahead.get(partition))
+        told = ahead.to_text() if ahead else ""
+        return f'{text[:-1]},"{AHEAD}":"{told}"}}' if told else text
 
     def unnoted(self, positions: Mapping[Partition, int]) -> dict[Partition, int]:
         """Those positions whose lineage the group does not know yet: to be committed before anything is lost."""
@@ -300,6 +329,15 @@ REMEDY = (
     f"Copy a snapshot that has them into snapshots.folder, or give them as store.history with {OFFSETS_FILE}; "
     "store.windows_may_start_empty = true lets windows begin empty, always"
 )
+
+
+def _ahead(text: str) -> Ahead | None:
+    """What a note says to be done behind its offset."""
+    try:
+        told = json.loads(text)[AHEAD]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    return Ahead.from_text(told) if isinstance(told, str) else None
 
 
 def _offsets(file: Path) -> dict[Partition, int]:

@@ -107,7 +107,8 @@ class Committing:
         progress = self._progress
         if progress.source.pending:
             return  # who gets partition 0 has not published yet what its former owner has left of the dimension topics
-        ends = progress.source.markers() | progress.dimension_offsets()
+        ends = {p: end for p, end in progress.source.markers().items() if p not in progress.open}
+        ends |= progress.dimension_offsets()
         if ends and (self._stop.is_set() or self._clock.monotonic() - self._markers_passed > MARKERS_S):
             self._markers_passed = self._clock.monotonic()
             batch = progress.batch()

@@ -1,15 +1,17 @@
 """The loop over a store that keeps its rows: micro-batch by micro-batch, each committed before the next is asked.
 
 The store is outside of Kafka's transaction and forgets nothing, so nothing may get into it that would change the
-answer to an event which is read again (see `streaming.store.openmldb.cluster`). A poll is therefore cut into
-micro-batches: of each partition a piece from where it stands, such that no event touches another's rows. A micro-batch
-is one transaction; after it the request rows of its events are inserted (`accept`), and only then the next is asked.
+answer to an event which is read again (see `streaming.store.openmldb.cluster`). So no event of a micro-batch touches
+another's rows: of what was read it holds those events that need no earlier one's, of each key the first. A micro-batch
+is one transaction; after it the request rows of its events are inserted (`accept`), beside the rows of the next, which
+is asked then. An event waits for earlier ones of its key, not for its partition: the transaction commits the offset of
+the first record that is not done, and which ones behind it are (`streaming.kafka.ahead`).
 
     dies before the commit    its actions' rows are in, which their own requests have to see anyway: asked again, each
                               event gets the same features
     dies after the commit     up to MICRO_BATCH_ROWS_MAX request rows are missing: the next start inserts the requests
-                              of the last records before each partition's offset (`catch_up`); rows that are in stay as
-                              they are
+                              of the last records before each partition's offset (`catch_up`), and of those behind it
+                              that are done, when it reads them; rows that are in stay as they are
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ import structlog
 from streaming.config import Batch as BatchLimits
 from streaming.config import Store as StoreSettings
 from streaming.errors import Rebalanced, Stopped, StoreUnavailable
-from streaming.events.batch import EventBatch
+from streaming.events.batch import EventBatch, joined
 from streaming.events.record import Record
+from streaming.kafka.ahead import Ahead
+from streaming.kafka.lineage import Lineages
 from streaming.kafka.reader import Positions
 from streaming.loop.batch import Batch
 from streaming.loop.committing import Committing
@@ -41,10 +45,19 @@ from streaming.store.openmldb.cluster import ClusterStore
 
 __all__ = ["KeptState", "RetryingCluster"]
 
-TAIL_RECORDS = 2000
-"""How far before a partition's offset `catch_up` begins: MICRO_BATCH_ROWS_MAX events, each in its own transaction."""
+SPAN_MAX = 3000
+"""How far behind a partition's first record that is not done others may be."""
+
+TAIL_RECORDS = SPAN_MAX + 2000
+"""How far before a partition's offset `catch_up` begins: what one transaction can have passed, with as many markers as
+MICRO_BATCH_ROWS_MAX transactions have."""
+
+DRAIN_S = 2.0
+"""For how long what was read is scored once the process is told to stop."""
 
 T = TypeVar("T")
+
+Partition = tuple[str, int]
 
 _log = structlog.stdlib.get_logger("streaming.loop.kept_state")
 
@@ -70,10 +83,14 @@ class RetryingCluster:
         self._store, self._settings, self._loop, self._poison = store, settings, loop, poison
         self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
         self.micro_batches = store.micro_batches
+        self._owed: list[EventBatch] = []  # committed, but their request rows are not in the store yet
         self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
 
     def answer(self, events: EventBatch) -> pa.Table:
-        return self._persist(lambda: self._store.answer(events))
+        owed = joined(self._owed) if self._owed else None
+        answers = self._persist(lambda: self._store.answer(events, owed))
+        self._owed.clear()
+        return answers
 
     def restore(self, events: EventBatch) -> None:
         self._persist(lambda: self._store.restore(events))
@@ -81,6 +98,16 @@ class RetryingCluster:
     def accept(self, events: EventBatch) -> None:
         """See `ClusterStore.accept`."""
         self._persist(lambda: self._store.accept(events))
+
+    def owe(self, events: EventBatch) -> None:
+        """`accept`, but not before the next `answer` or `insert_owed`, whose rows go in beside."""
+        self._owed.append(events)
+
+    def insert_owed(self) -> None:
+        """Inserts the request rows that are owed."""
+        while self._owed:
+            self.accept(self._owed[0])
+            del self._owed[0]
 
     def drop_repeats(self, events: EventBatch) -> EventBatch:
         """All of them: a cluster keeps no request ids (`streaming.store.open.open_store`)."""
@@ -144,6 +171,7 @@ class KeptState:
         pipeline: scores a micro-batch.
         preparation: decodes and inserts.
         committing: publishes a micro-batch.
+        lineages: has what is done behind the offsets noted beside them.
         reporting: is told that the loop goes round.
         runtime: see `Runtime`.
         limits: `[batch]`.
@@ -156,6 +184,7 @@ class KeptState:
         pipeline: Pipeline,
         preparation: Preparation,
         committing: Committing,
+        lineages: Lineages,
         reporting: Reporting,
         runtime: Runtime,
         *,
@@ -163,13 +192,20 @@ class KeptState:
     ) -> None:
         self._store, self._progress, self._pipeline = store, progress, pipeline
         self._preparation, self._committing, self._reporting = preparation, committing, reporting
-        self._metrics, self._stop, self._limits = runtime.metrics, runtime.stop, limits
-        self._owed: list[EventBatch] = []  # committed, but their request rows are not in the store yet
+        self._lineages, self._limits = lineages, limits
+        self._metrics, self._stop, self._clock = runtime.metrics, runtime.stop, runtime.clock
+        self._open: list[Record] = []  # read, but not done
+        self._ahead: dict[Partition, Ahead] = {}  # of each partition up to where it is committed
+        self._passed: set[Partition] = set()  # of which records were read that were done already
+        self._generation = -1
 
     def catch_up(self, generation: int) -> int:
         """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on."""
         progress, source = self._progress, self._progress.source
-        self._insert_owed()
+        self._read_again(self._starts())
+        for partition in source.pending:
+            self._set_ahead(partition, self._lineages.noted_ahead(partition, source.positions[partition]))
+        self._store.insert_owed()
         rows = 0
         if any(number == 0 for _, number in source.pending):
             progress.dimensions.follow()
@@ -186,64 +222,158 @@ class KeptState:
         return rows
 
     def go_round(self) -> None:
-        """One poll, micro-batch by micro-batch."""
-        progress, source, limits = self._progress, self._progress.source, self._limits
-        self._insert_owed()
-        starts = dict(source.positions)
-        with self._metrics.stage("poll"):
-            records = source.poll(limits.messages_max, limits.poll_ms / 1000, limits.linger_ms / 1000)
-            if not records:
-                starts = dict(source.positions)
-            dimension_starts = dict(progress.dimensions.positions)
-            dimension_records = progress.dimensions.poll(limits.messages_max) if source.positions else []
-        if not records and not dimension_records:
+        """Reads what comes, and scores of all that is open one micro-batch."""
+        progress, source = self._progress, self._progress.source
+        if self._generation != source.generation:
+            self._read_again(self._starts())
+            self._generation = source.generation
+        starts, dimension_starts = self._starts(), dict(progress.dimensions.positions)
+        records = self._read()
+        if self._generation != source.generation:
+            return
+        try:
+            self._set_open([*self._open, *self._undone(records)])
+        except Rebalanced:
+            self._read_again(starts)
+            raise
+        polled = progress.dimensions.poll(self._limits.messages_max) if source.positions and not source.pending else []
+        if self._open or polled or self._passed:
+            self._score(starts, polled, dimension_starts)
+        elif not records:
             self._committing.pass_markers()
             self._committing.finished()
-            return
-        ends, generation = dict(source.positions), source.generation
-        micro_batches = self._micro_batches(records) or [[]]
-        for number, micro_batch in enumerate(micro_batches):
-            batch = progress.batch()
-            batch.starts, batch.dimension_starts = dict(starts), dimension_starts
-            next_offsets = _first_offsets(micro_batches[number + 1 :])
-            touched = {(record.topic(), record.partition()) for record in micro_batch}
-            offsets = {partition: next_offsets.get(partition, ends[partition]) for partition in touched}
-            try:
-                self._preparation.prepare(batch, micro_batch, dimension_records)
-                batch.commit_offsets.update(offsets)
-                self._finish(batch)
-                if batch.committed:
-                    starts.update(offsets)
-                    dimension_records, dimension_starts = [], dict(progress.dimensions.positions)
-                    self._insert_owed()
-            except Rebalanced:
-                self._read_again(starts, dimension_starts)
-                raise
-            self._reporting.goes_round()
-            if not batch.committed or generation != source.generation or self._stop.is_set():
-                self._read_again(starts, dimension_starts)
-                return
+        if self._stop.is_set():
+            until = self._clock.monotonic() + DRAIN_S
+            while self._open and self._clock.monotonic() < until:
+                self._score(self._starts(), [], dict(progress.dimensions.positions))
 
     def committed(self, batch: Batch) -> None:
         """The request rows go in before anything else is asked."""
         if len(batch.events):
-            self._owed.append(batch.events)
+            self._store.owe(batch.events)
 
     def given_up(self, batch: Batch) -> None:
         """Its rows stay, and count once: it finds them when it is read again."""
+        self._set_open([])
+        self._passed.clear()
+        for partition, ahead in self._ahead.items():
+            self._lineages.ahead[partition] = ahead
         self._progress.rewind(batch)
 
     def leave(self) -> None:
         """One try to insert what is owed; the next start does it otherwise."""
         try:
-            self._insert_owed()
+            self._store.insert_owed()
         except (StoreUnavailable, Rebalanced, Stopped) as error:
             _log.warning("request rows are left to the next start", error=str(error))
 
-    def _read_again(self, starts: Positions, dimension_starts: Positions) -> None:
-        """What was polled, but not committed, is read again."""
+    def _read(self) -> Sequence[Record]:
+        """Polls for as many records as may be open; waits for the first only where nothing is to be done meanwhile."""
+        source, limits = self._progress.source, self._limits
+        room = min(limits.messages_max, SPAN_MAX) - len(self._open)
+        for partition, first in self._starts().items():
+            room = min(room, SPAN_MAX - (source.positions[partition] - first))
+        if room <= 0 or (self._open and self._stop.is_set()):
+            source.pause()
+            source.keep_alive()
+            source.resume()
+            return ()
+        linger_s = 0.0 if self._open else limits.linger_ms / 1000
+        with self._metrics.stage("poll"):
+            records = source.poll(room, 0.0, linger_s)
+        if records or self._open or self._generation != source.generation:
+            return records
+        self._store.insert_owed()
+        with self._metrics.stage("poll"):
+            return source.poll(room, limits.poll_ms / 1000, linger_s)
+
+    def _undone(self, records: Sequence[Record]) -> list[Record]:
+        """Those records that are not done. Of the others the request rows may be missing: whoever committed them has
+        died, perhaps before it could insert them."""
+        again = [record for record in records if self._is_done(record)]
+        if again:
+            self._preparation.replay(again, self._store.accept)
+            self._passed |= {_partition(record) for record in again}
+        return [record for record in records if not self._is_done(record)]
+
+    def _is_done(self, record: Record) -> bool:
+        ahead = self._ahead.get(_partition(record))
+        return ahead is not None and ahead.has(record.offset())
+
+    def _score(self, starts: Positions, dimension_records: Sequence[Record], dimension_starts: Positions) -> None:
+        """One micro-batch of what is open, to its commit.
+
+        Args:
+            starts, dimension_starts: from where is read again if it is not committed.
+        """
+        micro_batch = self._micro_batch()
         batch = self._progress.batch()
         batch.starts, batch.dimension_starts = starts, dimension_starts
+        try:
+            self._preparation.prepare(batch, micro_batch, dimension_records)
+            moved = self._moved(micro_batch)
+            batch.commit_offsets.update({partition: ahead.offset for partition, ahead in moved.items()})
+            self._lineages.ahead |= moved
+            self._finish(batch)
+        except Rebalanced:
+            self._read_again(starts, dimension_starts)
+            raise
+        self._reporting.goes_round()
+        if not batch.committed:
+            self._read_again(starts, dimension_starts)
+            return
+        for partition, ahead in moved.items():
+            self._set_ahead(partition, ahead)
+        self._passed.clear()
+        taken = set(map(id, micro_batch))
+        self._set_open([record for record in self._open if id(record) not in taken])
+
+    def _moved(self, micro_batch: Sequence[Record]) -> dict[Partition, Ahead]:
+        """Of the partitions of a micro-batch, and of those that were passed, where they stand once it is done."""
+        done: dict[Partition, list[int]] = {partition: [] for partition in self._passed}
+        for record in micro_batch:
+            done.setdefault(_partition(record), []).append(record.offset())
+        taken = set(map(id, micro_batch))
+        undone: dict[Partition, int] = {}
+        for record in self._open:
+            if id(record) not in taken:
+                partition = _partition(record)
+                undone[partition] = min(record.offset(), undone.get(partition, record.offset()))
+        positions = self._progress.source.positions
+        return {
+            partition: self._of(partition).moved(offsets, undone.get(partition), positions[partition])
+            for partition, offsets in done.items()
+        }
+
+    def _of(self, partition: Partition) -> Ahead:
+        return self._ahead.get(partition) or Ahead(self._starts()[partition])
+
+    def _set_ahead(self, partition: Partition, ahead: Ahead) -> None:
+        self._ahead[partition] = self._lineages.ahead[partition] = ahead
+
+    def _starts(self) -> Positions:
+        """Of each partition the first offset that is to be read again when nothing more is committed."""
+        starts = dict(self._progress.source.positions)
+        for record in self._open:
+            partition = _partition(record)
+            if partition in starts:
+                starts[partition] = min(starts[partition], record.offset())
+        return starts
+
+    def _set_open(self, records: list[Record]) -> None:
+        self._open = records
+        self._progress.open = {_partition(record) for record in records}
+
+    def _read_again(self, starts: Positions, dimension_starts: Positions | None = None) -> None:
+        """What was read, but not committed, is read again; of partitions that have gone nothing is known any more."""
+        source = self._progress.source
+        batch = self._progress.batch()
+        batch.starts = {partition: offset for partition, offset in starts.items() if partition not in source.pending}
+        if dimension_starts is not None:
+            batch.dimension_starts = dimension_starts
+        for partition in self._ahead.keys() - (source.positions.keys() - source.pending):
+            del self._ahead[partition]
+            self._lineages.ahead.pop(partition, None)
         self.given_up(batch)
 
     def _finish(self, batch: Batch) -> None:
@@ -272,32 +402,20 @@ class KeptState:
         progress.source.keep_alive()
         return len(records)
 
-    def _insert_owed(self) -> None:
-        while self._owed:
-            self._store.accept(self._owed[0])
-            del self._owed[0]
+    def _micro_batch(self) -> list[Record]:
+        """Of what is open the events that need no earlier one's rows, in their order, and all that is no event.
 
-    def _micro_batches(self, records: Sequence[Record]) -> list[list[Record]]:
-        """The records in micro-batches; one that is no event goes with what came before it in its partition."""
-        events = self._preparation.decode(records)
-        number_of: dict[int, int] = {}
-        if len(events):
-            places = [(record.topic(), record.partition()) for record in events.records]
-            for number, indices in enumerate(self._store.micro_batches(events, places)):
-                number_of.update((id(events.records[index]), number) for index in indices.tolist())
-        last_of: dict[tuple[str, int], int] = {}  # by partition
-        micro_batches: dict[int, list[Record]] = {}
-        for record in records:
-            partition = (record.topic(), record.partition())
-            last_of[partition] = number_of.get(id(record), last_of.get(partition, 0))
-            micro_batches.setdefault(last_of[partition], []).append(record)
-        return [micro_batches[number] for number in sorted(micro_batches)]
+        Events of one key of Kafka's keep their order, too: their scores shall.
+        """
+        events = self._preparation.decode(self._open)
+        if not len(events):
+            return list(self._open)
+        keys = [(*_partition(record), record.key()) for record in events.records]
+        micro_batches = self._store.micro_batches(events, keys)
+        first = {id(events.records[index]) for index in micro_batches[0].tolist()}
+        waiting = {id(record) for record in events.records} - first
+        return [record for record in self._open if id(record) not in waiting]
 
 
-def _first_offsets(micro_batches: Sequence[Sequence[Record]]) -> Positions:
-    """Of each partition the first offset in these micro-batches."""
-    offsets: Positions = {}
-    for micro_batch in micro_batches:
-        for record in micro_batch:
-            offsets.setdefault((record.topic(), record.partition()), record.offset())
-    return offsets
+def _partition(record: Record) -> Partition:
+    return record.topic(), record.partition()

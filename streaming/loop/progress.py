@@ -38,6 +38,7 @@ class Progress:
     Attributes:
         in_flight: the batch that the model works on; none: it was forgotten, or there is none.
         following: the batch that was read behind it while it is waited for.
+        open: partitions of which records were read that no batch has yet.
         newest: per partition of the events the greatest event time that was scored, epoch milliseconds.
     """
 
@@ -52,6 +53,7 @@ class Progress:
         self.source, self.dimensions = source, dimensions
         self.in_flight: Batch | None = None
         self.following: Batch | None = None
+        self.open: set[Partition] = set()
         self.newest: dict[Partition, int] = dict(newest or {})
         self._mark, self._clock = mark, clock
         self._renewed = clock.monotonic()

@@ -100,6 +100,8 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         # Before anything is read: what is read later is of these topics, or it is not used.
         lineages = Lineages(config, Topics(config.kafka, topics, connection))
         lineages.read_notes()
+        if config.store.kind == "embedded":
+            lineages.refuse_ahead()
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         store = open_store(config.store, app, health.beat, config.dedup)
         stack.callback(store.close)

@@ -116,7 +116,7 @@ class Scorer:
         self.state: State
         if isinstance(rows, RetryingCluster):
             self.state = KeptState(
-                rows, progress, pipeline, preparation, committing, reporting, runtime, limits=config.batch
+                rows, progress, pipeline, preparation, committing, lineages, reporting, runtime, limits=config.batch
             )
         else:
             self.state = ReplayedState(

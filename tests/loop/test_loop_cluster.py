@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pytest
 from fixtures.jd import jd
 from fixtures.scorer import Shop, Stage, check, running, wait_until
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from streaming.errors import Aborted, StoreUnavailable
-from streaming.events.batch import EventBatch
 from streaming.loop.scorer import Scorer
 from streaming.model.encoder import Encoder
 from streaming.store.embedded import EmbeddedStore
@@ -72,20 +72,20 @@ def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
     half = len(shop.actions) // 2
     stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
     stage.send([("actions", b"x", b"{"), ("comments", b"x", b"{")])
-    accept, accepted = store.accept, 0
+    put, committed = store._put, 0
 
-    def die(events: EventBatch) -> None:
-        nonlocal accepted
-        accepted += 1
-        if accepted == 12:
+    def die(rows: Mapping[str, pa.Table]) -> None:
+        nonlocal committed
+        committed += "flattenRequest" in rows
+        if committed == 12:
             raise Death  # committed, and its request rows are not in
-        accept(events)
+        put(rows)
 
-    store.accept = die  # type: ignore[method-assign]
+    store._put = die  # type: ignore[method-assign]
     config = stage.config(store=settings(), batch={"messages_max": 100})
     with pytest.raises(Death), running(config, scorer_encoder, store, trouble) as scorer:
         wait_until(scorer.stop.is_set, "it dies")
-    store.accept = accept  # type: ignore[method-assign]
+    store._put = put  # type: ignore[method-assign]
     stage.send_actions(shop.actions[half:])
     with running(config, scorer_encoder, store) as scorer:
         found = stage.collect(len(shop.actions), 2)

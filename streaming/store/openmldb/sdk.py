@@ -171,7 +171,7 @@ class Client:
                 errors.append(error)
         while wait(calls, SLICE_S).not_done:
             self.beat()
-        errors += [failure for call in calls if (failure := call.exception()) is not None]
+        errors += [failed for call in calls if (failed := call.exception()) is not None]
         if errors:
             raise errors[0]
 
