@@ -88,6 +88,12 @@ class EventBatch:
         if first < len(self):
             yield self.take(numbers >= first)
 
+    def without_deletes(self) -> EventBatch:
+        """The events that delete no rows."""
+        chosen = np.ones(len(self), np.bool_)
+        chosen[[number for number, *_ in self.deletes]] = False
+        return self.take(chosen)
+
     def has(self, table: str) -> Flags:
         """Which events have a row in a table, bool [n]."""
         found = np.zeros(len(self), np.bool_)

@@ -76,8 +76,14 @@ class Preparation:
         self._progress, self._decoder, self._encoder, self._poison = progress, decoder, encoder, poison
         self._metrics, self._health, self._step = runtime.metrics, runtime.health, runtime.step
 
-    def prepare(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> Batch:
+    def prepare(
+        self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record], *, deletes: bool = True
+    ) -> Batch:
         """Decodes the records, inserts the rows, computes the features, encodes them; says what it would commit.
+
+        Args:
+            deletes: False: tombstones delete no rows. For records that are behind the tables, whose rows are rolled
+                back: what has been deleted does not come back.
 
         Returns:
             The batch, filled in.
@@ -85,7 +91,7 @@ class Preparation:
         progress, metrics = self._progress, self._metrics
         dimension_records = progress.source.refused.drop(dimension_records)
         metrics.batch_messages.observe(len(records) + len(dimension_records))
-        self._fill(batch, records, dimension_records)
+        self._fill(batch, records, dimension_records, deletes)
         batch.commit_offsets = progress.offsets_behind(records)
         batch.state_after = progress.standing()
         for topic, count in Counter(record.topic() for record in (*dimension_records, *records)).items():
@@ -114,7 +120,9 @@ class Preparation:
                 decoded.append(self._decoder.decode(piece)[0])
         return joined(decoded)
 
-    def _fill(self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record]) -> None:
+    def _fill(
+        self, batch: Batch, records: Sequence[Record], dimension_records: Sequence[Record], deletes: bool
+    ) -> None:
         poison = self._poison
         parts: list[tuple[Sequence[Record], Sequence[Record]]] = [(records, dimension_records)]
         aside: Refusals = []
@@ -126,7 +134,7 @@ class Preparation:
         done = []
         for part in parts:
             with poison.hold(*part):
-                done.append(self._part(*part))
+                done.append(self._part(*part, deletes))
             self._health.beat()
         batch.dead = aside + [refusal for part in done for refusal in part.dead]
         batch.repeats = sum(part.repeats for part in done)
@@ -135,10 +143,12 @@ class Preparation:
         if ids:
             batch.ids = ids[0] if len(ids) == 1 else np.concatenate(ids)
 
-    def _part(self, records: Sequence[Record], dimension_records: Sequence[Record]) -> Prepared:
+    def _part(self, records: Sequence[Record], dimension_records: Sequence[Record], deletes: bool) -> Prepared:
         with self._metrics.stage("decode"):
             # Dimension rows first: the requests shall see them.
             events, refused = self._decoder.decode([*dimension_records, *records])
+        if not deletes:
+            events = events.without_deletes()
         done = Prepared(dead=self._ours(refused))
         self._step("decode")
         self._poison.note_stage("features")

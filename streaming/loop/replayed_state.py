@@ -194,7 +194,7 @@ class ReplayedState:
         for records in progress.dimensions.unpublished():
             published = False
             while not published and not self._stop.is_set():
-                batch = self._preparation.prepare(progress.batch(), [], records)
+                batch = self._preparation.prepare(progress.batch(), [], records, deletes=False)
                 self._store.rollback(batch.mark)
                 batch.state_after = progress.standing()
                 if batch.dead:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
-from fixtures.jd import jd, jd_decoder
-from fixtures.scorer import loaded_store, probabilities
+from fixtures.scorer import probabilities
 
+from simulation.application import simulated_app
 from simulation.broker import Entry, Place
 from simulation.workload import (
     HORIZON_MS,
@@ -25,8 +25,9 @@ from simulation.workload import (
     make_workload,
     repeats,
 )
+from streaming.app.inputs import InputDecoder
 from streaming.app.topics import TopicNames
-from streaming.config import Config
+from streaming.config import Config, Events
 from streaming.events.record import reason
 from streaming.ops.metrics import Metrics
 from streaming.store.embedded import EmbeddedStore
@@ -73,13 +74,15 @@ class Bench:
         self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
         self._configs: dict[tuple[str, int, bool], Config] = {}
         self.encoder = RowEncoder()
-        self.topics = TopicNames.of(jd(), {topic: topic for topic in TOPICS})
+        self.topics = TopicNames.of(simulated_app(), {topic: topic for topic in TOPICS})
         self.metrics = cast(Metrics, UnreadMetrics())
 
     def take(self, horizon_ms: int = 0) -> EmbeddedStore:
         """An engine with empty tables."""
         if not self.stores[horizon_ms]:
-            return loaded_store(horizon_ms)
+            store = EmbeddedStore(simulated_app(), horizon_ms=horizon_ms)
+            store.load()
+            return store
         store = self.stores[horizon_ms].pop()
         store.reset()
         return store
@@ -123,7 +126,7 @@ class Bench:
             ends[entry.place] = at + 1 + gap
             return entry.place, at
 
-        decoder = jd_decoder(self.topics)
+        decoder = InputDecoder(simulated_app(), Events(), self.topics)
         for entry in [*workload.dimensions, *workload.later]:
             (events, bad), at = decoder.decode([entry]), place(entry)
             if is_deadly(entry):
@@ -145,7 +148,7 @@ class Bench:
             if has_repeats(number) and repeats(before, events.sender_ids[0], entry.written_ms):
                 continue
             ids = self.encoder.encode(store.answer(events))
-            (request,) = events.rows[jd().main].to_pylist()
+            (request,) = events.rows[simulated_app().main].to_pylist()
             truth.scores[at] = (
                 request["user_id"].encode(),
                 {

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from confluent_kafka import KafkaException
-from fixtures.jd import jd
 
+from simulation.application import simulated_app
 from simulation.bench import bench
 from simulation.broker import Broker, Entry, Place
 from simulation.checks import check_output, named, output
@@ -274,7 +274,7 @@ class Schedule:
             beside = functools.partial(Work, world)
             scorer = Scorer(
                 config,
-                jd(),
+                simulated_app(),
                 source=functools.partial(EventSource, config.kafka, connection, lineages, start=beside),
                 dimensions=DimensionSource(config.kafka, connection, lineages),
                 store=cast(EmbeddedStore, DeadlyStore(world, store)) if self.deadly else store,

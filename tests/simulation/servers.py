@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from fixtures.jd import jd
 from fixtures.scorer import probabilities
 
+from simulation.application import simulated_app
 from simulation.workload import DEADLY
 from simulation.world import Defect, World
 from streaming.app.inputs import InputDecoder
@@ -164,7 +164,7 @@ class DeadlyDecoder(InputDecoder):
     """Decoders that some records are deadly to."""
 
     def __init__(self, world: World, config: Config, topics: TopicNames) -> None:
-        super().__init__(jd(), config.events, topics)
+        super().__init__(simulated_app(), config.events, topics)
         self._world = world
 
     def decode(self, records: Sequence[Record], *, replayed: bool = False) -> tuple[EventBatch, Refusals]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fixtures.scorer import START_MS, Shop
 
+from simulation.application import DELETABLE
 from simulation.broker import Entry, Place
 
 __all__ = [
@@ -76,11 +77,14 @@ def make_workload(number: int) -> Workload:
         for row in rows
     ]
     dimensions[luck.randrange(len(dimensions))].record_value = b"{"
+    _delete_some(dimensions, random.Random(-1 - number))
     nobody = {**shop.comments[0], "sku_id": "nobody's"}
     later = [
         _entry("comments", luck.randrange(2), "nobody's", json.dumps(nobody).encode()),
         _entry("comments", luck.randrange(2), "nobody's", b'{"sku_id": 1}'),
+        _entry("users", 0, "nobody", json.dumps({**shop.users[0], "user_id": "nobody"}).encode()),
         _entry("users", 0, "nobody", None),
+        _entry("comments", luck.randrange(2), "nobody's", None),
     ]
     actions: list[Entry] = []
     for action in shop.actions:
@@ -112,6 +116,14 @@ def make_workload(number: int) -> Workload:
         for before, entry in itertools.pairwise(actions):
             entry.written_ms = before.written_ms + luck.choice((-100, 0, 1, 300, 900, 4_000))
     return Workload(dimensions, later, actions, [int(luck.random() < 0.1) for _ in actions])
+
+
+def _delete_some(dimensions: list[Entry], luck: random.Random) -> None:
+    """Puts tombstones among users and products: some before a row of their key, some behind it, some both."""
+    for row in [entry for entry in dimensions if entry.place[0] in DELETABLE]:
+        for behind in (0, 1):
+            if luck.random() < 1 / 3:
+                dimensions.insert(dimensions.index(row) + behind, _entry(*row.place, (row.key() or b"").decode(), None))
 
 
 def has_deadly(number: int) -> bool:
