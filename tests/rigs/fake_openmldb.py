@@ -329,10 +329,11 @@ class Remote:
 
     def _known(self, name: str, *arguments: Any) -> Any:
         """The client holds the catalogue itself, and hears of changes a moment later."""
-        told_at, value = self._catalogue.get((name, *arguments), (0.0, None))
+        key = (name, *arguments)
+        told_at, value = self._catalogue.get(key, (0.0, None))
         if time.monotonic() - told_at > CATALOGUE_S:
             value = self._ask(name, *arguments)
-            self._catalogue[(name, *arguments)] = time.monotonic(), value
+            self._catalogue[key] = time.monotonic(), value
         return value
 
     def _ask(self, name: str, *arguments: Any) -> Any:
