@@ -92,7 +92,8 @@ class KeptState:
     def catch_up(self, generation: int) -> int:
         """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on."""
         progress, source = self._progress, self._progress.source
-        self._read_again(self._starts())
+        # From where they are committed: their offsets may be committed again, with what is noted to be done behind them.
+        self._read_again(self._starts() | {partition: ahead.offset for partition, ahead in self._ahead.items()})
         for partition in source.pending:
             self._set_ahead(partition, self._lineages.noted_ahead(partition, source.positions[partition]))
         self._store.insert_owed()
@@ -134,7 +135,7 @@ class KeptState:
             self._committing.finished()
         if self._stop.is_set():
             until = self._clock.monotonic() + DRAIN_S
-            while self._open and self._clock.monotonic() < until:
+            while self._open and self._generation == source.generation and self._clock.monotonic() < until:
                 self._score(self._starts(), [], dict(progress.dimensions.positions))
 
     def committed(self, batch: Batch) -> None:
