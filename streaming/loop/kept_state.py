@@ -92,7 +92,7 @@ class KeptState:
     def catch_up(self, generation: int) -> int:
         """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on."""
         progress, source = self._progress, self._progress.source
-        # From where they are committed: their offsets may be committed again, with what is noted to be done behind them.
+        # From where they are committed: these offsets may be committed again, with what is noted to be done behind.
         self._read_again(self._starts() | {partition: ahead.offset for partition, ahead in self._ahead.items()})
         for partition in source.pending:
             self._set_ahead(partition, self._lineages.noted_ahead(partition, source.positions[partition]))
