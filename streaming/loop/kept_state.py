@@ -16,17 +16,12 @@ the first record that is not done, and which ones behind it are (`streaming.kafk
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
-import pyarrow as pa
 import structlog
 
 from streaming.config import Batch as BatchLimits
-from streaming.config import Store as StoreSettings
 from streaming.errors import Rebalanced, Stopped, StoreUnavailable
-from streaming.events.batch import EventBatch, joined
 from streaming.events.record import Record
 from streaming.kafka.ahead import Ahead
 from streaming.kafka.lineage import Lineages
@@ -34,16 +29,13 @@ from streaming.kafka.reader import Positions
 from streaming.loop.batch import Batch
 from streaming.loop.committing import Committing
 from streaming.loop.pipeline import Pipeline
-from streaming.loop.poison.detection import Poison
 from streaming.loop.preparation import Preparation
 from streaming.loop.progress import Progress
 from streaming.loop.reporting import Reporting
+from streaming.loop.retrying_cluster import RetryingCluster
 from streaming.loop.runtime import Runtime
-from streaming.loop.waiting_loop import WaitingLoop
-from streaming.ops.waiting import Waiting, doubling
-from streaming.store.openmldb.cluster import ClusterStore
 
-__all__ = ["KeptState", "RetryingCluster"]
+__all__ = ["KeptState"]
 
 SPAN_MAX = 3000
 """How far behind a partition's first record that is not done others may be."""
@@ -55,111 +47,9 @@ MICRO_BATCH_ROWS_MAX transactions have."""
 DRAIN_S = 2.0
 """For how long what was read is scored once the process is told to stop."""
 
-T = TypeVar("T")
-
 Partition = tuple[str, int]
 
 _log = structlog.stdlib.get_logger("streaming.loop.kept_state")
-
-
-class RetryingCluster:
-    """A cluster that is waited for: while it is away the consumer is paused, but keeps polling to stay in its group.
-
-    Args:
-        store: raises `StoreUnavailable`, and can be called again then.
-        settings: `[store]`.
-        loop: goes on while the store is waited for.
-        poison: holds nobody responsible for a death meanwhile.
-        runtime: see `Runtime`.
-
-    Raises:
-        StoreUnavailable: for longer than `store.give_up_after_s`.
-        Rebalanced, Stopped: every call, when partitions came or went, or the process was told to stop, meanwhile.
-    """
-
-    def __init__(
-        self, store: ClusterStore, settings: StoreSettings, loop: WaitingLoop, poison: Poison, runtime: Runtime
-    ) -> None:
-        self._store, self._settings, self._loop, self._poison = store, settings, loop, poison
-        self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
-        self.micro_batches = store.micro_batches
-        self._owed: list[EventBatch] = []  # committed, but their request rows are not in the store yet
-        self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
-
-    def answer(self, events: EventBatch) -> pa.Table:
-        owed = joined(self._owed) if self._owed else None
-        answers = self._persist(lambda: self._store.answer(events, owed))
-        self._owed.clear()
-        return answers
-
-    def restore(self, events: EventBatch) -> None:
-        self._persist(lambda: self._store.restore(events))
-
-    def accept(self, events: EventBatch) -> None:
-        """See `ClusterStore.accept`."""
-        self._persist(lambda: self._store.accept(events))
-
-    def owe(self, events: EventBatch) -> None:
-        """`accept`, but not before the next `answer` or `insert_owed`, whose rows go in beside."""
-        self._owed.append(events)
-
-    def insert_owed(self) -> None:
-        """Inserts the request rows that are owed."""
-        while self._owed:
-            self.accept(self._owed[0])
-            del self._owed[0]
-
-    def drop_repeats(self, events: EventBatch) -> EventBatch:
-        """All of them: a cluster keeps no request ids (`streaming.store.open.open_store`)."""
-        return events
-
-    def attempt(self) -> contextlib.AbstractContextManager[None]:
-        """Any block: a cluster checks all rows before it inserts one."""
-        return contextlib.nullcontext()
-
-    def _persist(self, call: Callable[[], T]) -> T:
-        try:
-            answer = call()
-        except StoreUnavailable as error:
-            self._poison.put_down()
-            self._loop.pause()
-            try:
-                answer = self._call_again(call, error)
-            finally:
-                self._loop.resume()
-        if self._away:
-            self._away = False
-            self._health.ready("store")
-            _log.info("the store is back")
-        return answer
-
-    def _call_again(self, call: Callable[[], T], failure: StoreUnavailable) -> T:
-        settings, loop, generation = self._settings, self._loop, self._loop.generation
-
-        def poll(wait_s: float) -> None:
-            loop.goes_round()
-            loop.keep_alive(min(0.1, wait_s))
-            if loop.stop.is_set():
-                raise Stopped(f"while the store is away: {failure}")
-            if generation != loop.generation:
-                raise Rebalanced("while the store is away")
-
-        waits = doubling(settings.backoff_ms / 1000, settings.backoff_ms_max / 1000)
-        waiting = Waiting(settings.give_up_after_s, waits, clock=self._clock)
-        while True:
-            self._away = True
-            self._health.not_ready("store", str(failure))
-            _log.warning("the store is away", error=str(failure), again_in_s=round(waiting.next_s, 2))
-            if waiting.is_over:
-                raise StoreUnavailable(f"gave up after {settings.give_up_after_s:.0f} s: {failure}") from failure
-            waiting.rest_polling(poll)
-            self._metrics.store_retries.inc()
-            self._poison.take_up()
-            try:
-                return call()
-            except StoreUnavailable as error:
-                self._poison.put_down()
-                failure = error
 
 
 class KeptState:
@@ -202,7 +92,8 @@ class KeptState:
     def catch_up(self, generation: int) -> int:
         """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on."""
         progress, source = self._progress, self._progress.source
-        self._read_again(self._starts())
+        # From where they are committed: these offsets may be committed again, with what is noted to be done behind.
+        self._read_again(self._starts() | {partition: ahead.offset for partition, ahead in self._ahead.items()})
         for partition in source.pending:
             self._set_ahead(partition, self._lineages.noted_ahead(partition, source.positions[partition]))
         self._store.insert_owed()
@@ -244,7 +135,7 @@ class KeptState:
             self._committing.finished()
         if self._stop.is_set():
             until = self._clock.monotonic() + DRAIN_S
-            while self._open and self._clock.monotonic() < until:
+            while self._open and self._generation == source.generation and self._clock.monotonic() < until:
                 self._score(self._starts(), [], dict(progress.dimensions.positions))
 
     def committed(self, batch: Batch) -> None:

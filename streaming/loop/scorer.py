@@ -21,7 +21,7 @@ from streaming.kafka.lineage import Lineages
 from streaming.kafka.producer import Publisher
 from streaming.loop.batch import Batch, Encoder, Model
 from streaming.loop.committing import Committing
-from streaming.loop.kept_state import KeptState, RetryingCluster
+from streaming.loop.kept_state import KeptState
 from streaming.loop.pipeline import Pipeline
 from streaming.loop.poison.detection import Poison
 from streaming.loop.preparation import Preparation
@@ -29,6 +29,7 @@ from streaming.loop.progress import Progress
 from streaming.loop.rebuild import Rebuild
 from streaming.loop.replayed_state import ReplayedState
 from streaming.loop.reporting import REPORT_S, ProgressLog, Reporting
+from streaming.loop.retrying_cluster import RetryingCluster
 from streaming.loop.runtime import Runtime
 from streaming.loop.scoring import Scoring
 from streaming.loop.state import State

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 EVENTS, WARM = 4000, 200
 RATE, SECONDS = 300, 15
+OPEN = 200  # sessions at a time
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +47,13 @@ def store(cluster: Cluster) -> Iterator[ClusterStore]:
 
 
 def sessions(count: int, seed: int = 5) -> list[dict[str, Any]]:
-    """Actions of 2,000 users, in sessions of one to eight clicks; twenty sessions are open at a time."""
+    """Actions of 2,000 users, in sessions of one to eight clicks, `OPEN` of them at a time."""
     random = np.random.default_rng(seed)
     sample = Shop.seeded(1).actions[0]
     open_now: list[tuple[str, int]] = []
     actions = []
     for number in range(count):
-        while len(open_now) < 20:
+        while len(open_now) < OPEN:
             open_now.append((str(int(random.integers(0, 2000))), int(random.integers(1, 9))))
         at = int(random.integers(0, len(open_now)))
         user, left = open_now[at]
@@ -110,6 +111,7 @@ def test_a_steady_rate(stage: Stage, scorer_encoder: Encoder, store: ClusterStor
     sent: dict[str, list[float]] = {}
     with closing(Watching(stage)) as watching, running(config, scorer_encoder, store) as scorer:
         wait_until(lambda: scorer.metrics.scores._value.get() >= WARM, "warm")
+        wait_until(lambda: sum(map(len, watching.seen.values())) >= WARM, "warm scores are read")
         watching.seen.clear()
         began = time.monotonic()
         for number, action in enumerate(actions[WARM:]):

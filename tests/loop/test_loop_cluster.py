@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -97,6 +97,39 @@ def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
     assert cluster.rows("bo_user") == len(shop.users)
     assert stage.committed() == stage.ends()
     assert stage.committed("comments", 1) == stage.ends("comments", 1)
+
+
+def test_each_event_is_scored_once_wherever_scorers_die(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, over: Over
+) -> None:
+    """Each of them with records read, scored and committed out of their order; the last one ends the work."""
+    store, cluster = over
+    stage.send_shop(shop)
+
+    class Death(Exception):
+        pass
+
+    def dying(at: str, after: int) -> Callable[[Scorer, str], None]:
+        seen = 0
+
+        def step(scorer: Scorer, name: str) -> None:
+            nonlocal seen
+            seen += name == at and scorer.metrics.scores._value.get() > 0
+            if seen > after:
+                raise Death(name)
+
+        return step
+
+    config = stage.config(store=settings(), batch={"messages_max": 100})
+    for at, after in (("commit", 0), ("features", 1), ("offsets", 2), ("commit", 1), ("begin", 0), ("encode", 1)):
+        with pytest.raises(Death), running(config, scorer_encoder, store, dying(at, after)) as scorer:
+            wait_until(scorer.stop.is_set, f"it dies at {at}")
+        assert sum(stage.committed()) < len(shop.actions)
+    with running(config, scorer_encoder, store) as scorer:
+        found = stage.collect(len(shop.actions))
+        wait_until(lambda: stage.committed() == stage.ends(), "offsets say that all is done")
+    check(found, truth)
+    assert cluster.rows("flattenRequest") == len(shop.actions)
 
 
 def test_what_was_refused_stays_out_after_the_scorer_was_mended(

@@ -220,6 +220,47 @@ def test_micro_batches_that_are_transactions_are_answered_as_events_one_by_one(
     assert found == expected
 
 
+@settings(max_examples=60, deadline=None)
+@given(drawn=drawn_events, data=st.data())
+def test_events_that_overtake_others_of_their_partition_are_answered_as_in_their_order(
+    bank: Bank, drawn: list[Drawn], data: st.DataObject
+) -> None:
+    """As the loop goes: of what is open the events that need no earlier one's rows, while more are read. Some
+    transactions are aborted, what is owed goes in beside the next rows, or was inserted before by who died."""
+    events = bank.decoded(drawn)
+    expected = {row["id"]: row for row in bank.one_by_one(events)}
+    reading, window, owed = list(range(len(events))), list[int](), EventBatch()
+    found: dict[str, dict[str, Any]] = {}
+    scored: list[int] = []
+    while reading or window:
+        count = data.draw(st.integers(0 if window else 1, 8))
+        window += reading[:count]
+        del reading[:count]
+        part = joined([events.event(number) for number in window])
+        keys = [(record.topic(), record.partition(), record.key()) for record in part.records]
+        first = [window[number] for number in bank.store.micro_batches(part, keys)[0].tolist()]
+        turn = joined([events.event(number) for number in first])
+        asks = "payments" in turn.rows
+        if asks and data.draw(st.booleans()):
+            bank.store.answer(turn, owed)
+        if not asks:
+            bank.store.accept(owed)
+        rows = bank.store.answer(turn, owed).to_pylist() if asks else answered(bank.store, turn)
+        found |= {row["id"]: row for row in rows}
+        owed = turn
+        if data.draw(st.booleans()):
+            bank.store.accept(owed)
+        scored += first
+        window = [number for number in window if number not in first]
+    bank.store.accept(owed)
+    assert found == expected
+    assert sorted(scored) == list(range(len(events)))
+    for key in {(record.topic(), record.key()) for record in events.records}:
+        mine = [n for n in scored if (events.records[n].topic(), events.records[n].key()) == key]
+        assert mine == sorted(mine), "scores of a key keep their order"
+    assert bank.cluster.rows("payments") == (events.rows["payments"].num_rows if "payments" in events.rows else 0)
+
+
 def test_events_that_ask_nothing_share_a_turn_with_those_that_do(bank: Bank) -> None:
     paid: list[Drawn] = [("paid", card, f"{card}", 0, 1) for card in range(1, 6)]
     cards: list[Drawn] = [("card_rows", 100 + card, "x", 0, 1) for card in range(5)]
