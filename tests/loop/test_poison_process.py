@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -87,11 +88,13 @@ def test_messages_that_kill_their_workers_become_dead_letters_and_all_others_are
         letters[headers["__connect.errors.topic"].decode()] = headers["__connect.errors.exception.message"].decode()
         assert headers["__connect.errors.exception.class.name"] == b"streaming.poison.KillsProcess"
         assert headers["__connect.errors.stage"] == b"features"
-    assert letters == {
-        stage.topics["actions"]: "2 processes died when this record was prepared alone",
-        stage.topics["products"]: "2 processes died when this record was prepared alone: RecursionError: too deep for "
-        "this test",
-    }
+    assert letters.keys() == {stage.topics["actions"], stage.topics["products"]}
+    assert letters[stage.topics["actions"]] == "2 processes died when this record was prepared alone"
+    # Every worker reads the products: two may die of this one at the same time, the third death of it.
+    assert re.fullmatch(
+        "[23] processes died when this record was prepared alone: RecursionError: too deep for this test",
+        letters[stage.topics["products"]],
+    )
     # All of the log is read again for the state, and what was put aside is not touched.
     with start(file, tmp_path) as supervisor:
         stage.send_actions(shop.actions[half:])
