@@ -14,6 +14,7 @@ import typer
 from batch.cli.data_commands import encode, extract, generate, load_online, parity, prepare
 from batch.cli.history_commands import backfill
 from batch.cli.model_commands import evaluate, export, train
+from batch.cli.report_commands import match, report
 from streaming.ops import exits
 from streaming.version import Version
 
@@ -34,7 +35,20 @@ def program(version: Version = False) -> None:
     """Options of the program itself."""
 
 
-for command in (generate, backfill, extract, load_online, prepare, encode, train, evaluate, export, parity):
+for command in (
+    generate,
+    backfill,
+    extract,
+    load_online,
+    prepare,
+    encode,
+    train,
+    evaluate,
+    report,
+    match,
+    export,
+    parity,
+):
     app.command()(command)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from batch.cli.options import CheckpointFolder, DatasetFolder, Force, Seed, console, when_forced
+from batch.cli.options import CheckpointFolder, DatasetFolder, Force, Seed, console, say, when_forced
 from streaming.errors import BadInput
 
 __all__ = ["evaluate", "export", "train"]
@@ -80,7 +80,8 @@ def evaluate(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Score validation and test: AUC, log loss and calibration error, each beside the base rate's; and a verdict."""
+    """Score validation and test: AUC, log loss and calibration error, beside the base rate's; a verdict; a report."""
+    from batch.report.report import REPORT_HTML
     from batch.train.evaluation import evaluate_checkpoint
     from batch.train.verdict import CLASS_MIN, judge
 
@@ -102,6 +103,7 @@ def evaluate(
             f"  calibration error {metrics.calibration_error:.4f} ({metrics.base_calibration_error:.4f})"
         )
     console.print(f"the model {judge(measured).text}")
+    say(f"report: {(checkpoint if out is None else out) / REPORT_HTML}")
 
 
 def export(

@@ -1,6 +1,7 @@
 """The dataset folder, read: what `prepare` wrote and training, evaluation and export take.
 
 train.parquet, val.parquet, test.parquet    request_id string, time timestamp[ms], label int8, ids int64[fields]
+slices.parquet                              by what a report slices val and test (see `batch.dataset.slices`)
 dataset.json                                counts, table size array, times of the split, hashes, defaults of training
 encoder/                                    what made the ids (see `streaming.model.encoder`)
 app/                                        the four files of the application
@@ -16,14 +17,29 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streaming.errors import BadInput
 
-__all__ = ["APP_FOLDER", "DatasetError", "DatasetInfo", "Part", "PartName", "SplitTimes", "read_info", "read_part"]
+__all__ = [
+    "APP_FOLDER",
+    "SLICES",
+    "DatasetError",
+    "DatasetInfo",
+    "Part",
+    "PartName",
+    "SplitTimes",
+    "read_field_names",
+    "read_info",
+    "read_part",
+    "read_slices",
+]
 
 APP_FOLDER = "app"
 """Where the application's files lie."""
+
+SLICES = "slices.parquet"
 
 PartName = Literal["train", "val", "test"]
 
@@ -164,3 +180,46 @@ def read_part(dataset: Path, name: PartName) -> Part:
         labels=labels.astype(np.float32),
         ids=np.ascontiguousarray(flat.to_numpy().reshape(-1, width)),
     )
+
+
+def read_field_names(dataset: Path, fields: int) -> list[str]:
+    """The names of the model's inputs, as the encoder has them; numbers from 1 where it names none.
+
+    Raises:
+        DatasetError: `encoder/encoder.json` is missing or no JSON.
+    """
+    path = dataset / "encoder" / "encoder.json"
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: {error}") from error
+    try:
+        names = [str(field["name"]) for field in found["encoder"]["fields"]]
+    except (KeyError, TypeError):
+        names = []
+    return names if len(names) == fields else [f"field {number}" for number in range(1, fields + 1)]
+
+
+def read_slices(dataset: Path, name: PartName, count: int) -> dict[str, npt.NDArray[np.str_]]:
+    """By what to slice a part: texts [count] by what they are; none where the dataset says nothing of it.
+
+    Raises:
+        DatasetError: the file is no parquet, or has other rows than the part.
+    """
+    path = dataset / SLICES
+    if not path.exists():
+        return {}
+    try:
+        table = pq.read_table(path)
+        of_part = table.filter(pc.equal(table["part"].cast(pa.string()), name)).drop_columns(["part"])
+        columns = {
+            column: np.array(of_part[column].cast(pa.string()).to_pylist(), dtype=np.str_)
+            for column in of_part.column_names
+        }
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
+    if of_part.num_rows != count:
+        raise DatasetError(f"{path} has {of_part.num_rows} rows of {name}, {name}.parquet has {count}")
+    return columns

@@ -25,6 +25,7 @@ from batch.dataset.fit_encoder import Encoding, FieldReport, fit_encoder
 from batch.dataset.folder_hash import digest
 from batch.dataset.labelled import Labelled, LabelRule, label, read_features
 from batch.dataset.read import APP_FOLDER
+from batch.dataset.slices import write_slices
 from batch.dataset.split import by_time
 from batch.features.data_layout import BadData
 from batch.features.extract import app_files
@@ -201,6 +202,7 @@ def _write(
     )
     for name, part in rows.items():
         _write_part(folder / f"{name}.parquet", encoder, labelled, part)
+    write_slices(folder, labelled, rows, data, app)
     encoder.save(folder / "encoder")
     (folder / APP_FOLDER).mkdir()
     for name, text in app.sources.items():

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from batch.dataset.read import DatasetError, Part, read_info, read_part
+from batch.report.probability_metrics import ProbabilityMetrics, measure
 from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
 from batch.train.options import TrainOptions
-from batch.train.probability_metrics import ProbabilityMetrics, measure
 from batch.train.vocabulary import Vocabulary
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing

@@ -12,14 +12,12 @@ from pathlib import Path
 import msgspec
 
 from batch.dataset.read import DatasetError
-from batch.train.probability_metrics import ProbabilityMetrics
+from batch.report.figures import CLASS_MIN
+from batch.report.probability_metrics import ProbabilityMetrics
 
 __all__ = ["CLASS_MIN", "METRICS", "Evaluated", "Verdict", "check_better", "judge", "read_evaluated", "write_evaluated"]
 
 METRICS = "metrics.json"
-
-CLASS_MIN = 10
-"""Positives, and negatives, below which nothing can be said: the AUC of a coin then has a standard error of 0.1."""
 
 
 class Evaluated(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -27,7 +27,7 @@ from streaming.engine.sql.tokens import tokens_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import Type
 
-__all__ = ["FILES", "App", "load_app"]
+__all__ = ["FILES", "App", "load_app", "names_in"]
 
 
 @dataclass(frozen=True)
@@ -238,19 +238,19 @@ def _check_request_ids(file: AppFile, settings: Settings, streams: tuple[Stream,
             if made is None:
                 what = f"no value for {main}.{settings.request.id}, which [request] of app.toml says names a request"
                 raise file.wrong(what, insert.at)
-            if stream.request_id is not None and stream.request_id not in _names(made):
+            if stream.request_id is not None and stream.request_id not in names_in(made):
                 what = f"{main}.{settings.request.id} is not made of {stream.request_id}, the stream's request_id"
                 raise file.wrong(what, insert.at)
 
 
-def _names(expr: object) -> set[str]:
+def names_in(expr: object) -> set[str]:
     """The columns that an expression reads."""
     if isinstance(expr, syntax.Name):
         return {expr.parts[-1]}
     if isinstance(expr, tuple):
-        return {name for part in expr for name in _names(part)}
+        return {name for part in expr for name in names_in(part)}
     fields = getattr(expr, "__dataclass_fields__", {})
-    return {name for field in fields for name in _names(getattr(expr, field))}
+    return {name for field in fields for name in names_in(getattr(expr, field))}
 
 
 def _warnings(settings: Settings, tables: Tables, query: FeatureQuery, streams: tuple[Stream, ...]) -> list[str]:
@@ -286,4 +286,4 @@ def _warnings(settings: Settings, tables: Tables, query: FeatureQuery, streams: 
 
 def _keys(stream: Stream, columns: tuple[tuple[str, syntax.Expr], ...]) -> list[str]:
     """The columns of the main table that tell a record's partition: made of the stream's key."""
-    return [name for name, expr in columns if stream.key is not None and stream.key in _names(expr)]
+    return [name for name, expr in columns if stream.key is not None and stream.key in names_in(expr)]

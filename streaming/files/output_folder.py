@@ -39,6 +39,8 @@ MADE_BY = {
     "dataset": "`jd-intent-batch prepare` or `encode`",
     "checkpoint": "`jd-intent-batch train`",
     "evaluation": "`jd-intent-batch evaluate`",
+    "matches": "`jd-intent-batch match`",
+    "comparison": "`jd-intent-batch report`",
     "artifact": "`jd-intent-batch export`",
     "outfile": "SELECT … INTO OUTFILE",
     "demo": "`make demo`",

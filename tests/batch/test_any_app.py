@@ -24,6 +24,7 @@ from batch.dataset.read import read_info, read_part
 from batch.dataset.write import DatasetOptions, prepare_dataset
 from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
+from batch.report.report import read_report
 from batch.train.verdict import read_evaluated
 from deploy.environments import interpreter
 from streaming.app.folder import load_app
@@ -117,6 +118,12 @@ def test_ad_clicks_go_all_the_way(clicks: Path, tmp_path: Path) -> None:
     measured = read_evaluated(tmp_path / "checkpoint").parts
     assert measured["test"].positives < 10
     assert "note: exported all the same" in said["export"]
+    report = read_report(tmp_path / "checkpoint")
+    assert "cannot be judged" in report.verdict
+    assert report.importance == []
+    sliced = {one.by for one in report.parts["test"].slices}
+    assert {"hour of the request", "ip in training", "app in training", "device", "os"} <= sliced
+    assert "cannot be judged" in (tmp_path / "checkpoint" / "report.html").read_text()
 
 
 def test_features_of_ad_clicks_are_those_counted_by_hand(clicks: Path, tmp_path: Path) -> None:

@@ -13,14 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer.main
 from fixtures.folders import contents
+from fixtures.reports import write_sample_report
 from fixtures.spark import fake_spark
 from places import REPOSITORY
 from typer.testing import CliRunner
@@ -33,11 +37,13 @@ from batch.dataset.write import encode_later_requests, prepare_dataset
 from batch.features.cluster import extract_on_cluster
 from batch.features.extract import extract_features
 from batch.features.spark import SparkFailed, extract_on_spark
+from batch.match import Rule, match_day
+from batch.report.comparison import compare_reports
+from batch.report.probability_metrics import measure
 from batch.train.checkpoint import ModelShape
 from batch.train.evaluation import evaluate_checkpoint
 from batch.train.export import export_artifact
 from batch.train.options import TrainOptions
-from batch.train.probability_metrics import measure
 from batch.train.training import train_model
 from batch.train.verdict import Evaluated, write_evaluated
 from batch.train.vocabulary import Vocabulary
@@ -128,6 +134,16 @@ WRITERS = {
         ("dataset", "checkpoint"),
         lambda p, out, force: evaluate_checkpoint(p["dataset"], p["checkpoint"], out, force=force),
     ),
+    "report": Writer(
+        "comparison", ("one", "other"), lambda p, out, force: compare_reports(p["one"], p["other"], out, force=force)
+    ),
+    "match": Writer(
+        "matches",
+        ("features", "data", "one"),
+        lambda p, out, force: match_day(
+            load_app(SQL_FOLDER / "jd"), p["features"], p["data"], p["one"], out, date(2016, 2, 24), Rule(), force=force
+        ),
+    ),
     "export": Writer(
         "artifact",
         ("dataset", "checkpoint"),
@@ -164,6 +180,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     shape = ModelShape(41, 42, 0.1, {}, prepared.table_size_array, **hashes)
     (paths["checkpoint"] / "config.json").write_bytes(msgspec.json.encode(shape))
     Vocabulary.fit(np.zeros((1, 41), np.int64), 1).save(paths["checkpoint"] / "vocabulary.npz")
+    paths |= {name: write_sample_report(work / name, 1) for name in ("one", "other")}
+    test = pq.read_table(paths["dataset"] / "test.parquet")
+    predicted = {"part": ["test"] * len(test), "request_id": test["request_id"], "label": test["label"]}
+    half = pa.array(np.full(len(test), 0.5), pa.float32())
+    pq.write_table(pa.table(predicted | {"probability": half}), paths["one"] / "predictions.parquet")
+    write_evaluated(paths["one"], Evaluated("sha256:w", test=judged))
     before = contents(work)
     yield paths
     assert contents(work) == before
@@ -270,7 +292,9 @@ def test_an_older_folder_survives_a_failure(
     assert not list(out.parent.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["generate", "backfill", "extract", "prepare", "encode", "export", "INTO OUTFILE"])
+@pytest.mark.parametrize(
+    "name", ["generate", "backfill", "extract", "prepare", "encode", "report", "match", "export", "INTO OUTFILE"]
+)
 def test_older_ones_are_replaced_and_foreign_ones_when_told(
     name: str, paths: dict[str, Path], out: Path, tmp_path: Path
 ) -> None:
@@ -296,7 +320,7 @@ def test_every_command_with_an_output_takes_part() -> None:
     writing = {name for name, command in commands.items() if any("--out" in p.opts for p in command.params)}
     assert (
         writing
-        == {"generate", "backfill", "extract", "prepare", "encode", "train", "evaluate", "export"}
+        == {"generate", "backfill", "extract", "prepare", "encode", "train", "evaluate", "report", "match", "export"}
         <= WRITERS.keys()
     )
     assert all(any("--force" in p.opts for p in commands[name].params) for name in writing)

@@ -57,6 +57,16 @@ SCORER: list[tuple[str, str, str]] = [
         "tiny/ tiny/dataset.json tiny/encoder/ checkpoint/ checkpoint/config.json checkpoint/model/ evaluation/ "
         "evaluation/metrics.json sql/jd/ sql/jd/features.sql tiny/app/ tiny/app/app.toml",
     ),
+    (
+        BATCH,
+        "report {}/checkpoint {}/evaluation --out {}/new",
+        "checkpoint/ checkpoint/report.json evaluation/report.json",
+    ),
+    (
+        BATCH,
+        "match --features {}/features --data {}/data --evaluation {}/checkpoint --day 2016-04-01 --out {}/new",
+        "features/ features/*.parquet checkpoint/ checkpoint/predictions.parquet",
+    ),
     (BATCH, "generate --app {}/sql/talkingdata --out {}/new", "sql/talkingdata/ sql/talkingdata/app.toml"),
     (BATCH, "generate --app {}/sql/talkingdata --sample {}/clicks.csv --out {}/new", "clicks.csv"),
     (
@@ -115,7 +125,8 @@ MODEL: list[tuple[str, str, str]] = [
     (
         BATCH,
         "evaluate --dataset {}/tiny --checkpoint {}/checkpoint --out {}/new",
-        "tiny/ tiny/test.parquet checkpoint/ checkpoint/config.json checkpoint/vocabulary.npz checkpoint/model/ "
+        "tiny/ tiny/test.parquet tiny/encoder/ tiny/encoder/*.json checkpoint/ checkpoint/config.json "
+        "checkpoint/vocabulary.npz checkpoint/model/ "
         "checkpoint/model/deep.0.weight/ checkpoint/model/deep.0.weight/out",
     ),
 ]
@@ -136,7 +147,8 @@ def folder(
     shutil.copytree(tiny_dataset, root / "tiny")
     shutil.copytree(tiny_checkpoint, root / "checkpoint")
     (root / "evaluation").mkdir()
-    shutil.copy(tiny_checkpoint / "metrics.json", root / "evaluation")
+    for name in ("metrics.json", "report.json"):
+        shutil.copy(tiny_checkpoint / name, root / "evaluation")
     shutil.copytree(tiny_artifact, root / "artifact")
     shutil.rmtree(root / "artifact" / "encoder")
     shutil.copytree(root / "dataset" / "encoder", root / "artifact" / "encoder")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from batch.train.probability_metrics import calibration_error, measure
+from batch.report.probability_metrics import calibration_error, measure
 
 
 def test_by_hand() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from batch.dataset.read import DatasetError
+from batch.report.probability_metrics import ProbabilityMetrics, auc_interval, measure
 from batch.train.export import ExportOptions, export_artifact
-from batch.train.probability_metrics import ProbabilityMetrics, auc_interval, measure
 from batch.train.verdict import CLASS_MIN, Evaluated, judge, read_evaluated, write_evaluated
 
 

@@ -1,0 +1,277 @@
+"""A report as one page that opens from a disk: no script, nothing that is fetched; and two reports side by side.
+
+It is well-formed XML, so that any parser can read it back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import msgspec
+
+from batch.report import tables
+from batch.report.figures import Curve, PartFigures
+from batch.report.plot import STYLE, Axis, Series, bars, lines
+from batch.report.report import REPORT_HTML, REPORT_JSON, Report
+from batch.report.tables import Rows
+
+__all__ = ["page", "write_report"]
+
+FIELDS_MAX = 25  # of the importance, that are drawn
+
+Reports = Mapping[str, Report]
+
+_STYLE = """
+:root { color-scheme: light dark; --back: #fff; --text: #1b1f24; --soft: #59636e; --faint: #8b949e; --grid: #e3e6ea;
+  --card: #f6f8fa; --good: #1a7f37; --bad: #b35900; --c0: #0969da; --c1: #bc4c00; --c2: #1a7f37; --c3: #8250df; }
+@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #e6edf3; --soft: #9aa4af; --faint: #6e7681;
+  --grid: #2b323b; --card: #161b22; --good: #3fb950; --bad: #e3953a; --c0: #58a6ff; --c1: #f0883e; --c2: #3fb950;
+  --c3: #bc8cff; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1100px; padding: 16px; background: var(--back); color: var(--text);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 24px; margin: 8px 0; }
+h2 { font-size: 18px; margin: 32px 0 8px; } h3 { font-size: 15px; margin: 8px 0; }
+p { margin: 6px 0; } .soft, figcaption, caption { color: var(--soft); font-size: 13px; }
+.verdict { border-left: 5px solid var(--bad); background: var(--card); padding: 10px 14px; border-radius: 4px; }
+.verdict.better { border-color: var(--good); }
+.beside { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); gap: 16px; }
+figure { margin: 0; padding: 12px; background: var(--card); border-radius: 6px; min-width: 0; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; }
+.legend svg { display: inline-block; vertical-align: middle; margin-right: 6px; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+caption { text-align: left; padding: 4px 0; }
+th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } td.name { text-align: left; }
+summary { cursor: pointer; color: var(--soft); } code { font-size: 12px; overflow-wrap: anywhere; white-space: normal; }
+"""
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Writes `report.json` and `report.html`."""
+    (folder / REPORT_JSON).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    (folder / REPORT_HTML).write_text(page({"": report}), encoding="utf-8")
+
+
+def page(reports: Reports) -> str:
+    """The page of one report, or of several side by side.
+
+    Args:
+        reports: by a name for each; of a single one its name is not shown.
+    """
+    apps = ", ".join(dict.fromkeys(report.app for report in reports.values()))
+    title = f"Model of {apps}" if len(reports) == 1 else f"Models of {apps}: {' and '.join(reports)}"
+    sections = [
+        _verdicts(reports),
+        _section("Data and split", "", _each(reports, lambda report: [tables.data(report)])),
+        _section("Learning curves", _LEARNING, _learning(reports)),
+        _section("Metrics", _METRICS, _table(tables.metrics(reports))),
+        _section("Order: ROC and precision", _ORDER, _order(reports)),
+        _section("Reliability", _RELIABILITY, _reliability(reports)),
+        _section("Scores by class", _HISTOGRAM, _histograms(reports)),
+        _section("The highest scores", _TOP, _parts(reports, tables.top)),
+        _section("Three thresholds", _THRESHOLDS, _parts(reports, tables.thresholds)),
+        _section("What the model looks at", _IMPORTANCE, _importance(reports)),
+        _section("Slices", _SLICES, _parts(reports, tables.slices)),
+        _section("How it was made", "", _each(reports, lambda report: [tables.options(report), tables.hashes(report)])),
+    ]
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(title)}</h1>\n{''.join(sections)}</main>\n</body>\n</html>\n"
+    )
+
+
+_LEARNING = "The loss on the training part, averaged since the point before, beside validation's log loss and AUC."
+_METRICS = "Each with its 95% interval where there are samples enough; beside it, what the constant base rate has."
+_ORDER = (
+    "Left: of the positives, the share that is found when that share of the negatives is taken along; chance is the "
+    "diagonal. Right: of what is taken, the share that is positive. Bands are 95% intervals by a seeded bootstrap."
+)
+_RELIABILITY = (
+    "Samples in bins of equal number by what the model says: on the diagonal, what it says is what happens. "
+    "Bars are Wilson's 95% intervals."
+)
+_HISTOGRAM = "The share of each class by probability; the further apart, the better. The axis is even in log odds."
+_TOP = "What is found among the samples of the highest score. Lift: how many times more often than at random."
+_THRESHOLDS = (
+    "Chosen on validation, then applied as they would be in use: all that have the probability or more are chosen."
+)
+_IMPORTANCE = (
+    "The AUC that is lost when one input is shuffled among the samples; the line is the least and the most of three. "
+    "Inputs that say the same share their importance."
+)
+_SLICES = (
+    "Where the model is weak, or says too much or too little. No AUC: fewer than ten samples of a class. "
+    "Columns of too many values are left out."
+)
+
+
+def _section(title: str, what: str, content: str) -> str:
+    text = f'<p class="soft">{escape(what)}</p>\n' if what else ""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{text}{content}</section>\n"
+
+
+def _verdicts(reports: Reports) -> str:
+    found = []
+    for name, report in reports.items():
+        kind = "verdict better" if report.better else "verdict"
+        head = f"<strong>{escape(name)}</strong> " if name else ""
+        found.append(f'<p class="{kind}">{head}{escape(report.verdict)}</p>\n')
+    return "".join(found)
+
+
+def _beside(parts: Iterable[str]) -> str:
+    return f'<div class="beside">\n{"".join(parts)}</div>\n'
+
+
+def _figure(drawn: str, caption: str) -> str:
+    return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>\n"
+
+
+def _table(found: Rows) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in found.head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in found.rows)
+    caption = f"<caption>{escape(found.caption)}</caption>" if found.caption else ""
+    box = f'<div class="wide" tabindex="0" role="group" aria-label="{escape(found.caption or "table")}">'
+    return f"{box}<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+
+
+def _each(reports: Reports, make: tables.OfReport) -> str:
+    return _beside(
+        f"<div>{f'<h3>{escape(name)}</h3>' if name else ''}{''.join(map(_table, make(report)))}</div>\n"
+        for name, report in reports.items()
+    )
+
+
+def _parts(reports: Reports, make: tables.OfPart, *, folded: bool = False) -> str:
+    """A table for each report and part; folded away those of the parts that are not judged, or all."""
+    found = []
+    for name, report in reports.items():
+        for part_name in _judged_first(report):
+            table = _table(make(_label(name, part_name), report.parts[part_name]))
+            if folded or part_name != report.judged:
+                table = f"<details><summary>{escape(_label(name, part_name))}</summary>{table}</details>\n"
+            found.append(table)
+    return "".join(found)
+
+
+def _judged_first(report: Report) -> list[str]:
+    return [report.judged, *(part for part in report.parts if part != report.judged)]
+
+
+def _label(name: str, part: str) -> str:
+    return f"{name} {part}".strip()
+
+
+def _shown(reports: Reports) -> list[tuple[str, PartFigures]]:
+    """Whose curves are drawn: of one report all parts, the judged one first; of several the judged ones."""
+    found = []
+    for name, report in reports.items():
+        names = _judged_first(report) if len(reports) == 1 else [report.judged]
+        found += [(_label(name, part), report.parts[part].figures) for part in names]
+    return found
+
+
+def _learning(reports: Reports) -> str:
+    losses, aucs = [], []
+    for name, report in reports.items():
+        steps = [line.epoch for line in report.training]
+        if not steps:
+            continue
+        losses.append(Series(_label(name, "training"), steps, [line.loss for line in report.training]))
+        losses.append(Series(_label(name, "validation"), steps, [line.val_log_loss for line in report.training]))
+        known = [(line.epoch, line.val_auc) for line in report.training if line.val_auc is not None]
+        if known:
+            aucs.append(Series(name, [at for at, _ in known], [auc for _, auc in known]))
+    if not losses:
+        return "<p>No learning curve was kept.</p>\n"
+    epochs = Axis("epoch", 0, max(max(one.x) for one in losses))
+    figures = [_figure(lines("Loss by epoch", losses, epochs, _around("log loss", losses)), "Loss")]
+    if aucs:
+        figures.append(_figure(lines("AUC by epoch", aucs, epochs, _around("validation AUC", aucs)), "AUC"))
+    return _beside(figures) + _each(reports, lambda report: [tables.training(report)])
+
+
+def _around(label: str, series: Sequence[Series]) -> Axis:
+    values = [value for one in series for value in one.y]
+    room = (max(values) - min(values)) * 0.08 or 0.01
+    return Axis(label, min(values) - room, max(values) + room)
+
+
+def _curve(name: str, curve: Curve) -> Series:
+    return Series(name, curve.x, curve.y, curve.low, curve.high)
+
+
+def _order(reports: Reports) -> str:
+    shown = _shown(reports)
+    roc = [_curve(name, part.roc) for name, part in shown if part.roc is not None]
+    precision = [_curve(name, part.precision_recall) for name, part in shown if part.precision_recall is not None]
+    if not roc:
+        return "<p>No curve: there is one class only.</p>\n"
+    return _beside(
+        [
+            _figure(lines("ROC curve", roc, Axis("false positive rate"), Axis("true positive rate"), even=True), "ROC"),
+            _figure(lines("Precision by recall", precision, Axis("recall"), Axis("precision")), "Precision and recall"),
+        ]
+    )
+
+
+def _reliability(reports: Reports) -> str:
+    series = []
+    for name, part in _shown(reports):
+        bins = part.reliability
+        reach = [found.interval or (found.rate, found.rate) for found in bins]
+        low, high = [ends[0] for ends in reach], [ends[1] for ends in reach]
+        series.append(Series(name, [b.mean for b in bins], [b.rate for b in bins], low, high, points=True))
+    top = max(max(*one.x, *(one.high or one.y)) for one in series)
+    drawn = lines("Reliability", series, Axis("predicted", 0, top), Axis("share of positives", 0, top), even=True)
+    return _beside([_figure(drawn, "Reliability")]) + _parts(reports, tables.reliability, folded=True)
+
+
+def _histograms(reports: Reports) -> str:
+    figures = []
+    for name, part in _shown(reports):
+        found = part.histogram
+        odds = [math.log(edge / (1 - edge)) for edge in found.edges]
+        steps = [end for ends in itertools.pairwise(odds) for end in ends]
+        series = []
+        for kind, counts in (("positive", found.positives), ("negative", found.negatives)):
+            total = sum(counts)
+            if total:
+                shares = [count / total for count in counts for _ in range(2)]
+                series.append(Series(f"{kind} ({total:,})", steps, shares))
+        high = max(max(one.y) for one in series)
+        axis = Axis("probability", odds[0], odds[-1], log_odds=True)
+        drawn = lines(f"Scores of {name}", series, axis, Axis("share of class", 0, high))
+        figures.append(_figure(drawn, name))
+    return _beside(figures) + _parts(reports, tables.histogram, folded=True)
+
+
+def _importance(reports: Reports) -> str:
+    figures = []
+    for name, report in reports.items():
+        found = report.importance[:FIELDS_MAX]
+        if not found:
+            figures.append("<p>Too few samples of a class to tell.</p>\n")
+            continue
+        ends = [end for one in found for end in (one.least, one.most)]
+        axis = Axis("AUC lost", min(0.0, *ends), max(0.001, *ends))
+        drawn = bars(
+            f"Importance {name}", [one.field for one in found], [(o.loss, o.least, o.most) for o in found], axis
+        )
+        what = (
+            f"{report.importance_samples:,} samples of {report.judged}, {len(found)} of {len(report.importance)} inputs"
+        )
+        table = _table(tables.importance(report))
+        figures.append(
+            f"<div>{_figure(drawn, _label(name, what))}<details><summary>all inputs</summary>{table}</details></div>"
+        )
+    return _beside(figures)

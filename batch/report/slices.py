@@ -1,0 +1,84 @@
+"""How the model does on slices of a part: by a column's value, by the hour, for what training knew and did not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from batch.report.figures import CLASS_MIN, Interval
+from batch.report.probability_metrics import auc_interval
+from batch.report.ranking import Ranking
+
+__all__ = ["Slice", "sliced"]
+
+VALUES_MAX = 24  # as many as a day has hours
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """Samples whose `by` is `value`.
+
+    Attributes:
+        rate: share of positives; `mean`: what the model says on average.
+        auc: None, with its interval, where a class has fewer samples than `CLASS_MIN`.
+    """
+
+    by: str
+    value: str
+    count: int
+    positives: int
+    rate: float
+    mean: float
+    auc: float | None
+    auc_interval: Interval
+
+
+def sliced(
+    columns: Mapping[str, npt.NDArray[np.str_]],
+    labels: npt.NDArray[np.floating],
+    probabilities: npt.NDArray[np.floating],
+) -> list[Slice]:
+    """The slices of a part, in the order of `columns`; of each column the most frequent values, then all the others.
+
+    Args:
+        columns: texts [n] by what they are. One whose `VALUES_MAX` most frequent values are less than half of the
+            samples is left out, as names of users and the like are, and one of a single value: it slices nothing.
+        labels, probabilities: [n].
+    """
+    return [found for by, texts in columns.items() for found in _column(by, texts, labels, probabilities)]
+
+
+def _column(
+    by: str, texts: npt.NDArray[np.str_], labels: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating]
+) -> Iterator[Slice]:
+    values, place, counts = np.unique(texts, return_inverse=True, return_counts=True)
+    if len(values) < 2:
+        return
+    kept = np.sort(np.lexsort((np.arange(len(values)), -counts))[:VALUES_MAX])
+    if 2 * counts[kept].sum() < len(texts):
+        return
+    for at in kept:
+        chosen = place == at
+        yield _slice(by, str(values[at]), labels[chosen], probabilities[chosen])
+    others = ~np.isin(place, kept)
+    if others.any():
+        name = f"{len(values) - len(kept):,} others"
+        yield _slice(by, name, labels[others], probabilities[others])
+
+
+def _slice(by: str, value: str, labels: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating]) -> Slice:
+    count, positives = len(labels), int(labels.sum())
+    enough = min(positives, count - positives) >= CLASS_MIN
+    p = probabilities.astype(np.float64)
+    return Slice(
+        by=by,
+        value=value,
+        count=count,
+        positives=positives,
+        rate=positives / count,
+        mean=float(p.mean()),
+        auc=Ranking.of(labels, p).auc() if enough else None,
+        auc_interval=auc_interval(labels.astype(np.int8), p) if enough else None,
+    )
