@@ -192,6 +192,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         comparison,
         {
             "model": f"version {manifest['model_version']} in {work / 'artifact'}",
+            "report of the model": f"{work / 'evaluation' / 'report.html'}",
             "features, dataset": f"{work / 'features'}, {work / 'dataset'}",
             "logs": f"{scorer.log}, {work / 'kafka' / 'kafka.log'}, {work / 'triton'}",
         },
