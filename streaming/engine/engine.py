@@ -19,6 +19,7 @@ from streaming.engine.deployment.contract import Contract, contract_of
 from streaming.engine.deployment.deployments import Deployments
 from streaming.engine.deployment.explain import explain
 from streaming.engine.errors import error_at
+from streaming.engine.plan.portable import check_names
 from streaming.engine.plan.select import Query, plan
 from streaming.engine.program.compiled_query import request_words
 from streaming.engine.program.compiler import compile_program
@@ -62,8 +63,8 @@ class Engine:
     Args:
         paths: prefixes of the paths in LOAD DATA INFILE and INTO OUTFILE, and the folders that stand for them.
         clock: the time by which rows live, in epoch milliseconds.
-        portable: whether deployments and plans refuse what OpenMLDB's compiler does not take, though the engine would
-            answer it: for scripts that a cluster shall run.
+        portable: whether tables, deployments and plans refuse what OpenMLDB's compiler does not take, though the engine
+            would answer it: for scripts that a cluster shall run.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class Engine:
         statements = parse(script)
         self._forget_request_strings()
         for statement in statements:
+            if self._portable and isinstance(statement, syntax.CreateTable):
+                check_names(statement, script)
             self._statements.run(statement, script)
         self._retention.make_room(self._catalogue.tables.values())
 

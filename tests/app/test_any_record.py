@@ -51,7 +51,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> App:
     texts = {
         "tables.sql": PAYMENTS["tables.sql"].replace("note string", ", ".join(tables)),
         "features.sql": PAYMENTS["features.sql"].replace(
-            "SELECT id,", f"SELECT id, at, {', '.join((*TYPES, *COMPUTED))},"
+            "SELECT id,", f"SELECT id, `at`, {', '.join((*TYPES, *COMPUTED))},"
         ),
         "events.sql": PAYMENTS["events.sql"]
         .replace("cents int,", f"cents int, {', '.join(f'{name} {kind}' for name, kind in TYPES.items())},")

@@ -189,7 +189,7 @@ def test_what_cannot_scale_is_warned_of(tmp_path: Path) -> None:
 def test_features_that_cannot_be_labelled_are_warned_of(tmp_path: Path) -> None:
     (warning,) = load_app(make(tmp_path / "app", features=("SELECT id, amount", "SELECT amount"))).warnings
     assert warning.startswith("the query does not answer payments.id, which names a request")
-    timeless = {"features": ("ORDER BY at ROWS_RANGE BETWEEN 1h PRECEDING", "ROWS BETWEEN 9 PRECEDING")}
+    timeless = {"features": ("ORDER BY `at` ROWS_RANGE BETWEEN 1h PRECEDING", "ROWS BETWEEN 9 PRECEDING")}
     events = ("moment AS at", "timestamp(bigint(moment)) AS at")
     warnings = load_app(make(tmp_path / "app", events=events, **timeless)).warnings
     assert any("no timestamp of payments is the time of a request" in warning for warning in warnings)

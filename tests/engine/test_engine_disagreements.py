@@ -12,6 +12,7 @@ import pytest
 from places import CASES
 
 from streaming.engine import Engine, UnsupportedSQL
+from streaming.engine.sql.tokens import KEYWORDS
 
 Case = dict[str, Any]
 LINES = (CASES / "disagreements.jsonl").read_text(encoding="utf-8").splitlines()
@@ -220,6 +221,7 @@ def test_a_list_alone_over_a_frame_without_the_request_is_refused(call: str) -> 
 
 
 JOINED = "select x.z as c from t last join ({}) x on t.k = x.k"
+OF_T = "window w as (partition by t.k order by t.ts rows between 2 preceding and current row)"
 COMPUTED = "select k, ts, {} as z from u"
 
 
@@ -235,6 +237,21 @@ COMPUTED = "select k, ts, {} as z from u"
             "UNION ALL of a table with",
         ),
         ("select i as index from t", "the keyword index"),
+        ("select `index`.i, index.i as c from t `index`", "the keyword index"),
+        ("select join(split(s, ','), '-') as c from t", "the keyword join"),
+        ("select i as é from t", "the word é"),
+        ("select i as c from t where i = 2", "WHERE of a request's rows"),
+        ("select x.i as c from (select * from t where i = 2) x", "WHERE of a request's rows"),
+        (f"select sum(y.i) over w as c from t y {W.replace('order by ts', 'order by y.ts')}", "a window over y.ts"),
+        (f"select sum(y.i) over w as c from (select * from t) y {W.replace('by k', 'by y.k')}", "a window over y.k"),
+        (
+            f"select count(*) over w as c from t as y last join u on y.k = u.k {OF_T}",
+            "a window over rows of a join whose left side has an alias",
+        ),
+        (
+            JOINED.format(f"select z.k, z.ts, sum(z.i) over w as z from u z {OF_T.replace('t.', 'u.')}"),
+            "a window over rows of a join whose left side has an alias",
+        ),
         ("select i as c from t where s is null", "IS NULL"),
         (f"select i in ({', '.join(map(str, range(1001)))}) as c from t", "IN with a list of more than 1000"),
     ],
@@ -261,9 +278,78 @@ def test_what_openmldbs_compiler_refuses_is_refused_for_a_cluster(query: str, re
         "select z + 1 as c from (select i + 1 as z from t)",
         "select x.z as c from (select k, i + 1 as z from t) x last join u on x.k = u.k",
         "select i as `index` from t",
+        "select i as `é` from t",
+        f"select sum(y.i) over w as c from t y {OF_T}",
+        f"select count(*) over w as c from t last join u as y on t.k = y.k {OF_T}",
+        f"select y.i as c from t y {W.replace('by k', 'by y.k')}",
+        "select x.i as c from t last join (select * from u where i = 2) x on t.k = x.k",
+        "select x.index, x.from from (select i as `index`, i as `from` from t) x",
+        "select `join`(split(s, ','), '-') as c from t",
     ],
 )
 def test_what_openmldbs_compiler_takes_is_taken_for_a_cluster(query: str) -> None:
     engine = Engine(portable=True)
     engine.execute(TABLES)
     engine.execute("deploy d " + query)
+
+
+@pytest.mark.parametrize(
+    ("literal", "text"),
+    [
+        (r"'a\000b'", "a"),
+        (r"'a\x00b'", "a"),
+        (r"'\u0000'", ""),
+        (r"concat('a\000b', 'c')", "ac"),
+        (r"r'\000'", r"\000"),
+    ],
+)
+def test_a_nul_ends_a_literal(literal: str, text: str) -> None:
+    engine = Engine()
+    engine.execute(TABLES)
+    engine.execute(f"deploy d select {literal} as c from t")
+    assert engine.request("d", [REQUEST])["c"].to_pylist() == [text]
+
+
+@pytest.mark.parametrize("text", ["'a\rb'", "i && i", "i as ``", "0x1F", "i as 1a"])
+def test_what_is_no_token_of_openmldb_is_refused_with_its_place(text: str) -> None:
+    engine = Engine()
+    engine.execute(TABLES)
+    with pytest.raises(UnsupportedSQL, match=r" at 1:\d+"):
+        engine.execute(f"deploy d select {text} from t")
+
+
+@pytest.mark.parametrize("space", ["\u3000", "\u00a0", "\u2003", "\t", "\r\n"])
+def test_spaces_of_every_kind_part_words(space: str) -> None:
+    engine = Engine()
+    engine.execute(TABLES)
+    engine.execute(f"deploy d select{space}i{space}as c{space}from{space}t")
+    assert engine.request("d", [REQUEST])["c"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "create table x({} int, index(key=k))",
+        "deploy d select i as {} from t",
+        "deploy d select {} from (select i as c from t)",
+        "deploy d select {}.i from t as {}",
+        "deploy d select i from (select i as c from t) as {}",
+        f"deploy d select sum(i) over {{}} from t {W.replace('window w', 'window {}')}",
+    ],
+)
+def test_every_keyword_as_a_name_is_refused_for_a_cluster(script: str) -> None:
+    """OpenMLDB's own parser, asked about each, refuses them all; behind a dot and in backquotes it takes them."""
+    engine = Engine(portable=True)
+    engine.execute(TABLES)
+    for word in sorted(KEYWORDS):
+        with pytest.raises(UnsupportedSQL, match=rf"(the keyword {word} as a name.*|syntax error.*) at 1:\d+"):
+            engine.execute(script.replace("{}", word))
+        engine.execute(f"deploy {word}_ select x.{word} from (select i as `{word}` from t) x")
+
+
+def test_a_call_by_a_keyword_is_refused_for_a_cluster() -> None:
+    engine = Engine(portable=True)
+    engine.execute(TABLES + " create table x(`at` int, k string, index(key=k))")
+    for call, word in (("join(split(s, ','), '-')", "join"), ("hash(i)", "hash"), ("contains(s, 'x')", "contains")):
+        with pytest.raises(UnsupportedSQL, match=f"the keyword {word} |unsupported: function {word}"):
+            engine.execute(f"deploy d select {call} as c from t")

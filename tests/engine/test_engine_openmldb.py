@@ -26,6 +26,17 @@ from deploy.openmldb.oracle import Answer, Oracle, Refused
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 
 SEEDS = 400
+ARROW = {
+    "string": pa.string(),
+    "smallint": pa.int16(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("ms"),
+}
 # What OpenMLDB answers by accident
 LEFT_OPEN = re.compile(
     "|".join(
@@ -43,7 +54,7 @@ LEFT_OPEN = re.compile(
 
 def ours(case: grammar.Case, items: list[str]) -> tuple[dict[str, str], list[list[Any]]] | None:
     """Types and rows of the embedded engine, None where it refuses."""
-    engine = Engine()
+    engine = Engine(portable=True)
     for name, table in case.tables.items():
         columns = ", ".join(f"{column} {kind}" for column, kind in table.columns.items())
         indexes = "".join(f", index(key=({','.join(keys)}){f', ts={ts}' if ts else ''})" for keys, ts in table.indexes)
@@ -55,10 +66,42 @@ def ours(case: grammar.Case, items: list[str]) -> tuple[dict[str, str], list[lis
         answer = engine.request("d", case.requests)
     except (UnsupportedSQL, BadRow):
         return None
+    other_ways(engine, case, answer)
     names = [name.replace("boolean", "bool") for name in map(_type, answer.schema.types)]
     found = [column.cast("int64") if pa.types.is_timestamp(column.type) else column for column in answer.columns]
     rows = [list(map(_plain, row)) for row in zip(*(column.to_pylist() for column in found), strict=True)]
     return dict(zip(answer.column_names, names, strict=True)), rows
+
+
+def other_ways(engine: Engine, case: grammar.Case, answer: pa.Table) -> None:
+    """Holds that the requests one by one, and as Arrow, have the answers that they have together.
+
+    Raises:
+        AssertionError: they have not.
+    """
+    expected = _texts(answer)
+    singly = [row for request in case.requests for row in _texts(engine.request("d", [request]))]
+    assert singly == expected, f"seed {case.seed}: one by one {singly}, together {expected}: {case.sql()}"
+    columns = case.tables["t"].columns
+    if all(row.keys() == columns.keys() for row in case.requests):
+        table = pa.table(
+            {
+                name: pa.array([_arrow(row[name], kind) for row in case.requests], ARROW[kind])
+                for name, kind in columns.items()
+            }
+        )
+        found = _texts(engine.request("d", table))
+        assert found == expected, f"seed {case.seed}: of Arrow {found}, of rows {expected}: {case.sql()}"
+
+
+def _texts(answer: pa.Table) -> list[str]:
+    """The rows as texts, as NaN is not equal to itself; times as numbers, as Python has not all of them."""
+    found = [column.cast("int64") if pa.types.is_timestamp(column.type) else column for column in answer.columns]
+    return [str(row) for row in zip(*(column.to_pylist() for column in found), strict=True)]
+
+
+def _arrow(value: Any, kind: str) -> Any:
+    return datetime.date.fromisoformat(value) if kind == "date" and value is not None else value
 
 
 def _type(kind: pa.DataType) -> str:
@@ -89,7 +132,11 @@ def theirs(oracle: Oracle, case: grammar.Case, items: list[str]) -> Answer | Ref
 def differences(oracle: Oracle, case: grammar.Case, items: list[str] | None = None) -> Iterator[str]:
     """What the two engines answer differently, in words."""
     items = case.items if items is None else items
-    mine, other = ours(case, items), theirs(oracle, case, items)
+    try:
+        mine, other = ours(case, items), theirs(oracle, case, items)
+    except AssertionError as unlike:
+        yield str(unlike)
+        return
     if (mine is None or isinstance(other, Refused)) and len(items) > 1:
         for item in items:
             yield from differences(oracle, case, [item])

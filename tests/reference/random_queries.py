@@ -1,7 +1,7 @@
 """Seeded random tables and queries in OpenMLDB's dialect, right and wrong ones: one grammar for both engines.
 
-Every function is called with arguments of every type, so that what is refused is compared too. IS NULL is not here:
-OpenMLDB parses it and then refuses it, the embedded engine answers.
+Every function is called with arguments of every type, so that what is refused is compared too. Numbers and times lie at
+the ends of their types, texts are hostile, a few tables are large.
 """
 
 from __future__ import annotations
@@ -34,18 +34,23 @@ TYPES = {
 }
 TEXTS = (None, "", "a", "b", "aa", "A", "é", "日本", "10", "9", "-3", "1.5", "a,b", "%", "a_b", "NULL", "2020-02-29")
 LAST_SECONDS = (253_402_271_999_000, 253_402_300_799_999)  # of the year 9999 in UTC+8, and in UTC
+HOSTILE = (
+    *("a\0b", "\0", " ", "\t5\n", "1e400", "nan", "inf", "0x1F", "+5", "99999999999999999999", "1e-400", "5.", "-0"),
+    *("9999-12-31 23:59:59", "0001-01-01", "2021-02-30", "\U0001f600", "e\u0301", "é" * 200, "\\", "'", '"', "\x7f"),
+    *("\ufeff", "\u0661", "true", "T", "%_", "a:1,b:2,,:"),
+)
 NOT_FINITE = (float("nan"), float("inf"), float("-inf"))
 VALUES: dict[str, tuple[Any, ...]] = {
-    "k": (None, "", "a", "b"),
+    "k": (None, "", "a", "b", "a", "b", "a\0", "é"),
     "j": (None, 0, 1),
     "i": (None, -3, -1, 0, 1, 2, 3, 2**31 - 1, -(2**31)),
-    "b": (None, -2, 0, 1, 2, 10, 2**63 - 1, -(2**63), 1_590_738_991_000),
-    "f": (None, -1.25, 0.0, -0.0, 0.5, 1.0, 2.75, 1e10, 0.10000000149011612, *NOT_FINITE),
-    "d": (None, -1.25, 0.0, -0.0, 0.5, 1.0, 2.75, 0.1, 1e300, *NOT_FINITE),
-    "s": TEXTS,
-    "p": (None, -1, 0, 1, 7, 32767),
+    "b": (None, -2, 0, 1, 2, 10, 2**63 - 1, -(2**63), 1_590_738_991_000, 2**53 + 1),
+    "f": (None, -1.25, 0.0, -0.0, 0.5, 1.0, 2.75, 1e10, 0.10000000149011612, 3.4028234663852886e38, *NOT_FINITE),
+    "d": (None, -1.25, 0.0, -0.0, 0.5, 1.0, 2.75, 0.1, 1e300, 1.7976931348623157e308, 5e-324, *NOT_FINITE),
+    "s": (*TEXTS, *TEXTS, *HOSTILE),
+    "p": (None, -1, 0, 1, 7, 32767, -32768),
     "q": (None, True, False),
-    "e": (None, "1970-01-01", "2020-02-29", "2021-12-31", "1999-07-15"),
+    "e": (None, "1970-01-01", "2020-02-29", "2021-12-31", "1999-07-15", "1900-01-01", "9999-12-31"),
     "w": (None, 0, 1, 86_399_999, 1_590_738_991_000, 951_782_400_000, -28_800_500, -1, *LAST_SECONDS),
 }
 # Far from 1970: OpenMLDB's windows end at 0 there, so that `1s preceding` of 500 is 0.
@@ -65,6 +70,7 @@ LITERALS = (
     "true",
     "null",
     "3000000000",
+    *("2147483647", "-9223372036854775807", "9223372036854775807L", "1e308", "0.0", "1.5f", r"'a\000b'"),
     *(r"'\x41'", r"'\u00e9'", r"'\141'", r"'\a\v'", "'''a'b'''", r"r'\d'", r'"\?"'),
 )
 PATTERNS = ("a%", "%", "_", "a_b", "%b", "a\\\\_b", "", "é")
@@ -99,20 +105,24 @@ def draw(seed: int) -> Case:
     rng = random.Random(seed)
     kind = rng.choice(("windows", "windows", "joins", "joins", "joined windows", "united", "left", "scalars"))
     timed: list[tuple[tuple[str, ...], str | None]] = [(key, "ts") for key in KEYS]
+    large = rng.random() < 0.02  # beyond what one block of rows, or of a list of times, holds
     tables = {
-        "t": Table(TYPES, timed, [_row(rng) for _ in range(rng.randint(0, 14))]),
-        "u": Table(TYPES, timed, [_row(rng) for _ in range(rng.randint(0, 10))]),
+        "t": Table(TYPES, timed, [_row(rng) for _ in range(rng.randint(0, 14) + 700 * large)]),
+        "u": Table(TYPES, timed, [_row(rng) for _ in range(rng.randint(0, 10) + 700 * large)]),
         "v": Table(TYPES, [(key, None) for key in KEYS], [_row(rng) for _ in range(rng.randint(0, 6))]),
     }
     count = rng.randint(1, 5)
     if kind == "windows":
         names = [f"w{n}" for n in range(rng.randint(1, 3))]
         items = [_aggregate(rng, rng.choice(names)) for _ in range(count)]
-        source = "from t window " + ", ".join(f"{name} as {_window(rng)}" for name in names)
+        tables["v"] = Table(TYPES, timed, tables["v"].rows)
+        main = rng.choice(("t", "t", "t", f"(select {', '.join(TYPES)} from t)", "(select * from t) y"))
+        source = f"from {main} window " + ", ".join(f"{name} as {_window(rng)}" for name in names)
     elif kind == "joined windows":
         # Of rows of one time OpenMLDB takes any for the one that it found: all times differ
-        times = rng.sample(range(24), len(tables["u"].rows))
-        rows = [{**row, "ts": START_MS + time * 500} for row, time in zip(tables["u"].rows, times, strict=True)]
+        found = tables["u"].rows[:20]
+        times = rng.sample(range(24), len(found))
+        rows = [{**row, "ts": START_MS + time * 500} for row, time in zip(found, times, strict=True)]
         tables["u"] = Table(TYPES, timed, rows)
         count = rng.randint(1, 2)  # what is refused here cannot be left out
         made = ", ".join(f"{_aggregate(rng, rng.choice(('w0', 'w1')))} as a{n}" for n in range(count))
@@ -181,6 +191,7 @@ def _expression(rng: random.Random, depth: int, table: str = "") -> str:
         f"(case when {one} then {two} else {three} end)",
         f"(case {one} when {two} then {three} end)",
         f"(not {one})",
+        f"({one} is {rng.choice(('', 'not '))}null)" if rng.random() < 0.2 else f"isnull({one})",
         f"(-{one})",
         f"({one} {rng.choice(('', 'not '))}{rng.choice(('like', 'ilike'))} '{rng.choice(PATTERNS)}')",
         *[_call(rng, one, two, three) for _ in range(6)],
@@ -189,7 +200,11 @@ def _expression(rng: random.Random, depth: int, table: str = "") -> str:
 
 
 def _call(rng: random.Random, *arguments: str) -> str:
-    names = sorted({*SCALARS, *FUNCTIONS, *ALIASES, *VARIADIC} - {"identity"})
+    if rng.random() < 0.04:
+        mark = rng.choice(("','", "':'", "''", "'é'"))
+        split = rng.choice((f"split({arguments[0]}, {mark})", f"split_by_key({arguments[0]}, ',', {mark})"))
+        return f"`join`({split}, '-')" if rng.random() < 0.7 else f"size({split})"
+    names = sorted({*SCALARS, *FUNCTIONS, *ALIASES, *VARIADIC} - {"identity", "unix_timestamp"})
     return f"{rng.choice(names)}({', '.join(arguments[: rng.choice((1, 1, 2, 2, 3))])})"
 
 
@@ -199,6 +214,9 @@ def _aggregate(rng: random.Random, window: str) -> str:
     if rng.random() < 0.08:
         inner = _aggregate(rng, window).removesuffix(f" over {window}")
         value = rng.choice((inner, f"({_column(rng)} + {inner})", f"({inner} - {value})"))
+    if rng.random() < 0.04:
+        call = rng.choice(("count", "distinct_count", "top1_ratio", "max", "min", "entropy", "last_value", "size"))
+        return f"{call}(window_split({_column(rng)}, ',')) over {window}"
     condition = rng.choice(("i > 1", "q", "s = 'a'", "d > 0", "b != 2", _expression(rng, 1)))
     arguments = [value]
     if "_where" in name:
@@ -213,7 +231,11 @@ def _aggregate(rng: random.Random, window: str) -> str:
 def _window(rng: random.Random, other: str = "u") -> str:
     filtered = f"union (select * from {other} where {rng.choice(('i > 0', 'q', 'd < 1.5', _expression(rng, 1)))}) "
     listed = f"union (select {', '.join(TYPES)} from {other}) "
-    union = rng.choice(("", "", f"union {other} ", f"union (select * from {other}) ", listed, filtered))
+    more = "uv".replace(other, "")
+    several = rng.choice(
+        (f"union {other}, {more} ", f"{filtered.rstrip()}, {more} ", f"{listed.rstrip()}, (select * from {more}) ")
+    )
+    union = rng.choice(("", "", f"union {other} ", f"union (select * from {other}) ", listed, filtered, several))
     key = ", ".join(rng.choice(KEYS))
     excludes = rng.choice(("", "", " exclude current_row", " exclude current_time"))
     if union and rng.random() < 0.4:

@@ -32,9 +32,9 @@ from streaming.store.openmldb.sdk import Client, connect_options
 FILES = {
     "tables.sql": """CREATE DATABASE IF NOT EXISTS bank;
 USE bank;
-CREATE TABLE payments (id string NOT NULL, card bigint NOT NULL, shop string, at timestamp NOT NULL, cents int);
-CREATE TABLE large (n bigint, card bigint, at timestamp NOT NULL, cents int);
-CREATE TABLE cash (n bigint, card bigint, shop string, at timestamp NOT NULL, cents int);
+CREATE TABLE payments (id string NOT NULL, card bigint NOT NULL, shop string, `at` timestamp NOT NULL, cents int);
+CREATE TABLE large (n bigint, card bigint, `at` timestamp NOT NULL, cents int);
+CREATE TABLE cash (n bigint, card bigint, shop string, `at` timestamp NOT NULL, cents int);
 CREATE TABLE cards (n bigint, card bigint, since timestamp NOT NULL, country string);
 CREATE TABLE alerts (n bigint, country string, since timestamp NOT NULL);
 """,
@@ -44,21 +44,21 @@ FROM (
     SELECT id, cents, count(cents) OVER w AS by_card, count(id) OVER v AS same, lag(cents, 1) OVER w AS last_cents,
         sum(cents) OVER u AS spent
     FROM payments
-    WINDOW w AS (PARTITION BY card ORDER BY at ROWS BETWEEN 2 PRECEDING AND CURRENT ROW),
-    v AS (PARTITION BY shop ORDER BY at ROWS_RANGE BETWEEN 1h PRECEDING AND CURRENT ROW),
-    u AS (UNION (SELECT '' AS id, card, shop, at, cents FROM cash) PARTITION BY card ORDER BY at
+    WINDOW w AS (PARTITION BY card ORDER BY `at` ROWS BETWEEN 2 PRECEDING AND CURRENT ROW),
+    v AS (PARTITION BY shop ORDER BY `at` ROWS_RANGE BETWEEN 1h PRECEDING AND CURRENT ROW),
+    u AS (UNION (SELECT '' AS id, card, shop, `at`, cents FROM cash) PARTITION BY card ORDER BY `at`
         ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)
 ) AS out0
 LAST JOIN (
     SELECT id, count(n) OVER w AS large_n, sum(cents) OVER w AS large_sum
-    FROM (SELECT bigint(0) AS n, card, at, int(0) AS cents, id FROM payments)
-    WINDOW w AS (UNION (SELECT n, card, at, cents, '' AS id FROM large) PARTITION BY card ORDER BY at
+    FROM (SELECT bigint(0) AS n, card, `at`, int(0) AS cents, id FROM payments)
+    WINDOW w AS (UNION (SELECT n, card, `at`, cents, '' AS id FROM large) PARTITION BY card ORDER BY `at`
         ROWS_RANGE BETWEEN 1h PRECEDING AND CURRENT ROW INSTANCE_NOT_IN_WINDOW)
 ) AS out1 ON out0.id = out1.id
 LAST JOIN (
     SELECT id, count(n) OVER w AS cash_n, max(n) OVER w AS newest
-    FROM (SELECT bigint(0) AS n, card, shop, at, int(0) AS cents, id FROM payments)
-    WINDOW w AS (UNION (SELECT n, card, shop, at, cents, '' AS id FROM cash) PARTITION BY card, shop ORDER BY at
+    FROM (SELECT bigint(0) AS n, card, shop, `at`, int(0) AS cents, id FROM payments)
+    WINDOW w AS (UNION (SELECT n, card, shop, `at`, cents, '' AS id FROM cash) PARTITION BY card, shop ORDER BY `at`
         ROWS BETWEEN 2 PRECEDING AND CURRENT ROW INSTANCE_NOT_IN_WINDOW)
 ) AS out2 ON out0.id = out2.id
 LAST JOIN (

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 
-from streaming.engine.sql.tokens import RESERVED
+from streaming.engine.sql.tokens import KEYWORDS, RESERVED
 from streaming.engine.types import from_name
 
 __all__ = ["Names", "can_be_named", "identifier", "quoted"]
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What OpenMLDB's grammar reserves, beside what the embedded engine does; and what begins an index or a constraint.
-_MORE = """
-    all any array assert_rows_modified at by cast check collate constraint contains create cube current default define
-    distinct enum except exists extract fetch following for grouping groups hash if ignore index intersect interval
-    lateral lookup merge natural new no nulls of outer preceding primary proto recursive respect rollup set some struct
-    tablesample to treat unbounded unnest using with within
-"""
-_WORDS = RESERVED | frozenset(_MORE.split())
+# Beside keywords what begins an index or a constraint.
+_WORDS = RESERVED | KEYWORDS | {"check", "constraint", "primary"}
 
 
 def can_be_named(field: str) -> bool:

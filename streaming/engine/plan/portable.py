@@ -6,17 +6,9 @@ from streaming.engine.errors import UnsupportedSQL, error_at
 from streaming.engine.plan.scope import children
 from streaming.engine.sql import syntax
 
-__all__ = ["check_portable"]
+__all__ = ["check_names", "check_portable"]
 
 _LIST_MAX = 1_000
-
-# Words that OpenMLDB's parser takes for no name unless they stand in backquotes, and the embedded one does.
-_KEYWORDS = frozenset(
-    """all any array assert_rows_modified at cast collate contains create cube current default define distinct enum
-    except exists extract fetch following for grouping groups hash if ignore index intersect interval lateral lookup
-    merge mod natural new no nulls of open outer preceding proto recursive respect rollup set some struct tablesample
-    to treat unbounded unnest using with within""".split()  # noqa: SIM905
-)
 
 
 def check_portable(select: syntax.Select, script: str) -> None:
@@ -32,7 +24,21 @@ def check_portable(select: syntax.Select, script: str) -> None:
     Raises:
         UnsupportedSQL: names the place.
     """
-    _Checker(script).select(select, rows=False)
+    check_names(select, script)
+    checker = _Checker(script)
+    checker.select(select, rows=False)
+    checker.main(select)
+
+
+def check_names(statement: syntax.Select | syntax.CreateTable, script: str) -> None:
+    """Refuses names without backquotes that OpenMLDB's parser does not read as names.
+
+    Raises:
+        UnsupportedSQL: names the place.
+    """
+    for at, word in statement.keywords:
+        kind = "keyword" if word.isascii() else "word"
+        raise _Checker(script).refuse(f"the {kind} {word} as a name without backquotes", at)
 
 
 class _Checker:
@@ -46,7 +52,6 @@ class _Checker:
         """Checks a SELECT; `rows`: whether a window or a join reads the rows that it makes."""
         windowed = any(self.expression(item.expr) for item in select.items)
         for item in select.items:
-            self.name(item)
             if rows and not windowed and not _plain(item.expr):
                 raise self.refuse("a sub-query that computes, under a window or in a join", item.at)
         if select.where is not None:
@@ -54,12 +59,38 @@ class _Checker:
         for join in select.joins:
             self.expression(join.condition)
             self.source(join.source, rows=True)
-        windows = [window for _, window in select.windows] + _inline(select)
+        used, windows = _windows(select)
+        self.names(select, used, rows)
         for window in windows:
             for union in window.unions:
                 self.source(union, rows=True)
         if select.source is not None:
             self.source(select.source, rows=rows or windowed)
+
+    def names(self, select: syntax.Select, windows: list[syntax.Window], rows: bool) -> None:
+        """Checks what the windows of a SELECT call their table: OpenMLDB finds its index under no alias.
+
+        Args:
+            windows: those that an item is over.
+            rows: whether a join reads the SELECT's rows.
+        """
+        tables = {*_tables(select.source), *(name for join in select.joins for name in _tables(join.source))}
+        for window in windows:
+            for column in (*window.partition, *([] if window.order is None else [window.order])):
+                if len(column.parts) > 1 and column.parts[-2] not in tables:
+                    raise self.refuse(f"a window over {'.'.join(column.parts)}, by the alias of a table", column.at)
+        below: syntax.Select | None = select if windows else None
+        while below is not None and below.source is not None:
+            if below.source.alias is not None and (below.joins or (rows and below is select)):
+                raise self.refuse("a window over rows of a join whose left side has an alias", below.source.at)
+            below = below.source.select if isinstance(below.source, syntax.SubSelect) else None
+
+    def main(self, select: syntax.Select) -> None:
+        """Checks the SELECT that a request's row goes through: OpenMLDB fails every request of one with a WHERE."""
+        if select.where is not None:
+            raise self.refuse("WHERE of a request's rows", select.where.at)
+        if isinstance(select.source, syntax.SubSelect):
+            self.main(select.source.select)
 
     def source(self, source: syntax.Source, rows: bool) -> None:
         if isinstance(source, syntax.SubSelect):
@@ -81,14 +112,6 @@ class _Checker:
             windowed |= self.expression(child)
         return windowed
 
-    def name(self, item: syntax.Item) -> None:
-        """Checks the names that an item reads and gives."""
-        names = [item.alias] if item.alias is not None else []
-        names += item.expr.parts if isinstance(item.expr, syntax.Name) else []
-        for name in names:
-            if name.lower() in _KEYWORDS and f"`{name}`" not in self.script:
-                raise self.refuse(f"the keyword {name} as a name without backquotes", item.at)
-
 
 def _plain(expr: syntax.Expr) -> bool:
     """Whether it is a column, a constant, or a cast of these."""
@@ -105,13 +128,26 @@ def _leftmost(select: syntax.Select) -> list[tuple[str, ...]]:
     return [] if source is None else [source.name]
 
 
-def _inline(select: syntax.Select) -> list[syntax.Window]:
-    """The windows that stand behind OVER themselves."""
-    found: list[syntax.Window] = []
+def _tables(source: syntax.Source | None) -> list[str]:
+    """The names of the tables that a source reads."""
+    if isinstance(source, syntax.SubSelect):
+        selects = (source.select, *source.more)
+        return [name for one in selects for of in (one.source, *(j.source for j in one.joins)) for name in _tables(of)]
+    return [] if source is None else [source.name[-1]]
+
+
+def _windows(select: syntax.Select) -> tuple[list[syntax.Window], list[syntax.Window]]:
+    """The windows that an item is over, and these with all of the WINDOW clause."""
+    named = dict(select.windows)
+    inline: list[syntax.Window] = []
+    used: dict[str, syntax.Window] = {}
     waiting = [item.expr for item in select.items]
     while waiting:
         expr = waiting.pop()
         waiting += children(expr)
-        if isinstance(expr, syntax.Over) and isinstance(expr.window, syntax.Window):
-            found.append(expr.window)
-    return found
+        if isinstance(expr, syntax.Over):
+            if isinstance(expr.window, syntax.Window):
+                inline.append(expr.window)
+            elif expr.window in named:
+                used[expr.window] = named[expr.window]
+    return [*used.values(), *inline], [*named.values(), *inline]

@@ -105,7 +105,7 @@ class _Parser(SelectParser):
         return select
 
     def create_table(self, at: int) -> syntax.CreateTable:
-        quiet = self.accept("if", "not", "exists")
+        quiet, known = self.accept("if", "not", "exists"), len(self.keywords)
         name = self.qualified("a table")
         columns: list[syntax.ColumnDef] = []
         indexes: list[syntax.IndexDef] = []
@@ -125,7 +125,7 @@ class _Parser(SelectParser):
         if self.peek("with"):
             raise self.refuse("WITH of a table: streams stand in an application's events.sql", self.token.at)
         self.options()  # partitions, replicas, storage: one process has none of these
-        return syntax.CreateTable(name, tuple(columns), tuple(indexes), quiet, at)
+        return syntax.CreateTable(name, tuple(columns), tuple(indexes), quiet, at, tuple(self.keywords[known:]))
 
     def column(self, at: int) -> syntax.ColumnDef:
         name = self.name("a column")

@@ -35,7 +35,7 @@ class ExpressionParser(TokenReader):
 
     def conjunction(self) -> syntax.Expr:
         left = self.negation()
-        while self.peek("and") or self.peek("&&"):
+        while self.peek("and"):
             at = self.advance().at
             left = syntax.Binary("and", left, self.negation(), at)
         return left
@@ -180,7 +180,7 @@ class ExpressionParser(TokenReader):
                 if len(parts) > 1:
                     raise self.refuse("a database before `*`", token.at)
                 return syntax.Star(parts[-1], token.at)
-            parts.append(self.name("a column"))
+            parts.append(self.name_behind_dot("a column"))
         return syntax.Name(tuple(parts), token.at)
 
     def call(self, token: Token) -> syntax.Expr:
@@ -191,7 +191,7 @@ class ExpressionParser(TokenReader):
             while self.accept(","):
                 arguments.append(self.expression())
             self.expect(")")
-        name = token.lower.strip("`")
+        name = self.called(token)
         kind = from_name(name)
         if kind is not None:
             if len(arguments) != 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from streaming.engine.errors import error_at
 from streaming.engine.sql import syntax
 from streaming.engine.sql.column_names import default_name
@@ -26,7 +28,7 @@ class SelectParser(ExpressionParser):
             inner = self.select()
             self.expect(")")
             return inner
-        outside = self.common
+        outside, known = self.common, len(self.keywords)
         if self.accept("with"):
             self.common = dict(outside)
             while True:
@@ -43,7 +45,7 @@ class SelectParser(ExpressionParser):
             self.common = outside
         if self.peek("union") and not united:
             raise self.refuse("UNION of queries", self.token.at)
-        return body
+        return replace(body, keywords=tuple(self.keywords[known:]))
 
     def body(self) -> syntax.Select:
         at = self.token.at

@@ -52,14 +52,15 @@ def illegal_escape(text: str) -> tuple[int, str] | None:
 def unquote(text: str) -> str:
     """The string that a literal stands for, whose escapes are legal.
 
-    `\\x41`, `\\101` and `\\u0041` are code points; every kind of newline is `\\n`.
+    `\\x41`, `\\101` and `\\u0041` are code points; every kind of newline is `\\n`. A NUL ends the text, as in
+    OpenMLDB, whose literals are C strings.
     """
     raw, _, body = _parts(text)
     if raw:
-        return _NEWLINE.sub("\n", body)
+        return _NEWLINE.sub("\n", body).partition("\0")[0]
 
     def character(escape: re.Match[str]) -> str:
         found = escape["character"]
         return _CHARACTERS[found] if found else chr(_code_point(escape))
 
-    return _ESCAPE.sub(character, _NEWLINE.sub("\n", body))
+    return _ESCAPE.sub(character, _NEWLINE.sub("\n", body)).partition("\0")[0]

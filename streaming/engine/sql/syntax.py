@@ -275,6 +275,8 @@ class Select:
         windows: those of its WINDOW clause, and their names.
         limit: the most rows; None: all.
         distinct: whether it is SELECT DISTINCT.
+        keywords: bare names, in it and in what is in it, that OpenMLDB reads as none, as `index` and `é`: offset and
+            word.
     """
 
     items: tuple[Item, ...]
@@ -285,6 +287,7 @@ class Select:
     limit: int | None
     at: int
     distinct: bool = False
+    keywords: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -328,13 +331,14 @@ class Use:
 
 @dataclass(frozen=True)
 class CreateTable:
-    """`create table [if not exists] [db.]table (column …, index (…) …)`."""
+    """`create table [if not exists] [db.]table (column …, index (…) …)`; `keywords` as of `Select`."""
 
     name: tuple[str, ...]
     columns: tuple[ColumnDef, ...]
     indexes: tuple[IndexDef, ...]
     if_not_exists: bool
     at: int
+    keywords: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from streaming.engine.errors import UnsupportedSQL, error_at
 from streaming.engine.sql.depth import TreeMeasure
 from streaming.engine.sql.string_literals import illegal_escape, unquote
 
-__all__ = ["RESERVED", "UNITS_MS", "Token", "TokenReader", "tokens_of"]
+__all__ = ["KEYWORDS", "RESERVED", "UNITS_MS", "Token", "TokenReader", "tokens_of"]
 
 _TOKEN = re.compile(
     r"""
@@ -18,10 +18,10 @@ _TOKEN = re.compile(
   | (?P<float>(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?|\d+[eE][+-]?\d+[fF]?|\d+[fF]\b)
   | (?P<hex>0[xX][0-9a-fA-F]+)
   | (?P<int>\d+[lL]?)
-  | (?P<quoted>`[^`]*`)
-  | (?P<string>[rR]?(?:'{3}(?:[^\\]|\\.)*?'{3}|"{3}(?:[^\\]|\\.)*?"{3}|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"))
-  | (?P<word>@@[A-Za-z_][\w.]*|[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)
-  | (?P<symbol><=>|<>|<=|>=|!=|==|<<|>>|\|\||&&|[-+*/%&|^~!=<>(),.;?\[\]])
+  | (?P<quoted>`[^`]+`)
+  | (?P<string>[rR]?(?:'{3}(?:[^\\]|\\.)*?'{3}|"{3}(?:[^\\]|\\.)*?"{3}|'(?:[^'\\\r\n]|\\.)*'|"(?:[^"\\\r\n]|\\.)*"))
+  | (?P<word>@@[A-Za-z_][\w.]*|[A-Za-z_\u0080-\uffff](?:(?!\s)[\w\u0080-\uffff])*)
+  | (?P<symbol><=>|<>|<=|>=|!=|==|<<|>>|\|\||[-+*/%&|^~!=<>(),.;?\[\]])
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -34,6 +34,18 @@ RESERVED = frozenset(
     """select from where group having order by limit window union as on last left right full inner cross join over
     partition rows rows_range range between and or not xor in like ilike rlike is null case when then else end div
     maxsize exclude instance_not_in_window into options escape asc desc true false""".split()  # noqa: SIM905
+)
+
+# Words that OpenMLDB's parser takes for no name unless they stand in backquotes or behind a dot, and this one does.
+KEYWORDS = frozenset(
+    """all any array assert_rows_modified at cast collate config contains create cube current default define distinct
+    enum except exists extract fetch following for grouping groups hash if ignore index intersect interval lateral
+    lookup merge mod natural new no nulls of open outer preceding proto recursive respect rollup set some struct
+    tablesample to treat unbounded unnest using with within""".split()  # noqa: SIM905
+)
+# What it takes for no function, either.
+_NO_FUNCTION = (KEYWORDS | RESERVED).difference(
+    ("all", "at", "distinct", "grouping", "if", "left", "maxsize", "mod", "options", "right", "struct")
 )
 
 
@@ -62,6 +74,7 @@ def tokens_of(script: str) -> list[Token]:
         match = _TOKEN.match(script, offset)
         if match is None:
             what = "an unclosed string" if script[offset] in "'\"`" else f"unexpected character {script[offset]!r}"
+            what = "an empty name" if script.startswith("``", offset) else what
             raise error_at(script, offset, f"syntax error: {what}")
         illegal = illegal_escape(match.group()) if match.lastgroup == "string" else None
         if illegal is not None:
@@ -81,6 +94,7 @@ class TokenReader:
         self.position = 0
         self.nesting = 0  # of rules in themselves, see `depth`
         self.measure = TreeMeasure(script)
+        self.keywords: list[tuple[int, str]] = []  # bare names that OpenMLDB reads as none: offset and word
 
     # -- tokens ----------------------------------------------------------------------------------------------------
 
@@ -128,13 +142,27 @@ class TokenReader:
             return token.text[1:-1]
         if token.kind == "word" and token.lower not in RESERVED and not token.text.startswith("@"):
             self.position += 1
+            if token.lower in KEYWORDS or not token.text.isascii():
+                self.keywords.append((token.at, token.text))
             return token.text
         raise self.fail(f"expected {what}")
+
+    def name_behind_dot(self, what: str) -> str:
+        """A name that may be any word, as OpenMLDB reads it there."""
+        if self.token.kind == "word" and not self.token.text.startswith("@"):
+            return self.advance().text
+        return self.name(what)
+
+    def called(self, token: Token) -> str:
+        """The name of the function that `token` calls, in lower case."""
+        if token.kind == "word" and token.lower in _NO_FUNCTION:
+            self.keywords.append((token.at, token.text))
+        return token.lower.strip("`")
 
     def qualified(self, what: str = "a name") -> tuple[str, ...]:
         parts = [self.name(what)]
         while self.accept("."):
-            parts.append(self.name(what))
+            parts.append(self.name_behind_dot(what))
         return tuple(parts)
 
     def integer(self, what: str) -> int:

@@ -35,10 +35,10 @@ LAST JOIN
         payment_id AS login_payment_id,
         sum(failed) OVER w AS failed_logins_1d,
         distinct_count(device) OVER w AS devices_1d
-    FROM (SELECT card, paid_at AS at, '' AS device, 0 AS failed, payment_id FROM payments)
+    FROM (SELECT card, paid_at AS `at`, '' AS device, 0 AS failed, payment_id FROM payments)
     WINDOW w AS (
-        UNION (SELECT card, at, device, failed, '' AS payment_id FROM logins)
-        PARTITION BY card ORDER BY at ROWS_RANGE BETWEEN 1d PRECEDING AND CURRENT ROW INSTANCE_NOT_IN_WINDOW
+        UNION (SELECT card, `at`, device, failed, '' AS payment_id FROM logins)
+        PARTITION BY card ORDER BY `at` ROWS_RANGE BETWEEN 1d PRECEDING AND CURRENT ROW INSTANCE_NOT_IN_WINDOW
     )
 ) AS of_logins ON of_payments.payment_id = of_logins.login_payment_id
 LAST JOIN

@@ -13,7 +13,7 @@ CREATE TABLE payments (
 );
 CREATE TABLE logins (
     card bigint NOT NULL,
-    at timestamp NOT NULL,
+    `at` timestamp NOT NULL,
     device string,
     failed int NOT NULL
 );
