@@ -130,19 +130,8 @@ class _Parser(SelectParser):
     def column(self, at: int) -> syntax.ColumnDef:
         name = self.name("a column")
         kind = self.type_name("column type")
-        nullable, default = True, None
-        while True:
-            if self.accept("not", "null"):
-                nullable = False
-            elif self.accept("null"):
-                nullable = True
-            elif self.accept("default"):
-                value = self.unary()
-                if not isinstance(value, syntax.Literal):
-                    raise self.refuse("a default that is not a constant", value.at)
-                default = value
-            else:
-                return syntax.ColumnDef(name, kind, nullable, default, at)
+        nullable, default = self.column_rules()
+        return syntax.ColumnDef(name, kind, nullable, default, at)
 
     def create_index(self, at: int) -> syntax.IndexDef:
         key: tuple[str, ...] = ()

@@ -17,6 +17,23 @@ __all__ = ["SelectParser"]
 class SelectParser(ExpressionParser):
     """Reads a SELECT with all that is in it."""
 
+    def column_rules(
+        self, nullable: bool = True, default: syntax.Literal | None = None
+    ) -> tuple[bool, syntax.Literal | None]:
+        """NULL, NOT NULL and DEFAULT behind the type of a column, over what was said of it before: the last counts."""
+        while True:
+            if self.accept("not", "null"):
+                nullable = False
+            elif self.accept("null"):
+                nullable = True
+            elif self.accept("default"):
+                value = self.unary()
+                if not isinstance(value, syntax.Literal):
+                    raise self.refuse("a default that is not a constant", value.at)
+                default = value
+            else:
+                return nullable, default
+
     def __init__(self, script: str) -> None:
         super().__init__(script)
         self.common: dict[str, syntax.Select] = {}  # what WITH has named, where this part of the script may use it

@@ -7,7 +7,6 @@ A stream is a CREATE TABLE with WITH (…) behind it, as Flink and ksqlDB write 
 from __future__ import annotations
 
 from streaming.engine.errors import error_at
-from streaming.engine.sql import syntax
 from streaming.engine.sql.parse_select import SelectParser
 from streaming.engine.sql.stream_syntax import (
     Check,
@@ -76,23 +75,11 @@ class _Parser(SelectParser):
         """A column; the CHECKs that stand with it go to `checks`."""
         name = self.name("a column")
         kind, length_max = self.column_type()
-        nullable = True
-        default: syntax.Literal | None = None
-        while True:
-            here = self.token.at
-            if self.accept("not", "null"):
-                nullable = False
-            elif self.accept("null"):
-                nullable = True
-            elif self.accept("default"):
-                value = self.unary()
-                if not isinstance(value, syntax.Literal):
-                    raise self.refuse("a default that is not a constant", value.at)
-                default = value
-            elif self.is_check():
-                checks.append(self.check(None, here))
-            else:
-                return StreamColumn(name, kind, length_max, nullable, default, at)
+        nullable, default = self.column_rules()
+        while self.is_check():
+            checks.append(self.check(None, self.token.at))
+            nullable, default = self.column_rules(nullable, default)
+        return StreamColumn(name, kind, length_max, nullable, default, at)
 
     def is_check(self) -> bool:
         """Whether a constraint stands here, and no column of such a name."""
