@@ -33,7 +33,7 @@ TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help environments spark-environment docs-environment docs prometheus lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak lint format bench bench-engine \
-        bench-offline bench-restart soak-engine clean
+        bench-latency bench-offline bench-restart soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ soak: environments  ## an hour of even traffic: memory, handles and latency stay
 
 bench: environments  ## the pipeline beside a raw transactional echo, and Triton's ceiling
 	$(PYTHON) -m benchmarks.pipeline
+
+bench-latency: environments  ## from the producer's call to a subscriber, beside a raw transactional echo, at several loads
+	$(PYTHON) -m benchmarks.latency --json build/latency.json
 
 bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
 	$(PYTHON) -m benchmarks.engine

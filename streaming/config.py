@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from streaming.errors import ConfigError
@@ -105,6 +105,7 @@ class Kafka(_Table):
     group_id: Name = "jd-intent-scorer"
     instance_id: str = ""
     transactional_id_prefix: Name = "jd-intent-scorer"
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     static_membership: bool = False
     group_protocol: Literal["classic", "consumer"] = "classic"
     assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
@@ -157,7 +158,6 @@ class Kafka(_Table):
 
 class Batch(_Table):
     messages_max: int = Field(2048, ge=1, le=10_000)  # a batch is one inference request; Triton's config takes 10,000
-    linger_ms: int = Field(5, ge=0, le=10_000)
     poll_ms: int = Field(200, ge=1, le=1_000)
 
 
@@ -301,6 +301,13 @@ class Config(BaseSettings):
     http: Http = Http()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _repeats_are_the_same(self) -> Config:
+        # A cluster's tables hold the request row of an event that is asked again: its second score would be another.
+        if self.kafka.delivery == "at_least_once" and self.store.kind != "embedded":
+            raise ValueError(f"kafka.delivery at_least_once needs store.kind embedded, not {self.store.kind}")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -196,9 +196,12 @@ class StreamDecoder:
         self, records: Sequence[Record], fields: pa.RecordBatch, good: Flags, replayed: bool
     ) -> Iterator[tuple[int, BadEvent]]:
         written = np.fromiter((record.timestamp()[1] for record in records), np.int64, len(records))
+        times = _numbers(fields.column(self._stream.event_time))
+        if int(written.min()) >= 0 and int((times - written).max()) <= self._future_ms:
+            return  # as nearly always
         timeless = written < 0  # its producer gave it none, and the topic does not either
         since = np.where(timeless, TIME_MS_MAX if replayed else int(time.time() * 1000), written)
-        ahead = _numbers(fields.column(self._stream.event_time)) - since
+        ahead = times - since
         for event in _which((ahead > self._future_ms) & good):
             # a replayed one is taken to be written at the end of time
             own = not timeless[event] or replayed

@@ -21,6 +21,7 @@ from streaming.doctor.findings import Finding, ok, warning, wrong
 from streaming.kafka.clients import consumer_settings
 from streaming.kafka.connection import Connection
 from streaming.kafka.login import ask
+from streaming.kafka.publishers import turn_name
 from streaming.kafka.rights import Right, find, grants, of_run, principal
 
 __all__ = [
@@ -90,8 +91,19 @@ def check_rights(config: Config, topics: TopicNames, admin: AdminClient) -> Iter
 def check_transactional_id(config: Config, _: TopicNames, __: AdminClient) -> Iterator[Finding]:
     """May it be used? Nothing is opened, and nobody fenced: see the module."""
     kafka = config.kafka
+    if kafka.delivery != "exactly_once":
+        return
     number = "-0" if config.workers.count else ""
-    name = f"{kafka.transactional_id_prefix}-{kafka.instance}{number}"
+    first = f"{kafka.transactional_id_prefix}-{kafka.instance}{number}"
+    for name in (first, turn_name(first)):
+        finding = _check_transactional_id(config, name)
+        yield finding
+        if finding.level != "ok":
+            return
+
+
+def _check_transactional_id(config: Config, name: str) -> Finding:
+    kafka = config.kafka
     about = f"transactional id {name!r}"
     settings = {**kafka.client(), "transactional.id": name, "transaction.timeout.ms": TIMEOUT_MS_REFUSED}
     try:
@@ -99,14 +111,13 @@ def check_transactional_id(config: Config, _: TopicNames, __: AdminClient) -> It
     except KafkaException as error:
         code = error.args[0].code()
         if code == KafkaError.INVALID_TRANSACTION_TIMEOUT:
-            yield ok(about, f"{principal(kafka)} may write it")
-        elif code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return ok(about, f"{principal(kafka)} may write it")
+        if code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             right = Right("Write", "transactional id", kafka.transactional_id_prefix, prefixed=True)
-            yield wrong(about, f"{principal(kafka)} may not Write it", *grants(kafka, [right]))
-        else:
-            yield wrong(about, error.args[0].str(), "look at the brokers' logs")
+            return wrong(about, f"{principal(kafka)} may not Write it", *grants(kafka, [right]))
+        return wrong(about, error.args[0].str(), "look at the brokers' logs")
     else:
-        yield ok(about, f"{principal(kafka)} may write it")
+        return ok(about, f"{principal(kafka)} may write it")
 
 
 def check_topics(config: Config, topics: TopicNames, admin: AdminClient) -> Iterator[Finding]:

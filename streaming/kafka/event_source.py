@@ -31,6 +31,7 @@ __all__ = ["EventSource"]
 
 MERGE_POLL_S = 0.005  # how long a poll waits for records while a silent topic is waited for
 MERGE_ROOM = 20_000  # records of a partition that wait for those of another topic
+COMMIT_AGAIN_S = 1.0  # offsets whose commit beside the loop has failed
 ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
 
 _log = structlog.stdlib.get_logger("streaming.kafka.event_source")
@@ -78,6 +79,7 @@ class EventSource:
         self.state_offsets: Positions = {}
         self.refused = Refused(kafka, lineages.topics.names.dead_letters, connection)
         self._drops_refused = False  # offsets were reset to before records that were refused
+        self._dropped: Positions = {}  # of those the last one of each partition, until a later offset is committed
         self.joined = False
         self._kafka, self._connection = kafka, connection
         self._log, self._lineages = lineages.topics, lineages
@@ -85,6 +87,12 @@ class EventSource:
         self._inquiries: list[Inquiry] = []
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
+        # Of commits beside the loop: the newest of each partition since it came, of which partitions it has failed, and
+        # when those were tried again last.
+        self._sent: dict[tuple[str, int], TopicPartition] = {}
+        self._failed: set[tuple[str, int]] = set()
+        self._acknowledged: Positions = {}
+        self._tried = 0.0
         self.generation = 0
         self._failure: BaseException | None = None
         self._ended: Positions = {}  # where partitions ended when they were last read to their ends
@@ -95,7 +103,7 @@ class EventSource:
             assignor = "range"  # the one that gives partitions of one number to one member
             self._incremental = kafka.group_protocol == "consumer"
             self._merge = TimeMerge(self.topics, kafka.merge_wait_ms / 1000, MERGE_ROOM, connection.clock)
-        settings = {**consumer_settings(kafka), "enable.partition.eof": True}
+        settings = {**consumer_settings(kafka), "enable.partition.eof": True, "on_commit": self._on_commit}
         settings["group.protocol"] = kafka.group_protocol
         if kafka.group_protocol == "consumer" and self._merge is not None:
             settings["group.remote.assignor"] = "range"
@@ -114,8 +122,8 @@ class EventSource:
             list(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def poll(self, count: int, wait_s: float, linger_s: float) -> Sequence[Record]:
-        """Up to `count` records in partition order: waits `wait_s` for the first, then `linger_s` for more.
+    def poll(self, count: int, wait_s: float) -> Sequence[Record]:
+        """Up to `count` records in partition order: waits `wait_s` for the first, and takes what else is there.
 
         Raises:
             OffsetOutOfRange, KafkaException, and whatever `settle` or `forget` raise: they run in here.
@@ -123,7 +131,7 @@ class EventSource:
         self._seek()
         generation = self.generation
         wait_s = min(wait_s, ASKING_POLL_S) if self.unknown() else wait_s
-        records = self._read(count, wait_s, linger_s) if self._merge is None else self._merged(count, wait_s, linger_s)
+        records = self._read(count, wait_s) if self._merge is None else self._merged(count, wait_s)
         if generation != self.generation or self._rewind:
             # Partitions came or went, or a batch was forgotten meanwhile: what was read may be another scorer's by now,
             # or come again.
@@ -135,15 +143,21 @@ class EventSource:
             if offset < positions[partition]:
                 raise RuntimeError(f"{place(*partition, offset)} came again: the next offset is {positions[partition]}")
             positions[partition] = offset + 1
-        return self.refused.drop(records) if self._drops_refused else records
+        if not self._drops_refused:
+            return records
+        kept = self.refused.drop(records)
+        if len(kept) < len(records):
+            there = set(map(id, kept))
+            self._dropped.update({(r.topic(), r.partition()): r.offset() for r in records if id(r) not in there})
+        return kept
 
-    def _read(self, count: int, wait_s: float, linger_s: float) -> list[Record]:
+    def _read(self, count: int, wait_s: float) -> list[Record]:
         records = self._consume(1, wait_s)
         if records and count > 1:
-            records += self._consume(count - 1, linger_s)
+            records += self._consume(count - 1, 0.0)
         return records
 
-    def _merged(self, count: int, wait_s: float, linger_s: float) -> list[Record]:
+    def _merged(self, count: int, wait_s: float) -> list[Record]:
         """The same in the order of their times, see `streaming.kafka.merge`."""
         merge, clock = self._merge, self._connection.clock
         if merge is None:
@@ -152,7 +166,7 @@ class EventSource:
         generation = self.generation
         while True:
             left_s = max(0.0, until - clock.monotonic())
-            merge.add(self._read(count, min(left_s, MERGE_POLL_S), linger_s))
+            merge.add(self._read(count, min(left_s, MERGE_POLL_S)))
             if generation != self.generation:
                 return []
             flowing = self.positions.keys() - self.pending
@@ -207,7 +221,7 @@ class EventSource:
             if (starts_of := inquiry.answer()) is None:
                 continue
             starts: Positions = {}
-            for partition in inquiry.partitions:
+            for partition in sorted(inquiry.partitions):
                 found = starts_of[partition]
                 starts[partition] = self._start_of(partition, found.committed, found.span)
             self._inquiries.remove(inquiry)
@@ -247,6 +261,22 @@ class EventSource:
         """What fences a zombie: member id and generation, for the producer's transaction."""
         return self._consumer.consumer_group_metadata()
 
+    def commit(self, positions: Positions, note: Callable[[tuple[str, int]], str]) -> None:
+        """Commits the group's offsets beside the loop, which need not wait: `commit_again` does what fails.
+
+        For who publishes without transactions. May be called from another thread than the others, but `commit_again`.
+
+        Args:
+            note: what is written beside the offset of a partition.
+        """
+        offsets = [TopicPartition(*p, offset, metadata=note(p)) for p, offset in positions.items()]
+        self._sent.update({(of.topic, of.partition): of for of in offsets})
+        self._send_commit(offsets)
+
+    def acknowledged(self, positions: Positions) -> bool:
+        """Has the group told that it has these offsets, which were given to `commit`?"""
+        return all(self._acknowledged.get(partition, -1) >= offset for partition, offset in positions.items())
+
     def lag(self) -> dict[tuple[str, int], int]:
         """Records between position and end, per partition, as far as the last fetch knew.
 
@@ -263,12 +293,23 @@ class EventSource:
 
     def markers(self) -> Positions:
         """Of the partitions that were read to their ends and hold offsets behind the last record that nobody ever gets
-        (see `lag`), those ends."""
-        return {
+        (see `lag`), or a last record that is a dead letter already, those ends."""
+        behind_dropped = {
+            partition: position
+            for partition, position in self.positions.items()
+            if self._dropped.get(partition) == position - 1 and partition not in self.pending
+        }
+        return behind_dropped | {
             partition: self._ended[partition]
             for partition, position in self.positions.items()
             if partition not in self.pending and not self._holds(partition) and self._ended.get(partition, 0) > position
         }
+
+    def note_committed(self, offsets: Positions) -> None:
+        """These are committed."""
+        for partition in self._dropped.keys() & offsets.keys():
+            if self._dropped[partition] < offsets[partition]:
+                del self._dropped[partition]
 
     def _holds(self, partition: tuple[str, int]) -> bool:
         """Whether records of a partition were read, and not handed out yet."""
@@ -363,6 +404,38 @@ class EventSource:
             raise self._failure
         return records_of(messages, self._ended)
 
+    def _send_commit(self, offsets: list[TopicPartition]) -> None:
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], offsets)
+
+    def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        """How a commit beside the loop went."""
+        for of in offsets:
+            partition, why = (of.topic, of.partition), of.error or error
+            if why is None:
+                self._acknowledged[partition] = max(of.offset, self._acknowledged.get(partition, 0))
+            if partition not in self._sent or self._sent[partition].offset != of.offset:
+                continue  # a later one is under way, or done; or the partition has gone
+            if why is None:
+                self._failed.discard(partition)
+            else:
+                _log.warning("offsets are not committed yet", at=place(*partition, of.offset), error=why.str())
+                self._failed.add(partition)
+
+    def commit_again(self) -> None:
+        """What could not be committed, once a second, of the partitions that have stayed since. Not beside `commit`: an
+        older offset must not overtake a newer one."""
+        now = self._connection.clock.monotonic()
+        if not self._failed or now - self._tried < COMMIT_AGAIN_S:
+            return
+        self._tried = now
+        offsets = [self._sent[partition] for partition in sorted(self._failed & self._sent.keys())]
+        self._failed.clear()
+        if offsets:
+            self._send_commit(offsets)
+
     def _seek(self) -> None:
         rewind, self._rewind = self._rewind, {}
         for partition, offset in rewind.items():
@@ -407,6 +480,10 @@ class EventSource:
         assigned = [given for given in partitions if (given.topic, given.partition) in self.positions]
         for given in partitions:
             partition = (given.topic, given.partition)
+            self._sent.pop(partition, None)
+            self._dropped.pop(partition, None)
+            if partition == (self.topics[0], 0):  # who has it commits the offsets of the dimension topics
+                self._sent = {of: sent for of, sent in self._sent.items() if of[0] in self.topics}
             for known in (self._rewind, self._ended):
                 known.pop(partition, None)
             for inquiry in self._inquiries:

@@ -28,7 +28,7 @@ from streaming.kafka.connection import Connection
 from streaming.kafka.rights import AUTHORIZATION, Right, denied, sentence
 from streaming.ops.waiting import Waiting, steady
 
-__all__ = ["Publisher"]
+__all__ = ["BATCH_BYTES", "CLOSE_S", "STOP_S", "Message", "Publisher", "message_bytes_max"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
 # Of `send_offsets_to_transaction`, which is not repeated but costs the transaction. It takes milliseconds, and is the
@@ -75,6 +75,7 @@ class Publisher:
 
     Attributes:
         dead_letter_bytes_max: the largest record that the dead-letter topic takes.
+        on_lost: called after the broker did not know this producer.
     """
 
     def __init__(
@@ -92,9 +93,10 @@ class Publisher:
         self._turn = threading.Lock()  # of who begins a call, and who gives the producer up
         self._given_up = False
         self._stale = False  # it has seen its broker go
+        self.on_lost: Callable[[], None] = lambda: None
         common = kafka.client()
         written = (self._scores, self._dead_letters, *others)
-        limits = _message_bytes_max(kafka, connection.admin(kafka), written)
+        limits = message_bytes_max(kafka, connection.admin(kafka), written)
         self.dead_letter_bytes_max = limits[self._dead_letters]
         self._committed = 0.0
         self.transactional_id = transactional_id or f"{kafka.transactional_id_prefix}-{kafka.instance}"
@@ -129,6 +131,10 @@ class Publisher:
         self._call("init_transactions", self._producer.init_transactions, INIT_TURN_S)
         self._stale = False
 
+    def mistrust(self) -> None:
+        """The broker may not know this producer any more: it is made anew before the next transaction."""
+        self._stale = True
+
     def begin(self) -> None:
         """Opens the transaction, once the broker has had time to write the last one's markers.
 
@@ -137,7 +143,7 @@ class Publisher:
         """
         self._producer.poll(0)  # serves `_on_error`
         if self._stale:
-            _log.info("the broker was away: the producer is made anew")
+            _log.info("the broker was away, or may not know this producer: it is made anew")
             self._renew()
         self._clock.sleep(max(0.0, self._committed + MARKERS_S - self._clock.monotonic()))
         self._call("begin_transaction", self._producer.begin_transaction)
@@ -202,9 +208,16 @@ class Publisher:
             if self._running is not None and self._running.step in ("commit_transaction", "init_transactions"):
                 return None
             self._given_up = True
+        return self.twin(self.transactional_id)
+
+    def twin(self, transactional_id: str) -> Publisher:
+        """Another one, not started, that writes the same topics."""
         other = copy.copy(self)
-        other._turn, other._given_up, other._running = threading.Lock(), False, None
-        other._settings = {**self._settings, "error_cb": other._on_error}
+        other._turn, other._given_up, other._running, other._committed = threading.Lock(), False, None, 0.0
+        other.transactional_id = transactional_id
+        others = (right for right in self._rights if right.kind != "transactional id")
+        other._rights = [*others, Right("Write", "transactional id", transactional_id)]
+        other._settings = {**self._settings, "transactional.id": transactional_id, "error_cb": other._on_error}
         other._producer = other._open()
         return other
 
@@ -277,6 +290,7 @@ class Publisher:
                 if error.code() in _LOST and (step != "commit_transaction" or error.txn_requires_abort()):
                     _log.warning("the broker does not know this producer: it is made anew", error=error.str())
                     self._renew()
+                    self.on_lost()
                     raise Aborted(f"{step}: {error.str()}") from raised
                 if error.code() in AUTHORIZATION:
                     raise denied(self._kafka, error, self._rights) from raised
@@ -321,7 +335,7 @@ _FENCED = {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRO
 """The broker tells both cases by the same words."""
 
 
-def _message_bytes_max(kafka: Kafka, admin: AdminClient, topics: Sequence[str]) -> dict[str, int]:
+def message_bytes_max(kafka: Kafka, admin: AdminClient, topics: Sequence[str]) -> dict[str, int]:
     """`max.message.bytes` of each topic, as its broker says; the default where it does not tell."""
     wanted = {ConfigResource(ConfigResource.Type.TOPIC, topic): topic for topic in topics}
     limits = dict.fromkeys(topics, MESSAGE_BYTES_FALLBACK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from streaming.events.batch import EventBatch, Refusals
 from streaming.events.record import Record
+from streaming.kafka.producer import Message
 from streaming.kafka.reader import Positions
 from streaming.kafka.topics import TopicsQuestion
 from streaming.ops.log import place
@@ -20,7 +21,7 @@ from streaming.state.snapshots import Standing
 if TYPE_CHECKING:
     from streaming.model.triton import Scores
 
-__all__ = ["Batch", "Call", "Encoder", "Model", "offset_range"]
+__all__ = ["Batch", "Call", "Encoder", "Model", "Output", "offset_range"]
 
 
 class Call(Protocol):
@@ -35,6 +36,26 @@ class Model(Protocol):
 
     def submit(self, ids: npt.NDArray[np.int64]) -> Call: ...
     def encoder_digest(self) -> str | None: ...
+
+
+class Output(Protocol):
+    """Where scores and dead letters go (`streaming.kafka.publishers.Publishers`, or `.at_least_once.AtLeastOnce`)."""
+
+    dead_letter_bytes_max: int
+
+    @property
+    def transactional(self) -> bool:
+        """Whether offsets are committed with what is sent; else behind it."""
+
+    def begin(self) -> None: ...
+    def scores(self, messages: Sequence[Message]) -> None: ...
+    def dead_letters(self, messages: Sequence[Message]) -> None: ...
+    def offsets(self, positions: Positions, group_metadata: Any, note: Callable[[tuple[str, int]], str]) -> None: ...
+    def commit(self) -> None: ...
+    def start(self) -> None: ...
+    def hung(self) -> str | None: ...
+    def replacement(self) -> Output | None: ...
+    def close(self) -> None: ...
 
 
 class Encoder(Protocol):

@@ -169,14 +169,13 @@ class KeptState:
             source.keep_alive()
             source.resume()
             return ()
-        linger_s = 0.0 if self._open else limits.linger_ms / 1000
         with self._metrics.stage("poll"):
-            records = source.poll(room, 0.0, linger_s)
+            records = source.poll(room, 0.0)
         if records or self._open or self._generation != source.generation:
             return records
         self._store.insert_owed()
         with self._metrics.stage("poll"):
-            return source.poll(room, limits.poll_ms / 1000, linger_s)
+            return source.poll(room, limits.poll_ms / 1000)
 
     def _undone(self, records: Sequence[Record]) -> list[Record]:
         """Those records that are not done. Of the others the request rows may be missing: whoever committed them has

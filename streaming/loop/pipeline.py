@@ -1,8 +1,8 @@
 """Batches through preparation, model and transaction: in order, and under load side by side.
 
-Under load (`is_crowded`: a batch is at least half full) a batch is read and its features are computed while the model
-works on the batch before, and a second thread publishes the one before that. A smaller batch is scored and handed to
-that thread at once, before more is read.
+A second thread publishes. Meanwhile the next batch is read and scored: as late as it can be without holding up that
+thread, so that as many events as possible are in it. Under load (`is_crowded`: a batch is at least half full) one is
+read and its features are computed while the model works on the batch before, and the one before that is published.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from streaming.config import Batch as BatchLimits
 from streaming.kafka.topics import Topics
 from streaming.loop.batch import Batch
-from streaming.loop.committing import Committing
+from streaming.loop.committing import SMOOTHING, Committing
 from streaming.loop.poison.detection import Poison
 from streaming.loop.preparation import Preparation
 from streaming.loop.progress import Progress
@@ -20,6 +20,8 @@ from streaming.loop.runtime import Runtime
 from streaming.loop.scoring import Scoring
 
 __all__ = ["Pipeline"]
+
+LEAD_SHARE = 1.5  # a batch is read so many times earlier than it takes to score it, before the last one is committed
 
 
 class Pipeline:
@@ -51,10 +53,15 @@ class Pipeline:
         self._preparation, self._scoring, self._committing = preparation, scoring, committing
         self._poison, self._metrics, self._step = poison, runtime.metrics, runtime.step
         self._given_up = given_up
+        self._clock = runtime.clock
+        self._read = 0.0  # when the last batch was
+        self._takes_s = 0.0  # from then to its scores, smoothed, where nothing goes on beside
 
     def go_round(self) -> None:
         """Reads and prepares a batch while the model works on the one before; publishes that one."""
         progress, committing = self._progress, self._committing
+        if progress.in_flight is None:
+            committing.wait_till_nearly_finished(LEAD_SHARE * self._takes_s)
         # Poll, decode, insert, features, encode: while Triton works, if it does.
         progress.following = following = self.read()
         if following is None and progress.in_flight is None and committing.finished():
@@ -80,7 +87,7 @@ class Pipeline:
         with self._metrics.stage("poll"):
             # With a batch in flight only what is there already is taken: its scores shall not wait for the next events.
             wait_s = 0.0 if progress.in_flight else limits.poll_ms / 1000
-            records = source.poll(limits.messages_max, wait_s, limits.linger_ms / 1000)
+            records = source.poll(limits.messages_max, wait_s)
             if not records:
                 starts = dict(source.positions)  # a rebalance in there may have moved them
             batch = progress.batch()
@@ -90,6 +97,7 @@ class Pipeline:
             dimension_records = progress.dimensions.poll(limits.messages_max) if ready else []
         if not records and not dimension_records:
             return None
+        self._read = self._clock.monotonic()
         batch.same_topics = self._topics.ask()
         return self._preparation.prepare(batch, records, dimension_records)
 
@@ -104,6 +112,7 @@ class Pipeline:
     def finish(self, batch: Batch) -> None:
         """Scores and publishes the batch in flight before anything else is read."""
         scores = self._scoring.scores(batch)
+        self._takes_s += SMOOTHING * (self._clock.monotonic() - self._read - self._takes_s)
         if self._progress.in_flight is batch:  # not forgotten meanwhile
             self._progress.in_flight = None
             if self._committing.finished():

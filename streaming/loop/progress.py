@@ -79,7 +79,7 @@ class Progress:
     def offsets_behind(self, records: Sequence[Record]) -> Positions:
         """The offsets to commit with a batch of these events' records."""
         touched = {(record.topic(), record.partition()) for record in records}
-        return {partition: self.source.positions[partition] for partition in touched} | self.dimension_offsets()
+        return {partition: self.source.positions[partition] for partition in sorted(touched)} | self.dimension_offsets()
 
     def dimension_offsets(self) -> Positions:
         """The offsets of the dimension topics to commit with a batch, by the scorer that publishes their dead letters.
@@ -100,6 +100,7 @@ class Progress:
 
     def note_committed(self, offsets: Positions) -> None:
         """These are committed."""
+        self.source.note_committed(offsets)
         if self.owns_dimensions():
             topics = self.dimensions.topics
             self.dimensions.committed.update({p: offset for p, offset in offsets.items() if p[0] in topics})

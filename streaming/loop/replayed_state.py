@@ -19,6 +19,7 @@ import structlog
 from streaming.errors import OffsetOutOfRange
 from streaming.events.batch import EventBatch
 from streaming.kafka.lineage import Lineages
+from streaming.kafka.reader import Positions
 from streaming.loop.batch import Batch
 from streaming.loop.committing import Committing
 from streaming.loop.pipeline import Pipeline
@@ -77,6 +78,9 @@ class ReplayedState:
         self._reporting, self._snapshots, self._restored = reporting, snapshots, restored
         self._messages_max, self._progress_log = messages_max, log
         self._committed_state = restored  # the newest moment before which all is committed
+        # The newest moment before which all is published, and the offsets that the group must have before it counts.
+        self._published: Standing | None = None
+        self._unacknowledged: Positions = {}
         self._follows_dimensions = False  # they are read from the beginning or from where the tables stand
         if restored is not None:
             progress.source.state_offsets.update(restored.actions)
@@ -96,11 +100,28 @@ class ReplayedState:
         if self._pipeline.is_careful() and not self._committing.finished():
             return
         if self._snapshots is not None:
+            self._promote()
             self._snapshots.turn(self._committed_state)
         self._pipeline.go_round()
 
     def committed(self, batch: Batch) -> None:
-        self._committed_state = batch.state_after
+        if self._committing.output.transactional:
+            self._committed_state = batch.state_after
+            return
+        self._promote()
+        self._unacknowledged |= batch.commit_offsets
+        self._published = batch.state_after
+
+    def _promote(self) -> None:
+        """What is published becomes the committed state once the group has told that it has the offsets behind it.
+
+        They are committed beside the loop; of a snapshot that is ahead of them nobody would know what was published.
+
+        A partition that has gone before they were told holds this up until it is back.
+        """
+        if self._published is not None and self._progress.source.acknowledged(self._unacknowledged):
+            self._committed_state, self._published = self._published, None
+            self._unacknowledged.clear()
 
     def given_up(self, batch: Batch) -> None:
         self._store.rollback(batch.mark)
@@ -166,7 +187,8 @@ class ReplayedState:
         if self._restored is None:
             if self._snapshots is not None:
                 self._snapshots.abandon()
-            self._committed_state = None
+            self._committed_state = self._published = None
+            self._unacknowledged.clear()
             with _beating(self._health):
                 self._store.reset()
             progress.newest.clear()

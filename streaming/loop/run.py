@@ -10,6 +10,7 @@ import functools
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from streaming.kafka.dimension_source import DimensionSource
 from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.login import Login
-from streaming.kafka.producer import Publisher
+from streaming.kafka.output import open_output
 from streaming.kafka.rights import check_topics, named, of_run
 from streaming.kafka.topics import Topics
 from streaming.loop.poison.detection import open_poison
@@ -50,6 +51,7 @@ from streaming.store.open import open_store
 __all__ = ["main", "run"]
 
 MODEL_POLL_S = 0.5
+SWITCH_S = 0.0002  # how long a thread may keep another one waiting for Python
 
 T = TypeVar("T")
 
@@ -125,10 +127,10 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         )
         stack.callback(model.close)
         wait_for_model(config, model, encoder, health, stop)
-        publisher = Publisher(config.kafka, topics, connection)
+        output = open_output(config.kafka, topics, connection)
         # Before the group is joined: it ends a transaction that this instance's last run has left open.
-        publisher.start()
-        _log.info("transactions are ready", transactional_id=publisher.transactional_id)
+        output.start()
+        _log.info("output is ready", delivery=config.kafka.delivery)
         scorer = Scorer(
             config,
             app,
@@ -138,12 +140,14 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
             encoder=encoder,
             model=model,
             lineages=lineages,
-            publisher=publisher,
+            output=output,
             runtime=Runtime(metrics, health, stop, step),
             snapshots=snapshots,
             restored=restored,
             poison=poison,
         )
+        # The thread that publishes waits for its turn with Python after each answer of the broker: not for 5 ms.
+        sys.setswitchinterval(SWITCH_S)
         # What is there now stays: the collector need not walk it again with every batch.
         gc.collect()
         gc.freeze()

@@ -18,8 +18,7 @@ from streaming.errors import OffsetOutOfRange, Rebalanced, Stopped
 from streaming.kafka.dimension_source import DimensionSource
 from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.producer import Publisher
-from streaming.loop.batch import Batch, Encoder, Model
+from streaming.loop.batch import Batch, Encoder, Model, Output
 from streaming.loop.committing import Committing
 from streaming.loop.kept_state import KeptState
 from streaming.loop.pipeline import Pipeline
@@ -54,7 +53,7 @@ class Scorer:
         store: loaded; whether its rows are replayed or kept decides how the loop goes.
         encoder, model: features → ids → scores.
         lineages: what the topics hold, and what the group's state is made of.
-        publisher: the transactional producer, started.
+        output: the producers, started.
         runtime: whom the loop tells, what stops it, and what it takes time and threads from.
         snapshots, restored: where snapshots are taken, and the state that one has brought.
         poison: who is known to kill; default: nobody ever is.
@@ -79,7 +78,7 @@ class Scorer:
         encoder: Encoder,
         model: Model,
         lineages: Lineages,
-        publisher: Publisher,
+        output: Output,
         runtime: Runtime,
         snapshots: Snapshots | None = None,
         restored: Standing | None = None,
@@ -108,7 +107,7 @@ class Scorer:
         self.preparation = preparation = Preparation(app, progress, rows, decoder, encoder, poison, runtime)
         self.scoring = scoring = Scoring(config.model, model, encoder.digest, waiting, runtime)
         self.committing = committing = Committing(
-            config, app, progress, lineages, publisher, poison, reporting, runtime, self._committed, self._given_up
+            config, app, progress, lineages, output, poison, reporting, runtime, self._committed, self._given_up
         )
         self.pipeline = pipeline = Pipeline(
             config.batch, progress, lineages.topics, preparation, scoring, committing, poison, runtime, self._given_up
@@ -191,7 +190,7 @@ class Scorer:
                 self.snapshots.abandon()
             self.source.close()
             self.dimensions.close()
-            self.committing.publisher.close()
+            self.committing.output.close()
 
 
 def _no_mark() -> None:

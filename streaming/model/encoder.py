@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,7 +53,7 @@ from streaming.model.fields import (
     speller,
     value_id,
 )
-from streaming.model.lookups import UTC8, AsItComes, BinLookup, Clock, Columns, Ids, ValueLookup
+from streaming.model.lookups import UTC8, AsItComes, BinLookup, Clock, Columns, Ids, ValueLookup, is_time, plain_values
 
 __all__ = [
     "DAY_MS",
@@ -75,6 +75,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+FEW_ROWS = 12  # are encoded value by value
 
 
 class _Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -121,7 +122,14 @@ class Encoder:
             FORMAT, list(fields), self.table_sizes, hashlib.sha256(self._vocabulary_bytes).hexdigest(), time_zone
         )
         self.digest: str = _digest(self._fitted)
-        self._encode: list[Callable[[Columns], Ids]] = [self._compile(field) for field in self.fields]
+        self._encode: list[ValueLookup | BinLookup | AsItComes] = [self._compile(field) for field in self.fields]
+        self._few = [lookup for lookup in self._encode if not isinstance(lookup, AsItComes)]
+        # What few rows are read from; nothing: an encoding that goes by Arrow's types takes all rows as arrays.
+        names = [(field.column, getattr(field, "event_time", "")) for field in self.fields]
+        named = dict.fromkeys(name for pair in names for name in pair if name)
+        self._columns = list(named) if len(self._few) == len(self._encode) else []
+        self._seen: pa.Schema | None = None
+        self._places: dict[str, tuple[int, bool]] = {}  # of the columns in it, and whether they are times
 
     def save(self, folder: Path) -> None:
         """Writes the encoder's files to `folder`, which is made if need be."""
@@ -170,13 +178,31 @@ class Encoder:
         Raises:
             ArtifactMismatch: a column is missing or of another type.
         """
+        if 0 < features.num_rows <= FEW_ROWS and features.schema == self._seen:
+            return self._encode_few(features)
         ids = np.empty((features.num_rows, len(self.fields)), np.int64)
         columns = Columns(features)
         for at, encode in enumerate(self._encode):
             ids[:, at] = encode(columns)
+        if self._columns and features.schema != self._seen:
+            for lookup in self._encode:
+                if isinstance(lookup, BinLookup):
+                    lookup.knows(columns)
+            self._seen = features.schema  # all its columns are there, and of their types
+            self._places = {
+                name: (self._seen.get_field_index(name), is_time(self._seen.field(name).type)) for name in self._columns
+            }
         return ids
 
-    def _compile(self, field: Field) -> Callable[[Columns], Ids]:
+    def _encode_few(self, features: pa.Table) -> Ids:
+        """The same, value by value: of few rows an array's fixed cost is most of it."""
+        batches = features.to_batches()
+        batch = batches[0] if len(batches) == 1 else features.combine_chunks().to_batches()[0]
+        rows = {name: plain_values(batch, place, is_time=times) for name, (place, times) in self._places.items()}
+        with np.errstate(over="ignore"):  # beyond a float: infinite
+            return np.array([lookup.few(rows) for lookup in self._few], np.int64).T.copy()
+
+    def _compile(self, field: Field) -> ValueLookup | BinLookup | AsItComes:
         match field:
             case Category() | ListTop():
                 whole = isinstance(field, Category) and field.of == "whole"

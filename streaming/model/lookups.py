@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import zoneinfo
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from streaming.errors import ArtifactMismatch
 from streaming.model.fields import DAY_MS, HOUR_MS, NULL_ID, RARE_ID, SEED, Binned, canonical, value_id
 
-__all__ = ["UTC8", "AsItComes", "BinLookup", "Clock", "Columns", "Ids", "ValueLookup"]
+__all__ = ["UTC8", "AsItComes", "BinLookup", "Clock", "Columns", "Ids", "ValueLookup", "is_time", "plain_values"]
 
 Ids: TypeAlias = NDArray[np.int64]
 
@@ -83,10 +84,17 @@ class Columns:
             column = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
         else:
             if name not in self._times:
-                column = self.column(name, _is_time, "a timestamp")
+                column = self.column(name, is_time, "a timestamp")
                 self._times[name] = _values(_epoch_ms(column))
             return self._times[name]
         return _values(column)
+
+
+def plain_values(rows: pa.RecordBatch, place: int, *, is_time: bool) -> list[Any]:
+    """A column of few rows as Python's values: timestamps and dates as epoch milliseconds."""
+    column = rows.column(place)
+    values: list[Any] = (_epoch_ms(column) if is_time else column).to_pylist()
+    return values
 
 
 def _values(column: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -113,7 +121,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return _is_whole(kind) or bool(pa.types.is_floating(kind))
 
 
-def _is_time(kind: pa.DataType) -> bool:
+def is_time(kind: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(kind) or pa.types.is_date32(kind))
 
 
@@ -137,6 +145,12 @@ class Clock:
         offsets = np.array([self._offset(quarter) for quarter in quarters.tolist()], np.int64)
         return epoch_ms + offsets[at]
 
+    def local_one(self, epoch_ms: int) -> int:
+        """`local` of one moment."""
+        if self._zone is None:
+            return epoch_ms + 8 * HOUR_MS
+        return epoch_ms + self._offset(epoch_ms // QUARTER_MS)
+
     def _offset(self, quarter: int) -> int:
         known = self._offsets.get(quarter)
         if known is None:
@@ -158,15 +172,23 @@ class ValueLookup:
 
     def __call__(self, columns: Columns) -> Ids:
         values, rows = columns.distinct(self._column, whole=self._whole)
-        new = [value for value in values if value not in self._cache and value is not None]
-        if len(self._cache) + len(new) > CACHE_VALUES_MAX:
-            # Anew with all of this call's values: the ones known before are needed now too.
-            self._cache = {None: NULL_ID}
-            new = [value for value in values if value is not None]
-        if new:
-            self._learn(new)
-        ids = np.array([self._cache[value] for value in values], np.int64)
+        ids = np.array(self._ids(values), np.int64)
         return ids if rows is None else ids[rows]
+
+    def few(self, rows: Mapping[str, Sequence[Any]]) -> list[int]:
+        """The same of few rows: by column their `plain_values`."""
+        return self._ids(rows[self._column])
+
+    def _ids(self, values: Sequence[Any]) -> list[int]:
+        new = [value for value in values if value not in self._cache]  # NULL is in it from the start
+        if new:
+            if len(self._cache) + len(new) > CACHE_VALUES_MAX:
+                # Anew with all of this call's values: the ones known before are needed now too.
+                self._cache = {None: NULL_ID}
+                new = [value for value in values if value is not None]
+            self._learn(new)
+        cache = self._cache
+        return [cache[value] for value in values]
 
     def _learn(self, values: list[Any]) -> None:
         digest, spell = xxhash.xxh64_intdigest, self._spell
@@ -176,7 +198,7 @@ class ValueLookup:
             at[at == len(self._known)] = 0
             kept = (self._known[at] == ids) | (ids == NULL_ID) if len(self._known) else ids == NULL_ID
             ids = np.where(kept, ids, RARE_ID)
-        self._cache.update(zip(values, ids.tolist(), strict=True))  # NULL is in it from the start
+        self._cache.update(zip(values, ids.tolist(), strict=True))
 
 
 class BinLookup:
@@ -191,6 +213,8 @@ class BinLookup:
         self._ids = np.array(
             [value_id(canonical(int(start) if whole else start)) for start in field.starts] + [NULL_ID], np.int64
         )
+        self._plain_inner, self._plain_ids = self._inner.tolist(), self._ids.tolist()
+        self._is_date = False
 
     def __call__(self, columns: Columns) -> Ids:
         field = self._field
@@ -215,6 +239,32 @@ class BinLookup:
         if missing is not None:
             bins[missing] = len(self._ids) - 1
         return self._ids[bins]
+
+    def few(self, rows: Mapping[str, Sequence[Any]]) -> list[int]:
+        """The same of few rows: by column their `plain_values`; numpy is to ignore overflows."""
+        field, ids, inner, local = self._field, self._plain_ids, self._plain_inner, self._clock.local_one
+        values: Sequence[Any] = rows[field.column]
+        if field.of == "hour":
+            values = [None if value is None else local(value) // HOUR_MS % 24 for value in values]
+        elif field.of == "weekday":
+            days = [None if value is None else (value if self._is_date else local(value)) // DAY_MS for value in values]
+            values = [None if day is None else (day + 4) % 7 + 1 for day in days]
+        elif field.of == "days_since":
+            pairs = zip(values, rows[field.event_time], strict=True)
+            values = [None if a is None or b is None else float(np.float32((b - a) / DAY_MS)) for a, b in pairs]
+        elif field.of == "real":
+            values = [None if value is None else _single(value) for value in values]
+        return [ids[-1] if value is None else ids[bisect_right(inner, value)] for value in values]
+
+    def knows(self, columns: Columns) -> None:
+        """The columns have been looked at: they are as this field needs them."""
+        self._is_date = columns.is_date(self._field.column)
+
+
+def _single(value: float) -> float | None:
+    """As a float of 32 bits, an integer rounded once, as an array of them is; None: NaN, which is like NULL."""
+    single = np.float32(np.int64(value) if isinstance(value, int) else value)
+    return None if np.isnan(single) else float(single)
 
 
 class AsItComes:

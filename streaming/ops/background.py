@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,16 +22,41 @@ Start = Callable[[Callable[[], None]], Outcome]
 
 
 def in_thread(work: Callable[[], None]) -> Outcome:
-    """Does `work` on a thread of its own: a daemon, because one that hangs in librdkafka must not keep the process."""
-    outcome = Future[None]()
+    """Does `work` on a thread that does nothing else meanwhile: one that is done with its last work, or a new one.
 
-    def run() -> None:
+    Such threads are daemons, because one that hangs in librdkafka must not keep the process. They stay: there are as
+    many as ever worked at once.
+    """
+    outcome = Future[None]()
+    try:
+        worker = _IDLE.pop()
+    except IndexError:
+        worker = _Worker()
+        worker.start()
+    worker.works.put((work, outcome))
+    return outcome
+
+
+class _Worker(threading.Thread):
+    """Does what is put into `works`."""
+
+    def __init__(self) -> None:
+        super().__init__(name="beside", daemon=True)
+        self.works = queue.SimpleQueue[tuple[Callable[[], None], Future[None]]]()
+
+    def run(self) -> None:
+        while True:
+            self._do(*self.works.get())  # keeps nothing of it alive while it waits for more
+
+    def _do(self, work: Callable[[], None], outcome: Future[None]) -> None:
         try:
             work()
         except BaseException as error:
+            _IDLE.append(self)
             outcome.set_exception(error)
         else:
+            _IDLE.append(self)
             outcome.set_result(None)
 
-    threading.Thread(target=run, name="beside", daemon=True).start()
-    return outcome
+
+_IDLE: list[_Worker] = []

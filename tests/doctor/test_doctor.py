@@ -104,6 +104,7 @@ def test_all_is_well_and_nothing_is_changed(
         f"Kafka at {well.kafka.bootstrap_servers}",
         "rights",
         f"transactional id '{well.kafka.transactional_id_prefix}-one'",
+        f"transactional id '{well.kafka.transactional_id_prefix}-one:2'",
         *(f"topic {name!r}" for name in names),
         "subscribers",
         "clock",

@@ -398,13 +398,13 @@ def test_offsets_of_dimension_topics_are_committed_again_before_kafka_forgets_th
     stage.send_shop(Shop(shop.actions[:1], shop.users, shop.products, shop.comments))
     with running(stage.config(), scorer_encoder) as scorer:
         stage.collect(1)
-        committed, offsets = [], scorer.committing.publisher.offsets
+        committed, offsets = [], scorer.committing.output.offsets
 
         def watched(positions: Positions, group: Any, note: Callable[[tuple[str, int]], str]) -> None:
             committed.append(positions)
             offsets(positions, group, note)
 
-        monkeypatch.setattr(scorer.committing.publisher, "offsets", watched)
+        monkeypatch.setattr(scorer.committing.output, "offsets", watched)
         rows = {(stage.topics[key], 0): len(getattr(shop, key)) for key in ("users", "products", "comments")}
         wait_until(lambda: committed.count(rows) >= 2, "they are committed again, though nothing comes")
         assert [stage.committed(key, 1)[0] for key in ("users", "products", "comments")] == list(rows.values())

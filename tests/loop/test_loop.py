@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
-from fixtures.scorer import PARTITIONS, Shop, Stage, check, loaded_store, poison, running, wait_until
+from fixtures.scorer import PARTITIONS, Shop, Stage, check, current_publisher, loaded_store, poison, running, wait_until
 from prometheus_client import generate_latest
 
 from deploy.kafka.broker import Broker
@@ -83,8 +83,8 @@ def test_aborted_transactions_are_done_again_from_the_same_state(
         if step in ("begin", "scores", "dead letters", "offsets"):
             seen[step] = seen.get(step, 0) + 1
             if seen[step] in (2, 5):
-                scorer.committing.publisher._producer.flush(30)  # what is aborted is on the broker
-                scorer.committing.publisher._abort()
+                current_publisher(scorer)._producer.flush(30)  # what is aborted is on the broker
+                current_publisher(scorer)._abort()
                 raise Aborted(f"after {step}, by the test")
 
     stage.send_shop(shop)

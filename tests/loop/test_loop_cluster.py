@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 from fixtures.jd import jd
-from fixtures.scorer import Shop, Stage, check, running, wait_until
+from fixtures.scorer import Shop, Stage, check, current_publisher, running, wait_until
 from rigs.fake_openmldb import Cluster, running_cluster
 
 from streaming.errors import Aborted, StoreUnavailable
@@ -66,7 +66,7 @@ def test_every_event_is_scored_once_as_if_it_came_alone_whatever_is_read_again(
     def trouble(scorer: Scorer, step: str) -> None:
         seen[step] = seen.get(step, 0) + 1
         if step in ("begin", "offsets") and seen[step] in (3, 9):
-            scorer.committing.publisher._abort()
+            current_publisher(scorer)._abort()
             raise Aborted(f"after {step}, by the test")
 
     half = len(shop.actions) // 2

@@ -6,11 +6,11 @@ What a broker must refuse (a stale generation, an old epoch, an offset that is p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 
 from simulation.world import Process, Task, World
 
@@ -132,6 +132,7 @@ class Broker:
         self.notes: dict[Place, str | None] = {}
         self.epochs: dict[str, int] = {}
         self.open: dict[str, Transaction] = {}
+        self.unmarked: list[tuple[str, Transaction]] = []  # over, with the producer's name
         self.forgotten: set[str] = set()  # transactional.ids
         self.members: dict[str, Member] = {}
         self.generation = 0
@@ -169,6 +170,7 @@ class Broker:
         transaction.state = state
         # The markers are written one after another: the group's offsets may be there before the others.
         transaction.marked = self.world.now + self.world.random.choice((0.0, 0.0, 0.02, 1.0))
+        self.unmarked.append((name, transaction))
         if state == "committed":
             for place, offset in transaction.offsets.items():
                 if offset < self.committed.get(place, 0):
@@ -179,12 +181,29 @@ class Broker:
             log.end += 1  # the marker
         self.world.tell(f"broker: {name} {state} {transaction.offsets}")
 
+    def commit(self, offsets: Sequence[TopicPartition]) -> None:
+        """Offsets of the group without a transaction."""
+        for of in offsets:
+            place = (of.topic, of.partition)
+            if of.offset < self.committed.get(place, 0):
+                raise AssertionError(f"{place}@{of.offset} is committed after {self.committed[place]}")
+            self.committed[place] = of.offset
+            self.notes[place] = of.metadata
+        self.world.tell(f"broker: offsets {[(of.topic, of.partition, of.offset) for of in offsets]}")
+
     def fenced(self, name: str, epoch: int) -> bool:
         return self.epochs[name] != epoch
 
     def stable(self, place: Place) -> bool:
-        """No open transaction holds an offset of it."""
-        return not any(place in transaction.offsets for transaction in self.open.values())
+        """No transaction that is open, or whose marker is not written yet, holds an offset of it."""
+        now = self.world.now
+        self.unmarked = [(name, over) for name, over in self.unmarked if over.marked > now]
+        pending = [*self.open.values(), *(over for _, over in self.unmarked)]
+        return not any(place in transaction.offsets for transaction in pending)
+
+    def marked(self, name: str) -> float:
+        """When the markers of this producer's last transaction are written: its next one is refused before."""
+        return max((over.marked for other, over in self.unmarked if other == name), default=0.0)
 
     @staticmethod
     def _wrote(log: Log, transaction: Transaction) -> bool:

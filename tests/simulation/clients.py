@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from simulation.broker import Broker
 from simulation.consumer import Admin, Consumer
-from simulation.producer import Producer
+from simulation.producer import PlainProducer, Producer
 
 __all__ = ["SimulatedClients"]
 
@@ -29,7 +29,8 @@ class SimulatedClients:
         return cast(confluent_kafka.Consumer, Consumer(self._broker, settings))
 
     def producer(self, settings: Mapping[str, Any]) -> confluent_kafka.Producer:
-        return cast(confluent_kafka.Producer, Producer(self._broker, settings))
+        kind = Producer if "transactional.id" in settings else PlainProducer
+        return cast(confluent_kafka.Producer, kind(self._broker, settings))
 
     def admin(self, settings: Mapping[str, Any]) -> AdminClient:
         return cast(AdminClient, Admin(self._broker))

@@ -33,6 +33,8 @@ class Consumer(Client):
         self._callbacks: dict[str, Callable[[Any, list[TopicPartition]], None]] = {}
         self._subscribed = False
         self._rounds = -1
+        self._on_commit: Callable[[KafkaError | None, list[TopicPartition]], None] | None = settings.get("on_commit")
+        self._told: list[tuple[KafkaError | None, list[TopicPartition]]] = []  # of commits, to be told by a poll
 
     def subscribe(self, _: Sequence[str], **callbacks: Any) -> None:
         self._callbacks, self._subscribed = callbacks, True
@@ -79,6 +81,25 @@ class Consumer(Client):
             self._wait(timeout)
             found = self._fetch(count)
         return found
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        """The broker has it, or not; how it went is told by a later poll."""
+        if not asynchronous:
+            raise AssertionError("nobody here waits for a commit")
+        self.call("commit offsets")
+        member = self.broker.members.get(self.name or "")
+        error = None
+        if self.world.luck("broker away"):
+            error = KafkaError(KafkaError._TIMED_OUT, "commit timed out", retriable=True)
+        elif member is None:
+            error = KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "unknown member")
+        elif member.generation != self.broker.generation:
+            error = KafkaError(KafkaError.ILLEGAL_GENERATION, "illegal generation")
+        else:
+            self.broker.commit(offsets)
+            if self.world.luck("lost answer"):
+                error = KafkaError(KafkaError._TIMED_OUT, "commit timed out, though it was done", retriable=True)
+        self._told.append((error, offsets))
 
     def committed(self, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
         self.call("committed")
@@ -167,6 +188,8 @@ class Consumer(Client):
         """The group's news, one at a time: lost partitions, revoked ones, new ones."""
         if not self._subscribed:
             return
+        while self._told and self._on_commit is not None:
+            self._on_commit(*self._told.pop(0))
         broker = self.broker
         if self.name is None:
             self.name = broker.join(self)

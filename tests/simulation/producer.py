@@ -1,16 +1,16 @@
-"""Kafka's transactional producer in memory, whose transactions fail as they may."""
+"""Kafka's producers in memory: a transactional one, whose transactions fail as they may, and one without them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, TopicPartition
 
-from simulation.broker import Broker, Entry, Transaction
+from simulation.broker import Broker, Entry, Place, Transaction
 from simulation.client import Client, fail
 
-__all__ = ["Producer"]
+__all__ = ["PlainProducer", "Producer"]
 
 
 class Producer(Client):
@@ -29,6 +29,7 @@ class Producer(Client):
     def init_transactions(self, timeout: float) -> None:
         self.call("init")
         self._maybe_away("init_transactions", timeout)
+        self._await_markers()
         self.epoch = self.broker.init(self.name)
         if self.world.luck("lost answer"):
             self.world.sleep(timeout)
@@ -145,10 +146,60 @@ class Producer(Client):
             self.broker.logs[entry.place].append(entry)
         self.buffer = []
 
+    def _await_markers(self) -> None:
+        """The broker refuses with CONCURRENT_TRANSACTIONS until then, and librdkafka asks again by itself."""
+        self.world.sleep(max(0.0, self.broker.marked(self.name) - self.world.now))
+
     def _open(self) -> Transaction:
         if self.transaction is None:
             raise AssertionError("the transaction was ended")
         if self.name not in self.broker.open:
+            self._await_markers()
             self.transaction.since = self.world.now
             self.broker.open[self.name] = self.transaction
         return self.transaction
+
+
+class PlainProducer(Client):
+    """confluent_kafka.Producer without transactions, as `streaming.kafka.at_least_once` uses it.
+
+    Idempotent: once a record is given up, those behind it in its partition are, too.
+    """
+
+    def __init__(self, broker: Broker, settings: Mapping[str, Any]) -> None:
+        super().__init__(broker)
+        self._on_delivery: Callable[[KafkaError | None, Any], None] = settings["on_delivery"]
+        self.buffer: list[Entry] = []
+
+    def produce(
+        self, topic: str, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
+    ) -> None:
+        if self.world.luck("queue full"):
+            raise BufferError("the queue is full")
+        self.buffer.append(Entry((topic, 0), 0, key, value, list(headers), 0))
+
+    def flush(self, timeout: float) -> int:
+        self.call("flush")
+        if self.buffer and self.world.luck("broker away"):
+            self.world.sleep(timeout)
+            return len(self.buffer)
+        given_up: set[Place] = set()
+        while self.buffer:
+            self.call("a record")  # the process may die between two of a batch
+            entry = self.buffer.pop(0)
+            if entry.place not in given_up:
+                taken = not self.world.luck("abort")
+                if taken:
+                    self.broker.logs[entry.place].append(entry)
+                if not taken or self.world.luck("lost answer"):
+                    given_up.add(entry.place)
+            if entry.place in given_up:
+                self._on_delivery(KafkaError(KafkaError._MSG_TIMED_OUT, "message timed out"), None)
+        return 0
+
+    def purge(self) -> None:
+        self.buffer = []
+
+    def poll(self, timeout: float) -> int:
+        self.world.sleep(timeout)
+        return 0

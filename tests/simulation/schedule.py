@@ -28,7 +28,7 @@ from streaming.kafka.connection import Connection
 from streaming.kafka.dimension_source import DimensionSource
 from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
-from streaming.kafka.producer import Publisher
+from streaming.kafka.output import open_output
 from streaming.kafka.topics import Topics
 from streaming.loop.poison.detection import open_poison
 from streaming.loop.runtime import Runtime
@@ -61,6 +61,7 @@ class Schedule:
         mutate: changes each scorer before it runs, to see that a wrong one is caught.
         snapshots: whether snapshots are taken; default: the seed says it.
         harm: what is done to the log; "": nothing; default: the seed says it.
+        delivery: `kafka.delivery`.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class Schedule:
         mutate: Callable[[Scorer], None],
         snapshots: bool | None = None,
         harm: str | None = None,
+        delivery: str = "exactly_once",
     ) -> None:
-        self.world = World(seed, faults)
+        self.world, self.delivery = World(seed, faults), delivery
         self.broker = Broker(self.world, TOPICS, eager=self.world.random.random() < 0.3)
         self.clients, self.disk = SimulatedClients(self.broker), simulated_disk(self.world)
         self.number = seed % WORKLOADS
@@ -82,7 +84,9 @@ class Schedule:
         self.deadly = has_deadly(self.number)
         self.mutate = mutate
         luck = random.Random(seed)
-        self.mended_at = luck.uniform(0.0, TROUBLE_S / 2) if luck.random() < 0.5 else 0.0
+        mended_at = luck.uniform(0.0, TROUBLE_S / 2) if luck.random() < 0.5 else 0.0
+        # What a batch that came through in part has left is repeated by a scorer of the same settings, or is another.
+        self.mended_at = mended_at if delivery == "exactly_once" else 0.0
         self.action_logs = [(place, log) for place, log in self.broker.logs.items() if place[0] == "actions"]
         self.messages_max = self.world.random.choice((2, 3, 5, 8, 20))
         self.scorers: dict[str, tuple[Process, Flag, Task, Scorer | None]] = {}
@@ -112,10 +116,10 @@ class Schedule:
             try:
                 world.run(self._over)
             except Stuck:
-                check_output(self.broker, self.number, whole=not self.harmed)  # what is missing says more
+                self._check(whole=not self.harmed)  # what is missing says more
                 raise
             else:
-                check_output(self.broker, self.number, whole=self.refusals < REFUSALS_MAX)
+                self._check(whole=self.refusals < REFUSALS_MAX)
             finally:
                 for process, *_ in self.scorers.values():
                     world.kill(process)
@@ -125,6 +129,9 @@ class Schedule:
                     store.clear()
                     store.load_history()
                 bench().stores[self.horizon_ms] += self.stores
+
+    def _check(self, *, whole: bool) -> None:
+        check_output(self.broker, self.number, whole=whole, once=self.delivery == "exactly_once")
 
     def _over(self) -> bool:
         """All is answered; or all refuse, which they must after most harms."""
@@ -245,6 +252,8 @@ class Schedule:
     def _scorer(self, name: str, process: Process, stop: Flag) -> None:
         """What `streaming.loop.run` does, and how it may end."""
         config = bench().config(name, self.messages_max, not self.mended_at)
+        kafka = config.kafka.model_copy(update={"delivery": self.delivery})
+        config = config.model_copy(update={"kafka": kafka})
         world, health = self.world, Health(60)
         event: Any = stop
         store = bench().take(self.horizon_ms)
@@ -252,8 +261,8 @@ class Schedule:
         try:
             connection = Connection(event, health.beat, clients=self.clients, clock=world.clock)
             lineages = Lineages(config, Topics(config.kafka, bench().topics, connection))
-            publisher = Publisher(config.kafka, bench().topics, connection)
-            publisher.start()
+            output = open_output(config.kafka, bench().topics, connection)
+            output.start()
             health.ready("model")
             metrics, snapshots, restored = bench().metrics, None, None
             if self.folder is not None:
@@ -282,7 +291,7 @@ class Schedule:
                 encoder=bench().encoder,
                 model=Model(world, config, bench().encoder.digest),
                 lineages=lineages,
-                publisher=publisher,
+                output=output,
                 runtime=Runtime(metrics, health, event, world.point, beside, world.clock),
                 snapshots=snapshots,
                 restored=restored,
@@ -311,6 +320,5 @@ class Schedule:
         for place, log in self.action_logs:
             if log.entries and broker.committed.get(place, 0) <= log.entries[-1].at:
                 return False
-        return (
-            sum(at[0][0] != "actions" for at, _ in map(named, output(self.broker, "dead_letters"))) >= self.refused_rows
-        )
+        letters = {at for at, _ in map(named, output(self.broker, "dead_letters"))}
+        return sum(at[0][0] != "actions" for at in letters) >= self.refused_rows

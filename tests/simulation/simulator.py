@@ -23,6 +23,7 @@ alone; every refused record in the dead letters once, and in no window; what rep
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import logging
 import multiprocessing
@@ -51,22 +52,24 @@ def simulate(
     mutate: Callable[[Scorer], None] = lambda _: None,
     snapshots: bool | None = None,
     harm: str | None = None,
+    delivery: str = "exactly_once",
 ) -> World:
     """Runs one schedule.
 
     Args:
         faults: with faults; or how often some of them come, whatever the seed says.
-        mutate, snapshots, harm: see `Schedule`.
+        mutate, snapshots, harm, delivery: see `Schedule`.
 
     Raises:
         Violation: names the seed, and how to see it again.
     """
-    schedule = Schedule(seed, faults, mutate, snapshots, harm)
+    schedule = Schedule(seed, faults, mutate, snapshots, harm, delivery)
     try:
         schedule.run()
     except BaseException as error:
         trace = "\n".join(schedule.world.trace)
-        command = f"PYTHONPATH=.:tests {sys.executable} -m simulation.simulator --replay {seed}"
+        how = "" if delivery == "exactly_once" else f" --delivery {delivery}"
+        command = f"PYTHONPATH=.:tests {sys.executable} -m simulation.simulator --replay {seed}{how}"
         raise Violation(f"{trace}\nseed {seed}: {type(error).__name__}: {error}\nagain: {command}") from error
     if schedule.harmed:
         schedule.world.counts[schedule.harm] = 1
@@ -74,12 +77,12 @@ def simulate(
     return schedule.world
 
 
-def simulate_all(seeds: Iterable[int]) -> Counter[str] | str:
+def simulate_all(seeds: Iterable[int], delivery: str = "exactly_once") -> Counter[str] | str:
     """The faults of some schedules; or of the first that goes wrong what its `Violation` says."""
     counts = Counter[str]()
     for seed in seeds:
         try:
-            counts.update(simulate(seed).counts)
+            counts.update(simulate(seed, delivery=delivery).counts)
         except Violation as violation:
             return str(violation)
     return counts
@@ -109,10 +112,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--replay", type=int)
+    parser.add_argument("--delivery", choices=("exactly_once", "at_least_once"), default="exactly_once")
     words = parser.parse_args()
     quiet()
     if words.replay is not None:
-        world = simulate(words.replay)
+        world = simulate(words.replay, delivery=words.delivery)
         print("\n".join(world.trace))
         print(f"seed {words.replay}: nothing wrong; faults: {world.counts}")
         return
@@ -121,7 +125,9 @@ def main() -> None:
     pieces = [seeds[at : at + PIECE] for at in range(0, len(seeds), PIECE)]
     with multiprocessing.get_context("spawn").Pool(words.processes, begin) as pool:
         # In the order of the seeds, whoever is faster: the same seeds end with the same words.
-        for piece, found in zip(pieces, pool.imap(simulate_all, pieces), strict=True):
+        for piece, found in zip(
+            pieces, pool.imap(functools.partial(simulate_all, delivery=words.delivery), pieces), strict=True
+        ):
             if isinstance(found, str):
                 sys.exit(found)
             counts += found

@@ -26,6 +26,7 @@ Evaluator: TypeAlias = Callable[[Sequence[pa.Array]], "pa.Array | pa.Scalar"]
 _LOCAL_MS = 8 * 3_600_000
 _LAST_MS = 253_402_243_199_999  # as `library.casts.date_and_time` has it
 _WHOLE = (Type.SMALLINT, Type.INT, Type.BIGINT)
+_FEW = 16  # values are computed one by one: an array's fixed cost would be most of it
 
 
 def arrow_evaluator(node: Node, pool: StringPool) -> Evaluator | None:
@@ -75,7 +76,7 @@ def _call(node: PythonCall, pool: StringPool) -> Evaluator | None:
         return None
     (value,) = arguments
     if source in _WHOLE:
-        return lambda columns: value(columns).cast(pa.string())
+        return lambda columns: _decimal(value(columns))
     if source == Type.TIMESTAMP and isinstance(node.arguments[0], ColumnNode):
         return lambda columns: _local_text(node, value(columns))
     return None
@@ -85,9 +86,18 @@ def _first_known(value: pa.Array | pa.Scalar, otherwise: pa.Array | pa.Scalar) -
     return value if isinstance(value, pa.Array) and not value.null_count else pc.coalesce(value, otherwise)
 
 
+def _decimal(value: pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
+    """Whole numbers as text."""
+    if isinstance(value, pa.Array) and len(value) <= _FEW:
+        return pa.array([None if one is None else str(one) for one in value.to_pylist()], pa.string())
+    return value.cast(pa.string())
+
+
 def _local_text(node: PythonCall, times: pa.Array) -> pa.Array:
     """Timestamps as YYYY-MM-DD HH:MM:SS in UTC+8."""
     ms = times.view(pa.int64())
+    if len(ms) <= _FEW:
+        return pa.array([None if one is None else node.function(one) for one in ms.to_pylist()], pa.string())
     known = ms.fill_null(0) if ms.null_count else ms
     numbers = known.to_numpy()
     # The years before 1000 have fewer digits in Python, and those behind 9999 are OpenMLDB's own.
