@@ -27,7 +27,7 @@ from streaming.ops.background import Outcome
 from streaming.state.snapshots import Standing
 from streaming.store.dedup import SeenRequests
 
-SCHEDULES = 110
+SCHEDULES = 130
 REPEATING_SCHEDULES = 40
 MUTANT_SCHEDULES = 80  # within so many a wrong loop must be caught; most are by the first few
 
