@@ -83,26 +83,34 @@ def read_figures(file: Path) -> LatencyFigures:
 
 
 def latency_charts(figures: LatencyFigures) -> list[Chart]:
-    """Milliseconds against the load, of all series; then for each series by percentile, a curve for each load."""
-    milliseconds = [ms for one in figures.series for load in one.loads for ms in load.ms.values()]
-    y = spanning("ms", milliseconds, Scale.LOG)
+    """Milliseconds against the load, of all series; then for each series by percentile, a curve for each load.
+
+    Where no series has more than one load, one plot by percentile with a curve for each series.
+    """
+    y = spanning("ms", [ms for one in figures.series for load in one.loads for ms in load.ms.values()], Scale.LOG)
+    if all(len(one.loads) < 2 for one in figures.series):
+        curves = [(f"{one.name}, {load.per_s:,.0f}/s", load) for one in figures.series for load in one.loads]
+        return [_by_percentile("By percentile", curves, y)]
     found = [_against_load(figures, y)]
     for one in figures.series:
-        curves = []
-        for load in one.loads:
-            points = sorted((float(percentile), ms) for percentile, ms in load.ms.items())
-            curves.append(
-                Series(f"{load.per_s:,.0f}/s", [at for at, _ in points], [ms for _, ms in points], points=True, dash=0)
-            )
-        measured = [at for curve in curves for at in curve.x]
-        x = Axis("percentile", min([50.0, *measured]), max([99.0, *measured]), Scale.PERCENTILE)
-        found.append(lines(f"By percentile: {one.name}", curves, x, y, size=_WIDE))
+        curves = [(f"{load.per_s:,.0f}/s", load) for load in one.loads]
+        found.append(_by_percentile(f"By percentile: {one.name}", curves, y))
     return found
 
 
 def write_latency(file: Path, figures: LatencyFigures) -> None:
     """Writes the plots as one SVG file."""
     write_sheet(file, figures.title, figures.note, latency_charts(figures), columns=2)
+
+
+def _by_percentile(title: str, loads: list[tuple[str, Load]], y: Axis) -> Chart:
+    curves = []
+    for name, load in loads:
+        points = sorted((float(percentile), ms) for percentile, ms in load.ms.items())
+        curves.append(Series(name, [at for at, _ in points], [ms for _, ms in points], points=True, dash=0))
+    measured = [at for curve in curves for at in curve.x]
+    x = Axis("percentile", min([50.0, *measured]), max([99.0, *measured]), Scale.PERCENTILE)
+    return lines(title, curves, x, y, size=_WIDE)
 
 
 def _against_load(figures: LatencyFigures, y: Axis) -> Chart:

@@ -154,6 +154,9 @@ def test_latency_against_the_load_and_by_percentile() -> None:
     assert [x for x, _ in first] == pytest.approx(np.linspace(first[0][0], first[-1][0], 3), abs=0.1)
     assert [name for name, _ in a.legend] == ["100/s", "1,000/s", "10,000/s"]
     assert len(polylines(b)) == 2
+    single = LatencyFigures("", [Measured(name, [Load(7, {"50": 1.0, "99": 2.0})]) for name in "ab"])
+    (only,) = latency_charts(single)
+    assert [name for name, _ in only.legend] == ["a, 7/s", "b, 7/s"]
 
 
 @pytest.mark.parametrize(
