@@ -71,13 +71,14 @@ def _beside(served: Floats, offline: Floats, tolerance: float) -> Chart:
     for name, chosen in (("equal", np.flatnonzero(~differs)), ("different", np.flatnonzero(differs))):
         if len(chosen):
             shown = chosen[np.argsort(offline[chosen])][:: math.ceil(len(chosen) / DOTS_MAX)]
-            of = f"{name}: {len(chosen):,}" + (f", {len(shown):,} drawn" if len(shown) < len(chosen) else "")
+            label = f"{name}: {len(chosen):,}" + (f", {len(shown):,} drawn" if len(shown) < len(chosen) else "")
             x, y = offline[shown].tolist(), served[shown].tolist()
-            series.append(Series(of, x, y, points=True, joined=False, colour=int(name == "different")))
+            series.append(Series(label, x, y, points=True, joined=False, colour=int(name == "different")))
     ends = np.concatenate([served, offline])
     low, high = (float(end) for end in np.clip([ends.min(), ends.max()], 1e-6, 1 - 1e-6))
     axes = (Axis(label, low, high, Scale.LOG_ODDS) for label in ("offline", "served"))
-    return lines("Probabilities, served beside offline", series, *axes, even=True, size=(_BESIDE, _HEIGHT))
+    of = f" ({series[0].name})" if len(series) == 1 else ""
+    return lines(f"Probabilities, served beside offline{of}", series, *axes, even=True, size=(_BESIDE, _HEIGHT))
 
 
 def _apart(difference: Floats, tolerance: float) -> Chart:
