@@ -32,7 +32,7 @@ PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment docs-environment docs prometheus lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak lint format bench bench-engine \
+.PHONY: help environments spark-environment docs-environment docs prometheus lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-engine \
         bench-latency bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -96,6 +96,9 @@ fuzz: environments  ## odd inputs to the decoders and the configuration (INPUTS)
 
 soak: environments  ## an hour of even traffic: memory, handles and latency stay flat (MINUTES, PER_S)
 	$(TOOL) -m rigs.soak --minutes $(MINUTES) --per-s $(PER_S)
+
+panels: environments prometheus  ## draw every panel of the Grafana dashboard from a run of three minutes, into build/panels
+	$(TOOL) -m rigs.panels
 
 bench: environments  ## the pipeline beside a raw transactional echo, and Triton's ceiling
 	$(PYTHON) -m benchmarks.pipeline

@@ -1,6 +1,6 @@
 """Holds what was served against what is computed offline for the same requests, and reports any difference.
 
-    jd-intent-batch parity --served FILE --offline FILE [--encoder DIR] [--app FOLDER]
+    jd-intent-batch parity --served FILE --offline FILE [--encoder DIR] [--app FOLDER] [--plot FILE.svg]
 
 Both tables have a request id and features by name and, where they have it, a probability, under any of the names that
 the application, its scores and `evaluate` have for them. Requests are joined by id. With an encoder the ids that the
@@ -9,6 +9,7 @@ model saw are compared too, by field.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,12 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from batch.plots.parity import write_parity
 from streaming.app.folder import App
 from streaming.app.settings import PROBABILITY
 from streaming.errors import BadInput
 from streaming.model.encoder import Encoder
 
-__all__ = ["Difference", "Names", "Report", "compare", "names_of", "read_rows"]
+__all__ = ["Difference", "Names", "Report", "compare", "draw", "names_of", "read_rows"]
 
 PROBABILITY_TOLERANCE = 1e-6  # batches of another size add floats in another order
 EXAMPLES = 5
@@ -144,14 +146,8 @@ def compare(served: pa.Table, offline: pa.Table, names: Names, encoder: Encoder 
     Raises:
         ArtifactMismatch: the encoder does not fit a table.
     """
-    served_ids, offline_ids = _request_ids(served, names), _request_ids(offline, names)
-    served_first, offline_first = _firsts(served_ids), _firsts(offline_ids)
-    at = pc.index_in(served_ids.take(served_first), offline_ids.take(offline_first))
-    both = pc.is_valid(at)
-    left = served.take(served_first.filter(both))
-    right = offline.take(offline_first.take(at.filter(both)))
-    requests = served_ids.take(served_first).filter(both)
-
+    pairs = _pairs(served, offline, names)
+    left, right, requests = pairs.served, pairs.offline, pairs.requests
     compared: list[str] = []
     reports: list[ColumnReport] = []
 
@@ -168,25 +164,74 @@ def compare(served: pa.Table, offline: pa.Table, names: Names, encoder: Encoder 
         if column in offline.column_names and column not in (*names.ids, *names.probabilities):
             a, b = _comparable(left[column]), _comparable(right[column])
             look(column, a, b, _differs(a, b))
-    scores = [next((name for name in names.probabilities if name in t.column_names), None) for t in (served, offline)]
-    if scores[0] is not None and scores[1] is not None:
-        a, b = (_comparable(t[name]) for t, name in zip((left, right), scores, strict=True))
-        x, y = (v.cast(pa.float64()).to_numpy(zero_copy_only=False) for v in (a, b))
+    if (scores := _probabilities(pairs, names)) is not None:
+        a, b = scores
+        x, y = _floats(a), _floats(b)
         look(names.probabilities[0], a, b, ~np.isclose(x, y, rtol=0, atol=PROBABILITY_TOLERANCE, equal_nan=True))
     if encoder is not None:
         x_ids, y_ids = encoder.encode(left), encoder.encode(right)
         for number, field in enumerate(encoder.fields):
-            x, y = x_ids[:, number], y_ids[:, number]
-            look(f"id of {field.name}", pa.array(x), pa.array(y), x != y)
+            m, n = x_ids[:, number], y_ids[:, number]
+            look(f"id of {field.name}", pa.array(m), pa.array(n), m != n)
     return Report(
         requests=len(requests),
-        only_served=len(served_first) - len(requests),
-        only_offline=len(offline_first) - len(requests),
-        repeated_served=served.num_rows - len(served_first),
-        repeated_offline=offline.num_rows - len(offline_first),
+        only_served=pairs.distinct_served - len(requests),
+        only_offline=pairs.distinct_offline - len(requests),
+        repeated_served=served.num_rows - pairs.distinct_served,
+        repeated_offline=offline.num_rows - pairs.distinct_offline,
         compared=compared,
         columns=reports,
     )
+
+
+def draw(file: Path, served: pa.Table, offline: pa.Table, names: Names, report: Report) -> None:
+    """Writes plots of what `compare` was given as one SVG file: probabilities side by side, columns that differ."""
+    found = _probabilities(_pairs(served, offline, names), names)
+    probabilities = None if found is None else (_floats(found[0]), _floats(found[1]), PROBABILITY_TOLERANCE)
+    differing = [(column.column, column.count) for column in report.columns]
+    note = "no difference" if report.equal else f"{len(differing)} columns differ"
+    title = f"{report.requests:,} requests, served beside offline"
+    write_parity(file, title, f"{len(report.compared)} columns compared: {note}", probabilities, differing)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Requests that are on both sides, row by row; and how many distinct ones each side has."""
+
+    served: pa.Table
+    offline: pa.Table
+    requests: pa.Array
+    distinct_served: int
+    distinct_offline: int
+
+
+def _pairs(served: pa.Table, offline: pa.Table, names: Names) -> _Pairs:
+    served_ids, offline_ids = _request_ids(served, names), _request_ids(offline, names)
+    served_first, offline_first = _firsts(served_ids), _firsts(offline_ids)
+    at = pc.index_in(served_ids.take(served_first), offline_ids.take(offline_first))
+    both = pc.is_valid(at)
+    return _Pairs(
+        served.take(served_first.filter(both)),
+        offline.take(offline_first.take(at.filter(both))),
+        served_ids.take(served_first).filter(both),
+        len(served_first),
+        len(offline_first),
+    )
+
+
+def _probabilities(pairs: _Pairs, names: Names) -> tuple[pa.Array, pa.Array] | None:
+    """Of both sides; None: one has none."""
+    tables = pairs.served, pairs.offline
+    columns = [next((name for name in names.probabilities if name in t.column_names), None) for t in tables]
+    if columns[0] is None or columns[1] is None:
+        return None
+    return _comparable(pairs.served[columns[0]]), _comparable(pairs.offline[columns[1]])
+
+
+def _floats(column: pa.Array) -> NDArray[np.float64]:
+    """NULL as NaN."""
+    found: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _request_ids(table: pa.Table, names: Names) -> pa.Array:

@@ -320,16 +320,21 @@ def parity(
     served: Annotated[Path, typer.Option(help="Parquet file or folder: what was served online.")],
     offline: Annotated[Path, typer.Option(help="Parquet file or folder: the same requests, computed offline.")],
     encoder: Annotated[Path | None, typer.Option(help="Encoder folder: compares the model's input ids too.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="SVG file to draw both sides into; it is written anew.")] = None,
     app: AppFolder = None,
 ) -> None:
     """Compare served features and probabilities with the offline ones; exit status 1 when any differs."""
-    from batch.parity import compare, names_of, read_rows
+    from batch.parity import compare, draw, names_of, read_rows
     from streaming.model.encoder import Encoder
 
     names = names_of(chosen_app(app))
     ids = None if encoder is None else Encoder.load(encoder)
-    report = compare(read_rows(served, names), read_rows(offline, names), names, ids)
+    tables = read_rows(served, names), read_rows(offline, names)
+    report = compare(*tables, names, ids)
     console.print(report.text(), markup=False)
+    if plot is not None:
+        draw(plot, *tables, names, report)
+        console.print(f"plot: {plot}", markup=False)
     if not report.equal:
         raise typer.Exit(exits.ANSWER_IS_NO)
 

@@ -6,16 +6,17 @@ It is well-formed XML, so that any parser can read it back.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 import msgspec
 
+from batch.plots.axis import Axis, Scale
+from batch.plots.chart import Chart, Series, bars, in_page, lines
+from batch.plots.style import COLOURS, STROKES
 from batch.report import tables
 from batch.report.figures import Curve, PartFigures
-from batch.report.plot import STYLE, Axis, Series, bars, lines
 from batch.report.report import REPORT_HTML, REPORT_JSON, Report
 from batch.report.tables import Rows
 
@@ -26,11 +27,6 @@ FIELDS_MAX = 25  # of the importance, that are drawn
 Reports = Mapping[str, Report]
 
 _STYLE = """
-:root { color-scheme: light dark; --back: #fff; --text: #1b1f24; --soft: #59636e; --faint: #8b949e; --grid: #e3e6ea;
-  --card: #f6f8fa; --good: #1a7f37; --bad: #b35900; --c0: #0969da; --c1: #bc4c00; --c2: #1a7f37; --c3: #8250df; }
-@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #e6edf3; --soft: #9aa4af; --faint: #6e7681;
-  --grid: #2b323b; --card: #161b22; --good: #3fb950; --bad: #e3953a; --c0: #58a6ff; --c1: #f0883e; --c2: #3fb950;
-  --c3: #bc8cff; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1100px; padding: 16px; background: var(--back); color: var(--text);
   font: 15px/1.5 system-ui, sans-serif; }
@@ -84,7 +80,7 @@ def page(reports: Reports) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{COLOURS}{_STYLE}{STROKES}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{escape(title)}</h1>\n{''.join(sections)}</main>\n</body>\n</html>\n"
     )
 
@@ -132,8 +128,8 @@ def _beside(parts: Iterable[str]) -> str:
     return f'<div class="beside">\n{"".join(parts)}</div>\n'
 
 
-def _figure(drawn: str, caption: str) -> str:
-    return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>\n"
+def _figure(chart: Chart, caption: str) -> str:
+    return f"<figure>{in_page(chart)}<figcaption>{escape(caption)}</figcaption></figure>\n"
 
 
 def _table(found: Rows) -> str:
@@ -240,8 +236,7 @@ def _histograms(reports: Reports) -> str:
     figures = []
     for name, part in _shown(reports):
         found = part.histogram
-        odds = [math.log(edge / (1 - edge)) for edge in found.edges]
-        steps = [end for ends in itertools.pairwise(odds) for end in ends]
+        steps = [end for ends in itertools.pairwise(found.edges) for end in ends]
         series = []
         for kind, counts in (("positive", found.positives), ("negative", found.negatives)):
             total = sum(counts)
@@ -249,7 +244,7 @@ def _histograms(reports: Reports) -> str:
                 shares = [count / total for count in counts for _ in range(2)]
                 series.append(Series(f"{kind} ({total:,})", steps, shares))
         high = max(max(one.y) for one in series)
-        axis = Axis("probability", odds[0], odds[-1], log_odds=True)
+        axis = Axis("probability", found.edges[0], found.edges[-1], Scale.LOG_ODDS)
         drawn = lines(f"Scores of {name}", series, axis, Axis("share of class", 0, high))
         figures.append(_figure(drawn, name))
     return _beside(figures) + _parts(reports, tables.histogram, folded=True)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from batch.plots.latency import LatencyFigures, Load, Measured, write_latency
+from batch.plots.parity import write_parity
 from batch.replay import Replay
 from deploy.demo.shop import Shop
 from deploy.demo.traffic import PACED_PER_S, POISON, WINDOW, ScoreSubscriber
 from streaming.events.scores import MODEL_VERSION, PROBABILITY
 
-__all__ = ["Comparison", "Stream", "compare", "faults", "summarise"]
+__all__ = ["LATENCY", "PARITY", "Comparison", "Stream", "compare", "draw", "faults", "summarise"]
+
+PARITY, LATENCY = "parity.svg", "latency.svg"
+PERCENTILES = (50, 75, 90, 95, 99, 99.9)
+SHOWN = 10  # of the highest scores
+
+Floats = npt.NDArray[np.float64]
+_NONE: Floats = np.empty(0, np.float64)
 
 PROBABILITY_TOLERANCE = 1e-5
 """Streamed and offline probabilities come from other batch sizes: float32 sums in another order."""
@@ -61,6 +72,7 @@ class Comparison:
         differing: of them those whose probability differs, without `tied`.
         difference_max: the largest difference of two probabilities, without `tied`.
         tied: those that differ, and may, as another event of their key has the same time.
+        probabilities: streamed and offline, of the compared requests.
     """
 
     streamed_auc: float
@@ -69,6 +81,7 @@ class Comparison:
     differing: int
     difference_max: float
     tied: int = 0
+    probabilities: tuple[Floats, Floats] = field(default=(_NONE, _NONE), compare=False, repr=False)
 
 
 def compare(
@@ -97,6 +110,7 @@ def compare(
         differing=int((differs & ~excused).sum()),
         difference_max=float(difference[~excused].max(initial=0.0)),
         tied=int(excused.sum()),
+        probabilities=(streamed.astype(np.float64), expected.astype(np.float64)),
     )
 
 
@@ -112,12 +126,12 @@ def summarise(console: Console, result: Stream, comparison: Comparison, places: 
         f"{f', {others:,} of other topics' if others else ''})",
         "scores out": f"{len(subscriber.scores):,}, {len(subscriber.doubled)} doubled",
         "dead letters": f"{subscriber.dead.total()}",
-        "throughput": f"{result.flooded / result.seconds:,.0f} events/s, sent as fast as they were scored",
-        "latency, flooded": f"{_percentiles(flood)}, {WINDOW:,} events in flight",
+        "throughput": f"{result.flooded / result.seconds:,.0f} events/s, sent as fast as scored",
+        "latency, flooded": f"{_percentiles(flood)}, {WINDOW:,} in flight",
         "latency, paced": f"{_percentiles(paced)}, at {PACED_PER_S:,.0f} events/s",
         "AUC streamed": f"{comparison.streamed_auc:.6f}",
         "AUC offline": f"{comparison.offline_auc:.6f}, the same {comparison.compared:,} requests",
-        "same probability": f"{same:,} of {comparison.compared:,}, largest difference {comparison.difference_max:.1e}",
+        "same probability": f"{same:,} of {comparison.compared:,}, differences up to {comparison.difference_max:.0e}",
     }
     if comparison.tied:
         rows["of one moment"] = f"{comparison.tied:,} differ: offline they see another event of their key and time"
@@ -129,8 +143,24 @@ def summarise(console: Console, result: Stream, comparison: Comparison, places: 
         page.add_row(name, text)
     console.print(page)
     console.print(_highest(result.shop, subscriber))
-    for reason, count in sorted(subscriber.dead.items()):
-        console.print(f"dead letter: {count} × {reason}", style="dim", markup=False)
+    console.print(_dead_letters(subscriber))
+
+
+def draw(work: Path, result: Stream, comparison: Comparison) -> None:
+    """Plots of the run: streamed probabilities beside offline ones, and latency by percentile."""
+    streamed, offline = comparison.probabilities
+    title = f"{comparison.compared:,} requests of {result.shop.app.settings.name}, streamed beside offline"
+    note = f"{comparison.differing} probabilities differ"
+    write_parity(work / PARITY, title, note, (streamed, offline, PROBABILITY_TOLERANCE))
+    series = []
+    for name, part, per_s in (
+        ("sent as fast as scored", slice(0, result.flooded), result.flooded / result.seconds),
+        ("paced", slice(result.flooded, None), PACED_PER_S),
+    ):
+        latency = result.latency_ms(part)
+        found = {f"{at:g}": float(ms) for at, ms in zip(PERCENTILES, np.percentile(latency, PERCENTILES), strict=True)}
+        series.append(Measured(name, [Load(per_s, found)]))
+    write_latency(work / LATENCY, LatencyFigures("From event sent to committed score seen", series))
 
 
 def faults(result: Stream, comparison: Comparison) -> list[str]:
@@ -154,6 +184,15 @@ def _percentiles(milliseconds: npt.NDArray[np.float64]) -> str:
     return f"p50 {np.percentile(milliseconds, 50):.1f} ms, p99 {np.percentile(milliseconds, 99):.1f} ms"
 
 
+def _dead_letters(subscriber: ScoreSubscriber) -> Table:
+    table = Table(title="Dead letters", title_justify="left", pad_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("why", overflow="fold")
+    for reason, count in sorted(subscriber.dead.items()):
+        table.add_row(f"{count}", escape(reason))
+    return table
+
+
 def _highest(shop: Shop, subscriber: ScoreSubscriber) -> Table:
     """Of scores that differ in more than their request and time, those with the greatest probability."""
     fields = shop.app.settings.scores.fields
@@ -169,10 +208,10 @@ def _highest(shop: Shop, subscriber: ScoreSubscriber) -> Table:
     for score in subscriber.scores.values():
         named = tuple(str(score[field]) for field in shown)
         highest[named] = max(highest.get(named, 0.0), score[shop.probability])
-    table = Table(title="The twenty highest", title_justify="left", pad_edge=False)
-    for field in shown:
-        table.add_column(field)
+    table = Table(title=f"The {SHOWN} highest scores", title_justify="left", pad_edge=False)
+    for name in shown:
+        table.add_column(name)
     table.add_column(shop.probability, justify="right")
-    for named, probability in sorted(highest.items(), key=lambda item: -item[1])[:20]:
+    for named, probability in sorted(highest.items(), key=lambda item: -item[1])[:SHOWN]:
         table.add_row(*named, f"{probability:.4f}")
     return table

@@ -3,8 +3,9 @@
     python -m deploy.demo [--app FOLDER] [--data DIR] [--users N] [--seed N] [--keep] [--force]
                           [--zk HOST:PORT [--zk-path PATH]]
 
-Nine steps: data, offline features, training, evaluation, Triton, history, scorer, traffic, verdict. Each is a command
-that a user can give alone (it is printed); this file gives them in order, starts the servers, and stops all it started.
+Nine steps: data, offline features, training, evaluation, Triton, history, scorer, traffic, verdict. They are commands
+that a user can give alone (`steps.log` has them); this file gives them in order, starts the servers, and stops all it
+started.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from rich.markup import escape
 
 from batch.replay import Replay
 from deploy.demo.cluster import DemoCluster
-from deploy.demo.comparison import Stream, compare, faults, summarise
+from deploy.demo.comparison import LATENCY, PARITY, Stream, compare, draw, faults, summarise
+from deploy.demo.screen import Step
 from deploy.demo.shop import Shop
 from deploy.demo.steps import (
     DemoFailed,
@@ -35,9 +37,9 @@ from deploy.demo.steps import (
     prepare_data,
     prepare_model,
     run_command,
-    step,
+    screen,
 )
-from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, WINDOW, EventSender, ScoreSubscriber, TrafficError
+from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, POISON, WINDOW, EventSender, ScoreSubscriber, TrafficError
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, ProcessFailed, free_ports
@@ -48,6 +50,9 @@ from streaming.files.output_folder import replacing
 
 __all__ = ["main"]
 
+LOG = "steps.log"
+"""The commands of the steps, and all that they say."""
+
 WRITTEN = (
     "artifact",
     "checkpoint",
@@ -57,11 +62,14 @@ WRITTEN = (
     "features",
     "history",
     "kafka",
+    LATENCY,
+    PARITY,
     "scorer.log",
     "scorer.toml",
     "serve.log",
     "sql",  # of older releases
     "state",
+    LOG,
     "streamed",
     "triton",
 )
@@ -91,6 +99,12 @@ port = {http_port}
     return file
 
 
+def near(path: Path) -> Path:
+    """As it is written from here, where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def embedded_tables(work: Path) -> str:
     """`[store]` of the embedded engine, which loads the history by itself, and where it keeps its state."""
     return (
@@ -111,7 +125,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def stream(broker: Broker, shop: Shop, replay: Replay, scorer: Process) -> Stream:
+def stream(broker: Broker, shop: Shop, replay: Replay, scorer: Process, step: Step) -> Stream:
     """Replays the period through the topics of events; a tenth of it paced, poison in between.
 
     Raises:
@@ -125,6 +139,8 @@ def stream(broker: Broker, shop: Shop, replay: Replay, scorer: Process) -> Strea
     sender = EventSender(broker.bootstrap, timed=len(shop.topics.events) > 1, check=check)
     subscriber = ScoreSubscriber(broker.bootstrap, shop)
     events = replay.events
+    asked = sum(bool(event.request_id) for event in events) + POISON
+    step.watch(lambda: (subscriber.seen(), asked))
     flooded = int(len(events) * (1 - PACED_SHARE))
     middle = next(event for event in events[flooded // 2 :] if event.request_id)
     seconds = sender.replay(events[: flooded // 2], subscriber, WINDOW)
@@ -144,27 +160,28 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     inputs, force = [options.data] if options.data else [], console.print if options.force else None
     with replacing(work, "demo", inputs=inputs, force=force, own=WRITTEN):
         pass  # empty: each step puts there what it makes
-    with step("1 Kafka and data"):
+    screen.log = work / LOG
+    with screen.step(1, "Kafka and data") as step:
         broker = stack.enter_context(Broker(work / "kafka"))
         broker.create_topics(topics_of(shop.topics), {"retention.ms": "-1"})  # events may be years old
-        console.print(f"Kafka at {broker.bootstrap}, application {shop.app.settings.name}")
+        step.result = f"application {shop.app.settings.name}, Kafka at {broker.bootstrap}"
         data, replays = prepare_data(options, shop)
     manifest = prepare_model(options, shop, data)
-    with step("5 Triton"):
+    with screen.step(5, "Triton") as step:
         triton = Triton(work / "artifact" / "triton", work / "triton")
         stack.callback(triton.stop)
         triton.start()
-        console.print(f"Triton at {triton.grpc_url} (gRPC), model embedding version {manifest['model_version']}")
-    with step("6 Online tables: the history before the test period"):
+        step.result = f"model version {manifest['model_version']} at {triton.grpc_url} (gRPC)"
+    with screen.step(6, "history") as step:
         split = json.loads((work / "dataset" / "dataset.json").read_text())["split"]
         end = pc.max(pq.read_table(work / "dataset" / "test.parquet", columns=["time"])["time"])
         kept = replays.cut_history(data, work / "history", split["test_from"])
-        console.print(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
+        screen.note(", ".join(f"{folder} {rows:,}" for folder, rows in kept.items()))
         replay = replays.period(data, split["test_from"], end.cast(pa.timestamp("ms")).cast(pa.int64()).as_py() + 1)
         EventSender(broker.bootstrap).send(replay.dimensions)
         if not replay.request_ids:
             raise DemoFailed("the test period has no request to stream")
-        console.print(f"to stream: {len(replay.events):,} events, {len(replay.dimensions):,} dimension rows")
+        step.result = f"{sum(kept.values()):,} rows, and {len(replay.events):,} events to stream"
         if replay.spread:
             console.print(f"{replay.spread:,} events of a user's same moment are spread over the next milliseconds")
         http_port = free_ports(1)[0]
@@ -176,25 +193,32 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             run_command("scorer", "load", work / "history", "--config", config, module="streaming")
         else:
             config = write_config(options, shop, broker, triton, http_port, embedded_tables(work))
-    with step("7 The scorer"):
+    with screen.step(7, "scorer") as step:
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
-        console.print(f"[dim]$ jd-intent-score run --config {config}[/dim]", soft_wrap=True)
+        screen.note(f"$ jd-intent-score run --config {config}")
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
         scorer.wait_ready(lambda: answers(f"http://127.0.0.1:{http_port}/readyz"), 120)
-    with step("8 The test period through Kafka"):
-        result = stream(broker, shop, replay, scorer)
-    with step("9 Verdict: streamed beside offline"):
+        step.result = f"ready, metrics at http://127.0.0.1:{http_port}/metrics"
+    with screen.step(8, "stream") as step:
+        result = stream(broker, shop, replay, scorer, step)
+        step.result = f"{len(result.subscriber.scores):,} scores, {result.subscriber.dead.total()} dead letters"
+    with screen.step(9, "verdict") as step:
         offline = offline_predictions(options, shop, data, replays, replay)
         comparison = compare(result.subscriber.scores, shop.probability, offline, replay.tied)
+        draw(work, result, comparison)
+        step.result = f"{comparison.compared:,} streamed scores beside offline, {comparison.differing} differ"
     summarise(
         console,
         result,
         comparison,
         {
-            "model": f"version {manifest['model_version']} in {work / 'artifact'}",
-            "report of the model": f"{work / 'evaluation' / 'report.html'}",
-            "features, dataset": f"{work / 'features'}, {work / 'dataset'}",
-            "logs": f"{scorer.log}, {work / 'kafka' / 'kafka.log'}, {work / 'triton'}",
+            "report of the model": near(work / "evaluation" / "report.html"),
+            "plots": f"{PARITY}, {LATENCY}",
+            "commands": LOG,
+            "logs": "scorer.log, kafka/kafka.log, triton",
+            "model": f"artifact, version {manifest['model_version']}",
+            "data": "data, features, dataset, history",
+            "these lie in": near(work),
         },
     )
     if found := faults(result, comparison):

@@ -1,15 +1,9 @@
-"""Steps of the demo that are commands of `jd-intent-batch`, each in its environment, its output shown as it comes."""
+"""Steps of the demo that are commands of `jd-intent-batch`, each in its environment."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from batch.replay import EVENTS, Replay, Replays
+from batch.report.report import read_history
 from batch.train.verdict import judge, read_evaluated
 from batch.world.replays import replays_of
+from deploy.demo.screen import Screen
+from deploy.demo.screen import console as terminal
 from deploy.demo.shop import Shop
 from deploy.environments import REPOSITORY, interpreter
 from streaming.app.history import history_folder
@@ -34,11 +30,11 @@ __all__ = [
     "prepare_data",
     "prepare_model",
     "run_command",
-    "step",
+    "screen",
 ]
 
-# In a file or a CI log there is no width to keep to: tables take what they need.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+screen = Screen(terminal())
+console = screen.console
 
 
 class DemoFailed(Exception):
@@ -70,34 +66,19 @@ class DemoOptions:
     zk_path: str
 
 
-@contextlib.contextmanager
-def step(title: str) -> Iterator[None]:
-    """Says what begins and, at the end, how long it took."""
-    console.rule(f"[bold]{title}", align="left")
-    started = time.monotonic()
-    yield
-    console.print(f"[dim]{title}: {time.monotonic() - started:.1f} s[/dim]")
-
-
 def run_command(environment: str, *words: object, module: str = "batch") -> None:
-    """Runs `jd-intent-batch …` (or `jd-intent-score …`) in an environment, its output shown as it comes.
+    """Runs `jd-intent-batch …` (or `jd-intent-score …`) in an environment; the log has the command and what it says.
 
     Raises:
-        DemoFailed: it exited with another status than 0.
+        DemoFailed: it exited with another status than 0; the end of what it said is shown.
     """
     argv = [str(interpreter(environment)), "-m", module, *map(str, words)]
     command = {"batch": "jd-intent-batch", "streaming": "jd-intent-score"}[module]
-    console.print(f"[dim]$ {command} {' '.join(map(str, words))}   ({environment} environment)[/dim]", soft_wrap=True)
-    # A session of its own, so that Ctrl-C reaches this process only, which then ends the step and all servers in order.
-    with subprocess.Popen(argv, cwd=REPOSITORY, start_new_session=True) as child:
-        try:
-            status = child.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself at the same moment
-                os.killpg(child.pid, signal.SIGKILL)
-            raise
+    shown = f"{command} {shlex.join(map(str, words))}   # {environment} environment"
+    status, said = screen.run(argv, shown, REPOSITORY)
     if status:
-        raise DemoFailed(f"`{command} {words[0]}` exited with status {status}")
+        screen.failed(said)
+        raise DemoFailed(f"`{command} {words[0]}` exited with status {status}; the whole log is {screen.log}")
 
 
 def prepare_data(options: DemoOptions, shop: Shop) -> tuple[Path, Replays]:
@@ -129,7 +110,7 @@ def prepare_data(options: DemoOptions, shop: Shop) -> tuple[Path, Replays]:
 def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any]:
     """Steps 3 to 6 up to the artifact; returns the artifact's manifest."""
     work = options.work
-    with step("2 Offline features: the SQL over every request, as of its own time"):
+    with screen.step(2, "features") as step:
         run_command("scorer", "extract", "--app", shop.folder, "--data", data, "--out", work / "features")
         run_command(
             "scorer",
@@ -144,11 +125,16 @@ def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any
             work / "dataset",
             "--complete-labels",
         )
-    with step("3 Training: the OneFlow DeepFM"):
+        made = json.loads((work / "dataset" / "dataset.json").read_text())
+        requests, positives = sum(made["counts"].values()), sum(made["positives"].values())
+        step.result = f"{len(made['table_size_array'])} for each of {requests:,} requests, {positives:,} positive"
+    with screen.step(3, "training") as step:
         run_command(
             "model", "train", "--dataset", work / "dataset", "--out", work / "checkpoint", "--seed", options.seed
         )
-    with step("4 Evaluation on the test part, and the Triton repository"):
+        best = max(line.epoch for line in read_history(work / "checkpoint") if line.best)
+        step.result = f"OneFlow DeepFM, best at epoch {best:g}"
+    with screen.step(4, "evaluation") as step:
         run_command(
             "model",
             "evaluate",
@@ -159,8 +145,9 @@ def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any
             "--out",
             work / "evaluation",
         )
+        measured = read_evaluated(work / "evaluation").parts
         # A small world's, or a shop's with few orders: the demo shows the whole way all the same, and says so.
-        weak = [] if judge(read_evaluated(work / "evaluation").parts).better else ["--accept-weak-model"]
+        weak = [] if judge(measured).better else ["--accept-weak-model"]
         run_command(
             "model",
             "export",
@@ -174,6 +161,8 @@ def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any
             work / "artifact",
             *weak,
         )
+        auc = measured["test"].auc
+        step.result = "of the test part" + (f": AUC {auc:.4f}" if auc is not None else "")
     manifest: dict[str, Any] = json.loads((work / "artifact" / "manifest.json").read_text())
     return manifest
 

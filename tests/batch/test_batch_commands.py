@@ -90,8 +90,12 @@ def test_parity_answers_with_its_status(work: Path, tmp_path: Path) -> None:
     name = "flattenRequest_pair_id_window_count_35"
     wrong = pa.array([value + 1 for value in table[name].to_pylist()], pa.int64())
     pq.write_table(table.set_column(table.schema.get_field_index(name), name, wrong), tmp_path / "served.parquet")
-    other = batch("parity", "--served", tmp_path / "served.parquet", *words)
+    plot = tmp_path / "parity.svg"
+    other = batch("parity", "--served", tmp_path / "served.parquet", *words, "--plot", plot)
     assert other.returncode == 1
+    assert f">{name}<" in plot.read_text()
+    refused = batch("parity", "--served", work / "features", *words, "--plot", tmp_path / "served.parquet")
+    assert (refused.returncode, "is no SVG file" in refused.stderr) == (2, True)
     assert f"{name}: {table.num_rows:,} differ" in other.stdout
 
 

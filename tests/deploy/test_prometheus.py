@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
+import time
 import urllib.error
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 from fixtures.asking import get
+from fixtures.panels import ask, draw, panels
 from fixtures.prometheus import ALERTS, Prometheus
 from fixtures.scorer import Shop, Stage, poison, wait_until
 from fixtures.serve import command, row_of
@@ -28,14 +30,6 @@ from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 
 FOLDER = ALERTS.parent
-DASHBOARD = REPOSITORY / "deploy" / "grafana" / "dashboards" / "scorer.json"
-QUERIES = sorted(
-    {
-        target["expr"].replace("$__rate_interval", "1m")
-        for panel in json.loads(DASHBOARD.read_text())["panels"]
-        for target in panel.get("targets", [])
-    }
-)
 RULES = {rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]}
 
 # What half poisoned traffic on a busy machine tells by right.
@@ -43,6 +37,10 @@ STREAM = {"DeadLetters", "DeadLettersMany", "ScoresLate"}
 
 # What happens too seldom for a test: so often in a quarter of an hour. What they count is there all the same.
 SELDOM = re.compile(r"^(?P<counted>.*increase\(\w+(\{[^}]*\})?\[15m\]\)+) > \d+$")
+
+
+STEP_S = 0.5
+SCORED_MIN = 2000
 
 
 def promtool(*words: str) -> None:
@@ -65,8 +63,9 @@ def test_each_alert_has_a_case_in_which_it_comes() -> None:
 
 @dataclass
 class Watched:
-    """A pipeline and the Prometheus that scrapes it."""
+    """A pipeline and the Prometheus that scrapes it, since when (Unix time)."""
 
+    since: float
     stage: Stage
     triton: Triton
     scorer: Process
@@ -90,64 +89,117 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
+def triton(scorer_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """One that may be killed."""
+    with Triton(scorer_artifact / "triton", tmp_path_factory.mktemp("triton")) as triton:
+        yield triton
+
+
+def empty(server: Prometheus, since: float) -> set[tuple[str, str]]:
+    """Title and query of each that nothing can be drawn of."""
+    now = time.time()
+    return {
+        (panel.title, target.query)
+        for panel in panels()
+        for target, found in zip(panel.targets, ask(server, panel, since, now, STEP_S), strict=True)
+        if not any(series.has_numbers() for series in found)
+    }
+
+
+def test_a_scorer_under_load_fills_every_panel_but_those_that_say_when_they_are_empty(
+    broker: Broker, scorer_artifact: Path, triton: Triton, tmp_path: Path, shop: Shop
+) -> None:
+    """Good events, one process, no snapshot, no predict server."""
+    stage = Stage(broker.bootstrap, scorer_artifact, triton.grpc_url)
+    stage.create_topics(broker)
+    (port,) = free_ports(1)
+    file = stage.file(tmp_path, http={"port": port})
+    marked = {(panel.title, target.query) for panel in panels() if panel.marked for target in panel.targets}
+    since = time.time()
+    with (
+        Process("scorer", command("run", "--config", file), tmp_path / "scorer.log", cwd=REPOSITORY) as scorer,
+        Prometheus(tmp_path / "prometheus", {"scorer": f"127.0.0.1:{port}"}) as server,
+    ):
+        wait_until(lambda: get(port, "/readyz")[0] == 200, "the scorer is ready")
+        stage.send_shop(shop)
+        sent = len(shop.actions)
+        while sent < SCORED_MIN or empty(server, since) - marked:
+            stage.send_actions(shop.actions)
+            sent += len(shop.actions)
+            wait_until(
+                lambda sent=sent: server.query("sum(jd_intent_scores_total)") == [sent],  # type: ignore[misc]
+                f"{sent} are scored, of them no query has numbers: {empty(server, since) - marked}",
+            )
+        assert empty(server, since) == marked
+        assert scorer.stop(30) == 0
+
+
+@pytest.fixture(scope="module")
 def watched(
-    broker: Broker, scorer_artifact: Path, tmp_path_factory: pytest.TempPathFactory, shop: Shop
+    broker: Broker, scorer_artifact: Path, triton: Triton, tmp_path_factory: pytest.TempPathFactory, shop: Shop
 ) -> Iterator[Watched]:
     """A supervisor whose worker was killed once, a predict server, a Triton; half of the shop's actions sent."""
     folder = tmp_path_factory.mktemp("watched")
     scorer_port, predict_port = free_ports(2)
-    with Triton(scorer_artifact / "triton", folder / "triton") as triton:
-        stage = Stage(broker.bootstrap, scorer_artifact, triton.grpc_url)
-        stage.create_topics(broker)
-        file = stage.file(
-            folder,
-            http={"port": scorer_port},
-            log={"format": "json"},
-            kafka={"static_membership": True},
-            snapshots={"folder": str(folder / "snapshots"), "every_s": 2.0},
-            workers={"backoff_ms": 50},
-        )
-        argv = command("serve", "--config", file, "--port", predict_port)
-        targets = {
-            "scorer": f"127.0.0.1:{scorer_port}",
-            "predict": f"127.0.0.1:{predict_port}",
-            "triton": triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
-        }
-        with (
-            start(file, folder, 1) as scorer,
-            Process("serve", argv, folder / "serve.log", cwd=REPOSITORY) as predict,
-            Prometheus(folder / "prometheus", targets) as server,
-            httpx.Client(base_url=f"http://127.0.0.1:{predict_port}", timeout=60) as client,
-        ):
-            wait_until(lambda: bool(pids(folder)), "a worker")
-            killed = pids(folder)[0]
-            os.kill(killed, signal.SIGKILL)
-            wait_until(lambda: pids(folder)[0] != killed, "another worker")
-            for port in (scorer_port, predict_port):
-                wait_until(lambda port=port: get(port, "/readyz")[0] == 200, "both are ready")  # type: ignore[misc]
-            wait_until(lambda: len(server.query("jd_intent_ready == 1")) == 1, "Prometheus saw it")
-            half = len(shop.actions) // 2
-            stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
-            for series in ("jd_intent_dead_letters_total", "jd_intent_predict_requests_total"):
-                # Twice: a counter is seen to grow only from the second scrape on that has it.
-                stage.send([("actions", key, value) for key, value, _ in poison(shop.actions[0]).values()])
-                assert client.post("/predict", json=row_of(shop.actions[0])).status_code == 200
-                wait_until(lambda name=series: bool(server.query(name)), series)  # type: ignore[misc]
-            yield Watched(stage, triton, scorer, predict, client, server)
+    since = time.time()
+    stage = Stage(broker.bootstrap, scorer_artifact, triton.grpc_url)
+    stage.create_topics(broker)
+    file = stage.file(
+        folder,
+        http={"port": scorer_port},
+        log={"format": "json"},
+        kafka={"static_membership": True},
+        snapshots={"folder": str(folder / "snapshots"), "every_s": 2.0},
+        workers={"backoff_ms": 50},
+    )
+    argv = command("serve", "--config", file, "--port", predict_port)
+    targets = {
+        "scorer": f"127.0.0.1:{scorer_port}",
+        "predict": f"127.0.0.1:{predict_port}",
+        "triton": triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
+    }
+    with (
+        start(file, folder, 1) as scorer,
+        Process("serve", argv, folder / "serve.log", cwd=REPOSITORY) as predict,
+        Prometheus(folder / "prometheus", targets) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{predict_port}", timeout=60) as client,
+    ):
+        wait_until(lambda: bool(pids(folder)), "a worker")
+        killed = pids(folder)[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: pids(folder)[0] != killed, "another worker")
+        for port in (scorer_port, predict_port):
+            wait_until(lambda port=port: get(port, "/readyz")[0] == 200, "both are ready")  # type: ignore[misc]
+        wait_until(lambda: len(server.query("jd_intent_ready == 1")) == 1, "Prometheus saw it")
+        half = len(shop.actions) // 2
+        stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+        for series in ("jd_intent_dead_letters_total", "jd_intent_predict_requests_total"):
+            # Twice: a counter is seen to grow only from the second scrape on that has it.
+            stage.send([("actions", key, value) for key, value, _ in poison(shop.actions[0]).values()])
+            assert client.post("/predict", json=row_of(shop.actions[0])).status_code == 200
+            wait_until(lambda name=series: bool(server.query(name)), series)  # type: ignore[misc]
+        yield Watched(since, stage, triton, scorer, predict, client, server)
 
 
-def test_every_query_of_the_dashboard_has_numbers(watched: Watched) -> None:
-    empty: list[str] = []
+def test_every_panel_is_filled_once_its_condition_is_met(watched: Watched) -> None:
+    """After dead letters, snapshots, a worker's death, requests to the predict server."""
+    left: set[tuple[str, str]] = set()
 
     def full() -> bool:
-        empty[:] = [query for query in QUERIES if not watched.prometheus.query(query)]
-        return not empty
+        left.clear()
+        left.update(empty(watched.prometheus, watched.since))
+        return not left
 
     try:
         wait_until(full, "all queries have numbers")
     except AssertionError as error:
-        raise AssertionError(f"no numbers: {empty}") from error
+        raise AssertionError(f"no numbers: {sorted(left)}") from error
     assert watched.prometheus.query('sum(up{job="triton"})') == [1]
+    now = time.time()
+    text = draw("Panels", [(panel, ask(watched.prometheus, panel, watched.since, now, STEP_S)) for panel in panels()])
+    assert "no data" not in text
+    for panel in panels():
+        assert f"<h3>{escape(panel.title)}</h3>" in text
 
 
 def test_a_query_that_is_none_is_refused(watched: Watched) -> None:

@@ -25,8 +25,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import msgspec
 from fixtures.scorer import PARTITIONS
 
+from batch.plots.axis import Axis, Scale, spanning
+from batch.plots.chart import Series, dots, lines
+from batch.plots.sheet import write_sheet
 from rigs.harms import Harms
 from rigs.scorers import Rig, Scorers, Slot, Subscriber, pipeline
 from rigs.traffic import Archive, Failed, Traffic, Upstream
@@ -327,6 +331,28 @@ def report(outcome: Outcome, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def plot(outcome: Outcome, file: Path, title: str) -> None:
+    """How long until all flowed again: by kind, and round after round."""
+    rounds, verdict = outcome.rounds, outcome.verdict
+    times = {kind: [done.recovery_s for done in rounds if done.kind == kind] for kind in (*KINDS, LAST)}
+    names = [kind for kind, found in times.items() if found]
+    x = spanning(
+        "seconds until events sent afterwards are scored in each partition",
+        [done.recovery_s for done in rounds],
+        Scale.LOG,
+    )
+    by_kind = dots("Flows again after", names, [times[kind] for kind in names], x, width=860)
+    y = spanning("seconds", [done.recovery_s for done in rounds], Scale.LOG)
+    numbers = [float(number) for number in range(1, len(rounds) + 1)]
+    in_order = Series("flows again", numbers, [done.recovery_s for done in rounds], points=True)
+    over_time = lines("Round after round", [in_order], Axis("round", 0.0, len(rounds) + 1.0), y, size=(860, 220))
+    note = (
+        f"{verdict.actions:,} scores recomputed: {len(verdict.lost)} lost, {len(verdict.doubled)} doubled, "
+        f"{len(verdict.wrong)} wrong, {len(verdict.disordered)} out of order. The stroke is the median."
+    )
+    write_sheet(file, title, note, [by_kind, over_time])
+
+
 def named(counts: Mapping[str, int]) -> str:
     """What was how often."""
     return ", ".join(f"{what} {count}" for what, count in sorted(counts.items())) or "none"
@@ -347,7 +373,9 @@ def main() -> None:
     outcome = chaos(folder, words.rounds, words.seed, words.minutes, words.only)
     text, verdict = report(outcome, time.monotonic() - started), outcome.verdict
     (folder / "report.md").write_text(text + "\n")
-    print(text)
+    (folder / "report.json").write_bytes(msgspec.json.encode(outcome))
+    plot(outcome, folder / "chaos.svg", f"Chaos: {len(outcome.rounds)} rounds")
+    print(f"{text}\n\nplot: {folder / 'chaos.svg'}")
     if not verdict.clean():
         first = [*verdict.lost[:5], *verdict.doubled[:5], *verdict.wrong[:5], *verdict.disordered[:5]]
         sys.exit(f"not exactly once: {first}")

@@ -22,6 +22,9 @@ from pathlib import Path
 import numpy as np
 from places import SQL
 
+from batch.plots.axis import Axis, Scale, spanning
+from batch.plots.chart import Chart, Series, lines
+from batch.plots.sheet import write_sheet
 from rigs.scorers import Scorers, Subscriber, pipeline
 from rigs.traffic import Failed, Traffic
 
@@ -34,6 +37,7 @@ INDEXES = {
 SAMPLE_S = 5.0
 SCORERS = 2
 READY_S = 180.0
+SIZE = (860, 220)  # of a plot
 ANSWERED_S = 60.0  # for the last events' scores
 WHOLE = ("events", "rss_bytes", "state_bytes", "descriptors", "threads")
 
@@ -97,35 +101,31 @@ def faults(samples: list[Sample]) -> list[str]:
     return found
 
 
-def plot(samples: list[Sample], file: Path, title: str) -> None:
+def plot(samples: list[Sample], file: Path, title: str, note: str = "") -> None:
     """Memory, handles and latency over time."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "soak"  # the same samples give the same file
-    from matplotlib import pyplot
-
     minutes = [sample.second / 60 for sample in samples]
-    figure, (memory, handles, latency) = pyplot.subplots(3, 1, sharex=True, figsize=(9, 8), layout="constrained")
-    memory.plot(minutes, [s.rss_bytes / 2**20 for s in samples], label="resident memory")
-    memory.plot(minutes, [s.state_bytes / 2**20 for s in samples], label="rows and indexes of the state")
-    memory.set_ylabel("MiB")
-    handles.plot(minutes, [s.descriptors for s in samples], label="file descriptors")
-    handles.plot(minutes, [s.threads for s in samples], label="threads")
-    latency.plot(minutes, [s.p99_ms for s in samples], label="p99", linewidth=0.8)
-    latency.plot(minutes, [s.p50_ms for s in samples], label="p50")
-    latency.set_ylabel("ms, event sent to score seen")
-    latency.set_yscale("log")
-    latency.set_xlabel("minutes")
-    for axes in (memory, handles):
-        axes.set_ylim(bottom=0)
-    for axes in (memory, handles, latency):
-        axes.legend(loc="lower right")
-        axes.grid(alpha=0.3)
-    figure.suptitle(title)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, metadata={"Date": None})
-    pyplot.close(figure)
+    x = Axis("minutes", 0.0, max(minutes))
+
+    def chart(name: str, unit: str, scale: Scale, *series: tuple[str, list[float]]) -> Chart:
+        y = spanning(unit, [value for _, values in series for value in values], scale)
+        return lines(name, [Series(of, minutes, values, dash=0) for of, values in series], x, y, size=SIZE)
+
+    memory = [s.rss_bytes / 2**20 for s in samples], [s.state_bytes / 2**20 for s in samples]
+    handles = [float(s.descriptors) for s in samples], [float(s.threads) for s in samples]
+    charts = [
+        chart(
+            "Memory", "MiB", Scale.LINEAR, ("resident memory", memory[0]), ("rows and indexes of the state", memory[1])
+        ),
+        chart("Handles", "number", Scale.LINEAR, ("file descriptors", handles[0]), ("threads", handles[1])),
+        chart(
+            "From event sent to score seen",
+            "ms",
+            Scale.LOG,
+            ("p50", [s.p50_ms for s in samples]),
+            ("p99", [s.p99_ms for s in samples]),
+        ),
+    ]
+    write_sheet(file, title, note, charts)
 
 
 def limited_app(folder: Path) -> Path:
