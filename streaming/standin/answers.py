@@ -4,7 +4,8 @@ Shapes, codes and messages are those of the API server, as recorded from a real 
 than there:
 
 - A request or a row without a time, or with a negative one, is refused: the server answers the one by accident, and
-  dies of the other. So is a date that does not exist, which it takes for another.
+  dies of the other, as of any value of a PUT that does not fit and is no text. So is a date that does not exist, which
+  it takes for another.
 - An INSERT of several rows inserts all of them or none; a call holds one statement (of several, the server runs the
   first).
 - SELECT is answered at once, in every mode; LOAD DATA and INTO OUTFILE are done when the call returns, and are jobs

@@ -498,7 +498,7 @@ class Cluster:
             return text, [(self._shown(where or self._used(database), name),)]
         if " ".join(words[:3]).upper() == "SHOW CREATE TABLE":
             if not database:
-                raise ServerError(2000, "please enter database first")
+                raise ServerError(2000, "")  # C1: it says no more
             return [("Table", "string"), ("Create Table", "string")], [(words[3], self._created(database, words[3]))]
         if " ".join(words[:3]).upper() == "SHOW TABLE STATUS":
             row = ("11", "t", "d", "memory", "0", "0", "0", "8", str(self.faults.unalive), "2", *["NULL"] * 3, "")

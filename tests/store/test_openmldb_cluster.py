@@ -81,6 +81,8 @@ def store(shop_app: App, client: Client) -> ClusterStore:
 def test_a_fresh_client_must_say_use_first(client: Client) -> None:
     with pytest.raises(StoreUnavailable, match="please enter database first"):
         client.execute("SHOW DEPLOYMENTS FROM x")
+    with pytest.raises(StoreUnavailable, match=r"\[2000\] *$"):
+        client.execute("SHOW CREATE TABLE bo_user")
     assert len(client.schemas()[1]) == 42
 
 
