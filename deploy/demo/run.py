@@ -50,6 +50,7 @@ __all__ = ["main"]
 
 WRITTEN = (
     "artifact",
+    "board.log",
     "checkpoint",
     "data",
     "dataset",
@@ -176,6 +177,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             run_command("scorer", "load", work / "history", "--config", config, module="streaming")
         else:
             config = write_config(options, shop, broker, triton, http_port, embedded_tables(work))
+    board, predict_port = start_board(config, stack)
     with step("7 The scorer"):
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
         console.print(f"[dim]$ jd-intent-score run --config {config}[/dim]", soft_wrap=True)
@@ -194,23 +196,50 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             "model": f"version {manifest['model_version']} in {work / 'artifact'}",
             "report of the model": f"{work / 'evaluation' / 'report.html'}",
             "features, dataset": f"{work / 'features'}, {work / 'dataset'}",
-            "logs": f"{scorer.log}, {work / 'kafka' / 'kafka.log'}, {work / 'triton'}",
+            "logs": f"{scorer.log}, {work / 'board.log'}, {work / 'kafka' / 'kafka.log'}, {work / 'triton'}",
         },
     )
     if found := faults(result, comparison):
         raise DemoFailed("; ".join(found))
     if options.keep:
-        wait_for_user(broker, shop, config, http_port, replay, stack)
+        wait_for_user(broker, shop, config, board, http_port, predict_port, replay, stack)
     status = scorer.stop()
     if status:
         raise DemoFailed(f"the scorer exited with status {status}: {scorer.tail()}")
 
 
+def start_board(config: Path, stack: contextlib.ExitStack) -> tuple[str, int]:
+    """Starts the board, and says where it is.
+
+    Returns:
+        Its address, and the port where it looks for the predict server, which KEEP=1 adds at the end.
+    """
+    port, predict_port = free_ports(2)
+    words = ["board", "--config", str(config), "--port", str(port), "--predict", f"http://127.0.0.1:{predict_port}"]
+    argv = [str(interpreter("scorer")), "-m", "streaming", *words]
+    board = stack.enter_context(Process("the board", argv, config.with_name("board.log"), cwd=REPOSITORY))
+    url = f"http://127.0.0.1:{port}/"
+    board.wait_ready(lambda: answers(f"{url}healthz"), 120)
+    console.print(f"[bold]The board, with the scores as they come: {url}[/bold]")
+    return url, predict_port
+
+
 def wait_for_user(
-    broker: Broker, shop: Shop, config: Path, http_port: int, replay: Replay, stack: contextlib.ExitStack
+    broker: Broker,
+    shop: Shop,
+    config: Path,
+    board: str,
+    http_port: int,
+    port: int,
+    replay: Replay,
+    stack: contextlib.ExitStack,
 ) -> None:
-    """KEEP=1: adds the predict server of the tutorial, and leaves all running until Ctrl-C."""
-    port = free_ports(1)[0]
+    """KEEP=1: adds the predict server of the tutorial, and leaves all running until Ctrl-C.
+
+    Args:
+        board: its address.
+        port: where the board looks for the predict server.
+    """
     argv = [str(interpreter("scorer")), "-m", "streaming", "serve", "--config", str(config), "--port", str(port)]
     server = stack.enter_context(Process("the predict server", argv, config.with_name("serve.log"), cwd=REPOSITORY))
     server.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 120)
@@ -222,8 +251,8 @@ def wait_for_user(
         event.pop(name, None)
     row = shop.request_row(last)
     console.print(
-        f"\nRunning until Ctrl-C: Kafka {broker.bootstrap}, metrics http://127.0.0.1:{http_port}/metrics, "
-        f"predict server http://127.0.0.1:{port}/docs\n"
+        f"\nRunning until Ctrl-C: the board {board}, Kafka {broker.bootstrap}, "
+        f"metrics http://127.0.0.1:{http_port}/metrics, predict server http://127.0.0.1:{port}/docs\n"
         f"An event of your own, and its score:\n"
         f"  {command} send --config {config} --stream {of.name} '{json.dumps(event)}'\n"
         f"A request row, its features and its probability, as in the tutorial:\n"
