@@ -12,7 +12,7 @@ from streaming.errors import ConfigError
 
 __all__ = ["Join", "ScoreFields", "score_fields"]
 
-_DECLARED = frozenset({Type.STRING, Type.BOOL, Type.SMALLINT, Type.INT, Type.BIGINT, Type.DATE})
+_DECLARED = frozenset({Type.STRING, Type.BOOL, Type.SMALLINT, Type.INT})  # a bigint is a time or an amount, mostly
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Join:
         field: of the score; its value is the row's key.
         table: in tables.sql.
         key: the table's column of it.
-        columns: what it says: texts, whole numbers, truths, dates.
+        columns: what it says in texts, small whole numbers and truths.
     """
 
     field: str

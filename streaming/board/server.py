@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import re
 import socket
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ def run_board(file: Path | None, listen: Listen, options: BoardOptions) -> None:
     """
     config = load(file)
     log.configure(config.log)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # that a scorer was asked, every other second, is no news
     run(config, listen, options)
 
 

@@ -1,11 +1,14 @@
 """Why a request has its score: its features, what is usual of them, and which of its inputs moved the score most.
 
 A score does not carry features. They are computed again, for the row that is opened and no other: its event is read
-from its topic, a predict server (`jd-intent-score serve`) is asked about the request as of a millisecond before it,
-when the request's own rows were not in the tables, and Triton about the request without each of its inputs, in one
-call. Rows that came late, dimension rows that came since, and rows of that very millisecond can make a difference: so
-the probability that comes of it is held against the one that was published, and the page says whether they are the
-same.
+from its topic, a predict server (`jd-intent-score serve`) is asked about the request, and Triton about the request
+without each of its inputs, in one call.
+
+When the request was scored, the rows that its event became in other tables were there, its own row in the main table
+was not. Now all of them are. So the server is asked twice, as of the request's time and as of a millisecond before;
+columns that are made of the main table's rows alone are of the second answer, all others of the first. What came late,
+dimension rows that came since, and rows of that very millisecond can still make a difference: so the probability that
+comes of it is held against the one that was published, and the page says whether they are the same.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Feature:
         name: the encoder's field; `column`: of the feature query, that it reads.
         value: of the column; `kind`: `number`, `time` (epoch ms), `text` or `truth`.
         usual: none: nothing is known, or its values are names.
-        moved: the probability less the one without this input; none: Triton did not tell.
+        moved: the probability less the one without this input.
     """
 
     name: str
@@ -59,7 +62,7 @@ class Feature:
     value: Value
     kind: str
     usual: Usual | None
-    moved: float | None
+    moved: float
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,14 @@ class Explanation:
     samples: int = 0
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """A predict server's: values by column, ids by the encoder's field."""
+
+    features: dict[str, Value]
+    ids: dict[str, int]
+
+
 class Why:
     """Explains; any thread may call.
 
@@ -111,6 +122,12 @@ class Why:
         self._usual = UsualValues()
         self._kinds = {column.name: _kind(column.type) for column in app.query.answers}
         self._times = {name for name in (app.request_time, *app.times(app.main)) if name is not None}
+        echoed = {output for output, _ in app.query.contract.echoes}
+        self._of_main = {
+            origin.name
+            for origin in app.query.contract.origins
+            if origin.name not in echoed and set(origin.tables) <= {app.main}
+        }
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="samples", daemon=True)
 
@@ -140,18 +157,16 @@ class Why:
 
     def _explained(self, told: Explanation, asked: Asked) -> Explanation:
         encoder = self._loaded()
-        names = [one.name for one in encoder.fields]
-        answer = self._features(asked, before_ms=1)
-        if self._times and not _same(told.published, answer["probability"]):
-            # Rows of the same millisecond may have been there already.
-            other = self._features(asked, before_ms=0)
-            if abs(other["probability"] - told.published) < abs(answer["probability"] - told.published):
-                answer = other
-        if list(answer["ids"]) != names:
-            raise ArtifactMismatch(f"the predict server has another encoder than {self._artifact}")
-        ids = list(answer["ids"].values())
+        now, before = self._features(asked, 0), self._features(asked, 1)
+        answers = [self._mixed(now, before), now, before]
+        for answer in answers:
+            if list(answer.ids) != [one.name for one in encoder.fields]:
+                raise ArtifactMismatch(f"the predict server has another encoder than {self._artifact}")
         commonest = self._usual.commonest_ids()
-        moved, version = self._moved(ids, commonest)
+        scored, version = self._without_each([list(answer.ids.values()) for answer in answers], commonest)
+        # The first is right, but for rows of one millisecond; of equal ones it is taken.
+        best = min(range(len(answers)), key=lambda at: (round(abs(scored[at][0] - told.published) / SAME), at))
+        answer, (again, *without) = answers[best], scored[best]
         features = [
             Feature(
                 one.name,
@@ -159,43 +174,56 @@ class Why:
                 value,
                 kind,
                 None if kind == "time" else self._usual.of(one, value, is_number=kind == "number"),
-                change,
+                again - other,
             )
-            for one, change in zip(encoder.fields, moved, strict=True)
-            for value, kind in [(answer["features"].get(one.column), self._kinds.get(one.column, "text"))]
+            for one, other in zip(encoder.fields, without, strict=True)
+            for value, kind in [(answer.features.get(one.column), self._kinds.get(one.column, "text"))]
         ]
-        features.sort(key=lambda feature: -abs(feature.moved or 0.0))
+        features.sort(key=lambda feature: -abs(feature.moved))
         return dataclasses.replace(
             told,
-            again=answer["probability"],
-            same=_same(told.published, answer["probability"]),
+            again=again,
+            same=math.isclose(told.published, again, abs_tol=SAME),
             instead="missing" if commonest is None else "commonest",
             features=features,
-            version=version or str(answer.get("model_version", "")),
+            version=version,
             samples=len(self._usual),
         )
+
+    def _mixed(self, now: _Answer, before: _Answer) -> _Answer:
+        """The answer that the request had: see the module."""
+        features = {name: (before if name in self._of_main else now).features.get(name) for name in now.features}
+        columns = {one.name: one.column for one in self._loaded().fields}
+        ids = {
+            name: (before if columns.get(name) in self._of_main else now).ids.get(name, number)
+            for name, number in now.ids.items()
+        }
+        return _Answer(features, ids)
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:
             self._encoder = Encoder.load(self._artifact / "encoder")
         return self._encoder
 
-    def _moved(self, ids: list[int], commonest: list[int] | None) -> tuple[list[float | None], str]:
-        """What each input does to the probability, by Triton's answer to the request without it; and the version."""
-        instead = commonest or [NULL_ID] * len(ids)
-        matrix = np.tile(np.array(ids, np.int64), (len(ids) + 1, 1))
-        places = np.arange(len(ids))
-        matrix[places + 1, places] = instead
-        try:
-            scores = self._model.score(matrix)
-        except Unavailable as error:
-            _log.warning("Triton does not answer", why=str(error))
-            return [None] * len(ids), ""
-        whole, *without = scores.probabilities.tolist()
-        return [whole - one for one in without], scores.version
+    def _without_each(self, rows: list[list[int]], commonest: list[int] | None) -> tuple[list[list[float]], str]:
+        """Triton's probabilities of rows of ids, each followed by those of the row without each of its inputs.
 
-    def _features(self, asked: Asked, before_ms: int) -> dict[str, Any]:
-        """The predict server's answer.
+        Args:
+            commonest: what an input becomes that is left out; none: NULL.
+
+        Returns:
+            A list of 1 + inputs for each row, and the model's version.
+        """
+        width = len(rows[0])
+        matrix = np.repeat(np.array(rows, np.int64), width + 1, axis=0).reshape(len(rows), width + 1, width)
+        places = np.arange(width)
+        matrix[:, places + 1, places] = commonest or [NULL_ID] * width
+        scores = self._model.score(np.ascontiguousarray(matrix.reshape(-1, width)))
+        found: list[list[float]] = scores.probabilities.reshape(len(rows), width + 1).tolist()
+        return found, scores.version
+
+    def _features(self, asked: Asked, before_ms: int) -> _Answer:
+        """The predict server's answer about a request, as of so long before its time.
 
         Raises:
             Unavailable: there is none.
@@ -213,12 +241,10 @@ class Why:
             raise Unavailable(f"{place} does not answer: {error or type(error).__name__}") from error
         try:
             body = answer.json()
-            if answer.status_code == httpx.codes.OK and {"features", "ids", "probability"} <= body.keys():
-                if self._app.event_time in body["features"] and before_ms:
-                    body["features"][self._app.event_time] += before_ms
-                return dict(body)
+            if answer.status_code == httpx.codes.OK:
+                return _Answer(dict(body["features"]), dict(body["ids"]))
             why = body["detail"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError):
             why = "its answer is not one of a predict server"
         raise Unavailable(f"{place} has no answer ({answer.status_code}): {why}")
 
@@ -231,8 +257,8 @@ class Why:
                 continue
             try:
                 for asked in self._events.events_near(place, AT_ONCE if len(self._usual) < SAMPLES else 1):
-                    answer = self._features(asked, before_ms=1)
-                    self._usual.add(answer["features"], list(answer["ids"].values()))
+                    answer = self._mixed(self._features(asked, 0), self._features(asked, 1))
+                    self._usual.add(answer.features, list(answer.ids.values()))
                     if self._stop.is_set():
                         return
             except EventGone:
@@ -240,10 +266,6 @@ class Why:
             except ScorerError as error:
                 _log.debug("no sample", why=str(error))
                 self._stop.wait(SLOWLY_S)
-
-
-def _same(one: float, other: float) -> bool:
-    return math.isclose(one, other, abs_tol=SAME)
 
 
 def _kind(column: pa.DataType) -> str:

@@ -97,10 +97,10 @@ function sparkline(values) {
 }
 const points_ = (change) => `${points(change).slice(1)} points`;
 
-function lineChart(scores) {
+function lineChart(scores, wide = Math.min(innerWidth, 780) - 60) {
   const shown = [...scores].reverse();
   const high = Math.max(0.01, ...shown.map((score) => score.p)) * 1.1;
-  const [width, height, left, right, top, bottom] = [640, 150, 46, 14, 12, 22];
+  const [width, height, left, right, top, bottom] = [wide, 150, 50, 12, 12, 24];
   const x = (at) => (shown.length < 2 ? (left + width - right) / 2 : left + (at * (width - left - right)) / (shown.length - 1));
   const y = (p) => height - bottom - (p / high) * (height - top - bottom);
   const marks = [0, high / 2.2, high / 1.1];
@@ -248,8 +248,8 @@ function drawFigures() {
   const most = Math.max(1, ...each);
   $("spark").replaceChildren(make("path", { d: "M" + each.map((n, at) => `${(at * 120) / (each.length - 1)} ${(22 - (n / most) * 20).toFixed(1)}`).join("L") }));
   if (scorers.p50_s === null) figure("latency", "–");
-  else figure("latency", seconds(scorers.p50_s), `p99 ${seconds(scorers.p99_s)}`);
-  text($("latency-note"), scorers.p50_s === null ? "no score measured yet" : scorers.recent ? "median, last 30 s" : "median, since the scorers' start");
+  else figure("latency", seconds(scorers.p50_s), "median");
+  text($("latency-note"), scorers.p50_s === null ? "no score measured yet" : `p99 ${seconds(scorers.p99_s)}, ${scorers.recent ? "last 30 s" : "since start"}`);
   figure("lag", scorers.lag === null ? "–" : whole.format(scorers.lag), scorers.lag === null ? "" : scorers.lag === 1 ? "record" : "records");
   text($("lag-note"), scorers.lag === null ? "no scorer tells" : scorers.lag ? "not scored yet" : "all is scored");
   figure("letters", whole.format(letters));
@@ -266,9 +266,9 @@ function drawFigures() {
 function drawFilters() {
   const names = Object.keys(board.choices);
   for (const name of Object.keys(board.filters)) if (!names.includes(name)) names.push(name);
-  const there = [...$("filters").children].map((child) => child.dataset.name);
+  const there = [...$("filter-fields").children].map((child) => child.dataset.name);
   if (JSON.stringify(there) !== JSON.stringify(names)) {
-    $("filters").replaceChildren(...names.map((name) => {
+    $("filter-fields").replaceChildren(...names.map((name) => {
       const id = `filter-${name}`;
       const select = make("select", { id, on: { change: () => {
         if (select.value) board.filters[name] = select.value; else delete board.filters[name];
@@ -277,7 +277,7 @@ function drawFilters() {
       return make("div", { class: "field", "data-name": name }, make("label", { for: id }, name), select);
     }));
   }
-  for (const child of $("filters").children) {
+  for (const child of $("filter-fields").children) {
     const select = child.querySelector("select"), chosen = board.filters[child.dataset.name] ?? "";
     const values = board.choices[child.dataset.name] ?? [];
     const said = JSON.stringify(values.map(([value]) => value)) + chosen;
@@ -288,7 +288,10 @@ function drawFilters() {
       ...values.map(([value]) => make("option", { value }, value || "(empty)")));
     select.value = chosen;
   }
-  $("clear").hidden = !Object.keys(board.filters).length;
+  const chosen = Object.keys(board.filters).length;
+  $("clear").hidden = !chosen;
+  $("filters").hidden = !names.length;
+  text($("filters-title"), chosen ? `Filters (${chosen} chosen)` : "Filters");
 }
 
 function drawHead() {
@@ -368,7 +371,7 @@ function drawEmpty() {
 
 function clear() {
   board.filters = {};
-  for (const child of $("filters").children) { child.querySelector("select").value = ""; delete child.querySelector("select").dataset.said; }
+  for (const child of $("filter-fields").children) { child.querySelector("select").value = ""; delete child.querySelector("select").dataset.said; }
   drawFilters();
   anew();
 }
@@ -454,21 +457,19 @@ function drawWhy(why, told) {
   const parts = [told.same
     ? make("p", { class: "says good" }, `Computed again from the event, it is the probability that was published: ${percent(told.again)}.`)
     : make("p", { class: "says warn" }, `Computed again it is ${percent(told.again)}, published was ${percent(told.published)}: rows have come since that this request did not see. The features are those of now.`)];
-  const hasEffects = told.features.some((feature) => feature.moved !== null);
-  if (!hasEffects) parts.push(make("p", { class: "says warn" }, "Triton does not answer: what each input does to the score is not known."));
-  const most = Math.max(1e-9, ...told.features.map((feature) => Math.abs(feature.moved ?? 0)));
+  const most = Math.max(1e-9, ...told.features.map((feature) => Math.abs(feature.moved)));
   const of = told.features[0]?.usual?.of === "training" || !told.samples ? "in training" : `in 90 % of ${told.samples} recent requests`;
-  parts.push(make("p", { class: "note" }, (hasEffects ? `Effect: percentage points that an input adds, beside what the model says without it (${told.instead === "commonest" ? "with the value most requests have" : "with no value"}). ` : "") + `Usual: ${of}, or the commonest value with its share.`));
+  parts.push(make("p", { class: "note" }, `Effect: the percentage points that an input adds, beside what the model says without it (with ${told.instead === "commonest" ? "the value that most requests have" : "no value"}). Usual: ${of}, or the commonest value with its share.`));
   const lines = told.features.map((feature) => {
-    const effect = make("i", { class: (feature.moved ?? 0) < 0 ? "down" : "up" });
-    effect.style.width = `${(Math.abs(feature.moved ?? 0) / most) * 50}%`;
+    const effect = make("i", { class: feature.moved < 0 ? "down" : "up" });
+    effect.style.width = `${(Math.abs(feature.moved) / most) * 50}%`;
     return make("tr", {}, make("th", { scope: "row", class: "name" }, ...wrapped(feature.name)), make("td", { class: "value" }, shownValue(feature.value, feature.kind)),
       make("td", {}, usual(feature), feature.usual?.unusual ? make("span", { class: "unusual" }, " unusual") : ""),
-      ...(hasEffects ? [make("td", { class: "effect" }, make("div", { class: "swing", "aria-hidden": "true" }, effect)), make("td", { class: "number" }, feature.moved === null ? "–" : points(feature.moved))] : []));
+      make("td", { class: "effect" }, make("div", { class: "swing", "aria-hidden": "true" }, effect)), make("td", { class: "number" }, points(feature.moved)));
   });
   const table = make("table", { class: "plain", id: "features" }, make("caption", { class: "unseen" }, "Inputs of the model, those that moved the score most first"),
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "input"), make("th", { scope: "col" }, "value"), make("th", { scope: "col" }, "usual"),
-      ...(hasEffects ? [make("th", { scope: "col", class: "effect" }, make("span", { class: "unseen" }, "effect as a bar")), make("th", { scope: "col", class: "number" }, "effect, points")] : []))),
+      make("th", { scope: "col", class: "effect" }, make("span", { class: "unseen" }, "effect as a bar")), make("th", { scope: "col", class: "number" }, "effect, points"))),
     make("tbody", {}, ...lines.slice(0, SHOWN_FEATURES)));
   parts.push(make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Inputs of the model" }, table));
   if (lines.length > SHOWN_FEATURES) {
@@ -581,6 +582,7 @@ function inside(value) {
 // ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function listen() {
+  $("filters").open = !matchMedia("(max-width: 760px)").matches;
   $("theme").onclick = () => theme({ system: "light", light: "dark", dark: "system" }[localStorage.getItem("theme") ?? "system"]);
   $("pause").onclick = () => {
     board.paused = !board.paused;
