@@ -136,7 +136,7 @@ class Followers:
                 _log.warning("reads on from what the topic holds now", why=str(error))
                 positions.clear()
             except (BrokerUnavailable, KafkaException) as error:
-                self._away(str(error))
+                self._away(error.args[0].str() if isinstance(error, KafkaException) else str(error))
                 self._stop.wait(AGAIN_S)
             except BaseException as error:
                 self.state.failure = error
@@ -175,7 +175,8 @@ class Followers:
                         Raw(value, record.timestamp()[1], record.partition(), record.offset())
                         for record in records
                         if (value := record.value()) is not None
-                    ]
+                    ],
+                    live=self.state.loaded,
                 )
                 positions |= reader.positions
                 if not self.state.loaded and len(reader.ends) == len(partitions):

@@ -159,22 +159,25 @@ class Pairs:
 
     # ── taking scores ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def add(self, records: Sequence[Raw]) -> None:
-        """Takes scores, each partition's in its order."""
-        for start in range(0, len(records), CHUNK):
-            part = records[start : start + CHUNK]
+    def add(self, records: Sequence[Raw], *, live: bool = True) -> None:
+        """Takes scores, each partition's in its order.
+
+        Args:
+            live: they come now; else they are of the look-back, and no throughput.
+        """
+        size = min(CHUNK, self.scores_max)
+        for start in range(0, len(records), size):
+            part = records[start : start + size]
             scores, kept = self._decode(part)
             with self._lock:
                 self.unreadable += len(part) - len(kept)
                 if kept:
                     self._take(scores, kept)
+                    if live:
+                        self._tick(len(kept))
 
     def _take(self, scores: Sequence[Any], records: Sequence[Raw]) -> None:
         n, first, ring = len(scores), self.received, self.scores_max
-        if n > ring:  # what would be overwritten at once; counted all the same
-            self._tick(n - ring)
-            self.received += n - ring
-            scores, records, n, first = scores[-ring:], records[-ring:], ring, self.received
         slots: npt.NDArray[np.int32] = np.empty(n, np.int32)
         index, key_of = self._index, self._decode.key
         for number, score in enumerate(scores):
@@ -206,7 +209,6 @@ class Pairs:
         self._last_partition[of], self._last_offset[of] = partitions[lasts], offsets[lasts]
         np.add.at(self._count, slots, 1)
         self.received += n
-        self._tick(n)
 
     def _new(self, key: Key, taken: npt.NDArray[np.int32], coming: int) -> int:
         """A slot for a pair that has none.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streaming.model.fields import Binned, Field
+from streaming.model.fields import Binned, Field, ListTop, speller
 
-__all__ = ["ENOUGH", "Usual", "UsualValues"]
+__all__ = ["ENOUGH", "Usual", "UsualValues", "Value", "shown"]
 
 ENOUGH = 20
 """Requests from which on something is said of what is usual."""
@@ -20,6 +20,11 @@ RARE = 0.05  # a value that so few requests have is unusual
 NAMES = 0.1  # where even the commonest value is rarer, the values are names
 
 Value = bool | int | float | str | None
+
+
+def shown(field: Field, value: Value) -> Value:
+    """What a field reads of its column's value: of a list the entry, where it reads one."""
+    return speller(field)(value).decode() if isinstance(field, ListTop) and isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,10 @@ class UsualValues:
         return [Counter(column).most_common(1)[0][0] for column in zip(*ids, strict=True)]
 
     def of(self, field: Field, value: Value, *, is_number: bool) -> Usual | None:
-        """What is usual of a field's column; None: nothing is known.
+        """What is usual of a field; None: nothing is known, or its values are names.
 
         Args:
+            value: of the request that is looked at, as `shown`.
             is_number: it is one that can be more or less.
         """
         rows = list(self._features)
@@ -75,7 +81,7 @@ class UsualValues:
                 return None
             low, high = field.starts[1], field.starts[-1]
             return Usual("training", low, high, unusual=_is_outside(value, low, high))
-        values = [row.get(field.column) for row in rows]
+        values = [shown(field, row.get(field.column)) for row in rows]
         if is_number:
             numbers = [float(v) for v in values if isinstance(v, int | float)]
             if not numbers:

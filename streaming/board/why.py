@@ -29,7 +29,7 @@ import structlog
 from streaming.app.folder import App
 from streaming.board.events import Asked, EventGone, EventReader
 from streaming.board.pairs import Pairs, Place
-from streaming.board.usual import Usual, UsualValues, Value
+from streaming.board.usual import Usual, UsualValues, Value, shown
 from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
 from streaming.model.encoder import NULL_ID, Encoder
 from streaming.model.triton import Model
@@ -177,7 +177,7 @@ class Why:
                 again - other,
             )
             for one, other in zip(encoder.fields, without, strict=True)
-            for value, kind in [(answer.features.get(one.column), self._kinds.get(one.column, "text"))]
+            for value, kind in [(shown(one, answer.features.get(one.column)), self._kinds.get(one.column, "text"))]
         ]
         features.sort(key=lambda feature: -abs(feature.moved))
         return dataclasses.replace(

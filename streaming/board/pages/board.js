@@ -103,6 +103,7 @@ function lineChart(scores, wide = Math.min(innerWidth, 780) - 60) {
   const [width, height, left, right, top, bottom] = [wide, 150, 50, 12, 12, 24];
   const x = (at) => (shown.length < 2 ? (left + width - right) / 2 : left + (at * (width - left - right)) / (shown.length - 1));
   const y = (p) => height - bottom - (p / high) * (height - top - bottom);
+  const when = (score) => moment(score.time ?? score.at);
   const marks = [0, high / 2.2, high / 1.1];
   const said = `Probability of the last ${plural(shown.length, "score")}: from ${percent(shown[0].p)} to ${percent(shown.at(-1).p)}`;
   const chart = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": said });
@@ -110,8 +111,8 @@ function lineChart(scores, wide = Math.min(innerWidth, 780) - 60) {
     chart.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(mark), y2: y(mark) }));
     chart.append(make("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, mark ? percent(mark) : "0 %"));
   }
-  chart.append(make("text", { x: left, y: height - 6 }, shown.length > 1 ? moment(shown[0].at) : ""));
-  chart.append(make("text", { x: width - right, y: height - 6, "text-anchor": "end" }, moment(shown.at(-1).at)));
+  chart.append(make("text", { x: left, y: height - 6 }, shown.length > 1 ? when(shown[0]) : ""));
+  chart.append(make("text", { x: width - right, y: height - 6, "text-anchor": "end" }, when(shown.at(-1))));
   if (shown.length > 1) chart.append(make("path", { d: "M" + shown.map((score, at) => `${x(at).toFixed(1)} ${y(score.p).toFixed(1)}`).join("L") }));
   if (shown.length <= 60) for (const [at, score] of shown.entries()) chart.append(make("circle", { cx: x(at), cy: y(score.p), r: 2.6 }));
   return make("div", { class: "line" }, chart);
@@ -253,7 +254,7 @@ function drawFigures() {
   figure("lag", scorers.lag === null ? "–" : whole.format(scorers.lag), scorers.lag === null ? "" : scorers.lag === 1 ? "record" : "records");
   text($("lag-note"), scorers.lag === null ? "no scorer tells" : scorers.lag ? "not scored yet" : "all is scored");
   figure("letters", whole.format(letters));
-  figure("version", version || "–", version ? "version" : "");
+  figure("version", version || "–");
   text($("version-note"), scorers.asked ? `${scorers.ready} of ${plural(scorers.asked, "scorer")} ready` : "of the last score");
   if (auc?.value !== null && auc?.value !== undefined) figure("auc", auc.value.toFixed(3)); else figure("auc", "not yet");
   text($("auc-note"), auc?.note ?? "no label is known here");
@@ -306,7 +307,7 @@ function fill(tr, row) {
   const open = make("button", { type: "button", class: "open", "aria-label": `Open ${board.about.pair.map((field, at) => `${field} ${row.key[at]}`).join(", ")}` }, name);
   const bar = make("i");
   bar.style.width = `${Math.max(1, row.p * 100)}%`;
-  const facts = Object.entries(row.attributes).slice(0, 8).map(([label, value]) => make("span", {}, `${label} `, make("b", {}, value || "–")));
+  const facts = Object.entries(row.attributes).slice(0, 8).flatMap(([label, value]) => [make("span", {}, `${label} `, make("b", {}, value || "–")), " "]);
   const when = make("time", { datetime: new Date(row.at).toISOString(), title: moment(row.at), "data-at": row.at }, ago(row.at));
   tr.replaceChildren(cell("rank number", "#"), cell("who", "pair", open),
     cell("chance", "probability", make("div", { class: "bar" }, make("b", {}, percent(row.p)), make("span", { class: "track", "aria-hidden": "true" }, bar))),
@@ -463,14 +464,14 @@ function drawWhy(why, told) {
   const lines = told.features.map((feature) => {
     const effect = make("i", { class: feature.moved < 0 ? "down" : "up" });
     effect.style.width = `${(Math.abs(feature.moved) / most) * 50}%`;
-    return make("tr", {}, make("th", { scope: "row", class: "name" }, ...wrapped(feature.name)), make("td", { class: "value" }, shownValue(feature.value, feature.kind)),
-      make("td", {}, usual(feature), feature.usual?.unusual ? make("span", { class: "unusual" }, " unusual") : ""),
-      make("td", { class: "effect" }, make("div", { class: "swing", "aria-hidden": "true" }, effect)), make("td", { class: "number" }, points(feature.moved)));
+    return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader", class: "name" }, ...wrapped(feature.name)), cell("value", "value", shownValue(feature.value, feature.kind)),
+      cell("usual", "usual", usual(feature), feature.usual?.unusual ? make("span", { class: "unusual" }, " unusual") : ""),
+      cell("effect", "", make("div", { class: "swing", "aria-hidden": "true" }, effect)), cell("number", "effect", points(feature.moved)));
   });
-  const table = make("table", { class: "plain", id: "features" }, make("caption", { class: "unseen" }, "Inputs of the model, those that moved the score most first"),
-    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "input"), make("th", { scope: "col" }, "value"), make("th", { scope: "col" }, "usual"),
-      make("th", { scope: "col", class: "effect" }, make("span", { class: "unseen" }, "effect as a bar")), make("th", { scope: "col", class: "number" }, "effect, points"))),
-    make("tbody", {}, ...lines.slice(0, SHOWN_FEATURES)));
+  const table = make("table", { role: "table", class: "plain", id: "features" }, make("caption", { class: "unseen" }, "Inputs of the model, those that moved the score most first"),
+    make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...[["", "input"], ["", "value"], ["", "usual"], ["effect", make("span", { class: "unseen" }, "effect as a bar")], ["number", "effect, points"]]
+      .map(([kind, label]) => make("th", { role: "columnheader", scope: "col", class: kind }, label)))),
+    make("tbody", { role: "rowgroup" }, ...lines.slice(0, SHOWN_FEATURES)));
   parts.push(make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Inputs of the model" }, table));
   if (lines.length > SHOWN_FEATURES) {
     const all = make("button", { type: "button", class: "quiet", on: { click: () => { table.tBodies[0].append(...lines.slice(SHOWN_FEATURES)); all.remove(); } } }, `Show all ${lines.length} inputs`);
@@ -602,8 +603,8 @@ function listen() {
   };
   $("rows").onpointerover = (event) => { if (event.pointerType === "mouse") inside(true); };
   $("rows").onpointerleave = (event) => { if (event.pointerType === "mouse" && !$("rows").contains(document.activeElement)) inside(false); };
-  $("rows").onfocusin = () => { if ($("rows").querySelector(":focus-visible")) inside(true); };
-  $("rows").onfocusout = (event) => { if (!$("rows").contains(event.relatedTarget) && !$("rows").matches(":hover")) inside(false); };
+  $("rows").addEventListener("focusin", () => { if ($("rows").querySelector(":focus-visible")) inside(true); });
+  $("rows").addEventListener("focusout", (event) => { if (!$("rows").contains(event.relatedTarget) && !$("rows").matches(":hover")) inside(false); });
   for (const dialog of document.querySelectorAll("dialog.drawer")) {
     dialog.querySelector(".close").onclick = () => dialog.close();
     dialog.onclick = (event) => { if (event.target === dialog && event.clientX < dialog.getBoundingClientRect().left) dialog.close(); };
