@@ -32,20 +32,19 @@ class Attributes:
     def __init__(self, fields: ScoreFields) -> None:
         self.joins = fields.joins
         self._at = {field: place for place, field in enumerate(fields.pair)}
+        columns = [(join, at, column) for join in fields.joins for at, column in enumerate(join.columns)]
+        every = [*self._at, *(column for *_, column in columns)]
+        self._columns = {
+            f"{join.table}.{column}" if every.count(column) > 1 else column: (join, at) for join, at, column in columns
+        }
         self._rows: dict[str, dict[Any, tuple[str | None, ...]]] = {join.table: {} for join in fields.joins}
         self._texts: dict[str, str] = {}  # each once: there are few of them, in many rows
         self._lock = threading.Lock()
         self._changed, self._full = False, set[str]()
 
-    def names(self) -> dict[str, tuple[Join, int]]:
-        """By the name that people see, the table and the place of a column: its own, or with the table's where two
-        tables have one."""
-        columns = [(join, at, column) for join in self.joins for at, column in enumerate(join.columns)]
-        twice = {column for n, (_, _, column) in enumerate(columns) if column in [c for *_, c in columns[:n]]}
-        return {
-            f"{join.table}.{column}" if column in twice or column in self._at else column: (join, at)
-            for join, at, column in columns
-        }
+    def names(self) -> tuple[str, ...]:
+        """The columns by the names that people see: their own, or with the table's where two have one."""
+        return tuple(self._columns)
 
     def take(self, table: str, rows: pa.Table) -> None:
         """Takes rows of a table, in their order."""
@@ -76,7 +75,7 @@ class Attributes:
     def of(self, key: Key) -> dict[str, str]:
         """What is known of a pair, by the columns' names."""
         found = {}
-        for name, (join, at) in self.names().items():
+        for name, (join, at) in self._columns.items():
             row = self._rows[join.table].get(key[self._at[join.field]])
             if row is not None and row[at] is not None:
                 found[name] = str(row[at])
@@ -87,7 +86,7 @@ class Attributes:
         with self._lock:
             changed, self._changed = self._changed, False
         if changed:
-            for name, (join, at) in self.names().items():
+            for name, (join, at) in self._columns.items():
                 pairs.declare(name, self._value_of(join, at))
 
     def _value_of(self, join: Join, at: int) -> Callable[[Key], str | None]:

@@ -35,6 +35,7 @@ __all__ = ["Followers", "KafkaState"]
 
 BATCH = 5000  # records that are taken at once
 WAIT_S = 0.1  # for so many: what a score waits here at most
+QUEUE_KB = 16_384  # of a burst, that librdkafka holds (its own: 64 MB for each partition)
 PATIENCE_S = 5.0  # for one answer of Kafka's; then the page says that it is away, and it is asked again
 AGAIN_S = 1.0
 PING_S = 2.0
@@ -86,8 +87,10 @@ class Followers:
         look_back_s: float,
     ) -> None:
         self.state = KafkaState()
+        raw = config.kafka.librdkafka
+        bounded = raw.model_copy(update={"consumer": {"queued.max.messages.kbytes": QUEUE_KB, **raw.consumer}})
         self._kafka = config.kafka.model_copy(
-            update={"give_up_after_s": PATIENCE_S, "isolation_level": "read_committed"}
+            update={"give_up_after_s": PATIENCE_S, "isolation_level": "read_committed", "librdkafka": bounded}
         )
         self._app, self._topics, self._history = app, topics, config.store.history
         self._pairs, self._letters, self._attributes = pairs, letters, attributes

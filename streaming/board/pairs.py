@@ -31,9 +31,10 @@ TREND = 12
 VALUES_MAX = 200
 """Of a declared field: one that has more values is no filter."""
 
-CHUNK = 2000  # scores that are taken in one hold of the lock: some milliseconds
+CHUNK = 1000  # scores that are taken in one hold of the lock: some milliseconds
 SECONDS = 120  # of the throughput that is remembered
 MATCHES_MAX = 20
+SCORES_MAX = 200  # of one pair, that are shown
 
 Key = tuple[Any, ...]
 Int64 = npt.NDArray[np.int64]
@@ -321,7 +322,7 @@ class Pairs:
             place = Place(
                 int(self._last_partition[slot]), int(self._last_offset[slot]), float(self._last_probability[slot])
             )
-            return self._row(slot), [self._score(number) for number in self._chain(slot, 500)], place
+            return self._row(slot), [self._score(number) for number in self._chain(slot, SCORES_MAX)], place
 
     def history(self, field: str, value: Any, limit: int = 200) -> tuple[list[ScoreRow], list[PairRow]]:
         """The newest scores of a user or an item, newest first, and its pairs, the best first; `limit` of each."""

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import re
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = ["LIMITS", "BoardOptions", "parse_age", "run", "run_board"]
 LIMITS = Limits()
 PREDICT_S = 10.0  # for one answer of the predict server
 MODEL_S = 5.0
+SWITCH_S = 0.001
 
 _log = structlog.stdlib.get_logger("streaming.board.server")
 
@@ -127,6 +129,8 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
         )
         limits = dataclasses.replace(LIMITS, connections_max=listen.connections_max)
         server = Server(create_app(board, rules), limits, tls)
+        # In a burst the followers would keep a request waiting for 5 ms each time that it changes its thread.
+        sys.setswitchinterval(SWITCH_S)
         followers.start()
         scorers.start()
         why.start()

@@ -231,8 +231,8 @@ def test_kafka_may_be_away(browser: Browser, whole: Whole) -> None:
         _scored(page, whole, "afterwards")
 
 
-def test_what_is_wrong_on_the_command_line_is_said(stage: Stage, tmp_path: Path) -> None:
-    file = str(stage.file(tmp_path))
+def test_what_is_wrong_on_the_command_line_is_said(tmp_path: Path) -> None:
+    file = str(Stage("127.0.0.1:9", tmp_path, "127.0.0.1:9").file(tmp_path))
     wrong: list[tuple[list[str], str]] = [
         (["--look-back", "soon"], "--look-back 'soon' is no age"),
         (["--metrics", "here"], "--metrics 'here' is no URL"),

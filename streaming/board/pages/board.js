@@ -5,6 +5,7 @@ const LIMITS = [50, 100, 200, 500];
 const SILENT_MS = 6000; // the server sends three lines a second: longer means that it is gone
 const AGAIN_MS = [300, 700, 1500, 3000];
 const SHOWN_FEATURES = 8;
+const FLASHED_MAX = 12;
 
 const board = {
   about: null, rows: new Map(), order: [], total: 0, figures: {}, choices: {}, filters: {}, within: 3600, limit: LIMITS[0],
@@ -332,6 +333,7 @@ function draw(changed = {}) {
   const order = board.inside && there.size ? [...[...there.keys()].filter((id) => board.rows.has(id)), ...(there.size < board.order.length ? board.order.filter((id) => !there.has(id)) : [])] : board.order;
   const wanted = new Set(order);
   for (const [id, tr] of there) if (!wanted.has(id)) tr.remove();
+  const few = Object.keys(changed).length <= FLASHED_MAX; // in a burst all would flash all the time
   let before = body.firstElementChild;
   for (const [at, id] of order.entries()) {
     const row = board.rows.get(id);
@@ -339,12 +341,12 @@ function draw(changed = {}) {
     if (!tr) {
       tr = make("tr", { role: "row", "data-id": id });
       fill(tr, row);
-      if (there.size) tr.classList.add("new");
+      if (there.size && few) tr.classList.add("new");
     } else if (tr.row !== row && !(tr.contains(document.activeElement) && tr.row.p === row.p)) {
       const focused = tr.contains(document.activeElement);
       fill(tr, row);
       if (focused) tr.querySelector(".open").focus({ preventScroll: true });
-      if (id in changed) { tr.classList.remove("new"); void tr.offsetWidth; tr.classList.add("new"); }
+      if (few && id in changed) { tr.classList.remove("new"); void tr.offsetWidth; tr.classList.add("new"); }
     }
     text(tr.firstElementChild, String(at + 1));
     if (tr !== before) body.insertBefore(tr, before); else before = before.nextElementSibling;
