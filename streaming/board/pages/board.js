@@ -303,16 +303,29 @@ function drawHead() {
   $("head").replaceChildren(...columns.map(([kind, label]) => make("th", { role: "columnheader", scope: "col", class: kind.replace("chance", "") }, label)));
 }
 
-function fill(tr, row) {
-  const name = named(row.key);
-  const open = make("button", { type: "button", class: "open", "aria-label": `Open ${board.about.pair.map((field, at) => `${field} ${row.key[at]}`).join(", ")}` }, name);
-  const bar = make("i");
-  bar.style.width = `${Math.max(1, row.p * 100)}%`;
-  const facts = Object.entries(row.attributes).slice(0, 8).flatMap(([label, value]) => [make("span", {}, `${label} `, make("b", {}, value || "–")), " "]);
-  const when = make("time", { datetime: new Date(row.at).toISOString(), title: moment(row.at), "data-at": row.at }, ago(row.at));
-  tr.replaceChildren(cell("rank number", "#"), cell("who", "pair", open),
-    cell("chance", "probability", make("div", { class: "bar" }, make("b", {}, percent(row.p)), make("span", { class: "track", "aria-hidden": "true" }, bar))),
-    cell("trend", "trend", sparkline(row.trend)), cell("more facts", "known", ...facts), cell("when", "scored", when), cell("model number", "model", row.version || "–"));
+function fill(tr, row) { // in a burst every row changes all the time: only what is new of it is drawn
+  const was = tr.row;
+  if (!was) {
+    const open = make("button", { type: "button", class: "open", "aria-label": `Open ${board.about.pair.map((field, at) => `${field} ${row.key[at]}`).join(", ")}` }, named(row.key));
+    tr.parts = { chance: make("b"), bar: make("i"), trend: cell("trend", "trend"), facts: cell("more facts", "known"), when: make("time"), model: cell("model number", "model") };
+    tr.replaceChildren(cell("rank number", "#"), cell("who", "pair", open),
+      cell("chance", "probability", make("div", { class: "bar" }, tr.parts.chance, make("span", { class: "track", "aria-hidden": "true" }, tr.parts.bar))),
+      tr.parts.trend, tr.parts.facts, cell("when", "scored", tr.parts.when), tr.parts.model);
+  }
+  const { chance, bar, trend, facts, when, model } = tr.parts;
+  if (was?.p !== row.p) {
+    text(chance, percent(row.p));
+    bar.style.width = `${Math.max(1, row.p * 100)}%`;
+  }
+  if (String(was?.trend) !== String(row.trend)) trend.replaceChildren(sparkline(row.trend));
+  if (JSON.stringify(was?.attributes) !== JSON.stringify(row.attributes)) facts.replaceChildren(...Object.entries(row.attributes).slice(0, 8).flatMap(([label, value]) => [make("span", {}, `${label} `, make("b", {}, value || "–")), " "]));
+  if (was?.at !== row.at) {
+    when.dateTime = new Date(row.at).toISOString();
+    when.title = moment(row.at);
+    when.dataset.at = row.at;
+    text(when, ago(row.at));
+  }
+  text(model, row.version || "–");
   tr.row = row;
 }
 
@@ -342,10 +355,8 @@ function draw(changed = {}) {
       tr = make("tr", { role: "row", "data-id": id });
       fill(tr, row);
       if (there.size && few) tr.classList.add("new");
-    } else if (tr.row !== row && !(tr.contains(document.activeElement) && tr.row.p === row.p)) {
-      const focused = tr.contains(document.activeElement);
+    } else if (tr.row !== row) {
       fill(tr, row);
-      if (focused) tr.querySelector(".open").focus({ preventScroll: true });
       if (few && id in changed) { tr.classList.remove("new"); void tr.offsetWidth; tr.classList.add("new"); }
     }
     text(tr.firstElementChild, String(at + 1));
