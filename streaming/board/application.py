@@ -315,6 +315,7 @@ def _about(board: Board) -> dict[str, Any]:
         "items": fields.items,
         "pair": fields.pair,
         "probability": fields.probability,
+        "horizon": settings.label.later_event.horizon if settings.label.later_event else None,
         "attributes": list(board.attributes.names()),
         "topics": board.topics,
         "kept": {"scores": board.pairs.scores_max, "best": board.pairs.best_max},

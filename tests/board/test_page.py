@@ -16,8 +16,10 @@ import pytest
 from fixtures.browser import faults, opened
 from fixtures.jd import jd
 from fixtures.web import Running
+from places import SQL
 from playwright.sync_api import Browser, Page, expect
 
+from streaming.app.folder import App, load_app
 from streaming.board.application import Board, create_app
 from streaming.board.attributes import Attributes
 from streaming.board.fields import score_fields
@@ -39,9 +41,10 @@ class Parts:
     """A board whose parts the test fills by hand."""
 
     rules: Rules = field(default_factory=Rules)
+    shop: App = field(default_factory=jd)
 
     def __post_init__(self) -> None:
-        fields = score_fields(jd())
+        fields = score_fields(self.shop)
         self.pairs, self.letters, self.attributes = Pairs(fields, 20_000), Letters(), Attributes(fields)
         self.kafka = KafkaState(away="", loaded=True)
         self.told = ScorerFigures(0.0042, 0.0613, True, 17, 29_197_056, 111_220, ("3",), 2, 2)
@@ -50,7 +53,7 @@ class Parts:
         topics = {"scores": "purchase-scores", "dead_letters": "user-actions.dlq"}
         parts = (self.pairs, self.letters, self.attributes, self.kafka, self, self)
         self.ended = False
-        self.app = create_app(Board(jd(), topics, *parts, is_ending=lambda: self.ended), self.rules)
+        self.app = create_app(Board(self.shop, topics, *parts, is_ending=lambda: self.ended), self.rules)
 
     def figures(self) -> ScorerFigures:
         return self.told
@@ -344,6 +347,21 @@ def test_a_burst_leaves_the_page_alive(browser: Browser, filled: Served) -> None
         parts.score("last", "29", 0.999)
         expect(page.locator("#rows .open").first).to_have_text("last · 29")
     assert parts.pairs.pairs_kept() <= 20_000 + 10_000 + 5_000
+
+
+def test_an_application_without_items_is_ranked_by_its_users(browser: Browser) -> None:
+    parts = Parts(shop=load_app(SQL / "talkingdata"))
+    for ip, probability in ((77, 0.25), (78, 0.5)):
+        score = {"click_id": f"c{ip}", "ip": ip, "click_time": 1_510_000_000_000, "download_probability": probability}
+        parts.pairs.add([Raw(json.dumps({**score, "model_version": "1"}).encode(), int(time.time() * 1000), 0, ip)])
+    for served in serve(parts):
+        with opened(browser, served.url) as page:
+            expect(page.locator(ROWS)).to_have_count(2)
+            assert names(page) == ["78", "77"]
+            expect(page.locator("#filters")).to_be_hidden()
+            page.get_by_role("searchbox").fill("7")
+            page.locator("#found").get_by_role("button", name="ip 77").click()
+            expect(page.locator("#history")).to_contain_text("1 score of 1 pair are kept")
 
 
 def test_the_stream_sends_what_has_changed(filled: Served) -> None:

@@ -245,7 +245,7 @@ function figure(id, value, unit = "") {
 }
 
 function drawFigures() {
-  const { rate, seconds: each, scorers, letters, version, received, unreadable, auc } = board.figures;
+  const { rate, seconds: each, scorers, letters, version, received, unreadable } = board.figures;
   figure("rate", rate < 10 && rate > 0 ? rate.toFixed(1) : whole.format(Math.round(rate)), "/s");
   const most = Math.max(1, ...each);
   $("spark").replaceChildren(make("path", { d: "M" + each.map((n, at) => `${(at * 120) / (each.length - 1)} ${(22 - (n / most) * 20).toFixed(1)}`).join("L") }));
@@ -257,8 +257,8 @@ function drawFigures() {
   figure("letters", whole.format(letters));
   figure("version", version || "–");
   text($("version-note"), scorers.asked ? `${scorers.ready} of ${plural(scorers.asked, "scorer")} ready` : "of the last score");
-  if (auc?.value !== null && auc?.value !== undefined) figure("auc", auc.value.toFixed(3)); else figure("auc", "not yet");
-  text($("auc-note"), auc?.note ?? "no label is known here");
+  figure("auc", "not here");
+  text($("auc-note"), board.about.horizon ? `labels are known ${board.about.horizon} later` : "labels are not on Kafka");
   if (scorers.state_bytes === null) figure("state", "–"); else figure("state", ...bytes(scorers.state_bytes));
   text($("state-note"), scorers.state_rows === null ? "no scorer tells" : plural(scorers.state_rows, "row"));
   const odd = unreadable ? `, ${plural(unreadable, "record")} of the topic are no scores` : "";
