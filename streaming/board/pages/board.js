@@ -412,15 +412,20 @@ async function openPair(key) {
   const id = JSON.stringify(key);
   opened = id;
   text($("pair-title"), named(key));
-  const why = make("div", { id: "why" }, make("p", { class: "soft", role: "status" }, "Computing what moved the score…"));
+  const why = make("div", { id: "why" });
   const top = make("div", {}, make("p", { class: "soft" }, "Loading…"));
   $("pair-body").replaceChildren(top, make("h3", {}, "Why"), why);
   show("pair");
   const said = await drawPair(id, top);
   if (said === null) { why.previousElementSibling.remove(); why.remove(); return; }
+  await askWhy(why, id);
+}
+
+async function askWhy(why, id) {
+  why.replaceChildren(make("p", { class: "soft", role: "status" }, "Computing what moved the score…"));
   try {
     const explained = await asked("api/why", { key: id });
-    if (opened === id) drawWhy(why, explained);
+    if (opened === id) drawWhy(why, explained, () => askWhy(why, id));
   } catch (error) {
     why.replaceChildren(make("p", { class: "says warn" }, error instanceof Refused ? error.message : "The board does not answer."));
   }
@@ -462,9 +467,10 @@ function usual(feature) {
   return `${shownValue(is.value, feature.kind)} (${(is.share * 100).toFixed(0)} %)`;
 }
 
-function drawWhy(why, told) {
+function drawWhy(why, told, again) {
   if (told.missing) {
-    why.replaceChildren(make("p", { class: "says warn" }, `Not to be told: ${told.missing}.`));
+    why.replaceChildren(make("p", { class: "says warn" }, `Not to be told: ${told.missing}.`),
+      make("p", {}, make("button", { type: "button", class: "quiet again", on: { click: again } }, "Try again")));
     if (told.event) why.append(raw("The event as it came", told.place, told.event));
     return;
   }
