@@ -32,7 +32,7 @@ PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment docs-environment docs prometheus lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-engine \
+.PHONY: help environments spark-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-engine \
         bench-latency bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -55,6 +55,9 @@ docs: docs-environment  ## build the site of docs/ into build/site; a broken lin
 prometheus:  ## fetch Debian's Prometheus into .envs/prometheus, where it is not on PATH: `make test` needs it
 	@$(PYTHON3) -m deploy.environments prometheus
 
+browser:  ## install Debian's Chromium, where it is not on PATH (as root): `make test` needs it
+	@$(PYTHON3) -m deploy.environments browser
+
 lock:  ## make the lock files anew out of setup.cfg's roots; versions stay where they fit (UPGRADE='PACKAGE …')
 	@$(PYTHON3) -m deploy.lock $(UPGRADE)
 
@@ -70,7 +73,7 @@ endif
 demo: environments  ## the whole job on real parts: history, training, Triton, Kafka, scores; then stops it all
 	@exec $(PYTHON) -m deploy.demo $(if $(APP),--app '$(APP)') $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
 
-test: prometheus environments docs-environment lint  ## every check that CI runs
+test: prometheus browser environments docs-environment lint  ## every check that CI runs
 	$(PYTEST) --numprocesses 2 --dist loadfile
 
 test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine, long outages

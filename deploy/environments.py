@@ -4,6 +4,7 @@
     python3 -m deploy.environments spark      # the optional third: Spark with OpenMLDB's batch engine
     python3 -m deploy.environments docs       # what builds the site of docs/, and tests it
     python3 -m deploy.environments prometheus # Debian's Prometheus, in which `make test` tries alerts and dashboard
+    python3 -m deploy.environments browser    # Debian's Chromium, in which `make test` tries the board
 
 Two environments, because openmldb pins an importlib-metadata that nvidia-pytriton cannot live with. Only the standard
 library is used here: this file runs on whatever `python3` the machine has. What is made goes to `.envs/`, or to the
@@ -32,11 +33,13 @@ from streaming.files.output_folder import EVERYTHING, mark, replacing
 
 __all__ = [
     "Missing",
+    "chromium",
     "folder",
     "interpreter",
     "java",
     "kafka_jars",
     "make",
+    "make_browser",
     "make_docs",
     "make_prometheus",
     "make_uv",
@@ -112,6 +115,18 @@ def prometheus(program: str) -> str:
         raise Missing(
             f"{program} is neither at {fetched} nor on PATH: `make prometheus`, or apt-get install prometheus"
         )
+    return found
+
+
+def chromium() -> str:
+    """The path of Chromium.
+
+    Raises:
+        Missing: it is not on PATH.
+    """
+    found = shutil.which("chromium")
+    if found is None:
+        raise Missing("chromium is not on PATH: `make browser` as root, or apt-get install chromium")
     return found
 
 
@@ -331,6 +346,27 @@ def make_prometheus() -> None:
             stamp.write_text(_digest(b"unpacked"))
 
 
+def make_browser() -> None:
+    """Installs Debian's Chromium, where it is not on PATH: it wants so many libraries that it cannot only be unpacked.
+
+    Raises:
+        Missing: it cannot, as this is not root, or there is no apt-get.
+    """
+    with _alone():
+        if shutil.which("chromium"):
+            print("  Chromium: is on PATH")
+            return
+        apt = shutil.which("apt-get")
+        if apt is None or os.geteuid() != 0:
+            raise Missing("Chromium is not on PATH, and only root can install it: apt-get install chromium")
+        install = [apt, "--quiet=2", "--no-install-recommends", "--yes", "install", "chromium"]
+        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        print("  Chromium: apt-get installs it", flush=True)
+        if subprocess.run(install, capture_output=True, check=False, env=environ).returncode:
+            _run([apt, "--quiet=2", "update"], "asking for Debian's list of packages")
+            _run(install, "installing Chromium")
+
+
 def _make_kernels() -> None:
     """Compiles the embedded engine's kernels into their cache: otherwise the first command that needs them does."""
     stamp = folder() / "kernels.stamp"
@@ -406,10 +442,10 @@ def make_uv() -> None:
 
 
 def main() -> None:
-    parts = {"": make, "spark": make_spark, "docs": make_docs, "prometheus": make_prometheus}
+    parts = {"": make, "spark": make_spark, "docs": make_docs, "prometheus": make_prometheus, "browser": make_browser}
     asked = " ".join(sys.argv[1:])
     if asked not in parts:
-        raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, `spark`, `docs` or `prometheus`")
+        raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, {', '.join(filter(None, parts))}")
     parts[asked]()
 
 

@@ -32,6 +32,7 @@ print(json.dumps([
 
 # Whose metadata says none, or says it in its own words: read in the licence file of the package or its repository.
 READ = {
+    "axe-playwright-python": "MIT AND MPL-2.0",  # the latter is axe-core's, which is in it
     "oneflow": "Apache-2.0",
     "openmldb": "Apache-2.0",
     "prettytable": "BSD-3-Clause",
@@ -47,7 +48,8 @@ This project is under the Apache License 2.0 (LICENSE) and ships none of these p
 Dockerfiles fetch them. Who hands images on hands on the packages in them, too: mind those marked ⚠, which are not
 plain permissive licences. NVIDIA's libraries come under NVIDIA's own terms. Beside these: Apache Kafka, and for Spark
 OpenMLDB's batch engine (Apache License 2.0), with what they depend on, whose licences lie in their jars
-(deploy/kafka/pom.xml, deploy/spark/pom.xml); Debian's Prometheus (Apache License 2.0), for tests.
+(deploy/kafka/pom.xml, deploy/spark/pom.xml); Debian's Prometheus (Apache License 2.0)
+and Chromium (BSD-3-Clause and others), for tests.
 
 | package | version | licence | locks |
 |---|---|---|---|

@@ -11,7 +11,7 @@ from places import SHARED
 
 from deploy.kafka.broker import Broker
 
-pytest_plugins = ["fixtures.apiserver", "fixtures.model", "fixtures.scorer", "fixtures.secured"]
+pytest_plugins = ["fixtures.apiserver", "fixtures.browser", "fixtures.model", "fixtures.scorer", "fixtures.secured"]
 
 
 @pytest.fixture(autouse=True)

@@ -55,6 +55,7 @@ LOG = "steps.log"
 
 WRITTEN = (
     "artifact",
+    "board.log",
     "checkpoint",
     "data",
     "dataset",
@@ -193,6 +194,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             run_command("scorer", "load", work / "history", "--config", config, module="streaming")
         else:
             config = write_config(options, shop, broker, triton, http_port, embedded_tables(work))
+    board, predict_port = start_board(config, stack)
     with screen.step(7, "scorer") as step:
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
         screen.note(f"$ jd-intent-score run --config {config}")
@@ -215,7 +217,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             "report of the model": near(work / "evaluation" / "report.html"),
             "plots": f"{PARITY}, {LATENCY}",
             "commands": LOG,
-            "logs": "scorer.log, kafka/kafka.log, triton",
+            "logs": "scorer.log, board.log, kafka/kafka.log, triton",
             "model": f"artifact, version {manifest['model_version']}",
             "data": "data, features, dataset, history",
             "these lie in": near(work),
@@ -224,17 +226,44 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     if found := faults(result, comparison):
         raise DemoFailed("; ".join(found))
     if options.keep:
-        wait_for_user(broker, shop, config, http_port, replay, stack)
+        wait_for_user(broker, shop, config, board, http_port, predict_port, replay, stack)
     status = scorer.stop()
     if status:
         raise DemoFailed(f"the scorer exited with status {status}: {scorer.tail()}")
 
 
+def start_board(config: Path, stack: contextlib.ExitStack) -> tuple[str, int]:
+    """Starts the board, and says where it is.
+
+    Returns:
+        Its address, and the port where it looks for the predict server, which KEEP=1 adds at the end.
+    """
+    port, predict_port = free_ports(2)
+    words = ["board", "--config", str(config), "--port", str(port), "--predict", f"http://127.0.0.1:{predict_port}"]
+    argv = [str(interpreter("scorer")), "-m", "streaming", *words]
+    board = stack.enter_context(Process("the board", argv, config.with_name("board.log"), cwd=REPOSITORY))
+    url = f"http://127.0.0.1:{port}/"
+    board.wait_ready(lambda: answers(f"{url}healthz"), 120)
+    console.print(f"[bold]The board, with the scores as they come: {url}[/bold]")
+    return url, predict_port
+
+
 def wait_for_user(
-    broker: Broker, shop: Shop, config: Path, http_port: int, replay: Replay, stack: contextlib.ExitStack
+    broker: Broker,
+    shop: Shop,
+    config: Path,
+    board: str,
+    http_port: int,
+    port: int,
+    replay: Replay,
+    stack: contextlib.ExitStack,
 ) -> None:
-    """KEEP=1: adds the predict server of the tutorial, and leaves all running until Ctrl-C."""
-    port = free_ports(1)[0]
+    """KEEP=1: adds the predict server of the tutorial, and leaves all running until Ctrl-C.
+
+    Args:
+        board: its address.
+        port: where the board looks for the predict server.
+    """
     argv = [str(interpreter("scorer")), "-m", "streaming", "serve", "--config", str(config), "--port", str(port)]
     server = stack.enter_context(Process("the predict server", argv, config.with_name("serve.log"), cwd=REPOSITORY))
     server.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 120)
@@ -246,8 +275,8 @@ def wait_for_user(
         event.pop(name, None)
     row = shop.request_row(last)
     console.print(
-        f"\nRunning until Ctrl-C: Kafka {broker.bootstrap}, metrics http://127.0.0.1:{http_port}/metrics, "
-        f"predict server http://127.0.0.1:{port}/docs\n"
+        f"\nRunning until Ctrl-C: the board {board}, Kafka {broker.bootstrap}, "
+        f"metrics http://127.0.0.1:{http_port}/metrics, predict server http://127.0.0.1:{port}/docs\n"
         f"An event of your own, and its score:\n"
         f"  {command} send --config {config} --stream {of.name} '{json.dumps(event)}'\n"
         f"A request row, its features and its probability, as in the tutorial:\n"

@@ -1,5 +1,5 @@
-"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | send | apiserver | sql | explain |
-init | check | print-script | dlq."""
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | board | send | apiserver | sql |
+explain | init | check | print-script | dlq."""
 
 from __future__ import annotations
 
@@ -168,6 +168,44 @@ def predict(
     run_predict(
         words or (), file=file, row=row, url=url, ids=ids, as_json=as_json, timeout_s=timeout_s, token=token, ca=ca
     )
+
+
+@app.command()
+def board(
+    config: ConfigFile = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9082,
+    look_back: Annotated[str, typer.Option(help="Scores of so long are read at the start: 90s, 15m, 1h, 2d.")] = "1h",
+    scores: Annotated[int, typer.Option(help="The newest so many are kept.", min=1000, max=5_000_000)] = 100_000,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="URL of a scorer's /metrics; may be repeated. Default: where [http] of the configuration says."
+        ),
+    ] = None,
+    predict: Annotated[
+        str | None, typer.Option(help="URL of `jd-intent-score serve`, which computes the features of an opened row.")
+    ] = None,
+    predict_token_file: Annotated[Path | None, typer.Option(help="File that holds its token.")] = None,
+    predict_ca: Annotated[Path | None, typer.Option(help="Certificates, PEM, that vouch for it.")] = None,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    allow_host: AllowHost = None,
+    connections: Connections = 128,
+) -> None:
+    """Show the scores as they come, on a page: who is about to want what, why, and how the scorers are.
+
+    It reads the scores as any subscriber does, and asks the scorers for their metrics only.
+    """
+    from streaming.board.server import BoardOptions, parse_age, run_board
+    from streaming.web.listen import Listen
+
+    listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
+    options = BoardOptions(
+        parse_age("--look-back", look_back), scores, metrics or (), predict, predict_token_file, predict_ca
+    )
+    run_board(config, listen, options)
 
 
 @app.command()

@@ -74,6 +74,14 @@ class TopicReader:
         )
         return low, high
 
+    def offsets_at(self, partitions: Sequence[tuple[str, int]], time_ms: int) -> Positions:
+        """Of each partition the first record that was written at a time or later; negative: there is none."""
+        wanted = [TopicPartition(*partition, time_ms) for partition in partitions]
+        found = self._connection.retry(
+            lambda: self._consumer.offsets_for_times(wanted, timeout=REQUEST_TIMEOUT_S), self._patience_s
+        )
+        return {(p.topic, p.partition): p.offset for p in found}
+
     def committed(self, partitions: Sequence[tuple[str, int]]) -> Positions:
         """What the group `kafka.group_id` has committed; negative where it has nothing.
 

@@ -30,6 +30,7 @@ __all__ = [
     "find",
     "grants",
     "named",
+    "of_board",
     "of_letters",
     "of_replay",
     "of_run",
@@ -89,6 +90,11 @@ def of_run(kafka: Kafka, topics: TopicNames) -> list[Right]:
 def of_serve(topics: TopicNames) -> list[Right]:
     """Of the predict server: what the state is made of, and what is no part of it."""
     return [Right("Read", "topic", name) for name in (*topics.inputs, topics.dead_letters)]
+
+
+def of_board(topics: TopicNames) -> list[Right]:
+    """Of the board: what it shows, and the events that scores are of."""
+    return [Right("Read", "topic", name) for name in (topics.scores, topics.dead_letters, *topics.inputs)]
 
 
 def of_send(topics: TopicNames) -> list[Right]:

@@ -40,11 +40,13 @@ class Rules:
         hosts: names under which it may be called, lower case.
         token: none: nobody needs one.
         json_only: requests with a body of another content type are refused.
+        open_paths: asked without the token, under the names above only: a page that tells nothing by itself.
     """
 
     hosts: frozenset[str] = frozenset(LOOPBACK_NAMES)
     token: str | None = None
     json_only: bool = False
+    open_paths: frozenset[str] = frozenset()
 
 
 def own_names(host: str, allowed: Iterable[str] = ()) -> frozenset[str]:
@@ -85,7 +87,7 @@ class Access:
             return 403, "Host is not a name of this server: it may be called under others with --allow-host NAME", {}
         if any(not _same_origin(origin, hosts[0], scope["scheme"]) for origin in origins):
             return 403, "Origin is not this server: pages of others may not call it", {}
-        if not self._knows_token(_all(headers, b"authorization")):
+        if scope["path"] not in self._rules.open_paths and not self._knows_token(_all(headers, b"authorization")):
             return 401, "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
         if self._rules.json_only and _has_body(headers) and (kind := _content_type(headers)) != "application/json":
             return 415, f"Content-Type is {kind or 'missing'}: it must be application/json", {}

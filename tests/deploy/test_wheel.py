@@ -77,7 +77,8 @@ def test_the_wheel_holds_both_packages_and_what_is_shipped_and_nothing_else(whee
         for file in (REPOSITORY / package).rglob("*.py")
     }
     shipped = {name for name in names if name.startswith("streaming/shipped/")}
-    assert names - shipped == modules | {"streaming/py.typed", "batch/py.typed"}
+    pages = {f"streaming/board/pages/{file.name}" for file in (REPOSITORY / "streaming" / "board" / "pages").iterdir()}
+    assert names - shipped == modules | pages | {"streaming/py.typed", "batch/py.typed"}
     scripts = {f"streaming/shipped/sql/{file.relative_to(SQL)}" for file in SQL.rglob("*") if file.is_file()}
     assert {name for name in shipped if "/sql/" in name} == scripts
     assert len(shipped) == len(scripts) + 4

@@ -1,0 +1,401 @@
+"""The page in Chromium, over a state in this process: what it shows of it, of nothing, and when the server is gone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+import pytest
+from fixtures.browser import faults, opened
+from fixtures.jd import jd
+from fixtures.web import Running
+from places import SQL
+from playwright.sync_api import Browser, Page, expect
+
+from streaming.app.folder import App, load_app
+from streaming.board.application import Board, create_app
+from streaming.board.attributes import Attributes
+from streaming.board.fields import score_fields
+from streaming.board.followers import KafkaState
+from streaming.board.letters import Letters
+from streaming.board.pairs import Pairs, Place, Raw
+from streaming.board.scorers import ScorerFigures
+from streaming.board.usual import Usual
+from streaming.board.why import Explanation, Feature
+from streaming.web.access import Rules
+from streaming.web.connection import Limits
+
+TOKEN = "0123456789abcdef-of-the-board"
+ROWS = "#rows tr:not(.skeleton)"
+
+
+@dataclass
+class Parts:
+    """A board whose parts the test fills by hand."""
+
+    rules: Rules = field(default_factory=Rules)
+    shop: App = field(default_factory=jd)
+
+    def __post_init__(self) -> None:
+        fields = score_fields(self.shop)
+        self.pairs, self.letters, self.attributes = Pairs(fields, 20_000), Letters(), Attributes(fields)
+        self.kafka = KafkaState(away="", loaded=True)
+        self.told = ScorerFigures(0.0042, 0.0613, True, 17, 29_197_056, 111_220, ("3",), 2, 2)
+        self.explained = Explanation(0.9, "the event is not in its topic any more")
+        self.offset = 0
+        topics = {"scores": "purchase-scores", "dead_letters": "user-actions.dlq"}
+        parts = (self.pairs, self.letters, self.attributes, self.kafka, self, self)
+        self.ended = False
+        self.app = create_app(Board(self.shop, topics, *parts, is_ending=lambda: self.ended), self.rules)
+
+    def figures(self) -> ScorerFigures:
+        return self.told
+
+    def explain(self, _: Place) -> Explanation:
+        return self.explained
+
+    def score(self, user: str, item: str, probability: float) -> None:
+        self.pairs.add([self.raw(user, item, probability)])
+
+    def raw(self, user: str, item: str, probability: float) -> Raw:
+        self.offset += 1
+        score = {"request_id": f"r{self.offset}", "user_id": user, "sku_id": item, "event_time": 1_459_419_080_000}
+        value = json.dumps({**score, "purchase_probability": probability, "model_version": "3"}).encode()
+        return Raw(value, int(time.time() * 1000), 0, self.offset)
+
+    def products(self) -> None:
+        """Product n has brand n % 3."""
+        rows = {name: [str(n % 3) for n in range(30)] for name in ("a1", "a2", "a3", "cate", "br")}
+        self.attributes.take("bo_product", pa.table({"sku_id": [str(n) for n in range(30)], **rows}))
+        self.attributes.declare(self.pairs)
+
+
+@dataclass
+class Served:
+    """Parts, and where they are served."""
+
+    parts: Parts
+    url: str
+
+
+def serve(parts: Parts) -> Iterator[Served]:
+    with Running(parts.app, Limits()) as server:
+        yield Served(parts, server.url)
+        parts.ended = True
+
+
+@pytest.fixture
+def empty() -> Iterator[Served]:
+    """Nothing is there yet."""
+    yield from serve(Parts())
+
+
+@pytest.fixture
+def filled() -> Iterator[Served]:
+    """Thirty pairs: user n wants product n with n %."""
+    parts = Parts()
+    parts.products()
+    for n in range(30):
+        parts.score(str(1000 + n), str(n), 0.001)
+        parts.score(str(1000 + n), str(n), n / 100)
+    yield from serve(parts)
+
+
+def names(page: Page) -> list[str]:
+    """The pairs as they are ranked."""
+    return page.locator("#rows .open").all_inner_texts()
+
+
+def test_nothing_yet_is_said_until_the_first_score(browser: Browser, empty: Served) -> None:
+    empty.parts.kafka.loaded = False
+    with opened(browser, empty.url) as page:
+        expect(page.locator("#status-text")).to_have_text("Reading the last scores…")
+        expect(page.locator("#rows .skeleton").first).to_be_visible()
+        empty.parts.kafka.loaded = True
+        expect(page.locator("#empty")).to_contain_text("No score yet")
+        expect(page.locator("#empty")).to_contain_text("purchase-scores")
+        expect(page.locator("#status-text")).to_have_text("Live")
+        assert faults(page) == []
+        empty.parts.score("200001", "80005", 0.875)
+        expect(page.locator(ROWS)).to_have_count(1)
+        expect(page.locator("#empty")).to_be_hidden()
+        expect(page.locator("#rows .chance")).to_have_text("87.5 %")
+
+
+def test_the_figures_have_units(browser: Browser, filled: Served) -> None:
+    with opened(browser, filled.url) as page:
+        for place, told in {
+            "latency": "4.2 ms median",
+            "latency-note": "p99 61.3 ms, last 30 s",
+            "lag": "17 records",
+            "state": "29.2 MB",
+            "state-note": "111,220 rows",
+            "version": "3",
+            "version-note": "2 of 2 scorers ready",
+            "letters": "0",
+        }.items():
+            expect(page.locator(f"#{place}")).to_have_text(told)
+        filled.parts.told = ScorerFigures(asked=1, away={"http://127.0.0.1:9/metrics": "connection refused"})
+        expect(page.locator("#trouble")).to_contain_text("No figures of the scorer at http://127.0.0.1:9/metrics")
+        expect(page.locator("#lag")).to_have_text("–")
+
+
+def test_the_ranking_moves_as_scores_come(browser: Browser, filled: Served) -> None:
+    with opened(browser, filled.url) as page:
+        expect(page.locator(ROWS)).to_have_count(30)
+        assert names(page)[:2] == ["1029 · 29", "1028 · 28"]
+        filled.parts.score("1003", "3", 0.99)
+        expect(page.locator("#rows .open").first).to_have_text("1003 · 3")
+        first = page.locator(ROWS).first
+        expect(first.locator(".rank")).to_have_text("1")
+        expect(first.locator(".trend svg")).to_have_attribute("aria-label", "Trend of 3 scores: up by 98.9 points")
+        expect(first.locator(".when")).to_have_text("now")
+        expect(page.locator("#rows .rank").last).to_have_text("30")
+
+
+def test_a_paused_or_visited_ranking_keeps_its_order(browser: Browser, filled: Served) -> None:
+    with opened(browser, filled.url) as page:
+        expect(page.locator(ROWS)).to_have_count(30)
+        page.get_by_role("button", name="Pause").click()
+        filled.parts.score("1003", "3", 0.99)
+        expect(page.locator("#footer")).to_contain_text("61 scores since")  # the page knows of it
+        assert names(page)[0] == "1029 · 29"
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("#rows .open").first).to_have_text("1003 · 3")
+        page.locator("#rows .open").nth(4).focus()
+        page.keyboard.press("Tab")  # as somebody who uses the keyboard
+        focused = page.evaluate("document.activeElement.textContent")
+        filled.parts.score("1004", "4", 0.995)
+        moved = page.locator(ROWS).filter(has_text="1004 · 4").locator(".chance")
+        expect(moved).to_have_text("99.5 %")  # its number is that of now
+        assert names(page)[0] == "1003 · 3"
+        assert page.evaluate("document.activeElement.textContent") == focused
+        page.locator("#query").focus()
+        expect(page.locator("#rows .open").first).to_have_text("1004 · 4")
+
+
+def test_filters_are_of_the_application_s_fields(browser: Browser, filled: Served) -> None:
+    with opened(browser, filled.url) as page:
+        page.get_by_label("br", exact=True).select_option("2")
+        expect(page.locator(ROWS)).to_have_count(10)
+        assert names(page)[0] == "1029 · 29"
+        assert all(int(name.split(" · ")[1]) % 3 == 2 for name in names(page))
+        page.get_by_label("cate", exact=True).select_option("0")
+        expect(page.locator("#empty")).to_contain_text("No pair is like that")
+        page.locator("#empty").get_by_role("button", name="Clear filters").click()
+        expect(page.locator(ROWS)).to_have_count(30)
+        expect(page.get_by_label("br", exact=True)).to_have_value("")
+
+
+def test_a_search_leads_to_the_history_of_a_user(browser: Browser, filled: Served) -> None:
+    filled.parts.score("1007", "29", 0.5)
+    with opened(browser, filled.url) as page:
+        page.get_by_role("searchbox").fill("1007")
+        page.get_by_role("button", name="user id 1007").click()
+        dialog = page.locator("#history")
+        expect(dialog).to_contain_text("3 scores of 2 pairs are kept; the best has 50.0 %.")
+        expect(dialog.get_by_role("region", name="Scores, the newest first").locator("tbody tr")).to_have_count(3)
+        assert faults(page) == []
+        dialog.get_by_role("button", name="1007 · 7", exact=True).first.click()
+        expect(page.locator("#pair-title")).to_have_text("1007 · 7")
+        page.go_back()
+        expect(page.locator("#history-title")).to_have_text("user id 1007")
+        page.keyboard.press("Escape")
+        page.get_by_role("searchbox").fill("nobody")
+        expect(page.locator("#found")).to_contain_text("Nothing that is kept is called “nobody”.")
+
+
+def test_a_pair_is_opened_and_left_by_keyboard(browser: Browser, filled: Served) -> None:
+    usual = Usual("recent", 2.0, 3.0, unusual=True)
+    features = [
+        Feature("kinds_21", "kinds_21", 4, "number", usual, 0.294),
+        Feature("sex", "sex", None, "text", Usual("recent", value="<b>", share=0.5), -0.1),
+    ]
+    features += [Feature(f"more_{n}", f"more_{n}", 1_459_419_080_000, "time", None, 0.0) for n in range(12)]
+    filled.parts.explained = Explanation(
+        0.29, "", 0.29, True, "commonest", features, {}, '{"user_id": "1029", "<i>": 1}', "user-actions[0]@4", "3", 160
+    )
+    with opened(browser, filled.url) as page:
+        page.locator("#rows .open").first.focus()
+        page.keyboard.press("Enter")
+        table = page.locator("#features")
+        expect(table.locator("tbody tr")).to_have_count(8)
+        expect(table.locator("tbody tr").first).to_contain_text("4")
+        expect(table.locator("tbody tr").first).to_contain_text("2 to 3 unusual")
+        expect(table.locator("tbody tr").first).to_contain_text("+29.4")
+        expect(table.locator("tbody tr").nth(1)).to_contain_text("NULL")
+        expect(table.locator("tbody tr").nth(1)).to_contain_text("<b> (50 %)")
+        expect(table.locator("tbody tr").nth(2)).to_contain_text("31 Mar 2016, 18:11:20")  # in the application's zone
+        expect(page.locator("#why .says")).to_contain_text("the probability that was published: 29.0 %")
+        assert faults(page) == []
+        page.get_by_role("button", name="Show all 14 inputs").click()
+        expect(table.locator("tbody tr")).to_have_count(14)
+        page.keyboard.press("Escape")
+        expect(page.locator("#pair")).to_be_hidden()
+        expect(page.locator("#rows .open").first).to_be_focused()
+        assert "#" not in page.url
+
+
+def test_what_cannot_be_told_is_said(browser: Browser, filled: Served) -> None:
+    with opened(browser, f"{filled.url}/#pair=%5B%221029%22%2C%2229%22%5D") as page:
+        expect(page.locator("#why")).to_contain_text("Not to be told: the event is not in its topic any more.")
+        expect(page.locator("#pair-p")).to_have_text("29.0 %")
+    with opened(browser, f"{filled.url}/#pair=%5B%22nobody%22%2C%2229%22%5D") as page:
+        expect(page.locator("#pair-body")).to_have_text("this pair is not kept any more")
+
+
+def test_every_size_and_theme_is_for_everybody(browser: Browser, empty: Served) -> None:
+    for n in range(5):  # of many rows axe says the same, and takes its time
+        empty.parts.score(str(1000 + n), str(n), n / 100)
+    empty.parts.products()
+    themes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    with opened(browser, empty.url, 390) as page:
+        for width, theme in itertools.product((390, 1024, 1600), themes):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.emulate_media(color_scheme=theme)
+            is_whole(page, width)
+
+
+def is_whole(page: Page, width: int) -> None:
+    """Nothing is cut off or hard to read."""
+    expect(page.locator(ROWS)).to_have_count(5)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+    assert faults(page) == []
+    right = "Math.max(...[...document.querySelectorAll('#rows .when')].map((td) => td.getBoundingClientRect().right))"
+    assert page.evaluate(right) <= width, "a column is cut off"
+
+
+def test_dark_or_light_is_as_the_system_is_or_as_one_says(browser: Browser, filled: Served) -> None:
+    back = "getComputedStyle(document.body).backgroundColor"
+    dark, light = "rgb(13, 17, 23)", "rgb(255, 255, 255)"
+    with opened(browser, filled.url, theme="dark") as page:
+        assert page.evaluate(back) == dark
+        page.get_by_role("button", name="Theme: system").click()
+        expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
+        assert page.evaluate(back) == light
+        page.reload()
+        assert page.evaluate(back) == light
+        page.emulate_media(color_scheme="light")
+        page.get_by_role("button", name="Theme: light").click()
+        assert page.evaluate(back) == dark
+
+
+def test_a_server_that_is_gone_is_said_and_found_again(browser: Browser, filled: Served) -> None:
+    with opened(browser, filled.url) as page:
+        expect(page.locator("#status-text")).to_have_text("Live")
+        page.context.route("**/api/**", lambda route: route.abort())
+        filled.parts.ended = True  # its streams end
+        expect(page.locator("#status-text")).to_have_text("Not connected")
+        expect(page.locator("#trouble")).to_contain_text("The board does not answer")
+        expect(page.locator(ROWS)).to_have_count(30)  # what was so is still shown
+        assert faults(page) == []
+        filled.parts.ended = False
+        filled.parts.score("1003", "3", 0.99)
+        page.context.unroute("**/api/**")
+        expect(page.locator("#status-text")).to_have_text("Live")
+        expect(page.locator("#trouble")).to_be_hidden()
+        expect(page.locator("#rows .open").first).to_have_text("1003 · 3")
+
+
+def test_a_token_is_asked_for(browser: Browser) -> None:
+    parts = Parts(Rules(token=TOKEN))
+    parts.score("1", "2", 0.5)
+    for served in serve(parts):
+        with opened(browser, served.url) as page:
+            assert faults(page) == []
+            page.locator("#token").fill("wrong-wrong-wrong-wrong")
+            page.get_by_role("button", name="Open", exact=True).click()
+            expect(page.locator("#login-why")).to_have_text("That token is not the one.")
+            page.locator("#token").fill(TOKEN)
+            page.get_by_role("button", name="Open", exact=True).click()
+            expect(page.locator(ROWS)).to_have_count(1)
+            page.reload()
+            expect(page.locator(ROWS)).to_have_count(1)
+
+
+def test_a_burst_leaves_the_page_alive(browser: Browser, filled: Served) -> None:
+    """As fast as this process can: the page answers while it lasts, and shows its last score afterwards."""
+    parts, stop = filled.parts, threading.Event()
+    burst = [parts.raw(str(n % 7000), str(n % 113), (n % 1000) / 2000) for n in range(40_000)]
+
+    def flood() -> None:
+        while not stop.is_set():
+            for start in range(0, len(burst), 5000):
+                parts.pairs.add(burst[start : start + 5000])
+
+    thread = threading.Thread(target=flood)
+    with opened(browser, filled.url) as page:
+        expect(page.locator(ROWS)).to_have_count(30)
+        thread.start()
+        try:
+            expect(page.locator("#rate")).to_have_text(re.compile(r"[\d,]{4,} /s"))
+            page.locator("#rows .open").first.click()
+            expect(page.locator("#pair-p")).to_be_visible()
+            page.keyboard.press("Escape")
+            page.get_by_role("searchbox").fill("6999")
+            expect(page.get_by_role("button", name="user id 6999")).to_be_visible()
+        finally:
+            stop.set()
+            thread.join()
+        parts.score("last", "29", 0.999)
+        expect(page.locator("#rows .open").first).to_have_text("last · 29")
+    assert parts.pairs.pairs_kept() <= 20_000 + 10_000 + 5_000
+
+
+def test_an_application_without_items_is_ranked_by_its_users(browser: Browser) -> None:
+    parts = Parts(shop=load_app(SQL / "talkingdata"))
+    for ip, probability in ((77, 0.25), (78, 0.5)):
+        score = {"click_id": f"c{ip}", "ip": ip, "click_time": 1_510_000_000_000, "download_probability": probability}
+        parts.pairs.add([Raw(json.dumps({**score, "model_version": "1"}).encode(), int(time.time() * 1000), 0, ip)])
+    for served in serve(parts):
+        with opened(browser, served.url) as page:
+            expect(page.locator(ROWS)).to_have_count(2)
+            assert names(page) == ["78", "77"]
+            expect(page.locator("#filters")).to_be_hidden()
+            page.get_by_role("searchbox").fill("7")
+            page.locator("#found").get_by_role("button", name="ip 77").click()
+            expect(page.locator("#history")).to_contain_text("1 score of 1 pair are kept")
+
+
+def test_the_stream_sends_what_has_changed(filled: Served) -> None:
+    import httpx
+
+    def lines() -> Iterator[dict[str, Any]]:
+        with httpx.stream("GET", f"{filled.url}/api/live", params={"limit": 5}, timeout=60) as answer:
+            yield from map(json.loads, answer.iter_lines())
+
+    found = lines()
+    first = next(found)
+    assert len(first["rows"]) == len(first["order"]) == 5
+    assert {"figures", "choices", "total"} <= first.keys()
+    filled.parts.score("1029", "29", 0.95)
+    changed = next(line for line in found if "rows" in line)
+    assert list(changed["rows"]) == ['["1029","29"]']
+    assert "order" not in changed
+    filled.parts.score("1001", "1", 0.99)
+    changed = next(line for line in found if "rows" in line)
+    assert list(changed["rows"]) == ['["1001","1"]']
+    assert changed["order"][:2] == ['["1001","1"]', '["1029","29"]']
+
+
+def test_what_is_asked_wrongly_is_refused_in_words(filled: Served) -> None:
+    import httpx
+
+    for path in ("pair", "pair?key=1", "pair?key=[[1]]", "pair?key={", "why?key=[null]", "history?field=user_id"):
+        answer = httpx.get(f"{filled.url}/api/{path}")
+        assert (answer.status_code, list(answer.json())) == (400, ["detail"]), path
+    assert httpx.get(f"{filled.url}/api/pair?key=[1]").status_code == 404
+    assert httpx.get(f"{filled.url}/nothing").status_code == 404
+    assert httpx.get(f"{filled.url}/api/about", headers={"host": "evil.example"}).status_code == 403
+    assert httpx.get(filled.url, headers={"host": "evil.example"}).status_code == 403
+    policy = httpx.get(filled.url).headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert httpx.get(f"{filled.url}/readyz").json() == {"ready": True, "missing": {}}
+    assert "jd_intent_board_scores 60.0" in httpx.get(f"{filled.url}/metrics").text
