@@ -24,7 +24,8 @@ from streaming.ops.waiting import Waiting, steady
 
 __all__ = ["AtLeastOnce"]
 
-FLUSH_S = 0.5  # one look at whether all was taken
+POLL_S = 0.001  # between two looks whether all was taken
+LOOK_S = 0.5  # how often the process counts as alive meanwhile
 
 _log = structlog.stdlib.get_logger("streaming.kafka.at_least_once")
 
@@ -54,10 +55,12 @@ class AtLeastOnce:
         self._settings = {
             **kafka.client(),
             "enable.idempotence": True,
+            # A record that is given up takes all behind it along: else they would be there before it.
+            "enable.gapless.guarantee": True,
             "message.max.bytes": max(*limits.values(), 1_000_000),
             # A batch of several records is refused as a whole when it is larger than its topic takes one.
             "batch.size": min(*limits.values(), BATCH_BYTES),
-            "linger.ms": 5,  # `commit` flushes, which does not wait for it: this only lets a batch's records gather
+            "linger.ms": 0,
             "message.timeout.ms": int(kafka.give_up_after_s * 1000),
             "delivery.report.only.error": True,
             # Java's partitioner, so that a user has the same partition here as with any Java producer.
@@ -99,7 +102,12 @@ class AtLeastOnce:
         """
         waiting = Waiting(self._kafka.give_up_after_s, steady(0.0, 0.0), clock=self._clock)
         leaving = False
-        while self._producer.flush(FLUSH_S):
+        looked = self._clock.monotonic()
+        while len(self._producer):
+            self._producer.poll(POLL_S)  # `flush` looks each 10 ms only
+            if self._clock.monotonic() - looked < LOOK_S:
+                continue
+            looked = self._clock.monotonic()
             self._connection.beat()
             self._connection.ask_login()
             if self._connection.stop.is_set() and not leaving:

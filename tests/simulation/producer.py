@@ -163,13 +163,14 @@ class Producer(Client):
 class PlainProducer(Client):
     """confluent_kafka.Producer without transactions, as `streaming.kafka.at_least_once` uses it.
 
-    Idempotent: once a record is given up, those behind it in its partition are, too.
+    Without gaps: once a record is given up, all behind it in its partition are, too.
     """
 
     def __init__(self, broker: Broker, settings: Mapping[str, Any]) -> None:
         super().__init__(broker)
         self._on_delivery: Callable[[KafkaError | None, Any], None] = settings["on_delivery"]
         self.buffer: list[Entry] = []
+        self._given_up: set[Place] = set()
 
     def produce(
         self, topic: str, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
@@ -178,12 +179,19 @@ class PlainProducer(Client):
             raise BufferError("the queue is full")
         self.buffer.append(Entry((topic, 0), 0, key, value, list(headers), 0))
 
-    def flush(self, timeout: float) -> int:
+    def __len__(self) -> int:
+        return len(self.buffer)
+
+    def flush(self, _: float) -> int:
         self.call("flush")
-        if self.buffer and self.world.luck("broker away"):
-            self.world.sleep(timeout)
-            return len(self.buffer)
-        given_up: set[Place] = set()
+        return 0
+
+    def poll(self, timeout: float) -> int:
+        self.call("poll")
+        if not self.buffer or self.world.luck("broker away"):
+            self.world.sleep(max(timeout, 0.5))
+            return 0
+        given_up = self._given_up
         while self.buffer:
             self.call("a record")  # the process may die between two of a batch
             entry = self.buffer.pop(0)
@@ -199,7 +207,3 @@ class PlainProducer(Client):
 
     def purge(self) -> None:
         self.buffer = []
-
-    def poll(self, timeout: float) -> int:
-        self.world.sleep(timeout)
-        return 0
