@@ -62,8 +62,11 @@ class DimensionSource:
         self.ask_committed()
         reader.assign(self.positions)
 
-    def follow(self) -> None:
+    def follow(self, tail: int = 0) -> None:
         """Reads on from what the group has committed: a store that keeps its rows has those before.
+
+        Args:
+            tail: from so many offsets before it.
 
         Raises:
             LogNotWhole: records are gone that were never inserted.
@@ -81,7 +84,7 @@ class DimensionSource:
                     f"{committed}, but {lack}: the rows between are in no table; "
                     "load them (`jd-intent-score load`), then set kafka.begin_anew = true for one start"
                 )
-        self.positions = {p: max(low, self.committed.get(p, 0)) for p, low in self.positions.items()}
+        self.positions = {p: max(low, self.committed.get(p, 0) - tail) for p, low in self.positions.items()}
         reader.assign(self.positions)
 
     def look_again(self) -> None:

@@ -236,6 +236,11 @@ class EventSource:
             self._consumer.pause(new)
             _log.info("partitions start", partitions=[place(*p, offset) for p, offset in starts.items()])
 
+    def doubt(self) -> None:
+        """The tables may not stand for `positions` any more: all partitions wait for `accept` again."""
+        self.pause()
+        self.pending |= self.positions.keys()
+
     def accept(self) -> None:
         """The tables stand for `positions`: all records flow."""
         self.pending.clear()

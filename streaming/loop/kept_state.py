@@ -9,9 +9,11 @@ the first record that is not done, and which ones behind it are (`streaming.kafk
 
     dies before the commit    its actions' rows are in, which their own requests have to see anyway: asked again, each
                               event gets the same features
-    dies after the commit     up to MICRO_BATCH_ROWS_MAX request rows are missing: the next start inserts the requests
-                              of the last records before each partition's offset (`catch_up`), and of those behind it
+    dies after the commit     up to MICRO_BATCH_ROWS_MAX request rows are missing: the next start inserts the rows of
+                              the last records before each partition's offset (`catch_up`), and of those behind it
                               that are done, when it reads them; rows that are in stay as they are
+    a server dies             it may have acknowledged rows that its replicas lack: once the cluster is back, `catch_up`
+                              inserts the last rows of all partitions before anything is asked
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ SPAN_MAX = 3000
 
 TAIL_RECORDS = SPAN_MAX + 2000
 """How far before a partition's offset `catch_up` begins: what one transaction can have passed, with as many markers as
-MICRO_BATCH_ROWS_MAX transactions have."""
+MICRO_BATCH_ROWS_MAX transactions have; and what a server that dies may take along, a second's rows."""
+
+DIMENSION_TAIL_RECORDS = 2000
+"""The same of each partition of the dimension topics."""
 
 DRAIN_S = 2.0
 """For how long what was read is scored once the process is told to stop."""
@@ -90,8 +95,10 @@ class KeptState:
         self._generation = -1
 
     def catch_up(self, generation: int) -> int:
-        """Inserts what may be missing of the pending partitions, and the dimension rows from the group's offsets on."""
+        """Inserts what may be missing of the pending partitions, and the dimension rows from shortly before the group's
+        offsets on."""
         progress, source = self._progress, self._progress.source
+        self._store.doubtful = False
         # From where they are committed: these offsets may be committed again, with what is noted to be done behind.
         self._read_again(self._starts() | {partition: ahead.offset for partition, ahead in self._ahead.items()})
         for partition in source.pending:
@@ -99,13 +106,13 @@ class KeptState:
         self._store.insert_owed()
         rows = 0
         if any(number == 0 for _, number in source.pending):
-            progress.dimensions.follow()
+            progress.dimensions.follow(DIMENSION_TAIL_RECORDS)
             while not progress.dimensions.caught_up:
                 rows += self._read_dimensions()
                 if self._stop.is_set() or generation != source.generation:
                     return rows
         for records, _ in source.replay(TAIL_RECORDS):
-            self._preparation.replay(records, self._store.accept)
+            self._preparation.replay(records, self._store.restore)
             self._reporting.goes_round()
             rows += len(records)
             if self._stop.is_set():
@@ -118,6 +125,10 @@ class KeptState:
         if self._generation != source.generation:
             self._read_again(self._starts())
             self._generation = source.generation
+        if self._store.doubtful:
+            self._read_again(self._starts())
+            source.doubt()
+            raise Rebalanced("rows may be missing")
         starts, dimension_starts = self._starts(), dict(progress.dimensions.positions)
         records = self._read()
         if self._generation != source.generation:

@@ -22,6 +22,9 @@ __all__ = ["RetryingCluster"]
 
 T = TypeVar("T")
 
+FAILOVER_S = 1.0
+"""No failover is as quick: a dead server's session alone lasts longer."""
+
 _log = structlog.stdlib.get_logger("streaming.loop.retrying_cluster")
 
 
@@ -35,9 +38,14 @@ class RetryingCluster:
         poison: holds nobody responsible for a death meanwhile.
         runtime: see `Runtime`.
 
+    Attributes:
+        doubtful: it was away for so long that rows may be missing which it had acknowledged.
+
     Raises:
         StoreUnavailable: for longer than `store.give_up_after_s`.
         Rebalanced, Stopped: every call, when partitions came or went, or the process was told to stop, meanwhile.
+        Rebalanced: every call, too, after the store was away for so long that another server may have taken over, which
+            lacks rows that were acknowledged; the loop inserts the last ones again before it asks anything.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class RetryingCluster:
         self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
         self.micro_batches = store.micro_batches
         self._owed: list[EventBatch] = []  # committed, but their request rows are not in the store yet
+        self.doubtful = False
         self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
 
     def answer(self, events: EventBatch) -> pa.Table:
@@ -81,9 +90,11 @@ class RetryingCluster:
         return contextlib.nullcontext()
 
     def _persist(self, call: Callable[[], T]) -> T:
+        failed = None
         try:
             answer = call()
         except StoreUnavailable as error:
+            failed = self._clock.monotonic()
             self._poison.put_down()
             self._loop.pause()
             try:
@@ -94,6 +105,9 @@ class RetryingCluster:
             self._away = False
             self._health.ready("store")
             _log.info("the store is back")
+        if failed is not None and self._clock.monotonic() - failed > FAILOVER_S:
+            self.doubtful = True
+            raise Rebalanced("the store was away: rows that it took just before may be lost, and are inserted again")
         return answer
 
     def _call_again(self, call: Callable[[], T], failure: StoreUnavailable) -> T:

@@ -170,6 +170,35 @@ def test_an_outage_is_waited_for_and_nothing_is_lost_or_doubled(
     assert cluster.rows("flattenRequest") == len(shop.actions)
 
 
+def test_rows_that_a_dead_server_took_along_are_inserted_again_before_anything_is_asked(
+    stage: Stage,
+    shop: Shop,
+    truth: dict[str, float],
+    scorer_encoder: Encoder,
+    over: Over,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streaming.loop.retrying_cluster.FAILOVER_S", 0.1)
+    store, cluster = over
+    half = len(shop.actions) // 2
+    stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+    with running(stage.config(store=settings()), scorer_encoder, store) as scorer:
+        stage.collect(half)
+        wait_until(lambda: cluster.rows("flattenRequest") == half, "request rows are in")
+        cluster.faults.down = True
+        stage.send_actions(shop.actions[half:])
+        wait_until(lambda: scorer.metrics.store_retries._value.get() > 5, "retries")
+        cluster.fail_over(lost=60)
+        assert cluster.rows("bo_action") < half
+        assert cluster.rows("bo_user") < len(shop.users)
+        cluster.faults.down = False
+        found = stage.collect(len(shop.actions))
+        wait_until(lambda: cluster.rows("flattenRequest") == len(shop.actions), "request rows are in")
+    check(found, truth)
+    assert cluster.rows("bo_action") == len(shop.actions)
+    assert cluster.rows("bo_user") == len(shop.users)
+
+
 def test_partitions_move_between_scorers_of_one_cluster(
     stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, over: Over
 ) -> None:

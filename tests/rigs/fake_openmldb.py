@@ -426,7 +426,7 @@ class Cluster:
         self.databases: list[str] = []
         self.tables: dict[tuple[str, str], str] = {}
         self.deployments: dict[tuple[str, str], str] = {}
-        self._there: dict[str, set[tuple[Any, ...]]] = {}
+        self._there: dict[str, dict[tuple[Any, ...], None]] = {}  # in the order in which they came
         self._turn = threading.Lock()
         self._stale: set[Connection] = set()
         self._listener = Listener(self.address, "AF_UNIX", backlog=8)
@@ -456,6 +456,15 @@ class Cluster:
     def lose_sight(self) -> None:
         """A tablet was away for 17 s: clients of now find no table any more, whatever comes (C5); new ones do."""
         self._stale.update(self._sockets)
+
+    def fail_over(self, lost: int) -> None:
+        """A tablet dies that had not told its replicas of its last rows: of each table so many are gone (C17)."""
+        with self._turn:
+            for database, table in self.tables:
+                there = self._there.get(table, {})
+                for row in list(there)[-lost:]:
+                    del there[row]
+                self.engine._catalogue.tables[database, table].truncate(len(there))
 
     def disconnect(self) -> None:
         """Every connection is lost."""
@@ -531,12 +540,12 @@ class Cluster:
         if self.faults.dead:  # row by row, in order: what comes before the first that fails is in
             served = [partition_of(row) not in self.faults.dead for row in given]
             given = given[: served.index(False)] if False in served else given
-        there = self._there.setdefault(table, set())
+        there = self._there.setdefault(table, {})
         fresh = [row for row in dict.fromkeys(map(tuple, given)) if row not in there]
         names = [name for name, _ in self.columns(database, table)]
         if fresh:
             self.engine.insert(f"{database}.{table}", [dict(zip(names, row, strict=True)) for row in fresh])
-        there.update(fresh)
+        there.update(dict.fromkeys(fresh))
         self.inserts.append((table, len(given), len(fresh)))
         if len(given) < len(rows):
             raise ServerError(
