@@ -236,11 +236,6 @@ class EventSource:
             self._consumer.pause(new)
             _log.info("partitions start", partitions=[place(*p, offset) for p, offset in starts.items()])
 
-    def doubt(self) -> None:
-        """The tables may not stand for `positions` any more: all partitions wait for `accept` again."""
-        self.pause()
-        self.pending |= self.positions.keys()
-
     def accept(self) -> None:
         """The tables stand for `positions`: all records flow."""
         self.pending.clear()
@@ -366,6 +361,30 @@ class EventSource:
                 yield self.refused.drop(records), sum(left.values())
                 for record in records:
                     self.state_offsets[record.topic(), record.partition()] = record.offset() + 1
+                self.keep_alive()
+        finally:
+            reader.close()
+
+    def tail(self, count: int) -> Iterator[Sequence[Record]]:
+        """The records of the last `count` offsets before each partition's position, in chunks; of pending ones nothing.
+
+        Ends early when partitions come or go meanwhile. The source is to be paused.
+        """
+        generation = self.generation
+        targets = {partition: offset for partition, offset in self.positions.items() if partition not in self.pending}
+        reader = TopicReader(self._kafka, self._connection)
+        try:
+            spans = self._log.spans(targets)
+            starts = {partition: max(spans[partition].low, target - count) for partition, target in targets.items()}
+            left = {partition for partition, target in targets.items() if starts[partition] < target}
+            reader.assign({partition: starts[partition] for partition in sorted(left)})
+            while left and generation == self.generation:
+                records = [r for r in reader.read(REPLAY_CHUNK, 0.1) if r.offset() < targets[r.topic(), r.partition()]]
+                yield self.refused.drop(records)
+                for partition in list(left):
+                    at = max(reader.positions.get(partition, 0), reader.ends.get(partition, 0))
+                    if at >= targets[partition]:
+                        left.remove(partition)
                 self.keep_alive()
         finally:
             reader.close()

@@ -12,8 +12,8 @@ the first record that is not done, and which ones behind it are (`streaming.kafk
     dies after the commit     up to MICRO_BATCH_ROWS_MAX request rows are missing: the next start inserts the rows of
                               the last records before each partition's offset (`catch_up`), and of those behind it
                               that are done, when it reads them; rows that are in stay as they are
-    a server dies             it may have acknowledged rows that its replicas lack: once the cluster is back, `catch_up`
-                              inserts the last rows of all partitions before anything is asked
+    a server dies             it may have acknowledged rows that its replicas lack: once the cluster is back, the last
+                              rows of all partitions are inserted before anything is asked (`_insert_again`)
 """
 
 from __future__ import annotations
@@ -98,7 +98,6 @@ class KeptState:
         """Inserts what may be missing of the pending partitions, and the dimension rows from shortly before the group's
         offsets on."""
         progress, source = self._progress, self._progress.source
-        self._store.doubtful = False
         # From where they are committed: these offsets may be committed again, with what is noted to be done behind.
         self._read_again(self._starts() | {partition: ahead.offset for partition, ahead in self._ahead.items()})
         for partition in source.pending:
@@ -127,8 +126,7 @@ class KeptState:
             self._generation = source.generation
         if self._store.doubtful:
             self._read_again(self._starts())
-            source.doubt()
-            raise Rebalanced("rows may be missing")
+            self._insert_again()
         starts, dimension_starts = self._starts(), dict(progress.dimensions.positions)
         records = self._read()
         if self._generation != source.generation:
@@ -148,6 +146,33 @@ class KeptState:
             until = self._clock.monotonic() + DRAIN_S
             while self._open and self._generation == source.generation and self._clock.monotonic() < until:
                 self._score(self._starts(), [], dict(progress.dimensions.positions))
+
+    def _insert_again(self) -> None:
+        """Inserts the rows of the last records, which a server that has died may have taken along."""
+        progress, source = self._progress, self._progress.source
+        self._store.doubtful = False
+        generation = source.generation
+        _log.warning("rows may have been lost: the last ones are inserted again")
+        source.pause()
+        try:
+            self._store.insert_owed()
+            if progress.owns_dimensions():
+                progress.dimensions.follow(DIMENSION_TAIL_RECORDS)
+                while not progress.dimensions.caught_up and generation == source.generation and not self._stop.is_set():
+                    self._read_dimensions()
+            rows = 0
+            for records in source.tail(TAIL_RECORDS):
+                self._preparation.replay(records, self._store.restore)
+                self._reporting.goes_round()
+                rows += len(records)
+                if self._stop.is_set():
+                    break
+        except (Rebalanced, Stopped):
+            self._store.doubtful = True  # again, with what is assigned then
+            raise
+        finally:
+            source.resume()
+        _log.info("rows are inserted again", records=rows)
 
     def committed(self, batch: Batch) -> None:
         """The request rows go in before anything else is asked."""
@@ -193,7 +218,7 @@ class KeptState:
         died, perhaps before it could insert them."""
         again = [record for record in records if self._is_done(record)]
         if again:
-            self._preparation.replay(again, self._store.accept)
+            self._preparation.replay(again, self._store.restore)
             self._passed |= {_partition(record) for record in again}
         return [record for record in records if not self._is_done(record)]
 
