@@ -74,7 +74,7 @@ demo: environments  ## the whole job on real parts: history, training, Triton, K
 	@exec $(PYTHON) -m deploy.demo $(if $(APP),--app '$(APP)') $(if $(DATA),--data '$(DATA)') $(if $(USERS),--users $(USERS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FORCE),--force) $(DEMO_STORE)
 
 test: prometheus browser environments docs-environment lint  ## every check that CI runs
-	$(PYTEST) --numprocesses 2 --dist loadfile
+	$(PYTEST) --numprocesses 3 --dist loadfile
 
 test-slow: environments spark-environment  ## what takes long: Spark beside the embedded engine, long outages
 	$(PYTEST) -m slow --timeout 1800

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from places import SHARED
 
 from deploy.kafka.broker import Broker
+
+# Nothing here is decided by how long it takes: these machines are shared.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 pytest_plugins = ["fixtures.apiserver", "fixtures.browser", "fixtures.model", "fixtures.scorer", "fixtures.secured"]
 

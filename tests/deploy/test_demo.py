@@ -87,6 +87,7 @@ def to_minutes(file: Path) -> None:
     pq.write_table(table, file)
 
 
+@pytest.mark.slow
 def test_data_with_a_coarse_clock(tmp_path: Path) -> None:
     """Like the tutorial's: actions of one moment are told apart, and what was streamed is extracted again offline."""
     data = tmp_path / "data"

@@ -148,7 +148,7 @@ def cells(table: pa.Table) -> list[list[Any]]:
     return [list(row.values()) for row in table.to_pylist()]
 
 
-relaxed = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @relaxed

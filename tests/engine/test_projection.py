@@ -102,10 +102,17 @@ def projected(expressions: list[str], rows: pa.RecordBatch) -> list[pa.Array]:
     return Projection("x", COLUMNS, [item.expr for item in items], script)(rows)
 
 
-@given(st.lists(st.sampled_from(TEXTS + OTHERS), min_size=1, max_size=6), st.lists(ROW, min_size=1, max_size=5))
-@settings(max_examples=300, deadline=None)
-def test_expressions_answer_as_a_deployment_does(expressions: list[str], values: list[tuple[Any, ...]]) -> None:
-    arrays = []
+@given(
+    st.lists(st.sampled_from(TEXTS + OTHERS), min_size=1, max_size=6),
+    st.lists(ROW, min_size=1, max_size=5),
+    st.sampled_from([1, 20]),
+)
+@settings(max_examples=160, deadline=None)
+def test_expressions_answer_as_a_deployment_does(
+    expressions: list[str], values: list[tuple[Any, ...]], copies: int
+) -> None:
+    """Of few rows, which are taken one by one here and there, and of many."""
+    arrays, values = [], values * copies
     for place, kind in enumerate(SCHEMA.types):
         column = [row[place] for row in values]
         arrays.append(

@@ -121,7 +121,7 @@ def test_each_event_is_scored_once_wherever_scorers_die(
         return step
 
     config = stage.config(store=settings(), batch={"messages_max": 100})
-    for at, after in (("commit", 0), ("features", 1), ("offsets", 2), ("commit", 1), ("begin", 0), ("encode", 1)):
+    for at, after in (("commit", 0), ("features", 1), ("offsets", 2), ("begin", 0)):
         with pytest.raises(Death), running(config, scorer_encoder, store, dying(at, after)) as scorer:
             wait_until(scorer.stop.is_set, f"it dies at {at}")
         assert sum(stage.committed()) < len(shop.actions)

@@ -130,7 +130,7 @@ def test_only_the_partitions_that_moved_are_read_again(
     check(found, truth)
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("protocol", ["classic", pytest.param("consumer", marks=pytest.mark.slow)])
 def test_a_zombie_neither_publishes_nor_goes_wrong(
     protocol: str, stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, tmp_path: Path
 ) -> None:
