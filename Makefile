@@ -107,7 +107,7 @@ bench: environments  ## the pipeline beside a raw transactional echo, and Triton
 	$(PYTHON) -m benchmarks.pipeline
 
 bench-latency: environments  ## from the producer's call to a subscriber, beside a raw transactional echo, at several loads
-	$(PYTHON) -m benchmarks.latency --json build/latency.json
+	$(PYTHON) -m benchmarks.latency --json build/latency.json --plot build/latency.svg
 
 bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
 	$(PYTHON) -m benchmarks.engine

@@ -1,6 +1,6 @@
 """From the producer's call to the moment a `read_committed` subscriber has the score, beside a raw transactional echo.
 
-    python -m benchmarks.latency [--artifact DIR] [--seconds S] [--rounds N] [--json FILE] [--plot FILE.svg]
+    python -m benchmarks.latency [--artifact DIR] [--seconds S] [--rounds N] [--load NAME] [--json FILE] [--plot SVG]
 
 One real Kafka and one real Triton serve all of it. Each system (the echo; the scorer, exactly once and at least once)
 reads a topic of its own and stays up; they are measured in turn, a load after the other, round by round. The echo
@@ -37,6 +37,8 @@ from confluent_kafka import Message as Record
 from rich.console import Console
 from rich.table import Table
 
+from batch.plots.latency import LatencyFigures, Measured, write_latency
+from batch.plots.latency import Load as PlottedLoad
 from batch.replay import Message
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
@@ -397,8 +399,19 @@ def show(figures: Sequence[Figures], model: str) -> None:
 
 
 def as_json(figures: Sequence[Figures], settings: Mapping[str, Any]) -> str:
-    """What `streaming.plots` and `make bench-check` read."""
+    """All that was measured."""
     return json.dumps({**settings, "figures": [asdict(of) for of in figures]}, indent=1)
+
+
+def plotted(figures: Sequence[Figures], model: str) -> LatencyFigures:
+    """Latency against load, medians over the rounds; without the flood, which is no load that lasts."""
+    series: dict[str, list[PlottedLoad]] = {}
+    for of in sorted(figures, key=lambda of: of.per_s):
+        if of.load != "flood":
+            ms = {f"{q * 100:g}": of.median(q) for q in QUANTILES}
+            series.setdefault(of.system, []).append(PlottedLoad(of.per_s, ms))
+    systems = [Measured(name, loads) for name, loads in series.items()]
+    return LatencyFigures("From the producer's call to a subscriber", systems, f"model: {model}; all on one machine")
 
 
 def main() -> None:
@@ -411,6 +424,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each load lasts; default: 6")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--plot", type=Path, help="where to write latency against load, as SVG")
     parser.add_argument("--load", action="append", help="only these loads, by a part of their names; default: all")
     parser.add_argument("--delivery", action="append", help="default: exactly_once and at_least_once")
     arguments = parser.parse_args()
@@ -430,6 +444,8 @@ def main() -> None:
                 figures = bench(load, subscriber, found, arguments.seconds, arguments.rounds, arguments.load or ())
                 subscriber.close()
     show(figures, model)
+    if arguments.plot:
+        write_latency(arguments.plot, plotted(figures, model))
     if arguments.json:
         arguments.json.write_text(as_json(figures, {"model": model, "seconds": arguments.seconds}))
 
