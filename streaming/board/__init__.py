@@ -10,6 +10,7 @@
     why             features of one request, their usual range, and what moved its score
     application     HTTP: the page in `pages/`, and the JSON that it asks for
     server          puts all of it together
+    top             the same in a terminal
 
 May be imported by: `cli`. May import: `kafka`, `model`, `app`, `web` and what is below them. It asks the scorers for
 their metrics and nothing else.

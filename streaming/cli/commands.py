@@ -1,4 +1,4 @@
-"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | board | send | apiserver | sql |
+"""`jd-intent-score`: run | doctor | deploy | load | serve | predict | board | top | send | apiserver | sql |
 explain | init | check | print-script | dlq."""
 
 from __future__ import annotations
@@ -206,6 +206,28 @@ def board(
         parse_age("--look-back", look_back), scores, metrics or (), predict, predict_token_file, predict_ca
     )
     run_board(config, listen, options)
+
+
+@app.command()
+def top(
+    config: ConfigFile = None,
+    look_back: Annotated[str, typer.Option(help="Scores of so long are read at the start: 90s, 15m, 1h, 2d.")] = "1h",
+    scores: Annotated[int, typer.Option(help="The newest so many are kept.", min=1000, max=5_000_000)] = 100_000,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="URL of a scorer's /metrics; may be repeated. Default: where [http] of the configuration says."
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print what is there, and end.")] = False,
+) -> None:
+    """Show the scores as they come, in the terminal: what `board` shows on a page. Ctrl-C ends it."""
+    from streaming.board.server import parse_age
+    from streaming.board.top import run_top
+
+    run_top(
+        config, look_back_s=parse_age("--look-back", look_back), scores_max=scores, metrics=metrics or (), once=once
+    )
 
 
 @app.command()

@@ -4,6 +4,7 @@ these is away."""
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,20 @@ def test_the_ranking_is_what_a_subscriber_sees(browser: Browser, whole: Whole, s
         page.get_by_role("button", name=f"user id {user} ").click()
         scores = sum(action["user_id"] == user for action in shop.actions)
         expect(page.locator("#history")).to_contain_text(f"{scores} scores of ")
+
+
+def test_top_shows_the_same_in_a_terminal(whole: Whole, tmp_path: Path) -> None:
+    file = whole.stage.file(tmp_path)
+    words = command("top", "--config", file, "--once")
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    best = sorted(whole.last, key=lambda key: -whole.last[key])[:20]
+    shown = [line for line in done.stdout.splitlines() if " · " in line]
+    assert len(shown) == 20
+    for number, (key, line) in enumerate(zip(best, shown, strict=True), 1):
+        assert line.split()[:5] == [str(number), key[0], "·", key[1], f"{whole.last[key]:.1%}"]
+    assert f"the best 20 of {len(whole.last):,} pairs" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_a_score_is_on_the_page_by_itself(browser: Browser, whole: Whole) -> None:

@@ -1,0 +1,184 @@
+"""`jd-intent-score top`: the board's figures and its ranking in a terminal, for who is there by ssh.
+
+It reads what the board reads (`followers`, `scorers`), keeps it in the same bounded memory, and asks nobody for more.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from streaming.app.configured import application
+from streaming.board.attributes import Attributes
+from streaming.board.fields import score_fields
+from streaming.board.followers import Followers, KafkaState
+from streaming.board.letters import Letters
+from streaming.board.pairs import PairRow, Pairs
+from streaming.board.scorers import ScorerFigures, Scorers, metrics_url
+from streaming.config import load
+from streaming.errors import ScorerError
+from streaming.ops import log
+
+__all__ = ["run_top", "screen"]
+
+TICK_S = 0.5
+RATE_S = 5  # whole seconds that the throughput is the mean of
+SPARK_S = 30
+BARS = " ▁▂▃▄▅▆▇█"
+FIXED_LINES = 9  # of the screen, without the ranking's rows
+ROWS_ONCE = 20  # where nobody says how high the screen is
+
+
+def run_top(
+    file: Path | None, *, look_back_s: float, scores_max: int, metrics: Sequence[str] = (), once: bool = False
+) -> None:
+    """Shows it until SIGTERM or Ctrl-C; Kafka and the scorers may be away: the screen says so.
+
+    Args:
+        file: the configuration; none: defaults and the environment.
+        look_back_s: how old the scores are that are read at the start.
+        scores_max: the newest so many are kept.
+        metrics: URLs of the scorers' /metrics; empty: where `[http]` of the configuration says.
+        once: prints one screen once all is read that is there, and ends.
+
+    Raises:
+        ConfigError: a topic or a setting is missing or wrong; Kafka refuses the login; the scores name nobody.
+        NotAllowed: a topic may not be read.
+        ScorerError: following the topics failed.
+    """
+    config = load(file)
+    log.configure(config.log.model_copy(update={"level": "error"}))  # a warning would tear the screen
+    app, topics = application(config)
+    fields = score_fields(app)
+    pairs, letters, attributes = Pairs(fields, scores_max), Letters(), Attributes(fields)
+    scorers = Scorers(metrics or [url for url in [metrics_url(config.http)] if url])
+    followers = Followers(config, app, topics, pairs, letters, attributes, look_back_s)
+    zone = ZoneInfo(app.settings.time_zone)
+    console = Console()
+
+    def drawn(rows: int) -> RenderableType:
+        return screen(
+            app.settings.name, pairs, letters, attributes, followers.state, scorers.figures(), zone, rows, time.time()
+        )
+
+    over = threading.Event()
+
+    def show() -> None:
+        if once:
+            while not (followers.state.loaded or followers.state.ended.is_set() or over.wait(0.1)):
+                pass
+            scorers.ask()
+            console.print(drawn(ROWS_ONCE))
+            return
+        with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+            while not (followers.state.ended.is_set() or over.wait(TICK_S)):
+                live.update(drawn(max(3, console.size.height - FIXED_LINES)), refresh=True)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: over.set())
+    followers.start()
+    scorers.start()
+    try:
+        show()
+    finally:
+        followers.stop()
+        scorers.stop()
+    failure = followers.state.failure
+    if isinstance(failure, ScorerError):
+        raise failure
+    if failure is not None:
+        raise ScorerError(f"following the topics failed: {failure}") from failure
+
+
+def screen(
+    name: str,
+    pairs: Pairs,
+    letters: Letters,
+    attributes: Attributes,
+    kafka: KafkaState,
+    scorers: ScorerFigures,
+    zone: ZoneInfo,
+    rows: int,
+    now: float,
+) -> Group:
+    """One screen.
+
+    Args:
+        name: of the application.
+        rows: of the ranking.
+        now: epoch seconds.
+    """
+    seconds = pairs.per_second(SPARK_S)
+    state = "[red]Kafka is away[/red]" if kafka.away else "live" if kafka.loaded else "reading"
+    head = Text.from_markup(f"[bold]{name}[/bold]  {state}  {datetime.fromtimestamp(now, zone):%H:%M:%S %Z}")
+    reasons = sorted(letters.counts().items(), key=lambda item: -item[1])
+    since = "" if scorers.recent else ", since the start"
+    lines = {
+        "scores/s": f"{sum(seconds[-RATE_S:]) / RATE_S:,.0f}  {spark(seconds)}",
+        "event to score": f"p50 {_ms(scorers.p50_s)}, p99 {_ms(scorers.p99_s)}{since}",
+        "lag, state": f"{_count(scorers.lag)} records, {_count(scorers.state_rows)} rows",
+        "model, scorers": f"version {pairs.version() or '–'}, {scorers.ready} of {scorers.asked} ready",
+        "dead letters": ", ".join(f"{count:,} {reason}" for reason, count in reasons[:4]) or "none",
+    }
+    figures = Table.grid(padding=(0, 2))
+    for label, text in lines.items():
+        figures.add_row(Text(label, "dim"), Text(text))
+    for address, why in list(scorers.away.items())[:1]:
+        figures.add_row(Text("away", "red"), Text(f"{address}: {why}", overflow="ellipsis", no_wrap=True))
+    best, total = pairs.ranking(rows)
+    table = Table(box=None, pad_edge=False, expand=True)
+    for column, justify in (("#", "right"), ("who, what", "left"), ("prob.", "right"), ("trend", "left")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("known of them", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("scored", justify="right", no_wrap=True)
+    for number, row in enumerate(best, 1):
+        table.add_row(*_row(number, row, attributes.of(row.key), now))
+    told = Text(f"the best {len(best)} of {total:,} pairs" if total else "no score yet", "dim")
+    return Group(head, figures, Text(""), told, table)
+
+
+def spark(values: Sequence[float]) -> str:
+    """Values as bars, the greatest as a full one."""
+    most = max(values, default=0)
+    return "".join(BARS[round(value / most * (len(BARS) - 1))] if most else BARS[0] for value in values)
+
+
+def _row(number: int, row: PairRow, known: dict[str, str], now: float) -> tuple[RenderableType, ...]:
+    key = " · ".join(str(part) for part in row.key)
+    facts = "  ".join(f"{name} {value}" for name, value in known.items())
+    age_s = max(0.0, now - datetime.fromtimestamp(row.at / 1000, timezone.utc).timestamp())
+    return (
+        Text(str(number), "dim"),
+        Text(key, "bold"),
+        Text(f"{row.probability:.1%}"),
+        Text(spark(row.trend[-8:]), "cyan"),
+        Text(facts, "dim"),
+        Text(_age(age_s), "dim"),
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _ms(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

@@ -1,0 +1,62 @@
+"""A screen of `top`, as it is drawn: what is known, and what is not."""
+
+from __future__ import annotations
+
+import io
+import json
+from zoneinfo import ZoneInfo
+
+from fixtures.jd import jd
+from rich.console import Console
+
+from streaming.board.attributes import Attributes
+from streaming.board.fields import score_fields
+from streaming.board.followers import KafkaState
+from streaming.board.letters import Letters
+from streaming.board.pairs import Pairs, Raw
+from streaming.board.scorers import ScorerFigures
+from streaming.board.top import screen, spark
+
+NOW = 100.0
+FIELDS = score_fields(jd())
+
+
+def shown(pairs: Pairs, kafka: KafkaState, scorers: ScorerFigures, rows: int = 5) -> list[str]:
+    console = Console(width=80, record=True, file=io.StringIO())
+    drawn = screen("shop", pairs, Letters(), Attributes(FIELDS), kafka, scorers, ZoneInfo("UTC"), rows, NOW)
+    console.print(drawn)
+    return console.export_text().splitlines()
+
+
+def test_the_best_come_first_with_the_figures_above() -> None:
+    pairs = Pairs(FIELDS, 100)
+    for number, (user, item, probability) in enumerate([("a", "x", 0.25), ("b", "y", 0.75), ("a", "x", 0.5)]):
+        score = {"request_id": f"r{number}", "user_id": user, "sku_id": item, "event_time": 5000 + number}
+        value = json.dumps({**score, "purchase_probability": probability, "model_version": "1"}).encode()
+        pairs.add([Raw(value, number, 0, number)])
+    lines = shown(pairs, KafkaState("", True), ScorerFigures(0.012, 1.5, lag=3, state_rows=1234, ready=1, asked=2))
+    text = "\n".join(lines)
+    for told in (
+        "live  00:01:40 UTC",
+        "p50 12 ms, p99 1.50 s",
+        "3 records, 1,234 rows",
+        "version 1, 1 of 2 ready",
+        "none",
+    ):
+        assert told in text
+    ranked = [line.split()[:5] for line in lines if " · " in line]
+    assert ranked == [["1", "b", "·", "y", "75.0%"], ["2", "a", "·", "x", "50.0%"]]
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_is_not_known_is_said() -> None:
+    away = ScorerFigures(asked=1, away={"http://127.0.0.1:9": "refuses the connection"})
+    text = "\n".join(shown(Pairs(FIELDS, 100), KafkaState("no answer"), away))
+    for told in ("Kafka is away", "p50 –, p99 –", "– records, – rows", "no score yet", "refuses the connection"):
+        assert told in text
+
+
+def test_a_spark_line_goes_from_nothing_to_the_greatest() -> None:
+    assert spark([0, 1, 2]) == " ▄█"
+    assert spark([0, 0]) == "  "
+    assert spark([]) == ""
