@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ def topics_of(topics: TopicNames) -> dict[str, int]:
 
 
 READY_TIMEOUT_S = 60.0
+TOPICS_S = 30.0  # until topics that were created are known
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,13 @@ class Broker:
                 future.result(30)
             except KafkaException as error:
                 raise ProcessFailed(f"topic {name} was not created: {error}") from error
+        # A topic that was created is not known at once to who asks about it.
+        until = time.monotonic() + TOPICS_S
+        while not topics.keys() <= admin.list_topics(timeout=10).topics.keys():
+            if time.monotonic() > until:
+                late = ", ".join(topics)
+                raise ProcessFailed(f"topics are not known {TOPICS_S:.0f} s after they were created: {late}")
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Shuts the broker down in order (SIGTERM)."""

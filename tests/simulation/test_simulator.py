@@ -408,7 +408,8 @@ def takes_snapshots_of_what_the_group_does_not_know(scorer: Scorer) -> None:
     ],
 )
 def test_the_simulator_catches_at_least_once_a_loop_that(wrong: Callable[[Scorer], None]) -> None:
-    first = 2040 if wrong is takes_snapshots_of_what_the_group_does_not_know else 0
+    snapshots = True if wrong is takes_snapshots_of_what_the_group_does_not_know else None
+    first = 440 if snapshots else 0  # few schedules bring it to light
     with pytest.raises(Violation, match=r"--delivery at_least_once"):
         for seed in range(first, first + MUTANT_SCHEDULES):
-            simulate(seed, mutate=wrong, delivery="at_least_once")
+            simulate(seed, mutate=wrong, snapshots=snapshots, delivery="at_least_once")

@@ -657,6 +657,7 @@ async function start() {
   text($("query-label"), `Find ${wanted.replaceAll("_", " ")}`);
   drawHead();
   listen();
+  if ($("query").value) search(); // typed before anybody listened
   route();
   await follow();
 }
