@@ -150,7 +150,6 @@ class KeptState:
     def _insert_again(self) -> None:
         """Inserts the rows of the last records, which a server that has died may have taken along."""
         progress, source = self._progress, self._progress.source
-        self._store.doubtful = False
         generation = source.generation
         _log.warning("rows may have been lost: the last ones are inserted again")
         source.pause()
@@ -167,11 +166,11 @@ class KeptState:
                 rows += len(records)
                 if self._stop.is_set():
                     break
-        except (Rebalanced, Stopped):
-            self._store.doubtful = True  # again, with what is assigned then
-            raise
         finally:
             source.resume()
+        if generation != source.generation:
+            raise Rebalanced("while rows were inserted again")  # once more, with what is assigned then
+        self._store.doubtful = False
         _log.info("rows are inserted again", records=rows)
 
     def committed(self, batch: Batch) -> None:
