@@ -147,7 +147,7 @@ group_id = "cards-{run}"
 instance_id = "one"
 transactional_id_prefix = "{run}"
 static_membership = true
-merge_wait_ms = 2000
+merge_wait_ms = 5000
 [kafka.topics]
 {overrides}
 [batch]
