@@ -23,7 +23,7 @@ from streaming.board.attributes import Attributes
 from streaming.board.letters import Letters
 from streaming.board.pairs import Pairs, Raw
 from streaming.config import Config
-from streaming.errors import BrokerUnavailable, OffsetOutOfRange, Stopped
+from streaming.errors import BrokerUnavailable, OffsetOutOfRange, ScorerError, Stopped
 from streaming.events.record import Record
 from streaming.files.tables.read import read
 from streaming.kafka.connection import Connection
@@ -63,6 +63,17 @@ class KafkaState:
 
     def __post_init__(self) -> None:
         self.ended = threading.Event()
+
+    def raise_failure(self) -> None:
+        """Raises what ended a thread.
+
+        Raises:
+            ScorerError: anything did.
+        """
+        if isinstance(self.failure, ScorerError):
+            raise self.failure
+        if self.failure is not None:
+            raise ScorerError(f"following the topics failed: {self.failure}") from self.failure
 
 
 class Followers:

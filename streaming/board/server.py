@@ -26,7 +26,7 @@ from streaming.board.pairs import Pairs
 from streaming.board.scorers import Scorers, metrics_url
 from streaming.board.why import Why
 from streaming.config import Config, load
-from streaming.errors import ConfigError, ScorerError
+from streaming.errors import ConfigError
 from streaming.model.triton import Model
 from streaming.ops import log
 from streaming.web.access import Rules, own_names
@@ -146,11 +146,7 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
             scorers.stop()
             why.stop()
             model.close()
-    failure = followers.state.failure
-    if isinstance(failure, ScorerError):
-        raise failure
-    if failure is not None:
-        raise ScorerError(f"following the topics failed: {failure}") from failure
+    followers.state.raise_failure()
 
 
 async def _serve(server: Server, listener: socket.socket, followers: Followers) -> None:

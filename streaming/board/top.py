@@ -26,7 +26,6 @@ from streaming.board.letters import Letters
 from streaming.board.pairs import PairRow, Pairs
 from streaming.board.scorers import ScorerFigures, Scorers, metrics_url
 from streaming.config import load
-from streaming.errors import ScorerError
 from streaming.ops import log
 
 __all__ = ["run_top", "screen"]
@@ -93,11 +92,7 @@ def run_top(
     finally:
         followers.stop()
         scorers.stop()
-    failure = followers.state.failure
-    if isinstance(failure, ScorerError):
-        raise failure
-    if failure is not None:
-        raise ScorerError(f"following the topics failed: {failure}") from failure
+    followers.state.raise_failure()
 
 
 def screen(

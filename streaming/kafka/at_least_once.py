@@ -18,7 +18,7 @@ from streaming.app.topics import TopicNames
 from streaming.config import Kafka
 from streaming.errors import Aborted, BrokerUnavailable, Stopped
 from streaming.kafka.connection import Connection
-from streaming.kafka.producer import BATCH_BYTES, CLOSE_S, STOP_S, Message, message_bytes_max
+from streaming.kafka.producer import BATCH_BYTES, CLOSE_S, STOP_S, Message, message_bytes_max, produce_all
 from streaming.kafka.rights import AUTHORIZATION, Right, denied
 from streaming.ops.waiting import Waiting, steady
 
@@ -139,16 +139,8 @@ class AtLeastOnce:
             self._producer.flush(CLOSE_S)
 
     def _produce(self, topic: str, messages: Sequence[Message]) -> None:
-        produce = self._producer.produce
         try:
-            for key, value, headers in messages:
-                while True:
-                    try:
-                        produce(topic, value, key, headers=headers)  # type: ignore[arg-type]  # list is invariant
-                        break
-                    except BufferError:  # librdkafka's queue is full: wait for room
-                        self._connection.beat()
-                        self._producer.poll(0.1)
+            produce_all(self._producer, topic, messages, self._connection.beat)
         except KafkaException as error:
             self._drop()
             raise Aborted(f"produce to {topic}: {error.args[0].str()}") from error

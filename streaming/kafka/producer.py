@@ -28,7 +28,7 @@ from streaming.kafka.connection import Connection
 from streaming.kafka.rights import AUTHORIZATION, Right, denied, sentence
 from streaming.ops.waiting import Waiting, steady
 
-__all__ = ["BATCH_BYTES", "CLOSE_S", "STOP_S", "Message", "Publisher", "message_bytes_max"]
+__all__ = ["BATCH_BYTES", "CLOSE_S", "STOP_S", "Message", "Publisher", "message_bytes_max", "produce_all"]
 
 CALL_TIMEOUT_S = 5.0  # one attempt of a transactional call; it is repeated until `give_up_after_s`
 # Of `send_offsets_to_transaction`, which is not repeated but costs the transaction. It takes milliseconds, and is the
@@ -228,16 +228,8 @@ class Publisher:
             self._producer.flush(CLOSE_S)
 
     def _produce(self, topic: str, messages: Sequence[Message], **where: int) -> None:
-        produce = self._producer.produce
         try:
-            for key, value, headers in messages:
-                while True:
-                    try:
-                        produce(topic, value, key, headers=headers, **where)  # type: ignore[arg-type]  # list is invariant
-                        break
-                    except BufferError:  # librdkafka's queue is full: wait for room
-                        self._connection.beat()
-                        self._producer.poll(0.1)
+            produce_all(self._producer, topic, messages, self._connection.beat, **where)
         except KafkaException as error:
             # Refused before it was sent, or the transaction failed in the background: either way it is lost.
             self._abort()
@@ -326,6 +318,28 @@ class Publisher:
             "needs its own kafka.instance_id), or the broker has ended a transaction of this one that was open for "
             f"longer than kafka.transaction_timeout_s = {self._timeout_s:g}, as after a pause of the process"
         )
+
+
+def produce_all(
+    producer: Producer, topic: str, messages: Sequence[Message], beat: Callable[[], None], **where: int
+) -> None:
+    """Hands messages to a producer; where its queue is full it is waited for, and `beat` called.
+
+    Args:
+        where: `partition`, else it is the key's.
+
+    Raises:
+        KafkaException: one is refused.
+    """
+    produce = producer.produce
+    for key, value, headers in messages:
+        while True:
+            try:
+                produce(topic, value, key, headers=headers, **where)  # type: ignore[arg-type]  # list is invariant
+                break
+            except BufferError:
+                beat()
+                producer.poll(0.1)
 
 
 _LOST = {KafkaError.INVALID_PRODUCER_ID_MAPPING, KafkaError.UNKNOWN_PRODUCER_ID, KafkaError.INVALID_TXN_STATE}
