@@ -98,7 +98,9 @@ class Broker:
 
         Raises:
             ProcessFailed: the port is taken, or the broker died; the message carries the end of its log.
+            OSError: `folder` cannot be made.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not is_free(self.port):
             raise ProcessFailed(f"Kafka cannot listen on 127.0.0.1 port {self.port}: another process does")
         config = self._write_config()
@@ -184,7 +186,6 @@ class Broker:
             return False
 
     def _write_config(self) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
         listeners = {"PLAINTEXT": Listener("PLAINTEXT", self.port, self._advertised_port), **self._listeners}
         bound = {name: f"{name}://127.0.0.1:{listener.port}" for name, listener in listeners.items()}
         told = {name: f"{name}://127.0.0.1:{of.advertised_port or of.port}" for name, of in listeners.items()}

@@ -320,6 +320,26 @@ def test_a_token_is_asked_for(browser: Browser) -> None:
             expect(page.locator(ROWS)).to_have_count(1)
 
 
+def test_the_order_is_held_under_a_pointer_until_it_rests(browser: Browser, filled: Served) -> None:
+    with opened(browser, filled.url) as page:
+        first = page.locator("#rows .open").first
+        expect(page.locator(ROWS)).to_have_count(30)
+        was = first.text_content()
+        first.hover()
+        expect(page.locator("#held")).to_be_visible()
+        filled.parts.score("best", "29", 0.999)
+        expect(page.locator("#count")).to_have_text("31 pairs")
+        assert first.text_content() == was
+        expect(first).to_have_text("best · 29")  # the pointer still lies there, and nobody has moved it for seconds
+        expect(page.locator("#held")).to_be_hidden()
+        first.focus()
+        page.keyboard.press("Shift")
+        expect(page.locator("#held")).to_be_visible()
+        filled.parts.score("better", "29", 0.9999)
+        expect(first).to_have_text("better · 29")
+        expect(page.get_by_text("best · 29", exact=True)).to_be_focused()
+
+
 def test_a_burst_leaves_the_page_alive(browser: Browser, filled: Served) -> None:
     """As fast as this process can: the page answers while it lasts, and shows its last score afterwards."""
     parts, stop = filled.parts, threading.Event()

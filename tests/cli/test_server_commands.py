@@ -34,7 +34,7 @@ def test_wrong_paths_and_ports_end_in_one_line(tmp_path: Path) -> None:
             ((broker, "--folder", tmp_path / "kafka", "--port", port), f"port {port}"),
             ((broker, "--folder", tmp_path / "kafka", "--port", 99_999), "--port"),
             ((broker, "--folder", tmp_path / "kafka", "--port", "x"), "--port"),
-            ((broker, "--folder", a_file, "--port", port + 1), "a file"),
+            ((broker, "--folder", a_file, "--port", port), "a file"),
             ((triton, "--repository", tmp_path / "no", "--folder", tmp_path / "t", *free), f"{tmp_path / 'no'}"),
             ((triton, "--repository", a_file, "--folder", tmp_path / "t", *free), "a file"),
             ((triton, *there, *free), f"port {port}"),

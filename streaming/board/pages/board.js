@@ -6,10 +6,11 @@ const SILENT_MS = 6000; // the server sends three lines a second: longer means t
 const AGAIN_MS = [300, 700, 1500, 3000];
 const SHOWN_FEATURES = 8;
 const FLASHED_MAX = 12;
+const HELD_MS = 8000; // a pointer that has rested so long points at nothing: the order goes on
 
 const board = {
   about: null, rows: new Map(), order: [], total: 0, figures: {}, choices: {}, filters: {}, within: 3600, limit: LIMITS[0],
-  lines: 0, paused: false, inside: false, lost: false, skew: 0,
+  lines: 0, paused: false, held: false, lost: false, skew: 0,
 };
 
 // ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -343,10 +344,11 @@ function draw(changed = {}) {
   body.querySelectorAll(".skeleton").forEach((tr) => tr.remove());
   const there = new Map([...body.children].map((tr) => [tr.dataset.id, tr]));
   // A row that moves under a pointer, or loses the focus that it has, is opened by accident or not at all.
-  const order = board.inside && there.size ? [...[...there.keys()].filter((id) => board.rows.has(id)), ...(there.size < board.order.length ? board.order.filter((id) => !there.has(id)) : [])] : board.order;
+  const order = board.held && there.size ? [...[...there.keys()].filter((id) => board.rows.has(id)), ...(there.size < board.order.length ? board.order.filter((id) => !there.has(id)) : [])] : board.order;
   const wanted = new Set(order);
   for (const [id, tr] of there) if (!wanted.has(id)) tr.remove();
   const few = Object.keys(changed).length <= FLASHED_MAX; // in a burst all would flash all the time
+  const focused = body.contains(document.activeElement) ? document.activeElement : null;
   let before = body.firstElementChild;
   for (const [at, id] of order.entries()) {
     const row = board.rows.get(id);
@@ -362,6 +364,7 @@ function draw(changed = {}) {
     text(tr.firstElementChild, String(at + 1));
     if (tr !== before) body.insertBefore(tr, before); else before = before.nextElementSibling;
   }
+  if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true }); // moving took it away
   text($("count"), board.total > board.order.length ? `the best ${whole.format(board.order.length)} of ${plural(board.total, "pair")}` : plural(board.total, "pair"));
   $("more").hidden = board.total <= board.order.length || board.limit === LIMITS.at(-1);
   drawEmpty();
@@ -592,11 +595,22 @@ function theme(name) {
   text($("theme"), `Theme: ${name}`);
 }
 
-function inside(value) {
-  if (board.inside === value) return;
-  board.inside = value;
-  $("held").hidden = !value;
-  if (!value && !board.paused) draw();
+let holding = null;
+function hold(event) { // each sign that somebody is at the rows holds their order a while longer
+  if (event.pointerType && event.pointerType !== "mouse") return;
+  if (event.type === "pointermove" && !event.movementX && !event.movementY) return; // the rows moved, not the pointer
+  clearTimeout(holding);
+  holding = setTimeout(release, HELD_MS);
+  board.held = true;
+  $("held").hidden = false;
+}
+
+function release() {
+  if (!board.held) return;
+  clearTimeout(holding);
+  board.held = false;
+  $("held").hidden = true;
+  if (!board.paused) draw();
 }
 
 // ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -620,10 +634,10 @@ function listen() {
     const tr = event.target.closest("tr[data-id]");
     if (tr) go("pair", tr.row.key);
   };
-  $("rows").onpointerover = (event) => { if (event.pointerType === "mouse") inside(true); };
-  $("rows").onpointerleave = (event) => { if (event.pointerType === "mouse" && !$("rows").contains(document.activeElement)) inside(false); };
-  $("rows").addEventListener("focusin", () => { if ($("rows").querySelector(":focus-visible")) inside(true); });
-  $("rows").addEventListener("focusout", (event) => { if (!$("rows").contains(event.relatedTarget) && !$("rows").matches(":hover")) inside(false); });
+  $("rows").onpointermove = hold;
+  $("rows").onpointerleave = (event) => { if (event.pointerType === "mouse" && !$("rows").contains(document.activeElement)) release(); };
+  $("rows").onkeyup = hold; // of the Tab, too, that came here
+  $("rows").addEventListener("focusout", (event) => { if (!$("rows").contains(event.relatedTarget) && !$("rows").matches(":hover")) release(); });
   for (const dialog of document.querySelectorAll("dialog.drawer")) {
     dialog.querySelector(".close").onclick = () => dialog.close();
     dialog.onclick = (event) => { if (event.target === dialog && event.clientX < dialog.getBoundingClientRect().left) dialog.close(); };
