@@ -19,7 +19,7 @@ USERS   ?=## demo: size of the generated world; empty: 6000
 SEED    ?=## demo, chaos: of the world, of the kills; empty: 1
 KEEP    ?=## demo: 1 leaves all running until Ctrl-C
 FORCE   ?=## demo: 1 removes what else lies in its folder
-STORE   ?=embedded## demo: embedded, or openmldb: a cluster keeps the tables
+STORE   ?=embedded## demo, simulate: embedded, or openmldb: a cluster keeps the tables
 OPENMLDB_ZK ?=## demo with STORE=openmldb: HOST:PORT of its ZooKeeper
 OPENMLDB_ZK_PATH ?=/openmldb## demo with STORE=openmldb: OpenMLDB's path in it
 UPGRADE ?=## lock: the packages to lift; empty: none, all: every one
@@ -89,7 +89,7 @@ format: environments  ## let ruff rewrite
 	$(PYTHON) -m ruff format .
 
 simulate: environments  ## seeded schedules of faults over the real loop, many a minute (SEEDS)
-	$(TOOL) -m simulation.simulator --seeds $(SEEDS)
+	$(TOOL) -m simulation.simulator --seeds $(SEEDS) --store $(STORE)
 
 chaos: environments  ## kills everything in turn on real parts, then recomputes every score (ROUNDS, SEED)
 	$(TOOL) -m rigs.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))

@@ -1,4 +1,5 @@
-"""The application of all schedules: the tutorial's, in which records without a value delete users and products."""
+"""The application of all schedules: the tutorial's, in which records without a value delete users and products where
+the store can delete."""
 
 from __future__ import annotations
 
@@ -19,7 +20,13 @@ DELETABLE = ("users", "products")
 
 
 @functools.cache
-def simulated_app() -> App:
+def simulated_app(store: str = "embedded") -> App:
+    """
+    Args:
+        store: `store.kind`; a cluster deletes nothing.
+    """
+    if store != "embedded":
+        return load_app(SQL / "jd")
     with TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(SQL / "jd", Path(folder) / "jd"))
         events = (copy / "events.sql").read_text()

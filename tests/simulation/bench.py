@@ -13,6 +13,7 @@ from fixtures.scorer import probabilities
 
 from simulation.application import simulated_app
 from simulation.broker import Entry, Place
+from simulation.cluster import Cluster
 from simulation.workload import (
     HORIZON_MS,
     TAKEN_BYTES,
@@ -31,6 +32,7 @@ from streaming.config import Config, Events
 from streaming.events.record import reason
 from streaming.ops.metrics import Metrics
 from streaming.store.embedded import EmbeddedStore
+from streaming.store.openmldb.cluster import ClusterStore
 
 __all__ = ["TRIES_MAX", "Bench", "bench"]
 
@@ -71,7 +73,7 @@ class Bench:
     def __init__(self) -> None:
         self.stores: dict[int, list[EmbeddedStore]] = {0: [], HORIZON_MS: []}
         self._workloads: dict[int, Workload] = {}
-        self._truths: dict[tuple[int, frozenset[Origin]], Truth] = {}
+        self._truths: dict[tuple[int, frozenset[Origin], str], Truth] = {}
         self._configs: dict[tuple[str, int, bool], Config] = {}
         self.encoder = RowEncoder()
         self.topics = TopicNames.of(simulated_app(), {topic: topic for topic in TOPICS})
@@ -112,12 +114,17 @@ class Bench:
             self._workloads[number] = make_workload(number)
         return self._workloads[number]
 
-    def truth(self, number: int, too_large: frozenset[Origin]) -> Truth:
-        """What comes of a workload, computed one event at a time, after these were refused by who takes less."""
-        if (number, too_large) in self._truths:
-            return self._truths[number, too_large]
-        workload, truth = self.workload(number), Truth()
-        store = self.take()
+    def truth(self, number: int, too_large: frozenset[Origin], kind: str = "embedded") -> Truth:
+        """What comes of a workload, computed one event at a time, after these were refused by who takes less.
+
+        Args:
+            kind: `store.kind`.
+        """
+        if (number, too_large, kind) in self._truths:
+            return self._truths[number, too_large, kind]
+        workload, truth, app = self.workload(number), Truth(), simulated_app(kind)
+        engine = self.take()
+        store = engine if kind == "embedded" else ClusterStore(app, Cluster(engine))
         ends: dict[Place, int] = {}
         accepted: dict[Place, list[tuple[str | None, int]]] = {}
 
@@ -126,7 +133,7 @@ class Bench:
             ends[entry.place] = at + 1 + gap
             return entry.place, at
 
-        decoder = InputDecoder(simulated_app(), Events(), self.topics)
+        decoder = InputDecoder(app, Events(), self.topics)
         for entry in [*workload.dimensions, *workload.later]:
             (events, bad), at = decoder.decode([entry]), place(entry)
             if is_deadly(entry):
@@ -145,10 +152,12 @@ class Bench:
                 truth.refused[at] = "too_large" if at in too_large else reason(bad[0][1])
                 continue
             before = accepted.setdefault(entry.place, [])
-            if has_repeats(number) and repeats(before, events.sender_ids[0], entry.written_ms):
+            if kind == "embedded" and has_repeats(number) and repeats(before, events.sender_ids[0], entry.written_ms):
                 continue
             ids = self.encoder.encode(store.answer(events))
-            (request,) = events.rows[simulated_app().main].to_pylist()
+            if isinstance(store, ClusterStore):
+                store.accept(events)
+            (request,) = events.rows[app.main].to_pylist()
             truth.scores[at] = (
                 request["user_id"].encode(),
                 {
@@ -160,8 +169,8 @@ class Bench:
                     "model_version": "1",
                 },
             )
-        self.stores[0].append(store)
-        self._truths[number, too_large] = truth
+        self.stores[0].append(engine)
+        self._truths[number, too_large, kind] = truth
         return truth
 
 

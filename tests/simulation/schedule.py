@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import random
 import re
 import types
@@ -20,9 +21,12 @@ from simulation.bench import bench
 from simulation.broker import Broker, Entry, Place
 from simulation.checks import check_output, named, output
 from simulation.clients import SimulatedClients
+from simulation.cluster import CLUSTER_FAULTS, Calls, Cluster
 from simulation.servers import DeadlyDecoder, DeadlyStore, Model, simulated_disk
-from simulation.workload import HORIZON_MS, TOPICS, has_deadly, has_repeats
-from simulation.world import Defect, Flag, Process, Stuck, Task, Work, World
+from simulation.workload import HORIZON_MS, TOPICS, has_deadly, has_repeats, is_deadly
+from simulation.world import FAULTS, Defect, Flag, Process, Stuck, Task, Work, World
+from streaming.app.inputs import InputDecoder
+from streaming.config import Events
 from streaming.errors import LogNotWhole, ScorerError
 from streaming.kafka.connection import Connection
 from streaming.kafka.dimension_source import DimensionSource
@@ -36,6 +40,7 @@ from streaming.loop.scorer import Scorer
 from streaming.ops.health import Health
 from streaming.state.snapshots import Snapshots
 from streaming.store.embedded import EmbeddedStore
+from streaming.store.openmldb.cluster import ClusterStore
 
 __all__ = ["PROCESSES", "REFUSALS_MAX", "Schedule"]
 
@@ -62,6 +67,7 @@ class Schedule:
         snapshots: whether snapshots are taken; default: the seed says it.
         harm: what is done to the log; "": nothing; default: the seed says it.
         delivery: `kafka.delivery`.
+        store: `store.kind`: "embedded", or "openmldb": a cluster, which takes no snapshots and leaves out no repeats.
     """
 
     def __init__(
@@ -72,14 +78,17 @@ class Schedule:
         snapshots: bool | None = None,
         harm: str | None = None,
         delivery: str = "exactly_once",
+        store: str = "embedded",
     ) -> None:
-        self.world, self.delivery = World(seed, faults), delivery
+        self.world = World(seed, faults, FAULTS if store == "embedded" else FAULTS | CLUSTER_FAULTS)
+        self.delivery, self.store, self.app = delivery, store, simulated_app(store)
+        self.cluster = None if store == "embedded" else Cluster(bench().take())
         self.broker = Broker(self.world, TOPICS, eager=self.world.random.random() < 0.3)
         self.clients, self.disk = SimulatedClients(self.broker), simulated_disk(self.world)
         self.number = seed % WORKLOADS
         self.workload = bench().workload(self.number)
-        all_taken = bench().truth(self.number, frozenset())
-        self.horizon_ms = HORIZON_MS if has_repeats(self.number) else 0
+        all_taken = bench().truth(self.number, frozenset(), store)
+        self.horizon_ms = HORIZON_MS if has_repeats(self.number) and self.cluster is None else 0
         self.refused_rows = sum(place[0] != "actions" for place, _ in all_taken.refused)
         self.deadly = has_deadly(self.number)
         self.mutate = mutate
@@ -96,7 +105,8 @@ class Schedule:
         # A quarter of the schedules take snapshots, far more often than anybody would.
         drawn = self.world.random.random() < 1 / 4
         self._folder = TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.folder = Path(self._folder.name) if (drawn if snapshots is None else snapshots) else None
+        snapshots = (drawn and self.cluster is None) if snapshots is None else snapshots
+        self.folder = Path(self._folder.name) if snapshots else None
         # In an eighth of the schedules something is done to the log: then scorers may refuse, but never be wrong.
         kinds = [kind for kind in HARMS if self.folder or kind != "group deleted"]
         drawn_harm = luck.choice(kinds) if luck.random() < 1 / 8 and faults else ""
@@ -110,6 +120,8 @@ class Schedule:
         world = self.world
         with world.draws_jitter():
             self._append(self.workload.dimensions)
+            if self.cluster is not None:
+                self._load(self.cluster)
             keeper = Process("world")
             world.spawn(keeper, self._shop)
             world.spawn(keeper, self._supervise)
@@ -129,9 +141,20 @@ class Schedule:
                     store.clear()
                     store.load_history()
                 bench().stores[self.horizon_ms] += self.stores
+                if self.cluster is not None:
+                    bench().stores[0].append(self.cluster.engine)
+
+    def _load(self, cluster: Cluster) -> None:
+        """As `jd-intent-score load` does before the first scorer: over a cluster one of them reads the dimension
+        topics, and the others do not wait for it."""
+        decoder = InputDecoder(self.app, Events(), bench().topics)
+        events, _ = decoder.decode([entry for entry in self.workload.dimensions if not is_deadly(entry)])
+        for table, rows in events.rows.items():
+            cluster.insert(table, rows, at=-math.inf)
 
     def _check(self, *, whole: bool) -> None:
-        check_output(self.broker, self.number, whole=whole, once=self.delivery == "exactly_once")
+        once = self.delivery == "exactly_once"
+        check_output(self.broker, self.number, whole=whole, once=once, store=self.store)
 
     def _over(self) -> bool:
         """All is answered; or all refuse, which they must after most harms."""
@@ -253,11 +276,16 @@ class Schedule:
         """What `streaming.loop.run` does, and how it may end."""
         config = bench().config(name, self.messages_max, not self.mended_at)
         kafka = config.kafka.model_copy(update={"delivery": self.delivery})
-        config = config.model_copy(update={"kafka": kafka})
+        kept = config.store.model_copy(update={"kind": self.store, "give_up_after_s": 30.0})
+        config = config.model_copy(update={"kafka": kafka, "store": kept})
         world, health = self.world, Health(60)
         event: Any = stop
-        store = bench().take(self.horizon_ms)
-        self.stores.append(store)
+        store: EmbeddedStore | ClusterStore
+        if self.cluster is not None:
+            store = ClusterStore(self.app, Calls(world, self.cluster, is_deadly=self.deadly))
+        else:
+            store = bench().take(self.horizon_ms)
+            self.stores.append(store)
         try:
             connection = Connection(event, health.beat, clients=self.clients, clock=world.clock)
             lineages = Lineages(config, Topics(config.kafka, bench().topics, connection))
@@ -265,7 +293,9 @@ class Schedule:
             output.start()
             health.ready("model")
             metrics, snapshots, restored = bench().metrics, None, None
-            if self.folder is not None:
+            if isinstance(store, ClusterStore):
+                store.load()
+            elif self.folder is not None:
                 store.clear()
                 folder = config.snapshots.model_copy(update={"folder": str(self.folder)})
                 config = config.model_copy(update={"snapshots": folder})
@@ -283,11 +313,11 @@ class Schedule:
             beside = functools.partial(Work, world)
             scorer = Scorer(
                 config,
-                simulated_app(),
+                self.app,
                 source=functools.partial(EventSource, config.kafka, connection, lineages, start=beside),
                 dimensions=DimensionSource(config.kafka, connection, lineages),
-                store=cast(EmbeddedStore, DeadlyStore(world, store)) if self.deadly else store,
-                decoder=DeadlyDecoder(world, config, bench().topics) if self.deadly else None,
+                store=self._deadly(store),
+                decoder=DeadlyDecoder(world, self.app, config, bench().topics) if self.deadly else None,
                 encoder=bench().encoder,
                 model=Model(world, config, bench().encoder.digest),
                 lineages=lineages,
@@ -308,6 +338,12 @@ class Schedule:
             world.tell(f"{name}: refuses: {refusal}")
         except (ScorerError, KafkaException, Defect) as error:
             world.tell(f"{name}: exits: {type(error).__name__}: {error}")
+
+    def _deadly(self, store: EmbeddedStore | ClusterStore) -> EmbeddedStore | ClusterStore:
+        """Of an engine whose rows may be deadly; over a cluster it is the calls that strike."""
+        if isinstance(store, ClusterStore) or not self.deadly:
+            return store
+        return cast(EmbeddedStore, DeadlyStore(self.world, store))
 
     def _answered(self) -> bool:
         """Everything that was sent is committed, and whoever is there is at rest.

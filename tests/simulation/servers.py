@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from fixtures.scorer import probabilities
 
-from simulation.application import simulated_app
 from simulation.workload import DEADLY
 from simulation.world import Defect, World
+from streaming.app.folder import App
 from streaming.app.inputs import InputDecoder
 from streaming.app.topics import TopicNames
 from streaming.config import Config
@@ -28,7 +28,7 @@ from streaming.state.snapshot_folder import Manifest, SnapshotFolder, Writing
 from streaming.state.snapshots import Disk
 from streaming.store.embedded import EmbeddedStore
 
-__all__ = ["DeadlyDecoder", "DeadlyStore", "Model", "simulated_disk"]
+__all__ = ["DeadlyDecoder", "DeadlyStore", "Model", "simulated_disk", "strike_rows"]
 
 
 class Writers:
@@ -147,29 +147,31 @@ class DeadlyStore:
         return getattr(self._store, name)
 
     def answer(self, events: EventBatch) -> pa.Table:
-        self._strike(events.rows)
+        strike_rows(self._world, events.rows)
         return self._store.answer(events)
 
     def restore(self, events: EventBatch) -> None:
-        self._strike(events.rows)
+        strike_rows(self._world, events.rows)
         self._store.restore(events)
-
-    def _strike(self, tables: Mapping[str, pa.Table]) -> None:
-        for rows in tables.values():
-            for name in {"br", "has_bad_comment"}.intersection(rows.column_names):
-                strike(self._world, "features", *rows.column(name).to_pylist())
 
 
 class DeadlyDecoder(InputDecoder):
     """Decoders that some records are deadly to."""
 
-    def __init__(self, world: World, config: Config, topics: TopicNames) -> None:
-        super().__init__(simulated_app(), config.events, topics)
+    def __init__(self, world: World, app: App, config: Config, topics: TopicNames) -> None:
+        super().__init__(app, config.events, topics)
         self._world = world
 
     def decode(self, records: Sequence[Record], *, replayed: bool = False) -> tuple[EventBatch, Refusals]:
         strike(self._world, "decode", *(str(record.value()) for record in records))
         return super().decode(records, replayed=replayed)
+
+
+def strike_rows(world: World, tables: Mapping[str, pa.Table]) -> None:
+    """Ends the process if one of the rows says so."""
+    for rows in tables.values():
+        for name in {"br", "has_bad_comment"}.intersection(rows.column_names):
+            strike(world, "features", *rows.column(name).to_pylist())
 
 
 def strike(world: World, stage: str, *texts: str) -> None:

@@ -53,22 +53,24 @@ def simulate(
     snapshots: bool | None = None,
     harm: str | None = None,
     delivery: str = "exactly_once",
+    store: str = "embedded",
 ) -> World:
     """Runs one schedule.
 
     Args:
         faults: with faults; or how often some of them come, whatever the seed says.
-        mutate, snapshots, harm, delivery: see `Schedule`.
+        mutate, snapshots, harm, delivery, store: see `Schedule`.
 
     Raises:
         Violation: names the seed, and how to see it again.
     """
-    schedule = Schedule(seed, faults, mutate, snapshots, harm, delivery)
+    schedule = Schedule(seed, faults, mutate, snapshots, harm, delivery, store)
     try:
         schedule.run()
     except BaseException as error:
         trace = "\n".join(schedule.world.trace)
         how = "" if delivery == "exactly_once" else f" --delivery {delivery}"
+        how += "" if store == "embedded" else f" --store {store}"
         command = f"PYTHONPATH=.:tests {sys.executable} -m simulation.simulator --replay {seed}{how}"
         raise Violation(f"{trace}\nseed {seed}: {type(error).__name__}: {error}\nagain: {command}") from error
     if schedule.harmed:
@@ -77,12 +79,12 @@ def simulate(
     return schedule.world
 
 
-def simulate_all(seeds: Iterable[int], delivery: str = "exactly_once") -> Counter[str] | str:
+def simulate_all(seeds: Iterable[int], delivery: str, store: str) -> Counter[str] | str:
     """The faults of some schedules; or of the first that goes wrong what its `Violation` says."""
     counts = Counter[str]()
     for seed in seeds:
         try:
-            counts.update(simulate(seed, delivery=delivery).counts)
+            counts.update(simulate(seed, delivery=delivery, store=store).counts)
         except Violation as violation:
             return str(violation)
     return counts
@@ -113,10 +115,12 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--replay", type=int)
     parser.add_argument("--delivery", choices=("exactly_once", "at_least_once"), default="exactly_once")
+    parser.add_argument("--store", choices=("embedded", "openmldb"), default="embedded")
     words = parser.parse_args()
+    how = {"delivery": words.delivery, "store": words.store}
     quiet()
     if words.replay is not None:
-        world = simulate(words.replay, delivery=words.delivery)
+        world = simulate(words.replay, **how)
         print("\n".join(world.trace))
         print(f"seed {words.replay}: nothing wrong; faults: {world.counts}")
         return
@@ -125,9 +129,7 @@ def main() -> None:
     pieces = [seeds[at : at + PIECE] for at in range(0, len(seeds), PIECE)]
     with multiprocessing.get_context("spawn").Pool(words.processes, begin) as pool:
         # In the order of the seeds, whoever is faster: the same seeds end with the same words.
-        for piece, found in zip(
-            pieces, pool.imap(functools.partial(simulate_all, delivery=words.delivery), pieces), strict=True
-        ):
+        for piece, found in zip(pieces, pool.imap(functools.partial(simulate_all, **how), pieces), strict=True):
             if isinstance(found, str):
                 sys.exit(found)
             counts += found

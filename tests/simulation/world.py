@@ -151,11 +151,11 @@ class World:
         trace: what happened last.
     """
 
-    def __init__(self, seed: int, faults: bool | Mapping[str, float]) -> None:
+    def __init__(self, seed: int, faults: bool | Mapping[str, float], kinds: Mapping[str, float] = FAULTS) -> None:
         self.random = random.Random(seed)
         # A schedule has some kinds of faults, and not always equally often: what is rare is not drowned.
         self._rates = {
-            kind: rate * self.random.choice((1, 1, 3)) for kind, rate in FAULTS.items() if self.random.random() < 0.5
+            kind: rate * self.random.choice((1, 1, 3)) for kind, rate in kinds.items() if self.random.random() < 0.5
         }
         if isinstance(faults, Mapping):
             self._rates |= faults
