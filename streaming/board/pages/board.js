@@ -595,10 +595,14 @@ function theme(name) {
   text($("theme"), `Theme: ${name}`);
 }
 
-let holding = null;
+let holding = null, pointed = "";
 function hold(event) { // each sign that somebody is at the rows holds their order a while longer
   if (event.pointerType && event.pointerType !== "mouse") return;
-  if (event.type === "pointermove" && !event.movementX && !event.movementY) return; // the rows moved, not the pointer
+  if (event.type === "pointermove") {
+    const at = `${event.screenX} ${event.screenY}`;
+    if (at === pointed) return; // the rows moved, not the pointer
+    pointed = at;
+  }
   clearTimeout(holding);
   holding = setTimeout(release, HELD_MS);
   board.held = true;
