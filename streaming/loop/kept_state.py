@@ -3,9 +3,12 @@
 The store is outside of Kafka's transaction and forgets nothing, so nothing may get into it that would change the
 answer to an event which is read again (see `streaming.store.openmldb.cluster`). So no event of a micro-batch touches
 another's rows: of what was read it holds those events that need no earlier one's, of each key the first. A micro-batch
-is one transaction; after it the request rows of its events are inserted (`accept`), beside the rows of the next, which
-is asked then. An event waits for earlier ones of its key, not for its partition: the transaction commits the offset of
-the first record that is not done, and which ones behind it are (`streaming.kafka.ahead`).
+is one transaction; after it the request rows of its events are inserted (`accept`). An event waits for earlier ones of
+its key, not for its partition: the transaction commits the offset of the first record that is not done, and which ones
+behind it are (`streaming.kafka.ahead`).
+
+While a micro-batch is asked, scored and committed, the rows of the next go in, and the request rows of the one before.
+It touches none of its rows: both could have been one, so what holds of one that dies before its commit holds of both.
 
     dies before the commit    its actions' rows are in, which their own requests have to see anyway: asked again, each
                               event gets the same features
@@ -20,10 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import structlog
 
 from streaming.config import Batch as BatchLimits
 from streaming.errors import Rebalanced, Stopped, StoreUnavailable
+from streaming.events.batch import EventBatch
 from streaming.events.record import Record
 from streaming.kafka.ahead import Ahead
 from streaming.kafka.lineage import Lineages
@@ -49,6 +54,9 @@ MICRO_BATCH_ROWS_MAX transactions have; and what a server that dies may take alo
 DIMENSION_TAIL_RECORDS = 2000
 """The same of each partition of the dimension topics."""
 
+HALVED_MIN = 32
+"""A micro-batch of so many events is asked in two halves: while one is, the other's rows go in."""
+
 DRAIN_S = 2.0
 """For how long what was read is scored once the process is told to stop."""
 
@@ -70,6 +78,9 @@ class KeptState:
         reporting: is told that the loop goes round.
         runtime: see `Runtime`.
         limits: `[batch]`.
+
+    Attributes:
+        halved_min: see `HALVED_MIN`.
     """
 
     def __init__(
@@ -89,9 +100,11 @@ class KeptState:
         self._preparation, self._committing, self._reporting = preparation, committing, reporting
         self._lineages, self._limits = lineages, limits
         self._metrics, self._stop, self._clock = runtime.metrics, runtime.stop, runtime.clock
+        self.halved_min = HALVED_MIN
         self._open: list[Record] = []  # read, but not done
         self._ahead: dict[Partition, Ahead] = {}  # of each partition up to where it is committed
         self._passed: set[Partition] = set()  # of which records were read that were done already
+        self._next: list[Record] = []  # those of `_open` whose rows go in beside the micro-batch before
         self._generation = -1
 
     def catch_up(self, generation: int) -> int:
@@ -180,11 +193,17 @@ class KeptState:
 
     def given_up(self, batch: Batch) -> None:
         """Its rows stay, and count once: it finds them when it is read again."""
+        self._next = []
+        self._store.forget_next()
         self._set_open([])
         self._passed.clear()
         for partition, ahead in self._ahead.items():
             self._lineages.ahead[partition] = ahead
         self._progress.rewind(batch)
+
+    def hold_still(self) -> None:
+        """Whoever gets the partitions shall not find rows come in behind its back."""
+        self._store.join()
 
     def leave(self) -> None:
         """One try to insert what is owed; the next start does it otherwise."""
@@ -231,7 +250,9 @@ class KeptState:
         Args:
             starts, dimension_starts: from where is read again if it is not committed.
         """
-        micro_batch = self._micro_batch()
+        micro_batch, following = self._micro_batches()
+        self._next = following.records
+        self._store.insert_next(following)
         batch = self._progress.batch()
         batch.starts, batch.dimension_starts = starts, dimension_starts
         try:
@@ -327,19 +348,29 @@ class KeptState:
         progress.source.keep_alive()
         return len(records)
 
-    def _micro_batch(self) -> list[Record]:
-        """Of what is open the events that need no earlier one's rows, in their order, and all that is no event.
+    def _micro_batches(self) -> tuple[list[Record], EventBatch]:
+        """Of what is open the events that need no earlier one's rows, in their order, and all that is no event; and of
+        the events those whose rows go in beside.
 
         Events of one key of Kafka's keep their order, too: their scores shall.
         """
         events = self._preparation.decode(self._open)
         if not len(events):
-            return list(self._open)
+            return list(self._open), events
         keys = [(*_partition(record), record.key()) for record in events.records]
-        micro_batches = self._store.micro_batches(events, keys)
-        first = {id(events.records[index]) for index in micro_batches[0].tolist()}
-        waiting = {id(record) for record in events.records} - first
-        return [record for record in self._open if id(record) not in waiting]
+        free = self._store.micro_batches(events, keys)[0]
+        next_ones = set(map(id, self._next))
+        chosen = np.array([id(record) in next_ones for record in events.records])
+        if not chosen.any():
+            halved = len(free) >= self.halved_min and not self._pipeline.is_careful()
+            chosen[free[: len(free) // 2] if halved else free] = True
+        following = np.zeros(len(events), np.bool_)
+        if not self._pipeline.is_careful():
+            following[free] = True
+            following &= ~chosen
+        asked = {id(record) for record, is_chosen in zip(events.records, chosen.tolist(), strict=True) if is_chosen}
+        waiting = {id(record) for record in events.records} - asked
+        return [record for record in self._open if id(record) not in waiting], events.take(following)
 
 
 def _partition(record: Record) -> Partition:

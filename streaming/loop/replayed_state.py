@@ -127,6 +127,9 @@ class ReplayedState:
         self._store.rollback(batch.mark)
         self._progress.rewind(batch)
 
+    def hold_still(self) -> None:
+        """Nothing goes on beside."""
+
     def leave(self) -> None:
         if self._snapshots is not None:
             self._snapshots.abandon()

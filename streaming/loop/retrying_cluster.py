@@ -1,20 +1,29 @@
-"""A cluster that is waited for, as the loop asks it: what fails is called again, with the group kept meanwhile."""
+"""A cluster that is waited for, as the loop asks it: what fails is called again, with the group kept meanwhile.
+
+While requests are asked, the rows of those that are asked next go in beside, with the request rows that are owed. What
+goes in beside is tried once; what fails there is done in its turn.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import structlog
 
 from streaming.config import Store as StoreSettings
-from streaming.errors import Rebalanced, Stopped, StoreUnavailable
+from streaming.engine import BadRow
+from streaming.errors import ArtifactMismatch, Rebalanced, Stopped, StoreUnavailable
 from streaming.events.batch import EventBatch, joined
 from streaming.loop.poison.detection import Poison
 from streaming.loop.runtime import Runtime
 from streaming.loop.waiting_loop import WaitingLoop
+from streaming.ops.background import Outcome
 from streaming.ops.waiting import Waiting, doubling
 from streaming.store.openmldb.cluster import ClusterStore
 
@@ -26,6 +35,15 @@ FAILOVER_S = 1.0
 """No failover is as quick: a dead server's session alone lasts longer."""
 
 _log = structlog.stdlib.get_logger("streaming.loop.retrying_cluster")
+
+
+@dataclass
+class _Beside:
+    """What goes in beside: rows of `events`, and what was owed first."""
+
+    events: EventBatch
+    owed: int
+    outcome: Outcome
 
 
 class RetryingCluster:
@@ -53,22 +71,85 @@ class RetryingCluster:
     ) -> None:
         self._store, self._settings, self._loop, self._poison = store, settings, loop, poison
         self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
+        self._start = runtime.start
         self.micro_batches = store.micro_batches
+        self._next = EventBatch()  # to go in beside the next `answer`
+        self._beside: _Beside | None = None
+        self._beside_failed: float | None = None  # when
+        self._inserted: set[int] = set()  # `id` of the records of events whose rows went in beside
         self._owed: list[EventBatch] = []  # committed, but their request rows are not in the store yet
         self.doubtful = False
         self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
 
     def answer(self, events: EventBatch) -> pa.Table:
-        owed = joined(self._owed) if self._owed else None
-        answers = self._persist(lambda: self._store.answer(events, owed))
-        self._owed.clear()
+        """See `FeatureStore.answer`; of events that touch none of each other's rows."""
+        self.join()
+        missing = np.array([id(record) not in self._inserted for record in events.records])
+        if missing.any():
+            owed = joined(self._owed) if self._owed else None
+            self._persist(lambda: self._store.insert(events.take(missing), owed))
+            self._owed.clear()
+        self._begin_beside()
+        answers = self._persist(lambda: self._store.ask(events))
+        self._inserted.difference_update(map(id, events.records))
         return answers
 
+    def insert_next(self, events: EventBatch) -> None:
+        """Has the rows of events go in beside the next `answer`.
+
+        Args:
+            events: that touch none of each other's rows, nor of those that are answered.
+        """
+        self._next = events
+
+    def forget_next(self) -> None:
+        """What has gone in beside may be asked by somebody else first."""
+        self.join()
+        self._next = EventBatch()
+        self._inserted.clear()
+
+    def join(self) -> None:
+        """Waits for what goes in beside."""
+        beside, self._beside = self._beside, None
+        if beside is None:
+            return
+        try:
+            while True:
+                try:
+                    beside.outcome.result(1.0)
+                    break
+                except FutureTimeoutError:
+                    self._loop.goes_round()
+        except (StoreUnavailable, ArtifactMismatch, BadRow) as error:
+            _log.warning("rows did not go in beside: in their turn", error=str(error))
+        else:
+            del self._owed[: beside.owed]
+            self._inserted |= set(map(id, beside.events.records))
+        self._poison.hold_beside([])
+
+    def _begin_beside(self) -> None:
+        events, self._next = self._next, EventBatch()
+        if not (len(events) or self._owed):
+            return
+        owed = joined(self._owed) if self._owed else None
+
+        def insert() -> None:
+            try:
+                self._store.insert_beside(events, owed)
+            except StoreUnavailable:
+                self._beside_failed = self._clock.monotonic()  # now: it may be long until somebody asks
+                raise
+
+        self._poison.hold_beside(events.records)
+        self._beside = _Beside(events, len(self._owed), self._start(insert))
+
     def restore(self, events: EventBatch) -> None:
+        self.join()
         self._persist(lambda: self._store.restore(events))
 
     def accept(self, events: EventBatch) -> None:
         """See `ClusterStore.accept`."""
+        self.join()
         self._persist(lambda: self._store.accept(events))
 
     def owe(self, events: EventBatch) -> None:
@@ -77,6 +158,7 @@ class RetryingCluster:
 
     def insert_owed(self) -> None:
         """Inserts the request rows that are owed."""
+        self.join()
         while self._owed:
             self.accept(self._owed[0])
             del self._owed[0]
@@ -90,11 +172,11 @@ class RetryingCluster:
         return contextlib.nullcontext()
 
     def _persist(self, call: Callable[[], T]) -> T:
-        failed = None
+        failed, self._beside_failed = self._beside_failed, None
         try:
             answer = call()
         except StoreUnavailable as error:
-            failed = self._clock.monotonic()
+            failed = self._clock.monotonic() if failed is None else failed
             self._poison.put_down()
             self._loop.pause()
             try:

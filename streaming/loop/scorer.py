@@ -138,9 +138,11 @@ class Scorer:
         )
 
     def _settle(self) -> None:
+        self.state.hold_still()
         self.pipeline.settle()
 
     def _forget(self) -> None:
+        self.state.hold_still()
         self.pipeline.forget()
 
     def _committed(self, batch: Batch) -> None:

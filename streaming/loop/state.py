@@ -39,5 +39,8 @@ class State(Protocol):
     def given_up(self, batch: Batch) -> None:
         """A batch, and all that was read after it, will be read again."""
 
+    def hold_still(self) -> None:
+        """Partitions are about to be given up, or are gone: nothing goes on beside any more."""
+
     def leave(self) -> None:
         """All that could be committed is, and the process is about to end."""

@@ -34,6 +34,7 @@ from streaming.kafka.event_source import EventSource
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.output import open_output
 from streaming.kafka.topics import Topics
+from streaming.loop.kept_state import KeptState
 from streaming.loop.poison.detection import open_poison
 from streaming.loop.runtime import Runtime
 from streaming.loop.scorer import Scorer
@@ -328,6 +329,8 @@ class Schedule:
                 poison=process.poison,
                 report_s=REPORT_S,
             )
+            if isinstance(scorer.state, KeptState):
+                scorer.state.halved_min = world.random.choice((2, 32))  # no schedule has so many events
             self.mutate(scorer)
             self.scorers[name] = (*self.scorers[name][:3], scorer)
             scorer.run()

@@ -456,10 +456,37 @@ def asks_all_that_is_open_at_once(scorer: Scorer) -> None:
     change(store, "micro_batches", lambda events, keys: [np.arange(len(events))])
 
 
+def inserts_all_that_is_open_beside_what_is_asked(scorer: Scorer) -> None:
+    state: Any = scorer.state
+    choose = state._micro_batches
+
+    def greedy() -> tuple[Any, EventBatch]:
+        chosen, _ = choose()
+        taken = set(map(id, chosen))
+        return chosen, scorer.preparation.decode([record for record in state._open if id(record) not in taken])
+
+    change(state, "_micro_batches", greedy)
+
+
+def asks_before_the_rows_beside_are_in(scorer: Scorer) -> None:
+    store: Any = scorer.preparation.store
+    begin = store._begin_beside
+
+    def hasty() -> None:
+        coming = set(map(id, store._next.records))
+        begin()
+        store._beside = None
+        store._inserted |= coming
+
+    change(store, "_begin_beside", hasty)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         inserts_request_rows_before_their_scores_are_committed,
+        inserts_all_that_is_open_beside_what_is_asked,
+        asks_before_the_rows_beside_are_in,
         leaves_lost_rows_to_a_dead_tablet,
         does_not_insert_what_its_predecessor_owed,
         scores_again_what_is_done_behind_an_offset,

@@ -331,8 +331,9 @@ def test_a_client_that_hangs_is_killed_and_made_anew(
     with Client(connect_options(settings(), "JD_db", FAKE), "demo", lambda: beats.append(time.monotonic())) as client:
         store = ClusterStore(jd(), client)
         store.load()
+        store.insert(actions)
         cluster.faults.hung = threading.Event()
-        first = client.pid
+        asking, (inserting, *_) = client.pid, client.inserting_pids
         with monkeypatch.context() as patch:
             patch.setattr("streaming.store.openmldb.sdk.MARGIN_S", -19.5)  # half a second, beside timeout_s
             patch.setattr("streaming.store.openmldb.sdk.SLICE_S", 0.1)
@@ -340,19 +341,21 @@ def test_a_client_that_hangs_is_killed_and_made_anew(
             with pytest.raises(StoreUnavailable, match="did not answer `insert` for 0 s: it was killed"):
                 store.answer(actions)
         assert beats
-        assert client.pid is None
+        assert (client.pid, client.inserting_pids[0]) == (asking, None)
         cluster.faults.hung.set()
         cluster.faults.hung = None
         assert store.answer(actions).equals(alone(embedded, actions))
-        assert client.pid not in (None, first)
+        assert client.pid == asking
+        assert client.inserting_pids[0] not in (None, inserting)
 
 
 def test_a_client_that_dies_is_made_anew(store: ClusterStore, cluster: Cluster, embedded: EmbeddedStore) -> None:
     client = client_of(store)
-    pid = client.pid
+    actions = actions_of(Shop.seeded(5, seed=2).actions)
+    store.insert(actions)
+    pid = client.inserting_pids[0]
     assert pid is not None
     os.kill(pid, 9)
-    actions = actions_of(Shop.seeded(5, seed=2).actions)
     with pytest.raises(StoreUnavailable, match="OpenMLDB's client died in `insert`"):
         store.answer(actions)
     assert store.answer(actions).equals(alone(embedded, actions))
@@ -369,20 +372,22 @@ def test_a_client_that_lost_sight_of_the_tablets_is_made_anew(
     """Statements and requests are served meanwhile, only inserts fail: each of a table, also when others go in."""
     actions = actions_of(Shop.seeded(5, seed=2).actions)
     store.load()
-    before = client_of(store).pid
+    store.insert(actions.take(np.arange(5) == 0))
+    before = client_of(store).inserting_pids
     cluster.lose_sight()
     for _ in range(sdk.FAILURES_MAX):
         with pytest.raises(StoreUnavailable, match=r"\[0\] fail to get table bo_action tablet"):
             store.answer(actions)
     assert store.answer(actions).equals(alone(embedded, actions))
-    assert client_of(store).pid not in (None, before)
-    made = client_of(store).pid
+    made = client_of(store).inserting_pids
+    assert made[0] is not None
+    assert made != before
     for _ in range(sdk.FAILURES_MAX + 1):  # not in a row
         cluster.faults.inserts["bo_action"] = [0]
         with pytest.raises(StoreUnavailable, match="E112"):
             store.answer(actions)
         store.answer(actions)
-    assert client_of(store).pid == made
+    assert client_of(store).inserting_pids == made
 
 
 def test_a_deployment_that_is_missing_or_another_is_refused(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class Poison:
     def __init__(self, journal: Journal | None = None, tries_max: int = 0, dimensions: Collection[str] = ()) -> None:
         self._journal, self._tries_max, self._dimensions = journal, tries_max, dimensions
         self._note: Note | None = None
+        self._beside: list[Span] = []
         self._suspects: dict[Partition, list[Span]] = {}
         self._replayed: dict[Partition, list[Span]] = {}
         self._deaths: dict[tuple[str, int, int], list[Death]] = {}
@@ -127,8 +128,8 @@ class Poison:
         spans = _spans(records)
         for topic in self._dimensions if dimension_records else ():
             spans += _spans([record for record in dimension_records if record.topic() == topic])
-        note = Note(self._journal.run, spans, stage="decode", replayed=replayed)
-        if len(records) + len(dimension_records) == 1:
+        note = Note(self._journal.run, spans + self._beside, stage="decode", replayed=replayed)
+        if len(records) + len(dimension_records) == 1 and not self._beside:
             note.fingerprint = fingerprint(next(iter((*records, *dimension_records))))
         self._note = note
         self._journal.write(note)
@@ -142,8 +143,26 @@ class Poison:
             note.why = f"{type(error).__name__}: {error}"[:200]
             self._journal.write(note)
             raise
-        self.put_down()
         self._note = None
+        self._hold_beside()
+
+    def hold_beside(self, records: Sequence[Record]) -> None:
+        """These are in hand beside whatever else is, until it is called again.
+
+        Args:
+            records: in the order of their partitions; none: nothing is.
+        """
+        self._beside = _spans(records)
+        if self._note is None:
+            self._hold_beside()
+
+    def _hold_beside(self) -> None:
+        if self._journal is None:
+            return
+        if self._beside:
+            self._journal.write(Note(self._journal.run, self._beside, stage="decode", replayed=False))
+        else:
+            self._journal.clear()
 
     def note_stage(self, stage: str) -> None:
         """What is being done now to what is in hand."""

@@ -71,7 +71,7 @@ class Transport(Protocol):
         """
 
     connections: int
-    """How many parts may be inserted at a time."""
+    """How many parts may be inserted at a time; beside them one other call may be made."""
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Inserts the rows that are not there as a whole already; after an error some may be in."""
@@ -162,6 +162,37 @@ class ClusterStore:
                     self._put({self._main: requests})
         order = np.argsort(np.concatenate(asked))
         return pa.concat_tables(answers).take(order)
+
+    def insert(self, events: EventBatch, owed: EventBatch | None = None) -> None:
+        """The first half of `answer`, for events that touch none of each other's rows: all rows but the requests.
+
+        Args:
+            owed: see `answer`.
+        """
+        self._check(events)
+        with self._trust():
+            self._insert(events, owed)
+
+    def insert_beside(self, events: EventBatch, owed: EventBatch | None = None) -> None:
+        """`insert`, beside whatever else is asked meanwhile: tries once, and not at all after a failure.
+
+        Raises:
+            StoreUnavailable, BadRow: some rows may be in.
+        """
+        if self._doubtful:
+            raise StoreUnavailable("the cluster has failed, and was not asked since")
+        self._check(events)
+        try:
+            self._insert(events, owed)
+        except StoreUnavailable:
+            self._doubtful = True
+            raise
+
+    def ask(self, events: EventBatch) -> pa.Table:
+        """The second half of `answer`: the answers to their requests, in order; all other rows are in."""
+        requests = events.rows[self._main]
+        with self._trust():
+            return self._whole(requests, self._transport.request(requests))
 
     def accept(self, events: EventBatch) -> None:
         """The scores of what was answered are committed: inserts the request rows that were held back until now."""

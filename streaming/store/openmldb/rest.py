@@ -103,11 +103,12 @@ class RestTransport:
             ca=Path(rest.ca_file) if rest.ca_file else None,
             headers={"Content-Type": "application/json"},
             timeout=httpx.Timeout(rest.timeout_s, connect=min(CONNECT_S, rest.timeout_s)),
-            limits=httpx.Limits(max_connections=rest.connections, max_keepalive_connections=rest.connections),
+            limits=httpx.Limits(max_connections=2 * rest.connections, max_keepalive_connections=2 * rest.connections),
             transport=transport,
             trust_env=False,
         )
         self._threads = ThreadPoolExecutor(rest.connections, "rest")
+        self._inserting = ThreadPoolExecutor(rest.connections, "rest-insert")  # beside what is asked
 
     def __enter__(self) -> RestTransport:
         return self
@@ -137,7 +138,7 @@ class RestTransport:
     def insert_parts(self, parts: Sequence[Part]) -> None:
         """See `Transport.insert_parts`: a connection for each."""
         lines = [list(statements(table, rows)) for table, rows in parts]
-        calls = [self._threads.submit(self._insert_part, each) for each in lines]
+        calls = [self._inserting.submit(self._insert_part, each) for each in lines]
         errors = []
         for call in calls:  # all of them end before an error is told: what is under way belongs to this call
             try:
@@ -170,6 +171,7 @@ class RestTransport:
 
     def close(self) -> None:
         """Closes the connections; what is under way ends first."""
+        self._inserting.shutdown()
         self._threads.shutdown()
         self._client.close()
 

@@ -97,7 +97,7 @@ class Client:
         self.beat = beat
         self.connections = options.connections
         self._options = options
-        self._peers: list[Client] = []  # for what is inserted beside
+        self._peers: list[Client] = []  # they insert
         self._threads: ThreadPoolExecutor | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: Connection | None = None
@@ -114,6 +114,11 @@ class Client:
     def pid(self) -> int | None:
         """Of the SDK's process, while there is one."""
         return self._process.pid if self._process else None
+
+    @property
+    def inserting_pids(self) -> list[int | None]:
+        """Of the processes that insert, so far."""
+        return [peer.pid for peer in self._peers]
 
     def execute(self, sql: str, timeout_s: float | None = None) -> list[tuple[Any, ...]]:
         """Runs one statement; rows of a SELECT, SHOW or DESC.
@@ -151,29 +156,21 @@ class Client:
             self._call("insert", table, rows.slice(at, INSERT_ROWS))
 
     def insert_parts(self, parts: Sequence[Part]) -> None:
-        """Inserts side by side, over processes of their own; see `Transport`. Threads of one would give no speed: the
-        SDK holds the interpreter's lock in every call."""
+        """Inserts side by side, over processes of their own, beside what this one is asked; see `Transport`. Threads of
+        one would give no speed: the SDK holds the interpreter's lock in every call."""
         lanes = [parts[number :: self.connections] for number in range(min(self.connections, len(parts)))]
-        while len(self._peers) < len(lanes) - 1:
-            self._peers.append(Client(dataclasses.replace(self._options, connections=1), self.deployment))
-        if self._threads is None and len(lanes) > 1:
-            self._threads = ThreadPoolExecutor(self.connections - 1, "sdk")
-        calls = [
-            self._threads.submit(peer._insert_lane, lane)
-            for peer, lane in zip(self._peers, lanes[1:], strict=False)
-            if self._threads is not None
-        ]
-        errors: list[BaseException] = []
-        for lane in lanes[:1]:
-            try:
-                self._insert_lane(lane)
-            except (StoreUnavailable, ArtifactMismatch, BadRow) as error:
-                errors.append(error)
+        while len(self._peers) < len(lanes):
+            self._peers.append(Client(dataclasses.replace(self._options, connections=1), self.deployment, self.beat))
+        if len(lanes) == 1:
+            self._peers[0]._insert_lane(lanes[0])
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.connections, "sdk")
+        calls = [self._threads.submit(peer._insert_lane, lane) for peer, lane in zip(self._peers, lanes, strict=False)]
         while wait(calls, SLICE_S).not_done:
             self.beat()
-        errors += [failed for call in calls if (failed := call.exception()) is not None]
-        if errors:
-            raise errors[0]
+        for call in calls:
+            call.result()
 
     def _insert_lane(self, parts: Sequence[Part]) -> None:
         for table, rows in parts:
