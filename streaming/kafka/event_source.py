@@ -180,13 +180,17 @@ class EventSource:
                 return records
 
     def _is_at_end(self, partition: tuple[str, int]) -> bool:
-        """Whether nothing more was there when a partition was read last."""
+        """Whether nothing more was there when a partition was read last, or has come to this process since."""
         read_to = (
             self.positions[partition]
             if self._merge is None
             else self._merge.next_offset(partition, self.positions[partition])
         )
-        return self._ended.get(partition, -1) >= read_to
+        ended = self._ended.get(partition, -1)
+        if ended < read_to:
+            return False
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return high <= ended
 
     def keep_alive(self, wait_s: float = 0.0) -> None:
         """Polls while paused, so that the group keeps this member; rebalances happen in here as in `poll`."""

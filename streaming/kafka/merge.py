@@ -3,7 +3,8 @@
 An event shall see what happened before it, in whatever topic. So of the partitions of one number the record that was
 written first comes first; of equal times, that of the topic that is named first; a partition's own order is kept. Who
 has nothing to offer is waited for: `LAGGING_S` while its partition has more records, `wait_s` once its end is reached
-(as Kafka Streams does). What comes later than that is taken when it comes.
+(as Kafka Streams does). What comes later than that is taken when it comes. Time in which nobody read is no waiting: a
+process that stood still for a second has not asked anybody.
 """
 
 from __future__ import annotations
@@ -19,14 +20,23 @@ __all__ = ["LAGGING_S", "TimeMerge"]
 
 LAGGING_S = 5.0
 
+READS_MIN = 3
+"""So often was read since a record came before it goes ahead of a silent partition."""
+
 Partition = tuple[str, int]
 
 
 class _Held(NamedTuple):
-    """A record that waits for its turn; `came`: when it was read; `time_ms`: when it was written, not after that."""
+    """A record that waits for its turn.
+
+    Attributes:
+        came, read: when it was read, and the number of that read.
+        time_ms: when it was written, not after that.
+    """
 
     record: Record
     came: float
+    read: int
     time_ms: int
 
 
@@ -48,12 +58,14 @@ class TimeMerge:
         self._lagging_s = lagging_s
         # Of each record the moment when it came, and its time: no clock of a producer that is ahead holds up the rest.
         self._queues: dict[Partition, deque[_Held]] = {}
+        self._reads = 0
 
     def add(self, records: Sequence[Record]) -> None:
-        """Takes records in, each partition's in its order."""
+        """Takes in what a read gave, nothing too; each partition's records in its order."""
+        self._reads += 1
         now, wall_ms = self._clock.monotonic(), int(self._clock.wall() * 1000)
         for record in records:
-            held = _Held(record, now, min(record.timestamp()[1], wall_ms))
+            held = _Held(record, now, self._reads, min(record.timestamp()[1], wall_ms))
             self._queues.setdefault((record.topic(), record.partition()), deque()).append(held)
 
     def take(self, count: int, assigned: Collection[Partition], at_end: Callable[[Partition], bool]) -> list[Record]:
@@ -98,6 +110,8 @@ class TimeMerge:
             elif first is None or queue[0].time_ms < first[0].time_ms:
                 first = queue
         if first is None:
+            return None
+        if silent and self._reads - first[0].read < READS_MIN:
             return None
         waited = self._clock.monotonic() - first[0].came
         if any(waited < (self._wait_s if at_end(partition) else self._lagging_s) for partition in silent):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.events.record import Record
-from streaming.kafka.merge import LAGGING_S, TimeMerge
+from streaming.kafka.merge import LAGGING_S, READS_MIN, TimeMerge
 from streaming.ops.clock import Clock
 
 TOPICS = ("payments", "logins", "alarms")
@@ -51,8 +51,8 @@ def test_nothing_is_lost_doubled_or_moved_within_its_partition(
     left = {partition: list(records) for partition, records in whole.items()}
     taken: list[Record] = []
     for _ in range(1_000):
-        if coming := sorted(partition for partition, records in left.items() if records):
-            merge.add([left[luck.choice(coming)].pop(0)])  # type: ignore[attr-defined]
+        coming = sorted(partition for partition, records in left.items() if records)
+        merge.add([left[luck.choice(coming)].pop(0)] if coming else [])  # type: ignore[attr-defined]
         hand.now += luck.choice((0.1, 2.0))  # type: ignore[attr-defined]
         some = merge.take(count, whole.keys(), lambda partition: not left[partition])
         assert len(some) <= count
@@ -72,6 +72,7 @@ def test_what_is_all_there_comes_in_the_order_of_time_then_of_topics(whole: dict
     for records in whole.values():
         merge.add(records)
     hand.now += WAIT_S
+    read_on(merge)
     taken = merge.take(10_000, whole.keys(), lambda _: True)
     for number in {number for _, number in whole}:
         mine = [r for r in taken if r.partition() == number]
@@ -86,6 +87,24 @@ def test_what_is_all_there_comes_in_the_order_of_time_then_of_topics(whole: dict
         assert list(map(place, mine)) == list(map(place, expected))
 
 
+def read_on(merge: TimeMerge) -> None:
+    """So often that who is still silent has nothing."""
+    for _ in range(READS_MIN):
+        merge.add([])
+
+
+def test_time_in_which_nobody_read_is_no_waiting() -> None:
+    hand, both = Hand(), {("payments", 0), ("logins", 0)}
+    merge = TimeMerge(TOPICS, WAIT_S, 2, hand.clock)
+    merge.add([record("payments", 0, 0, 5)])
+    hand.now += 60  # the process stood still; what came meanwhile was not read yet
+    assert merge.take(9, both, lambda partition: True) == []
+    merge.add([record("logins", 0, 0, 4)])
+    assert list(map(place, merge.take(9, both, lambda partition: True))) == [("logins", 0, 0)]
+    read_on(merge)
+    assert list(map(place, merge.take(9, both, lambda partition: True))) == [("payments", 0, 0)]
+
+
 def test_who_is_silent_is_waited_for_and_not_for_ever() -> None:
     hand, both = Hand(), {("payments", 0), ("logins", 0)}
     merge = TimeMerge(TOPICS, WAIT_S, 2, hand.clock)
@@ -93,6 +112,7 @@ def test_who_is_silent_is_waited_for_and_not_for_ever() -> None:
     ends: set[tuple[str, int]] = set()
     assert merge.take(9, both, ends.__contains__) == []
     hand.now += WAIT_S
+    read_on(merge)
     assert merge.take(9, both, ends.__contains__) == [], "the other has more: it is waited for longer"
     ends.add(("logins", 0))
     assert list(map(place, merge.take(9, both, ends.__contains__))) == [("payments", 0, 0)]
@@ -100,6 +120,7 @@ def test_who_is_silent_is_waited_for_and_not_for_ever() -> None:
     merge.add([record("payments", 0, 1, 6), record("payments", 0, 2, 7)])
     assert merge.crowded() == {("payments", 0)}
     hand.now += LAGGING_S
+    read_on(merge)
     assert len(merge.take(9, both, ends.__contains__)) == 2
     merge.add([record("payments", 0, 3, 9)])
     assert len(merge.take(9, {("payments", 0)}, ends.__contains__)) == 1, "nobody reads the other here"
