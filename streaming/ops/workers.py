@@ -47,6 +47,12 @@ ASK_S = 1.0  # how often a worker is asked for its metrics and readiness
 ANSWER_S = 5.0  # for how long its answer is waited for
 TURN_S = 0.1  # how often the supervisor looks whether a worker has died
 ADDED_UP = ("counter", "histogram", "summary")
+USUAL_ENDS = (
+    "SIGKILL",
+    "SIGSEGV",
+    "SIGABRT",
+    "1",
+)  # on /metrics from the start: Prometheus does not see a series begin at 1
 NO_RESTART = (2, 3)  # configuration, artifact: a person has to look
 
 PR_SET_PDEATHSIG = 1
@@ -108,6 +114,9 @@ class Supervisor:
             Worker(number, config, file, _environment(config, number, count, folder), folder / f"{number}.sock")
             for number in range(count)
         ]
+        for worker in self.workers:
+            for status in USUAL_ENDS:
+                self._restarts.labels(str(worker.number), status)
         self.health = Health(config.http.stalled_s)
         for part in ("assignment", "state", "model"):  # the workers' to say
             self.health.ready(part)
