@@ -523,8 +523,8 @@ class _Decoder:
         ]
         members.append(("probability", float, msgspec.field(name=fields.probability)))
         # Fields that a score does not have stay empty, under names that no JSON of ours has.
-        members.append(("time", _Plain, msgspec.field(name=fields.time or "\0time", default=None)))
-        members.append(("version", _Plain, msgspec.field(name=fields.version or "\0version", default=None)))
+        members.append(("time", _Plain, msgspec.field(name=fields.time or "\x7ftime", default=None)))
+        members.append(("version", _Plain, msgspec.field(name=fields.version or "\x7fversion", default=None)))
         member_of = {field.name: member for member, _, field in members}
         for field in label_key:
             if field not in member_of:

@@ -151,12 +151,12 @@ def screen(
 
 
 def auc_told(auc: AucFigures, zone: ZoneInfo) -> str:
-    """The AUC with what it is of, in one line, or why there is none."""
+    """The AUC with its interval, what it is of, and up to when labels are known, in one line; or why there is none."""
     if auc.missing or not auc.loaded:
         return f"– ({auc.missing or 'reading labels'})"
     if not auc.matured:
         return "– (no label is known yet)"
-    of = f"{auc.matured:,} matured, {auc.positives:,} positive"
+    of = f"{auc.positives:,} of {auc.matured:,} positive"
     if auc.auc is None:
         return f"– ({of}: needs {CLASS_MIN} of each)"
     known_to = "" if auc.known_to is None else f", to {datetime.fromtimestamp(auc.known_to / 1000, zone):%d %b %H:%M}"
