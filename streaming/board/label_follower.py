@@ -94,10 +94,15 @@ class LabelFollower:
             reader.assign(positions)
             reached, looked = Reached(), time.monotonic()
             while not self._stop.is_set():
-                self._take(reader.read(BATCH, WAIT_S), cut, reached)
+                records = reader.read(BATCH, WAIT_S)
+                began = time.monotonic()
+                self._take(records, cut, reached)
                 positions |= reader.positions
                 behind = [place for place in partitions if reader.ends.get(place, -1) < positions[place]]
                 self._outcomes.reach(reached.until(behind), loaded=not behind)
+                # Labels can wait, scores and clicks cannot: in a burst half of the time is theirs.
+                if records:
+                    self._stop.wait(time.monotonic() - began)
                 if time.monotonic() - looked > PARTITIONS_S:
                     looked = time.monotonic()
                     if len(reader.partitions(self._topics)) > len(partitions):
