@@ -21,7 +21,8 @@ from streaming.kafka.reader import Positions, TopicReader
 
 __all__ = ["LabelFollower", "Reached"]
 
-BATCH = 1000  # records that are decoded at once: a burst of them keeps no click waiting
+REST, REST_IN_BURST = 0.25, 4.0  # times as long as a batch has taken
+BATCH = 500  # records that are decoded at once: a burst of them keeps no click waiting
 WAIT_S = 0.1
 FIRST_S = 3.0  # for the first record of a partition that has one
 LAG_MS = 3_600_000  # of a scorer, where a score does not say which event it is of
@@ -100,9 +101,9 @@ class LabelFollower:
                 positions |= reader.positions
                 behind = [place for place in partitions if reader.ends.get(place, -1) < positions[place]]
                 self._outcomes.reach(reached.until(behind), loaded=not behind)
-                # Labels can wait, scores and clicks cannot: in a burst half of the time is theirs.
+                # Labels can wait, scores and clicks cannot.
                 if records:
-                    self._stop.wait(time.monotonic() - began)
+                    self._stop.wait((time.monotonic() - began) * (REST_IN_BURST if self._outcomes.in_burst() else REST))
                 if time.monotonic() - looked > PARTITIONS_S:
                     looked = time.monotonic()
                     if len(reader.partitions(self._topics)) > len(partitions):

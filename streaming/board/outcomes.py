@@ -31,6 +31,7 @@ CLASS_MIN = 5
 """Of fewer matured scores of a class no AUC is told."""
 
 EVENTS_MAX = 500_000
+BURST_PER_S = 10_000
 COMPUTE_S = 2.0
 REST = 4  # the thread rests at least so many times as long as it has computed
 
@@ -156,6 +157,10 @@ class Outcomes:
         with self._lock:
             self._reached = self._reached if time_ms is None else max(self._reached, time_ms)
             self._loaded |= loaded
+
+    def in_burst(self) -> bool:
+        """Whether so many scores come that labels had better wait."""
+        return sum(self._pairs.per_second(2)) > 2 * BURST_PER_S
 
     @property
     def loaded(self) -> bool:
