@@ -1,10 +1,10 @@
 """The board under a burst: 50,000 scores a second for a minute, its memory, and clicks in a real Chromium meanwhile.
 
-    python -m benchmarks.board [--seconds 60] [--per-s 50000]
+    python -m benchmarks.board [--seconds 60] [--per-s 50000] [--actions-per-s 50000]
 
-A broker and a board of its own; the scores are written by this program, of pairs that come again and new ones. Each
-second a pair is opened: the time is from the click to its probability on the page. Last, single scores: the time from
-the producer to the ranking on the page.
+A broker and a board of its own; the scores are written by this program, of pairs that come again and new ones, and the
+actions that labels are read from (0: none), one order in fifty. Each second a pair is opened: the time is from the
+click to its probability on the page. Last, single scores: the time from the producer to the ranking on the page.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,24 +50,49 @@ def score(user: str, item: str, probability: float) -> bytes:
     return json.dumps({**fields, "purchase_probability": probability, "model_version": "1"}).encode()
 
 
+def action(user: str, item: str, number: int) -> bytes:
+    """As the shop of sql/jd writes it."""
+    fields = {"user_id": user, "sku_id": item, "time": int(time.time() * 1000), "type": "1" if number % 50 else "4"}
+    return json.dumps({**fields, "model_id": "0", "cate": "8", "br": "1", "request_id": f"{user}_{item}"}).encode()
+
+
+def flood_of_actions(bootstrap: str, topic: str, seconds: float, per_s: int) -> None:
+    """Writes actions at an even pace."""
+    random = np.random.default_rng(1)
+    users, items = random.integers(0, USERS, POOL).tolist(), random.integers(0, ITEMS, POOL).tolist()
+    records = [
+        (str(user).encode(), action(str(user), str(item), number))
+        for number, (user, item) in enumerate(zip(users, items, strict=True))
+    ]
+    write(bootstrap, topic, records, seconds, per_s, "actions")
+
+
 def flood(bootstrap: str, topic: str, seconds: float, per_s: int) -> None:
     """Writes scores at an even pace."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4"})
     random = np.random.default_rng(1)
     users, items = random.integers(0, USERS, POOL).tolist(), random.integers(0, ITEMS, POOL).tolist()
     chances = (random.random(POOL) ** 6).tolist()
-    values = [score(str(u), str(i), p) for u, i, p in zip(users, items, chances, strict=True)]
+    records = [(None, score(str(u), str(i), p)) for u, i, p in zip(users, items, chances, strict=True)]
+    write(bootstrap, topic, records, seconds, per_s, "scores")
+
+
+def write(
+    bootstrap: str, topic: str, records: Sequence[tuple[bytes | None, bytes]], seconds: float, per_s: int, what: str
+) -> None:
+    """Writes keys and values, over and over, at an even pace."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4"})
     began, sent = time.monotonic(), 0
     while (passed := time.monotonic() - began) < seconds:
         while sent < int(passed * per_s):
             try:
-                producer.produce(topic, values[sent % POOL])
+                key, value = records[sent % len(records)]
+                producer.produce(topic, value, key)
                 sent += 1
             except BufferError:
                 producer.poll(0.01)
         producer.poll(0.005)
     producer.flush(30)
-    print(f"sent {sent:,} scores in {time.monotonic() - began:.1f} s", flush=True)
+    print(f"sent {sent:,} {what} in {time.monotonic() - began:.1f} s", flush=True)
 
 
 def resident_mb(pid: int) -> int:
@@ -75,9 +101,15 @@ def resident_mb(pid: int) -> int:
     return int(found[1]) // 1000 if found else 0
 
 
-def measure(page: Page, board: Process, bootstrap: str, topic: str, seconds: float, per_s: int) -> None:
+def measure(
+    page: Page, board: Process, bootstrap: str, topics: TopicNames, seconds: float, per_s: int, actions_per_s: int
+) -> None:
     """The burst, then single scores."""
-    writer = multiprocessing.get_context("spawn").Process(target=flood, args=(bootstrap, topic, seconds, per_s))
+    spawn, topic = multiprocessing.get_context("spawn"), topics.scores
+    if actions_per_s:
+        of_actions = (bootstrap, topics.scored[0], seconds, actions_per_s)
+        spawn.Process(target=flood_of_actions, args=of_actions, daemon=True).start()
+    writer = spawn.Process(target=flood, args=(bootstrap, topic, seconds, per_s))
     writer.start()
     page.wait_for_selector("#rows tr:not(.skeleton)")
     clicks, memory = [], []
@@ -87,6 +119,7 @@ def measure(page: Page, board: Process, bootstrap: str, topic: str, seconds: flo
         page.keyboard.press("Escape")
         memory.append(resident_mb(board.pid))
     late = sorted(clicks)
+    print(f"AUC: {page.inner_text('#auc')}, {page.inner_text('#auc-note')}")
     print(f"throughput at the end: {page.inner_text('#rate')}; pairs: {page.inner_text('#count')}")
     print(
         f"clicks: {len(clicks)}, median {statistics.median(clicks):.0f} ms, p95 {late[int(0.95 * len(late))]:.0f} ms, "
@@ -108,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--per-s", type=int, default=50_000)
+    parser.add_argument("--actions-per-s", type=int, default=50_000)
     words = parser.parse_args()
     topics = TopicNames.of(load_app(REPOSITORY / "sql" / "jd"), {})
     (port,) = free_ports(1)
@@ -127,7 +161,7 @@ def main() -> None:
             with driver.chromium.launch(executable_path=chromium(), args=arguments) as browser:
                 page = browser.new_page()
                 page.goto(url)
-                measure(page, board, broker.bootstrap, topics.scores, words.seconds, words.per_s)
+                measure(page, board, broker.bootstrap, topics, words.seconds, words.per_s, words.actions_per_s)
 
 
 def _is_ready(url: str) -> bool:

@@ -17,23 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batch.dataset.later import follows
 from batch.features.data_layout import BadData
 from batch.features.history import table_rows
 from streaming.app.folder import App
-from streaming.app.settings import JoinedLabel, LaterEvent, horizon_ms
-from streaming.app.wrong import AppFile
-from streaming.engine.projection import Projection
-from streaming.engine.sql.parse import parse_select
+from streaming.app.later_event import LaterRows, follows
+from streaming.app.settings import JoinedLabel, LaterEvent
 from streaming.errors import BadInput
 
-__all__ = ["binary", "epoch_ms", "events_of", "horizon_of", "joined", "later_event"]
-
-
-def horizon_of(app: App) -> int:
-    """How long after a request an event still makes its label, in milliseconds; 0: the label is no later event."""
-    later = app.settings.label.later_event
-    return 0 if later is None else horizon_ms(later, AppFile(app.folder / "app.toml", app.sources["app.toml"]))
+__all__ = ["binary", "epoch_ms", "events_of", "joined", "later_event"]
 
 
 def events_of(app: App, later: LaterEvent, data: Path) -> tuple[pa.Table, NDArray[np.bool_]]:
@@ -42,18 +33,11 @@ def events_of(app: App, later: LaterEvent, data: Path) -> tuple[pa.Table, NDArra
     Raises:
         BadData: the data has no such table, or a file of it cannot be used.
     """
-    columns = app.tables.columns[later.table]
-    script = f"SELECT {later.condition} FROM {later.table}"
-    condition = [parse_select(script).items[0].expr]
-    read = Projection(later.table, columns, condition, script).expressions[0].columns
-    wanted = [column for column in columns if column.name in {*read, *later.key, later.time}]
-    projection = Projection(later.table, wanted, condition, script)
+    rule = LaterRows(app, later)
     rows: list[pa.Table] = []
     true: list[NDArray[np.bool_]] = []
-    for piece in table_rows(app, data, later.table, [column.name for column in wanted]):
-        for batch in piece.to_batches():
-            (values,) = projection(batch)
-            true.append(_flags(values, batch.num_rows))
+    for piece in table_rows(app, data, later.table, rule.columns):
+        true.append(rule.true(piece))
         rows.append(piece.select([*later.key, *({later.time} - later.key.keys())]))
     return pa.concat_tables(rows), np.concatenate([np.empty(0, bool), *true])
 
@@ -149,11 +133,3 @@ def _codes(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
         codes = np.unique(codes * (len(encoded.dictionary) + 1) + values, return_inverse=True)[1].astype(np.int64)
     codes[missing] = -1 - np.flatnonzero(missing)
     return codes
-
-
-def _flags(values: pa.Array | pa.Scalar, count: int) -> NDArray[np.bool_]:
-    """Which are true: neither false nor NULL."""
-    if isinstance(values, pa.Scalar):
-        return np.full(count, values.as_py() is True)
-    flags: NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
-    return flags

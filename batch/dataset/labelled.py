@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batch.dataset.label import binary, epoch_ms, events_of, horizon_of, joined, later_event
+from batch.dataset.label import binary, epoch_ms, events_of, joined, later_event
 from batch.features.data_layout import BadData, parquet_files
 from batch.features.history import table_rows
 from streaming.app.folder import App
 from streaming.app.history import history_folder, may_be_absent
+from streaming.app.later_event import horizon_of
 
 __all__ = ["LabelRule", "Labelled", "label", "read_features", "request_columns", "request_id_column"]
 

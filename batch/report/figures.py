@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from batch.report.probability_metrics import BINS, Z95, ProbabilityMetrics
+from batch.report.probability_metrics import BINS, ProbabilityMetrics
 from batch.report.ranking import Floats, Ranking
+from streaming.model.auc import Z95
 
 __all__ = [
     "CLASS_MIN",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
 
-__all__ = ["BINS", "ProbabilityMetrics", "auc_interval", "calibration_error", "measure"]
+from streaming.model.auc import auc_interval
+
+__all__ = ["BINS", "ProbabilityMetrics", "calibration_error", "measure"]
 
 BINS = 10
-Z95 = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
 
 Floats = npt.NDArray[np.floating]
 
@@ -60,31 +60,6 @@ def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Probabil
         auc_low=low,
         auc_high=high,
     )
-
-
-def auc_interval(labels: npt.NDArray[np.int8], probabilities: Floats) -> tuple[float, float] | None:
-    """The 95% confidence interval of the AUC, None where a class occurs less than twice.
-
-    DeLong's variance (DeLong et al. 1988), on the scale of the AUC's log odds: there the interval stays within 0 and 1.
-    """
-    positive, negative = np.sort(probabilities[labels == 1]), np.sort(probabilities[labels == 0])
-    if min(len(positive), len(negative)) < 2:
-        return None
-    above, below = _share_below(negative, positive), 1 - _share_below(positive, negative)
-    auc = float(above.mean())
-    variance = float(above.var(ddof=1)) / len(positive) + float(below.var(ddof=1)) / len(negative)
-    if not 0 < auc < 1:
-        return auc, auc
-    middle, reach = math.log(auc / (1 - auc)), Z95 * math.sqrt(variance) / (auc * (1 - auc))
-    low, high = (1 / (1 + math.exp(-(middle + sign * reach))) for sign in (-1, 1))
-    return low, high
-
-
-def _share_below(others: Floats, values: Floats) -> npt.NDArray[np.float64]:
-    """Of each value, the share of the sorted `others` that is below it; equal ones count half."""
-    ranks = np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")
-    share: npt.NDArray[np.float64] = ranks / (2 * len(others))
-    return share
 
 
 def calibration_error(labels: Floats, probabilities: Floats) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from batch.report.figures import CLASS_MIN, Interval
-from batch.report.probability_metrics import auc_interval
 from batch.report.ranking import Ranking
+from streaming.model.auc import auc_interval
 
 __all__ = ["Slice", "sliced"]
 

@@ -25,7 +25,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from batch.dataset.later import follows
 from batch.world.catalogue import CATEGORIES, DAY_MS, LOCAL_MS, WORLD_START_MS, Catalogue, Users, timestamps
 from batch.world.intent import (
     ACTION_TYPES,
@@ -40,6 +39,7 @@ from batch.world.intent import (
     day_share,
     time_of_day,
 )
+from streaming.app.later_event import follows
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing
 

@@ -6,6 +6,7 @@
     features             features.sql: what the query answers, and which table asks
     encoder_fields       the inputs that a model of the application has
     labels               whether the label of app.toml can be computed
+    later_event          labels by a later event, computed
     digest               names what the four files say
     wrong                the one kind of error, with file:line:column
     field_rules          CHECKs of one field, which JSON is decoded by

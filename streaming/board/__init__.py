@@ -3,8 +3,11 @@
     fields          what a score's fields are, and what dimension tables say of users and items
     pairs           the newest scores and the best pairs, in bounded memory
     attributes      what dimension tables say of a user or an item
+    labels          where labels come from, and by which key of a score
+    outcomes        what became of the kept scores: labels, and the AUC over them
     letters         dead letters by reason, and the newest ones
-    followers       read scores, dead letters and dimension topics into these three
+    followers       read scores, dead letters and dimension topics into these
+    label_follower  reads labels
     scorers         what the scorers' /metrics say
     events          the event that a score was made of, as a request row
     why             features of one request, their usual range, and what moved its score

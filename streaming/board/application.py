@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from streaming.app.folder import App
 from streaming.board.attributes import Attributes
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
+from streaming.board.outcomes import CLASS_MIN, AucFigures, Outcome, Outcomes
 from streaming.board.pairs import Key, PairRow, Pairs, Place, ScoreRow
 from streaming.board.scorers import ScorerFigures
 from streaming.board.why import Explanation
@@ -84,6 +86,7 @@ class Board:
     Attributes:
         topics: names of topics, for messages: `scores` and `dead_letters`.
         is_ending: the server has been told to stop: streams end.
+        outcomes: what became of the scores; by default it is not known.
     """
 
     app: App
@@ -95,6 +98,15 @@ class Board:
     scorers: Tells
     why: Explains
     is_ending: Callable[[], bool] = lambda: False
+    outcomes: Outcomes | None = None
+
+    def auc(self) -> AucFigures:
+        """As it was last computed."""
+        return AucFigures("labels are not followed") if self.outcomes is None else self.outcomes.figures
+
+    def outcome(self, number: int) -> Outcome | None:
+        """What became of a score, by its number; None: no label ever says."""
+        return None if self.outcomes is None else self.outcomes.of(number)
 
 
 def create_app(board: Board, rules: Rules | None = None) -> Starlette:
@@ -131,7 +143,7 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         field = request.query_params.get("field", "")
         value = _value(request.query_params.get("value", "null"))
         scores, pairs = await run_in_threadpool(board.pairs.history, field, value)
-        return _json({"scores": [_score(row) for row in scores], "pairs": [_row(board, row) for row in pairs]})
+        return _json({"scores": [_score(board, row) for row in scores], "pairs": [_row(board, row) for row in pairs]})
 
     async def letters(request: Request) -> Response:
         newest = board.letters.newest(request.query_params.get("reason", "")[:200])
@@ -284,6 +296,7 @@ class _Live:
             "seconds": seconds,
             "scorers": dataclasses.asdict(board.scorers.figures()),
             "letters": sum(letters.values()),
+            "auc": dataclasses.asdict(board.auc()),
             "version": board.pairs.version(),
         }
 
@@ -316,6 +329,7 @@ def _about(board: Board) -> dict[str, Any]:
         "pair": fields.pair,
         "probability": fields.probability,
         "horizon": settings.label.later_event.horizon if settings.label.later_event else None,
+        "class_min": CLASS_MIN,
         "attributes": list(board.attributes.names()),
         "topics": board.topics,
         "kept": {"scores": board.pairs.scores_max, "best": board.pairs.best_max},
@@ -327,7 +341,7 @@ def _pair(board: Board, key: Key) -> dict[str, Any]:
     if found is None:
         raise HTTPException(404, "this pair is not kept any more")
     row, scores, _ = found
-    return {"row": _row(board, row), "scores": [_score(score) for score in scores]}
+    return {"row": _row(board, row), "scores": [_score(board, score) for score in scores]}
 
 
 def _row(board: Board, row: PairRow) -> dict[str, Any]:
@@ -340,11 +354,16 @@ def _row(board: Board, row: PairRow) -> dict[str, Any]:
         "time": row.time,
         "version": row.version,
         "count": row.count,
+        "outcome": _outcome(board.outcome(row.seq)),
         "attributes": board.attributes.of(row.key),
     }
 
 
-def _score(row: ScoreRow) -> dict[str, Any]:
+def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
+    return None if outcome is None else dataclasses.asdict(outcome)
+
+
+def _score(board: Board, row: ScoreRow) -> dict[str, Any]:
     return {
         "id": json.dumps(row.key, ensure_ascii=False, separators=(",", ":")),
         "key": row.key,
@@ -352,6 +371,7 @@ def _score(row: ScoreRow) -> dict[str, Any]:
         "at": row.at,
         "time": row.time,
         "version": row.version,
+        "outcome": _outcome(board.outcome(row.number)),
     }
 
 
@@ -380,9 +400,23 @@ def _metrics(board: Board) -> CollectorRegistry:
         ("jd_intent_board_scores", "Scores that the board has taken.", lambda: board.pairs.received),
         ("jd_intent_board_unreadable", "Records of their topic that are no scores.", lambda: board.pairs.unreadable),
         ("jd_intent_board_pairs", "Pairs that the board keeps.", board.pairs.pairs_kept),
+        ("jd_intent_board_auc", "AUC over matured scores; NaN: there are too few.", lambda: _or_nan(board.auc().auc)),
+        ("jd_intent_board_auc_low", "Lower end of its 95% interval.", lambda: _or_nan(board.auc().low)),
+        ("jd_intent_board_auc_high", "Upper end of its 95% interval.", lambda: _or_nan(board.auc().high)),
+        ("jd_intent_board_matured", "Kept scores whose label is known.", lambda: board.auc().matured),
+        ("jd_intent_board_positives", "Of these, those of label 1.", lambda: board.auc().positives),
+        (
+            "jd_intent_board_labels_known_to_seconds",
+            "Event time up to which labels are known, epoch seconds; NaN: none is.",
+            lambda: _or_nan(board.auc().known_to) / 1000,
+        ),
     ):
         Gauge(name, what, registry=registry).set_function(value)
     return registry
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _json(body: object, status: int = 200) -> Response:

@@ -24,7 +24,7 @@ from streaming.kafka.login import Login
 from streaming.kafka.reader import TopicReader
 from streaming.ops.log import place as placed
 
-__all__ = ["Asked", "EventGone", "EventReader"]
+__all__ = ["Asked", "EventGone", "EventReader", "origin_of"]
 
 PATIENCE_S = 5.0
 READ_S = 3.0  # for one record of a topic that has it
@@ -83,7 +83,7 @@ class EventReader:
             scores = self._read((self._topics.scores, score.partition), score.offset, 1)
             if not scores:
                 raise EventGone(f"the score is not in topic {self._topics.scores} any more")
-            asked = self._asked(*_origin(scores[0]), 1)
+            asked = self._asked(*origin_of(scores[0]), 1)
         if not asked:
             raise EventGone("the event is not in its topic any more, or is no request")
         return asked[0]
@@ -92,7 +92,7 @@ class EventReader:
         """The request of a score, and those that lie behind its event, `count` records at most; see `event_of`."""
         with self._turn:
             scores = self._read((self._topics.scores, score.partition), score.offset, 1)
-            return self._asked(*_origin(scores[0]), count) if scores else []
+            return self._asked(*origin_of(scores[0]), count) if scores else []
 
     def _asked(self, topic: str, partition: int, offset: int, count: int) -> list[Asked]:
         if topic not in self._topics.scored:
@@ -151,8 +151,12 @@ class EventReader:
             self._reader = None
 
 
-def _origin(score: Record) -> tuple[str, int, int]:
-    """Where the event of a score lies, as its CloudEvents header `ce_id` says."""
+def origin_of(score: Record) -> tuple[str, int, int]:
+    """Where the event of a score lies, as its CloudEvents header `ce_id` says.
+
+    Raises:
+        EventGone: the scorer did not write it.
+    """
     try:
         headers: dict[str, bytes | None] = dict(score.headers() or [])
     except (SystemError, ValueError):  # another program's

@@ -1,7 +1,7 @@
-"""Reads scores, dead letters and dimension topics from Kafka, outside of any group: the scorers notice nothing.
+"""Reads scores, labels, dead letters and dimension topics from Kafka, outside of any group: the scorers notice nothing.
 
-Three threads: one for the scores, one for the rest, one that asks whether Kafka is there. While it is away they try
-again, for as long as it takes; a page that says so is better than none.
+A thread for the scores, one for the labels, one for the rest, one that asks whether Kafka is there. While it is away
+they try again, for as long as it takes; a page that says so is better than none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from streaming.app.history import history_table
 from streaming.app.inputs import InputDecoder
 from streaming.app.topics import TopicNames
 from streaming.board.attributes import Attributes
+from streaming.board.label_follower import LabelFollower
 from streaming.board.letters import Letters
+from streaming.board.outcomes import Outcomes
 from streaming.board.pairs import Pairs, Raw
 from streaming.config import Config
 from streaming.errors import BrokerUnavailable, OffsetOutOfRange, ScorerError, Stopped
@@ -83,7 +85,7 @@ class Followers:
         config: `[kafka]`, `[events]` and `store.history` are read.
         app: whose scores they are.
         topics: how its topics are called.
-        pairs, letters, attributes: what they fill.
+        pairs, letters, attributes, outcomes: what they fill.
         look_back_s: how old the scores are that are read at the start; at most as many as `pairs` keeps.
     """
 
@@ -96,6 +98,7 @@ class Followers:
         letters: Letters,
         attributes: Attributes,
         look_back_s: float,
+        outcomes: Outcomes,
     ) -> None:
         self.state = KafkaState()
         raw = config.kafka.librdkafka
@@ -105,16 +108,19 @@ class Followers:
         )
         self._app, self._topics, self._history = app, topics, config.store.history
         self._pairs, self._letters, self._attributes = pairs, letters, attributes
-        self._look_back_s = look_back_s
+        self._look_back_s, self._outcomes = look_back_s, outcomes
         self._decoder = InputDecoder(app, config.events, topics)
         self._stop = threading.Event()
         self._connection = Connection(self._stop, login=Login(self._kafka))
         self._rights = of_board(topics)
         self._partitions = 0  # of the scores' topic, as they are read
         self._again = threading.Event()  # they have become more
+        works = {"scores": self._scores, "letters": self._others, "ping": self._ping}
+        if outcomes.labels is not None:
+            decoder = InputDecoder(app, config.events, topics)
+            works["labels"] = LabelFollower(self._new_reader, self._scores_starts, decoder, outcomes, self._stop).follow
         self._threads = [
-            threading.Thread(target=self._run, args=[work], name=name, daemon=True)
-            for name, work in (("scores", self._scores), ("letters", self._others), ("ping", self._ping))
+            threading.Thread(target=self._run, args=[work], name=name, daemon=True) for name, work in works.items()
         ]
 
     def start(self) -> None:
@@ -173,7 +179,7 @@ class Followers:
                 self._again.set()
 
     def _scores(self, positions: Positions) -> None:
-        reader = TopicReader(self._kafka, self._connection)
+        reader = self._new_reader()
         try:
             partitions = reader.partitions([self._topics.scores])
             new = [partition for partition in partitions if partition not in positions]
@@ -199,6 +205,14 @@ class Followers:
         finally:
             reader.close()
 
+    def _new_reader(self) -> TopicReader:
+        return TopicReader(self._kafka, self._connection)
+
+    def _scores_starts(self, reader: TopicReader) -> tuple[int, Positions]:
+        """When the look-back begins, epoch ms, and where it does in each partition of the scores."""
+        since = int((time.time() - self._look_back_s) * 1000)
+        return since, self._starts(reader, reader.partitions([self._topics.scores]))
+
     def _starts(self, reader: TopicReader, partitions: Sequence[tuple[str, int]]) -> Positions:
         """Where the look-back begins, or so far back as scores are kept."""
         since = int((time.time() - self._look_back_s) * 1000)
@@ -218,7 +232,7 @@ class Followers:
             for topic in self._topics.dimensions
             if of_joins & {insert.table for insert in self._topics.streams[topic].inserts}
         ]
-        reader = TopicReader(self._kafka, self._connection)
+        reader = self._new_reader()
         try:
             for partition in reader.partitions([letters, *dimensions]):
                 if partition not in positions:

@@ -15,21 +15,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streaming.board.fields import ScoreFields
+from streaming.board.labels import ScoreKeys
 
-__all__ = ["TREND", "VALUES_MAX", "Match", "PairRow", "Pairs", "Place", "Raw", "ScoreRow"]
+__all__ = ["NO_TIME", "TREND", "VALUES_MAX", "Match", "PairRow", "Pairs", "Place", "Raw", "Requests", "ScoreRow"]
 
 TREND = 12
 """How many of a pair's last scores are its trend."""
 
 VALUES_MAX = 200
 """Of a declared field: one that has more values is no filter."""
+
+NO_TIME = -(2**62)
+"""Of a score that does not say its event's time."""
 
 CHUNK = 1000  # scores that are taken in one hold of the lock: some milliseconds
 SECONDS = 120  # of the throughput that is remembered
@@ -88,13 +92,31 @@ class PairRow:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One score of the ring; see `PairRow`."""
+    """One score of the ring; see `PairRow`. `number`: its own, counted from the first that was taken."""
 
     key: Key
     probability: float
     at: int
     time: int | None
     version: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The scores of the ring as columns, the oldest first.
+
+    Attributes:
+        first: the number of the oldest.
+        codes: the requests' keys as numbers, see `streaming.board.labels`; int64 [n].
+        times: of the requests, epoch ms, or `NO_TIME`; int64 [n].
+        probabilities: float32 [n].
+    """
+
+    first: int
+    codes: Int64
+    times: Int64
+    probabilities: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -115,6 +137,7 @@ class Pairs:
         scores_max: the newest so many are kept.
         best_max: the best so many pairs of which none is among these are kept, too.
         clock: monotonic seconds, for the throughput.
+        keys: by which labels are found; None: none are.
     """
 
     def __init__(
@@ -123,11 +146,13 @@ class Pairs:
         scores_max: int = 100_000,
         best_max: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
+        keys: ScoreKeys | None = None,
     ) -> None:
         self.fields, self.scores_max, self.best_max = fields, scores_max, best_max
         self._clock = clock
         self._lock = threading.Lock()
-        self._decode = _Decoder(fields)
+        self._keys_of = keys
+        self._decode = _Decoder(fields, () if keys is None else keys.fields)
         ring, slots = scores_max, scores_max + best_max + max(1000, scores_max // 4)
         self._slot: npt.NDArray[np.int32] = np.zeros(ring, np.int32)
         self._probability: npt.NDArray[np.float32] = np.zeros(ring, np.float32)
@@ -136,6 +161,7 @@ class Pairs:
         self._version: npt.NDArray[np.int32] = np.zeros(ring, np.int32)
         self._partition: npt.NDArray[np.int32] = np.zeros(ring, np.int32)
         self._offset: Int64 = np.zeros(ring, np.int64)
+        self._label_code: Int64 = np.zeros(ring if keys is not None else 0, np.int64)  # of the label's key
         self._before: Int64 = np.full(ring, -1, np.int64)  # the number of the pair's score before
         # The same of each pair's last score, which may have left the ring.
         self._last: Int64 = np.full(slots, -1, np.int64)  # its number; -1: the slot is free
@@ -170,14 +196,15 @@ class Pairs:
         for start in range(0, len(records), size):
             part = records[start : start + size]
             scores, kept = self._decode(part)
+            codes = self._keys_of([*map(self._decode.label_key, scores)]) if self._keys_of and kept else None
             with self._lock:
                 self.unreadable += len(part) - len(kept)
                 if kept:
-                    self._take(scores, kept)
+                    self._take(scores, kept, codes)
                     if live:
                         self._tick(len(kept))
 
-    def _take(self, scores: Sequence[Any], records: Sequence[Raw]) -> None:
+    def _take(self, scores: Sequence[Any], records: Sequence[Raw], codes: Int64 | None) -> None:
         n, first, ring = len(scores), self.received, self.scores_max
         slots: npt.NDArray[np.int32] = np.empty(n, np.int32)
         index, key_of = self._index, self._decode.key
@@ -202,6 +229,8 @@ class Pairs:
         self._before[places[order]] = before
         self._slot[places], self._probability[places], self._at[places] = slots, probabilities, at
         self._time[places], self._version[places] = times, versions
+        if codes is not None:
+            self._label_code[places] = codes
         self._partition[places], self._offset[places] = partitions, offsets
         lasts = order[np.append(~same, True)] if n else order  # of each pair its last score of the batch
         of = slots[lasts]
@@ -383,6 +412,16 @@ class Pairs:
             at = (self.received - kept + int(draw * kept)) % self.scores_max
             return Place(int(self._partition[at]), int(self._offset[at]), float(self._probability[at]))
 
+    def requests(self) -> Requests:
+        """The scores of the ring by what their labels are found by; of a board with keys."""
+        with self._lock:
+            received = self.received
+            columns = (self._label_code.copy(), self._time.copy(), self._probability.copy())
+        count = min(received, self.scores_max)
+        at = np.arange(received - count, received) % self.scores_max
+        codes, times, probabilities = columns
+        return Requests(received - count, codes[at], times[at], probabilities[at])
+
     def per_second(self, count: int) -> list[int]:
         """Scores taken in each of the last whole seconds, oldest first."""
         now = int(self._clock())
@@ -438,6 +477,7 @@ class Pairs:
             int(self._at[at]),
             _known(int(self._time[at])),
             self._versions[self._version[at]],
+            number,
         )
 
 
@@ -463,22 +503,37 @@ class _Filter:
         return code
 
 
+_Plain: TypeAlias = str | int | float | bool | None
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], Key]:
+    """Members of a score as a tuple."""
+    if not names:
+        return lambda _: ()
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda score: (get(score),)
+
+
 class _Decoder:
     """Values of records → scores, all of a chunk at once where each is one line, as the scorer writes them."""
 
-    def __init__(self, fields: ScoreFields) -> None:
+    def __init__(self, fields: ScoreFields, label_key: Sequence[str]) -> None:
         members: list[Any] = [
             (f"k{at}", str | int | float | bool, msgspec.field(name=name)) for at, name in enumerate(fields.pair)
         ]
         members.append(("probability", float, msgspec.field(name=fields.probability)))
         # Fields that a score does not have stay empty, under names that no JSON of ours has.
-        members.append(("time", Any, msgspec.field(name=fields.time or "\0time", default=None)))
-        members.append(("version", Any, msgspec.field(name=fields.version or "\0version", default=None)))
+        members.append(("time", _Plain, msgspec.field(name=fields.time or "\x7ftime", default=None)))
+        members.append(("version", _Plain, msgspec.field(name=fields.version or "\x7fversion", default=None)))
+        member_of = {field.name: member for member, _, field in members}
+        for field in label_key:
+            if field not in member_of:
+                member_of[field] = f"l{len(member_of)}"
+                members.append((member_of[field], _Plain, msgspec.field(name=field, default=None)))
         score = msgspec.defstruct("Score", members, gc=False)
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(score)
-        names = [f"k{at}" for at in range(len(fields.pair))]
-        get = attrgetter(*names)
-        self.key: Callable[[Any], Key] = get if len(names) > 1 else lambda score: (get(score),)
+        self.key = _getter([f"k{at}" for at in range(len(fields.pair))])
+        self.label_key = _getter([member_of[field] for field in label_key])
 
     def __call__(self, records: Sequence[Raw]) -> tuple[list[Any], Sequence[Raw]]:
         """The scores, and the records that they came in."""
@@ -504,12 +559,9 @@ def _are_probabilities(scores: Iterable[Any]) -> bool:
     return all(0.0 <= score.probability <= 1.0 for score in scores)
 
 
-_NO_TIME = -(2**62)
-
-
 def _ms(time_ms: Any) -> int:
-    return time_ms if type(time_ms) is int and abs(time_ms) < 2**62 else _NO_TIME
+    return time_ms if type(time_ms) is int and abs(time_ms) < 2**62 else NO_TIME
 
 
 def _known(time_ms: int) -> int | None:
-    return None if time_ms == _NO_TIME else time_ms
+    return None if time_ms == NO_TIME else time_ms

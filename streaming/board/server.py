@@ -22,7 +22,7 @@ from streaming.board.events import EventReader
 from streaming.board.fields import score_fields
 from streaming.board.followers import Followers
 from streaming.board.letters import Letters
-from streaming.board.pairs import Pairs
+from streaming.board.outcomes import scores_kept
 from streaming.board.scorers import Scorers, metrics_url
 from streaming.board.why import Why
 from streaming.config import Config, load
@@ -106,7 +106,8 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
         tls = listen.tls()
         app, topics = application(config)
         fields = score_fields(app)
-        pairs, letters, attributes = Pairs(fields, options.scores_max), Letters(), Attributes(fields)
+        letters, attributes = Letters(), Attributes(fields)
+        pairs, outcomes = scores_kept(app, topics, fields, options.scores_max)
         scorers = Scorers(options.metrics or [url for url in [metrics_url(config.http)] if url])
         predict = None
         if options.predict is not None:
@@ -114,7 +115,7 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
             predict = connect("--predict", options.predict, token=token, ca=options.predict_ca, timeout=PREDICT_S)
         model = Model(config.model.url, config.model.name, min(config.model.timeout_s, MODEL_S))
         why = Why(app, pairs, EventReader(config, app, topics), Path(config.model.artifact), model, predict)
-        followers = Followers(config, app, topics, pairs, letters, attributes, options.look_back_s)
+        followers = Followers(config, app, topics, pairs, letters, attributes, options.look_back_s, outcomes)
         server: Server | None = None
         names = {"scores": topics.scores, "dead_letters": topics.dead_letters}
         board = Board(
@@ -127,6 +128,7 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
             scorers,
             why,
             is_ending=lambda: server is None or server.should_exit,
+            outcomes=outcomes,
         )
         limits = dataclasses.replace(LIMITS, connections_max=listen.connections_max)
         server = Server(create_app(board, rules), limits, tls)
@@ -136,6 +138,7 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
         gc.collect()
         gc.freeze()
         followers.start()
+        outcomes.start()
         scorers.start()
         why.start()
         try:
@@ -143,6 +146,7 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
             run_until_told(lambda: _serve(server, listener, followers))
         finally:
             followers.stop()
+            outcomes.stop()
             scorers.stop()
             why.stop()
             model.close()

@@ -23,18 +23,19 @@ from streaming.board.attributes import Attributes
 from streaming.board.fields import score_fields
 from streaming.board.followers import Followers, KafkaState
 from streaming.board.letters import Letters
+from streaming.board.outcomes import CLASS_MIN, AucFigures, scores_kept
 from streaming.board.pairs import PairRow, Pairs
 from streaming.board.scorers import ScorerFigures, Scorers, metrics_url
 from streaming.config import load
 from streaming.ops import log
 
-__all__ = ["run_top", "screen"]
+__all__ = ["auc_told", "run_top", "screen"]
 
 TICK_S = 0.5
 RATE_S = 5  # whole seconds that the throughput is the mean of
 SPARK_S = 30
 BARS = " ▁▂▃▄▅▆▇█"
-FIXED_LINES = 9  # of the screen, without the ranking's rows
+FIXED_LINES = 10  # of the screen, without the ranking's rows
 ROWS_ONCE = 20  # where nobody says how high the screen is
 
 
@@ -59,23 +60,26 @@ def run_top(
     log.configure(config.log.model_copy(update={"level": "error"}))  # a warning would tear the screen
     app, topics = application(config)
     fields = score_fields(app)
-    pairs, letters, attributes = Pairs(fields, scores_max), Letters(), Attributes(fields)
+    letters, attributes = Letters(), Attributes(fields)
+    pairs, outcomes = scores_kept(app, topics, fields, scores_max)
     scorers = Scorers(metrics or [url for url in [metrics_url(config.http)] if url])
-    followers = Followers(config, app, topics, pairs, letters, attributes, look_back_s)
+    followers = Followers(config, app, topics, pairs, letters, attributes, look_back_s, outcomes)
     zone = ZoneInfo(app.settings.time_zone)
     console = Console()
 
     def drawn(rows: int) -> RenderableType:
-        return screen(
-            app.settings.name, pairs, letters, attributes, followers.state, scorers.figures(), zone, rows, time.time()
-        )
+        told = (followers.state, scorers.figures(), outcomes.figures)
+        return screen(app.settings.name, pairs, letters, attributes, *told, zone, rows, time.time())
 
     over = threading.Event()
 
     def show() -> None:
         if once:
-            while not (followers.state.loaded or followers.state.ended.is_set() or over.wait(0.1)):
+            while not (
+                (followers.state.loaded and outcomes.loaded) or followers.state.ended.is_set() or over.wait(0.1)
+            ):
                 pass
+            outcomes.compute()
             scorers.ask()
             console.print(drawn(ROWS_ONCE))
             return
@@ -86,11 +90,13 @@ def run_top(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
     followers.start()
+    outcomes.start()
     scorers.start()
     try:
         show()
     finally:
         followers.stop()
+        outcomes.stop()
         scorers.stop()
     followers.state.raise_failure()
 
@@ -102,6 +108,7 @@ def screen(
     attributes: Attributes,
     kafka: KafkaState,
     scorers: ScorerFigures,
+    auc: AucFigures,
     zone: ZoneInfo,
     rows: int,
     now: float,
@@ -123,6 +130,7 @@ def screen(
         "event to score": f"p50 {_ms(scorers.p50_s)}, p99 {_ms(scorers.p99_s)}{since}",
         "lag, state": f"{_count(scorers.lag)} records, {_count(scorers.state_rows)} rows",
         "model, scorers": f"version {pairs.version() or '–'}, {scorers.ready} of {scorers.asked} ready",
+        "AUC": auc_told(auc, zone),
         "dead letters": ", ".join(f"{count:,} {reason}" for reason, count in reasons[:4]) or "none",
     }
     figures = Table.grid(padding=(0, 2))
@@ -140,6 +148,19 @@ def screen(
         table.add_row(*_row(number, row, attributes.of(row.key), now))
     told = Text(f"the best {len(best)} of {total:,} pairs" if total else "no score yet", "dim")
     return Group(head, figures, Text(""), told, table)
+
+
+def auc_told(auc: AucFigures, zone: ZoneInfo) -> str:
+    """The AUC with its interval, what it is of, and up to when labels are known, in one line; or why there is none."""
+    if auc.missing or not auc.loaded:
+        return f"– ({auc.missing or 'reading labels'})"
+    if not auc.matured:
+        return "– (no label is known yet)"
+    of = f"{auc.positives:,} of {auc.matured:,} positive"
+    if auc.auc is None:
+        return f"– ({of}: needs {CLASS_MIN} of each)"
+    known_to = "" if auc.known_to is None else f", to {datetime.fromtimestamp(auc.known_to / 1000, zone):%d %b %H:%M}"
+    return f"{auc.auc:.3f} ({auc.low:.3f}–{auc.high:.3f}), {of}{known_to}"
 
 
 def spark(values: Sequence[float]) -> str:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from places import SHARED, SQL
 from sklearn.metrics import roc_auc_score
 
-from batch.dataset.label import events_of, horizon_of, later_event
+from batch.dataset.label import events_of, later_event
 from batch.world.generate import World, generate_world
 from batch.world.intent import DAY_RHYTHM, IntentChain, day_share, time_of_day
 from streaming.app.folder import load_app
+from streaming.app.later_event import horizon_of
 from streaming.files.output_folder import MARKER
 
 SAMPLE = SHARED / "jd"

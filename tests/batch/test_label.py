@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from places import SHARED, SQL
 
-from batch.dataset.label import binary, epoch_ms, events_of, horizon_of, later_event
-from batch.dataset.later import follows
+from batch.dataset.label import binary, epoch_ms, events_of, later_event
 from batch.features.data_layout import BadData
 from streaming.app.folder import load_app
+from streaming.app.later_event import follows, horizon_of
 
 SAMPLE = SHARED / "jd"
 HORIZON_MS = 5 * 86_400_000

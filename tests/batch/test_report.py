@@ -23,11 +23,12 @@ from batch.dataset.read import DatasetError
 from batch.report.comparison import compare_reports, difference
 from batch.report.figures import PartFigures, choose_thresholds, part_figures, wilson
 from batch.report.page import page, write_report
-from batch.report.probability_metrics import auc_interval, measure
+from batch.report.probability_metrics import measure
 from batch.report.ranking import Ranking
 from batch.report.report import read_report
 from batch.report.slices import VALUES_MAX, sliced
 from batch.train.importance import permutation_importance, samples_max
+from streaming.model.auc import auc_interval
 
 
 def figures(labels: Any, probabilities: Any, seed: int = 1) -> PartFigures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from fixtures.scorer import Shop, Stage, answers, poison, probabilities, running
 from fixtures.serve import command
 from places import REPOSITORY
 from playwright.sync_api import Browser, Page, expect
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from deploy.kafka.broker import Broker
@@ -247,6 +249,52 @@ def test_kafka_may_be_away(browser: Browser, whole: Whole) -> None:
             whole.broker.start()
         expect(page.locator("#status-text")).to_have_text("Live")
         _scored(page, whole, "afterwards")
+
+
+def _figures(url: str) -> Any:
+    with httpx.stream("GET", f"{url}/api/live", params={"limit": 1}) as answer:
+        return json.loads(next(answer.iter_lines()))["figures"]
+
+
+def test_labels_are_those_of_the_actions_and_so_is_the_auc(whole: Whole, shop: Shop) -> None:
+    horizon = 5 * 86_400_000
+    last = max(action["time"] for action in shop.actions)
+    later = {"user_id": "later", "sku_id": "1", "time": last + 2 * horizon, "type": "1", "model_id": "0", "cate": "8"}
+    whole.stage.send_actions([{**later, "br": "1", "request_id": "request-later"}])
+    orders = [action for action in shop.actions if action["type"] == "4"]
+    while (auc := _figures(whole.url)["auc"])["known_to"] != later["time"]:
+        time.sleep(0.1)
+    labels, probabilities = [], []
+    with httpx.Client(base_url=whole.url, timeout=60) as client:
+        for key in whole.last:
+            for score in client.get("/api/pair", params={"key": json.dumps(key)}).json()["scores"]:
+                distances = [
+                    order["time"] - score["time"] for order in orders if (order["user_id"], order["sku_id"]) == key
+                ]
+                within = [distance for distance in distances if 0 < distance <= horizon]
+                label = int(bool(within))
+                assert score["outcome"] == {"label": label, "after_ms": min(within, default=None)}, (key, score)
+                labels.append(label)
+                probabilities.append(score["p"])
+        assert len(labels) == len(shop.actions)
+        # Those that other tests have sent are no orders.
+        assert auc["positives"] == sum(labels)
+        assert auc["matured"] - len(labels) <= 5
+        assert auc["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=0.02)
+        gauges = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+        assert float(gauges["jd_intent_board_auc"]) == auc["auc"]
+        assert float(gauges["jd_intent_board_labels_known_to_seconds"]) == later["time"] / 1000
+
+
+def test_top_tells_the_auc_of_the_board(whole: Whole, tmp_path: Path) -> None:
+    """Read anew, from the events on that the scores are of."""
+    auc = _figures(whole.url)["auc"]
+    words = command("top", "--config", whole.stage.file(tmp_path), "--once")
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("AUC")]
+    assert f"{auc['auc']:.3f}" in line
+    assert f"{auc['positives']:,} of {auc['matured']:,} positive" in line
 
 
 def test_what_is_wrong_on_the_command_line_is_said(tmp_path: Path) -> None:

@@ -14,17 +14,19 @@ from typing import Any, Literal
 import pyarrow as pa
 import pytest
 from fixtures.browser import faults, opened
-from fixtures.jd import jd
+from fixtures.jd import actions_of, jd
 from fixtures.web import Running
 from places import SQL
 from playwright.sync_api import Browser, Page, expect
 
 from streaming.app.folder import App, load_app
+from streaming.app.topics import TopicNames
 from streaming.board.application import Board, create_app
 from streaming.board.attributes import Attributes
 from streaming.board.fields import score_fields
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
+from streaming.board.outcomes import scores_kept
 from streaming.board.pairs import Pairs, Place, Raw
 from streaming.board.scorers import ScorerFigures
 from streaming.board.usual import Usual
@@ -419,3 +421,86 @@ def test_what_is_asked_wrongly_is_refused_in_words(filled: Served) -> None:
     assert "default-src 'none'" in policy
     assert httpx.get(f"{filled.url}/readyz").json() == {"ready": True, "missing": {}}
     assert "jd_intent_board_scores 60.0" in httpx.get(f"{filled.url}/metrics").text
+
+
+@dataclass
+class LabelledParts(Parts):
+    """With labels that the test takes by hand."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pairs, self.outcomes = scores_kept(
+            self.shop, TopicNames.of(self.shop, {}), score_fields(self.shop), 20_000
+        )
+        parts = (self.pairs, self.letters, self.attributes, self.kafka, self, self)
+        topics = {"scores": "purchase-scores", "dead_letters": "user-actions.dlq"}
+        board = Board(self.shop, topics, *parts, is_ending=lambda: self.ended, outcomes=self.outcomes)
+        self.app = create_app(board, self.rules)
+
+    def order(self, user: str, item: str, hours: float) -> None:
+        """An order, so long after the scores' events."""
+        action = {"user_id": user, "sku_id": item, "time": 1_459_419_080_000 + int(hours * 3_600_000), "type": "4"}
+        self.outcomes.take(actions_of([{**action, "model_id": "0", "cate": "8", "br": "1"}]))
+        self.outcomes.compute()
+
+    def reach(self, hours: float) -> None:
+        """Labels are known up to so long after the scores' events."""
+        self.outcomes.reach(1_459_419_080_000 + int(hours * 3_600_000), loaded=True)
+        self.outcomes.compute()
+
+
+def test_the_auc_is_told_with_what_it_is_of_or_why_there_is_none(browser: Browser) -> None:
+    parts = LabelledParts()
+    for n in range(20):
+        parts.score(str(1000 + n), str(n), n / 100)
+    for served in serve(parts):
+        with opened(browser, served.url) as page:
+            tile, note = page.locator("#auc"), page.locator("#auc-note")
+            expect(note).to_have_text("reading labels…")
+            parts.kafka.away = "no answer"
+            expect(note).to_have_text("Kafka is away")
+            parts.kafka.away = ""
+            parts.reach(1)
+            expect(note).to_have_text("labels are known 5d later")
+            parts.order("1019", "19", 2)
+            expect(tile).to_have_text("–")
+            expect(note).to_have_text("1 matured score, 1 positive: too few, it takes 5 of each")
+            for n in (5, 16, 17, 18):
+                parts.order(str(1000 + n), str(n), 2.4)
+            parts.reach(120)
+            # Four of five are above all fifteen others, one is above five of them: 65 of 75.
+            expect(tile).to_contain_text("0.867")
+            expect(note).to_have_text("of 20 matured scores, 5 positive; labels known up to 5 Apr 2016, 18:11:20")
+            assert faults(page) == []
+
+
+def test_a_pair_says_what_became_of_it(browser: Browser) -> None:
+    parts = LabelledParts()
+    for user in ("bought", "not"):
+        parts.score(user, "1", 0.5)
+        parts.score(user, "1", 0.25)
+    parts.order("bought", "1", 2)
+    for served in serve(parts):
+        with opened(browser, f"{served.url}/#pair=%5B%22bought%22%2C%221%22%5D") as page:
+            summary = page.locator("#pair-body .summary")
+            expect(summary).to_contain_text("purchaseyes, 2 h later")
+            page.get_by_text("2 scores as a table").click()
+            expect(page.locator("#pair-body td.outcome")).to_have_text(["yes, 2 h later"] * 2)
+            assert faults(page) == []
+        for hours, told in ((119, "not known yet"), (120, "no, not within 5d")):
+            parts.reach(hours)
+            with opened(browser, f"{served.url}/#pair=%5B%22not%22%2C%221%22%5D") as page:
+                expect(page.locator("#pair-body .summary")).to_contain_text(f"purchase{told}")
+
+
+def test_an_application_without_labels_says_so(browser: Browser) -> None:
+    parts = LabelledParts(shop=load_app(SQL / "talkingdata"))
+    score = {"click_id": "a", "ip": 77, "click_time": 9, "download_probability": 0.5, "model_version": "2"}
+    parts.pairs.add([Raw(json.dumps(score).encode(), 1, 0, 0)])
+    for served in serve(parts):
+        with opened(browser, f"{served.url}/#pair=%5B77%5D") as page:
+            expect(page.locator("#pair-p")).to_have_text("50.0 %")
+            expect(page.locator("#pair-body .summary")).not_to_contain_text("download")
+            page.keyboard.press("Escape")
+            expect(page.locator("#auc")).to_have_text("not here")
+            expect(page.locator("#auc-note")).to_have_text("labels are not on Kafka")

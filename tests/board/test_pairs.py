@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fixtures import applications
 from fixtures.jd import jd
 from places import SQL
 
@@ -194,3 +196,12 @@ def test_the_fields_are_what_the_application_says() -> None:
     pairs.add([Raw(json.dumps(score).encode(), 1, 0, 0)])
     (row,), _ = pairs.ranking(5)
     assert (row.key, row.id, row.time, row.version) == ((77,), "[77]", 9, "2")
+
+
+def test_scores_need_no_version_and_no_time(tmp_path: Path) -> None:
+    fields = score_fields(load_app(applications.make(tmp_path / "app")))
+    assert (fields.version, fields.time) == (None, None)
+    pairs = Pairs(fields, 1000)
+    pairs.add([Raw(b'{"payment": "a", "risk": 0.5}', 1, 0, 0)])
+    (row,), _ = pairs.ranking(5)
+    assert (row.key, row.time, row.version) == (("a",), None, "")

@@ -13,17 +13,21 @@ from streaming.board.attributes import Attributes
 from streaming.board.fields import score_fields
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
+from streaming.board.outcomes import AucFigures
 from streaming.board.pairs import Pairs, Raw
 from streaming.board.scorers import ScorerFigures
-from streaming.board.top import screen, spark
+from streaming.board.top import auc_told, screen, spark
 
 NOW = 100.0
 FIELDS = score_fields(jd())
+NO_AUC = AucFigures("labels are not on Kafka")
 
 
-def shown(pairs: Pairs, kafka: KafkaState, scorers: ScorerFigures, rows: int = 5) -> list[str]:
+def shown(
+    pairs: Pairs, kafka: KafkaState, scorers: ScorerFigures, auc: AucFigures = NO_AUC, rows: int = 5
+) -> list[str]:
     console = Console(width=80, record=True, file=io.StringIO())
-    drawn = screen("shop", pairs, Letters(), Attributes(FIELDS), kafka, scorers, ZoneInfo("UTC"), rows, NOW)
+    drawn = screen("shop", pairs, Letters(), Attributes(FIELDS), kafka, scorers, auc, ZoneInfo("UTC"), rows, NOW)
     console.print(drawn)
     return console.export_text().splitlines()
 
@@ -54,6 +58,21 @@ def test_what_is_not_known_is_said() -> None:
     text = "\n".join(shown(Pairs(FIELDS, 100), KafkaState("no answer"), away))
     for told in ("Kafka is away", "p50 –, p99 –", "– records, – rows", "no score yet", "refuses the connection"):
         assert told in text
+
+
+def test_an_auc_says_what_it_is_of_or_why_there_is_none() -> None:
+    known_to = 1_459_419_080_000
+    auc = AucFigures("", True, 0.8712, 0.8501, 0.8899, 12_345, 321, known_to)
+    lines = shown(Pairs(FIELDS, 100), KafkaState("", True), ScorerFigures(), auc)
+    (line,) = [line for line in lines if line.startswith("AUC")]
+    assert line.removeprefix("AUC").strip() == "0.871 (0.850–0.890), 321 of 12,345 positive, to 31 Mar 10:11"
+    for figures, told in (
+        (NO_AUC, "– (labels are not on Kafka)"),
+        (AucFigures(), "– (reading labels)"),
+        (AucFigures("", True), "– (no label is known yet)"),
+        (AucFigures("", True, matured=40, positives=4), "– (4 of 40 positive: needs 5 of each)"),
+    ):
+        assert auc_told(figures, ZoneInfo("UTC")) == told
 
 
 def test_a_spark_line_goes_from_nothing_to_the_greatest() -> None:

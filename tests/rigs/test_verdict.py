@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from batch.dataset.read import DatasetError
-from batch.report.probability_metrics import ProbabilityMetrics, auc_interval, measure
+from batch.report.probability_metrics import ProbabilityMetrics, measure
 from batch.train.export import ExportOptions, export_artifact
 from batch.train.verdict import CLASS_MIN, Evaluated, judge, read_evaluated, write_evaluated
+from streaming.model.auc import auc_interval
 
 
 def drawn(positives: int, negatives: int, signal: float, seed: int) -> ProbabilityMetrics:

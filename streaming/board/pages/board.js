@@ -58,6 +58,18 @@ function ago(ms) {
   return plural(Math.floor(s / 86400), "day") + " ago";
 }
 
+function lasting(ms) {
+  for (const [unit, size] of [["d", 86400000], ["h", 3600000], ["min", 60000], ["s", 1000]]) if (ms >= size) return `${whole.format(Math.round(ms / size))} ${unit}`;
+  return `${ms} ms`;
+}
+
+function became(outcome) { // what a score's label says
+  if (outcome.label === null) return "not known yet";
+  return outcome.label ? `yes, ${lasting(outcome.after_ms)} later` : `no, not within ${board.about.horizon}`;
+}
+
+const outcomeName = () => board.about.probability.replace(/_?probability$/, "").replaceAll("_", " ") || "label";
+
 const named = (key) => key.map(String).join(" · ");
 
 // ── elements ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,12 +270,21 @@ function drawFigures() {
   figure("letters", whole.format(letters));
   figure("version", version || "–");
   text($("version-note"), scorers.asked ? `${scorers.ready} of ${plural(scorers.asked, "scorer")} ready` : "of the last score");
-  figure("auc", "not here");
-  text($("auc-note"), board.about.horizon ? `labels are known ${board.about.horizon} later` : "labels are not on Kafka");
+  drawAuc();
   if (scorers.state_bytes === null) figure("state", "–"); else figure("state", ...bytes(scorers.state_bytes));
   text($("state-note"), scorers.state_rows === null ? "no scorer tells" : plural(scorers.state_rows, "row"));
   const odd = unreadable ? `, ${plural(unreadable, "record")} of the topic are no scores` : "";
   text($("footer"), `${plural(received, "score")} since the board began to count${odd}. It keeps the newest ${whole.format(board.about.kept.scores)} and the best ${whole.format(board.about.kept.best)} pairs. Times are in ${board.about.zone}.`);
+}
+
+function drawAuc() {
+  const { auc, kafka } = board.figures;
+  const of = `${plural(auc.matured, "matured score")}, ${whole.format(auc.positives)} positive`;
+  figure("auc", auc.missing ? "not here" : auc.auc === null ? "–" : auc.auc.toFixed(3), auc.auc === null ? "" : `${auc.low.toFixed(3)} to ${auc.high.toFixed(3)}`);
+  text($("auc-note"), auc.missing || (!auc.loaded ? (kafka.away ? "Kafka is away" : "reading labels…")
+    : !auc.matured ? `labels are known ${board.about.horizon} later`
+    : auc.auc === null ? `${of}: too few, it takes ${board.about.class_min} of each`
+    : `of ${of}; labels known${auc.known_to === null ? "" : ` up to ${moment(auc.known_to)}`}`));
 }
 
 function drawFilters() {
@@ -400,14 +421,15 @@ const fact = (label, ...value) => make("div", {}, make("dt", {}, label), make("d
 function scoreTable(scores, withPair, caption) {
   const shown = scores.slice(0, 50);
   const hasTime = shown.some((score) => score.time !== null);
-  const heads = [...(withPair ? [["", "pair"]] : []), ["", "scored"], ...(hasTime ? [["", "event"]] : []), ["number", "probability"], ["number", "model"]];
+  const hasOutcome = shown.some((score) => score.outcome);
+  const heads = [...(withPair ? [["", "pair"]] : []), ["", "scored"], ...(hasTime ? [["", "event"]] : []), ["number", "probability"], ...(hasOutcome ? [["outcome", outcomeName()]] : []), ["number", "model"]];
   return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption },
     make("table", { class: "plain" }, make("caption", { class: "unseen" }, caption),
       make("thead", {}, make("tr", {}, ...heads.map(([kind, label]) => make("th", { scope: "col", class: kind }, label)))),
       make("tbody", {}, ...shown.map((score) => make("tr", {},
         ...(withPair ? [make("td", {}, make("button", { type: "button", class: "link", on: { click: () => go("pair", score.key) } }, named(score.key)))] : []),
         make("td", {}, moment(score.at)), ...(hasTime ? [make("td", {}, score.time === null ? "–" : moment(score.time))] : []),
-        make("td", { class: "number" }, percent(score.p)), make("td", { class: "number" }, score.version || "–"))))));
+        make("td", { class: "number" }, percent(score.p)), ...(hasOutcome ? [make("td", { class: "outcome" }, score.outcome ? became(score.outcome) : "–")] : []), make("td", { class: "number" }, score.version || "–"))))));
 }
 
 let opened = null;
@@ -448,7 +470,7 @@ async function drawPair(id, top) {
   top.replaceChildren(make("p", { class: "big", id: "pair-p" }, percent(row.p)),
     make("p", { class: "soft" }, `${board.about.probability.replaceAll("_", " ")}, scored ${moment(row.at)}`),
     make("dl", { class: "summary" }, ...board.about.pair.map((field, at) => fact(field.replaceAll("_", " "), links[at])),
-      ...(row.time === null ? [] : [fact("event", moment(row.time))]), fact("model version", row.version || "–"), fact("scores seen", whole.format(row.count)),
+      ...(row.time === null ? [] : [fact("event", moment(row.time))]), ...(row.outcome ? [fact(outcomeName(), became(row.outcome))] : []), fact("model version", row.version || "–"), fact("scores seen", whole.format(row.count)),
       ...Object.entries(row.attributes).map(([label, value]) => fact(label, value || "–"))),
     ...(scores.length ? [make("h3", {}, "Its last scores"), lineChart(scores)] : []),
     make("details", {}, make("summary", {}, `${plural(Math.min(50, scores.length), "score")} as a table`), scoreTable(scores, false, "Scores of this pair")));
