@@ -87,6 +87,7 @@ def simulate_all(seeds: Iterable[int], delivery: str, store: str) -> Counter[str
             counts.update(simulate(seed, delivery=delivery, store=store).counts)
         except Violation as violation:
             return str(violation)
+    gc.collect()  # what is left of so many would be gigabytes before it is collected by itself
     return counts
 
 
