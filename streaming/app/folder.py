@@ -6,7 +6,6 @@ of it, `app.toml` what SQL does not say.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from streaming.app.settings import EncoderField, Settings, key_place, read_setti
 from streaming.app.streams import Stream, read_streams
 from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine.sql import syntax
+from streaming.engine.sql.names import quoted
 from streaming.engine.sql.tokens import tokens_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import Type
@@ -171,7 +171,7 @@ def _checked(folder: Path, files: Mapping[str, AppFile], deployment: str = "", d
 
 def _in_database(text: str, old: str, new: str) -> str:
     """tables.sql with the name of its database replaced wherever it stands; in front of it where it names none."""
-    name = new if re.fullmatch(r"[A-Za-z_]\w*", new, re.ASCII) else f"`{new}`"
+    name = quoted(new)
     if not old:
         return f"CREATE DATABASE IF NOT EXISTS {name}; USE {name}; {text}"
     tokens = tokens_of(text)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 from streaming.app.folder import App
+from streaming.engine.sql.names import quoted
 from streaming.engine.sql.parse import statement_text
 from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import BadInput
@@ -71,7 +72,7 @@ def load_script(
         folder = f"{(data or app.settings.history.path).rstrip('/')}/{app.settings.history.folders.get(table, table)}"
         path = _quoted(f"{folder}/*.{kind}")
         options = f"format='{kind}', header=true, mode='{written}'"
-        lines.append(f"LOAD DATA INFILE {path} INTO TABLE {_name(table)} OPTIONS({options});\n")
+        lines.append(f"LOAD DATA INFILE {path} INTO TABLE {quoted(table)} OPTIONS({options});\n")
     return "".join(lines)
 
 
@@ -94,12 +95,8 @@ def extract_script(app: App, out: str = OUT, *, overwrite: bool = True) -> str:
 
 
 def _session(app: App, mode: Mode) -> str:
-    use = f"USE {_name(app.tables.database)};\n" if app.tables.database else ""
+    use = f"USE {quoted(app.tables.database)};\n" if app.tables.database else ""
     return f"{use}SET @@execute_mode='{mode}';\n"
-
-
-def _name(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f"`{name}`"
 
 
 def _value(value: str | int) -> str:

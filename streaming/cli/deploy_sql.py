@@ -26,7 +26,7 @@ from streaming.engine.sql.tokens import tokens_of
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import StatementRunner
-from streaming.store.openmldb.columns import differences, schema_of
+from streaming.store.openmldb.columns import backquoted, differences, schema_of
 from streaming.store.openmldb.sdk import deployment_schemas
 from streaming.store.sql_scripts import Script, statement_texts, within
 
@@ -128,9 +128,9 @@ def deploy(
     """
     database, name = scripts.database, scripts.name
     if database not in [row[0] for row in cluster.execute("SHOW DATABASES")]:
-        cluster.execute(f"CREATE DATABASE IF NOT EXISTS {database}")
+        cluster.execute(f"CREATE DATABASE IF NOT EXISTS {backquoted(database)}")
         say(f"database {database}: made")
-    cluster.execute(f"USE {database}")
+    cluster.execute(f"USE {backquoted(database)}")
     cluster.execute("SET @@execute_mode='online'")
     there = {row[0] for row in cluster.execute("SHOW TABLES")}
     deployed = name in _deployments(cluster)
@@ -146,12 +146,12 @@ def deploy(
             f"--replace makes it anew{', and drops the rows of these tables' if wrong else ''}"
         )
     if deployed and (wrong or changed):
-        cluster.execute(f"DROP DEPLOYMENT {name}")
+        cluster.execute(f"DROP DEPLOYMENT {backquoted(name)}")
         say(f"deployment {name}: dropped")
         deployed = False
     for table, statement in scripts.tables.items():
         if table in wrong:
-            cluster.execute(f"DROP TABLE {table}")
+            cluster.execute(f"DROP TABLE {backquoted(table)}")
             say(f"table {table}: dropped, with its rows")
         if table in there and table not in wrong:
             say(f"table {table}: is there")
@@ -166,7 +166,7 @@ def deploy(
             sleep(COUNTS_KNOWN_S)
         _deploy(cluster, scripts.deployment, sleep)
         say(f"deployment {name}: made")
-    for row in cluster.execute(f"SHOW DEPLOYMENT {database}.{name}"):
+    for row in cluster.execute(f"SHOW DEPLOYMENT {backquoted(database)}.{backquoted(name)}"):
         say(row[0])
 
 
@@ -244,12 +244,14 @@ def table_columns(created: str) -> pa.Schema:
 
 
 def _table_wrong(cluster: StatementRunner, scripts: Scripts, table: str) -> list[str]:
-    created = cluster.execute(f"SHOW CREATE TABLE {table}")[0][1]
+    created = cluster.execute(f"SHOW CREATE TABLE {backquoted(table)}")[0][1]
     return differences(scripts.engine.table_schema(f"{scripts.database}.{table}"), table_columns(created))
 
 
 def _deployment_wrong(cluster: StatementRunner, scripts: Scripts, name: str) -> list[str]:
-    shown = "\n".join(row[0] for row in cluster.execute(f"SHOW DEPLOYMENT {scripts.database}.{name}"))
+    shown = "\n".join(
+        row[0] for row in cluster.execute(f"SHOW DEPLOYMENT {backquoted(scripts.database)}.{backquoted(name)}")
+    )
     expected = scripts.engine.request_schema(name), scripts.engine.schema(name)
     found = deployment_schemas(shown)
     wrong = [
@@ -285,7 +287,7 @@ def _deployments(cluster: StatementRunner) -> list[str]:
 
 def _filled(cluster: StatementRunner, table: str) -> bool:
     """Whether a table has rows; of none, SELECT count(*) answers no row."""
-    return any(row[0] for row in cluster.execute(f"SELECT count(*) FROM {table}"))
+    return any(row[0] for row in cluster.execute(f"SELECT count(*) FROM {backquoted(table)}"))
 
 
 def _biased(statement: str, range_bias: str | None, rows_bias: str | None) -> str:

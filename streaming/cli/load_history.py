@@ -19,6 +19,7 @@ from streaming.errors import ConfigError, StoreUnavailable
 from streaming.files.tables import BadFile, Piece, read
 from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import times_checked
+from streaming.store.openmldb.columns import backquoted
 from streaming.store.openmldb.parts import parts_of
 from streaming.store.openmldb.rest import RestTransport
 from streaming.store.openmldb.sdk import Client
@@ -55,7 +56,7 @@ def load(client: Client | RestTransport, app: App, folder: Path) -> dict[str, tu
     except BadFile as error:
         raise ConfigError(str(error)) from None
     found: dict[str, tuple[int, int]] = {}
-    client.execute(f"USE {app.tables.database}")
+    client.execute(f"USE {backquoted(app.tables.database)}")
     for table in app.tables.columns:
         if table not in sources:
             _log.info("history has no file of this table", table=table)
@@ -71,7 +72,7 @@ def load(client: Client | RestTransport, app: App, folder: Path) -> dict[str, tu
                 distinct.update(map(hash, zip(*(column.to_pylist() for column in chunk.columns), strict=True)))
                 _log.info("loading", table=table, rows=given, per_s=round(given / (time.monotonic() - started)))
         # Of an empty table count(*) answers no row. Reads by key are not to be trusted on every index; full counts are.
-        there = sum(int(row[0]) for row in client.execute(f"SELECT count(*) FROM {table}"))
+        there = sum(int(row[0]) for row in client.execute(f"SELECT count(*) FROM {backquoted(table)}"))
         if there < len(distinct):
             raise StoreUnavailable(
                 f"{table} has {there} rows, of the {len(distinct)} different ones that were inserted"

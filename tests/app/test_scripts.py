@@ -113,3 +113,13 @@ def test_a_query_that_names_its_database_cannot_go_to_another(tmp_path: Path) ->
     )
     with pytest.raises(WrongApp, match="bank"):
         app.deployed_as("elsewhere")
+
+
+def test_a_database_whose_name_is_a_keyword_or_has_odd_letters_stands_in_backquotes() -> None:
+    for name in ("order", "my näme"):
+        app = load_app(SQL / "jd").deployed_as(name)
+        assert f"USE `{name}`;" in tables_script(app)
+        assert f"USE `{name}`;" in deploy_script(app)
+        engine = Engine()
+        engine.execute(tables_script(app))
+        engine.execute(deploy_script(app))

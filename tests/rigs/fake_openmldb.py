@@ -29,6 +29,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from streaming.app.folder import App
+from streaming.engine.sql.names import quoted
 from streaming.store.openmldb.sdk_process import KINDS, Sdk, SdkRefused
 
 Columns = list[tuple[str, str]]
@@ -44,6 +45,24 @@ class ServerError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)
         self.code, self.message = code, message
+
+
+NAME = r"(`[^`]+`|[^\s`();]+)"
+"""One name in a statement."""
+
+
+def _name(text: str) -> str:
+    """What a name means; bare, it must be none of the words that a server reads otherwise (C18)."""
+    if text.startswith("`"):
+        return text[1:-1]
+    if quoted(text) != text:
+        raise ServerError(1001, f"create logic plan tree failed--Syntax error: Unexpected keyword {text.upper()}")
+    return text
+
+
+def _words(statement: str) -> list[str]:
+    """The words of a statement, names in backquotes as one, without them."""
+    return [word.replace("`", "") for word in re.findall(r"(?:`[^`]*`|[^\s`])+", statement)]
 
 
 class Backend(Protocol):
@@ -192,7 +211,7 @@ class Result:
     def _get(self, i: int, kind: str) -> Any:
         assert self._columns[i][1] == kind, f"{self._columns[i]} asked as {kind}"
         cell = self._rows[self._at][i]
-        return ("" if kind in ("string", "date") else 0) if cell is None else cell
+        return {"string": "", "date": "NULL"}.get(kind, 0) if cell is None else cell
 
 
 class Future:
@@ -224,24 +243,28 @@ class Router:
         return self._database
 
     def ExecuteSQL(self, database: str, sql: str, status: Any) -> Result | None:
-        if used := re.fullmatch(r"(?i)use (\w+)", sql.strip()):
-            if (used[1],) not in self._backend.execute("", "SHOW DATABASES")[1]:  # type: ignore[index]
+        if used := re.fullmatch(rf"(?i)use {NAME}", sql.strip()):
+            if (_name(used[1]),) not in self._backend.execute("", "SHOW DATABASES")[1]:  # type: ignore[index]
                 status.code, status.msg = 2000, "Use database failed for database not found"
                 return None
-            self._database = used[1]
+            self._database = _name(used[1])
             return Result([], [])
         answer = _tried(status, lambda: self._backend.execute(database, sql))
         return None if answer is None else Result(*answer)
 
     def GetInsertRows(self, database: str, sql: str, status: Any) -> Rows | None:
-        found = re.fullmatch(r"(?i)insert (?:or ignore )?into (\w+) values ?\(([?, ]+)\)", sql)
+        found = re.fullmatch(rf"(?i)insert (?:or ignore )?into {NAME} values ?\(([?, ]+)\)", sql)
         assert found, f"not the form that was recorded: {sql}"
 
         def make() -> Rows:
-            columns = self._backend.columns(database, found[1])
+            try:
+                table = _name(found[1])
+            except ServerError:
+                raise ServerError(-1, f"fail to get sql plan with sql {sql}") from None
+            columns = self._backend.columns(database, table)
             if found[2].count("?") != len(columns):
                 raise ServerError(2000, "Fail to get insert info--fail to parse row[0]: (?)")
-            return Rows(columns, self._backend.indexed_times(database, found[1]))
+            return Rows(columns, self._backend.indexed_times(database, table))
 
         return _tried(status, make)  # type: ignore[no-any-return]
 
@@ -374,6 +397,7 @@ class Faults:
             have NULL where nothing can be NULL (C4).
         unseen_indexes: the next DEPLOYs fail, as no tablet has heard of their indexes yet (C6).
         password: that whoever connects must know (C7); None: any will do, as the server's default is.
+        hangs_up: a nameserver with authentication on refuses a password by ending the connection, without a word (C7).
     """
 
     down: bool = False
@@ -384,6 +408,7 @@ class Faults:
     dead: frozenset[int] = frozenset()
     unseen_indexes: int = 0
     password: str | None = None
+    hangs_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -483,12 +508,13 @@ class Cluster:
         if self.faults.down:
             raise ServerError(-1, "fail to init zk handler with hosts HOST:PORT")
         if self.faults.password not in (None, password):
-            raise ServerError(-1, "wrong password!")
+            hung_up = "request error. [E1014]Got EOF of Socket{id=2 fd=7} [R1][E112]Not connected to HOST:PORT yet"
+            raise ServerError(-1, hung_up if self.faults.hangs_up else "wrong password!")
 
     def execute(self, database: str, sql: str) -> tuple[Columns, list[tuple[Any, ...]]] | None:
         statement = sql.strip().rstrip(";")
         assert ";" not in statement, f"more than one statement: {sql}"
-        words = statement.split()
+        words = _words(statement)
         head = " ".join(words[:2]).upper()
         names: Columns = [("name", "string")]
         text: Columns = [("!%$FORMAT_STRING_KEY", "string")]
@@ -513,8 +539,8 @@ class Cluster:
             row = ("11", "t", "d", "memory", "0", "0", "0", "8", str(self.faults.unalive), "2", *["NULL"] * 3, "")
             kinds = [(f"c{i}", "string") for i in range(len(row))]
             return kinds, [(row[0], name, where, *row[3:]) for where, name in self.tables]
-        if found := re.fullmatch(r"(?is)select count\(\*\) from (\w+)", statement):
-            count = self.rows(found[1])
+        if found := re.fullmatch(rf"(?is)select count\(\*\) from {NAME}", statement):
+            count = self.rows(_name(found[1]))
             return [("count(*)", "int64")], [(count,)] if count else []  # C15
         return self._change(database, statement, words, head)
 
@@ -534,7 +560,7 @@ class Cluster:
 
     def insert(self, database: str, statement: str, rows: list[list[Any]]) -> None:
         assert "or ignore" in statement, "C11: a plain INSERT counts redelivered rows twice"
-        table = statement.split()[4]
+        table = _words(statement)[4]
         limits = self.faults.inserts.get(table, [])
         given = rows[: limits.pop(0)] if limits else rows
         if self.faults.dead:  # row by row, in order: what comes before the first that fails is in
@@ -591,28 +617,30 @@ class Cluster:
                 self.engine.execute(statement)
         elif head == "CREATE TABLE":
             if (used, name) not in self.tables:
-                self.engine.execute(f"USE {used}; {statement}")
+                self.engine.execute(f"USE `{used}`; {statement}")
                 self.tables[used, name] = statement
         elif head == "DROP TABLE":
             if (used, name) not in self.tables:
                 raise ServerError(2000, "fail to drop, table does not exist!")
             if any(where == used for where, _ in self.deployments):
                 raise ServerError(2000, f"fail to drop, table has associated deployment: {used}.x")
-            self.engine.execute(f"USE {used}; {statement}")
+            self.engine.execute(f"USE `{used}`; {statement}")
             del self.tables[used, name]
             self._there.pop(name, None)
         elif head == "DROP DEPLOYMENT":
             if (used, name) not in self.deployments:
                 raise ServerError(2000, "deployment not found")
-            self.engine.execute(f"USE {used}; {statement}")
+            self.engine.execute(f"USE `{used}`; {statement}")
             del self.deployments[used, name]
         else:
             if (used, name) in self.deployments:  # C14
                 raise ServerError(2001, "ns create procedure failed--ReturnCode[-1]--store procedure already exists")
+            if quoted(name) != name:  # C18
+                raise ServerError(2001, "ns create procedure failed--ReturnCode[-1]--create procedure on tablet failed")
             if self.faults.unseen_indexes:
                 self.faults.unseen_indexes -= 1
                 raise ServerError(2001, "ns create procedure failed--ReturnCode[1000]--Isn't partition provider")
-            self.engine.execute(f"USE {used}; {statement}")
+            self.engine.execute(f"USE `{used}`; {statement}")
             self.deployments[used, name] = statement
         return [], []
 
@@ -668,7 +696,7 @@ class Cluster:
                 self.pace.wait(name, arguments)
                 with self._turn:
                     if name == "insert" and made in self._stale:
-                        made.send(("error", (0, f"fail to get table {arguments[1].split()[4]} tablet")))
+                        made.send(("error", (0, f"fail to get table {_words(arguments[1])[4]} tablet")))
                         continue
                     made.send(self._answer(name, arguments))
             except (EOFError, OSError, TypeError):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from fixtures import odd_names
 from fixtures.jd import actions_of, dimensions_of, jd
 from fixtures.records import Fake
 from fixtures.scorer import START_MS, Shop, answers, loaded_store
@@ -235,6 +236,27 @@ def test_a_wrong_password_is_said_to_be_one_and_is_no_outage(cluster: Cluster) -
         client.close()
         with pytest.raises(StoreUnavailable, match="does not answer"):
             client.schemas()
+
+
+def test_a_nameserver_that_hangs_up_refuses_the_password_unless_it_took_it_before(cluster: Cluster) -> None:
+    cluster.faults.password, cluster.faults.hangs_up = "s3cret", True
+    options = connect_options(settings(password="s3cre"), "JD_db", FAKE)
+    with Client(options, "demo") as client, pytest.raises(ConfigError, match="hangs up, as it does on a wrong user"):
+        client.schemas()
+    with Client(connect_options(settings(password="s3cret"), "JD_db", FAKE), "demo") as client:
+        client.schemas()
+        client.close()
+        cluster.faults.password = "no longer"
+        with pytest.raises(StoreUnavailable, match="hangs up"):  # as it does until it has read its users
+            client.schemas()
+
+
+def test_names_that_need_backquotes_have_them(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as own:
+        own.execute("", f"CREATE DATABASE `{odd_names.DATABASE}`")
+        with Client(connect_options(settings(), odd_names.DATABASE, FAKE), "d") as client:
+            found = odd_names.asked_and_inserted(client)
+    assert found == [{"select": "x", "how many": 3}, {"select": "y", "how many": 2}]
 
 
 def test_the_native_client_says_why_it_does_not_connect_where_it_is_asked(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from fixtures import odd_names
 from fixtures.jd import actions_of, dimensions_of, jd
 from fixtures.scorer import Shop, answers
 from places import SQL
@@ -25,7 +26,7 @@ from streaming.config import OpenMLDB, Store
 from streaming.errors import ArtifactMismatch, StoreUnavailable
 from streaming.store.open import open_cluster
 from streaming.store.openmldb.cluster import ClusterStore
-from streaming.store.openmldb.sdk import Client
+from streaming.store.openmldb.sdk import Client, connect_options
 
 pytestmark = [
     pytest.mark.openmldb,
@@ -94,6 +95,24 @@ def test_deploy_finds_what_it_has_made_and_refuses_another(client: Client, shop_
         (tmp_path / name).write_text((SQL / "jd" / name).read_text().replace("MAXSIZE 200", "MAXSIZE 20"))
     with pytest.raises(ArtifactMismatch, match="maxsize 20"):
         deploy(client, Scripts.made(load_app(tmp_path).deployed_as(shop_app.tables.database)))
+
+
+def test_names_that_need_backquotes_have_them(client: Client) -> None:
+    """Of tables, columns and the database; the names of a deployment cannot be such (C18)."""
+    name = odd_names.DATABASE
+    client.execute(f"CREATE DATABASE `{name}`")
+    try:
+        zk, path = os.environ["OPENMLDB_ZK"], os.environ.get("OPENMLDB_ZK_PATH", "/openmldb")
+        options = connect_options(Store(kind="openmldb", openmldb=OpenMLDB(zk=zk, zk_path=path)), name)
+        with Client(options, "d") as odd:
+            found = odd_names.asked_and_inserted(odd)
+            with pytest.raises(StoreUnavailable, match="create procedure on tablet failed"):
+                odd.execute("DEPLOY `a b` SELECT `select` FROM `order`")
+    finally:
+        for statement in (f"USE `{name}`", "DROP DEPLOYMENT d", "DROP TABLE `order`", f"DROP DATABASE `{name}`"):
+            with suppress(StoreUnavailable):
+                client.execute(statement)
+    assert found == [{"select": "x", "how many": 3}, {"select": "y", "how many": 2}]
 
 
 def test_answers_are_those_of_the_embedded_engine_also_when_events_come_again(store: ClusterStore) -> None:

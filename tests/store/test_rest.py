@@ -134,6 +134,29 @@ def test_what_has_no_literal_is_refused_by_name(types: RestTransport, value: Any
     assert error.value.row == 1
 
 
+def test_names_that_need_backquotes_have_them(server: ApiServer, rest_settings: Rest) -> None:
+    server.run("x", "CREATE DATABASE `order`")
+    server.run(
+        "order",
+        "CREATE TABLE `order`(`select` string, `a b` bigint, `naïve` timestamp, INDEX(KEY=`select`, TS=`naïve`))",
+        "DEPLOY d SELECT `select`, count(`a b`) OVER w AS `how many` FROM `order` WINDOW w AS "
+        "(PARTITION BY `select` ORDER BY `naïve` ROWS BETWEEN 9 PRECEDING AND CURRENT ROW)",
+    )
+    with RestTransport(rest_settings, "order", "d") as odd:
+        requests, answers = odd.schemas()
+        assert (requests.names, answers.names) == (["select", "a b", "naïve"], ["select", "how many"])
+        table = pa.table([["x", "x", "y"], [1, 2, 3], [1000, 2000, 3000]], schema=requests)
+        odd.insert("order", table)
+        answered = odd.request(table.slice(1)).to_pylist()
+    assert answered == [{"select": "x", "how many": 3}, {"select": "y", "how many": 2}]
+
+
+@pytest.mark.parametrize(("database", "deployment"), [("a b", "d"), ("d", "näme"), ("a/b", "d"), ("d", "a.b")])
+def test_a_name_that_no_url_of_the_server_has_is_refused(rest_settings: Rest, database: str, deployment: str) -> None:
+    with pytest.raises(ConfigError, match=r"finds no (database|deployment)"):
+        RestTransport(rest_settings, database, deployment)
+
+
 def test_literals_are_those_of_the_recorded_statements() -> None:
     values = ["it's \\ \n", 9007199254740993, -5, 0.1, True, None, DAY]
     assert [literal(value) for value in values] == [

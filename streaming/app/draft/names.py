@@ -1,29 +1,15 @@
-"""Names in SQL: JSON's fields as they are, in backquotes where need be; columns and tables made of them."""
+"""Names in SQL: JSON's fields as they are; columns and tables made of them."""
 
 from __future__ import annotations
 
 import re
 
-from streaming.engine.sql.tokens import KEYWORDS, RESERVED
-from streaming.engine.types import from_name
-
-__all__ = ["Names", "can_be_named", "identifier", "quoted"]
-
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Beside keywords what begins an index or a constraint.
-_WORDS = RESERVED | KEYWORDS | {"check", "constraint", "primary"}
+__all__ = ["Names", "can_be_named", "identifier"]
 
 
 def can_be_named(field: str) -> bool:
     """Whether events.sql can name a field of JSON: no quotes, backslashes or control characters are in it."""
     return bool(field) and field.isprintable() and not any(mark in field for mark in "`'\"\\")
-
-
-def quoted(name: str) -> str:
-    """A name as it stands in SQL."""
-    word = name.lower()
-    bare = _PLAIN.fullmatch(name) is not None and word not in _WORDS and from_name(word) is None
-    return name if bare else f"`{name}`"
 
 
 def identifier(text: str, default: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from streaming.app.draft.guesses import Guess
-from streaming.app.draft.names import Names, quoted
+from streaming.app.draft.names import Names
 from streaming.app.features import FEATURES_MAX
+from streaming.engine.sql.names import quoted
 
 __all__ = ["Features", "events_sql", "features_of", "request_column", "tables_sql"]
 

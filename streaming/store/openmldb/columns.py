@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["arrow_type", "cells", "differences", "milliseconds", "rows_to_table", "schema_of"]
+__all__ = ["arrow_type", "backquoted", "cells", "differences", "milliseconds", "rows_to_table", "schema_of"]
 
 # The engine has the same table (a test compares them), but whoever imports it waits for a compiler to load.
 _ARROW = {
@@ -42,6 +42,11 @@ _ARROW = {
     "string": pa.string(),
     "varchar": pa.string(),
 }
+
+
+def backquoted(name: str) -> str:
+    """A name as it stands in a server's SQL, also where it is a keyword, or has blanks or letters outside of ASCII."""
+    return f"`{name}`"
 
 
 def arrow_type(name: str) -> pa.DataType:

@@ -22,7 +22,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import httpx
 import pyarrow as pa
@@ -34,7 +33,7 @@ from streaming.engine.sql.parse import parse
 from streaming.engine.sql.syntax import Set
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.ops.waiting import doubling
-from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
+from streaming.store.openmldb.columns import backquoted, cells, rows_to_table, schema_of
 from streaming.store.openmldb.parts import Part
 from streaming.web.client import connect
 
@@ -48,6 +47,7 @@ BACKOFF_S, BACKOFF_MAX_S = 0.1, 0.4
 CONNECT_S = 5.0
 SLICE_S = 1.0  # how often `beat` is called while the server is waited for
 ERROR_CHARS = 500
+IN_URLS = re.compile(r"[A-Za-z0-9_~!$&'()*+,;=:@-]*")  # a name with others is an `invalid url`, also as %XX
 UNKNOWN_CODES = (1202, 1204)  # a table, a column
 
 _ESCAPED = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -78,7 +78,7 @@ class RestTransport:
         sleep: waits between attempts.
 
     Raises:
-        ConfigError: there is no usable URL, token or certificate.
+        ConfigError: there is no usable URL, token or certificate, or a name that no URL of the server's has.
     """
 
     def __init__(
@@ -92,7 +92,10 @@ class RestTransport:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._database, self._deployment = database, deployment
-        self._place = f"/dbs/{quote(database, safe='')}"
+        for what, name in (("database", database), ("deployment", deployment)):
+            if not IN_URLS.fullmatch(name):
+                raise ConfigError(f"OpenMLDB's API server finds no {what} {name!r}: its URLs take ASCII without blanks")
+        self._place = f"/dbs/{database}"
         self._session: dict[str, str] = {}  # variables of SET
         self._beat, self._sleep = beat, sleep
         self.connections = rest.connections
@@ -272,7 +275,7 @@ class RestTransport:
         return StoreUnavailable(text)
 
     def _deployment_place(self) -> str:
-        return f"{self._place}/deployments/{quote(self._deployment, safe='')}"
+        return f"{self._place}/deployments/{self._deployment}"
 
 
 @contextlib.contextmanager
@@ -290,7 +293,7 @@ def statements(table: str, rows: pa.Table) -> Iterator[str]:
     Raises:
         BadRow: a value has no literal; names table, row and column.
     """
-    columns = ",".join(rows.column_names)
+    columns = ",".join(map(backquoted, rows.column_names))
     for at in range(0, rows.num_rows, INSERT_ROWS):
         lines = []
         for place, row in enumerate(cells(rows.slice(at, INSERT_ROWS)), at):
@@ -299,7 +302,7 @@ def statements(table: str, rows: pa.Table) -> Iterator[str]:
             except ValueError:
                 name, why = _first_wrong(rows.column_names, row)
                 raise BadRow(f"{table} row {place} column {name}: {why}", place) from None
-        yield f"INSERT OR IGNORE INTO {table}({columns}) VALUES {','.join(lines)}"
+        yield f"INSERT OR IGNORE INTO {backquoted(table)}({columns}) VALUES {','.join(lines)}"
 
 
 def literal(value: Any) -> str:

@@ -24,7 +24,7 @@ import structlog
 from streaming.config import Store
 from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
-from streaming.store.openmldb.columns import schema_of
+from streaming.store.openmldb.columns import backquoted, schema_of
 from streaming.store.openmldb.parts import Part
 from streaming.store.openmldb.sdk_process import NATIVE, ConnectOptions
 
@@ -35,6 +35,9 @@ CONNECT_S = 30.0  # the SDK's own limits are shorter; loading it takes seconds o
 MARGIN_S = 5.0  # after timeout_s the SDK should have answered by itself
 FAILURES_MAX = 3  # of the same call in a row: a client that lost sight of the tablets never finds them again
 LOGIN_REFUSED = re.compile(r"wrong password!|user \S+ does not exist")
+# All that a nameserver tells whom it does not let in; one that is away refuses the connection (E111, E112).
+HUNG_UP = re.compile(r"\[E1014\]Got EOF of Socket")
+HANGS_UP = "the nameserver hangs up, as it does on a wrong user or password, or before it has read who may come in"
 LOG_BYTES_MAX = 1 << 20
 SLICE_S = 1.0  # how often `beat` is called while the SDK is waited for
 
@@ -74,7 +77,7 @@ def deployment_schemas(shown: str) -> tuple[pa.Schema, pa.Schema]:
     """
     _, _, rest = shown.partition("# Input Schema")
     inputs, _, outputs = rest.partition("# Output Schema")
-    line = re.compile(r"^\s*\d+\s+(\S+)\s+(\w+)\s+\w+\s*$", re.MULTILINE)
+    line = re.compile(r"^ *\d+ +(\S.*?) +(\w+) +\w+ *$", re.MULTILINE)  # a name may have blanks in it
     found = line.findall(inputs), line.findall(outputs)
     if not all(found):
         raise StoreUnavailable(f"SHOW DEPLOYMENT says something unexpected: {shown[:500]}")
@@ -103,6 +106,7 @@ class Client:
         self._socket: Connection | None = None
         self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by call and its table or deployment
         self._use = ""  # a USE that the next process needs, too
+        self._let_in = False  # once: user and password are right
 
     def __enter__(self) -> Client:
         return self
@@ -137,7 +141,9 @@ class Client:
         there = [name for (name,) in self.execute("SHOW DATABASES")]
         if database not in there:
             raise ArtifactMismatch(f"{self._options} has no database {database}: run `jd-intent-score deploy`")
-        self.execute(f"USE {database}")  # SHOW DEPLOYMENTS answers of the database in use, whatever its FROM says
+        self.execute(
+            f"USE {backquoted(database)}"
+        )  # SHOW DEPLOYMENTS answers of the database in use, whatever its FROM says
         there = [name for _, name in self.execute("SHOW DEPLOYMENTS")]
         if self.deployment not in there:
             raise ArtifactMismatch(
@@ -148,7 +154,8 @@ class Client:
 
     def show_deployment(self) -> str:
         """SHOW DEPLOYMENT: its SQL as the server wrote it, then the columns of requests and answers."""
-        return "\n".join(row[0] for row in self.execute(f"SHOW DEPLOYMENT {self._options.database}.{self.deployment}"))
+        name = f"{backquoted(self._options.database)}.{backquoted(self.deployment)}"
+        return "\n".join(row[0] for row in self.execute(f"SHOW DEPLOYMENT {name}"))
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Inserts rows that are not there yet; see `Transport`."""
@@ -160,7 +167,9 @@ class Client:
         one would give no speed: the SDK holds the interpreter's lock in every call."""
         lanes = [parts[number :: self.connections] for number in range(min(self.connections, len(parts)))]
         while len(self._peers) < len(lanes):
-            self._peers.append(Client(dataclasses.replace(self._options, connections=1), self.deployment, self.beat))
+            peer = Client(dataclasses.replace(self._options, connections=1), self.deployment, self.beat)
+            peer._let_in = self._let_in
+            self._peers.append(peer)
         if len(lanes) == 1:
             self._peers[0]._insert_lane(lanes[0])
             return
@@ -205,14 +214,18 @@ class Client:
     def _start(self) -> Connection:
         try:
             connection = self._connected(self._options)
-        except StoreUnavailable:
-            if why := self._login_refused():
+        except StoreUnavailable as error:
+            why = self._login_refused()
+            if why == HANGS_UP and self._let_in:  # it was let in before: this passes
+                raise StoreUnavailable(f"{error}; {why}") from None
+            if why:
                 raise ConfigError(
                     f"{self._options} lets nobody in: {why}: see user and password of [store.openmldb]"
                 ) from None
             raise
         if self._use:
             self._exchange(connection, "execute", (self._use,), self._options.timeout_s)
+        self._let_in = True
         _log.info("connected", to=repr(self._options), pid=self.pid)
         return connection
 
@@ -224,8 +237,10 @@ class Client:
                 self._connected(dataclasses.replace(self._options, log_level=1), told)
             self._kill()
             told.seek(0)
-            found = LOGIN_REFUSED.search(told.read(LOG_BYTES_MAX).decode(errors="replace"))
-        return found[0].strip("! ") if found else ""
+            log = told.read(LOG_BYTES_MAX).decode(errors="replace")
+        if found := LOGIN_REFUSED.search(log):
+            return found[0].strip("! ")
+        return HANGS_UP if HUNG_UP.search(log) else ""
 
     def _connected(self, options: ConnectOptions, told: IO[bytes] | None = None) -> Connection:
         """A new process that has connected; `told` gets what it writes to standard error."""

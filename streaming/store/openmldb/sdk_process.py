@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from streaming.store.openmldb.columns import cells, rows_to_table, schema_of
+from streaming.store.openmldb.columns import backquoted, cells, rows_to_table, schema_of
 
 __all__ = ["NATIVE", "CallFailed", "ConnectOptions", "RowRefused", "Sdk", "SdkRefused", "Session", "native"]
 
@@ -171,7 +171,7 @@ class Session:
 
         Raises:
         """
-        statement = f"insert or ignore into {table} values ({', '.join('?' * rows.num_columns)})"
+        statement = f"insert or ignore into {backquoted(table)} values ({', '.join('?' * rows.num_columns)})"
         status = self._k.Status()
         builder = self._router.GetInsertRows(self._options.database, statement, status)
         if not status.IsOK() or builder is None:
