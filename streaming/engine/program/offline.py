@@ -34,7 +34,7 @@ Int64 = npt.NDArray[np.int64]
 Progress: TypeAlias = Callable[[int, int], None]
 """Told the rows that are done, and all of them."""
 
-ROWS_PER_PART = 1 << 17
+ROWS_PER_PART = 1 << 14
 """Rows of an answer that are in memory at once."""
 
 
