@@ -5,9 +5,10 @@ Each imports what it needs when it runs: the model's environment shows them, too
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -166,12 +167,35 @@ def extract(
     else:
         from batch.features.extract import extract_features
 
-        done = extract_features(Path(data), Path(out), chosen, force=told)
+        with _shown("requests") as progress:
+            done = extract_features(Path(data), Path(out), chosen, force=told, progress=progress)
     console.print(
         "checked " + ", ".join(f"{table} {rows:,}" for table, rows in done.rows.items()) + f": {done.check_s:.1f} s"
     )
     rate = done.features / max(done.run_s, 1e-9)
     console.print(f"{done.features:,} requests x {done.columns} columns: {done.run_s:.1f} s, {rate:,.0f} requests/s")
+
+
+@contextlib.contextmanager
+def _shown(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Takes how much is done, and of how much: a bar on a terminal, elsewhere a line per tenth."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not console.is_terminal:
+        said = 0
+
+        def line(done: int, of: int) -> None:
+            nonlocal said
+            if 10 * done // of > said:
+                said = 10 * done // of
+                say(f"{done:,} of {of:,} {what}")
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _extract_on_cluster(

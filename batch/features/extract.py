@@ -9,7 +9,9 @@ the folder has, and the query INTO OUTFILE.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import pyarrow.parquet as pq
@@ -24,6 +26,8 @@ from streaming.files.output_folder import Say, replacing
 from streaming.shipped_files import app_folder
 
 __all__ = ["Extracted", "app_files", "counted", "extract_features"]
+
+Progress: TypeAlias = Callable[[int, int], None]
 
 
 class Extracted(msgspec.Struct, frozen=True):
@@ -48,7 +52,9 @@ def app_files(app: App) -> list[Path]:
     return [app.folder / name for name in app.sources]
 
 
-def extract_features(data: Path, out: Path, app: App | None = None, *, force: Say | None = None) -> Extracted:
+def extract_features(
+    data: Path, out: Path, app: App | None = None, *, force: Say | None = None, progress: Progress | None = None
+) -> Extracted:
     """Writes the features of every request of `data` to `out`: parquet, the columns of the application's query.
 
     Args:
@@ -56,6 +62,7 @@ def extract_features(data: Path, out: Path, app: App | None = None, *, force: Sa
         out: a folder; older features are replaced as a whole.
         app: None: the tutorial's shop.
         force: see `streaming.files.output_folder.replacing`.
+        progress: told, as the features are written, how many requests are done, and how many there are.
 
     Raises:
         BadData: see `batch.features.history.check_data`. WrongApp: the engine cannot run the query offline.
@@ -68,7 +75,7 @@ def extract_features(data: Path, out: Path, app: App | None = None, *, force: Sa
     with replacing(out, "features", inputs=[data, *app_files(app)], force=force) as fresh:
         sources = tables_of(app, data)
         there = {source.table: source.options.format for source in sources}
-        engine = Engine(paths={app.settings.history.path: str(data.resolve()), OUT: str(fresh)})
+        engine = Engine(paths={app.settings.history.path: str(data.resolve()), OUT: str(fresh)}, progress=progress)
         engine.execute(tables_script(app))
         engine.execute(load_script(app, "offline", formats=there, without=app.tables.columns.keys() - there.keys()))
         _run_query(engine, app)

@@ -23,7 +23,7 @@ from streaming.engine.plan.portable import check_names
 from streaming.engine.plan.select import Query, plan
 from streaming.engine.program.compiled_query import request_words
 from streaming.engine.program.compiler import compile_program
-from streaming.engine.program.offline import answer_offline
+from streaming.engine.program.offline import OfflineAnswer, Progress, answer_offline
 from streaming.engine.program.replay import Insertion, answer_replay, in_order_of_position
 from streaming.engine.program.runner import Runner, wall_clock
 from streaming.engine.sql import syntax
@@ -65,12 +65,19 @@ class Engine:
         clock: the time by which rows live, in epoch milliseconds.
         portable: whether tables, deployments and plans refuse what OpenMLDB's compiler does not take, though the engine
             would answer it: for scripts that a cluster shall run.
+        progress: told while a SELECT is answered offline: rows of its main table that are done, and all of them.
     """
 
     def __init__(
-        self, paths: Mapping[str, str] | None = None, clock: Callable[[], int] = wall_clock, *, portable: bool = False
+        self,
+        paths: Mapping[str, str] | None = None,
+        clock: Callable[[], int] = wall_clock,
+        *,
+        portable: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self._portable = portable
+        self._progress = progress
         self._pool = StringPool()
         self._lasting: int | None = None  # strings that stay, while the pool holds some of requests, too
         self._catalogue = Catalogue()
@@ -333,8 +340,8 @@ class Engine:
         tables of its windows those up to its time; joins see all rows. NULL join keys match nothing, as in OpenMLDB's
         batch engine.
         """
-        return self._answer_offline(parse_select(sql), sql)
+        return self._answer_offline(parse_select(sql), sql).table()
 
-    def _answer_offline(self, select: syntax.Select, script: str) -> pa.Table:
+    def _answer_offline(self, select: syntax.Select, script: str) -> OfflineAnswer:
         self._forget_request_strings()
-        return answer_offline(self._plan(select, script), select, script, self._pool, self._runner)
+        return answer_offline(self._plan(select, script), select, script, self._pool, self._runner, self._progress)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from batch.world.generate import generate_world
 from batch.world.tutorial_tables import TABLES
 from streaming.app.folder import load_app
 from streaming.app.wrong import WrongApp
+from streaming.engine.program import offline, runner
 from streaming.store.openmldb.columns import schema_of
 
 JD = load_app(SQL / "jd")
@@ -144,6 +146,64 @@ def test_features_of_every_request_with_and_without_the_action_table(copy: Path,
     assert [values[name] for name in known["reqId"].to_pylist()] == [1] * 10 + [0] * 30
     assert again[LABEL_COLUMN].null_count == again.num_rows - 40
     assert again.drop_columns([LABEL_COLUMN]).equals(features.drop_columns([LABEL_COLUMN]))
+
+
+@pytest.fixture
+def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def change() -> None:
+        monkeypatch.setattr(offline, "ROWS_PER_PART", 50)
+        monkeypatch.setattr(offline, "BATCH", 16)
+        monkeypatch.setattr(runner, "BATCH", 16)
+
+    return change
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_features_that_are_written_in_parts_are_those_of_one_part(
+    copy: Path, tmp_path: Path, in_small_parts: Callable[[], None], seed: int | None
+) -> None:
+    """Also of requests that are in no order of time: they are sorted on disk in between."""
+    file, told = copy / "flattenRequest_clean" / "part-00000.parquet", list[tuple[int, int]]()
+
+    def order(table: pa.Table) -> pa.Table:
+        if seed is None:
+            return table.sort_by("eventTime")
+        return table.take(pa.array(np.random.default_rng(seed).permutation(table.num_rows)))
+
+    rewrite(file, order)
+    out = tmp_path / "features"
+    extract_features(copy, out / "one")
+    in_small_parts()
+    done = extract_features(copy, out / "many", progress=lambda *seen: told.append(seen))
+    (written,) = (out / "many").glob("*.parquet")
+    assert pq.read_metadata(written).num_row_groups > 4
+    assert pq.read_table(written).equals(pq.read_table(out / "one"))
+    assert pq.read_table(written)["reqId_1"].equals(pq.read_table(file)["reqId"])
+    assert told[-1] == (done.features, done.features)
+    assert sorted(told) == told
+    assert sorted(path.name for path in out.iterdir()) == ["many", "one"]
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_an_extraction_that_is_stopped_halfway_leaves_what_was_there(
+    copy: Path, tmp_path: Path, in_small_parts: Callable[[], None], older: bool
+) -> None:
+    out = tmp_path / "features" / "out"
+    out.parent.mkdir()
+    if older:
+        extract_features(copy, out)
+    before = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
+
+    def stop(done: int, of: int) -> None:
+        if done > of / 2:
+            assert done < of
+            raise KeyboardInterrupt
+
+    in_small_parts()
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(copy, out, progress=stop)
+    assert {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()} == before
+    assert out.exists() is older
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the tutorial's sample and OpenMLDB's answers are not at ../shared")

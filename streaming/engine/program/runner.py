@@ -7,7 +7,7 @@ Python's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,14 @@ from streaming.engine.program.program import Program, PythonStep
 from streaming.engine.storage.strings import StringPool
 from streaming.engine.types import Type, to_python, to_word
 
-__all__ = ["Runner", "wall_clock"]
+__all__ = ["BATCH", "Runner", "wall_clock"]
 
 Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 # Requests per run of a program: their registers stay in the cache, and a replay links rows in steps of so many.
-_BATCH = 512
+BATCH = 512
 
 
 # numpy takes longer for members of an enumeration
@@ -74,29 +75,39 @@ class Runner:
         Raises:
             BadRow: the computed time of a window is NULL or negative.
         """
+        if order is None and len(requests) <= BATCH and not len(limits):
+            return pa.Table.from_batches([self._batch(compiled, requests, limits)[0]])
+        batches = [batch for batch, _ in self.batches(compiled, requests, limits, order)]
+        return pa.Table.from_batches(batches, compiled.assembler.schema)
+
+    def batches(
+        self, compiled: CompiledQuery, requests: Int64, limits: Int64, order: Int64 | None = None
+    ) -> Iterator[tuple[pa.RecordBatch, Int64]]:
+        """As `answer`, batch by batch as they come: each with the place in `requests` of each of its rows.
+
+        Until the last one has come, nothing else may be asked of the engine.
+        """
         n = len(requests) if order is None else len(order)
-        if order is None and n <= _BATCH and not len(limits):
-            return pa.Table.from_batches([self._batch(compiled, requests, limits)])
-        batches: list[pa.RecordBatch] = []
         texts = self._pool.count
-        for first in range(0, n, _BATCH):
-            chosen = slice(first, first + _BATCH)
-            batch = requests[chosen] if order is None else requests[order[chosen]]
-            seen = limits[first : first + _BATCH]
+        for first in range(0, n, BATCH):
+            chosen = np.arange(first, min(first + BATCH, n)) if order is None else order[first : first + BATCH]
+            asked = requests[first : first + BATCH] if order is None else requests[chosen]
+            seen = limits[first : first + BATCH]
             if len(seen):
                 for index, limit in zip(compiled.indexes, seen.max(axis=0), strict=True):
                     index.link(int(limit))
-            batches.append(self._batch(compiled, batch, seen))
-            if n > _BATCH:  # the answers' strings are in the batch; those of all the requests are needed to the end
+            batch, kept = self._batch(compiled, asked, seen)
+            yield batch, chosen if kept is None else chosen[kept]
+            if n > BATCH:  # the answers' strings are in the batch; those of all the requests are needed to the end
                 self._pool.truncate(texts)
-        return pa.Table.from_batches(batches, compiled.assembler.schema)
 
-    def _batch(self, compiled: CompiledQuery, requests: Int64, limits: Int64) -> pa.RecordBatch:
+    def _batch(self, compiled: CompiledQuery, requests: Int64, limits: Int64) -> tuple[pa.RecordBatch, Mask | None]:
+        """A batch, and which of its requests WHERE kept; None: there is no WHERE."""
         program, n = compiled.program, len(requests)
         layout = compiled.layouts.get(n)
         if layout is None:
             layout = compiled.layouts[n] = _layout(program, compiled.output_slots, n)
-            if len(compiled.layouts) > _BATCH:
+            if len(compiled.layouts) > BATCH:
                 compiled.layouts.clear()
         template, places, top = layout
         if top > len(self._mem):
@@ -118,10 +129,11 @@ class Runner:
         )
         if compiled.cuts_texts:
             batch = _with_whole_letters(batch)
-        if compiled.has_where:
-            at = int(places[-1])
-            batch = batch.filter(pa.array((self._mem[at : at + n] != 0) & (self._nulls[at : at + n] == 0)))
-        return batch
+        if not compiled.has_where:
+            return batch, None
+        at = int(places[-1])
+        kept: Mask = (self._mem[at : at + n] != 0) & (self._nulls[at : at + n] == 0)
+        return batch.filter(pa.array(kept)), kept
 
     def _grow_memory(self, size: int) -> None:
         size = max(size, 2 * len(self._mem))

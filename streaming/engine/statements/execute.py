@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import pyarrow as pa
-
 from streaming.engine.deployment.deployments import Deployments
 from streaming.engine.errors import BadRow, error_at
 from streaming.engine.plan.select import plan
+from streaming.engine.program.offline import OfflineAnswer
 from streaming.engine.sql import syntax
 from streaming.engine.statements import outfile
 from streaming.engine.statements.create_tables import add_index, new_table
@@ -44,7 +43,7 @@ class StatementRunner:
         deployments: Deployments,
         pool: StringPool,
         retention: Retention,
-        query: Callable[[syntax.Select, str], pa.Table],
+        query: Callable[[syntax.Select, str], OfflineAnswer],
         paths: Mapping[str, str],
     ) -> None:
         self._catalogue = catalogue

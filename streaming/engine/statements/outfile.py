@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet
 
 from streaming.engine.errors import BadRow
+from streaming.engine.program.offline import OfflineAnswer
 from streaming.errors import OutputRefused
 from streaming.files.output_folder import appending, replacing
 from streaming.files.tables import outfile_options, write_csv
@@ -31,7 +31,7 @@ def resolve(path: str, prefixes: Mapping[str, str]) -> str:
     return path
 
 
-def write(table: pa.Table, folder: str, options: Mapping[str, object]) -> None:
+def write(answer: OfflineAnswer, folder: str, options: Mapping[str, object]) -> None:
     """Writes one file into `folder`, which appears whole or not at all.
 
     `mode`: 'error_if_exists' (the default); 'overwrite', which replaces only what INTO OUTFILE wrote, or an empty
@@ -52,14 +52,16 @@ def write(table: pa.Table, folder: str, options: Mapping[str, object]) -> None:
     name = next(name for n in itertools.count() if (name := f"part-{n:05d}.{kind}") not in taken)
     try:
         with appending(target, "outfile") if more else replacing(target, "outfile") as building:
-            _write_part(table, building, name, kind, options)
+            _write_part(answer, building, name, kind, options)
     except OutputRefused as error:
         raise BadRow(str(error)) from None
 
 
-def _write_part(table: pa.Table, building: Path, name: str, kind: str, options: Mapping[str, object]) -> None:
-    if kind == "parquet":
-        pyarrow.parquet.write_table(table, building / name)
+def _write_part(answer: OfflineAnswer, building: Path, name: str, kind: str, options: Mapping[str, object]) -> None:
+    if kind == "parquet":  # a group of rows as it comes: the answer may be larger than memory
+        with pyarrow.parquet.ParquetWriter(building / name, answer.schema) as writer:
+            for part in answer.parts(building.parent):
+                writer.write_table(part)
     else:
         with (building / name).open("xb") as out:
-            write_csv(table, out, outfile_options(options))
+            write_csv(answer.table(), out, outfile_options(options))
