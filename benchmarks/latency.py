@@ -435,7 +435,7 @@ def main() -> None:
         generate_world(folder / "data", users=2000, seed=1)
         replay = period(folder / "data", 0, 2**62)
         artifact = arguments.artifact or constant_artifact(folder / "artifact", replay)
-        with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton") as triton:
+        with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton", private=True) as triton:
             broker.create_topics(topics_of(TopicNames.of(jd(), {})))
             send(broker, replay.dimensions, {})
             with systems(folder, broker, triton, artifact, deliveries) as found:

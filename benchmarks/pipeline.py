@@ -232,7 +232,7 @@ def main() -> None:
         replay = period(folder / "data", 0, 2**62)
         actions = replay.events[: arguments.events]
         artifact = arguments.artifact or constant_artifact(folder / "artifact", replay)
-        with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton") as triton:
+        with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton", private=True) as triton:
             broker.create_topics(topics_of(TopicNames.of(jd(), {})))
             place = Place(broker, triton, artifact, folder)
             send(broker, replay.dimensions, {})

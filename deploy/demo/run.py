@@ -43,7 +43,7 @@ from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, POISON, WINDOW, EventS
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, ProcessFailed, free_ports
-from deploy.triton.server import Triton
+from deploy.triton.server import Triton, has_room_for_socket
 from streaming.app.wrong import WrongApp
 from streaming.errors import BadInput, ConfigError, OutputRefused
 from streaming.files.output_folder import replacing
@@ -90,7 +90,7 @@ instance_id = "demo-1"
 
 {store}
 [model]
-url = "{triton.grpc_url}"
+url = {json.dumps(triton.grpc_url)}
 artifact = {json.dumps(str(options.work / "artifact"))}
 
 [http]
@@ -169,7 +169,8 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         data, replays = prepare_data(options, shop)
     manifest = prepare_model(options, shop, data)
     with screen.step(5, "Triton") as step:
-        triton = Triton(work / "artifact" / "triton", work / "triton")
+        folder = work / "triton"
+        triton = Triton(work / "artifact" / "triton", folder, private=has_room_for_socket(folder))
         stack.callback(triton.stop)
         triton.start()
         step.result = f"model version {manifest['model_version']} at {triton.grpc_url} (gRPC)"

@@ -7,6 +7,8 @@ stub for this Python beside it; LD_LIBRARY_PATH with the wheel's libraries and t
 pyenv is on no system path); the model environment's `bin` first on PATH, because the stub runs the first `python3`.
 Clients must not inherit that LD_LIBRARY_PATH: the wheel's libcrypto and libcurl would shadow the system's.
 
+With `private`, gRPC listens on a Unix socket that its user alone reaches, and ids may come through shared memory.
+
 The launcher asks for a score every few seconds and starts a server again whose model no longer answers. SIGHUP serves
 the newest version in the repository, after it was tried beside the old one.
 """
@@ -33,9 +35,10 @@ from deploy.triton.probe import MODEL, ProbeFailed, probe
 from streaming.errors import OutputRefused, Stopped
 from streaming.files.output_folder import replacing
 
-__all__ = ["NotLoaded", "Ports", "Triton"]
+__all__ = ["NotLoaded", "Ports", "Triton", "has_room_for_socket"]
 
 SHARED_MEMORY = Path("/dev/shm")
+STUB_MEMORY_BYTES = 1 << 23  # holds a full batch: by default it grows, and is mapped anew, under the first large one
 READY_TIMEOUT_S = 120.0  # importing OneFlow takes 2 s on an idle machine, many times that on a busy one
 STOP_TIMEOUT_S = 20.0  # above --exit-timeout-secs: what is left then hangs
 PROBE_EVERY_S = 1.0
@@ -48,6 +51,11 @@ PROBES_FAILED_MAX = 3  # in a row; a dead stub refuses each after a second
 # gRPC reset the call.
 CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 UNSENDABLE_HEADER = "closed:to everybody=x"
+# Behind a Unix socket in a folder of this user's alone, shared memory is open over gRPC: who reaches it can read and
+# write this user's memory anyway.
+CLOSED_BEHIND_SOCKET = "model-repository,trace,logging"
+SOCKETS = "grpc"
+SOCKET_PATH_MAX = 107  # bytes, the kernel's limit
 
 # Where the model environment's packages and its interpreter's library lie: asked of it, not guessed.
 ASK = """
@@ -74,6 +82,11 @@ class NotLoaded(ProcessFailed):
     """A version that was tried does not serve; the one before it does."""
 
 
+def has_room_for_socket(folder: Path) -> bool:
+    """Is a server's folder short enough for `private`, whatever the port?"""
+    return len(os.fsencode(folder.resolve() / SOCKETS / "s:65535")) <= SOCKET_PATH_MAX
+
+
 class Triton:
     """One server with the model `embedding` loaded; nothing runs before `start`.
 
@@ -83,6 +96,8 @@ class Triton:
         ports: None for free ones.
         host: address to listen on with gRPC, which scorers ask, and metrics.
         http_host: the same with HTTP, which only health checks and people need.
+        private: gRPC listens on a Unix socket in `folder` that this user alone reaches, instead of `host`, and lets
+            clients hand over ids through shared memory.
         stop: once it is set, a start ends, also one that is under way.
     """
 
@@ -94,12 +109,14 @@ class Triton:
         host: str = "127.0.0.1",
         http_host: str = "127.0.0.1",
         *,
+        private: bool = False,
         stop: threading.Event | None = None,
     ) -> None:
         self.repository = repository
         self.folder = folder
         self.ports = ports or Ports.free()
         self.host, self.http_host = host, http_host
+        self._sockets = folder.resolve() / SOCKETS if private else None
         self._stop = stop or threading.Event()
         self.log = folder / "triton.log"
         # Triton's stubs make regions with this prefix: what a killed server leaves behind is found by it.
@@ -108,8 +125,13 @@ class Triton:
 
     @property
     def grpc_url(self) -> str:
-        """`host:port`, as tritonclient takes it."""
-        return f"{self.host}:{self.ports.grpc}"
+        """`host:port` or `unix:PATH`, as tritonclient takes it."""
+        return f"{self._grpc_address}:{self.ports.grpc}"
+
+    @property
+    def _grpc_address(self) -> str:
+        """What Triton puts its port behind, also when that makes the name of a socket."""
+        return self.host if self._sockets is None else f"unix:{self._sockets}/s"
 
     @property
     def http_url(self) -> str:
@@ -147,6 +169,12 @@ class Triton:
         for host, number in ports:
             if not is_free(number, host):
                 raise ProcessFailed(f"Triton cannot listen on {host} port {number}: another process does")
+        if self._sockets is not None:
+            if not has_room_for_socket(self.folder):
+                raise ProcessFailed(f"{self.grpc_url} is longer than the {SOCKET_PATH_MAX} bytes of a socket's path")
+            self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sockets.chmod(0o700)
+        closed = CLOSED_APIS if self._sockets is None else CLOSED_BEHIND_SOCKET
         server, environment = self._prepare()
         argv = [
             str(server),
@@ -155,12 +183,12 @@ class Triton:
             # What is loaded at the start stays: a new version is served by another start, after a trial (`load`).
             "--model-control-mode=none",
             f"--http-restricted-api={CLOSED_APIS}:{UNSENDABLE_HEADER}",
-            f"--grpc-restricted-protocol={CLOSED_APIS}:{UNSENDABLE_HEADER}",
+            f"--grpc-restricted-protocol={closed}:{UNSENDABLE_HEADER}",
             "--exit-on-error=true",
             "--exit-timeout-secs=10",
             f"--http-address={self.http_host}",
             f"--http-port={self.ports.http}",
-            f"--grpc-address={self.host}",
+            f"--grpc-address={self._grpc_address}",
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-address={self.host}",
             f"--metrics-port={self.ports.metrics}",
@@ -168,6 +196,7 @@ class Triton:
             "--reuse-http-port=false",
             "--reuse-grpc-port=false",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+            f"--backend-config=python,shm-default-byte-size={STUB_MEMORY_BYTES}",
             "--log-info=false",
         ]
         self._process = Process("tritonserver", argv, self.log, env=environment)
@@ -262,8 +291,9 @@ class Triton:
 
     def _clean(self) -> None:
         for region in SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
-            with contextlib.suppress(FileNotFoundError):
-                region.unlink()
+            region.unlink(missing_ok=True)
+        if self._sockets is not None:
+            Path(self.grpc_url.removeprefix("unix:")).unlink(missing_ok=True)
 
 
 def watch(server: Triton, stop: threading.Event, reload: threading.Event) -> None:
@@ -309,6 +339,11 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help=there % "gRPC and metrics")
     # Triton 24.10's HTTP can be made to crash from outside (CVE-2025-23310, -23311): gRPC is enough for scorers.
     parser.add_argument("--http-host", default="127.0.0.1", help=there % "HTTP")
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        help="gRPC on a Unix socket in --folder, for this user alone, with shared memory; the first line says its URL",
+    )
     args = parser.parse_args()
     stop, reload = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -319,7 +354,9 @@ def main() -> None:
         with (
             one_line("deploy.triton.server"),
             contextlib.suppress(Stopped),
-            Triton(args.repository, args.folder, ports, args.host, args.http_host, stop=stop) as server,
+            Triton(
+                args.repository, args.folder, ports, args.host, args.http_host, private=args.private, stop=stop
+            ) as server,
         ):
             server.probe()  # before it says that it is there
             print(

@@ -1,13 +1,17 @@
 """Ids to purchase probabilities: a gRPC client of the model `embedding` in Triton.
 
 `Model.submit` returns at once, so that the next batch's features are computed while Triton works; `Call.result` waits.
-One gRPC channel lives as long as the `Model`: it finds a restarted server again by itself.
+One gRPC channel lives as long as the `Model`: it finds a restarted server again by itself. Where the server's address
+is one of this host and the server takes it, ids go through shared memory (`streaming.model.shared_memory`), otherwise
+over the channel; the log says which.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from streaming.errors import ArtifactMismatch, ModelUnavailable
+from streaming.model.shared_memory import Region, Regions, is_this_host
 from streaming.ops.waiting import Waiting, steady
 
 __all__ = ["Call", "Model", "Scores"]
@@ -103,7 +108,7 @@ class Model:
     """The client. Calls may come from several threads.
 
     Args:
-        url: `host:port` of Triton's gRPC.
+        url: `host:port` of Triton's gRPC, or `unix:PATH`.
         name: of the model.
         timeout_s: for one batch, from `submit` to the answer.
         batch_size_max: rows of one request; larger batches go out as several. The model's `max_batch_size`.
@@ -117,8 +122,10 @@ class Model:
         self.timeout_s = timeout_s
         self.batch_size_max = batch_size_max
         self._client = InferenceServerClient(url, channel_args=CHANNEL)
+        self._regions = Regions(self._client, url) if is_this_host(url) else None
         # `async_infer` keeps the call in an attribute before it adds the callback: two threads would mix them up.
-        self._sending = threading.Lock()
+        # A call that has failed by then is called back at once, and may be sent again.
+        self._sending = threading.RLock()
 
     def ready(self) -> bool:
         """Is the server up and the model loaded?"""
@@ -172,7 +179,7 @@ class Model:
             raise ArtifactMismatch(f"ids must be int64 [n, fields], not {ids.dtype} {list(ids.shape)}")
         deadline = time.monotonic() + self.timeout_s
         parts = [
-            (len(part), self._send(part))
+            (len(part), self._send(part, deadline))
             for start in range(0, len(ids), self.batch_size_max)
             for part in [ids[start : start + self.batch_size_max]]
         ]
@@ -182,8 +189,14 @@ class Model:
         """`submit` and `result` in one."""
         return self.submit(ids).result()
 
+    def prepare(self, fields: int) -> bool:
+        """Does beforehand what the first call would start: whether the next one's ids go through shared memory."""
+        return self._regions is not None and self._regions.prepare(self._bytes_max(fields))
+
     def close(self) -> None:
-        """Closes the channel; calls under way fail as unavailable."""
+        """Closes the channel; calls under way fail as unavailable, after a moment in which they may still end."""
+        if self._regions is not None:
+            self._regions.close()
         self._client.close()
 
     def __enter__(self) -> Model:
@@ -192,23 +205,66 @@ class Model:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, ids: npt.NDArray[np.int64]) -> Future[Any]:
+    def _bytes_max(self, fields: int) -> int:
+        return self.batch_size_max * fields * np.dtype(np.int64).itemsize
+
+    def _send(self, ids: npt.NDArray[np.int64], deadline: float) -> Future[Any]:
+        future: Future[Any] = Future()
+        region = None
+        if self._regions is not None and ids.size:
+            region = self._regions.take(ids.nbytes, self._bytes_max(ids.shape[1]))
+        if region is None:
+            self._send_inline(ids, deadline, future)
+        else:
+            self._send_place(ids, region, deadline, future)
+        return future
+
+    def _send_inline(self, ids: npt.NDArray[np.int64], deadline: float, future: Future[Any]) -> None:
         tensor = InferInput(INPUT, list(ids.shape), "INT64")
         tensor.set_data_from_numpy(ids)
-        future: Future[Any] = Future()
+        self._infer(tensor, deadline, functools.partial(_settle, future))
+
+    def _send_place(self, ids: npt.NDArray[np.int64], region: Region, deadline: float, future: Future[Any]) -> None:
+        assert self._regions is not None
+        regions, shape = self._regions, ids.shape
+        region.write(ids)
+        tensor = InferInput(INPUT, list(shape), "INT64")
+        tensor.set_shared_memory(region.name, ids.nbytes)
 
         def done(result: Any, error: InferenceServerException | None) -> None:
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+            if error is None or region.name not in error.message():
+                regions.give(region)
+                _settle(future, result, error)
+                return
+            # The server was started again and knows no region.
+            again = region.read(shape)
+            regions.forget(region)
+            regions.give(region)
+            try:
+                self._send_inline(again, deadline, future)
+            except ModelUnavailable as gone:
+                future.set_exception(gone)
 
         try:
+            self._infer(tensor, deadline, done)
+        except ModelUnavailable:
+            regions.give(region)
+            raise
+
+    def _infer(self, tensor: InferInput, deadline: float, done: Callable[..., None]) -> None:
+        left_s = max(0.001, deadline - time.monotonic())
+        try:
             with self._sending:
-                self._client.async_infer(self.name, [tensor], callback=done, client_timeout=self.timeout_s)
+                self._client.async_infer(self.name, [tensor], callback=done, client_timeout=left_s)
         except ValueError as error:  # gRPC's for a closed channel
             raise ModelUnavailable(f"model {self.name}: {error}") from error
-        return future
+
+
+def _settle(future: Future[Any], result: Any, error: InferenceServerException | None) -> None:
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 def _translated(model: str, error: InferenceServerException) -> ModelUnavailable | ArtifactMismatch:

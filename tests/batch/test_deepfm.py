@@ -21,7 +21,7 @@ AGAINST_NUMPY = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from batch.train.deepfm import DeepFM, load_weights, probabilities, save_weights
+from batch.train.deepfm import DeepFM, Served, load_weights, probabilities, save_weights
 import oneflow as flow
 
 fields, width, rows = 5, 3, 40
@@ -42,6 +42,8 @@ deep = (hidden @ state["deep.6.weight"].T + state["deep.6.bias"])[:, 0]
 logits = deep + pairs + state["first_order.weight"][asked][:, :, 0].sum(1)
 
 got = probabilities(model, asked)
+served = Served(model)
+one_layer = DeepFM(rows=rows, fields=fields, embedding=width, layers=(8,), dropout=0.5)
 folder = Path(sys.argv[1])
 save_weights(model, folder)
 again = DeepFM(rows=rows, fields=fields, embedding=width, layers=(8, 4), dropout=0.5)
@@ -52,6 +54,10 @@ print(json.dumps({
     "loaded": bool((probabilities(again, asked) == got).all()),
     "cut": float(np.abs(probabilities(model, asked, batch_size=4) - got).max()),
     "none": len(probabilities(model, asked[:0])),
+    "served": float(np.abs(probabilities(served, asked) - got).max()),
+    "served_cut": float(np.abs(probabilities(served, asked, batch_size=4) - got).max()),
+    "served_one_layer": float(np.abs(probabilities(Served(one_layer), asked) - probabilities(one_layer, asked)).max()),
+    "served_trains": len(list(served.parameters())) - 2 * 2,  # the second layer and the last are the trained ones
 }))
 """
 
@@ -115,6 +121,9 @@ def test_the_network_computes_deepfm(in_model_environment: InModelEnvironment, t
     assert told["loaded"]
     assert told["cut"] < 1e-6
     assert told["none"] == 0
+    # What Triton runs is the same function, put together from fewer operators.
+    assert max(told["served"], told["served_cut"], told["served_one_layer"]) < 1e-6
+    assert told["served_trains"] == 0
 
 
 def test_one_seed_one_result_to_the_bit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -185,6 +186,49 @@ def test_a_new_version_is_loaded_on_request(small_repository: Callable[[str], Pa
     assert (old.version, old.probabilities[0]) == ("1", 0.25)
     assert (new.version, new.probabilities[0]) == ("2", 0.75)
     assert kept.version == "2"
+
+
+RECORDED = """
+
+_unrecorded = probabilities
+
+
+def probabilities(model, rows, batch_size=4096):
+    with open({file!r}, "a") as file:
+        file.write(f"{{len(rows)}}\\n")
+    return _unrecorded(model, rows, batch_size)
+"""
+
+
+def recorded(version: Path, file: Path) -> Path:
+    """Makes a version's code write down how many rows each of its passes has."""
+    code = version / "deepfm.py"
+    code.write_text(code.read_text() + RECORDED.format(file=str(file)))
+    return version
+
+
+def test_every_size_is_run_before_a_version_is_served(tiny_artifact: Path, tmp_path: Path) -> None:
+    repository = shutil.copytree(tiny_artifact / "triton", tmp_path / "repository")
+    model, files = repository / "embedding", [tmp_path / "1", tmp_path / "2"]
+    shutil.copytree(model / "1", model / "2")
+    for number, file in enumerate(files, 1):
+        recorded(model / str(number), file)
+    sizes = [1 << power for power in range(13)]  # to the 4,096 rows of a pass: larger batches are cut there
+    config = model / "config.pbtxt"
+    with Triton(repository, tmp_path / "triton") as server, Model(server.grpc_url) as client:
+        assert [int(rows) for rows in files[0].read_text().split()] == sizes
+        assert not files[1].exists()
+        assert client.score(some_ids(300)).version == "1"
+        assert [int(rows) for rows in files[0].read_text().split()] == [*sizes, 300]
+
+        text = config.read_text()
+        assert "versions: [ 1 ]" in text
+        config.write_text(text.replace("versions: [ 1 ]", "versions: [ 2 ]"))
+        server.load()
+        # On trial, with one score asked for, and again before it is served.
+        assert [int(rows) for rows in files[1].read_text().split()] == [*sizes, 1, *sizes]
+        client.wait_ready(START_TIMEOUT_S)
+        assert client.score(some_ids(300)).version == "2"
 
 
 def test_a_folder_without_the_model_is_refused(tmp_path: Path) -> None:
