@@ -55,8 +55,8 @@ DIMENSION_TAIL_RECORDS = 2000
 """The same of each partition of the dimension topics."""
 
 HALVED_MIN = 400
-"""A micro-batch of so many events is asked in two halves: while one is, the other's rows go in. Over a real cluster a round
-costs 30 ms and more whatever is in it: halves of some dozens made a backlog a fifth slower."""
+"""A micro-batch of so many events is asked in two halves: while one is, the other's rows go in. Over a real cluster a
+round costs 30 ms and more whatever is in it: halves of some dozens made a backlog a fifth slower."""
 
 DRAIN_S = 2.0
 """For how long what was read is scored once the process is told to stop."""
