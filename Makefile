@@ -32,7 +32,7 @@ PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-engine \
+.PHONY: help environments spark-environment bench-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-check bench-record bench-engine \
         bench-latency bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -45,6 +45,9 @@ environments:  ## make .envs/: two Python environments and Kafka's jars (skips w
 
 spark-environment:  ## make .envs/spark: Apache Spark with OpenMLDB's batch engine, for extract --engine spark
 	@$(PYTHON3) -m deploy.environments spark
+
+bench-environment:  ## make .envs/peers: Quix Streams and the tutorial's own way, which `make bench` measures beside ours
+	@$(PYTHON3) -m deploy.environments peers
 
 docs-environment:  ## make .envs/docs: what builds the site of docs/
 	@$(PYTHON3) -m deploy.environments docs
@@ -61,7 +64,7 @@ browser:  ## install Debian's Chromium, where it is not on PATH (as root): `make
 lock:  ## make the lock files anew out of setup.cfg's roots; versions stay where they fit (UPGRADE='PACKAGE …')
 	@$(PYTHON3) -m deploy.lock $(UPGRADE)
 
-licences: environments spark-environment docs-environment  ## write docs/reference/licences.md: the licence of every locked package
+licences: environments spark-environment bench-environment docs-environment  ## write docs/reference/licences.md: the licence of every locked package
 	@$(PYTHON) -m deploy.licences
 
 ifeq ($(STORE),openmldb)
@@ -103,8 +106,14 @@ soak: environments  ## an hour of even traffic: memory, handles and latency stay
 panels: environments prometheus  ## draw every panel of the Grafana dashboard from a run of three minutes, into build/panels
 	$(TOOL) -m rigs.panels
 
-bench: environments  ## the pipeline beside a raw transactional echo, and Triton's ceiling
-	$(PYTHON) -m benchmarks.pipeline
+bench: environments  ## events/s beside a raw transactional echo, both ceilings and, after bench-environment, the peers
+	$(PYTHON) -m benchmarks.pipeline --json build/bench.json
+
+bench-check: bench  ## and whether its ratios are within 15 % of the recorded run's (benchmarks/recorded.json)
+	$(PYTHON) -m benchmarks.ratios build/bench.json
+
+bench-record: bench  ## and record its ratios for bench-check
+	$(PYTHON) -m benchmarks.ratios build/bench.json --record
 
 bench-latency: environments  ## from the producer's call to a subscriber, beside a raw transactional echo, at several loads
 	$(PYTHON) -m benchmarks.latency --json build/latency.json --plot build/latency.svg

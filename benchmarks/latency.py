@@ -42,7 +42,7 @@ from batch.plots.latency import Load as PlottedLoad
 from batch.replay import Message
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.pipeline import constant_artifact, send
+from benchmarks.rig import constant_artifact, send
 from benchmarks.sample import jd
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, free_ports

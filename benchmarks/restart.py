@@ -28,7 +28,7 @@ from rich.table import Table
 
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.pipeline import constant_artifact
+from benchmarks.rig import constant_artifact
 from benchmarks.sample import jd
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, free_ports

@@ -2,6 +2,7 @@
 
     python3 -m deploy.environments            # makes what is missing, says what it does and how long it took
     python3 -m deploy.environments spark      # the optional third: Spark with OpenMLDB's batch engine
+    python3 -m deploy.environments peers      # what the benchmarks measure beside the scorer: Quix Streams
     python3 -m deploy.environments docs       # what builds the site of docs/, and tests it
     python3 -m deploy.environments prometheus # Debian's Prometheus, in which `make test` tries alerts and dashboard
     python3 -m deploy.environments browser    # Debian's Chromium, in which `make test` tries the board
@@ -41,6 +42,7 @@ __all__ = [
     "make",
     "make_browser",
     "make_docs",
+    "make_peers",
     "make_prometheus",
     "make_uv",
     "prometheus",
@@ -51,6 +53,7 @@ REQUIREMENTS = REPOSITORY / "deploy" / "requirements"
 # environment -> the lock files that it is made from; the scorer's also holds what checks the code
 ENVIRONMENTS = {"scorer": ("build.txt", "scorer.txt", "test.txt"), "model": ("build.txt", "model.txt")}
 SPARK = ("build.txt", "spark.txt")
+PEERS = ("build.txt", "peers.txt")
 DOCS = ("build.txt", "docs.txt")
 UV = ("build.txt", "uv.txt")
 SOURCES = ("pyspark",)  # has no wheel
@@ -68,7 +71,7 @@ def folder() -> Path:
 
 
 def interpreter(name: str) -> Path:
-    """The Python of the environment `scorer`, `model`, `spark`, `docs` or `uv`.
+    """The Python of the environment `scorer`, `model`, `spark`, `peers`, `docs` or `uv`.
 
     Raises:
         Missing: it has not been made yet.
@@ -421,6 +424,16 @@ def make_spark() -> None:
         _make_oracle()
 
 
+def make_peers() -> None:
+    """Makes the environment of what the benchmarks measure beside the scorer; nothing else needs it.
+
+    Raises:
+        Missing: Python 3.10 is not on the machine.
+    """
+    with _alone():
+        _make_environment("peers", PEERS)
+
+
 def make_docs() -> None:
     """Makes the environment of `make docs`.
 
@@ -442,7 +455,14 @@ def make_uv() -> None:
 
 
 def main() -> None:
-    parts = {"": make, "spark": make_spark, "docs": make_docs, "prometheus": make_prometheus, "browser": make_browser}
+    parts = {
+        "": make,
+        "spark": make_spark,
+        "peers": make_peers,
+        "docs": make_docs,
+        "prometheus": make_prometheus,
+        "browser": make_browser,
+    }
     asked = " ".join(sys.argv[1:])
     if asked not in parts:
         raise SystemExit(f"{asked!r} is no environment to make by itself: nothing, {', '.join(filter(None, parts))}")

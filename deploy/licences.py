@@ -12,13 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.environments import DOCS, ENVIRONMENTS, REPOSITORY, REQUIREMENTS, SPARK, UV, interpreter, make_uv
+from deploy.environments import DOCS, ENVIRONMENTS, PEERS, REPOSITORY, REQUIREMENTS, SPARK, UV, interpreter, make_uv
 from deploy.lock import LOCKS, pins
 
 __all__ = ["PAGE", "Package", "licence", "locked", "read"]
 
 PAGE = REPOSITORY / "docs" / "reference" / "licences.md"
-ASKED = {**ENVIRONMENTS, "spark": SPARK, "docs": DOCS, "uv": UV}
+ASKED = {**ENVIRONMENTS, "spark": SPARK, "peers": PEERS, "docs": DOCS, "uv": UV}
 
 # name, version, License-Expression, License and the licence classifiers of all that is installed
 ASK = """

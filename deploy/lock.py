@@ -47,6 +47,7 @@ LOCKS = {
     "model": Lock("The model's environment: OneFlow, and Triton out of nvidia-pytriton's wheel.", ("", "model")),
     "test": Lock("What checks the code, in the scorer's environment.", ("", "scorer", "test"), ("build", "scorer")),
     "spark": Lock("The optional environment of `jd-intent-batch extract --engine spark` (Java 17).", ("spark",)),
+    "peers": Lock("What the benchmarks measure beside the scorer (`make bench-environment`).", ("peers",)),
     "docs": Lock("What builds the site of docs/ (`make docs`).", ("docs",)),
     "uv": Lock("What `make lock` resolves with.", ("uv",)),
 }
