@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import structlog
 
 from streaming.config import Batch as BatchLimits
@@ -41,6 +40,8 @@ from streaming.loop.progress import Progress
 from streaming.loop.reporting import Reporting
 from streaming.loop.retrying_cluster import RetryingCluster
 from streaming.loop.runtime import Runtime
+from streaming.store.micro_batches import Backlog
+from streaming.store.openmldb.cluster import MICRO_BATCH_ROWS_MAX
 
 __all__ = ["KeptState"]
 
@@ -102,10 +103,12 @@ class KeptState:
         self._lineages, self._limits = lineages, limits
         self._metrics, self._stop, self._clock = runtime.metrics, runtime.stop, runtime.clock
         self.halved_min = HALVED_MIN
-        self._open: list[Record] = []  # read, but not done
+        self._open: dict[Partition, dict[int, Record]] = {}  # read, but not done, by offset, ascending
+        self._backlog: Backlog[Record] = Backlog()  # those that are events, and wait for each other
+        self._strays: list[Record] = []  # those that are none: they wait for nobody
         self._ahead: dict[Partition, Ahead] = {}  # of each partition up to where it is committed
         self._passed: set[Partition] = set()  # of which records were read that were done already
-        self._next: list[Record] = []  # those of `_open` whose rows go in beside the micro-batch before
+        self._next: list[Record] = []  # those of the backlog whose rows go in beside the micro-batch before
         self._generation = -1
 
     def catch_up(self, generation: int) -> int:
@@ -146,7 +149,7 @@ class KeptState:
         if self._generation != source.generation:
             return
         try:
-            self._set_open([*self._open, *self._undone(records)])
+            self._take_in(self._undone(records))
         except Rebalanced:
             self._read_again(starts)
             raise
@@ -196,7 +199,10 @@ class KeptState:
         """Its rows stay, and count once: it finds them when it is read again."""
         self._next = []
         self._store.forget_next()
-        self._set_open([])
+        self._open.clear()
+        self._backlog.clear()
+        self._strays = []
+        self._progress.open = set()
         self._passed.clear()
         for partition, ahead in self._ahead.items():
             self._lineages.ahead[partition] = ahead
@@ -216,7 +222,7 @@ class KeptState:
     def _read(self) -> Sequence[Record]:
         """Polls for as many records as may be open; waits for the first only where nothing is to be done meanwhile."""
         source, limits = self._progress.source, self._limits
-        room = min(limits.messages_max, SPAN_MAX) - len(self._open)
+        room = min(limits.messages_max, SPAN_MAX) - len(self._backlog) - len(self._strays)
         for partition, first in self._starts().items():
             room = min(room, SPAN_MAX - (source.positions[partition] - first))
         if room <= 0 or (self._open and self._stop.is_set()):
@@ -251,9 +257,8 @@ class KeptState:
         Args:
             starts, dimension_starts: from where is read again if it is not committed.
         """
-        micro_batch, following = self._micro_batches()
-        self._next = following.records
-        self._store.insert_next(following)
+        micro_batch, self._next = self._micro_batches()
+        self._store.insert_next(self._preparation.decode(self._next) if self._next else EventBatch())
         batch = self._progress.batch()
         batch.starts, batch.dimension_starts = starts, dimension_starts
         try:
@@ -272,25 +277,20 @@ class KeptState:
         for partition, ahead in moved.items():
             self._set_ahead(partition, ahead)
         self._passed.clear()
-        taken = set(map(id, micro_batch))
-        self._set_open([record for record in self._open if id(record) not in taken])
+        self._give_out(micro_batch)
 
     def _moved(self, micro_batch: Sequence[Record]) -> dict[Partition, Ahead]:
         """Of the partitions of a micro-batch, and of those that were passed, where they stand once it is done."""
         done: dict[Partition, list[int]] = {partition: [] for partition in self._passed}
         for record in micro_batch:
             done.setdefault(_partition(record), []).append(record.offset())
-        taken = set(map(id, micro_batch))
-        undone: dict[Partition, int] = {}
-        for record in self._open:
-            if id(record) not in taken:
-                partition = _partition(record)
-                undone[partition] = min(record.offset(), undone.get(partition, record.offset()))
         positions = self._progress.source.positions
-        return {
-            partition: self._of(partition).moved(offsets, undone.get(partition), positions[partition])
-            for partition, offsets in done.items()
-        }
+        moved = {}
+        for partition, offsets in done.items():
+            mine = set(offsets)
+            undone = next((offset for offset in self._open.get(partition, ()) if offset not in mine), None)
+            moved[partition] = self._of(partition).moved(offsets, undone, positions[partition])
+        return moved
 
     def _of(self, partition: Partition) -> Ahead:
         return self._ahead.get(partition) or Ahead(self._starts()[partition])
@@ -301,15 +301,41 @@ class KeptState:
     def _starts(self) -> Positions:
         """Of each partition the first offset that is to be read again when nothing more is committed."""
         starts = dict(self._progress.source.positions)
-        for record in self._open:
-            partition = _partition(record)
+        for partition, records in self._open.items():
             if partition in starts:
-                starts[partition] = min(starts[partition], record.offset())
+                starts[partition] = min(starts[partition], next(iter(records)))
         return starts
 
-    def _set_open(self, records: list[Record]) -> None:
-        self._open = records
-        self._progress.open = {_partition(record) for record in records}
+    @property
+    def _is_open(self) -> bool:
+        return bool(self._open)
+
+    def _take_in(self, records: Sequence[Record]) -> None:
+        """Records that were read are open."""
+        if not records:
+            return
+        for record in records:
+            self._open.setdefault(_partition(record), {})[record.offset()] = record
+        self._progress.open = set(self._open)
+        events = self._preparation.decode(records)
+        # Events of one key of Kafka's keep their order, too: their scores shall.
+        keys = [(*_partition(record), record.key()) for record in events.records]
+        for record, footprint in zip(events.records, self._store.footprints(events, keys), strict=True):
+            self._backlog.add(record, footprint)
+        known = set(map(id, events.records))
+        self._strays += [record for record in records if id(record) not in known]
+
+    def _give_out(self, records: Sequence[Record]) -> None:
+        """They are done."""
+        for record in records:
+            partition = _partition(record)
+            of_partition = self._open[partition]
+            del of_partition[record.offset()]
+            if not of_partition:
+                del self._open[partition]
+        self._progress.open = set(self._open)
+        self._backlog.done(records)
+        self._strays = []
 
     def _read_again(self, starts: Positions, dimension_starts: Positions | None = None) -> None:
         """What was read, but not committed, is read again; of partitions that have gone nothing is known any more."""
@@ -349,31 +375,19 @@ class KeptState:
         progress.source.keep_alive()
         return len(records)
 
-    def _micro_batches(self) -> tuple[list[Record], EventBatch]:
+    def _micro_batches(self) -> tuple[list[Record], list[Record]]:
         """Of what is open the events that need no earlier one's rows, in their order, and all that is no event; and of
         the events those whose rows go in beside.
-
-        Events of one key of Kafka's keep their order, too: their scores shall.
         """
-        events = self._preparation.decode(self._open)
-        if not len(events):
-            return list(self._open), events
-        keys = [(*_partition(record), record.key()) for record in events.records]
-        free = self._store.micro_batches(events, keys)[0]
-        next_ones = set(map(id, self._next))
-        chosen = np.array([id(record) in next_ones for record in events.records])
-        if not chosen.any():
-            halved = len(free) >= self.halved_min and not self._pipeline.is_careful()
-            chosen[free[: len(free) // 2] if halved else free] = True
-        following = np.zeros(len(events), np.bool_)
-        if not self._pipeline.is_careful():
-            following[free] = True
-            following &= ~chosen
-            if following.sum() < self.halved_min // 2:
-                following[:] = False
-        asked = {id(record) for record, is_chosen in zip(events.records, chosen.tolist(), strict=True) if is_chosen}
-        waiting = {id(record) for record in events.records} - asked
-        return [record for record in self._open if id(record) not in waiting], events.take(following)
+        free = self._backlog.ready(MICRO_BATCH_ROWS_MAX)
+        if self._pipeline.is_careful():
+            return [*self._strays, *free], []
+        chosen = self._next or (free[: len(free) // 2] if len(free) >= self.halved_min else free)
+        taken = set(map(id, chosen))
+        following = [record for record in free if id(record) not in taken]
+        if len(following) < self.halved_min // 2:
+            following = []
+        return [*self._strays, *chosen], following
 
 
 def _partition(record: Record) -> Partition:

@@ -72,7 +72,7 @@ class RetryingCluster:
         self._store, self._settings, self._loop, self._poison = store, settings, loop, poison
         self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
         self._start = runtime.start
-        self.micro_batches = store.micro_batches
+        self.footprints = store.footprints
         self._next = EventBatch()  # to go in beside the next `answer`
         self._beside: _Beside | None = None
         self._beside_failed: float | None = None  # when

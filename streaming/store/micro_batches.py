@@ -1,127 +1,156 @@
 """Which events may be asked side by side: the cutter of micro-batches for stores that answer many requests per call.
 
-An event writes rows and reads rows (`Access`). Answered in one call, events do not see each other's rows; so two that
-touch the same rows go into different micro-batches, in their order: the later one's request is asked when the earlier
-one's rows are in, and the earlier one's before the later one's rows are in. Two that write the same rows may share a
-micro-batch, in which rows keep their order, but the later one does not overtake: of rows of one time, which is the last
-is told by the order in which they came. Then every event is answered as if it had come alone.
+An event reads rows and writes rows (`Footprint`). Answered in one call, events do not see each other's rows; so two
+that touch the same rows go into different micro-batches, in their order: the later one's request is asked when the
+earlier one's rows are in, and the earlier one's before the later one's rows are in. Two that write the same rows may
+share a micro-batch, in which rows keep their order, but the later one does not overtake: of rows of one time, which is
+the last is told by the order in which they came. Then every event is answered as if it had come alone.
+
+What waits is known once, when an event comes (`Backlog.add`): a turn costs what is in it, not what is open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import TypeGuard
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+__all__ = ["Backlog", "Footprint"]
 
-__all__ = ["ANY", "NONE", "Access", "Indices", "micro_batch_numbers", "split"]
-
-ANY = object()
-"""A key that stands for every row of a table."""
-
-NONE = object()
-"""A key that stands for no row of a table: the event does not touch it."""
-
-Indices = npt.NDArray[np.int64]
-"""Numbers of events in the order given, or one number for each event."""
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
-class Access:
-    """Rows that n events write, or read: event p those of `table` whose `columns` are `keys[p]`.
+class Footprint:
+    """What an event touches; rows, and lanes, by names that are equal for what is the same.
 
     Attributes:
-        keys: `ANY`, instead of n keys: each event touches any row of the table. A key may be `ANY` or `NONE`, too.
+        reads, writes: rows.
+        lanes: in which it overtakes nobody.
     """
 
-    table: str
-    columns: tuple[str, ...]
-    keys: Sequence[Hashable] | object
+    reads: tuple[Hashable, ...] = ()
+    writes: tuple[Hashable, ...] = ()
+    lanes: tuple[Hashable, ...] = ()
 
 
-def micro_batch_numbers(
-    count: int, reads: Sequence[Access], writes: Sequence[Access], partitions: Sequence[Hashable] | None = None
-) -> Indices:
-    """For each of `count` events the number of its micro-batch, from 0: the earliest that keeps its order with those it
-    touches.
+@dataclass(eq=False)
+class _Waiting(Generic[E]):
+    """An event that is not done.
 
-    Args:
-        reads, writes: of one table, with the same columns, or `ANY`; a read and a write that have no columns in common
-            to tell rows apart by are taken to touch each other.
-        partitions: of each event that of Kafka's, in which nothing overtakes: a micro-batch is then a piece of each
-            partition, of whose records only the first may be committed. None: each event is a partition of its own.
+    Attributes:
+        number: counts events as they come.
+        waits_for: how many events have to be done before it is in a micro-batch, one counted for each row that both
+            touch.
+        followers: the events that wait for it.
+        not_before: events that have to be done, or in the same micro-batch.
     """
-    answer = np.zeros(count, np.int64)
-    # The last micro-batch in which something was written to, or read from, these rows; -1: none yet.
-    written: dict[Hashable, int] = {}
-    read: dict[Hashable, int] = {}
-    reached: dict[Hashable, int] = {}
-    # The same of rows that are written, whoever reads them.
-    last: dict[Hashable, int] = {}
-    pairs, orders = _pairs(reads, writes, count), _orders(reads, writes, count)
-    for p in range(count):
-        number = 0 if partitions is None else reached.get(partitions[p], 0)
-        touched = []
-        for name, read_keys, write_keys in pairs:
-            mine_read = (name, read_keys[p])
-            mine_written = (name, write_keys[p])
-            touched.append((mine_read, mine_written))
-            number = max(number, written.get(mine_read, -1) + 1, read.get(mine_written, -1) + 1)
-        rows = [(name, keys[p]) for name, keys in orders if keys[p] is not NONE]
-        for row in rows:
-            number = max(number, last.get(row, 0))
-        last.update(dict.fromkeys(rows, number))
-        for mine_read, mine_written in touched:
-            if mine_read[1] is not NONE:
-                read[mine_read] = max(number, read.get(mine_read, -1))
-            if mine_written[1] is not NONE:
-                written[mine_written] = max(number, written.get(mine_written, -1))
-        if partitions is not None:
-            reached[partitions[p]] = number
-        answer[p] = number
-    return answer
+
+    number: int
+    event: E
+    footprint: Footprint
+    waits_for: int = 0
+    followers: list[_Waiting[E]] = field(default_factory=list)
+    not_before: list[_Waiting[E]] = field(default_factory=list)
+    is_done: bool = False
 
 
-def split(number_of: Indices, rows_max: int) -> list[Indices]:
-    """The micro-batches as numbers of events, in order; one of more than `rows_max` is cut into pieces."""
-    order = np.argsort(number_of, kind="stable")
-    bounds = np.flatnonzero(np.diff(number_of[order])) + 1
-    whole = np.split(order, bounds)
-    return [events[at : at + rows_max] for events in whole for at in range(0, len(events), rows_max)]
+@dataclass(eq=False)
+class _Rows(Generic[E]):
+    """Of events that are not done the last one that writes these rows, and those that read them since."""
+
+    writer: _Waiting[E] | None = None
+    readers: dict[int, _Waiting[E]] = field(default_factory=dict)
 
 
-def _pairs(
-    reads: Sequence[Access], writes: Sequence[Access], count: int
-) -> list[tuple[Hashable, Sequence[Hashable], Sequence[Hashable]]]:
-    """Each way in which a read of one event can meet a write of another: (name, keys of reads, keys of writes)."""
-    pairs: list[tuple[Hashable, Sequence[Hashable], Sequence[Hashable]]] = []
-    for number, (mine, other) in enumerate((r, w) for r in reads for w in writes if r.table == w.table):
-        if mine.columns == other.columns and _told_apart(mine.keys) and _told_apart(other.keys):
-            pairs.append((number, mine.keys, other.keys))
-        else:
-            pairs.append((number, _any(mine, count), _any(other, count)))
-    return pairs
+class Backlog(Generic[E]):
+    """Events that wait for each other, in the order in which they came. An event is one object, and here once."""
 
+    def __init__(self) -> None:
+        self._count = 0
+        self._waiting: dict[int, _Waiting[E]] = {}  # by the event's `id`
+        self._free: dict[int, _Waiting[E]] = {}  # by number, those that wait for nobody
+        self._rows: dict[Hashable, _Rows[E]] = {}
+        self._lanes: dict[Hashable, _Waiting[E]] = {}  # the last of each
 
-def _orders(reads: Sequence[Access], writes: Sequence[Access], count: int) -> list[tuple[Hashable, Sequence[Hashable]]]:
-    """Of each write of a table that is read: (name of these rows' keys, keys)."""
-    tables = {read.table for read in reads}
-    known = [((write.table, write.columns), write) for write in writes if write.table in tables]
-    mixed = {name for name, write in known if not _told_apart(write.keys)}
-    return [
-        (name, write.keys if name not in mixed and _told_apart(write.keys) else _any(write, count))
-        for name, write in known
-    ]
+    def __len__(self) -> int:
+        return len(self._waiting)
 
+    def clear(self) -> None:
+        """Forgets all."""
+        for known in (self._waiting, self._free, self._rows, self._lanes):
+            known.clear()
 
-def _told_apart(keys: Sequence[Hashable] | object) -> TypeGuard[Sequence[Hashable]]:
-    return isinstance(keys, Sequence) and ANY not in keys
+    def add(self, event: E, footprint: Footprint) -> None:
+        """An event comes."""
+        self._count += 1
+        mine = _Waiting(self._count, event, footprint)
+        self._waiting[id(event)] = mine
+        for name in footprint.reads:
+            rows = self._rows.get(name)
+            if rows is not None and rows.writer is not None:
+                rows.writer.followers.append(mine)
+                mine.waits_for += 1
+        for name in footprint.writes:
+            rows = self._rows.get(name)
+            if rows is None:
+                self._rows[name] = _Rows(mine)
+                continue
+            if rows.writer is not None and rows.writer is not mine:
+                mine.not_before.append(rows.writer)
+            for reader in rows.readers.values():
+                reader.followers.append(mine)
+                mine.waits_for += 1
+            rows.writer, rows.readers = mine, {}
+        for name in footprint.reads:
+            self._rows.setdefault(name, _Rows()).readers[mine.number] = mine
+        for name in footprint.lanes:
+            last = self._lanes.get(name, mine)
+            if last is not mine:
+                mine.not_before.append(last)
+            self._lanes[name] = mine
+        if not mine.waits_for:
+            self._free[mine.number] = mine
 
+    def ready(self, count_max: int) -> list[E]:
+        """The next micro-batch: all events that can be asked now, in their order, at most `count_max`."""
+        chosen: list[E] = []
+        numbers: set[int] = set()
+        for number in sorted(self._free):
+            mine = self._free[number]
+            if all(other.is_done or other.number in numbers for other in mine.not_before):
+                chosen.append(mine.event)
+                numbers.add(number)
+                if len(chosen) == count_max:
+                    break
+        return chosen
 
-def _any(access: Access, count: int) -> Sequence[Hashable]:
-    """Keys of accesses that cannot be told apart: `ANY` for each event that touches the table at all."""
-    if isinstance(access.keys, Sequence):
-        return [key if key is NONE else ANY for key in access.keys]
-    return [ANY] * count
+    def done(self, events: Iterable[E]) -> None:
+        """Their rows are in; they wait no more, and nobody waits for them. Events that are not here are left out."""
+        for event in events:
+            mine = self._waiting.pop(id(event), None)
+            if mine is None:
+                continue
+            mine.is_done = True
+            self._free.pop(mine.number, None)
+            for follower in mine.followers:
+                follower.waits_for -= 1
+                if not follower.waits_for:
+                    self._free[follower.number] = follower
+            mine.followers.clear()
+            mine.not_before.clear()  # else each kept all before it
+            self._forget(mine)
+
+    def _forget(self, mine: _Waiting[E]) -> None:
+        for name in (*mine.footprint.reads, *mine.footprint.writes):
+            rows = self._rows.get(name)
+            if rows is None:
+                continue
+            rows.readers.pop(mine.number, None)
+            if rows.writer is mine:
+                rows.writer = None
+            if rows.writer is None and not rows.readers:
+                del self._rows[name]
+        for name in mine.footprint.lanes:
+            if self._lanes.get(name) is mine:
+                del self._lanes[name]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import structlog
@@ -29,6 +28,7 @@ from streaming.loop.scorer import Scorer
 from streaming.ops.background import Outcome
 from streaming.state.snapshots import Standing
 from streaming.store.dedup import SeenRequests
+from streaming.store.micro_batches import Footprint
 
 SCHEDULES = 130
 REPEATING_SCHEDULES = 40
@@ -453,17 +453,17 @@ def scores_again_what_is_done_behind_an_offset(scorer: Scorer) -> None:
 
 def asks_all_that_is_open_at_once(scorer: Scorer) -> None:
     store: Any = scorer.preparation.store
-    change(store, "micro_batches", lambda events, keys: [np.arange(len(events))])
+    change(store, "footprints", lambda events, keys: [Footprint()] * len(events))
 
 
 def inserts_all_that_is_open_beside_what_is_asked(scorer: Scorer) -> None:
     state: Any = scorer.state
     choose = state._micro_batches
 
-    def greedy() -> tuple[Any, EventBatch]:
+    def greedy() -> tuple[Any, Any]:
         chosen, _ = choose()
         taken = set(map(id, chosen))
-        return chosen, scorer.preparation.decode([record for record in state._open if id(record) not in taken])
+        return chosen, [waiting.event for key, waiting in state._backlog._waiting.items() if key not in taken]
 
     change(state, "_micro_batches", greedy)
 

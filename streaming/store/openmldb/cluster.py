@@ -17,7 +17,7 @@ may have twins that nothing tells apart.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +30,7 @@ from streaming.engine import BadRow
 from streaming.engine.deployment.contract import Contract
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.events.batch import EventBatch
-from streaming.store.micro_batches import ANY, NONE, Access, Indices, micro_batch_numbers, split
+from streaming.store.micro_batches import Backlog, Footprint
 from streaming.store.openmldb.columns import differences, milliseconds
 from streaming.store.openmldb.parts import Part, parts_of
 
@@ -108,6 +108,7 @@ class ClusterStore:
         self._contract: Contract = app.query.contract
         self._request_schema, self._schema = app.query.requests, app.query.answers
         self._times = dict(self._contract.times)
+        self._event_tables = {into.table for stream in (*app.scored, *app.partitioned) for into in stream.inserts}
         self._doubtful = False
 
     def load(self) -> None:
@@ -140,26 +141,21 @@ class ClusterStore:
         self._check(events)
         # What comes before the first request is seen by all of them: it need not wait for its turn.
         first = int(events.events_of[self._main][0])
-        with self._trust():
-            number = np.arange(len(events))
-            if first:
-                self._insert(events.take(number < first), owed)
-                events, owed = events.take(number >= first), None
-            micro_batches = self.micro_batches(events)
-            answers, asked = [], []
-            for turn, micro_batch in enumerate(micro_batches, 1):
-                chosen = np.zeros(len(events), np.bool_)
-                chosen[micro_batch] = True
-                part = events.take(chosen)
-                self._insert(part, owed)
-                owed = None
-                if self._main not in part.rows:
-                    continue
-                requests = part.rows[self._main]
-                answers.append(self._whole(requests, self._transport.request(requests)))
+        number = np.arange(len(events))
+        if first:
+            self.insert(events.take(number < first), owed)
+            events, owed = events.take(number >= first), None
+        answers, asked, before = [], [], EventBatch()
+        for micro_batch in self.micro_batches(events):
+            chosen = np.zeros(len(events), np.bool_)
+            chosen[micro_batch] = True
+            part = events.take(chosen)
+            self.accept(before)
+            self.insert(part, owed)
+            owed, before = None, part
+            if self._main in part.rows:
+                answers.append(self.ask(part))
                 asked.append(np.flatnonzero(chosen)[part.events_of[self._main]])
-                if turn < len(micro_batches):
-                    self._put({self._main: requests})
         order = np.argsort(np.concatenate(asked))
         return pa.concat_tables(answers).take(order)
 
@@ -234,26 +230,47 @@ class ClusterStore:
         """The columns of a request."""
         return self._request_schema
 
-    def micro_batches(self, events: EventBatch, partitions: Sequence[Hashable] | None = None) -> list[Indices]:
-        """The events in micro-batches that can be answered one after the other.
+    def micro_batches(self, events: EventBatch, partitions: Sequence[Hashable] | None = None) -> list[list[int]]:
+        """The events, by number, in micro-batches that can be answered one after the other.
 
         Args:
-            partitions: see `micro_batch_numbers`.
+            partitions: of each event that of Kafka's, in which nothing overtakes: a micro-batch is then a piece of each
+                partition. None: each event is a partition of its own.
         """
-        count = len(events)
-        reads: list[Access] = []
-        writes: list[Access] = []
+        backlog: Backlog[int] = Backlog()
+        for number, footprint in enumerate(self.footprints(events, partitions, events.rows)):
+            backlog.add(number, footprint)
+        turns = []
+        while len(backlog):
+            turns.append(backlog.ready(MICRO_BATCH_ROWS_MAX))
+            backlog.done(turns[-1])
+        return turns
+
+    def footprints(
+        self, events: EventBatch, lanes: Sequence[Hashable] | None = None, tables: Collection[str] | None = None
+    ) -> list[Footprint]:
+        """What each event touches.
+
+        Args:
+            lanes: of each event that in which it overtakes nobody.
+            tables: only rows of these count; None: of those that more than dimension streams write.
+        """
+        tables = self._event_tables if tables is None else tables
+        reads: list[list[Hashable]] = [[] for _ in range(len(events))]
+        writes: list[list[Hashable]] = [[] for _ in range(len(events))]
         for number, read in enumerate(self._contract.reads):
-            if read.table not in events.rows or self._main not in events.rows:
-                continue
             # Rows that are read by several keys are written under each: of one read only its own tells who waits.
-            rows = f"{read.table} {number}"
-            asks: list[Hashable] = [ANY if asks else NONE for asks in events.has(self._main).tolist()]
-            if read.request:
-                (asks,) = _keys(events, self._main, read.request)
-            reads.append(Access(rows, read.columns, asks))
-            writes += [Access(rows, read.columns, keys) for keys in _keys(events, read.table, read.columns)]
-        return split(micro_batch_numbers(count, reads, writes, partitions), MICRO_BATCH_ROWS_MAX)
+            if read.table not in tables:
+                continue
+            if self._main in events.rows:
+                for event, key in _keys(events, self._main, read.request):
+                    reads[event].append((number, key))
+            if read.table in events.rows:
+                # Where the request does not tell which rows it reads, it may be any.
+                for event, key in _keys(events, read.table, read.columns if read.request else ()):
+                    writes[event].append((number, key))
+        own = [()] * len(events) if lanes is None else [(lane,) for lane in lanes]
+        return [Footprint(tuple(r), tuple(w), lane) for r, w, lane in zip(reads, writes, own, strict=True)]
 
     def schema(self) -> pa.Schema:
         return self._schema
@@ -374,17 +391,10 @@ def _refuse(what: str, name: str, wrong: pa.ChunkedArray, why: str, first: int) 
         raise BadRow(f"{what} row {first + place}: {name} {why}")
 
 
-def _keys(events: EventBatch, table: str, columns: Sequence[str]) -> list[list[Hashable]]:
-    """Of each event the key of its row in a table, `NONE` without one; a list more for each further row of an event."""
-    rows, count = events.rows[table], len(events)
+def _keys(events: EventBatch, table: str, columns: Sequence[str]) -> Iterator[tuple[int, Hashable]]:
+    """Of each row of a table the number of its event, and its key; the same for all without columns."""
+    rows, of = events.rows[table], events.events_of[table].tolist()
     values = [rows[column].to_pylist() for column in columns]
-    keys: list[Hashable] = values[0] if len(values) == 1 else list(zip(*values, strict=True))
-    found: list[list[Hashable]] = [[NONE] * count]
-    before, rank = -1, 0
-    for event, key in zip(events.events_of[table].tolist(), keys, strict=True):
-        rank = rank + 1 if event == before else 0
-        before = event
-        if rank == len(found):
-            found.append([NONE] * count)
-        found[rank][event] = key
-    return found
+    if not values:
+        return zip(of, [()] * len(of), strict=True)
+    return zip(of, values[0] if len(values) == 1 else list(zip(*values, strict=True)), strict=True)
