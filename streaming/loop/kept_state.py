@@ -157,6 +157,7 @@ class KeptState:
         if self._open or polled or self._passed:
             self._score(starts, polled, dimension_starts)
         elif not records:
+            self._store.settle()
             self._committing.pass_markers()
             self._committing.finished()
         if self._stop.is_set():

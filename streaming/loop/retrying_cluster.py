@@ -2,11 +2,16 @@
 
 While requests are asked, the rows of those that are asked next go in beside, with the request rows that are owed. What
 goes in beside is tried once; what fails there is done in its turn.
+
+A server that dies may take along rows that it had acknowledged, those of its last second. Who calls it meanwhile is
+told, and all last rows are inserted again (`doubtful`). Who does not would never know: so after a silence in which
+another server could have taken over, the rows of the last moments before it go in once more, before anything is asked.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -34,16 +39,26 @@ T = TypeVar("T")
 FAILOVER_S = 1.0
 """No failover is as quick: a dead server's session alone lasts longer."""
 
+LAG_S = 2.0
+"""Rows that were acknowledged longer ago are with all replicas."""
+
 _log = structlog.stdlib.get_logger("streaming.loop.retrying_cluster")
 
 
 @dataclass
 class _Beside:
-    """What goes in beside: rows of `events`, and what was owed first."""
+    """What goes in beside: rows of `events`, and what was owed first.
+
+    Attributes:
+        owed: how many of what was.
+        again: inserts all of it once more.
+        at: when it was in.
+    """
 
     events: EventBatch
     owed: int
-    outcome: Outcome
+    again: Callable[[], None]
+    at: float = 0.0
 
 
 class RetryingCluster:
@@ -74,11 +89,13 @@ class RetryingCluster:
         self._start = runtime.start
         self.footprints = store.footprints
         self._next = EventBatch()  # to go in beside the next `answer`
-        self._beside: _Beside | None = None
+        self._beside: tuple[_Beside, Outcome] | None = None
         self._beside_failed: float | None = None  # when
         self._inserted: set[int] = set()  # `id` of the records of events whose rows went in beside
         self._owed: list[EventBatch] = []  # committed, but their request rows are not in the store yet
         self.doubtful = False
+        self._recent: deque[tuple[float, Callable[[], None]]] = deque()  # when rows went in, and how they do so again
+        self._answered = self._clock.monotonic()  # when the cluster did, the last time
         self._away = False  # as /readyz tells, also to a call after one that `Rebalanced` has ended
 
     def answer(self, events: EventBatch) -> pa.Table:
@@ -87,7 +104,7 @@ class RetryingCluster:
         missing = np.array([id(record) not in self._inserted for record in events.records])
         if missing.any():
             owed = joined(self._owed) if self._owed else None
-            self._persist(lambda: self._store.insert(events.take(missing), owed))
+            self._put(lambda: self._store.insert(events.take(missing), owed))
             self._owed.clear()
         self._begin_beside()
         answers = self._persist(lambda: self._store.ask(events))
@@ -110,13 +127,13 @@ class RetryingCluster:
 
     def join(self) -> None:
         """Waits for what goes in beside."""
-        beside, self._beside = self._beside, None
-        if beside is None:
+        if self._beside is None:
             return
+        (beside, outcome), self._beside = self._beside, None
         try:
             while True:
                 try:
-                    beside.outcome.result(1.0)
+                    outcome.result(1.0)
                     break
                 except FutureTimeoutError:
                     self._loop.goes_round()
@@ -125,6 +142,7 @@ class RetryingCluster:
         else:
             del self._owed[: beside.owed]
             self._inserted |= set(map(id, beside.events.records))
+            self._note(beside.again, beside.at)
         self._poison.hold_beside([])
 
     def _begin_beside(self) -> None:
@@ -133,24 +151,27 @@ class RetryingCluster:
             return
         owed = joined(self._owed) if self._owed else None
 
+        beside = _Beside(events, len(self._owed), lambda: self._store.insert(events, owed))
+
         def insert() -> None:
             try:
                 self._store.insert_beside(events, owed)
             except StoreUnavailable:
                 self._beside_failed = self._clock.monotonic()  # now: it may be long until somebody asks
                 raise
+            beside.at = self._clock.monotonic()
 
         self._poison.hold_beside(events.records)
-        self._beside = _Beside(events, len(self._owed), self._start(insert))
+        self._beside = beside, self._start(insert)
 
     def restore(self, events: EventBatch) -> None:
         self.join()
-        self._persist(lambda: self._store.restore(events))
+        self._put(lambda: self._store.restore(events))
 
     def accept(self, events: EventBatch) -> None:
         """See `ClusterStore.accept`."""
         self.join()
-        self._persist(lambda: self._store.accept(events))
+        self._put(lambda: self._store.accept(events))
 
     def owe(self, events: EventBatch) -> None:
         """`accept`, but not before the next `answer` or `insert_owed`, whose rows go in beside."""
@@ -171,7 +192,40 @@ class RetryingCluster:
         """Any block: a cluster checks all rows before it inserts one."""
         return contextlib.nullcontext()
 
+    def settle(self) -> None:
+        """Nothing is asked for now: after some silence has the last rows go in once more, so that the next event need
+        not wait for them."""
+        if self._recent and self._is_silent():
+            self._persist(lambda: None)
+
+    def _put(self, insert: Callable[[], None]) -> None:
+        self._persist(insert)
+        self._note(insert, self._clock.monotonic())
+
+    def _note(self, insert: Callable[[], None], at: float) -> None:
+        """Rows were in, at that time."""
+        self._answered = max(self._answered, at)
+        self._recent.append((at, insert))
+        while self._recent and self._recent[0][0] < self._answered - LAG_S:
+            self._recent.popleft()
+
+    def _is_silent(self) -> bool:
+        return self._clock.monotonic() - self._answered > FAILOVER_S
+
+    def _renewing(self, call: Callable[[], T]) -> Callable[[], T]:
+        """`call` after the rows of the last moments went in again."""
+
+        def both() -> T:
+            while self._recent:
+                self._recent[0][1]()
+                self._recent.popleft()
+            return call()
+
+        return both
+
     def _persist(self, call: Callable[[], T]) -> T:
+        if self._recent and self._is_silent():
+            call = self._renewing(call)
         failed, self._beside_failed = self._beside_failed, None
         try:
             answer = call()
@@ -183,6 +237,7 @@ class RetryingCluster:
                 answer = self._call_again(call, error)
             finally:
                 self._loop.resume()
+        self._answered = self._clock.monotonic()
         if self._away:
             self._away = False
             self._health.ready("store")

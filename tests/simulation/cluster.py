@@ -17,7 +17,7 @@ from streaming.errors import StoreUnavailable
 from streaming.store.embedded import EmbeddedStore
 from streaming.store.openmldb.parts import Part
 
-__all__ = ["CLUSTER_FAULTS", "Calls", "Cluster"]
+__all__ = ["CLUSTER_FAULTS", "LOST_S", "Calls", "Cluster"]
 
 CLUSTER_FAULTS = {
     "store away": 0.02,
@@ -25,6 +25,7 @@ CLUSTER_FAULTS = {
     "inserted in part": 0.02,
     "answer lost": 0.01,
     "tablet dies": 0.01,
+    "tablet dies unseen": 0.1,
 }
 """How often each comes, for each call of a scorer."""
 
@@ -33,6 +34,9 @@ FAILOVER_S = 1.5
 
 LOST_S = 1.0
 """Rows that were acknowledged so shortly before a tablet's death may be gone with it (C17)."""
+
+BREATH_S = 5.0
+"""No two deaths follow each other so soon: what both take is with no replica any more."""
 
 
 class Cluster:
@@ -44,14 +48,18 @@ class Cluster:
         engine: with empty tables.
 
     Attributes:
-        deaths: of its tablets.
+        served_from: when another tablet has taken over from one that died, simulated seconds.
+        called: when it was, the last time.
+        died: when a tablet did.
     """
 
     connections = 2
 
     def __init__(self, engine: EmbeddedStore) -> None:
         self.engine = engine
-        self.deaths = 0
+        self.served_from = 0.0
+        self.called = 0.0
+        self.died = -BREATH_S
         self._there: dict[str, dict[tuple[Any, ...], float]] = {}  # row → when it came, in the order of coming
 
     def schemas(self) -> tuple[pa.Schema, pa.Schema]:
@@ -80,23 +88,28 @@ class Cluster:
     def request(self, rows: pa.Table) -> pa.Table:
         return self.engine.request(rows)
 
-    def lose(self, since: float, luck: float) -> int:
+    def lose(self, at: float, luck: float) -> int:
         """A tablet dies that had not told its replicas of its last rows: how many are gone.
 
         Args:
-            since: simulated seconds; older rows stay.
+            at: simulated seconds.
             luck: of those of each table so large a part, 0 to 1.
         """
-        gone = 0
+        gone, self.died = 0, at
         for table, there in self._there.items():
-            recent = [row for row, at in there.items() if at >= since]
+            recent = [row for row, came in there.items() if came >= at - LOST_S]
             lost = recent[len(recent) - round(len(recent) * luck) :]
             for row in lost:
                 del there[row]
             self.engine.engine._catalogue.of_call(self._name(table)).truncate(len(there))
             gone += len(lost)
-        self.deaths += 1
         return gone
+
+    def kept(self, before: float) -> set[Any]:
+        """The ids of the requests whose rows came before, simulated seconds: they are with all replicas."""
+        app = simulated_app("openmldb")
+        column = app.query.requests.get_field_index(app.settings.request.id)
+        return {row[column] for row, came in self._there.get(app.main, {}).items() if came < before}
 
     def close(self) -> None:
         """It stays."""
@@ -116,7 +129,7 @@ class Calls:
 
     def __init__(self, world: World, cluster: Cluster, *, is_deadly: bool) -> None:
         self._world, self._cluster, self._is_deadly = world, cluster, is_deadly
-        self._away_until, self._deaths = 0.0, cluster.deaths
+        self._away_until = 0.0
 
     def schemas(self) -> tuple[pa.Schema, pa.Schema]:
         self._call("schemas")
@@ -148,21 +161,27 @@ class Calls:
 
     def _call(self, name: str) -> None:
         """Anything may happen now, to this process or to the cluster."""
-        world = self._world
+        world, cluster = self._world, self._cluster
+        if (
+            cluster.called - cluster.died > BREATH_S
+            and world.now - cluster.called > FAILOVER_S
+            and world.luck("tablet dies unseen")
+        ):
+            gone = cluster.lose(cluster.called, world.random.random())
+            world.tell(f"cluster: a tablet has died at {cluster.called:.3f}, and {gone} rows with it")
+        began = world.now
         world.point(f"cluster: {name}")
         if world.luck("store slow"):
             world.sleep(world.random.choice((0.2, 3.0)))
-        # Each scorer meets a death at its own next call: one that asks nothing meanwhile would not notice it, which is
-        # a limit that the documentation names.
-        if world.luck("tablet dies"):
-            gone = self._cluster.lose(world.now - LOST_S, world.random.random())
+        if world.now >= cluster.served_from and world.luck("tablet dies"):
+            gone = cluster.lose(world.now, world.random.random())
+            cluster.served_from = world.now + world.random.choice((FAILOVER_S, 4.0))
             world.tell(f"cluster: a tablet dies, and {gone} rows with it")
-        if self._deaths < self._cluster.deaths:
-            self._deaths = self._cluster.deaths
-            self._away_until = world.now + world.random.choice((FAILOVER_S, 4.0))
-        elif world.luck("store away"):
+        if world.luck("store away"):
             self._away_until = world.now + world.random.choice((0.3, 2.0))
-        if world.now < self._away_until:
+        cluster.called = world.now
+        # A call that is under way while its tablet dies fails. Who calls only later is not told.
+        if world.now < max(self._away_until, cluster.served_from) or cluster.died > began:
             raise StoreUnavailable("[2001] [E112]Not connected")
 
     def _answered(self) -> None:

@@ -18,10 +18,10 @@ from confluent_kafka import KafkaException
 
 from simulation.application import simulated_app
 from simulation.bench import bench
-from simulation.broker import Broker, Entry, Place
+from simulation.broker import Broker, Entry, Log, Place
 from simulation.checks import check_output, named, output
 from simulation.clients import SimulatedClients
-from simulation.cluster import CLUSTER_FAULTS, Calls, Cluster
+from simulation.cluster import CLUSTER_FAULTS, LOST_S, Calls, Cluster
 from simulation.servers import DeadlyDecoder, DeadlyStore, Model, simulated_disk
 from simulation.workload import HORIZON_MS, TOPICS, has_deadly, has_repeats, is_deadly
 from simulation.world import FAULTS, Defect, Flag, Process, Stuck, Task, Work, World
@@ -228,7 +228,7 @@ class Schedule:
             return False  # nobody has begun yet: whatever is done now is how it was before
         match self.harm:
             case "retention":
-                lows = {place: luck.randint(0, broker.committed.get(place, 0)) for place, _ in self.action_logs}
+                lows = {place: luck.randint(0, self._not_needed(place, log)) for place, log in self.action_logs}
                 if not any(lows.values()):
                     return False
                 for place, low in lows.items():
@@ -244,6 +244,27 @@ class Schedule:
             case "group deleted":
                 return self._delete_group()
         return True
+
+    def _not_needed(self, place: Place, log: Log) -> int:
+        """Up to where retention may delete: what is committed. Over a cluster only what is in it for good: who comes
+        after a scorer that hangs inserts from the log what that one owed."""
+        committed = self.broker.committed.get(place, 0)
+        if self.cluster is None:
+            return committed
+        kept = self.cluster.kept(self.world.now - LOST_S)
+        events, _ = InputDecoder(self.app, Events(), bench().topics).decode(
+            [entry for entry in log.entries if entry.at < committed and not is_deadly(entry)]
+        )
+        requests = events.rows.get(self.app.main)
+        if requests is None:
+            return committed
+        names = requests[self.app.settings.request.id].to_pylist()
+        owed = [
+            events.records[of].offset()
+            for of, name in zip(events.events_of[self.app.main].tolist(), names, strict=True)
+            if name not in kept
+        ]
+        return int(min([committed, *owed]))
 
     def _delete_group(self) -> bool:
         """Ends all scorers, waits until the group has missed them, and deletes it; only where all have snapshots."""

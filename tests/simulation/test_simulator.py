@@ -443,6 +443,10 @@ def leaves_lost_rows_to_a_dead_tablet(scorer: Scorer) -> None:
     change(scorer.state, "_insert_again", lambda: setattr(store, "doubtful", False))
 
 
+def trusts_a_cluster_that_it_has_not_called_for_long(scorer: Scorer) -> None:
+    change(scorer.preparation.store, "_is_silent", lambda: False)
+
+
 def does_not_insert_what_its_predecessor_owed(scorer: Scorer) -> None:
     change(scorer.source, "replay", lambda tail: iter(()))
 
@@ -488,6 +492,7 @@ def asks_before_the_rows_beside_are_in(scorer: Scorer) -> None:
         inserts_all_that_is_open_beside_what_is_asked,
         asks_before_the_rows_beside_are_in,
         leaves_lost_rows_to_a_dead_tablet,
+        trusts_a_cluster_that_it_has_not_called_for_long,
         does_not_insert_what_its_predecessor_owed,
         scores_again_what_is_done_behind_an_offset,
         asks_all_that_is_open_at_once,
@@ -497,7 +502,12 @@ def asks_before_the_rows_beside_are_in(scorer: Scorer) -> None:
 )
 def test_the_simulator_catches_over_a_cluster_a_loop_that(wrong: Callable[[Scorer], None]) -> None:
     # Whatever makes a scorer start again inserts lost rows, too.
-    rates = {**dict.fromkeys(FAULTS, 0.0), "tablet dies": 0.05} if wrong is leaves_lost_rows_to_a_dead_tablet else {}
+    rate = 0.05 if wrong is leaves_lost_rows_to_a_dead_tablet else 1.0
+    deaths = {
+        leaves_lost_rows_to_a_dead_tablet: "tablet dies",
+        trusts_a_cluster_that_it_has_not_called_for_long: "tablet dies unseen",
+    }
+    rates: dict[str, float] = {**dict.fromkeys(FAULTS, 0.0), deaths[wrong]: rate} if wrong in deaths else {}
     with pytest.raises(Violation, match=r"seed \d+: .*\nagain: ") as caught:
         for seed in range(MUTANT_SCHEDULES):
             simulate(seed, mutate=wrong, store="openmldb", faults=rates)
