@@ -19,9 +19,10 @@ USERS   ?=## demo: size of the generated world; empty: 6000
 SEED    ?=## demo, chaos: of the world, of the kills; empty: 1
 KEEP    ?=## demo: 1 leaves all running until Ctrl-C
 FORCE   ?=## demo: 1 removes what else lies in its folder
-STORE   ?=embedded## demo, simulate: embedded, or openmldb: a cluster keeps the tables
-OPENMLDB_ZK ?=## demo with STORE=openmldb: HOST:PORT of its ZooKeeper
-OPENMLDB_ZK_PATH ?=/openmldb## demo with STORE=openmldb: OpenMLDB's path in it
+STORE   ?=embedded## demo, simulate, chaos: embedded, or openmldb: a cluster keeps the tables
+OPENMLDB_ZK ?=## demo, chaos with STORE=openmldb, bench-cluster: HOST:PORT of its ZooKeeper
+OPENMLDB_ZK_PATH ?=/openmldb## the same: OpenMLDB's path in it
+CLUSTER_CONTROL ?=## chaos with STORE=openmldb: a command that kills and starts its parts (docs/explanation/chaos.md)
 UPGRADE ?=## lock: the packages to lift; empty: none, all: every one
 ROWS    ?=## soak-engine: rows to insert; empty: 100 million
 SEEDS   ?=2000## simulate: schedules; fuzz-engine: random queries
@@ -32,7 +33,7 @@ PER_S   ?=300## soak: events a second
 TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help environments spark-environment bench-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-check bench-record bench-engine \
+.PHONY: help environments spark-environment bench-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-check bench-record bench-engine bench-cluster \
         bench-latency bench-offline bench-restart soak-engine clean
 
 help:  ## this list
@@ -95,7 +96,8 @@ simulate: environments  ## seeded schedules of faults over the real loop, many a
 	$(TOOL) -m simulation.simulator --seeds $(SEEDS) --store $(STORE)
 
 chaos: environments  ## kills everything in turn on real parts, then recomputes every score (ROUNDS, SEED)
-	$(TOOL) -m rigs.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+	$(TOOL) -m rigs.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(filter openmldb,$(STORE)),\
+	  --zk $(OPENMLDB_ZK) --zk-path $(OPENMLDB_ZK_PATH) $(if $(CLUSTER_CONTROL),--cluster-control "$(CLUSTER_CONTROL)"))
 
 fuzz: environments  ## odd inputs to the decoders and the configuration (INPUTS)
 	$(TOOL) -m rigs.fuzz --inputs $(INPUTS)
@@ -108,6 +110,9 @@ panels: environments prometheus  ## draw every panel of the Grafana dashboard fr
 
 bench: environments  ## events/s beside a raw transactional echo, both ceilings and, after bench-environment, the peers
 	$(PYTHON) -m benchmarks.pipeline --json build/bench.json
+
+bench-cluster: environments  ## one scorer over a real OpenMLDB cluster, beside what the cluster does by itself
+	$(PYTHON) -m benchmarks.cluster --zk $(OPENMLDB_ZK) --zk-path $(OPENMLDB_ZK_PATH)
 
 bench-check: bench  ## and whether its ratios are within 15 % of the recorded run's (benchmarks/recorded.json)
 	$(PYTHON) -m benchmarks.ratios build/bench.json

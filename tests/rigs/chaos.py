@@ -1,6 +1,7 @@
 """Kills anything, round after round, and holds every score against the input. `make chaos [ROUNDS=30] [SEED=1]`
 
     PYTHONPATH=.:tests python -m rigs.chaos --rounds 30 [--only broker]
+    PYTHONPATH=.:tests python -m rigs.chaos --rounds 30 --zk HOST:PORT [--cluster-control COMMAND]
 
 A real Kafka, a real Triton and three real scorers over two partitions, which a supervisor starts again; a shop that
 sends actions, some of them poison, all the time, and another that sends them in transactions, of which it aborts some;
@@ -8,11 +9,14 @@ a `read_committed` subscriber. A round does one thing of `KINDS`, and waits unti
 scored in each partition. Where the log or the group is harmed (`harms`), scorers may refuse to go on, if they name what
 was harmed; then their operator does what they say. Last come partitions, for ever. At the end every record of the input
 topics is decoded and answered once more, by a store of its own, and compared with what the subscriber saw of it.
+
+With `--zk` an OpenMLDB cluster keeps the tables, and its parts die, too (`cluster_kills`); the log is left alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -20,7 +24,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -31,6 +35,7 @@ from fixtures.scorer import PARTITIONS
 from batch.plots.axis import Axis, Scale, spanning
 from batch.plots.chart import Series, dots, lines
 from batch.plots.sheet import write_sheet
+from rigs.cluster_kills import CLUSTER_KINDS, ClusterParts, deployed, load
 from rigs.harms import Harms
 from rigs.scorers import Rig, Scorers, Slot, Subscriber, pipeline
 from rigs.traffic import Archive, Failed, Traffic, Upstream
@@ -73,6 +78,7 @@ class Chaos:
     subscriber: Subscriber
     luck: random.Random
     harms: Harms
+    cluster: ClusterParts | None = None
     stops_s: list[float] = field(default_factory=list)
     triton_deaths: int = 0
 
@@ -195,14 +201,20 @@ KINDS: dict[str, Callable[[Chaos], float | None]] = {
     "group deleted": Chaos.group_deleted,
     "topic made anew": Chaos.topic_made_anew,
 }
+HARMLESS = "^(scorer|all scorers|broker|Triton)"
+"""What leaves the log and the group alone: a cluster's rows are not made anew from them."""
+
 LAST = "partitions added"
 """It cannot be undone: nothing flows again."""
 
 
-def drawn(luck: random.Random, word: str = "") -> Iterator[str]:
+def drawn(luck: random.Random, word: str = "", cluster: ClusterParts | None = None) -> Iterator[str]:
     """All kinds whose names have this word (a regular expression), in another order each time."""
+    kinds: list[str] = list(KINDS)
+    if cluster is not None:
+        kinds = [name for name in KINDS if re.search(HARMLESS, name)] + list(CLUSTER_KINDS if cluster.command else ())
     while True:
-        names = [name for name in KINDS if re.search(word, name)]
+        names = [name for name in kinds if re.search(word, name)]
         luck.shuffle(names)
         yield from names
 
@@ -227,21 +239,32 @@ class Outcome:
     remedies: Mapping[str, int]
 
 
-def chaos(folder: Path, rounds: int, seed: int, minutes: float, word: str = "") -> Outcome:
-    """Does the rounds, of the kinds that have this word, and judges every score."""
+def chaos(
+    folder: Path, rounds: int, seed: int, minutes: float, word: str = "", zk: Sequence[str] = (), control: str = ""
+) -> Outcome:
+    """Does the rounds, of the kinds that have this word, and judges every score.
+
+    Args:
+        zk: ZooKeeper of a cluster that keeps the tables, and OpenMLDB's path in it.
+        control: see `cluster_kills`.
+    """
     luck = random.Random(seed)
-    with pipeline(folder) as rig:
+    with contextlib.ExitStack() as stack:
+        store = {"store": dict(stack.enter_context(deployed(folder, *zk)))} if zk else {}
+        rig = stack.enter_context(pipeline(folder))
+        if zk:
+            load(store["store"], rig.shop)
         traffic = Traffic(rig.stage, PER_S, seed)
         upstream = Upstream(rig.stage, traffic, UPSTREAM_PER_S, seed + 1)
-        subscriber = Subscriber(rig.stage, traffic)
+        subscriber = Subscriber(rig.stage, traffic, by_key=bool(zk))
         epochs = [Epoch(0, Archive(rig.stage))]
         scorers = Scorers(
             rig.stage,
             folder,
             SCORERS,
             kafka=KAFKA,
-            snapshots={"every_s": SNAPSHOT_S},
             model={"timeout_s": 3.0, **rig.stage.values["model"]},
+            **(store or {"snapshots": {"every_s": SNAPSHOT_S}}),
         )
         deadline = time.monotonic() + READY_S
         while scorers.ready() < SCORERS:
@@ -253,7 +276,8 @@ def chaos(folder: Path, rounds: int, seed: int, minutes: float, word: str = "") 
         traffic.start()
         upstream.start()
         harms = Harms(rig, scorers, traffic, upstream, subscriber, luck, epochs)
-        made = Chaos(rig, scorers, traffic, upstream, subscriber, luck, harms)
+        cluster = ClusterParts(control, luck) if zk else None
+        made = Chaos(rig, scorers, traffic, upstream, subscriber, luck, harms, cluster)
         made.recovered()
         done = do_rounds(made, rounds, minutes, word)
         upstream.close()
@@ -279,15 +303,18 @@ def do_rounds(made: Chaos, rounds: int, minutes: float, word: str) -> list[Round
     """One after the other, until they or the minutes are over; then the one that is for ever."""
     done: list[Round] = []
     end = time.monotonic() + minutes * 60
-    last = bool(re.search(word, LAST))
-    for kind in islice(drawn(made.luck, word), rounds - last):
+    cluster = made.cluster
+    last = bool(re.search(word, LAST)) and cluster is None
+    for kind in islice(drawn(made.luck, word, cluster), rounds - last):
         if time.monotonic() > end:
             break
         time.sleep(made.luck.uniform(*QUIET_S))
         made.harms.look()
-        since = KINDS[kind](made)
+        since = CLUSTER_KINDS[kind](cluster) if cluster and kind in CLUSTER_KINDS else KINDS[kind](made)
         done.append(Round(kind, made.recovered(since)))
         print(f"{len(done):3}  {kind:44} flows again after {done[-1].recovery_s:5.1f} s", flush=True)
+        if cluster and kind in CLUSTER_KINDS:
+            cluster.whole_again()
     if last:
         since = made.partitions_added()
         done.append(Round(LAST, time.monotonic() - since))
@@ -305,7 +332,7 @@ def report(outcome: Outcome, seconds: float) -> str:
         "| what | times | flows again after, median | longest |",
         "|---|---|---|---|",
     ]
-    for kind in (*KINDS, LAST):
+    for kind in (*KINDS, *CLUSTER_KINDS, LAST):
         times = sorted(done.recovery_s for done in rounds if done.kind == kind)
         if times:
             lines.append(f"| {kind} | {len(times)} | {times[len(times) // 2]:.1f} s | {times[-1]:.1f} s |")
@@ -334,7 +361,7 @@ def report(outcome: Outcome, seconds: float) -> str:
 def plot(outcome: Outcome, file: Path, title: str) -> None:
     """How long until all flowed again: by kind, and round after round."""
     rounds, verdict = outcome.rounds, outcome.verdict
-    times = {kind: [done.recovery_s for done in rounds if done.kind == kind] for kind in (*KINDS, LAST)}
+    times = {kind: [done.recovery_s for done in rounds if done.kind == kind] for kind in (*KINDS, *CLUSTER_KINDS, LAST)}
     names = [kind for kind, found in times.items() if found]
     x = spanning(
         "seconds until events sent afterwards are scored in each partition",
@@ -365,12 +392,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="only kinds whose names match this (log|group)")
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
+    parser.add_argument("--zk", default="", metavar="HOST:PORT", help="an OpenMLDB cluster's ZooKeeper: use that store")
+    parser.add_argument("--zk-path", default="/openmldb", help="OpenMLDB's path in it")
+    parser.add_argument("--cluster-control", default="", metavar="COMMAND", help="kills and starts the cluster's parts")
     words = parser.parse_args()
+    zk = (words.zk, words.zk_path) if words.zk else ()
     folder = words.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.monotonic()
-    outcome = chaos(folder, words.rounds, words.seed, words.minutes, words.only)
+    outcome = chaos(folder, words.rounds, words.seed, words.minutes, words.only, zk, words.cluster_control)
     text, verdict = report(outcome, time.monotonic() - started), outcome.verdict
     (folder / "report.md").write_text(text + "\n")
     (folder / "report.json").write_bytes(msgspec.json.encode(outcome))

@@ -46,19 +46,23 @@ NOT_WHOLE = re.compile(
 class Subscriber:
     """Another system that reads scores: `read_committed`, from the start of both topics, on a thread of its own.
 
+    Args:
+        keep: remember every score.
+        by_key: scores keep the order of their keys, not that of their partitions: as over a cluster.
+
     Attributes:
         scores: (epoch, ce_id) → request id and probability; ce_id is topic[partition]@offset of the action. Empty with
             `keep` False.
         dead: (epoch, topic, partition, offset) of the dead letters' records; the epoch of dimension rows is 0.
         doubled: ce_ids and places that came again.
-        disordered: ce_ids that came after a later one of their partition.
+        disordered: ce_ids that came after a later one of their partition, or key.
         seen: scores so far.
         latency_ms: of the scores since it was last emptied.
         newest: partition of the actions → when its newest score's action was sent (monotonic seconds).
         covered: (topic, partition) that is read → up to where.
     """
 
-    def __init__(self, stage: Stage, traffic: Traffic, keep: bool = True) -> None:
+    def __init__(self, stage: Stage, traffic: Traffic, keep: bool = True, by_key: bool = False) -> None:
         self.scores: dict[tuple[int, str], tuple[str, float]] = {}
         self.dead: set[tuple[int, str, int, int]] = set()
         self.doubled: list[str] = []
@@ -67,7 +71,8 @@ class Subscriber:
         self.latency_ms: list[float] = []
         self.newest: dict[int, float] = {}
         self._highest: dict[tuple[int, str], int] = {}
-        self._stage, self._traffic, self._keep = stage, traffic, keep
+        self._last: dict[tuple[int, str, bytes | None], int] = {}
+        self._stage, self._traffic, self._keep, self._by_key = stage, traffic, keep, by_key
         places = [(stage.topics["scores"], n) for n in range(PARTITIONS)] + [(stage.topics["dead_letters"], 0)]
         self._follower = Follower("subscriber", stage.bootstrap, places, self._take)
         self.covered = self._follower.covered
@@ -110,8 +115,10 @@ class Subscriber:
         score = json.loads(message.value() or b"")
         request_id, probability = score["request_id"], score["purchase_probability"]
         epoch, (where, _, at) = epoch_of(request_id), ce_id.partition("@")
-        if self._highest.get((epoch, where), -1) >= int(at):
+        lane = epoch, where, message.key() if self._by_key else None
+        if self._last.get(lane, -1) >= int(at):
             self.disordered.append(ce_id)
+        self._last[lane] = int(at)
         self._highest[epoch, where] = max(int(at), self._highest.get((epoch, where), -1))
         self.seen += 1
         sent = self._traffic.sent.pop(request_id, None)
