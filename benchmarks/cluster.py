@@ -96,7 +96,7 @@ class Bench:
             for first in range(0, requests.num_rows - CALL + 1, CALL):
                 client.request(requests.slice(first, CALL))
             into.requests_per_s = requests.num_rows // CALL * CALL / (time.perf_counter() - began)
-            parts = parts_of(app.query.contract, batch.rows, client.connections)
+            parts = parts_of(app.query.contract, batch.rows, client.connections, client.part_rows_min)
             client.insert_parts([(table, rows.slice(0, 1)) for table, rows in parts])
             began = time.perf_counter()
             client.insert_parts(parts)
@@ -157,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zk", required=True, metavar="HOST:PORT", help="ZooKeeper of the cluster")
     parser.add_argument("--zk-path", default="/openmldb")
+    parser.add_argument("--rest", default="", metavar="URL", help="the scorer goes over this API server of the cluster")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each rate lasts; default: 10")
     parser.add_argument("--per-s", type=int, nargs="*", default=[100, 300], help="steady rates; default: 100 300")
@@ -181,9 +182,15 @@ def main() -> None:
         system = System("scorer", "events", "scores", free_ports(1)[0])
         broker.create_topics(dict.fromkeys((system.events, system.scores), PARTITIONS))
         config = scorer_config(folder, broker.bootstrap, triton.grpc_url, artifact, system, "exactly_once")
-        config.write_text(config.read_text() + cluster.table())
-        subprocess.run([sys.executable, "-m", "streaming", "deploy", "--config", str(config)], check=True)
+        without = config.read_text()
+        config.write_text(without + cluster.table())
+        argv = [sys.executable, "-m", "streaming", "deploy", "--config", str(config)]
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
         stack.callback(cluster.drop, console.print)
+        if words.rest:
+            store = f'[store]\nkind = "openmldb-rest"\ndatabase = "{cluster.database}"\n'
+            table = f'{store}[store.rest]\nurl = "{words.rest}"\n'
+            config.write_text(without + table)
         argv = [sys.executable, "-m", "streaming", "run", "--config", str(config)]
         stack.enter_context(Process("the scorer", argv, folder / "scorer.log", cwd=REPOSITORY))
         subscriber = Subscriber(broker.bootstrap, [system.scores])

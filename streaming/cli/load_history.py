@@ -67,7 +67,9 @@ def load(client: Client | RestTransport, app: App, folder: Path) -> dict[str, tu
             times_checked(f"{piece.file}: {table}", piece.rows, app.times(table), piece.first)
             for at in range(0, piece.rows.num_rows, CHUNK_ROWS):
                 chunk = piece.rows.slice(at, CHUNK_ROWS)
-                client.insert_parts(parts_of(app.query.contract, {table: chunk}, client.connections))
+                client.insert_parts(
+                    parts_of(app.query.contract, {table: chunk}, client.connections, client.part_rows_min)
+                )
                 given += chunk.num_rows
                 distinct.update(map(hash, zip(*(column.to_pylist() for column in chunk.columns), strict=True)))
                 _log.info("loading", table=table, rows=given, per_s=round(given / (time.monotonic() - started)))

@@ -54,6 +54,7 @@ class Cluster:
     """
 
     connections = 2
+    part_rows_min = 2
 
     def __init__(self, engine: EmbeddedStore) -> None:
         self.engine = engine
@@ -125,7 +126,7 @@ class Calls:
         is_deadly: some rows kill who inserts them.
     """
 
-    connections = Cluster.connections
+    connections, part_rows_min = Cluster.connections, Cluster.part_rows_min
 
     def __init__(self, world: World, cluster: Cluster, *, is_deadly: bool) -> None:
         self._world, self._cluster, self._is_deadly = world, cluster, is_deadly

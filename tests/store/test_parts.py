@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from streaming.config import Rest
 from streaming.engine.deployment.contract import Contract, Read
 from streaming.errors import StoreUnavailable
-from streaming.store.openmldb.parts import PART_ROWS_MIN, parts_of
+from streaming.store.openmldb.parts import parts_of
 from streaming.store.openmldb.rest import RestTransport
+
+PART_ROWS_MIN = 8
 
 
 def contract(*keys: tuple[str, ...]) -> Contract:
@@ -39,7 +41,7 @@ def test_rows_of_one_key_stay_together_and_in_order(
     numbered = [(number, *row) for number, row in enumerate(rows)]
     columns = [[row[i] for row in numbered] for i in range(4)]
     table = pa.table(dict(zip("nkjt", columns, strict=True)))
-    parts = parts_of(contract(*keys), {"t": table}, connections)
+    parts = parts_of(contract(*keys), {"t": table}, connections, PART_ROWS_MIN)
     assert sorted(n for _, part in parts for n in part["n"].to_pylist()) == list(range(len(rows)))
     assert len(parts) <= connections
     place = {n: number for number, (_, part) in enumerate(parts) for n in part["n"].to_pylist()}
@@ -55,10 +57,15 @@ def test_rows_of_one_key_stay_together_and_in_order(
 
 def test_the_shop_s_events_go_over_all_connections() -> None:
     actions = actions_of(Shop.seeded(200).actions)
-    parts = parts_of(jd().query.contract, actions.rows, 4)
+    parts = parts_of(jd().query.contract, actions.rows, 4, PART_ROWS_MIN)
     assert {table for table, _ in parts} == {"bo_action", "flattenRequest"}
     assert len(parts) == 8
-    assert len(parts_of(jd().query.contract, actions_of(Shop.seeded(2 * PART_ROWS_MIN - 1).actions).rows, 4)) == 2
+    assert (
+        len(
+            parts_of(jd().query.contract, actions_of(Shop.seeded(2 * PART_ROWS_MIN - 1).actions).rows, 4, PART_ROWS_MIN)
+        )
+        == 2
+    )
 
 
 def test_parts_are_under_way_at_once_over_rest_and_all_end_before_an_error_is_told() -> None:

@@ -73,6 +73,9 @@ class Transport(Protocol):
     connections: int
     """How many parts may be inserted at a time; beside them one other call may be made."""
 
+    part_rows_min: int
+    """How many rows are worth a call of their own."""
+
     def insert(self, table: str, rows: pa.Table) -> None:
         """Inserts the rows that are not there as a whole already; after an error some may be in."""
 
@@ -209,7 +212,8 @@ class ClusterStore:
         self._put(rows)
 
     def _put(self, rows: Mapping[str, pa.Table]) -> None:
-        self._transport.insert_parts(parts_of(self._contract, rows, self._transport.connections))
+        transport = self._transport
+        transport.insert_parts(parts_of(self._contract, rows, transport.connections, transport.part_rows_min))
 
     def request(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
         """Answers request rows without inserting anything.

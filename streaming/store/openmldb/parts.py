@@ -15,30 +15,30 @@ import pyarrow as pa
 
 from streaming.engine.deployment.contract import Contract
 
-__all__ = ["PART_ROWS_MIN", "Part", "parts_of"]
-
-PART_ROWS_MIN = 8
-"""A smaller part is not worth a call of its own."""
+__all__ = ["Part", "parts_of"]
 
 Part = tuple[str, pa.Table]
 """A table's name, and rows of it in their order."""
 
 
-def parts_of(contract: Contract, rows: Mapping[str, pa.Table], connections: int) -> list[Part]:
+def parts_of(contract: Contract, rows: Mapping[str, pa.Table], connections: int, rows_min: int) -> list[Part]:
     """The rows of all tables, in parts of which none has to wait for another.
 
     Args:
         contract: knows by which keys the tables are read.
         rows: by table.
         connections: at most so many parts of each table.
+        rows_min: a smaller part is not worth a call of its own.
     """
     return [
-        part for table, some in rows.items() if some.num_rows for part in _of_table(contract, table, some, connections)
+        part
+        for table, some in rows.items()
+        if some.num_rows
+        for part in _of_table(contract, table, some, min(connections, some.num_rows // rows_min))
     ]
 
 
-def _of_table(contract: Contract, table: str, rows: pa.Table, connections: int) -> list[Part]:
-    count = min(connections, rows.num_rows // PART_ROWS_MIN)
+def _of_table(contract: Contract, table: str, rows: pa.Table, count: int) -> list[Part]:
     keys = {read.columns for read in contract.reads if read.table == table}
     if count < 2 or len(keys) > 1 or keys == {()}:
         return [(table, rows)]

@@ -40,6 +40,9 @@ from streaming.web.client import connect
 __all__ = ["RestTransport", "literal", "statements"]
 
 INSERT_ROWS = 200  # of a statement: planning it costs 12 ms, a row 0.5 ms more
+PART_ROWS_MIN = (
+    100  # what it costs to plan a statement is that of so many rows; planned beside each other they take longer
+)
 REQUEST_ROWS = 1000  # of a call at most; the server answers 10 k rows/s in calls of 1000, 0.7 k/s in calls of one
 REQUEST_ROWS_MIN = 100  # what is worth a call of its own
 ATTEMPTS_MAX = 3
@@ -98,7 +101,7 @@ class RestTransport:
         self._place = f"/dbs/{database}"
         self._session: dict[str, str] = {}  # variables of SET
         self._beat, self._sleep = beat, sleep
-        self.connections = rest.connections
+        self.connections, self.part_rows_min = rest.connections, PART_ROWS_MIN
         self._client = connect(
             "store.rest.url",
             rest.url,

@@ -30,6 +30,7 @@ from streaming.store.openmldb.sdk_process import NATIVE, ConnectOptions
 
 __all__ = ["Client", "connect_options", "deployment_schemas"]
 
+PART_ROWS_MIN = 8  # what a call costs is that of a few rows
 INSERT_ROWS = 200  # per call of the SDK, which sends them one by one: what a timeout waits for stays small
 CONNECT_S = 30.0  # the SDK's own limits are shorter; loading it takes seconds on a busy machine
 MARGIN_S = 5.0  # after timeout_s the SDK should have answered by itself
@@ -98,7 +99,7 @@ class Client:
     def __init__(self, options: ConnectOptions, deployment: str = "", beat: Callable[[], None] = lambda: None) -> None:
         self.deployment = deployment
         self.beat = beat
-        self.connections = options.connections
+        self.connections, self.part_rows_min = options.connections, PART_ROWS_MIN
         self._options = options
         self._peers: list[Client] = []  # they insert
         self._threads: ThreadPoolExecutor | None = None
