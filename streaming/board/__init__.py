@@ -8,6 +8,7 @@
     letters         dead letters by reason, and the newest ones
     followers       read scores, dead letters and dimension topics into these
     label_follower  reads labels
+    following       the options that the page and the terminal share
     scorers         what the scorers' /metrics say
     events          the event that a score was made of, as a request row
     why             features of one request, their usual range, and what moved its score

@@ -22,6 +22,7 @@ from streaming.app.configured import application
 from streaming.board.attributes import Attributes
 from streaming.board.fields import score_fields
 from streaming.board.followers import Followers, KafkaState
+from streaming.board.following import Following
 from streaming.board.letters import Letters
 from streaming.board.outcomes import CLASS_MIN, AucFigures, scores_kept
 from streaming.board.pairs import PairRow, Pairs
@@ -39,16 +40,12 @@ FIXED_LINES = 10  # of the screen, without the ranking's rows
 ROWS_ONCE = 20  # where nobody says how high the screen is
 
 
-def run_top(
-    file: Path | None, *, look_back_s: float, scores_max: int, metrics: Sequence[str] = (), once: bool = False
-) -> None:
+def run_top(file: Path | None, following: Following, *, once: bool = False) -> None:
     """Shows it until SIGTERM or Ctrl-C; Kafka and the scorers may be away: the screen says so.
 
     Args:
         file: the configuration; none: defaults and the environment.
-        look_back_s: how old the scores are that are read at the start.
-        scores_max: the newest so many are kept.
-        metrics: URLs of the scorers' /metrics; empty: where `[http]` of the configuration says.
+        following: what is followed, and how much of it is kept.
         once: prints one screen once all is read that is there, and ends.
 
     Raises:
@@ -61,9 +58,9 @@ def run_top(
     app, topics = application(config)
     fields = score_fields(app)
     letters, attributes = Letters(), Attributes(fields)
-    pairs, outcomes = scores_kept(app, topics, fields, scores_max)
-    scorers = Scorers(metrics or [url for url in [metrics_url(config.http)] if url])
-    followers = Followers(config, app, topics, pairs, letters, attributes, look_back_s, outcomes)
+    pairs, outcomes = scores_kept(app, topics, fields, following.scores_max)
+    scorers = Scorers(following.metrics or [url for url in [metrics_url(config.http)] if url])
+    followers = Followers(config, app, topics, pairs, letters, attributes, following.look_back_s, outcomes)
     zone = ZoneInfo(app.settings.time_zone)
     console = Console()
 
