@@ -86,7 +86,10 @@ def page(reports: Reports) -> str:
 
 
 _LEARNING = "The loss on the training part, averaged since the point before, beside validation's log loss and AUC."
-_METRICS = "Each with its 95% interval where there are samples enough; beside it, what the constant base rate has."
+_METRICS = (
+    "Each with its 95% interval where there are samples enough; beside it, what the constant base rate has. "
+    "Chance alone makes a calibration error: an interval from 0 says that it may be no more than that."
+)
 _ORDER = (
     "Left: of the positives, the share that is found when that share of the negatives is taken along; chance is the "
     "diagonal. Right: of what is taken, the share that is positive. Bands are 95% intervals by a seeded bootstrap."

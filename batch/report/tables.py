@@ -80,7 +80,8 @@ def metrics(reports: Mapping[str, Report]) -> Rows:
             average = with_interval(found.figures.average_precision, found.figures.average_precision_interval)
             positive = m.positives / m.count
             columns.append([f"{m.count:,}", f"{m.positives:,}", with_interval(m.auc, ends), average])
-            columns[-1] += [_number(m.log_loss), _number(m.calibration_error)]
+            columns[-1].append(with_interval(m.log_loss, found.figures.log_loss_interval))
+            columns[-1].append(with_interval(m.calibration_error, found.figures.calibration_error_interval))
             columns.append(["", "", _number(m.base_auc), _number(positive)])
             columns[-1] += [_number(m.base_log_loss), _number(m.base_calibration_error)]
     names = ("samples", "positive", "AUC", "average precision", "log loss", "calibration error")

@@ -27,7 +27,7 @@ class Group:
     def commit(self, **offsets: int) -> None:
         self.commits.commit({(topic, 0): offset for topic, offset in offsets.items()}, lambda at: f"of {at[0]}")
 
-    def again(self) -> list[tuple[str, int, str]]:
+    def again(self) -> list[tuple[str, int, str | None]]:
         """What a look after the time between two tries sends."""
         self.now += AGAIN_S
         before = len(self.sent)
