@@ -152,6 +152,7 @@ class Pairs:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys_of = keys
+        self._of_pair = keys is not None and set(keys.fields) <= set(fields.pair)  # all its scores have one label key
         self._decode = _Decoder(fields, () if keys is None else keys.fields)
         ring, slots = scores_max, scores_max + best_max + max(1000, scores_max // 4)
         self._slot: npt.NDArray[np.int32] = np.zeros(ring, np.int32)
@@ -172,6 +173,7 @@ class Pairs:
         self._last_partition: npt.NDArray[np.int32] = np.zeros(slots, np.int32)
         self._last_offset: Int64 = np.zeros(slots, np.int64)
         self._count: Int64 = np.zeros(slots, np.int64)
+        self._pair_code: Int64 = np.zeros(slots if self._of_pair else 0, np.int64)  # of the label's key
         self._keys: list[Key | None] = [None] * slots
         self._free = list(range(slots - 1, -1, -1))
         self._index: dict[Key, int] = {}
@@ -196,13 +198,26 @@ class Pairs:
         for start in range(0, len(records), size):
             part = records[start : start + size]
             scores, kept = self._decode(part)
-            codes = self._keys_of([*map(self._decode.label_key, scores)]) if self._keys_of and kept else None
+            codes = self._codes(self._keys_of, scores) if self._keys_of is not None and kept else None
             with self._lock:
                 self.unreadable += len(part) - len(kept)
                 if kept:
                     self._take(scores, kept, codes)
                     if live:
                         self._tick(len(kept))
+
+    def _codes(self, keys: ScoreKeys, scores: Sequence[Any]) -> Int64:
+        """The numbers of the scores' label keys; of pairs that are kept as they are known, where a pair has one."""
+        key_of = self._decode.label_key
+        if not self._of_pair:
+            return keys([*map(key_of, scores)])
+        with self._lock:
+            slots = np.array([self._index.get(key, -1) for key in map(self._decode.key, scores)], np.int32)
+            codes = self._pair_code[slots]
+        new = np.flatnonzero(slots < 0)
+        if len(new):
+            codes[new] = keys([key_of(scores[at]) for at in new.tolist()])
+        return codes
 
     def _take(self, scores: Sequence[Any], records: Sequence[Raw], codes: Int64 | None) -> None:
         n, first, ring = len(scores), self.received, self.scores_max
@@ -231,6 +246,8 @@ class Pairs:
         self._time[places], self._version[places] = times, versions
         if codes is not None:
             self._label_code[places] = codes
+            if self._of_pair:
+                self._pair_code[slots] = codes
         self._partition[places], self._offset[places] = partitions, offsets
         lasts = order[np.append(~same, True)] if n else order  # of each pair its last score of the batch
         of = slots[lasts]

@@ -420,7 +420,9 @@ def test_what_is_asked_wrongly_is_refused_in_words(filled: Served) -> None:
     policy = httpx.get(filled.url).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert httpx.get(f"{filled.url}/readyz").json() == {"ready": True, "missing": {}}
-    assert "jd_intent_board_scores 60.0" in httpx.get(f"{filled.url}/metrics").text
+    metrics = httpx.get(f"{filled.url}/metrics").text
+    assert "jd_intent_board_scores 60.0" in metrics
+    assert "jd_intent_board_label_events 0.0" in metrics
 
 
 @dataclass
