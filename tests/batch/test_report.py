@@ -27,6 +27,7 @@ from batch.report.probability_metrics import BINS, calibration_error, measure
 from batch.report.ranking import Ranking
 from batch.report.report import read_report
 from batch.report.slices import VALUES_MAX, sliced
+from batch.report.tables import with_interval
 from batch.train.importance import permutation_importance, samples_max
 from streaming.model.auc import auc_interval
 
@@ -379,6 +380,25 @@ def test_two_reports_stand_side_by_side(tmp_path: Path) -> None:
         low, high = measured.calibration_error_interval or (-1.0, -1.0)
         assert f"{measured.metrics.calibration_error:.4f} ({low:.4f} to {high:.4f})" in shown
     assert "x/run test y/run test" in shown
+    # The two are of other samples: the slices of each stand by themselves.
+    assert "by value samples positive share predicted AUC" in shown
+
+
+def test_slices_on_the_same_samples_stand_in_one_table() -> None:
+    labels, good = samples(800, 80, 2.0, 1)
+    weak = samples(800, 80, 0.5, 1)[1]
+    reports = {"a": report_of({"test": (labels, good)}), "b": report_of({"test": (labels, weak)})}
+    shown = texts(page(reports))
+    assert "by value samples positive share a predicted a AUC b predicted b AUC" in shown
+    pairs_of_slices = [*zip(*(reports[name].parts["test"].slices for name in "ab"), strict=True)]
+    assert len(pairs_of_slices) == 2
+    for one, other in pairs_of_slices:
+        assert one.auc is not None
+        assert other.auc is not None
+        assert one.auc > other.auc
+        figures_of = f"{one.mean:.2%} {with_interval(one.auc, one.auc_interval)} "
+        figures_of += f"{other.mean:.2%} {with_interval(other.auc, other.auc_interval)}"
+        assert f"{one.by} {one.value} {one.count:,} {one.positives:,} {one.rate:.2%} {figures_of}" in shown
 
 
 def test_what_two_reports_say_of_each_other() -> None:
