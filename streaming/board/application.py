@@ -38,7 +38,8 @@ from streaming.board.attributes import Attributes
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import CLASS_MIN, AucFigures, Outcome, Outcomes
-from streaming.board.pairs import Key, PairRow, Pairs, Place, ScoreRow
+from streaming.board.pairs import Pairs
+from streaming.board.rows import Key, PairRow, Place, ScoreRow
 from streaming.board.scorers import ScorerFigures
 from streaming.board.why import Explanation
 from streaming.web.access import Access, BodyLimit, Rules

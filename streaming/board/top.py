@@ -25,7 +25,8 @@ from streaming.board.followers import Followers, KafkaState
 from streaming.board.following import Following
 from streaming.board.letters import Letters
 from streaming.board.outcomes import CLASS_MIN, AucFigures, scores_kept
-from streaming.board.pairs import PairRow, Pairs
+from streaming.board.pairs import Pairs
+from streaming.board.rows import PairRow
 from streaming.board.scorers import ScorerFigures, Scorers, metrics_url
 from streaming.config import load
 from streaming.ops import log

@@ -16,10 +16,11 @@ from fixtures.jd import jd
 
 from streaming.app.folder import App, load_app
 from streaming.app.topics import TopicNames
+from streaming.board.decoding import Raw
 from streaming.board.fields import score_fields
 from streaming.board.labels import Labels, find_labels
 from streaming.board.outcomes import Outcomes
-from streaming.board.pairs import Pairs, Raw
+from streaming.board.pairs import Pairs
 from streaming.events.batch import EventBatch
 
 DAY_MS = 86_400_000

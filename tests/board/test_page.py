@@ -23,11 +23,13 @@ from streaming.app.folder import App, load_app
 from streaming.app.topics import TopicNames
 from streaming.board.application import Board, create_app
 from streaming.board.attributes import Attributes
+from streaming.board.decoding import Raw
 from streaming.board.fields import score_fields
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import scores_kept
-from streaming.board.pairs import Pairs, Place, Raw
+from streaming.board.pairs import Pairs
+from streaming.board.rows import Place
 from streaming.board.scorers import ScorerFigures
 from streaming.board.usual import Usual
 from streaming.board.why import Explanation, Feature

@@ -10,11 +10,12 @@ from fixtures.jd import jd
 from rich.console import Console
 
 from streaming.board.attributes import Attributes
+from streaming.board.decoding import Raw
 from streaming.board.fields import score_fields
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import AucFigures
-from streaming.board.pairs import Pairs, Raw
+from streaming.board.pairs import Pairs
 from streaming.board.scorers import ScorerFigures
 from streaming.board.top import auc_told, screen, spark
 
