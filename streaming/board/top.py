@@ -31,12 +31,13 @@ from streaming.board.scorers import ScorerFigures, Scorers, metrics_url
 from streaming.config import load
 from streaming.ops import log
 
-__all__ = ["auc_told", "run_top", "screen"]
+__all__ = ["auc_told", "letters_told", "run_top", "screen"]
 
 TICK_S = 0.5
 RATE_S = 5  # whole seconds that the throughput is the mean of
 SPARK_S = 30
 BARS = " ▁▂▃▄▅▆▇█"
+REASONS = 3  # of dead letters: as many as 80 columns have room for
 FIXED_LINES = 10  # of the screen, without the ranking's rows
 ROWS_ONCE = 20  # where nobody says how high the screen is
 
@@ -129,7 +130,7 @@ def screen(
         "lag, state": f"{_count(scorers.lag)} records, {_count(scorers.state_rows)} rows",
         "model, scorers": f"version {pairs.version() or '–'}, {scorers.ready} of {scorers.asked} ready",
         "AUC": auc_told(auc, zone),
-        "dead letters": ", ".join(f"{count:,} {reason}" for reason, count in reasons[:4]) or "none",
+        "dead letters": letters_told(reasons),
     }
     figures = Table.grid(padding=(0, 2))
     for label, text in lines.items():
@@ -159,6 +160,14 @@ def auc_told(auc: AucFigures, zone: ZoneInfo) -> str:
         return f"– ({of}: needs {CLASS_MIN} of each)"
     known_to = "" if auc.known_to is None else f", to {datetime.fromtimestamp(auc.known_to / 1000, zone):%d %b %H:%M}"
     return f"{auc.auc:.3f} ({auc.low:.3f}–{auc.high:.3f}), {of}{known_to}"
+
+
+def letters_told(reasons: Sequence[tuple[str, int]]) -> str:
+    """How many dead letters there are, and the commonest reasons in one line."""
+    if not reasons:
+        return "none"
+    first = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:REASONS])
+    return f"{sum(count for _, count in reasons):,}: {first}{', …' * (len(reasons) > REASONS)}"
 
 
 def spark(values: Sequence[float]) -> str:

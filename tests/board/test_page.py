@@ -267,6 +267,24 @@ def test_every_size_and_theme_is_for_everybody(browser: Browser, empty: Served) 
             is_whole(page, width)
 
 
+def test_no_row_of_tiles_is_left_ragged(browser: Browser, filled: Served) -> None:
+    ends = """() => {
+      const boxes = [...document.querySelectorAll('.tiles li')].map((tile) => tile.getBoundingClientRect());
+      const rows = new Map();
+      for (const { top, width } of boxes) rows.set(Math.round(top), [...(rows.get(Math.round(top)) ?? []), width]);
+      return [...rows.values()];
+    }"""
+    with opened(browser, filled.url, 1280) as page:
+        for width in (1010, 1280, 1400, 1510):
+            page.set_viewport_size({"width": width, "height": 844})
+            (first, second) = page.evaluate(ends)
+            assert (len(first), len(second)) == (4, 3), width
+            assert max(first) - min(first) < 2, width
+            assert second[2] > 1.9 * second[0], width
+        page.set_viewport_size({"width": 1600, "height": 844})
+        assert len(page.evaluate(ends)) == 1
+
+
 def is_whole(page: Page, width: int) -> None:
     """Nothing is cut off or hard to read."""
     expect(page.locator(ROWS)).to_have_count(5)
