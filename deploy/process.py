@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Process", "ProcessFailed", "free_ports", "is_free", "one_line", "port"]
+__all__ = ["Process", "ProcessFailed", "free_ports", "held_port", "is_free", "one_line", "port"]
 
 
 PR_SET_PDEATHSIG = 1
@@ -33,6 +33,13 @@ def free_ports(count: int) -> list[int]:
         for s in sockets:
             s.bind(("127.0.0.1", 0))
         return [s.getsockname()[1] for s in sockets]
+
+
+def held_port() -> socket.socket:
+    """A socket on a port of loopback that nobody else is given until it is closed; who calls there is refused."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def is_free(number: int, host: str = "127.0.0.1") -> bool:

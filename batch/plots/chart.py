@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 20, 10, 44
 NAMES, NAMES_WIDE = 216, 290  # the room of names at the left of bars and dots, of a plot that is wide
 WIDE = 600
-LETTER = 6.3  # a letter's width, on average
+LETTER = 6.9  # a letter's width, of words of many wide ones
 _TEXT = 'font-size="11"'
 
 
@@ -216,9 +216,11 @@ class _Rows:
             parts.append(f'<line class="grid" x1="{at}" y1="{TOP}" x2="{at}" y2="{bottom}"/>')
             parts.append(f'<text {_TEXT} x="{at}" y="{bottom + 14}" text-anchor="middle">{mark}</text>')
         for number, name in enumerate(self._names):
-            short = name if len(name) <= self._letters else f"…{name[1 - self._letters :]}"
+            shown = escape(name)
+            if len(name) > self._letters:  # the whole name is a tooltip
+                shown = f"<title>{shown}</title>…{escape(name[1 - self._letters :])}"
             top = self.top(number) + 13
-            parts.append(f'<text {_TEXT} x="{self._left - 6}" y="{top}" text-anchor="end">{escape(short)}</text>')
+            parts.append(f'<text {_TEXT} x="{self._left - 6}" y="{top}" text-anchor="end">{shown}</text>')
         middle = (self._left + self._width - RIGHT) / 2
         parts.append(f'<text {_TEXT} x="{middle}" y="{self.height - 12}" text-anchor="middle">{_text(self._x)}</text>')
         return "".join(parts)

@@ -2,6 +2,10 @@
 
 Intervals are of 95%. Those of curves and cuts come from a seeded bootstrap: the samples are drawn again, with
 replacement, `ROUNDS` times, and the middle 95% of what comes of it are the interval. Shares of a bin have Wilson's.
+
+A calibration error is a sum of distances: chance alone makes it greater than zero, and drawing again makes it greater
+still. So what is drawn is shifted by as much as its mean exceeds the figure, and the interval reaches down to zero
+where a model that is right would have such an error in one of forty worlds or more.
 """
 
 from __future__ import annotations
@@ -109,7 +113,11 @@ class Threshold(msgspec.Struct, frozen=True):
 
 
 class PartFigures(msgspec.Struct, frozen=True):
-    """All figures of a part; `roc` and `precision_recall` are None where a class is missing."""
+    """All figures of a part; `roc` and `precision_recall` are None where a class is missing.
+
+    Attributes:
+        log_loss_interval, calibration_error_interval: of those of `metrics`.
+    """
 
     metrics: ProbabilityMetrics
     average_precision: float | None
@@ -120,6 +128,8 @@ class PartFigures(msgspec.Struct, frozen=True):
     histogram: Histogram
     top: list[Cut]
     thresholds: list[Threshold]
+    log_loss_interval: Interval = None  # a report of before they were measured has neither
+    calibration_error_interval: Interval = None
 
 
 def part_figures(
@@ -171,6 +181,8 @@ def part_figures(
         histogram=_histogram(ranking),
         top=top,
         thresholds=[_threshold(ranking, name, value) for name, value in thresholds],
+        log_loss_interval=interval("log_loss"),
+        calibration_error_interval=interval("calibration_error"),
     )
 
 
@@ -207,7 +219,8 @@ def _bootstrap(
 ) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
     """Of each figure the ends of its interval, [m] each."""
     generator = np.random.default_rng(seed)
-    rows: dict[str, list[Floats]] = {"roc": [], "precision_recall": [], "average_precision": [], "top": []}
+    rows: dict[str, list[Floats]] = {name: [] for name in ("roc", "precision_recall", "average_precision", "top")}
+    rows["log_loss"], gaps = [], []
     for _ in range(ROUNDS):
         again = ranking.resampled(generator)
         if not 0 < again.positive < again.count:
@@ -216,11 +229,26 @@ def _bootstrap(
         rows["precision_recall"].append(again.precision(grid))
         rows["average_precision"].append(np.array([again.average_precision()]))
         rows["top"].append(np.array([again.hits(count) / count for count in counts]))
+        rows["log_loss"].append(np.array([again.log_loss()]))
+        gaps.append(again.calibration_gaps(BINS))
     ends: dict[str, tuple[Floats, Floats]] = {}
     for name, values in rows.items():
         low, high = np.percentile(np.stack(values), [2.5, 97.5], axis=0)
         ends[name] = low, high
+    ends["calibration_error"] = _calibration_ends(ranking.calibration_gaps(BINS), np.stack(gaps))
     return ends
+
+
+def _calibration_ends(gaps: Floats, drawn: Floats) -> tuple[Floats, Floats]:
+    """The ends of the calibration error's interval, [1] each, see above.
+
+    Args:
+        gaps: of the samples, [b]; drawn: of each draw, [r, b].
+    """
+    error, errors = np.abs(gaps).sum(), np.abs(drawn).sum(axis=1)
+    low, high = np.percentile(errors - (errors.mean() - error), [2.5, 97.5])
+    by_chance = np.percentile(np.abs(drawn - gaps).sum(axis=1), 97.5)
+    return np.array([0.0 if error <= by_chance else max(0.0, low)]), np.array([high])
 
 
 def _reliability(ranking: Ranking) -> list[Bin]:

@@ -30,6 +30,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1100px; padding: 16px; background: var(--back); color: var(--text);
   font: 15px/1.5 system-ui, sans-serif; }
+body.several { max-width: 1240px; } .beside { max-width: 1068px; }
 h1 { font-size: 24px; margin: 8px 0; }
 h2 { font-size: 18px; margin: 32px 0 8px; } h3 { font-size: 15px; margin: 8px 0; }
 p { margin: 6px 0; } .soft, figcaption, caption { color: var(--soft); font-size: 13px; }
@@ -42,7 +43,8 @@ figure { margin: 0; padding: 12px; background: var(--card); border-radius: 6px; 
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 4px 0; }
 th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } td.name { text-align: left; }
+th:first-child, td:first-child, .words th, .words td { text-align: left; }
+th:first-child, td:first-child { padding-left: 0; } td.again { color: var(--soft); }
 summary { cursor: pointer; color: var(--soft); } code { font-size: 12px; overflow-wrap: anywhere; white-space: normal; }
 """
 
@@ -72,21 +74,26 @@ def page(reports: Reports) -> str:
         _section("The highest scores", _TOP, _parts(reports, tables.top)),
         _section("Three thresholds", _THRESHOLDS, _parts(reports, tables.thresholds)),
         _section("What the model looks at", _IMPORTANCE, _importance(reports)),
-        _section("Slices", _SLICES, _parts(reports, tables.slices)),
+        _section("Slices", _SLICES, _slices(reports)),
         _section("How it was made", "", _each(reports, lambda report: [tables.options(report), tables.hashes(report)])),
     ]
+    body = "<body>" if len(reports) == 1 else '<body class="several">'
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{escape(title)}</title>\n<style>{COLOURS}{_STYLE}{STROKES}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{COLOURS}{_STYLE}{STROKES}</style>\n</head>\n"
+        f"{body}\n<main>\n"
         f"<h1>{escape(title)}</h1>\n{''.join(sections)}</main>\n</body>\n</html>\n"
     )
 
 
 _LEARNING = "The loss on the training part, averaged since the point before, beside validation's log loss and AUC."
-_METRICS = "Each with its 95% interval where there are samples enough; beside it, what the constant base rate has."
+_METRICS = (
+    "Each with its 95% interval where there are samples enough; beside it, what the constant base rate has. "
+    "Chance alone makes a calibration error: an interval from 0 says that it may be no more than that."
+)
 _ORDER = (
     "Left: of the positives, the share that is found when that share of the negatives is taken along; chance is the "
     "diagonal. Right: of what is taken, the share that is positive. Bands are 95% intervals by a seeded bootstrap."
@@ -134,10 +141,18 @@ def _figure(chart: Chart, caption: str) -> str:
 
 def _table(found: Rows) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in found.head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in found.rows)
+    body, before = "", ""
+    for first, *others in found.rows:
+        # What a row shares with the one above steps back: groups are seen, and each row can be read alone.
+        cells = [f'<td class="again">{escape(first)}</td>' if first == before else f"<td>{escape(first)}</td>"]
+        cells += [
+            f"<td><code>{escape(cell)}</code></td>" if found.words else f"<td>{escape(cell)}</td>" for cell in others
+        ]
+        body, before = f"{body}<tr>{''.join(cells)}</tr>\n", first
     caption = f"<caption>{escape(found.caption)}</caption>" if found.caption else ""
     box = f'<div class="wide" tabindex="0" role="group" aria-label="{escape(found.caption or "table")}">'
-    return f"{box}<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+    table = '<table class="words">' if found.words else "<table>"
+    return f"{box}{table}{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
 
 
 def _each(reports: Reports, make: tables.OfReport) -> str:
@@ -152,10 +167,29 @@ def _parts(reports: Reports, make: tables.OfPart, *, folded: bool = False) -> st
     found = []
     for name, report in reports.items():
         for part_name in _judged_first(report):
-            table = _table(make(_label(name, part_name), report.parts[part_name]))
-            if folded or part_name != report.judged:
-                table = f"<details><summary>{escape(_label(name, part_name))}</summary>{table}</details>\n"
-            found.append(table)
+            label = _label(name, part_name)
+            table = _table(make(label, report.parts[part_name]))
+            found.append(
+                _folded(f"{label}, as a table" if folded else label, table, part_name != report.judged or folded)
+            )
+    return "".join(found)
+
+
+def _folded(label: str, table: str, fold: bool) -> str:
+    return f"<details><summary>{escape(label)}</summary>{table}</details>\n" if fold else table
+
+
+def _slices(reports: Reports) -> str:
+    """Of several reports on the same samples one table for each part, else one for each report and part."""
+    first = next(iter(reports.values()))
+    if len(reports) == 1 or any(report.parts.keys() != first.parts.keys() for report in reports.values()):
+        return _parts(reports, tables.slices)
+    found = []
+    for part in _judged_first(first):
+        beside = tables.slices_beside(part, {name: report.parts[part] for name, report in reports.items()})
+        if beside is None:
+            return _parts(reports, tables.slices)
+        found.append(_folded(part, _table(beside), part != first.judged))
     return "".join(found)
 
 
@@ -243,7 +277,7 @@ def _histograms(reports: Reports) -> str:
             if total:
                 shares = [count / total for count in counts for _ in range(2)]
                 series.append(Series(f"{kind} ({total:,})", steps, shares))
-        high = max(max(one.y) for one in series)
+        high = 1.05 * max(max(one.y) for one in series)
         axis = Axis("probability", found.edges[0], found.edges[-1], Scale.LOG_ODDS)
         drawn = lines(f"Scores of {name}", series, axis, Axis("share of class", 0, high))
         figures.append(_figure(drawn, name))
@@ -265,8 +299,6 @@ def _importance(reports: Reports) -> str:
         what = (
             f"{report.importance_samples:,} samples of {report.judged}, {len(found)} of {len(report.importance)} inputs"
         )
-        table = _table(tables.importance(report))
-        figures.append(
-            f"<div>{_figure(drawn, _label(name, what))}<details><summary>all inputs</summary>{table}</details></div>"
-        )
+        figure = _figure(drawn, f"{name}: {what}" if name else what)
+        figures.append(f"<div>{figure}{_folded('all inputs', _table(tables.importance(report)), True)}</div>\n")
     return _beside(figures)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
 
+from batch.report.ranking import Ranking
 from streaming.model.auc import auc_interval
 
 __all__ = ["BINS", "ProbabilityMetrics", "calibration_error", "measure"]
@@ -65,11 +66,6 @@ def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Probabil
 def calibration_error(labels: Floats, probabilities: Floats) -> float:
     """Expected calibration error: samples sorted by probability, cut into 10 bins of equal count; the mean distance of
     a bin's mean probability from its share of positives, weighted by the bin's size (Guo et al. 2017, equal-mass bins).
+    A cut within samples of equal probability takes the expected share of them.
     """
-    order = np.argsort(probabilities, kind="stable")
-    gaps = [
-        len(part) * abs(float(probabilities[part].mean(dtype=np.float64)) - float(labels[part].mean(dtype=np.float64)))
-        for part in np.array_split(order, BINS)
-        if len(part)
-    ]
-    return sum(gaps) / len(order)
+    return float(np.abs(Ranking.of(labels, probabilities).calibration_gaps(BINS)).sum())

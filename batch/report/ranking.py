@@ -15,6 +15,8 @@ __all__ = ["Floats", "Ranking"]
 
 Floats = npt.NDArray[np.float64]
 
+_SURE = float(np.finfo(np.float64).eps)  # from certainty: a log loss stays finite, and is scikit-learn's
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -93,6 +95,23 @@ class Ranking:
         at = np.minimum(at, len(found) - 1)
         precision: Floats = found[at] / np.maximum(taken[at], 1)
         return precision
+
+    def log_loss(self) -> float:
+        """The mean of -log of what was said of the label that came, as scikit-learn's."""
+        said = np.clip(self.scores, _SURE, 1 - _SURE)
+        return -float((self.positives * np.log(said) + self.negatives * np.log1p(-said)).sum()) / self.count
+
+    def calibration_gaps(self, bins: int) -> Floats:
+        """By how much what is said exceeds what happens, in each of so many bins of equal count, the lowest scores
+        first: of the mean score less the share of positives, each times the bin's share of all samples, [bins]."""
+        sizes = (self.positives + self.negatives)[::-1]
+        ends = np.concatenate([[0.0], np.cumsum(sizes)])
+        base, over = divmod(self.count, bins)
+        edges = np.concatenate([[0.0], np.cumsum([base + (at < over) for at in range(bins)])])
+        said = np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(self.scores[::-1] * sizes)]))
+        came = np.interp(edges, ends, np.concatenate([[0.0], np.cumsum(self.positives[::-1])]))
+        gaps: Floats = np.diff(said - came) / self.count
+        return gaps
 
     def average_precision(self) -> float:
         """The mean of the precision over the positives, as scikit-learn's; NaN where there is none."""

@@ -22,6 +22,7 @@ __all__ = [
     "options",
     "reliability",
     "slices",
+    "slices_beside",
     "thresholds",
     "top",
     "training",
@@ -30,11 +31,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Rows:
-    """A table: its heads, and rows of as many cells."""
+    """A table: its heads, and rows of as many cells. `words`: these are words and hashes, not numbers."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: bool = False
 
 
 OfReport: TypeAlias = Callable[[Report], list[Rows]]
@@ -80,7 +82,8 @@ def metrics(reports: Mapping[str, Report]) -> Rows:
             average = with_interval(found.figures.average_precision, found.figures.average_precision_interval)
             positive = m.positives / m.count
             columns.append([f"{m.count:,}", f"{m.positives:,}", with_interval(m.auc, ends), average])
-            columns[-1] += [_number(m.log_loss), _number(m.calibration_error)]
+            columns[-1].append(with_interval(m.log_loss, found.figures.log_loss_interval))
+            columns[-1].append(with_interval(m.calibration_error, found.figures.calibration_error_interval))
             columns.append(["", "", _number(m.base_auc), _number(positive)])
             columns[-1] += [_number(m.base_log_loss), _number(m.base_calibration_error)]
     names = ("samples", "positive", "AUC", "average precision", "log loss", "calibration error")
@@ -161,6 +164,26 @@ def slices(name: str, part: PartReport) -> Rows:
     return Rows(name, ("by", "value", "samples", "positive", "share", "predicted", "AUC"), rows)
 
 
+def slices_beside(caption: str, parts: Mapping[str, PartReport]) -> Rows | None:
+    """Columns and their values once, and beside them what each model does there; None: they are not the same samples.
+
+    Args:
+        parts: by the name of the model.
+    """
+    first, *others = ([(s.by, s.value, s.count, s.positives) for s in part.slices] for part in parts.values())
+    if any(other != first for other in others):
+        return None
+    rows = []
+    for of_models in zip(*(part.slices for part in parts.values()), strict=True):
+        one = of_models[0]
+        row = [one.by, one.value, f"{one.count:,}", f"{one.positives:,}", _share(one.rate)]
+        for found in of_models:
+            row += [_share(found.mean), with_interval(found.auc, found.auc_interval)]
+        rows.append(row)
+    heads = [head for name in parts for head in (f"{name} predicted", f"{name} AUC")]
+    return Rows(caption, ("by", "value", "samples", "positive", "share", *heads), rows)
+
+
 def importance(report: Report) -> Rows:
     """All inputs, the most important first."""
     rows = [
@@ -173,13 +196,13 @@ def options(report: Report) -> Rows:
     """Options of training and versions."""
     rows = [(name, str(value)) for name, value in report.model.options.items()]
     rows.append(("rows of the embeddings", f"{report.model.rows:,}"))
-    return Rows("training", ("option", "value"), rows)
+    return Rows("training", ("option", "value"), rows, words=True)
 
 
 def hashes(report: Report) -> Rows:
     """Hashes, and versions of what ran."""
     rows = [*report.model.hashes.items(), *report.model.versions.items()]
-    return Rows("hashes and versions", ("of", "is"), rows)
+    return Rows("hashes and versions", ("of", "is"), rows, words=True)
 
 
 def with_interval(value: float | None, ends: Interval) -> str:

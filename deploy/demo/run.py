@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -42,13 +43,15 @@ from deploy.demo.steps import (
 from deploy.demo.traffic import PACED_PER_S, PACED_SHARE, POISON, WINDOW, EventSender, ScoreSubscriber, TrafficError
 from deploy.environments import REPOSITORY, interpreter
 from deploy.kafka.broker import Broker, topics_of
-from deploy.process import Process, ProcessFailed, free_ports
+from deploy.process import Process, ProcessFailed, free_ports, held_port
 from deploy.triton.server import Triton, has_room_for_socket
 from streaming.app.wrong import WrongApp
 from streaming.errors import BadInput, ConfigError, OutputRefused
 from streaming.files.output_folder import replacing
 
 __all__ = ["main"]
+
+BOARD_STEP = 7  # before the first score
 
 LOG = "steps.log"
 """The commands of the steps, and all that they say."""
@@ -162,6 +165,9 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     with replacing(work, "demo", inputs=inputs, force=force, own=WRITTEN):
         pass  # empty: each step puts there what it makes
     screen.log = work / LOG
+    held = stack.enter_context(held_port())
+    board = f"http://127.0.0.1:{held.getsockname()[1]}/"
+    console.print(f"[bold]The board: {board}[/bold], open from step {BOARD_STEP} on")
     with screen.step(1, "Kafka and data") as step:
         broker = stack.enter_context(Broker(work / "kafka"))
         broker.create_topics(topics_of(shop.topics), {"retention.ms": "-1"})  # events may be years old
@@ -195,8 +201,8 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             run_command("scorer", "load", work / "history", "--config", config, module="streaming")
         else:
             config = write_config(options, shop, broker, triton, http_port, embedded_tables(work))
-    board, predict_port = start_board(config, stack)
-    with screen.step(7, "scorer") as step:
+    predict_port = start_board(config, held, stack)
+    with screen.step(BOARD_STEP, "scorer") as step:
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
         screen.note(f"$ jd-intent-score run --config {config}")
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
@@ -233,20 +239,19 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         raise DemoFailed(f"the scorer exited with status {status}: {scorer.tail()}")
 
 
-def start_board(config: Path, stack: contextlib.ExitStack) -> tuple[str, int]:
-    """Starts the board, and says where it is.
+def start_board(config: Path, held: socket.socket, stack: contextlib.ExitStack) -> int:
+    """Starts the board on the port that was held for it.
 
     Returns:
-        Its address, and the port where it looks for the predict server, which KEEP=1 adds at the end.
+        The port where it looks for the predict server, which KEEP=1 adds at the end.
     """
-    port, predict_port = free_ports(2)
+    port, predict_port = held.getsockname()[1], free_ports(1)[0]
+    held.close()
     words = ["board", "--config", str(config), "--port", str(port), "--predict", f"http://127.0.0.1:{predict_port}"]
     argv = [str(interpreter("scorer")), "-m", "streaming", *words]
     board = stack.enter_context(Process("the board", argv, config.with_name("board.log"), cwd=REPOSITORY))
-    url = f"http://127.0.0.1:{port}/"
-    board.wait_ready(lambda: answers(f"{url}healthz"), 120)
-    console.print(f"[bold]The board, with the scores as they come: {url}[/bold]")
-    return url, predict_port
+    board.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 120)
+    return predict_port
 
 
 def wait_for_user(

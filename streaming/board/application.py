@@ -38,7 +38,8 @@ from streaming.board.attributes import Attributes
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import CLASS_MIN, AucFigures, Outcome, Outcomes
-from streaming.board.pairs import Key, PairRow, Pairs, Place, ScoreRow
+from streaming.board.pairs import Pairs
+from streaming.board.rows import Key, PairRow, Place, ScoreRow
 from streaming.board.scorers import ScorerFigures
 from streaming.board.why import Explanation
 from streaming.web.access import Access, BodyLimit, Rules
@@ -103,6 +104,10 @@ class Board:
     def auc(self) -> AucFigures:
         """As it was last computed."""
         return AucFigures("labels are not followed") if self.outcomes is None else self.outcomes.figures
+
+    def label_events(self) -> int:
+        """How many events that make labels are kept."""
+        return 0 if self.outcomes is None else self.outcomes.events_kept()
 
     def outcome(self, number: int) -> Outcome | None:
         """What became of a score, by its number; None: no label ever says."""
@@ -400,6 +405,7 @@ def _metrics(board: Board) -> CollectorRegistry:
         ("jd_intent_board_scores", "Scores that the board has taken.", lambda: board.pairs.received),
         ("jd_intent_board_unreadable", "Records of their topic that are no scores.", lambda: board.pairs.unreadable),
         ("jd_intent_board_pairs", "Pairs that the board keeps.", board.pairs.pairs_kept),
+        ("jd_intent_board_label_events", "Events that make labels, as they are kept.", board.label_events),
         ("jd_intent_board_auc", "AUC over matured scores; NaN: there are too few.", lambda: _or_nan(board.auc().auc)),
         ("jd_intent_board_auc_low", "Lower end of its 95% interval.", lambda: _or_nan(board.auc().low)),
         ("jd_intent_board_auc_high", "Upper end of its 95% interval.", lambda: _or_nan(board.auc().high)),

@@ -11,7 +11,8 @@ import pyarrow as pa
 import structlog
 
 from streaming.board.fields import Join, ScoreFields
-from streaming.board.pairs import Key, Pairs
+from streaming.board.pairs import Pairs
+from streaming.board.rows import Key
 from streaming.events.batch import EventBatch
 
 __all__ = ["KEYS_MAX", "Attributes"]

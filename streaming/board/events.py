@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 from streaming.app.folder import App
 from streaming.app.inputs import InputDecoder
 from streaming.app.topics import TopicNames
-from streaming.board.pairs import Place
+from streaming.board.rows import Place
 from streaming.config import Config
 from streaming.errors import ScorerError, Unavailable
 from streaming.events.record import Record

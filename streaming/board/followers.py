@@ -20,10 +20,11 @@ from streaming.app.history import history_table
 from streaming.app.inputs import InputDecoder
 from streaming.app.topics import TopicNames
 from streaming.board.attributes import Attributes
+from streaming.board.decoding import Raw
 from streaming.board.label_follower import LabelFollower
 from streaming.board.letters import Letters
 from streaming.board.outcomes import Outcomes
-from streaming.board.pairs import Pairs, Raw
+from streaming.board.pairs import Pairs
 from streaming.config import Config
 from streaming.errors import BrokerUnavailable, OffsetOutOfRange, ScorerError, Stopped
 from streaming.events.record import Record

@@ -42,13 +42,14 @@ class NoLabels(Exception):
 class ScoreKeys:
     """Scores → the keys by which their labels are found, as numbers. One thread at a time.
 
+    Nothing is remembered: a pair's number lies beside its last score (`streaming.board.pairs`).
+
     Args:
         fields: of a score, whose values are given.
         columns: of the stream, which the values are of; empty: the values are the key itself.
         stream: that makes the key of its columns.
         expressions: of the key's columns.
         script: events.sql.
-        kept: keys that are remembered at most.
     """
 
     def __init__(
@@ -58,11 +59,9 @@ class ScoreKeys:
         stream: Stream | None = None,
         expressions: Sequence[syntax.Expr] = (),
         script: str = "",
-        kept: int = 200_000,
     ) -> None:
         self.fields = tuple(fields)
-        self._columns, self._kept = tuple(columns), kept
-        self._known: dict[tuple[Any, ...], int] = {}
+        self._columns = tuple(columns)
         self._stream = stream
         if stream is not None:
             self._projection = Projection(stream.name, stream.table_columns, expressions, script)
@@ -73,15 +72,9 @@ class ScoreKeys:
         Args:
             values: of each score those of `fields`, as its JSON has them.
         """
-        known = self._known
-        codes = [known.get(value) for value in values]
-        if None in codes:
-            if len(known) > self._kept:
-                known.clear()
-            new = [*{value for value in values if value not in known}]
-            known.update(zip(new, self._codes(new), strict=True))
-            codes = [known[value] for value in values]
-        return np.array(codes, np.int64)
+        distinct = [*dict.fromkeys(values)]
+        known = dict(zip(distinct, self._codes(distinct), strict=True))
+        return np.array([known[value] for value in values], np.int64)
 
     def _codes(self, values: Sequence[tuple[Any, ...]]) -> list[int]:
         try:

@@ -31,6 +31,7 @@ CLASS_MIN = 5
 """Of fewer matured scores of a class no AUC is told."""
 
 EVENTS_MAX = 500_000
+PIECES_MAX = 1000  # of them, as they were taken: then they are put together
 BURST_PER_S = 10_000
 COMPUTE_S = 2.0
 REST = 4  # the thread rests at least so many times as long as it has computed
@@ -145,6 +146,8 @@ class Outcomes:
                 self._codes.append(codes)
                 self._times.append(times)
                 self._count += len(codes)
+                if len(self._codes) > PIECES_MAX:
+                    self._codes, self._times = [np.concatenate(self._codes)], [np.concatenate(self._times)]
             if self._count > self._events_max:
                 self._forget()
 
@@ -166,6 +169,10 @@ class Outcomes:
     def loaded(self) -> bool:
         """Whether all labels have been read that were there, or there are none."""
         return self.labels is None or self._loaded
+
+    def events_kept(self) -> int:
+        """How many label events there are."""
+        return self._count
 
     def begins(self, time_ms: int) -> None:
         """Of events before a time some may never be taken: they are not in their topic any more."""

@@ -8,23 +8,21 @@ array operations, and a ranking under any filter is a few array operations more.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from streaming.board.decoding import Raw, ScoreDecoder
 from streaming.board.fields import ScoreFields
 from streaming.board.labels import ScoreKeys
+from streaming.board.rows import Key, Match, PairRow, Place, Requests, ScoreRow
 
-__all__ = ["NO_TIME", "TREND", "VALUES_MAX", "Match", "PairRow", "Pairs", "Place", "Raw", "Requests", "ScoreRow"]
+__all__ = ["NO_TIME", "TREND", "VALUES_MAX", "Pairs"]
 
 TREND = 12
 """How many of a pair's last scores are its trend."""
@@ -40,93 +38,7 @@ SECONDS = 120  # of the throughput that is remembered
 MATCHES_MAX = 20
 SCORES_MAX = 200  # of one pair, that are shown
 
-Key = tuple[Any, ...]
 Int64 = npt.NDArray[np.int64]
-
-
-class Raw(NamedTuple):
-    """A record of the scores' topic: its value, its time (epoch ms), and where it lies."""
-
-    value: bytes
-    at: int
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a score lies in its topic, and what it was."""
-
-    partition: int
-    offset: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class PairRow:
-    """A pair as the ranking shows it.
-
-    Attributes:
-        key: its users and items.
-        probability, at, time, version: of its last score; `at` is when that was published, `time` the event's own time
-            (None: the score does not say it), epoch ms.
-        trend: its last scores in the ring, oldest first.
-        count: its scores, since the board began to count.
-        seq: the number of its last score: another one, another row.
-    """
-
-    key: Key
-    probability: float
-    at: int
-    time: int | None
-    version: str
-    trend: tuple[float, ...]
-    count: int
-    seq: int
-
-    @property
-    def id(self) -> str:
-        """The key as JSON: names the pair to the page, and in its address."""
-        return json.dumps(self.key, ensure_ascii=False, separators=(",", ":"))
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One score of the ring; see `PairRow`. `number`: its own, counted from the first that was taken."""
-
-    key: Key
-    probability: float
-    at: int
-    time: int | None
-    version: str
-    number: int
-
-
-@dataclass(frozen=True)
-class Requests:
-    """The scores of the ring as columns, the oldest first.
-
-    Attributes:
-        first: the number of the oldest.
-        codes: the requests' keys as numbers, see `streaming.board.labels`; int64 [n].
-        times: of the requests, epoch ms, or `NO_TIME`; int64 [n].
-        probabilities: float32 [n].
-    """
-
-    first: int
-    codes: Int64
-    times: Int64
-    probabilities: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Match:
-    """A user or an item that a search has found, with how many pairs it has, and the best of their probabilities."""
-
-    field: str
-    value: Any
-    pairs: int
-    best: float
 
 
 class Pairs:
@@ -152,7 +64,8 @@ class Pairs:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys_of = keys
-        self._decode = _Decoder(fields, () if keys is None else keys.fields)
+        self._of_pair = keys is not None and set(keys.fields) <= set(fields.pair)  # all its scores have one label key
+        self._decode = ScoreDecoder(fields, () if keys is None else keys.fields)
         ring, slots = scores_max, scores_max + best_max + max(1000, scores_max // 4)
         self._slot: npt.NDArray[np.int32] = np.zeros(ring, np.int32)
         self._probability: npt.NDArray[np.float32] = np.zeros(ring, np.float32)
@@ -172,6 +85,7 @@ class Pairs:
         self._last_partition: npt.NDArray[np.int32] = np.zeros(slots, np.int32)
         self._last_offset: Int64 = np.zeros(slots, np.int64)
         self._count: Int64 = np.zeros(slots, np.int64)
+        self._pair_code: Int64 = np.zeros(slots if self._of_pair else 0, np.int64)  # of the label's key
         self._keys: list[Key | None] = [None] * slots
         self._free = list(range(slots - 1, -1, -1))
         self._index: dict[Key, int] = {}
@@ -196,13 +110,26 @@ class Pairs:
         for start in range(0, len(records), size):
             part = records[start : start + size]
             scores, kept = self._decode(part)
-            codes = self._keys_of([*map(self._decode.label_key, scores)]) if self._keys_of and kept else None
+            codes = self._codes(self._keys_of, scores) if self._keys_of is not None and kept else None
             with self._lock:
                 self.unreadable += len(part) - len(kept)
                 if kept:
                     self._take(scores, kept, codes)
                     if live:
                         self._tick(len(kept))
+
+    def _codes(self, keys: ScoreKeys, scores: Sequence[Any]) -> Int64:
+        """The numbers of the scores' label keys; of pairs that are kept as they are known, where a pair has one."""
+        key_of = self._decode.label_key
+        if not self._of_pair:
+            return keys([*map(key_of, scores)])
+        with self._lock:
+            slots = np.array([self._index.get(key, -1) for key in map(self._decode.key, scores)], np.int32)
+            codes = self._pair_code[slots]
+        new = np.flatnonzero(slots < 0)
+        if len(new):
+            codes[new] = keys([key_of(scores[at]) for at in new.tolist()])
+        return codes
 
     def _take(self, scores: Sequence[Any], records: Sequence[Raw], codes: Int64 | None) -> None:
         n, first, ring = len(scores), self.received, self.scores_max
@@ -231,6 +158,8 @@ class Pairs:
         self._time[places], self._version[places] = times, versions
         if codes is not None:
             self._label_code[places] = codes
+            if self._of_pair:
+                self._pair_code[slots] = codes
         self._partition[places], self._offset[places] = partitions, offsets
         lasts = order[np.append(~same, True)] if n else order  # of each pair its last score of the batch
         of = slots[lasts]
@@ -501,62 +430,6 @@ class _Filter:
             code = self.known[value] = len(self.values)
             self.values.append(value)
         return code
-
-
-_Plain: TypeAlias = str | int | float | bool | None
-
-
-def _getter(names: Sequence[str]) -> Callable[[Any], Key]:
-    """Members of a score as a tuple."""
-    if not names:
-        return lambda _: ()
-    get = attrgetter(*names)
-    return get if len(names) > 1 else lambda score: (get(score),)
-
-
-class _Decoder:
-    """Values of records → scores, all of a chunk at once where each is one line, as the scorer writes them."""
-
-    def __init__(self, fields: ScoreFields, label_key: Sequence[str]) -> None:
-        members: list[Any] = [
-            (f"k{at}", str | int | float | bool, msgspec.field(name=name)) for at, name in enumerate(fields.pair)
-        ]
-        members.append(("probability", float, msgspec.field(name=fields.probability)))
-        # Fields that a score does not have stay empty, under names that no JSON of ours has.
-        members.append(("time", _Plain, msgspec.field(name=fields.time or "\x7ftime", default=None)))
-        members.append(("version", _Plain, msgspec.field(name=fields.version or "\x7fversion", default=None)))
-        member_of = {field.name: member for member, _, field in members}
-        for field in label_key:
-            if field not in member_of:
-                member_of[field] = f"l{len(member_of)}"
-                members.append((member_of[field], _Plain, msgspec.field(name=field, default=None)))
-        score = msgspec.defstruct("Score", members, gc=False)
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(score)
-        self.key = _getter([f"k{at}" for at in range(len(fields.pair))])
-        self.label_key = _getter([member_of[field] for field in label_key])
-
-    def __call__(self, records: Sequence[Raw]) -> tuple[list[Any], Sequence[Raw]]:
-        """The scores, and the records that they came in."""
-        try:
-            scores: list[Any] = self._decoder.decode_lines(b"\n".join([record.value for record in records]))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            scores = []
-        if len(scores) == len(records) and _are_probabilities(scores):
-            return scores, records
-        scores, kept = [], []
-        for record in records:
-            try:
-                score = self._decoder.decode(record.value)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-            if _are_probabilities([score]):
-                scores.append(score)
-                kept.append(record)
-        return scores, kept
-
-
-def _are_probabilities(scores: Iterable[Any]) -> bool:
-    return all(0.0 <= score.probability <= 1.0 for score in scores)
 
 
 def _ms(time_ms: Any) -> int:

@@ -6,10 +6,8 @@ import asyncio
 import dataclasses
 import gc
 import logging
-import re
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +19,12 @@ from streaming.board.attributes import Attributes
 from streaming.board.events import EventReader
 from streaming.board.fields import score_fields
 from streaming.board.followers import Followers
+from streaming.board.following import Following
 from streaming.board.letters import Letters
 from streaming.board.outcomes import scores_kept
 from streaming.board.scorers import Scorers, metrics_url
 from streaming.board.why import Why
 from streaming.config import Config, load
-from streaming.errors import ConfigError
 from streaming.model.triton import Model
 from streaming.ops import log
 from streaming.web.access import Rules, own_names
@@ -35,7 +33,7 @@ from streaming.web.connection import Limits
 from streaming.web.listen import Listen, listening, read_token
 from streaming.web.server import Server, run_until_told
 
-__all__ = ["LIMITS", "BoardOptions", "parse_age", "run", "run_board"]
+__all__ = ["LIMITS", "BoardOptions", "run", "run_board"]
 
 LIMITS = Limits()
 PREDICT_S = 10.0  # for one answer of the predict server
@@ -50,31 +48,15 @@ class BoardOptions:
     """What the command line says beside where to listen.
 
     Args:
-        look_back_s: how old the scores are that are read at the start.
-        scores_max: the newest so many are kept.
-        metrics: of the scorers; empty: where `[http]` of the configuration says.
+        following: what is followed, and how much of it is kept.
         predict: URL of the predict server that computes features; none: there is none.
         predict_token_file, predict_ca: its token, and certificates that vouch for it.
     """
 
-    look_back_s: float = 3600.0
-    scores_max: int = 100_000
-    metrics: Sequence[str] = ()
+    following: Following
     predict: str | None = None
     predict_token_file: Path | None = None
     predict_ca: Path | None = None
-
-
-def parse_age(option: str, text: str) -> float:
-    """`90s`, `15m`, `1h` or `2d` in seconds.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        raise ConfigError(f"{option} {text!r} is no age: a whole number and s, m, h or d, like 15m")
-    return float(int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]])
 
 
 def run_board(file: Path | None, listen: Listen, options: BoardOptions) -> None:
@@ -101,21 +83,22 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
         NotAllowed: a topic may not be read.
         ScorerError: following the topics failed; the process should be started again.
     """
+    following = options.following
     with listening(listen.host, listen.port) as listener:
         rules = Rules(own_names(listen.host, listen.allow_hosts), listen.token(listener))
         tls = listen.tls()
         app, topics = application(config)
         fields = score_fields(app)
         letters, attributes = Letters(), Attributes(fields)
-        pairs, outcomes = scores_kept(app, topics, fields, options.scores_max)
-        scorers = Scorers(options.metrics or [url for url in [metrics_url(config.http)] if url])
+        pairs, outcomes = scores_kept(app, topics, fields, following.scores_max)
+        scorers = Scorers(following.metrics or [url for url in [metrics_url(config.http)] if url])
         predict = None
         if options.predict is not None:
             token = read_token(options.predict_token_file, {})
             predict = connect("--predict", options.predict, token=token, ca=options.predict_ca, timeout=PREDICT_S)
         model = Model(config.model.url, config.model.name, min(config.model.timeout_s, MODEL_S))
         why = Why(app, pairs, EventReader(config, app, topics), Path(config.model.artifact), model, predict)
-        followers = Followers(config, app, topics, pairs, letters, attributes, options.look_back_s, outcomes)
+        followers = Followers(config, app, topics, pairs, letters, attributes, following.look_back_s, outcomes)
         server: Server | None = None
         names = {"scores": topics.scores, "dead_letters": topics.dead_letters}
         board = Board(

@@ -22,33 +22,32 @@ from streaming.app.configured import application
 from streaming.board.attributes import Attributes
 from streaming.board.fields import score_fields
 from streaming.board.followers import Followers, KafkaState
+from streaming.board.following import Following
 from streaming.board.letters import Letters
 from streaming.board.outcomes import CLASS_MIN, AucFigures, scores_kept
-from streaming.board.pairs import PairRow, Pairs
+from streaming.board.pairs import Pairs
+from streaming.board.rows import PairRow
 from streaming.board.scorers import ScorerFigures, Scorers, metrics_url
 from streaming.config import load
 from streaming.ops import log
 
-__all__ = ["auc_told", "run_top", "screen"]
+__all__ = ["auc_told", "letters_told", "run_top", "screen"]
 
 TICK_S = 0.5
 RATE_S = 5  # whole seconds that the throughput is the mean of
 SPARK_S = 30
 BARS = " ▁▂▃▄▅▆▇█"
+REASONS = 3  # of dead letters: as many as 80 columns have room for
 FIXED_LINES = 10  # of the screen, without the ranking's rows
 ROWS_ONCE = 20  # where nobody says how high the screen is
 
 
-def run_top(
-    file: Path | None, *, look_back_s: float, scores_max: int, metrics: Sequence[str] = (), once: bool = False
-) -> None:
+def run_top(file: Path | None, following: Following, *, once: bool = False) -> None:
     """Shows it until SIGTERM or Ctrl-C; Kafka and the scorers may be away: the screen says so.
 
     Args:
         file: the configuration; none: defaults and the environment.
-        look_back_s: how old the scores are that are read at the start.
-        scores_max: the newest so many are kept.
-        metrics: URLs of the scorers' /metrics; empty: where `[http]` of the configuration says.
+        following: what is followed, and how much of it is kept.
         once: prints one screen once all is read that is there, and ends.
 
     Raises:
@@ -61,9 +60,9 @@ def run_top(
     app, topics = application(config)
     fields = score_fields(app)
     letters, attributes = Letters(), Attributes(fields)
-    pairs, outcomes = scores_kept(app, topics, fields, scores_max)
-    scorers = Scorers(metrics or [url for url in [metrics_url(config.http)] if url])
-    followers = Followers(config, app, topics, pairs, letters, attributes, look_back_s, outcomes)
+    pairs, outcomes = scores_kept(app, topics, fields, following.scores_max)
+    scorers = Scorers(following.metrics or [url for url in [metrics_url(config.http)] if url])
+    followers = Followers(config, app, topics, pairs, letters, attributes, following.look_back_s, outcomes)
     zone = ZoneInfo(app.settings.time_zone)
     console = Console()
 
@@ -131,7 +130,7 @@ def screen(
         "lag, state": f"{_count(scorers.lag)} records, {_count(scorers.state_rows)} rows",
         "model, scorers": f"version {pairs.version() or '–'}, {scorers.ready} of {scorers.asked} ready",
         "AUC": auc_told(auc, zone),
-        "dead letters": ", ".join(f"{count:,} {reason}" for reason, count in reasons[:4]) or "none",
+        "dead letters": letters_told(reasons),
     }
     figures = Table.grid(padding=(0, 2))
     for label, text in lines.items():
@@ -161,6 +160,14 @@ def auc_told(auc: AucFigures, zone: ZoneInfo) -> str:
         return f"– ({of}: needs {CLASS_MIN} of each)"
     known_to = "" if auc.known_to is None else f", to {datetime.fromtimestamp(auc.known_to / 1000, zone):%d %b %H:%M}"
     return f"{auc.auc:.3f} ({auc.low:.3f}–{auc.high:.3f}), {of}{known_to}"
+
+
+def letters_told(reasons: Sequence[tuple[str, int]]) -> str:
+    """How many dead letters there are, and the commonest reasons in one line."""
+    if not reasons:
+        return "none"
+    first = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:REASONS])
+    return f"{sum(count for _, count in reasons):,}: {first}{', …' * (len(reasons) > REASONS)}"
 
 
 def spark(values: Sequence[float]) -> str:

@@ -28,7 +28,8 @@ import structlog
 
 from streaming.app.folder import App
 from streaming.board.events import Asked, EventGone, EventReader
-from streaming.board.pairs import Pairs, Place
+from streaming.board.pairs import Pairs
+from streaming.board.rows import Place
 from streaming.board.usual import Usual, UsualValues, Value, shown
 from streaming.errors import ArtifactMismatch, ScorerError, Unavailable
 from streaming.model.encoder import NULL_ID, Encoder

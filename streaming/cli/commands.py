@@ -54,6 +54,18 @@ AllowHost = Annotated[
 ]
 Connections = Annotated[int, typer.Option(help="At a time; more are told to come again.", min=1, max=10_000)]
 
+# What `board` and `top` follow.
+LookBack = Annotated[str, typer.Option(help="Scores of so long are read at the start: 90s, 15m, 1h, 2d.")]
+ScoresKept = Annotated[int, typer.Option(help="The newest so many are kept.", min=1000, max=5_000_000)]
+MetricsUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metrics",
+        help="URL of a scorer's /metrics; may be repeated. Default: where [http] of the configuration says.",
+    ),
+]
+LOOK_BACK, SCORES_KEPT = "1h", 100_000
+
 
 @app.callback()
 def program(version: Version = False) -> None:
@@ -175,14 +187,9 @@ def board(
     config: ConfigFile = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 9082,
-    look_back: Annotated[str, typer.Option(help="Scores of so long are read at the start: 90s, 15m, 1h, 2d.")] = "1h",
-    scores: Annotated[int, typer.Option(help="The newest so many are kept.", min=1000, max=5_000_000)] = 100_000,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="URL of a scorer's /metrics; may be repeated. Default: where [http] of the configuration says."
-        ),
-    ] = None,
+    look_back: LookBack = LOOK_BACK,
+    scores: ScoresKept = SCORES_KEPT,
+    metrics: MetricsUrls = None,
     predict: Annotated[
         str | None, typer.Option(help="URL of `jd-intent-score serve`, which computes the features of an opened row.")
     ] = None,
@@ -198,36 +205,28 @@ def board(
 
     It reads the scores as any subscriber does, and asks the scorers for their metrics only.
     """
-    from streaming.board.server import BoardOptions, parse_age, run_board
+    from streaming.board.following import Following, parse_age
+    from streaming.board.server import BoardOptions, run_board
     from streaming.web.listen import Listen
 
     listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
-    options = BoardOptions(
-        parse_age("--look-back", look_back), scores, metrics or (), predict, predict_token_file, predict_ca
-    )
-    run_board(config, listen, options)
+    following = Following(parse_age("--look-back", look_back), scores, metrics or ())
+    run_board(config, listen, BoardOptions(following, predict, predict_token_file, predict_ca))
 
 
 @app.command()
 def top(
     config: ConfigFile = None,
-    look_back: Annotated[str, typer.Option(help="Scores of so long are read at the start: 90s, 15m, 1h, 2d.")] = "1h",
-    scores: Annotated[int, typer.Option(help="The newest so many are kept.", min=1000, max=5_000_000)] = 100_000,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="URL of a scorer's /metrics; may be repeated. Default: where [http] of the configuration says."
-        ),
-    ] = None,
+    look_back: LookBack = LOOK_BACK,
+    scores: ScoresKept = SCORES_KEPT,
+    metrics: MetricsUrls = None,
     once: Annotated[bool, typer.Option("--once", help="Print what is there, and end.")] = False,
 ) -> None:
     """Show the scores as they come, in the terminal: what `board` shows on a page. Ctrl-C ends it."""
-    from streaming.board.server import parse_age
+    from streaming.board.following import Following, parse_age
     from streaming.board.top import run_top
 
-    run_top(
-        config, look_back_s=parse_age("--look-back", look_back), scores_max=scores, metrics=metrics or (), once=once
-    )
+    run_top(config, Following(parse_age("--look-back", look_back), scores, metrics or ()), once=once)
 
 
 @app.command()

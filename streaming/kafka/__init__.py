@@ -4,6 +4,7 @@
     reader                               topics read without a group
     event_source, dimension_source       the input topics, as the loop reads them
     start_offsets, refused_records       where partitions that come start, and which of their records are done
+    offset_commits                       the group's offsets without a transaction
     topics, lineage                      what the log holds, and whether the state is whole
     producer                             one transaction per batch
 

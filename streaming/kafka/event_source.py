@@ -1,7 +1,8 @@
 """The topics of events through the consumer group.
 
-Offsets are never committed here: they travel in the scores' transaction (`streaming.kafka.producer`). Positions are
-kept here, advance when a poll hands records out, and go back with `rewind` when a batch is forgotten.
+Offsets travel in the scores' transaction (`streaming.kafka.producer`), or are committed beside the loop
+(`streaming.kafka.offset_commits`). Positions are kept here, advance when a poll hands records out, and go back with
+`rewind` when a batch is forgotten.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming.config import Kafka
-from streaming.errors import ConfigError, LogNotWhole, OffsetOutOfRange
+from streaming.errors import LogNotWhole, OffsetOutOfRange
 from streaming.events.record import Record
 from streaming.kafka.clients import consumer_settings
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.merge import TimeMerge
+from streaming.kafka.offset_commits import OffsetCommits
 from streaming.kafka.reader import REPLAY_CHUNK, Positions, TopicReader, records_of
 from streaming.kafka.refused_records import Refused
 from streaming.kafka.start_offsets import Inquiry
-from streaming.kafka.topics import Span, Topics
+from streaming.kafka.topics import Span
 from streaming.ops.background import Start, in_thread
 from streaming.ops.log import place
 
@@ -31,7 +33,6 @@ __all__ = ["EventSource"]
 
 MERGE_POLL_S = 0.005  # how long a poll waits for records while a silent topic is waited for
 MERGE_ROOM = 20_000  # records of a partition that wait for those of another topic
-COMMIT_AGAIN_S = 1.0  # offsets whose commit beside the loop has failed
 ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
 
 _log = structlog.stdlib.get_logger("streaming.kafka.event_source")
@@ -60,6 +61,7 @@ class EventSource:
             rows in the tables stand for. A partition that comes back goes on from there.
         joined: the group has given an assignment, maybe an empty one.
         generation: changes whenever partitions come, are known or go.
+        commits: of the group's offsets beside the loop, for who publishes without transactions.
         refused: the records that are dead letters already: neither `poll` nor `replay` gives them out.
     """
 
@@ -87,23 +89,18 @@ class EventSource:
         self._inquiries: list[Inquiry] = []
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
-        # Of commits beside the loop: the newest of each partition since it came, of which partitions it has failed, and
-        # when those were tried again last.
-        self._sent: dict[tuple[str, int], TopicPartition] = {}
-        self._failed: set[tuple[str, int]] = set()
-        self._acknowledged: Positions = {}
-        self._tried = 0.0
+        self.commits = OffsetCommits(self._send_commit, connection.clock)
         self.generation = 0
         self._failure: BaseException | None = None
         self._ended: Positions = {}  # where partitions ended when they were last read to their ends
         self._merge: TimeMerge | None = None
         assignor = kafka.assignor
         if len(self.topics) > 1:
-            _check_alike(lineages.topics)
+            lineages.topics.check_alike()
             assignor = "range"  # the one that gives partitions of one number to one member
             self._incremental = kafka.group_protocol == "consumer"
             self._merge = TimeMerge(self.topics, kafka.merge_wait_ms / 1000, MERGE_ROOM, connection.clock)
-        settings = {**consumer_settings(kafka), "enable.partition.eof": True, "on_commit": self._on_commit}
+        settings = {**consumer_settings(kafka), "enable.partition.eof": True, "on_commit": self.commits.on_commit}
         settings["group.protocol"] = kafka.group_protocol
         if kafka.group_protocol == "consumer" and self._merge is not None:
             settings["group.remote.assignor"] = "range"
@@ -217,17 +214,13 @@ class EventSource:
         """Takes up the partitions of which it is known by now where they start: they are `pending`.
 
         Raises:
-            LogNotWhole: a committed offset lies outside of its topic, or is of another.
+            LogNotWhole: a committed offset lies outside of its topic, or is of another one.
             BrokerUnavailable, KafkaException, Stopped: Kafka does not tell, see `Inquiry.answer`.
         """
         self._inquiries = [inquiry for inquiry in self._inquiries if inquiry.partitions]
         for inquiry in list(self._inquiries):
-            if (starts_of := inquiry.answer()) is None:
+            if (starts := inquiry.answer()) is None:
                 continue
-            starts: Positions = {}
-            for partition in sorted(inquiry.partitions):
-                found = starts_of[partition]
-                starts[partition] = self._start_of(partition, found.committed, found.span)
             self._inquiries.remove(inquiry)
             self.generation += 1
             self.positions.update(starts)
@@ -264,22 +257,6 @@ class EventSource:
     def group_metadata(self) -> Any:
         """What fences a zombie: member id and generation, for the producer's transaction."""
         return self._consumer.consumer_group_metadata()
-
-    def commit(self, positions: Positions, note: Callable[[tuple[str, int]], str]) -> None:
-        """Commits the group's offsets beside the loop, which need not wait: `commit_again` does what fails.
-
-        For who publishes without transactions. May be called from another thread than the others, but `commit_again`.
-
-        Args:
-            note: what is written beside the offset of a partition.
-        """
-        offsets = [TopicPartition(*p, offset, metadata=note(p)) for p, offset in positions.items()]
-        self._sent.update({(of.topic, of.partition): of for of in offsets})
-        self._send_commit(offsets)
-
-    def acknowledged(self, positions: Positions) -> bool:
-        """Has the group told that it has these offsets, which were given to `commit`?"""
-        return all(self._acknowledged.get(partition, -1) >= offset for partition, offset in positions.items())
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Records between position and end, per partition, as far as the last fetch knew.
@@ -433,36 +410,7 @@ class EventSource:
         return records_of(messages, self._ended)
 
     def _send_commit(self, offsets: list[TopicPartition]) -> None:
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            self._on_commit(error.args[0], offsets)
-
-    def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-        """How a commit beside the loop went."""
-        for of in offsets:
-            partition, why = (of.topic, of.partition), of.error or error
-            if why is None:
-                self._acknowledged[partition] = max(of.offset, self._acknowledged.get(partition, 0))
-            if partition not in self._sent or self._sent[partition].offset != of.offset:
-                continue  # a later one is under way, or done; or the partition has gone
-            if why is None:
-                self._failed.discard(partition)
-            else:
-                _log.warning("offsets are not committed yet", at=place(*partition, of.offset), error=why.str())
-                self._failed.add(partition)
-
-    def commit_again(self) -> None:
-        """What could not be committed, once a second, of the partitions that have stayed since. Not beside `commit`: an
-        older offset must not overtake a newer one."""
-        now = self._connection.clock.monotonic()
-        if not self._failed or now - self._tried < COMMIT_AGAIN_S:
-            return
-        self._tried = now
-        offsets = [self._sent[partition] for partition in sorted(self._failed & self._sent.keys())]
-        self._failed.clear()
-        if offsets:
-            self._send_commit(offsets)
+        self._consumer.commit(offsets=offsets, asynchronous=True)
 
     def _seek(self) -> None:
         rewind, self._rewind = self._rewind, {}
@@ -508,10 +456,10 @@ class EventSource:
         assigned = [given for given in partitions if (given.topic, given.partition) in self.positions]
         for given in partitions:
             partition = (given.topic, given.partition)
-            self._sent.pop(partition, None)
+            self.commits.forget(partition)
             self._dropped.pop(partition, None)
             if partition == (self.topics[0], 0):  # who has it commits the offsets of the dimension topics
-                self._sent = {of: sent for of, sent in self._sent.items() if of[0] in self.topics}
+                self.commits.forget_all_but(self.topics)
             for known in (self._rewind, self._ended):
                 known.pop(partition, None)
             for inquiry in self._inquiries:
@@ -528,43 +476,3 @@ class EventSource:
         else:
             self.joined = False
             consumer.unassign()
-
-    def _start_of(self, partition: tuple[str, int], committed: int, span: Span) -> int:
-        """The offset to go on from.
-
-        Args:
-            committed: what the group has committed; negative: nothing.
-
-        Raises:
-            OffsetOutOfRange: the topic does not hold what is committed.
-        """
-        if committed >= 0 and self._lineages.is_of_former_topic(partition):
-            return span.low  # as `Lineages.read_notes` has allowed
-        if committed < 0:
-            return span.low if self._kafka.start == "earliest" else span.end
-        if not (lack := span.lacks(committed)):
-            return committed
-        self._log.check()  # if it was made anew meanwhile, that is what has to be said
-        why = f"group {self._kafka.group_id!r} has committed {place(*partition, committed)}, but {lack}"
-        if not self._kafka.begin_anew:
-            raise OffsetOutOfRange(
-                f"{why}: records that were not scored are gone; kafka.begin_anew = true for one start: go on with what "
-                "the topic holds, or reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
-            )
-        _log.warning("records are gone: begins anew with what the topic holds", why=why)
-        return span.low
-
-
-def _check_alike(topics: Topics) -> None:
-    """Events of one key lie in partitions of one number in all topics.
-
-    Raises:
-        ConfigError: a topic has another number of partitions than the first.
-    """
-    first, *others = topics.names.events
-    for name in others:
-        if topics.known[name].partitions != topics.known[first].partitions:
-            raise ConfigError(
-                f"topic {name!r} has {topics.known[name].partitions} partitions, {first!r} has "
-                f"{topics.known[first].partitions}: topics whose events see one another need as many"
-            )

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streaming.app.topics import TopicNames
 from streaming.config import Kafka
-from streaming.errors import LogNotWhole
+from streaming.errors import ConfigError, LogNotWhole
 from streaming.kafka.clients import committed_offsets, consumer_settings
 from streaming.kafka.connection import REQUEST_TIMEOUT_S, Connection
 from streaming.ops.waiting import Waiting, steady
@@ -105,6 +105,20 @@ class Topics:
                 raise LogNotWhole(
                     f"topic {name!r} had {was.partitions} partitions and has {now[name].partitions}: producers send "
                     "keys elsewhere than their former events"
+                )
+
+    def check_alike(self) -> None:
+        """Events of one key lie in partitions of one number in all topics.
+
+        Raises:
+            ConfigError: a topic of events has another number of partitions than the first.
+        """
+        first, *others = self.names.events
+        for name in others:
+            if self.known[name].partitions != self.known[first].partitions:
+                raise ConfigError(
+                    f"topic {name!r} has {self.known[name].partitions} partitions, {first!r} has "
+                    f"{self.known[first].partitions}: topics whose events see one another need as many"
                 )
 
     def missed(self, error: KafkaError | None) -> None:

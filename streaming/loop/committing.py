@@ -111,7 +111,7 @@ class Committing:
         Else, when retention has emptied the log, nobody could tell whether it was records that lay there.
         """
         progress = self._progress
-        progress.source.commit_again()
+        progress.source.commits.commit_again()
         if progress.source.pending:
             return  # who gets partition 0 has not published yet what its former owner has left of the dimension topics
         ends = {p: end for p, end in progress.source.markers().items() if p not in progress.open}
@@ -207,7 +207,7 @@ class Committing:
             # 5. All of it, or none.
             output.commit()
             if batch.commit_offsets and not output.transactional:
-                self._progress.source.commit(batch.commit_offsets, self._lineages.note)
+                self._progress.source.commits.commit(batch.commit_offsets, self._lineages.note)
             step("commit")
         # 6. It counts.
         self._reporting.published(batch, scores)

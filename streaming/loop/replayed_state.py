@@ -119,7 +119,7 @@ class ReplayedState:
 
         A partition that has gone before they were told holds this up until it is back.
         """
-        if self._published is not None and self._progress.source.acknowledged(self._unacknowledged):
+        if self._published is not None and self._progress.source.commits.acknowledged(self._unacknowledged):
             self._committed_state, self._published = self._published, None
             self._unacknowledged.clear()
 

@@ -17,16 +17,17 @@ from fixtures.model import InModelEnvironment
 from fixtures.reports import report_of, samples, write_sample_report
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, log_loss, precision_recall_curve, roc_auc_score, roc_curve
 
 from batch.dataset.read import DatasetError
 from batch.report.comparison import compare_reports, difference
 from batch.report.figures import PartFigures, choose_thresholds, part_figures, wilson
 from batch.report.page import page, write_report
-from batch.report.probability_metrics import measure
+from batch.report.probability_metrics import BINS, calibration_error, measure
 from batch.report.ranking import Ranking
 from batch.report.report import read_report
 from batch.report.slices import VALUES_MAX, sliced
+from batch.report.tables import with_interval
 from batch.train.importance import permutation_importance, samples_max
 from streaming.model.auc import auc_interval
 
@@ -82,6 +83,94 @@ def test_cuts_and_thresholds_are_counted_by_hand() -> None:
     assert wide.right >= 80 > labels[probabilities > wide.probability].sum()
 
 
+def world(count: int, off: float, seed: int) -> tuple[Any, Any, Any]:
+    """Labels, what a model says whose log odds are `off` too high, and the true probabilities; no two are equal."""
+    generator = np.random.default_rng(seed)
+    odds = generator.normal(size=count) * 1.2 - 2.2
+    true = 1 / (1 + np.exp(-odds))
+    return (generator.random(count) < true).astype(float), 1 / (1 + np.exp(-odds - off)), true
+
+
+def distance(labels: Any, probabilities: Any) -> float:
+    """The calibration error of samples, bin by bin."""
+    order = np.argsort(probabilities, kind="stable")
+    parts = np.array_split(order, BINS)
+    return sum(len(part) * abs(float(probabilities[part].mean() - labels[part].mean())) for part in parts) / len(order)
+
+
+@pytest.mark.parametrize("count", [10, 703, 5000])
+def test_log_loss_and_calibration_error_are_those_of_the_samples(count: int) -> None:
+    labels, probabilities, _ = world(count, 0.5, 1)
+    ranking = Ranking.of(labels, probabilities)
+    assert ranking.log_loss() == pytest.approx(log_loss(labels, probabilities, labels=[0, 1]), rel=1e-12)
+    assert calibration_error(labels, probabilities) == pytest.approx(distance(labels, probabilities), abs=1e-12)
+    sure = np.where(labels == 1, 0.0, probabilities)
+    assert Ranking.of(labels, sure).log_loss() == pytest.approx(log_loss(labels, sure, labels=[0, 1]), rel=1e-12)
+
+
+def test_a_calibration_bin_takes_of_equal_scores_what_a_random_order_would() -> None:
+    labels, probabilities = samples(1003, 150, 1.0, 3)
+    orders = [np.random.default_rng(seed).permutation(1003) for seed in range(400)]
+    gaps = [
+        [
+            (probabilities[part] - labels[part]).sum() / 1003
+            for part in np.array_split(order[np.argsort(p, kind="stable")], BINS)
+        ]
+        for order in orders
+        for p in [probabilities[order]]
+    ]
+    assert Ranking.of(labels, probabilities).calibration_gaps(BINS) == pytest.approx(np.mean(gaps, axis=0), abs=5e-4)
+    constant = np.full(1003, 0.25)
+    assert calibration_error(labels, constant) == pytest.approx(abs(0.25 - labels.mean()))
+
+
+@pytest.mark.parametrize(("off", "count"), [(0.0, 1500), (0.3, 1500), (1.0, 1500), (1.0, 6000)])
+def test_intervals_of_log_loss_and_calibration_error_are_those_of_samples_drawn_one_by_one(
+    off: float, count: int
+) -> None:
+    labels, probabilities, _ = world(count, off, 7)
+    found = figures(labels, probabilities)
+    generator = np.random.default_rng(99)
+    losses, errors, by_chance = [], [], []
+    order = np.argsort(probabilities)
+    gaps = [(probabilities[part] - labels[part]).sum() for part in np.array_split(order, BINS)]
+    for _ in range(1000):
+        again = generator.integers(0, count, count)
+        y, p = labels[again], probabilities[again]
+        losses.append(log_loss(y, p, labels=[0, 1]))
+        errors.append(distance(y, p))
+        drawn = [(p[part] - y[part]).sum() for part in np.array_split(np.argsort(p), BINS)]
+        by_chance.append(sum(abs(one - other) for one, other in zip(drawn, gaps, strict=True)) / count)
+    wide = np.percentile(losses, 97.5) - np.percentile(losses, 2.5)
+    assert found.log_loss_interval == pytest.approx(tuple(np.percentile(losses, [2.5, 97.5])), abs=0.12 * wide)
+    error = distance(labels, probabilities)
+    bias = np.mean(errors) - error
+    low, high = np.percentile(errors, [2.5, 97.5]) - bias
+    if error < np.percentile(by_chance, 97.5):
+        low = 0.0
+    assert found.calibration_error_interval == pytest.approx((low, high), abs=0.12 * (high - low))
+    assert (low == 0) == (off == 0)
+    assert low <= found.metrics.calibration_error <= high
+
+
+@pytest.mark.parametrize("off", [0.0, 0.3, 1.0])
+def test_intervals_of_log_loss_and_calibration_error_hold_the_truth(off: float) -> None:
+    """Of 60 draws; the plain middle 95% would never hold the calibration error of a model that is right."""
+    _, said, true = world(400_000, off, 0)
+    order = np.argsort(said)
+    error = sum(abs((said[part] - true[part]).sum()) for part in np.array_split(order, BINS)) / len(order)
+    loss = -float((true * np.log(said) + (1 - true) * np.log1p(-said)).mean())
+    held = [0, 0]
+    for seed in range(1, 61):
+        found = figures(*world(1500, off, seed)[:2])
+        for at, (interval, value) in enumerate(
+            ((found.log_loss_interval, loss), (found.calibration_error_interval, error))
+        ):
+            assert interval is not None
+            held[at] += interval[0] <= value <= interval[1]
+    assert min(held) >= 51
+
+
 pairs = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=40)
 
 
@@ -94,8 +183,7 @@ def test_no_figure_depends_on_the_order_of_equal_scores(given_pairs: list[tuple[
         msgspec.to_builtins(figures([float(a) for a, _ in some], [b / 6 for _, b in some]))
         for some in (given_pairs, mixed)
     )
-    for result in (one, other):
-        del result["metrics"]  # its calibration error bins samples, not groups
+    assert one.pop("metrics") == pytest.approx(other.pop("metrics"), nan_ok=True)
     assert one == other
     assert all(np.isfinite(value) for value in numbers(one))
     positives = sum(label for label, _ in given_pairs)
@@ -136,6 +224,8 @@ def test_intervals_hold_what_they_say() -> None:
 def test_too_few_of_a_class_have_no_intervals() -> None:
     found = figures(*samples(500, 9, 1.0, 1))
     assert found.average_precision_interval is None
+    assert found.log_loss_interval is None
+    assert found.calibration_error_interval is None
     assert found.roc is not None
     assert found.roc.low is None
     assert all(cut.precision_interval is None for cut in found.top)
@@ -236,6 +326,9 @@ def test_the_page_has_every_figure_and_needs_nothing_besides(tmp_path: Path) -> 
         found = part["figures"]
         for key in ("auc", "auc_low", "auc_high", "log_loss", "calibration_error", "base_log_loss"):
             assert f"{found['metrics'][key]:.4f}" in shown, (name, key)
+        for key in ("log_loss", "calibration_error"):
+            low, high = found[f"{key}_interval"]
+            assert f"{found['metrics'][key]:.4f} ({low:.4f} to {high:.4f})" in shown, (name, key)
         for cut in found["top"]:
             ends = "{:.4f} to {:.4f}".format(*cut["precision_interval"])
             assert f"{cut['precision']:.4f} ({ends}) {cut['lift']:.2f}× {cut['recall']:.2%}" in shown
@@ -282,8 +375,30 @@ def test_two_reports_stand_side_by_side(tmp_path: Path) -> None:
     for folder in (one, other):
         report = read_report(folder)
         assert report.verdict in shown
-        assert f"{report.parts['test'].figures.metrics.auc:.4f}" in shown
+        measured = report.parts["test"].figures
+        assert f"{measured.metrics.auc:.4f}" in shown
+        low, high = measured.calibration_error_interval or (-1.0, -1.0)
+        assert f"{measured.metrics.calibration_error:.4f} ({low:.4f} to {high:.4f})" in shown
     assert "x/run test y/run test" in shown
+    # The two are of other samples: the slices of each stand by themselves.
+    assert "by value samples positive share predicted AUC" in shown
+
+
+def test_slices_on_the_same_samples_stand_in_one_table() -> None:
+    labels, good = samples(800, 80, 2.0, 1)
+    weak = samples(800, 80, 0.5, 1)[1]
+    reports = {"a": report_of({"test": (labels, good)}), "b": report_of({"test": (labels, weak)})}
+    shown = texts(page(reports))
+    assert "by value samples positive share a predicted a AUC b predicted b AUC" in shown
+    pairs_of_slices = [*zip(*(reports[name].parts["test"].slices for name in "ab"), strict=True)]
+    assert len(pairs_of_slices) == 2
+    for one, other in pairs_of_slices:
+        assert one.auc is not None
+        assert other.auc is not None
+        assert one.auc > other.auc
+        figures_of = f"{one.mean:.2%} {with_interval(one.auc, one.auc_interval)} "
+        figures_of += f"{other.mean:.2%} {with_interval(other.auc, other.auc_interval)}"
+        assert f"{one.by} {one.value} {one.count:,} {one.positives:,} {one.rate:.2%} {figures_of}" in shown
 
 
 def test_what_two_reports_say_of_each_other() -> None:
@@ -324,6 +439,19 @@ def test_a_report_of_another_form_is_named(tmp_path: Path) -> None:
         (tmp_path / "report.json").write_text(json.dumps(report | change))
         with pytest.raises(DatasetError, match=complaint):
             read_report(tmp_path)
+
+
+def test_a_report_of_before_some_intervals_is_read_and_shown(tmp_path: Path) -> None:
+    folder = write_sample_report(tmp_path / "a", 1)
+    report = json.loads((folder / "report.json").read_bytes())
+    for part in report["parts"].values():
+        del part["figures"]["log_loss_interval"], part["figures"]["calibration_error_interval"]
+    (folder / "report.json").write_text(json.dumps(report))
+    loss = report["parts"]["test"]["figures"]["metrics"]["log_loss"]
+    assert f"log loss {report['parts']['val']['figures']['metrics']['log_loss']:.4f} " in texts(
+        page({"": read_report(folder)})
+    )
+    assert f"{loss:.4f} (" not in texts(page({"": read_report(folder)}))
 
 
 # -- what evaluation writes --------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 from streaming.app.configured import application
 from streaming.board.events import EventGone, EventReader
-from streaming.board.pairs import Place
+from streaming.board.rows import Place
 from streaming.cli.commands import app as program
 from streaming.config import Config
 from streaming.model.encoder import NULL_ID, Encoder

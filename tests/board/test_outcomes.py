@@ -26,11 +26,12 @@ from streaming.app.inputs import InputDecoder
 from streaming.app.later_event import horizon_of
 from streaming.app.scores import score_encoder
 from streaming.app.topics import TopicNames
+from streaming.board.decoding import Raw
 from streaming.board.fields import score_fields
 from streaming.board.label_follower import Reached
 from streaming.board.labels import NO_KEY, NoLabels, find_labels
 from streaming.board.outcomes import CLASS_MIN, Outcome, Outcomes, scores_kept
-from streaming.board.pairs import Pairs, Raw
+from streaming.board.pairs import Pairs
 from streaming.config import Events
 from streaming.events.batch import EventBatch
 from streaming.events.record import Record

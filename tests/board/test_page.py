@@ -23,11 +23,13 @@ from streaming.app.folder import App, load_app
 from streaming.app.topics import TopicNames
 from streaming.board.application import Board, create_app
 from streaming.board.attributes import Attributes
+from streaming.board.decoding import Raw
 from streaming.board.fields import score_fields
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import scores_kept
-from streaming.board.pairs import Pairs, Place, Raw
+from streaming.board.pairs import Pairs
+from streaming.board.rows import Place
 from streaming.board.scorers import ScorerFigures
 from streaming.board.usual import Usual
 from streaming.board.why import Explanation, Feature
@@ -265,6 +267,24 @@ def test_every_size_and_theme_is_for_everybody(browser: Browser, empty: Served) 
             is_whole(page, width)
 
 
+def test_no_row_of_tiles_is_left_ragged(browser: Browser, filled: Served) -> None:
+    ends = """() => {
+      const boxes = [...document.querySelectorAll('.tiles li')].map((tile) => tile.getBoundingClientRect());
+      const rows = new Map();
+      for (const { top, width } of boxes) rows.set(Math.round(top), [...(rows.get(Math.round(top)) ?? []), width]);
+      return [...rows.values()];
+    }"""
+    with opened(browser, filled.url, 1280) as page:
+        for width in (1010, 1280, 1400, 1510):
+            page.set_viewport_size({"width": width, "height": 844})
+            (first, second) = page.evaluate(ends)
+            assert (len(first), len(second)) == (4, 3), width
+            assert max(first) - min(first) < 2, width
+            assert second[2] > 1.9 * second[0], width
+        page.set_viewport_size({"width": 1600, "height": 844})
+        assert len(page.evaluate(ends)) == 1
+
+
 def is_whole(page: Page, width: int) -> None:
     """Nothing is cut off or hard to read."""
     expect(page.locator(ROWS)).to_have_count(5)
@@ -420,7 +440,9 @@ def test_what_is_asked_wrongly_is_refused_in_words(filled: Served) -> None:
     policy = httpx.get(filled.url).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert httpx.get(f"{filled.url}/readyz").json() == {"ready": True, "missing": {}}
-    assert "jd_intent_board_scores 60.0" in httpx.get(f"{filled.url}/metrics").text
+    metrics = httpx.get(f"{filled.url}/metrics").text
+    assert "jd_intent_board_scores 60.0" in metrics
+    assert "jd_intent_board_label_events 0.0" in metrics
 
 
 @dataclass

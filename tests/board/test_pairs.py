@@ -14,8 +14,9 @@ from fixtures.jd import jd
 from places import SQL
 
 from streaming.app.folder import load_app
+from streaming.board.decoding import Raw
 from streaming.board.fields import Join, score_fields
-from streaming.board.pairs import TREND, VALUES_MAX, Pairs, Raw
+from streaming.board.pairs import TREND, VALUES_MAX, Pairs
 
 FIELDS = score_fields(jd())
 

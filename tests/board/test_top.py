@@ -10,13 +10,14 @@ from fixtures.jd import jd
 from rich.console import Console
 
 from streaming.board.attributes import Attributes
+from streaming.board.decoding import Raw
 from streaming.board.fields import score_fields
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import AucFigures
-from streaming.board.pairs import Pairs, Raw
+from streaming.board.pairs import Pairs
 from streaming.board.scorers import ScorerFigures
-from streaming.board.top import auc_told, screen, spark
+from streaming.board.top import auc_told, letters_told, screen, spark
 
 NOW = 100.0
 FIELDS = score_fields(jd())
@@ -73,6 +74,13 @@ def test_an_auc_says_what_it_is_of_or_why_there_is_none() -> None:
         (AucFigures("", True, matured=40, positives=4), "– (4 of 40 positive: needs 5 of each)"),
     ):
         assert auc_told(figures, ZoneInfo("UTC")) == told
+
+
+def test_dead_letters_are_told_in_all_and_by_their_commonest_reasons() -> None:
+    assert letters_told([]) == "none"
+    assert letters_told([("malformed", 1200)]) == "1,200: 1,200 malformed"
+    five = [("invalid_field", 5), ("malformed", 2), ("null_value", 2), ("empty_value", 2), ("too_large", 1)]
+    assert letters_told(five) == "12: 5 invalid_field, 2 malformed, 2 null_value, …"
 
 
 def test_a_spark_line_goes_from_nothing_to_the_greatest() -> None:

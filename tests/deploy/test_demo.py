@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,6 +57,10 @@ def test_the_whole_job_and_what_keep_leaves_running(tmp_path: Path) -> None:
             page += line
         predict = shlex.split(demo.stdout.readline())
         send = shlex.split(page.splitlines()[-2])
+        board = re.search(r"The board: (http://\S+/), open from step 7 on", page.splitlines()[0])
+        assert board is not None, page
+        with urllib.request.urlopen(f"{board[1]}readyz", timeout=30) as answer:
+            assert answer.status == 200
         score = json.loads(subprocess.run(send, check=True, capture_output=True, text=True).stdout)
         told = subprocess.run(predict, check=True, capture_output=True, text=True).stdout
         demo.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from places import REPOSITORY
 
-from deploy.process import Process, ProcessFailed
+from deploy.process import Process, ProcessFailed, free_ports, held_port
 
 
 def test_a_child_that_dies_at_once_is_told_with_its_log(tmp_path: Path) -> None:
@@ -47,3 +48,15 @@ def test_a_killed_parent_takes_its_children_along(tmp_path: Path) -> None:
     deadline = time.monotonic() + 30
     while child.exists() and "\nState:\tZ" not in (child / "status").read_text():
         assert time.monotonic() < deadline, "the child outlived its parent"
+
+
+def test_a_held_port_is_nobody_else_s_until_it_is_given_up() -> None:
+    with held_port() as held:
+        number = held.getsockname()[1]
+        assert number not in free_ports(200)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", number))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", number), 5)
+    with socket.create_server(("127.0.0.1", number)):
+        pass

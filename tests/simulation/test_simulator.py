@@ -22,6 +22,7 @@ from simulation.simulator import simulate
 from simulation.world import FAULTS, Violation
 from streaming.events.batch import EventBatch
 from streaming.kafka.ahead import Ahead
+from streaming.kafka.start_offsets import Inquiry
 from streaming.loop.batch import Batch
 from streaming.loop.poison.detection import KillsProcess
 from streaming.loop.scorer import Scorer
@@ -266,7 +267,7 @@ def lets_its_own_partitions_wait_while_it_asks_where_new_ones_start(scorer: Scor
 
 
 def lets_new_partitions_flow_from_their_ends(scorer: Scorer) -> None:
-    change(scorer.source, "_start_of", lambda partition, committed, low, high: high)
+    change(Inquiry, "_start_of", lambda inquiry, partition: inquiry._told[partition].span.end)
 
 
 def begins_at_the_first_record_that_is_left(scorer: Scorer) -> None:
@@ -394,7 +395,7 @@ def commits_offsets_of_what_it_has_not_sent(scorer: Scorer) -> None:
 
     def early(batch: Batch, scores: Any, group: Any) -> None:
         if batch.commit_offsets:
-            source.commit(batch.commit_offsets, scorer.lineages.note)
+            source.commits.commit(batch.commit_offsets, scorer.lineages.note)
         commit(dataclasses.replace(batch, commit_offsets={}), scores, group)
 
     change(scorer.committing, "commit", early)
@@ -406,7 +407,7 @@ def forgets_what_the_brokers_did_not_take(scorer: Scorer) -> None:
 
 
 def takes_snapshots_of_what_the_group_does_not_know(scorer: Scorer) -> None:
-    change(scorer.source, "acknowledged", lambda positions: True)
+    change(scorer.source.commits, "acknowledged", lambda positions: True)
 
 
 @pytest.mark.parametrize(
