@@ -115,7 +115,7 @@ bench-check: bench  ## and whether its ratios are within 15 % of the recorded ru
 bench-record: bench  ## and record its ratios for bench-check
 	$(PYTHON) -m benchmarks.ratios build/bench.json --record
 
-bench-latency: environments  ## from the producer's call to a subscriber, beside a raw transactional echo, at several loads
+bench-latency: environments  ## from the producer's call to a subscriber, beside a raw echo and, after bench-environment, Quix Streams
 	$(PYTHON) -m benchmarks.latency --json build/latency.json --plot build/latency.svg
 
 bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
