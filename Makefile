@@ -33,7 +33,7 @@ TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help environments spark-environment bench-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-check bench-record bench-engine \
-        bench-latency bench-offline bench-restart soak-engine clean
+        bench-latency bench-headers bench-offline bench-restart soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -117,6 +117,9 @@ bench-record: bench  ## and record its ratios for bench-check
 
 bench-latency: environments  ## from the producer's call to a subscriber, beside a raw echo and, after bench-environment, Quix Streams
 	$(PYTHON) -m benchmarks.latency --json build/latency.json --plot build/latency.svg
+
+bench-headers: environments  ## publishing scores with CloudEvents in headers, in the value, and without any
+	$(PYTHON) -m benchmarks.headers --json build/headers.json
 
 bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
 	$(PYTHON) -m benchmarks.engine
