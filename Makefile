@@ -34,7 +34,7 @@ TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help environments spark-environment bench-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-check bench-record bench-engine bench-cluster \
-        bench-latency bench-offline bench-restart soak-engine clean
+        bench-latency bench-headers bench-start bench-offline bench-restart soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -120,8 +120,11 @@ bench-check: bench  ## and whether its ratios are within 15 % of the recorded ru
 bench-record: bench  ## and record its ratios for bench-check
 	$(PYTHON) -m benchmarks.ratios build/bench.json --record
 
-bench-latency: environments  ## from the producer's call to a subscriber, beside a raw transactional echo, at several loads
+bench-latency: environments  ## from the producer's call to a subscriber, beside a raw echo and, after bench-environment, Quix Streams
 	$(PYTHON) -m benchmarks.latency --json build/latency.json --plot build/latency.svg
+
+bench-headers: environments  ## publishing scores with CloudEvents in headers, in the value, and without any
+	$(PYTHON) -m benchmarks.headers --json build/headers.json
 
 bench-engine: environments  ## the embedded engine: requests/s, inserts/s, cold and warm start
 	$(PYTHON) -m benchmarks.engine
@@ -134,6 +137,9 @@ fuzz-engine: environments  ## random queries beside OpenMLDB's own engine, after
 
 soak-engine: environments  ## endless inserts into tables with a time to live: memory must stay (ROWS=N)
 	$(PYTHON) -m benchmarks.memory $(if $(ROWS),--rows $(ROWS))
+
+bench-start: environments  ## from a scorer's start to its first committed score; what compiling all kernels costs
+	$(PYTHON) -m benchmarks.start --json build/start.json
 
 bench-restart: environments  ## restart with 1 M and 10 M rows of state: from a snapshot, and from the log
 	$(PYTHON) -m benchmarks.restart

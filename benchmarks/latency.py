@@ -2,10 +2,13 @@
 
     python -m benchmarks.latency [--artifact DIR] [--seconds S] [--rounds N] [--load NAME] [--json FILE] [--plot SVG]
 
-One real Kafka and one real Triton serve all of it. Each system (the echo; the scorer, exactly once and at least once)
-reads a topic of its own and stays up; they are measured in turn, a load after the other, round by round. The echo
-consumes, produces the same bytes unchanged and commits, with one transactional producer: what Kafka's transaction
-costs. What the scorer takes longer is our own share.
+One real Kafka and one real Triton serve all of it. Each system (the echo; the scorer, exactly once and at least once;
+Quix Streams) reads a topic of its own and stays up; they are measured in turn, a load after the other, round by round.
+The echo consumes, produces the same bytes unchanged and commits, with one transactional producer: what Kafka's
+transaction costs. What the scorer takes longer is our own share. Quix Streams (benchmarks/peers/quix.py says what it
+does and leaves out) runs exactly once where `make bench-environment` has made its environment, once for each
+`--quix-commit-ms`: so long after a commit comes the next. Short intervals are soon there, long ones take more. A load
+above what a system took of the flood has no latency to be measured, and is left out for it.
 
 The load is open: events have their moments from a Poisson process, and a latency counts from that moment, whether the
 producer was late or not, so a stall is seen by all events that it delays. The subscriber waits for one record and takes
@@ -42,7 +45,7 @@ from batch.plots.latency import Load as PlottedLoad
 from batch.replay import Message
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.rig import constant_artifact, send
+from benchmarks.rig import NO_PEERS, QuixOptions, constant_artifact, has_peers, machine, quix, send
 from benchmarks.sample import jd
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, free_ports
@@ -59,12 +62,13 @@ WARM_UP_S = 1.0  # of each measurement's beginning, which does not count
 FLOOD = 20_000  # events of the step from idle to flood
 SHARES = (0.01, 0.1, 0.5, 0.9)  # of the scorer's maximum
 PER_S = (200, 1000)  # events/s that are measured besides
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
+QUIX_COMMIT_MS = (5.0, 100.0)
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 Latencies = npt.NDArray[np.float64]
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True)
@@ -309,14 +313,22 @@ def gaps(per_s: float, seconds: float, seed: int) -> npt.NDArray[np.float64]:
 
 @contextlib.contextmanager
 def systems(
-    folder: Path, broker: Broker, triton: Triton, artifact: Path, deliveries: Sequence[str]
+    folder: Path,
+    broker: Broker,
+    triton: Triton,
+    artifact: Path,
+    deliveries: Sequence[str],
+    quix_commit_ms: Sequence[float],
 ) -> Iterator[list[System]]:
     """Starts what is measured."""
     echo_system = System("echo", "events-echo", "scores-echo")
     scorers = [
         System(name.replace("_", " "), f"events-{name}", f"scores-{name}", free_ports(1)[0]) for name in deliveries
     ]
-    found = [echo_system, *scorers]
+    peers = {
+        System(f"Quix Streams, {ms:g} ms", f"events-quix-{ms:g}", f"scores-quix-{ms:g}"): ms for ms in quix_commit_ms
+    }
+    found = [echo_system, *scorers, *peers]
     broker.create_topics({topic: PARTITIONS for of in found for topic in (of.events, of.scores)})
     with contextlib.ExitStack() as stack:
         argv = [
@@ -333,6 +345,9 @@ def systems(
             config = scorer_config(folder, broker.bootstrap, triton.grpc_url, artifact, system, delivery)
             argv = [sys.executable, "-m", "streaming", "run", "--config", str(config)]
             stack.enter_context(Process(system.name, argv, folder / f"{system.name}.log", cwd=REPOSITORY))
+        for peer, ms in peers.items():
+            options = QuixOptions(commit_s=ms / 1000)
+            stack.enter_context(quix(folder, broker.bootstrap, triton.grpc_url, peer.events, peer.scores, options))
         yield found
 
 
@@ -350,12 +365,18 @@ def bench(
     loads |= {f"{per_s:,}/s": float(per_s) for per_s in PER_S}
     loads |= {f"{share:.0%} of maximum": share * limit for share in SHARES}
     loads = {name: per_s for name, per_s in loads.items() if not chosen or any(c in name for c in chosen)}
-    figures = {(s.name, name): Figures(s.name, name, per_s) for name, per_s in loads.items() for s in found}
+    figures = {
+        (s.name, name): Figures(s.name, name, per_s)
+        for name, per_s in loads.items()
+        for s in found
+        if per_s < most[s.name]  # else it waits in a queue that only grows: a figure of how long was measured
+    }
     figures |= {(s.name, "flood"): Figures(s.name, "flood", most[s.name]) for s in found}
     for number in range(rounds):
         for name in [*loads, "flood"]:
             for system in found:
-                of = figures[system.name, name]
+                if (of := figures.get((system.name, name))) is None:
+                    continue
                 before = stages(system)
                 moments = np.full(FLOOD, 1e-9) if name == "flood" else gaps(loads[name], seconds, number)
                 latencies = measure(load, subscriber, system, moments)
@@ -377,7 +398,7 @@ def show(figures: Sequence[Figures], model: str) -> None:
         table.add_column(name, justify="left" if name in ("load", "system") else "right")
     echoes = {of.load: of for of in figures if of.system == "echo"}
     for of in figures:
-        beside = echoes[of.load]
+        beside = echoes.get(of.load, of)
         low, high = of.spread(0.5)
         mine = of is not beside
         table.add_row(
@@ -427,9 +448,16 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="where to write latency against load, as SVG")
     parser.add_argument("--load", action="append", help="only these loads, by a part of their names; default: all")
     parser.add_argument("--delivery", action="append", help="default: exactly_once and at_least_once")
+    parser.add_argument(
+        "--quix-commit-ms", type=float, action="append", help="Quix Streams' commit interval; default: 5 and 100"
+    )
     arguments = parser.parse_args()
     model = str(arguments.artifact or "answers 0.5")
     deliveries = arguments.delivery or ["exactly_once", "at_least_once"]
+    commit_ms = arguments.quix_commit_ms or QUIX_COMMIT_MS
+    if not has_peers():
+        commit_ms = ()
+        console.print(NO_PEERS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate_world(folder / "data", users=2000, seed=1)
@@ -438,7 +466,7 @@ def main() -> None:
         with Broker(folder / "kafka") as broker, Triton(artifact / "triton", folder / "triton", private=True) as triton:
             broker.create_topics(topics_of(TopicNames.of(jd(), {})))
             send(broker, replay.dimensions, {})
-            with systems(folder, broker, triton, artifact, deliveries) as found:
+            with systems(folder, broker, triton, artifact, deliveries, commit_ms) as found:
                 subscriber = Subscriber(broker.bootstrap, [system.scores for system in found])
                 load = Load(broker.bootstrap, replay.events)
                 figures = bench(load, subscriber, found, arguments.seconds, arguments.rounds, arguments.load or ())
@@ -447,7 +475,8 @@ def main() -> None:
     if arguments.plot:
         write_latency(arguments.plot, plotted(figures, model))
     if arguments.json:
-        arguments.json.write_text(as_json(figures, {"model": model, "seconds": arguments.seconds}))
+        settings = {"model": model, "seconds": arguments.seconds, "quix_commit_ms": commit_ms}
+        arguments.json.write_text(as_json(figures, {**machine(), **settings}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""Training and inference speed of the DeepFM beside the matrix products that it cannot do without.
+"""Training and inference speed of the DeepFM beside the matrix products that it cannot do without, and PyTorch.
 
-    python -m benchmarks.training                   # the default network
+    python -m benchmarks.training                    # the default network
     python -m benchmarks.training --preset tutorial
+    python -m benchmarks.training --rows 1000000     # embeddings of so many rows
+    python -m benchmarks.training --torch PYTHON     # beside the same net, batch and CPU in PyTorch, round by round
+    python -m benchmarks.training --profile          # where a step's time goes
 
 The peer is NumPy (all cores) doing nothing but the deep network's products of the same sizes: one per layer forward,
 two backward. The rest (lookups, dropout, the FM term, Adam over the tables) is what the ratio shows.
+PYTHON is an interpreter that has PyTorch (`benchmarks/peers/torch_training.py`): Adam on everything as here, and with
+sparse gradients, which update touched rows only. No environment of ours has it: its wheel brings 5 GB of CUDA along.
 Runs in the model's environment; started from another one, it starts itself there.
 """
 
@@ -13,14 +18,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import json
 import math
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
@@ -33,6 +43,7 @@ __all__ = ["untrained"]
 ROUNDS = 5
 SAMPLES = 16_384  # of one round
 IDS = [4] * 30 + [300] * 7 + [3_000, 5_000, 8_000, 30_000]  # as many rows as half a million requests give
+SAME = 1e-4  # two nets of the same weights: their losses differ by less
 
 
 def untrained(options: TrainOptions, count: int = 2 * sum(IDS), seed: int = 1) -> tuple[Checkpoint, np.ndarray]:  # type: ignore[type-arg]
@@ -84,9 +95,208 @@ def products(options: TrainOptions, backward: bool) -> Callable[[], object]:
     return run
 
 
+def drawn(sizes: Sequence[int], count: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Rows int32 [count, fields] of tables that have `sizes` rows for each field, one field behind the other."""
+    generator, starts = np.random.default_rng(1), np.cumsum([0, *sizes[:-1]])
+    columns = [generator.integers(0, size, count) + start for size, start in zip(sizes, starts, strict=True)]
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
+class Torch:
+    """PyTorch's side as a process, which waits for its turn."""
+
+    def __init__(self, python: str, folder: Path, *, sparse: bool) -> None:
+        argv = [python, str(REPOSITORY / "benchmarks" / "peers" / "torch_training.py"), str(folder)]
+        argv += ["--sparse"] if sparse else []
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.loss = self._line()
+
+    def train(self) -> float:
+        """Seconds for all samples."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._line()
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _line(self) -> float:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"PyTorch's side ended with status {self._process.wait()}")
+        return float(line)
+
+
+def beside_torch(
+    python: str, model: Any, options: TrainOptions, rows: Any, labels: Any, ours: Callable[[], None]
+) -> None:
+    """Rounds in turn: ours, PyTorch's with Adam on everything, and with sparse gradients; prints medians and ratios."""
+    import oneflow as flow
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "rows.npy", rows)
+        np.save(folder / "labels.npy", labels)
+        np.savez(folder / "weights.npz", **{key: value.numpy() for key, value in model.state_dict().items()})
+        keys = ("embedding", "layers", "dropout", "learning_rate", "embedding_l2", "batch_size")
+        told = {key: getattr(options, key) for key in keys}
+        told |= {"fields": rows.shape[1], "rows": model.embedding.weight.shape[0]}
+        (folder / "options.json").write_text(json.dumps(told))
+        peers = {
+            "PyTorch, Adam": Torch(python, folder, sparse=False),
+            "PyTorch, touched rows only": Torch(python, folder, sparse=True),
+        }
+    size = options.batch_size
+    model.eval()
+    logits, _ = model(flow.tensor(rows[:size]))
+    loss = flow.nn.BCEWithLogitsLoss()(logits, flow.tensor(labels[:size])).item()
+    for name, peer in peers.items():
+        if abs(peer.loss - loss) > SAME:
+            raise SystemExit(f"{name} is another net: its loss of the first batch is {peer.loss}, ours {loss}")
+    taken: dict[str, list[float]] = {name: [] for name in ("OneFlow, Adam", *peers)}
+    for number in range(ROUNDS + 1):
+        began = time.perf_counter()
+        ours()
+        spent = {"OneFlow, Adam": time.perf_counter() - began} | {name: peer.train() for name, peer in peers.items()}
+        for name, seconds_ in spent.items():
+            if number:  # the first warms up
+                taken[name].append(seconds_)
+    for peer in peers.values():
+        peer.close()
+    count = len(rows) // size * size
+    mine = taken["OneFlow, Adam"]
+    print(f"{ROUNDS} rounds in turn, median samples/s (least–most), ours to theirs round by round:")
+    for name, spent_ in taken.items():
+        ratio = statistics.median(its / my for its, my in zip(spent_, mine, strict=True))
+        low, high = count / max(spent_), count / min(spent_)
+        print(f"  {name:28} {count / statistics.median(spent_):>9,.0f} ({low:,.0f}–{high:,.0f})   {ratio:.2f}")
+
+
+Work = Callable[[], object]
+
+
+def step_parts(model: Any, batch: Any, labels: Any) -> dict[str, Callable[[], Work]]:
+    """The parts of a training step by name: what prepares one, and gives what is to be timed."""
+    import oneflow as flow
+
+    size, answers = len(batch), flow.tensor(labels)
+    model.train()
+    found = flow.tensor(batch)
+    width = model.width
+    tables = [*model.embedding.parameters(), *model.first_order.parameters()]
+    adams = {
+        name: flow.optim.Adam(of, lr=1e-4) for name, of in (("tables", tables), ("network", model.deep.parameters()))
+    }
+    model(found)[0].sum().backward()  # gradients for the optimisers
+    kinds: dict[str, list[Any]] = {"Linear": [], "ReLU": [], "Dropout": []}
+    given = model.embedding(found).reshape(-1, width).detach()
+    for layer in model.deep:
+        kinds[type(layer).__name__].append((layer, given))
+        given = layer(given).detach()
+
+    def each(kind: str, *, backward: bool) -> Callable[[], Work]:
+        def prepare() -> Work:
+            inputs = [(layer, value.clone().requires_grad_()) for layer, value in kinds[kind]]
+            if not backward:
+                return lambda: [layer(value) for layer, value in inputs]
+            outputs = [layer(value) for layer, value in inputs]
+            grads = [flow.ones_like(output) for output in outputs]
+            return lambda: [output.backward(grad) for output, grad in zip(outputs, grads, strict=True)]
+
+        return prepare
+
+    def pairwise(vectors: Any) -> Any:
+        total = flow.matmul(vectors, model.field_sum)
+        return 0.5 * ((total * total).sum(1) - flow.matmul(vectors * vectors, model.ones).squeeze(1))
+
+    def lookups() -> tuple[Any, Any]:
+        return model.embedding(found), model.first_order(found)
+
+    def lookups_back() -> Work:
+        outputs = lookups()
+        grads = [flow.ones_like(output) for output in outputs]
+        return lambda: [output.backward(grad) for output, grad in zip(outputs, grads, strict=True)]
+
+    def pairwise_back() -> Work:
+        output = pairwise(model.embedding(found).reshape(-1, width).detach().requires_grad_()).sum()
+        back: Work = output.backward
+        return back
+
+    def loss_of() -> Any:
+        return flow.nn.BCEWithLogitsLoss()(flow.zeros(size).requires_grad_(), answers)
+
+    vectors = model.embedding(found).reshape(-1, width).detach()
+    return {
+        "ids to a tensor": lambda: lambda: flow.tensor(batch),
+        "lookups, forward": lambda: lookups,
+        "lookups, backward": lookups_back,
+        "FM term, forward": lambda: lambda: pairwise(vectors),
+        "FM term, backward": pairwise_back,
+        **{
+            f"{kind}, {'back' if backward else 'for'}ward": each(kind, backward=backward)
+            for kind in kinds
+            for backward in (False, True)
+        },
+        "loss, both ways": lambda: lambda: loss_of().backward(),
+        "Adam, tables": lambda: adams["tables"].step,
+        "Adam, network": lambda: adams["network"].step,
+    }
+
+
+def profile(model: Any, options: TrainOptions, rows: Any, labels: Any, whole: Callable[[], None]) -> None:
+    """Prints what the parts of a step take, each waited for; the step itself overlaps some of them.
+
+    OneFlow's own profiler cannot be had: it ends the process where there is no CUDA driver.
+    """
+    import oneflow as flow
+
+    size, sync = options.batch_size, flow._oneflow_internal.eager.Sync
+    parts = step_parts(model, rows[:size], labels[:size])
+    spent: dict[str, float] = {}
+    for name, prepare in parts.items():
+        taken = []
+        for _ in range(2 * ROUNDS):
+            work = prepare()
+            sync()
+            began = time.perf_counter()
+            work()
+            sync()
+            taken.append(time.perf_counter() - began)
+        spent[name] = statistics.median(taken) * 1000
+    step = seconds(whole) / (len(rows) // size) * 1000
+    bare = [seconds(products(options, backward=back)) / (SAMPLES // size) * 1000 for back in (False, True)]
+    print(f"a step of {size}: {step:.1f} ms; parts, each waited for (sum {sum(spent.values()):.1f} ms):")
+    for name, ms in sorted(spent.items(), key=lambda at: -at[1]):
+        print(f"  {name:18} {ms:7.2f} ms  {ms / sum(spent.values()):4.0%}")
+    print(f"the bare products of Linear in NumPy: {bare[0]:.2f} ms forward, {bare[1]:.2f} both ways")
+
+
+def speeds(checkpoint: Checkpoint, options: TrainOptions, ids: Any, rows: Any, train: Callable[[], None]) -> None:
+    """Prints samples/s of training, inference and the look-up of ids, beside the bare products."""
+    from batch.train.deepfm import probabilities
+
+    measured = {
+        "training": (seconds(train), seconds(products(options, backward=True))),
+        "inference": (
+            seconds(lambda: probabilities(checkpoint.model, rows)),
+            seconds(products(options, backward=False)),
+        ),
+    }
+    if ids is not None:
+        measured["id lookup"] = seconds(lambda: checkpoint.vocabulary.lookup(ids[:SAMPLES])), math.nan
+    for name, (ours, peer) in measured.items():
+        beside = "" if math.isnan(peer) else f"   bare products {SAMPLES / peer:>10,.0f}   ratio {peer / ours:.2f}"
+        print(f"{name:10} {SAMPLES / ours:>10,.0f} samples/s{beside}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of training and inference beside bare matrix products.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=["default", "tutorial"], default="default")
+    parser.add_argument("--rows", type=int, default=0, help="of the embedding tables; default: what the ids own")
+    parser.add_argument("--torch", metavar="PYTHON", default="", help="an interpreter that has PyTorch")
+    parser.add_argument("--profile", action="store_true", help="print where a step's time goes")
     parser.add_argument("--checkpoint", type=Path, help="write the untrained model there and end")
     args = parser.parse_args()
     if importlib.util.find_spec("oneflow") is None:
@@ -99,10 +309,16 @@ def main() -> None:
         save_checkpoint(args.checkpoint, checkpoint)
         return
 
-    from batch.train.deepfm import probabilities
     from batch.train.training import Optimisation
 
     rows = checkpoint.vocabulary.lookup(ids[:SAMPLES])
+    if args.rows:
+        if args.rows <= sum(IDS):
+            raise SystemExit(f"--rows must be above {sum(IDS)}")
+        shape = msgspec.structs.replace(checkpoint.shape, rows=args.rows)
+        model = build_model(shape, bias=math.log(0.05 / 0.95))
+        checkpoint = Checkpoint(shape, checkpoint.vocabulary, model)
+        rows = drawn([*IDS[:-1], args.rows - sum(IDS[:-1])], SAMPLES)
     labels = (np.random.default_rng(0).random(SAMPLES) < 0.05).astype(np.float32)
     optimisation = Optimisation(checkpoint.model, options)
 
@@ -114,17 +330,12 @@ def main() -> None:
         f"layers {options.layers}, {checkpoint.shape.rows:,} rows of {options.embedding}, "
         f"batches of {options.batch_size}"
     )
-    measured = {
-        "training": (seconds(train), seconds(products(options, backward=True))),
-        "inference": (
-            seconds(lambda: probabilities(checkpoint.model, rows)),
-            seconds(products(options, backward=False)),
-        ),
-        "id lookup": (seconds(lambda: checkpoint.vocabulary.lookup(ids[:SAMPLES])), math.nan),
-    }
-    for name, (ours, peer) in measured.items():
-        beside = "" if math.isnan(peer) else f"   bare products {SAMPLES / peer:>10,.0f}   ratio {peer / ours:.2f}"
-        print(f"{name:10} {SAMPLES / ours:>10,.0f} samples/s{beside}")
+    if args.torch:
+        beside_torch(args.torch, checkpoint.model, options, rows, labels, train)
+    if args.profile:
+        profile(checkpoint.model, options, rows, labels, train)
+    if not (args.torch or args.profile):
+        speeds(checkpoint, options, None if args.rows else ids, rows, train)
 
 
 if __name__ == "__main__":

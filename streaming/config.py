@@ -45,6 +45,7 @@ __all__ = [
 
 ENV_PREFIX = "JD_INTENT__"
 
+CloudEvents = Literal["binary", "structured", "none"]
 Raw = dict[str, str | bool | int | float]
 Name = Annotated[str, Field(min_length=1, max_length=249)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -106,6 +107,7 @@ class Kafka(_Table):
     instance_id: str = ""
     transactional_id_prefix: Name = "jd-intent-scorer"
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    cloudevents: CloudEvents = "binary"
     static_membership: bool = False
     group_protocol: Literal["classic", "consumer"] = "classic"
     assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"

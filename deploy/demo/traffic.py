@@ -16,6 +16,7 @@ from deploy.demo.shop import Shop
 from deploy.kafka.broker import topics_of
 from deploy.kafka.clients import PARTITIONER, Follower, produce
 from streaming.app.streams import Stream
+from streaming.events.scores import score_json
 
 __all__ = ["PACED_PER_S", "PACED_SHARE", "POISON", "WINDOW", "EventSender", "ScoreSubscriber", "TrafficError", "poison"]
 
@@ -111,7 +112,7 @@ class ScoreSubscriber:
 
     def _take(self, record: Record, now: float) -> None:
         if record.topic() == self._shop.topics.scores:
-            self._score(json.loads(record.value() or b""), now)
+            self._score(json.loads(score_json(record) or b""), now)
         else:
             headers: dict[str, Any] = dict(record.headers() or [])
             self.dead[headers["__connect.errors.exception.message"].decode(errors="replace")[:100]] += 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from streaming.app.folder import App, names_in
 from streaming.app.settings import MODEL_VERSION, PROBABILITY
+from streaming.config import CloudEvents
 from streaming.events.scores import ScoreEncoder
 
 __all__ = ["ScoreRoles", "score_encoder", "score_roles"]
@@ -26,10 +27,10 @@ class ScoreRoles:
     items: tuple[str, ...]
 
 
-def score_encoder(app: App) -> ScoreEncoder:
-    """Makes the records of the application's scores."""
+def score_encoder(app: App, form: CloudEvents = "binary") -> ScoreEncoder:
+    """Makes the records of the application's scores, in a form of CloudEvents (`kafka.cloudevents`)."""
     scores = app.settings.scores
-    return ScoreEncoder(app.main, scores.fields, scores.event_type or f"{app.settings.name}.score.v1", _SOURCE)
+    return ScoreEncoder(app.main, scores.fields, scores.event_type or f"{app.settings.name}.score.v1", _SOURCE, form)
 
 
 def score_roles(app: App) -> ScoreRoles:

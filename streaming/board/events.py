@@ -1,4 +1,4 @@
-"""The event that a score was made of, found by what the score's headers say, as the request row that it asked."""
+"""The event that a score was made of, found by the id that the score carries, as the request row that it asked."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from streaming.board.rows import Place
 from streaming.config import Config
 from streaming.errors import ScorerError, Unavailable
 from streaming.events.record import Record
+from streaming.events.scores import event_place
 from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
 from streaming.kafka.reader import TopicReader
@@ -152,16 +153,15 @@ class EventReader:
 
 
 def origin_of(score: Record) -> tuple[str, int, int]:
-    """Where the event of a score lies, as its CloudEvents header `ce_id` says.
+    """Where the event of a score lies, as CloudEvents' id in the score says.
 
     Raises:
-        EventGone: the scorer did not write it.
+        EventGone: the scorer did not write it, or without an id.
     """
-    try:
-        headers: dict[str, bytes | None] = dict(score.headers() or [])
-    except (SystemError, ValueError):  # another program's
-        headers = {}
-    match = re.fullmatch(rb"(.+)\[(\d+)\]@(\d+)", headers.get("ce_id") or b"")
+    match = re.fullmatch(r"(.+)\[(\d+)\]@(\d+)", event_place(score))
     if match is None:
-        raise EventGone("the score does not say which event it is of: it was not written by this scorer")
-    return match[1].decode("utf-8", "replace"), int(match[2]), int(match[3])
+        raise EventGone(
+            "the score does not say which event it is of: it was not written by this scorer, or with "
+            'kafka.cloudevents = "none"'
+        )
+    return match[1], int(match[2]), int(match[3])

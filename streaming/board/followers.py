@@ -28,6 +28,7 @@ from streaming.board.pairs import Pairs
 from streaming.config import Config
 from streaming.errors import BrokerUnavailable, OffsetOutOfRange, ScorerError, Stopped
 from streaming.events.record import Record
+from streaming.events.scores import score_json
 from streaming.files.tables.read import read
 from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
@@ -195,7 +196,7 @@ class Followers:
                     [
                         Raw(value, record.timestamp()[1], record.partition(), record.offset())
                         for record in records
-                        if (value := record.value()) is not None
+                        if (value := score_json(record)) is not None
                     ],
                     live=self.state.loaded,
                 )

@@ -20,6 +20,7 @@ from streaming.engine.types import Type
 from streaming.errors import BadEvent, BrokerUnavailable, ConfigError, ScorerError, Unavailable
 from streaming.events.dead_letter import ERRORS
 from streaming.events.record import Record
+from streaming.events.scores import event_place, score_json
 from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
 from streaming.kafka.reader import TopicReader
@@ -45,11 +46,13 @@ def send_and_wait(config: Config, text: str, timeout_s: float = 30.0, stream: st
 
     Raises:
         BadEvent: the text is no JSON object with the stream's key, or the scorer made a dead letter of it.
-        ConfigError: a topic or the stream does not exist, or Kafka refuses the login.
+        ConfigError: a topic or the stream does not exist, Kafka refuses the login, or scores carry no id.
         NotAllowed: a topic may not be read or written.
         Unavailable: no answer within `timeout_s` seconds, or Kafka cannot be reached.
         ScorerError: Kafka refuses something.
     """
+    if config.kafka.cloudevents == "none":
+        raise ConfigError('kafka.cloudevents = "none": no score says which event it is of, so none can be waited for')
     _, topics = application(config)
     topic = _topic(topics, stream)
     key, event = _completed(topics.streams[topic], text)
@@ -139,11 +142,11 @@ def _answer(record: Record, scores: str, sent: tuple[str, str, str]) -> dict[str
     Raises:
         BadEvent: `record` is the dead letter of what was sent, whole or cut.
     """
-    headers: dict[str, Any] = dict(record.headers() or [])
     if record.topic() == scores:
-        mine = headers.get("ce_id", b"") == place(sent[0], int(sent[1]), int(sent[2])).encode()
-        score: dict[str, Any] | None = json.loads(record.value() or b"") if mine else None
+        mine = event_place(record) == place(sent[0], int(sent[1]), int(sent[2]))
+        score: dict[str, Any] | None = json.loads(score_json(record) or b"") if mine else None
         return score
+    headers: dict[str, Any] = dict(record.headers() or [])
     if tuple(headers.get(ERRORS + part, b"").decode() for part in ("topic", "partition", "offset")) == sent:
         raise BadEvent(
             headers[f"{ERRORS}stage"].decode(), headers[f"{ERRORS}exception.message"].decode(errors="replace")

@@ -83,7 +83,7 @@ class Committing:
         self._committed, self._given_up = committed, given_up
         self._stop, self._step, self._start, self._clock = runtime.stop, runtime.step, runtime.start, runtime.clock
         self._group_id = config.kafka.group_id
-        self._encode_scores = score_encoder(app)
+        self._encode_scores = score_encoder(app, config.kafka.cloudevents)
         self._publishing: tuple[Batch, Outcome] | None = None
         self._started: Outcome | None = None  # of a producer that has taken the place of one that hangs
         self._replacements = 0

@@ -21,7 +21,7 @@ AGAINST_NUMPY = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from batch.train.deepfm import DeepFM, Served, load_weights, probabilities, save_weights
+from batch.train.deepfm import DeepFM, Dropout, Served, load_weights, probabilities, save_weights
 import oneflow as flow
 
 fields, width, rows = 5, 3, 40
@@ -48,7 +48,18 @@ folder = Path(sys.argv[1])
 save_weights(model, folder)
 again = DeepFM(rows=rows, fields=fields, embedding=width, layers=(8, 4), dropout=0.5)
 load_weights(again, folder)
+
+dropout, ones = Dropout(0.2), flow.ones(500, 400)
+ones.requires_grad = True
+dropped = dropout(ones)
+dropped.sum().backward()
+again_dropped = dropout(ones).numpy()
 print(json.dumps({
+    "dropped": float((dropped.numpy() == 0).mean()),
+    "kept": float(dropped.numpy().max()),
+    "dropped_gradient": bool((ones.grad.numpy() == dropped.numpy()).all()),
+    "dropped_again": bool((again_dropped == dropped.numpy()).all()),
+    "dropped_never": bool((dropout.eval()(ones).numpy() == 1).all() and (Dropout(0.0)(ones).numpy() == 1).all()),
     "error": float(np.abs(got - 1 / (1 + np.exp(-logits))).max()),
     "cold": float(np.abs(cold).max()),
     "loaded": bool((probabilities(again, asked) == got).all()),
@@ -124,6 +135,11 @@ def test_the_network_computes_deepfm(in_model_environment: InModelEnvironment, t
     # What Triton runs is the same function, put together from fewer operators.
     assert max(told["served"], told["served_cut"], told["served_one_layer"]) < 1e-6
     assert told["served_trains"] == 0
+    assert told["dropped"] == pytest.approx(0.2, abs=0.005)  # five standard deviations
+    assert told["kept"] == pytest.approx(1.25)
+    assert told["dropped_gradient"]
+    assert told["dropped_never"]
+    assert not told["dropped_again"]
 
 
 def test_one_seed_one_result_to_the_bit(

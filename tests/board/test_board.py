@@ -65,15 +65,20 @@ def whole(
     with Broker(folder / "kafka") as broker, triton:
         stage = Stage(broker.bootstrap, scorer_artifact, triton.grpc_url)
         stage.create_topics(broker)
-        stage.send_shop(shop)
+        half = len(shop.actions) // 2
+        stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
         refused = [("actions", key, value) for key, value, _ in poison(shop.actions[0]).values()]
         stage.send(refused)
         file = stage.file(folder)
         serve = command("serve", "--config", file, "--port", predict_port)
         words = command("board", "--config", file, "--port", port, "--predict", f"http://127.0.0.1:{predict_port}")
         config = stage.config()
+        # One topic has both forms of CloudEvents, as after the setting was changed.
+        with running(config, scorer_encoder):
+            stage.collect(half, len(refused))
+        stage.send_actions(shop.actions[half:])
         with (
-            running(config, scorer_encoder),
+            running(stage.config(kafka={"cloudevents": "structured"}), scorer_encoder),
             Process("serve", serve, folder / "serve.log", cwd=REPOSITORY) as predict,
             Process("board", words, folder / "board.log", cwd=REPOSITORY) as board,
         ):

@@ -22,7 +22,7 @@ from streaming.app.inputs import InputDecoder
 from streaming.app.scores import score_encoder
 from streaming.app.topics import TopicNames
 from streaming.cli.send import send_and_wait
-from streaming.config import Config, Events
+from streaming.config import CloudEvents, Config, Events
 from streaming.errors import BadEvent, ConfigError
 from streaming.events.batch import EventBatch
 from streaming.model.encoder import Encoder
@@ -130,8 +130,9 @@ INSERT INTO payments SELECT string(ifnull(number, card)) AS id, card, moment AS 
 class Scorer(threading.Thread):
     """Answers the first record of a topic with a score that repeats what the decoder makes of it."""
 
-    def __init__(self, bootstrap: str, app: App, topics: TopicNames, topic: str) -> None:
+    def __init__(self, bootstrap: str, app: App, topics: TopicNames, topic: str, form: CloudEvents = "binary") -> None:
         super().__init__()
+        self._form = form
         self._brokers, self._app, self._topics, self._topic = bootstrap, app, topics, topic
         self.events = EventBatch()
         self.value: dict[str, Any] = {}
@@ -145,7 +146,7 @@ class Scorer(threading.Thread):
         self.value = json.loads(record.value() or b"")
         self.events, refused = InputDecoder(self._app, Events(), self._topics).decode([record])
         assert refused == [], refused[0][1]
-        ((key, value, headers),) = score_encoder(self._app)(self.events, np.array([0.5], np.float32), "1")
+        ((key, value, headers),) = score_encoder(self._app, self._form)(self.events, np.array([0.5], np.float32), "1")
         producer = Producer({"bootstrap.servers": self._brokers})
         producer.produce(self._topics.scores, value, key, headers=headers)  # type: ignore[arg-type]  # list is invariant
         assert producer.flush(30) == 0
@@ -171,7 +172,7 @@ def test_an_event_of_any_stream_gets_the_time_that_its_stream_spells(
     broker.create_topics(dict.fromkeys(names.values(), 1))
     config = Config(app=str(folder), kafka={"bootstrap_servers": stage.bootstrap, "topics": names})
     app, topics = application(config)
-    scorer = Scorer(stage.bootstrap, app, topics, names[stream])
+    scorer = Scorer(stage.bootstrap, app, topics, names[stream], "structured" if given else "binary")
     scorer.start()
     before = time.time()
     try:
@@ -187,6 +188,11 @@ def test_an_event_of_any_stream_gets_the_time_that_its_stream_spells(
         assert isinstance(scorer.value["moment"], str if stream == "refunded" else int)
         assert score["payment"] == "17" if stream == "asked" else len(score["payment"]) == 36
     assert score["risk"] == 0.5
+
+
+def test_where_no_score_says_of_which_event_it_is_none_is_waited_for(stage: Stage, shop: Shop) -> None:
+    with pytest.raises(ConfigError, match=r'kafka\.cloudevents = "none"'):
+        send_and_wait(stage.config(kafka={"cloudevents": "none"}), json.dumps(shop.actions[0]))
 
 
 def test_missing_topics_are_named(stage: Stage, shop: Shop) -> None:

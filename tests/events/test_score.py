@@ -15,17 +15,17 @@ from streaming.app.folder import load_app
 from streaming.app.inputs import InputDecoder
 from streaming.app.scores import score_encoder
 from streaming.app.topics import TopicNames
-from streaming.config import Events
-from streaming.events.scores import Headers
+from streaming.config import CloudEvents, Events
+from streaming.events.scores import Headers, event_place, score_json
 
 
 def encoded(
-    records: list[Fake], probabilities: list[float], topics: TopicNames | None = None
+    records: list[Fake], probabilities: list[float], topics: TopicNames | None = None, form: CloudEvents = "binary"
 ) -> list[tuple[bytes | None, bytes, Headers]]:
     """The scores of JD's actions."""
     events, refused = jd_decoder(topics).decode(records)
     assert refused == []
-    return score_encoder(jd())(events, np.array(probabilities, np.float32), "4")
+    return score_encoder(jd(), form)(events, np.array(probabilities, np.float32), "4")
 
 
 def action(user: str, sku: str, time: int, place: tuple[str, int, int], name: str | None = None) -> Fake:
@@ -110,6 +110,66 @@ def test_the_tutorials_scores_are_byte_for_byte_what_they_were() -> None:
         )
         for record, _, value, name, moment in RECORDED
     ]
+
+
+def test_a_structured_score_has_in_its_value_what_the_headers_say() -> None:
+    records, probabilities = [record for record, *_ in RECORDED], [probability for _, probability, *_ in RECORDED]
+    sent = encoded(records, probabilities, form="structured")
+    for (key, value, headers), (record, _, data, name, moment) in zip(sent, RECORDED, strict=True):
+        assert key == record.key()
+        assert headers == [("content-type", b"application/cloudevents+json")]
+        assert data in value
+        assert json.loads(value) == {
+            "specversion": "1.0",
+            "type": "com.jd.intent.purchase-score.v1",
+            "source": "/jd-intent-scorer/user-actions",
+            "datacontenttype": "application/json",
+            "id": name.decode(),
+            "time": moment.decode(),
+            "data": json.loads(data),
+        }
+
+
+def test_a_bare_score_is_the_json_alone() -> None:
+    records, probabilities = [record for record, *_ in RECORDED], [probability for _, probability, *_ in RECORDED]
+    sent = encoded(records, probabilities, form="none")
+    assert sent == [(record.key(), data, []) for record, _, data, *_ in RECORDED]
+
+
+@pytest.mark.parametrize("form", ["binary", "structured", "none"])
+def test_a_score_is_read_in_each_form(form: CloudEvents) -> None:
+    records, probabilities = [record for record, *_ in RECORDED], [probability for _, probability, *_ in RECORDED]
+    for (key, value, headers), (*_, data, name, _) in zip(
+        encoded(records, probabilities, form=form), RECORDED, strict=True
+    ):
+        score = Fake(key, value, headers)
+        assert score_json(score) == data
+        assert event_place(score) == ("" if form == "none" else name.decode())
+
+
+STRUCTURED = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "data", "place"),
+    [
+        (None, None, None, ""),
+        (b'{"specversion":"1.0","data":{"a":1},"id":"x"}', STRUCTURED, b'{"a":1}', "x"),
+        # Fields of a score may be called so: what the headers say counts.
+        (b'{"specversion":"1.0","data":1,"id":"x"}', None, b'{"specversion":"1.0","data":1,"id":"x"}', ""),
+        (b'{"specversion":"1.0","id":"x"}', STRUCTURED, b'{"specversion":"1.0","id":"x"}', ""),
+        (b'{"specversion":"1.0",', STRUCTURED, b'{"specversion":"1.0",', ""),
+        (b"{}", [("ce_id", b"\xff")], b"{}", "\ufffd"),
+        (b"{}", [("ce_id", None), ("content-type", None)], b"{}", ""),
+        (None, STRUCTURED, None, ""),
+    ],
+)
+def test_another_programs_record_is_read_as_it_is(
+    value: bytes | None, headers: Headers | None, data: bytes | None, place: str
+) -> None:
+    record = Fake(None, value, headers)
+    assert score_json(record) == data
+    assert event_place(record) == place
 
 
 def test_the_source_is_the_topic_by_its_name_at_the_broker() -> None:

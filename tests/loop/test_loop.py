@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 from deploy.kafka.broker import Broker
 from streaming.errors import Aborted, ArtifactMismatch, ModelUnavailable, OffsetOutOfRange, TransactionFatal
 from streaming.events.batch import EventBatch
+from streaming.events.scores import event_place
 from streaming.loop.scorer import Scorer
 from streaming.model.encoder import Encoder
 from streaming.ops.health import Health
@@ -72,6 +73,25 @@ def test_scores_and_dead_letters_come_once_and_exactly(
     assert f'jd_intent_dead_letters_total{{reason="wrong_key",topic="{stage.topics["actions"]}"}} 2.0' in metrics
     assert 'jd_intent_model_info{version="1"} 1.0' in metrics
     assert "jd_intent_event_to_score_seconds_count 800" in metrics
+
+
+@pytest.mark.parametrize("form", ["structured", "none"])
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+def test_scores_in_another_form_are_the_same(
+    stage: Stage, shop: Shop, truth: dict[str, float], scorer_encoder: Encoder, form: str, delivery: str
+) -> None:
+    stage.send_shop(shop)
+    config = stage.config(kafka={"cloudevents": form, "delivery": delivery})
+    with running(config, scorer_encoder):
+        found = stage.collect(len(shop.actions))
+    check(found, truth)
+    places = [event_place(record) for record in found.records]
+    if form == "none":
+        assert not any(places)
+        assert not any(record.headers() for record in found.records)
+    else:
+        wanted = {f"{stage.topics['actions']}[{n}]@{at}" for n, end in enumerate(stage.ends()) for at in range(end)}
+        assert sorted(places) == sorted(wanted)
 
 
 def test_aborted_transactions_are_done_again_from_the_same_state(

@@ -31,6 +31,7 @@ from deploy.kafka.clients import Follower
 from deploy.process import Process, free_ports
 from deploy.triton.server import Triton
 from rigs.traffic import EPOCH, Failed, Traffic, epoch_of
+from streaming.events.scores import event_place, score_json
 from streaming.model.encoder import Encoder
 
 __all__ = ["NOT_WHOLE", "Rig", "Scorers", "Slot", "Subscriber", "damage", "pipeline"]
@@ -111,23 +112,23 @@ class Subscriber:
                 self.doubled.append(str(place))
             self.dead.add(place)
             return
-        ce_id = headers["ce_id"].decode()
-        score = json.loads(message.value() or b"")
+        event = event_place(message)
+        score = json.loads(score_json(message) or b"")
         request_id, probability = score["request_id"], score["purchase_probability"]
-        epoch, (where, _, at) = epoch_of(request_id), ce_id.partition("@")
+        epoch, (where, at) = epoch_of(request_id), event.split("@")
         lane = epoch, where, message.key() if self._by_key else None
         if self._last.get(lane, -1) >= int(at):
-            self.disordered.append(ce_id)
+            self.disordered.append(event)
         self._last[lane] = int(at)
         self._highest[epoch, where] = max(int(at), self._highest.get((epoch, where), -1))
         self.seen += 1
         sent = self._traffic.sent.pop(request_id, None)
         if self._keep:
-            if (epoch, ce_id) in self.scores:
-                self.doubled.append(ce_id)
-            self.scores[epoch, ce_id] = request_id, probability
+            if (epoch, event) in self.scores:
+                self.doubled.append(event)
+            self.scores[epoch, event] = request_id, probability
         elif sent is None:
-            self.doubled.append(ce_id)
+            self.doubled.append(event)
         if sent is None:  # an upstream transaction of unknown outcome: the verdict tells
             return
         self.latency_ms.append((time.monotonic() - sent) * 1000)
@@ -287,7 +288,10 @@ class Scorers:
         home = self._folder / instance / folder
         home.mkdir(exist_ok=True)
         tables = {name: {**self._tables.get(name, {}), **once.get(name, {})} for name in {*self._tables, *once}}
-        kafka = {**self._stage.values["kafka"], **tables.get("kafka", {}), "instance_id": instance}
+        # Every other one writes the other form: a subscriber meets both at once, as while a setting is rolled out.
+        form = "structured" if instance.endswith(("2", "4")) else "binary"
+        own = {"instance_id": instance, "cloudevents": form}
+        kafka = {**self._stage.values["kafka"], **tables.get("kafka", {}), **own}
         settings = {**tables, "kafka": kafka, "http": {"port": port}, "log": {"format": "json"}}
         if "snapshots" in tables:
             settings["snapshots"] = {**tables["snapshots"], "folder": str(self.snapshots)}

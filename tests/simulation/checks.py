@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import cast
 
 from simulation.bench import bench
 from simulation.broker import Broker, Entry
 from simulation.workload import Origin
 from simulation.world import Violation
 from streaming.events.record import reason_of
+from streaming.events.scores import event_place, score_json
 
 __all__ = ["check_output", "named", "output"]
 
@@ -47,18 +47,18 @@ def check_output(broker: Broker, workload: int, *, whole: bool, once: bool = Tru
     repeatable: dict[Origin, tuple[bytes | None, object]] = {}
     told: set[tuple[Origin, str]] = set()
     for entry in output(broker, "scores"):
-        ce_id = cast(bytes, dict(entry.headers())["ce_id"]).decode()
+        ce_id = event_place(entry)
         where, _, offset = ce_id.partition("@")
         topic, _, number = where[:-1].partition("[")
         at = ((topic, int(number)), int(offset))
         if not once and at in repeatable:
-            if repeatable[at] != (entry.key(), json.loads(entry.value() or b"")):
+            if repeatable[at] != (entry.key(), json.loads(score_json(entry) or b"")):
                 raise Violation(f"{ce_id} is scored again, and otherwise")
             continue
         if at not in scores:
             raise Violation(f"{ce_id} is scored twice, or never was a good event")
         key, score = scores.pop(at)
-        found = json.loads(entry.value() or b"")
+        found = json.loads(score_json(entry) or b"")
         if (entry.key(), found) != (key, score):
             raise Violation(f"{ce_id} is scored {found}, alone it would be {score}")
         lane = where, (None if store == "embedded" else key)  # over a cluster keys do not wait for each other

@@ -86,6 +86,7 @@ class Schedule:
         self.cluster = None if store == "embedded" else Cluster(bench().take())
         self.broker = Broker(self.world, TOPICS, eager=self.world.random.random() < 0.3)
         self.clients, self.disk = SimulatedClients(self.broker), simulated_disk(self.world)
+        self.form = "structured" if seed % 2 else "binary"  # no draw: seeds of before name the same schedules
         self.number = seed % WORKLOADS
         self.workload = bench().workload(self.number)
         all_taken = bench().truth(self.number, frozenset(), store)
@@ -297,7 +298,7 @@ class Schedule:
     def _scorer(self, name: str, process: Process, stop: Flag) -> None:
         """What `streaming.loop.run` does, and how it may end."""
         config = bench().config(name, self.messages_max, not self.mended_at)
-        kafka = config.kafka.model_copy(update={"delivery": self.delivery})
+        kafka = config.kafka.model_copy(update={"delivery": self.delivery, "cloudevents": self.form})
         kept = config.store.model_copy(update={"kind": self.store, "give_up_after_s": 30.0})
         config = config.model_copy(update={"kafka": kafka, "store": kept})
         world, health = self.world, Health(60)
