@@ -329,3 +329,28 @@ def test_long_windows_are_of_one_table() -> None:
             "deploy d options(long_windows='w') select sum(t.i) over w from t last join more on t.k = more.k "
             "window w as (partition by t.k order by t.ts rows between 2 preceding and current row)"
         )
+
+
+@pytest.mark.parametrize(
+    ("values", "number", "expected"),
+    [
+        ({"a": math.nan, "b": 1.0, "c": math.nan}, 2, "a:nan"),  # the first is a NaN: all others are the same
+        ({"a": 1.0, "b": math.nan, "c": 2.0}, 3, "c:2.000000,a:1.000000"),
+        ({"a": 1.0, "b": math.nan, "c": 2.0}, -1, "c:2.000000,a:1.000000"),
+        ({"a": 1.0, "b": math.nan}, 1, "a:1.000000"),
+        ({"a": math.nan, "b": 1.0}, 0, ""),
+    ],
+)
+def test_the_greatest_results_of_categories_leave_a_nan_out(
+    values: dict[str, float], number: int, expected: str
+) -> None:
+    """As OpenMLDB's ordered set does; its engine answered so to the fuzzer's seeds 21369 and 21756."""
+    engine = Engine()
+    engine.execute("create table t(k int, ts timestamp, c string, v double, index(key=k, ts=ts))")
+    rows = [{"k": 1, "ts": 1000 + n, "c": c, "v": v} for n, (c, v) in enumerate(values.items())]
+    engine.insert("t", rows[:-1])
+    engine.execute(
+        f"deploy d select top_n_value_max_cate_where(v, true, c, {number}) over w as best from t window w as "
+        "(partition by k order by ts rows between unbounded preceding and current row)"
+    )
+    assert engine.request("d", [rows[-1]])["best"].to_pylist() == [expected]

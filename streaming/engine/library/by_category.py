@@ -57,6 +57,14 @@ def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
+def _comparable(results: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Results, by ascending category, as OpenMLDB's ordered set takes them in one by one: a NaN is neither less
+    nor greater than any other, so it counts as the same. The first stays, and where that is a NaN, alone."""
+    if results and results[0][1] != results[0][1]:
+        return results[:1]
+    return [item for item in results if item[1] == item[1]]
+
+
 @dataclass(frozen=True)
 class ByCategory:
     """The function of a window's rows, newest first: (value, [condition,] category) each.
@@ -88,10 +96,10 @@ class ByCategory:
                 continue
             groups.setdefault(category, []).append(bool(row[1]) if self.name == "ratio" else value)
         results = [(key, self.result(values)) for key, values in groups.items()]
+        results.sort(key=lambda item: self.order(item[0]), reverse=self.top == "key")
         if self.top == "value":
+            results = _comparable(results)
             results.sort(key=lambda item: (item[1], self.order(item[0])), reverse=True)
-        else:
-            results.sort(key=lambda item: self.order(item[0]), reverse=self.top is not None)
         if self.top is not None and self.number >= 0:
             results = results[: self.number]
         return self.text(results)
