@@ -11,9 +11,12 @@ raw ids in, FP32 [1] out; `deploy/triton/config.oneflow.pbtxt` is the tutorial's
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,34 @@ def _prefer_fast_kernels() -> None:
         os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what native code writes to standard error, unless the block fails: OneFlow misses InfiniBand each time
+    that it is loaded."""
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        standard_error = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(standard_error, said.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+
+
 # Both are read when OneFlow is loaded. Its warning about the missing CUDA driver is harmless on CPU.
 _prefer_fast_kernels()
 os.environ.setdefault("GLOG_minloglevel", "2")
 
 import numpy as np  # noqa: E402
-import oneflow as flow  # noqa: E402
-from oneflow import nn  # noqa: E402
+
+with _quiet():
+    import oneflow as flow
+    from oneflow import nn
 
 __all__ = ["DeepFM", "Served", "load_weights", "probabilities", "save_weights"]
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fixtures.model import InModelEnvironment, write_part
+from places import REPOSITORY
 
 from batch.dataset.folder_hash import digest
 from batch.dataset.read import read_info, read_part
 from batch.train.options import TrainOptions
+from deploy.environments import interpreter
 
 # Three checks of the network itself in one process: it is the import of OneFlow that takes the time.
 AGAINST_NUMPY = """
@@ -275,3 +278,11 @@ def test_the_tutorials_network_is_a_preset() -> None:
 def test_options_out_of_range_are_refused(changes: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         TrainOptions(**changes)  # type: ignore[arg-type]
+
+
+def test_loading_oneflow_says_nothing() -> None:
+    """It misses InfiniBand and a CUDA driver, each time, on standard error; what is written afterwards is shown."""
+    code = "import os, batch.train.deepfm; os.write(2, b'what is written afterwards')"
+    argv = [str(interpreter("model")), "-c", code]
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"what is written afterwards")
