@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from streaming.model.auc import auc_interval
 __all__ = ["BINS", "ProbabilityMetrics", "calibration_error", "measure"]
 
 BINS = 10
+Z_95 = 1.96  # normal deviates that hold 95%
 
 Floats = npt.NDArray[np.floating]
 
@@ -24,6 +26,7 @@ class ProbabilityMetrics:
 
     Args:
         auc_low, auc_high: its 95% confidence interval; None where a class occurs less than twice.
+        log_loss_low, log_loss_high: the same of the log loss, as of a mean of independent samples.
         calibration_error: expected calibration error over 10 bins of equal count.
         base_rate: the share of positives in the *training* part, which the base columns predict for every sample.
     """
@@ -39,6 +42,8 @@ class ProbabilityMetrics:
     base_calibration_error: float
     auc_low: float | None = None
     auc_high: float | None = None
+    log_loss_low: float | None = None
+    log_loss_high: float | None = None
 
 
 def measure(labels: Floats, probabilities: Floats, base_rate: float) -> ProbabilityMetrics:
@@ -48,11 +53,15 @@ def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Probabil
     constant = np.full(len(y), base_rate)
     both = 0 < int(y.sum()) < len(y)
     low, high = auc_interval(y, p) or (None, None)
+    loss = float(log_loss(y, p, labels=[0, 1]))
+    edge = np.finfo(p.dtype).eps  # as scikit-learn keeps infinite losses away
+    losses = -np.log(np.clip(np.where(y == 1, p, 1 - p), edge, 1 - edge))
+    margin = Z_95 * float(losses.std(ddof=1)) / math.sqrt(len(y)) if len(y) > 1 else None
     return ProbabilityMetrics(
         count=len(y),
         positives=int(y.sum()),
         auc=float(roc_auc_score(y, p)) if both else None,
-        log_loss=float(log_loss(y, p, labels=[0, 1])),
+        log_loss=loss,
         calibration_error=calibration_error(labels, p),
         base_rate=base_rate,
         base_auc=0.5,
@@ -60,6 +69,8 @@ def measure(labels: Floats, probabilities: Floats, base_rate: float) -> Probabil
         base_calibration_error=abs(base_rate - float(y.mean())),
         auc_low=low,
         auc_high=high,
+        log_loss_low=None if margin is None else loss - margin,
+        log_loss_high=None if margin is None else loss + margin,
     )
 
 

@@ -67,9 +67,9 @@ def judge(parts: Mapping[str, ProbabilityMetrics]) -> Verdict:
             f"than {CLASS_MIN} of either say nothing",
         )
     measured = (
-        f"AUC {part.auc:.4f}, {part.auc_low:.4f} to {part.auc_high:.4f} with 95% confidence; log loss "
-        f"{part.log_loss:.4f} beside {part.base_log_loss:.4f}; on {part.positives:,} positive and {negatives:,} "
-        f"negative samples of {name}"
+        f"AUC {part.auc:.4f}{_between(part.auc_low, part.auc_high)} with 95% confidence; log loss "
+        f"{part.log_loss:.4f}{_between(part.log_loss_low, part.log_loss_high)}, beside {part.base_log_loss:.4f}; "
+        f"on {part.positives:,} positive and {negatives:,} negative samples of {name}"
     )
     wrong = []
     if not part.auc_low > part.base_auc:  # so said, what is no number is no better
@@ -79,6 +79,10 @@ def judge(parts: Mapping[str, ProbabilityMetrics]) -> Verdict:
     if wrong:
         return Verdict(False, f"is no better than the base rate, {' and '.join(wrong)}: {measured}")
     return Verdict(True, f"is better than the base rate: {measured}")
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f", {low:.4f} to {high:.4f}"
 
 
 def write_evaluated(folder: Path, evaluated: Evaluated) -> None:

@@ -494,3 +494,19 @@ def test_an_answer_that_is_no_number_is_named(
     assert kind == "DatasetError"
     assert "the model answers nan for request val-0 of val" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_the_log_loss_has_the_interval_of_a_mean() -> None:
+    """As often as it says, the true one lies in it."""
+    random = np.random.default_rng(3)
+    p = random.uniform(0.02, 0.6, 400)
+    truth = float(np.mean(-p * np.log(p) - (1 - p) * np.log(1 - p)))
+    held = 0
+    for _ in range(300):
+        found = measure((random.random(400) < p).astype(np.float64), p, 0.3)
+        assert found.log_loss_low is not None
+        assert found.log_loss_high is not None
+        assert found.log_loss_low < found.log_loss < found.log_loss_high
+        held += found.log_loss_low <= truth <= found.log_loss_high
+    assert 275 <= held <= 297  # 285 expected, four deviations
+    assert measure(np.array([1.0]), np.array([0.5]), 0.5).log_loss_low is None
