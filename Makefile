@@ -34,7 +34,7 @@ TOOL     = PYTHONPATH=.:tests $(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help environments spark-environment bench-environment docs-environment docs prometheus browser lock licences demo test test-slow simulate chaos fuzz fuzz-engine soak panels lint format bench bench-check bench-record bench-engine bench-cluster \
-        bench-latency bench-headers bench-start bench-offline bench-restart soak-engine clean
+        bench-latency bench-headers bench-start bench-scaling bench-offline bench-restart soak-engine clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -137,6 +137,9 @@ fuzz-engine: environments  ## random queries beside OpenMLDB's own engine, after
 
 soak-engine: environments  ## endless inserts into tables with a time to live: memory must stay (ROWS=N)
 	$(PYTHON) -m benchmarks.memory $(if $(ROWS),--rows $(ROWS))
+
+bench-scaling: environments  ## workers × partitions, what an event costs each part, and what a million events/s need
+	$(PYTHON) -m benchmarks.scaling --json build/scaling.json
 
 bench-start: environments  ## from a scorer's start to its first committed score; what compiling all kernels costs
 	$(PYTHON) -m benchmarks.start --json build/start.json

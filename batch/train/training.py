@@ -159,9 +159,8 @@ class Optimisation:
         logits, squares = self._model(self._tensor(rows))
         loss = self._criterion(logits, self._tensor(labels))
         (loss + 0.5 * self._options.embedding_l2 * squares.mean()).backward()
-        # OpenBLAS leaves the upper halves of AVX registers dirty. Until they are cleared, each scalar instruction of
-        # that thread waits for the one before, and OneFlow's Adam is made of these: 5 to 10 times slower. oneDNN's
-        # kernels clear them when they end, and a product of tensors is one.
+        # Without it Adam takes 5 to 10 times as long (docs/reference/benchmarks.md). It seems that OpenBLAS leaves the
+        # upper halves of AVX registers dirty, which slows scalar instructions, and that oneDNN's product clears them.
         _ = self._small * self._small
         self._adam.step()
         self._adam.zero_grad()
