@@ -354,3 +354,16 @@ def test_the_greatest_results_of_categories_leave_a_nan_out(
         "(partition by k order by ts rows between unbounded preceding and current row)"
     )
     assert engine.request("d", [rows[-1]])["best"].to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    "item", ["bigint(1e308)", "int(-1e10)", "smallint(70000.0)", "timestamp(1e30)", "int(2e9 * 2)"]
+)
+def test_a_constant_that_does_not_fit_is_refused(item: str) -> None:
+    """OpenMLDB folds it into what lies in a register, and what is made of it, too: bigint(1e308) + 1 is 0."""
+    engine = Engine()
+    engine.execute("create table t(d double)")
+    with pytest.raises(UnsupportedSQL, match=r"does not fit \w+: OpenMLDB's answer is undefined"):
+        engine.execute(f"deploy d select {item} as c from t")
+    engine.execute("deploy d select bigint(d) as c, int(-2147483648.5) as low, smallint(32767.0) as high from t")
+    assert engine.request("d", [{"d": 1e308}]).to_pylist() == [{"c": -(2**63), "low": -(2**31), "high": 32767}]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import struct
+from collections.abc import Callable
 
 from streaming.engine.kernels.instructions import FLOAT32, Op
 from streaming.engine.library import CASTS
@@ -65,6 +67,7 @@ def cast(node: Node, target: Type) -> Node:
         if whole:
             converted = Apply(target, Op.WRAP, (node,), bits(target))
         elif source in (Type.FLOAT, Type.DOUBLE):
+            _check_fits(node, target)
             converted = Apply(target, Op.TO_INT, (node,), bits(target))
         if converted is not None:
             if target == Type.TIMESTAMP:  # a negative number is no timestamp
@@ -84,6 +87,34 @@ def cast(node: Node, target: Type) -> Node:
     if function is None:
         raise Mismatch(f"a {source} as a {target}")
     return PythonCall(target, function, (node,))
+
+
+def _check_fits(node: Node, target: Type) -> None:
+    """A constant beyond an integer's range is nothing to OpenMLDB's compiler, which folds it, and all that is made of
+    it, into what happens to lie in a register: now 0, now an address."""
+    value, half = _number(node), 1 << bits(target) - 1
+    if value is not None and not -half - 1 < value < half:
+        raise Mismatch(f"the constant {value:g}, which does not fit {target}: OpenMLDB's answer is undefined")
+
+
+def _number(node: Node) -> float | None:
+    """The value of a constant, also of one that is computed; None: it is none."""
+    if isinstance(node, Const):
+        is_float = node.type in (Type.FLOAT, Type.DOUBLE) and not node.null
+        return float(struct.unpack("<d", struct.pack("<q", node.word))[0]) if is_float else None
+    if not (isinstance(node, Apply) and node.op in _FOLDED):
+        return None
+    operands = [_number(argument) for argument in node.arguments]
+    known = [operand for operand in operands if operand is not None]
+    return _FOLDED[node.op](*known) if len(known) == len(operands) else None
+
+
+_FOLDED: dict[Op, Callable[..., float]] = {
+    Op.FNEG: operator.neg,
+    Op.FADD: operator.add,
+    Op.FSUB: operator.sub,
+    Op.FMUL: operator.mul,
+}
 
 
 def null(kind: Type) -> Const:
