@@ -40,7 +40,7 @@ CHANNEL = [
     # call under way; a dead peer is noticed by a call's own deadline.
     # A restarted server is tried again each second: gRPC's default backs off to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # also how long a busy server may take to shake hands
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # 10,000 rows of 41 ids are 3.3 MB, below gRPC's 4 MB for what comes in; what goes out has no limit.
 ]

@@ -244,7 +244,7 @@ def test_a_pair_is_opened_and_left_by_keyboard(browser: Browser, filled: Served)
         page.keyboard.press("Escape")
         expect(page.locator("#pair")).to_be_hidden()
         expect(page.locator("#rows .open").first).to_be_focused()
-        assert "#" not in page.url
+        expect(page).to_have_url(re.compile("^[^#]*$"))
 
 
 def test_what_cannot_be_told_is_said(browser: Browser, filled: Served) -> None:

@@ -383,6 +383,9 @@ def test_partitions_that_are_added_are_refused_while_it_runs_and_at_a_start(
         admin = AdminClient({"bootstrap.servers": stage.bootstrap})
         for told in admin.create_partitions([NewPartitions(stage.topics["actions"], PARTITIONS + 1)]).values():
             told.result(30)
+        # The controller has them; until the broker has heard of it, all is as before, and may be scored.
+        topic = stage.topics["actions"]
+        wait_until(lambda: len(admin.list_topics(topic).topics[topic].partitions) > PARTITIONS, "the broker knows")
         stage.send_actions(others)
         wait_until(scorer.stop.is_set, "it notices")
     assert len(stage.collect(len(first.actions)).records) == len(first.actions)
