@@ -313,18 +313,15 @@ class ClusterStore:
         While a tablet is down a call can be answered by another one that has not all rows. What no request can make
         NULL is NULL then: such an answer is none.
         """
-        if wrong := differences(self._schema, answers.schema):
+        same = answers.schema.equals(self._schema)
+        if not same and (wrong := differences(self._schema, answers.schema)):
             raise ArtifactMismatch(f"the deployment was changed while the scorer ran: {'; '.join(wrong[:5])}")
         if answers.num_rows != requests.num_rows:
             raise StoreUnavailable(f"{answers.num_rows} answers to {requests.num_rows} requests")
         for output, column in self._contract.echoes:
             if pa.types.is_floating(answers[output].type):
                 continue  # a NaN is not equal to itself
-            if (
-                not answers[output]
-                .combine_chunks()
-                .equals(requests[column].cast(answers[output].type).combine_chunks())
-            ):
+            if not _flat(answers[output]).equals(_flat(requests[column].cast(answers[output].type))):
                 raise StoreUnavailable(f"an answer is not to its request: its {output} is not the request's {column}")
         for output in self._contract.never_null:
             if missing := answers[output].null_count:
@@ -354,6 +351,10 @@ class _Trust:
             self._store._doubtful = True
         elif kind is not None and issubclass(kind, BadRow):
             self._store.load()  # is it the row, or has the deployment other columns now?
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _probes(kind: pa.DataType) -> pa.Array:

@@ -26,7 +26,7 @@ from streaming.engine import BadRow
 from streaming.errors import ArtifactMismatch, ConfigError, StoreUnavailable
 from streaming.store.openmldb.columns import backquoted, schema_of
 from streaming.store.openmldb.parts import Part
-from streaming.store.openmldb.sdk_process import NATIVE, ConnectOptions
+from streaming.store.openmldb.sdk_process import NATIVE, ConnectOptions, send
 
 __all__ = ["Client", "connect_options", "deployment_schemas"]
 
@@ -273,7 +273,7 @@ class Client:
     def _exchange(self, connection: Connection, name: str, arguments: tuple[Any, ...], timeout_s: float) -> Any:
         deadline = time.monotonic() + timeout_s + MARGIN_S
         try:
-            connection.send((name, arguments))
+            send(connection, (name, arguments))
             while not connection.poll(min(SLICE_S, max(0.0, deadline - time.monotonic()))):
                 self.beat()
                 if time.monotonic() > deadline:

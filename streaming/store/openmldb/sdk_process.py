@@ -14,6 +14,8 @@ a value (`_rows`), a statement without result must not be fetched (`execute`), a
 from __future__ import annotations
 
 import importlib
+import io
+import pickle
 import re
 import signal
 import sys
@@ -27,7 +29,7 @@ import pyarrow as pa
 
 from streaming.store.openmldb.columns import backquoted, cells, rows_to_table, schema_of
 
-__all__ = ["NATIVE", "CallFailed", "ConnectOptions", "RowRefused", "Sdk", "SdkRefused", "Session", "native"]
+__all__ = ["NATIVE", "CallFailed", "ConnectOptions", "RowRefused", "Sdk", "SdkRefused", "Session", "native", "send"]
 
 NATIVE = "streaming.store.openmldb.sdk_process:native"
 """Where the SDK comes from: `module:function`, which returns an `Sdk`; tests name another."""
@@ -287,6 +289,29 @@ def _message(status: Any) -> str:
 # ── the process ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Pickler(pickle.Pickler):
+    """Writes tables as Arrow does: a tenth of the time that their own pickling takes with few rows."""
+
+    def reducer_override(self, thing: object) -> Any:
+        if not isinstance(thing, pa.Table):
+            return NotImplemented
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, thing.schema) as writer:
+            writer.write_table(thing)
+        return _table, (sink.getvalue().to_pybytes(),)
+
+
+def _table(stream: bytes) -> pa.Table:
+    return pa.ipc.open_stream(stream).read_all()
+
+
+def send(connection: Connection, message: object) -> None:
+    """What `Connection.recv` reads at the other end."""
+    packed = io.BytesIO()
+    _Pickler(packed, pickle.HIGHEST_PROTOCOL).dump(message)
+    connection.send_bytes(packed.getbuffer())
+
+
 def serve(connection: Connection) -> None:
     """Connects as the first message says, then does what the others ask, until the other end is closed.
 
@@ -313,7 +338,7 @@ def serve(connection: Connection) -> None:
             answer = ("row", str(error))
         except Exception:
             answer = ("defect", traceback.format_exc())
-        connection.send(answer)
+        send(connection, answer)
 
 
 def main() -> None:
