@@ -179,7 +179,8 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         triton = Triton(work / "artifact" / "triton", folder, private=has_room_for_socket(folder))
         stack.callback(triton.stop)
         triton.start()
-        step.result = f"model version {manifest['model_version']} at {triton.grpc_url} (gRPC)"
+        where = "behind a Unix socket" if triton.grpc_url.startswith("unix:") else f"at {triton.grpc_url}"
+        step.result = f"model version {manifest['model_version']} {where} (gRPC)"
     with screen.step(6, "history") as step:
         split = json.loads((work / "dataset" / "dataset.json").read_text())["split"]
         end = pc.max(pq.read_table(work / "dataset" / "test.parquet", columns=["time"])["time"])
