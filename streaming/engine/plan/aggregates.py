@@ -22,7 +22,7 @@ from streaming.engine.library.statistics import (
 )
 from streaming.engine.plan.casts import Mismatch, bits, cast
 from streaming.engine.plan.functions import choose, compare, condition, logic
-from streaming.engine.plan.nodes import Aggregate, Const, Node, PythonAggregate, WindowGroup
+from streaming.engine.plan.nodes import Aggregate, Apply, Const, Node, PythonAggregate, WindowGroup
 from streaming.engine.types import Type, is_integer, is_number
 
 __all__ = ["AGGREGATES", "canonical"]
@@ -240,7 +240,7 @@ def _by_category(name: str, where: bool, top: str | None = None) -> Builder:
 _SAMPLE_DEVIATION = _in_python(spread(sample=True, root=True), NUMBERS)
 _SAMPLE_VARIANCE = _in_python(spread(sample=True, root=False), NUMBERS)
 
-AGGREGATES: dict[str, Builder] = {
+_BUILDERS: dict[str, Builder] = {
     **{name: _plain(name) for name in _FOLDS},
     **{f"{name}_where": _where(name) for name in _FOLDS},
     **{f"{name}_cate": _by_category(name, where=False) for name in _FOLDS},
@@ -267,4 +267,34 @@ AGGREGATES: dict[str, Builder] = {
     "var_pop": _in_python(spread(sample=False, root=False), NUMBERS),
     "var_samp": _SAMPLE_VARIANCE,
     "variance": _SAMPLE_VARIANCE,
+}
+
+_LOSE_CASES = ("entropy", "top", "top1_ratio", "topn_frequency")
+
+
+def _without_lost_cases(build: Builder) -> Builder:
+    """Of a function that OpenMLDB hands a NULL in each row for a text, date or time out of a CASE without an ELSE."""
+
+    def checked(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
+        for argument in arguments:
+            if argument.type in (Type.STRING, Type.DATE, Type.TIMESTAMP) and _ends_in_null(argument):
+                raise Mismatch(
+                    "a CASE whose ELSE is NULL, or missing, which OpenMLDB takes as NULL in each row: "
+                    f"give it an ELSE that is a {argument.type}"
+                )
+        return build(group, frame, arguments)
+
+    return checked
+
+
+def _ends_in_null(node: Node) -> bool:
+    if isinstance(node, Apply) and node.op == Op.SELECT:
+        last = node.arguments[2]
+        return (isinstance(last, Const) and last.null) or _ends_in_null(last)
+    return False
+
+
+AGGREGATES: dict[str, Builder] = {
+    name: _without_lost_cases(build) if name in _LOSE_CASES or "_cate" in name else build
+    for name, build in _BUILDERS.items()
 }
