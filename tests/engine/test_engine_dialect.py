@@ -386,3 +386,14 @@ def test_a_case_that_openmldb_loses_is_refused(call: str, column: str) -> None:
     engine.execute(f"deploy d select {call.format(kept)} {window}")
     number = "(case when i = 1 then i end)"
     engine.execute(f"deploy n select {call.format(number)} {window}")
+
+
+def test_what_a_cluster_refuses_is_found_behind_an_aggregate() -> None:
+    """Each item is checked, also those that nothing reads; found by the fuzzer's seed 36926."""
+    engine = Engine(portable=True)
+    engine.execute("create table t(k int, ts timestamp, e date, index(key=k, ts=ts))")
+    window = "window w as (partition by k order by ts rows between 4 preceding and current row)"
+    with pytest.raises(UnsupportedSQL, match=r"IS NULL .* at 1:"):
+        engine.execute(
+            f"deploy d select count(k) over w as a, count_where(k, e is not null) over w as b from t {window}"
+        )

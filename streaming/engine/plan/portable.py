@@ -50,7 +50,9 @@ class _Checker:
 
     def select(self, select: syntax.Select, rows: bool) -> None:
         """Checks a SELECT; `rows`: whether a window or a join reads the rows that it makes."""
-        windowed = any(self.expression(item.expr) for item in select.items)
+        windowed = False
+        for item in select.items:  # all of them are checked, also behind the first that has a window
+            windowed |= self.expression(item.expr)
         for item in select.items:
             if rows and not windowed and not _plain(item.expr):
                 raise self.refuse("a sub-query that computes, under a window or in a join", item.at)
