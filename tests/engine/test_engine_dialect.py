@@ -397,3 +397,20 @@ def test_what_a_cluster_refuses_is_found_behind_an_aggregate() -> None:
         engine.execute(
             f"deploy d select count(k) over w as a, count_where(k, e is not null) over w as b from t {window}"
         )
+
+
+@pytest.mark.parametrize(
+    "test",
+    ["k not like 'a%'", "not (k ilike 'a%')", "(k like 'a%') = false", "not isnull(k)", "k not rlike 'a' or i < 0"],
+)
+def test_the_opposite_of_a_function_is_no_condition_of_a_category(test: str) -> None:
+    """OpenMLDB's engine takes it as true in each row; found by the fuzzer's seeds 40388 and 41322."""
+    engine = Engine()
+    engine.execute("create table t(j int, ts timestamp, i bigint, k string, index(key=j, ts=ts))")
+    window = "over w as c from t window w as (partition by j order by ts rows between 6 preceding and current row)"
+    with pytest.raises(UnsupportedSQL, match="the opposite of a LIKE, or of a function"):
+        engine.execute(f"deploy d select sum_cate_where(i, ({test}), j) {window}")
+    for answered in ("k like 'a%'", "not (i > 3)", "isnull(k)"):
+        engine.execute(f"deploy d select sum_cate_where(i, ({answered}), j) {window}")
+        engine.execute("drop deployment d")
+    engine.execute(f"deploy d select count_where(i, ({test})) {window}")

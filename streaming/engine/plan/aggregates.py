@@ -22,7 +22,7 @@ from streaming.engine.library.statistics import (
 )
 from streaming.engine.plan.casts import Mismatch, bits, cast
 from streaming.engine.plan.functions import choose, compare, condition, logic
-from streaming.engine.plan.nodes import Aggregate, Apply, Const, Node, PythonAggregate, WindowGroup
+from streaming.engine.plan.nodes import Aggregate, Apply, Const, Node, PythonAggregate, PythonCall, WindowGroup
 from streaming.engine.types import Type, is_integer, is_number
 
 __all__ = ["AGGREGATES", "canonical"]
@@ -230,11 +230,28 @@ def _by_category(name: str, where: bool, top: str | None = None) -> Builder:
         if top is not None:
             _one_of(arguments[3], _COUNTS)
             number = _constant(arguments[3], -(1 << 31))
+        if where and _negates_a_call(arguments[1]):
+            raise Mismatch(
+                "the opposite of a LIKE, or of a function, as a condition, which OpenMLDB takes as true in each row"
+            )
         used = (value, *([condition(arguments[1])] if where else []), category)
         function = ByCategory(name, value.type, category.type, where, top, number)
         return PythonAggregate(Type.STRING, function, group, frame, used)
 
     return build
+
+
+def _negates_a_call(node: Node) -> bool:
+    """A function's answer is a byte to OpenMLDB, and a negation turns all of its bits: of true it makes 254."""
+    if not isinstance(node, Apply):
+        return False
+    if node.op == Op.OR or (node.op == Op.AND and any(isinstance(part, Const) for part in node.arguments)):
+        return any(map(_negates_a_call, node.arguments))
+    is_call = any(
+        isinstance(part, PythonCall) or (isinstance(part, Apply) and part.op == Op.IS_NULL) for part in node.arguments
+    )
+    known = [part.word for part in node.arguments if isinstance(part, Const)]
+    return is_call and (node.op == Op.NOT or (node.op == Op.EQ and known == [0]) or (node.op == Op.NE and known == [1]))
 
 
 _SAMPLE_DEVIATION = _in_python(spread(sample=True, root=True), NUMBERS)
