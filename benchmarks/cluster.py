@@ -30,8 +30,8 @@ from rich.table import Table
 from batch.replay import Message
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.latency import PARTITIONS, Load, Subscriber, System, gaps, measure, scorer_config, stages
-from benchmarks.rig import constant_artifact, decoded, machine, send
+from benchmarks.latency import PARTITIONS, Load, Subscriber, System, gaps, measure, stages
+from benchmarks.rig import constant_artifact, decoded, machine, scorer_config, send
 from benchmarks.sample import jd
 from deploy.demo.cluster import DemoCluster
 from deploy.kafka.broker import Broker, topics_of
@@ -181,7 +181,15 @@ def main() -> None:
         send(broker, replay.dimensions, {})
         system = System("scorer", "events", "scores", free_ports(1)[0])
         broker.create_topics(dict.fromkeys((system.events, system.scores), PARTITIONS))
-        config = scorer_config(folder, broker.bootstrap, triton.grpc_url, artifact, system, "exactly_once")
+        config = scorer_config(
+            folder / "scorer.toml",
+            broker.bootstrap,
+            triton.grpc_url,
+            artifact,
+            system.events,
+            system.scores,
+            system.port,
+        )
         without = config.read_text()
         config.write_text(without + cluster.table())
         argv = [sys.executable, "-m", "streaming", "deploy", "--config", str(config)]

@@ -45,7 +45,7 @@ from batch.plots.latency import Load as PlottedLoad
 from batch.replay import Message
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.rig import NO_PEERS, QuixOptions, constant_artifact, has_peers, machine, quix, send
+from benchmarks.rig import NO_PEERS, QuixOptions, constant_artifact, has_peers, machine, quix, scorer_config, send
 from benchmarks.sample import jd
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, free_ports
@@ -244,28 +244,6 @@ def echo(bootstrap: str, events: str, out: str) -> None:
         producer.commit_transaction()
 
 
-def scorer_config(folder: Path, bootstrap: str, triton: str, artifact: Path, system: System, delivery: str) -> Path:
-    """Writes the configuration of a scorer that is a `system`."""
-    config = folder / f"{system.name}.toml"
-    config.write_text(
-        f"""[kafka]
-bootstrap_servers = "{bootstrap}"
-group_id = "{system.scores}"
-transactional_id_prefix = "{system.scores}"
-{f'delivery = "{delivery}"' if delivery != "exactly_once" else ""}
-[kafka.topics]
-actions = "{system.events}"
-scores = "{system.scores}"
-[model]
-url = "{triton}"
-artifact = {json.dumps(str(artifact))}
-[http]
-port = {system.port}
-"""
-    )
-    return config
-
-
 def stages(system: System) -> dict[str, tuple[float, float]]:
     """Seconds and number of batches of each stage so far."""
     if not system.port:
@@ -342,7 +320,16 @@ def systems(
         ]
         stack.enter_context(Process("the echo", argv, folder / "echo.log", cwd=REPOSITORY))
         for system, delivery in zip(scorers, deliveries, strict=True):
-            config = scorer_config(folder, broker.bootstrap, triton.grpc_url, artifact, system, delivery)
+            config = scorer_config(
+                folder / f"{system.name}.toml",
+                broker.bootstrap,
+                triton.grpc_url,
+                artifact,
+                system.events,
+                system.scores,
+                system.port,
+                f'delivery = "{delivery}"',
+            )
             argv = [sys.executable, "-m", "streaming", "run", "--config", str(config)]
             stack.enter_context(Process(system.name, argv, folder / f"{system.name}.log", cwd=REPOSITORY))
         for peer, ms in peers.items():

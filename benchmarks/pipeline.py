@@ -57,6 +57,7 @@ from benchmarks.rig import (
     new_topic,
     quix,
     rate,
+    scorer_config,
     send,
     written,
 )
@@ -144,23 +145,15 @@ class Bench:
         """`jd-intent-score run` on the same topic; keeps µs per event and stage."""
         artifact, triton = model
         scores, port = new_topic(self.broker, f"scores-{name}-{number}"), free_ports(1)[0]
-        config = self.folder / f"{scores}.toml"
-        config.write_text(
-            f"""[kafka]
-bootstrap_servers = "{self.broker.bootstrap}"
-group_id = "{scores}"
-transactional_id_prefix = "{scores}"
-[kafka.topics]
-actions = "{EVENTS}"
-scores = "{scores}"
-[batch]
-messages_max = {BATCH}
-[model]
-url = "{triton.grpc_url}"
-artifact = {json.dumps(str(artifact))}
-[http]
-port = {port}
-"""
+        config = scorer_config(
+            self.folder / f"{scores}.toml",
+            self.broker.bootstrap,
+            triton.grpc_url,
+            artifact,
+            EVENTS,
+            scores,
+            port,
+            f"[batch]\nmessages_max = {BATCH}",
         )
         argv = [sys.executable, "-m", "streaming", "run", "--config", str(config)]
         with Process("the scorer", argv, self.folder / f"{scores}.log", cwd=REPOSITORY):

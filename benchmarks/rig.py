@@ -45,6 +45,7 @@ __all__ = [
     "new_topic",
     "quix",
     "rate",
+    "scorer_config",
     "send",
     "written",
 ]
@@ -178,6 +179,35 @@ def rate(timestamps: list[int]) -> float:
     times = np.sort(np.array(timestamps))
     later = int((times > times[0]).sum())
     return later / (float(times[-1] - times[0]) / 1000)
+
+
+def scorer_config(
+    file: Path, bootstrap: str, triton: str, artifact: Path, events: str, scores: str, port: int, more: str = ""
+) -> Path:
+    """Writes the configuration of a scorer whose group is called as its topic of scores.
+
+    Args:
+        triton: its URL.
+        port: of /metrics.
+        more: lines of `[kafka]`, after which other tables may stand.
+    """
+    file.write_text(
+        f"""[kafka.topics]
+actions = "{events}"
+scores = "{scores}"
+[model]
+url = "{triton}"
+artifact = {json.dumps(str(artifact))}
+[http]
+port = {port}
+[kafka]
+bootstrap_servers = "{bootstrap}"
+group_id = "{scores}"
+transactional_id_prefix = "{scores}"
+{more}
+"""
+    )
+    return file
 
 
 def has_peers() -> bool:

@@ -37,7 +37,18 @@ from rich.table import Table
 from batch.replay import Message, Replay
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.rig import BATCH, constant_artifact, decoded, filled_store, machine, net_artifact, rate, send, written
+from benchmarks.rig import (
+    BATCH,
+    constant_artifact,
+    decoded,
+    filled_store,
+    machine,
+    net_artifact,
+    rate,
+    scorer_config,
+    send,
+    written,
+)
 from benchmarks.sample import jd
 from benchmarks.start import cpu_s
 from deploy.environments import REPOSITORY
@@ -119,22 +130,15 @@ class Stage:
         name, events, port, count = f"scores-{run}", f"actions-{run}", free_ports(1)[0], len(self.actions)
         self.broker.create_topics({name: partitions}, {"message.timestamp.type": "LogAppendTime"})
         self.broker.create_topics({events: partitions})
-        config = self.folder / f"{name}.toml"
-        config.write_text(
-            f"""[kafka]
-bootstrap_servers = "{self.broker.bootstrap}"
-group_id = "{name}"
-instance_id = "one"
-transactional_id_prefix = "{name}"
-[kafka.topics]
-actions = "{events}"
-scores = "{name}"
-[model]
-url = "{self.triton.grpc_url}"
-artifact = {json.dumps(str(self.artifact))}
-[http]
-port = {port}
-"""
+        config = scorer_config(
+            self.folder / f"{name}.toml",
+            self.broker.bootstrap,
+            self.triton.grpc_url,
+            self.artifact,
+            events,
+            name,
+            port,
+            'instance_id = "one"',
         )
         argv = [sys.executable, "-m", "streaming", "run", "--config", str(config)]
         argv += ["--workers", str(workers)] if workers > 1 else []

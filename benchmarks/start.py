@@ -27,7 +27,7 @@ from rich.console import Console
 from batch.replay import Message
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.rig import constant_artifact, machine, send
+from benchmarks.rig import constant_artifact, machine, scorer_config, send
 from benchmarks.sample import jd
 from deploy.environments import REPOSITORY
 from deploy.kafka.broker import Broker, topics_of
@@ -109,17 +109,15 @@ def main() -> None:
             topics = TopicNames.of(jd(), {})
             broker.create_topics(topics_of(topics))
             send(broker, replay.dimensions, {})
-            config = folder / "scorer.toml"
-            config.write_text(
-                f"""[kafka]
-bootstrap_servers = "{broker.bootstrap}"
-instance_id = "one"
-[model]
-url = "{triton.grpc_url}"
-artifact = {json.dumps(str(artifact))}
-[http]
-port = {free_ports(1)[0]}
-"""
+            config = scorer_config(
+                folder / "scorer.toml",
+                broker.bootstrap,
+                triton.grpc_url,
+                artifact,
+                topics.events[0],
+                topics.scores,
+                free_ports(1)[0],
+                'instance_id = "one"',
             )
             events = iter(replay.events)
             start(broker, config, next(events), topics.scores)  # the group is made, and topics have leaders

@@ -307,10 +307,6 @@ class KeptState:
                 starts[partition] = min(starts[partition], next(iter(records)))
         return starts
 
-    @property
-    def _is_open(self) -> bool:
-        return bool(self._open)
-
     def _take_in(self, records: Sequence[Record]) -> None:
         """Records that were read are open."""
         if not records:

@@ -40,9 +40,7 @@ from streaming.web.client import connect
 __all__ = ["RestTransport", "literal", "statements"]
 
 INSERT_ROWS = 200  # of a statement: planning it costs 12 ms, a row 0.5 ms more
-PART_ROWS_MIN = (
-    100  # what it costs to plan a statement is that of so many rows; planned beside each other they take longer
-)
+PART_ROWS_MIN = 100  # planning a statement costs what so many rows do, and longer beside others
 REQUEST_ROWS = 1000  # of a call at most; the server answers 10 k rows/s in calls of 1000, 0.7 k/s in calls of one
 REQUEST_ROWS_MIN = 100  # what is worth a call of its own
 ATTEMPTS_MAX = 3
