@@ -9,9 +9,7 @@ over the channel; the log says which.
 from __future__ import annotations
 
 import functools
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from streaming.errors import ArtifactMismatch, ModelUnavailable
 from streaming.model.shared_memory import Region, Regions, is_this_host
+from streaming.ops.background import in_thread
 from streaming.ops.waiting import Waiting, steady
 
 __all__ = ["Call", "Model", "Scores"]
@@ -97,8 +96,6 @@ class Call:
     def _wait(self, rows: int, future: Future[Any]) -> tuple[npt.NDArray[np.float32], str]:
         try:
             answer = future.result(max(0.0, self._deadline + LATE_S - time.monotonic()))
-        except InferenceServerException as error:
-            raise _translated(self._model, error) from error
         except FutureTimeoutError as error:
             raise ModelUnavailable(f"model {self._model}: no answer in time") from error
         return _checked(self._model, answer, rows), str(answer.get_response().model_version)
@@ -123,9 +120,6 @@ class Model:
         self.batch_size_max = batch_size_max
         self._client = InferenceServerClient(url, channel_args=CHANNEL)
         self._regions = Regions(self._client, url) if is_this_host(url) else None
-        # `async_infer` keeps the call in an attribute before it adds the callback: two threads would mix them up.
-        # A call that has failed by then is called back at once, and may be sent again.
-        self._sending = threading.RLock()
 
     def ready(self) -> bool:
         """Is the server up and the model loaded?"""
@@ -179,7 +173,7 @@ class Model:
             raise ArtifactMismatch(f"ids must be int64 [n, fields], not {ids.dtype} {list(ids.shape)}")
         deadline = time.monotonic() + self.timeout_s
         parts = [
-            (len(part), self._send(part, deadline))
+            (len(part), in_thread(functools.partial(self._infer, part, deadline)))
             for start in range(0, len(ids), self.batch_size_max)
             for part in [ids[start : start + self.batch_size_max]]
         ]
@@ -208,63 +202,48 @@ class Model:
     def _bytes_max(self, fields: int) -> int:
         return self.batch_size_max * fields * np.dtype(np.int64).itemsize
 
-    def _send(self, ids: npt.NDArray[np.int64], deadline: float) -> Future[Any]:
-        future: Future[Any] = Future()
+    def _infer(self, ids: npt.NDArray[np.int64], deadline: float) -> Any:
+        """The server's answer.
+
+        Raises:
+            ModelUnavailable, ArtifactMismatch: see `Call.result`.
+        """
         region = None
         if self._regions is not None and ids.size:
             region = self._regions.take(ids.nbytes, self._bytes_max(ids.shape[1]))
-        if region is None:
-            self._send_inline(ids, deadline, future)
-        else:
-            self._send_place(ids, region, deadline, future)
-        return future
-
-    def _send_inline(self, ids: npt.NDArray[np.int64], deadline: float, future: Future[Any]) -> None:
+        if region is not None:
+            answer = self._infer_in(region, ids, deadline)
+            if answer is not None:
+                return answer
         tensor = InferInput(INPUT, list(ids.shape), "INT64")
         tensor.set_data_from_numpy(ids)
-        self._infer(tensor, deadline, functools.partial(_settle, future))
+        return self._ask(tensor, deadline)
 
-    def _send_place(self, ids: npt.NDArray[np.int64], region: Region, deadline: float, future: Future[Any]) -> None:
+    def _infer_in(self, region: Region, ids: npt.NDArray[np.int64], deadline: float) -> Any:
+        """The same through shared memory; None: the server was started again and knows no such region."""
         assert self._regions is not None
-        regions, shape = self._regions, ids.shape
-        region.write(ids)
-        tensor = InferInput(INPUT, list(shape), "INT64")
-        tensor.set_shared_memory(region.name, ids.nbytes)
-
-        def done(result: Any, error: InferenceServerException | None) -> None:
-            if error is None or region.name not in error.message():
-                regions.give(region)
-                _settle(future, result, error)
-                return
-            # The server was started again and knows no region.
-            again = region.read(shape)
-            regions.forget(region)
-            regions.give(region)
-            try:
-                self._send_inline(again, deadline, future)
-            except ModelUnavailable as gone:
-                future.set_exception(gone)
-
         try:
-            self._infer(tensor, deadline, done)
-        except ModelUnavailable:
-            regions.give(region)
-            raise
+            region.write(ids)
+            tensor = InferInput(INPUT, list(ids.shape), "INT64")
+            tensor.set_shared_memory(region.name, ids.nbytes)
+            return self._ask(tensor, deadline)
+        except (ModelUnavailable, ArtifactMismatch) as error:
+            if region.name not in str(error):
+                raise
+            self._regions.forget(region)
+            return None
+        finally:
+            self._regions.give(region)
 
-    def _infer(self, tensor: InferInput, deadline: float, done: Callable[..., None]) -> None:
-        left_s = max(0.001, deadline - time.monotonic())
+    def _ask(self, tensor: InferInput, deadline: float) -> Any:
+        # Blocking, in a thread of ours: gRPC would start one for each call that has a callback, and that takes a
+        # millisecond when calls are rare.
         try:
-            with self._sending:
-                self._client.async_infer(self.name, [tensor], callback=done, client_timeout=left_s)
+            return self._client.infer(self.name, [tensor], client_timeout=max(0.001, deadline - time.monotonic()))
+        except InferenceServerException as error:
+            raise _translated(self.name, error) from error
         except ValueError as error:  # gRPC's for a closed channel
             raise ModelUnavailable(f"model {self.name}: {error}") from error
-
-
-def _settle(future: Future[Any], result: Any, error: InferenceServerException | None) -> None:
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 def _translated(model: str, error: InferenceServerException) -> ModelUnavailable | ArtifactMismatch:
