@@ -5,17 +5,23 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import threading
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from places import REPOSITORY
 
+from streaming.engine import Engine
+from streaming.engine.kernels import interpreter
 from streaming.engine.native import kernel as native
 from streaming.engine.native.kernel import ARRAYS, INNER, PARTS, SOURCES, Kernel
+from streaming.engine.program import runner
 from streaming.engine.storage import strings
 from streaming.engine.storage.index_keys import refill
 
-MARKS = {"inner", "kernel"}
+MARKS = {"inner", "kernel", "long_kernel"}
 
 
 def slots() -> tuple[native.Int64, native.Int64]:
@@ -98,3 +104,41 @@ def test_a_process_that_answers_imports_no_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_other_threads_run_while_a_program_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    engine.execute("CREATE DATABASE db; USE db; CREATE TABLE t (k string, v bigint, ts timestamp);")
+    window = "WINDOW w AS (PARTITION BY k ORDER BY ts ROWS_RANGE BETWEEN 9d PRECEDING AND CURRENT ROW)"
+    engine.execute(f"DEPLOY d SELECT sum(v) OVER w AS s FROM t {window};")
+    count = 200_000  # a request takes two milliseconds
+    times = pa.array(np.arange(count), pa.timestamp("ms"))
+    rows = pa.table({"k": ["a"] * count, "v": np.arange(count), "ts": times})
+    engine.insert("t", rows)
+    engine.request("db.d", rows.slice(0, 1))  # the kernels are loaded
+    begun, ran = threading.Semaphore(0), threading.Event()
+
+    def wait() -> None:
+        while True:
+            begun.acquire()
+            ran.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    seen = []
+    run = interpreter.run
+
+    def watched(*arguments: Any) -> int:
+        ran.clear()
+        begun.release()
+        outcome = run(*arguments)
+        seen.append(ran.is_set())
+        return outcome
+
+    monkeypatch.setattr(runner, "run", watched)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # nobody takes the lock from a thread that does not give it away
+    try:
+        engine.request("db.d", rows.slice(count - 300))
+    finally:
+        sys.setswitchinterval(interval)
+    assert seen[-1]  # the last call does the work; those before find that there is no room yet

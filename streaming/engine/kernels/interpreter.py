@@ -13,7 +13,7 @@ from streaming.engine.kernels.joins import join, pick
 from streaming.engine.kernels.registers import is_vector, place
 from streaming.engine.kernels.scalar import apply
 from streaming.engine.kernels.window import collect
-from streaming.engine.native.kernel import Bytes, Float64, Int64, Matrix, inner, kernel
+from streaming.engine.native.kernel import Bytes, Float64, Int64, Matrix, inner, long_kernel
 from streaming.engine.native.memory import word
 
 __all__ = ["run"]
@@ -83,7 +83,7 @@ def _aggregate(
     return 0
 
 
-@kernel
+@long_kernel
 def run(
     code: Matrix,
     operands: Int64,

@@ -46,6 +46,7 @@ __all__ = [
     "inner",
     "kernel",
     "load",
+    "long_kernel",
     "symbol",
 ]
 
@@ -116,10 +117,11 @@ class Kernel:
 
     Args:
         function: in Python; its annotations say what it takes.
+        unlocked: other threads may run Python meanwhile.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], unlocked: bool = False) -> None:
+        self.function, self.unlocked = function, unlocked
         self.__doc__ = function.__doc__
         self._call: Callable[..., Any] = self._load
 
@@ -151,6 +153,14 @@ _PROTOTYPE = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)
 def kernel(function: Callable[..., Any]) -> Kernel:
     """Marks a function that is compiled, and called from Python."""
     return Kernel(function)
+
+
+def long_kernel(function: Callable[..., Any]) -> Kernel:
+    """The same; other threads run Python meanwhile, none of which may touch what it works on.
+
+    For what takes long: whoever gives Python's lock away may wait for a thread's whole turn to get it back.
+    """
+    return Kernel(function, unlocked=True)
 
 
 def symbol(function: Callable[..., Any]) -> str:

@@ -162,6 +162,29 @@ def _raised(typingctx: Any) -> Any:
 
 
 @intrinsic
+def _unlock(typingctx: Any) -> Any:
+    """Gives Python's lock away; answers what `_lock` needs."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_WORD, []), "PyEval_SaveThread")
+        return builder.call(function, [])
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def _lock(typingctx: Any, thread: Any) -> Any:
+    """Waits for Python's lock."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_WORD])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "PyEval_RestoreThread"), args)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def _address(typingctx: Any, array: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = make_array(signature.args[0])(context, builder, args[0]).data
@@ -236,12 +259,19 @@ def _entry(kernel: Kernel) -> Callable[..., Any]:
     ]
     for name in numbers:
         lines += [f"    {name} = number({name})", f"    if {name} == -1 and raised():", "        return 0"]
-    lines += [f"    return {call}"] if returns else [f"    {call}", "    return 0"]
+    if kernel.unlocked:
+        lines.append("    thread = unlock()")
+    lines.append(f"    result = {call}" if returns else f"    {call}")
+    if kernel.unlocked:
+        lines.append("    lock(thread)")
+    lines.append("    return result" if returns else "    return 0")
     scope: dict[str, Any] = {
         "target": numba.njit(**_INNER)(kernel.function),
         "load64": _LOAD64,
         "number": _number,
         "raised": _raised,
+        "unlock": _unlock,
+        "lock": _lock,
     }
     for kind in set(arrays.values()):
         scope[kind], scope[f"fits_{kind}"] = _UNPACK[kind]
@@ -278,7 +308,8 @@ def _link(modules: list[ModuleType]) -> None:
 
 
 # what a kernel may call, of C's library and of Python's
-_LIBRARY = {"fmod", "memcpy", "memmove", "memset", "PyLong_AsLongLong", "PyErr_Occurred"}
+_LIBRARY = {"fmod", "memcpy", "memmove", "memset"}
+_LIBRARY |= {"PyLong_AsLongLong", "PyErr_Occurred", "PyEval_SaveThread", "PyEval_RestoreThread"}
 
 
 def _hasten() -> None:
