@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streaming.cli.importing import what_is_imported_stays
 from streaming.cli.stopping import end_at_once_when_told
 
 __all__ = ["main"]
@@ -10,7 +11,8 @@ __all__ = ["main"]
 def main() -> None:
     """Runs a command; SIGTERM and Ctrl-C are heeded before the modules are imported, which takes most of a second."""
     end_at_once_when_told()
-    from streaming.cli.commands import run_command
+    with what_is_imported_stays():
+        from streaming.cli.commands import run_command
 
     run_command()
 

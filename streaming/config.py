@@ -146,6 +146,9 @@ class Kafka(_Table):
             # A broker that is away is tried once a second (librdkafka: ever more seldom, down to each 10 s): a scorer
             # is back a second after its broker, and a handful of attempts a second disturbs nobody.
             "reconnect.backoff.max.ms": 1000,
+            # librdkafka opens a client's connections one by one, half of this apart: with its 100 ms a start, whose
+            # clients are a dozen, waits half a second for them. It is doubled with each failure, up to the above.
+            "reconnect.backoff.ms": 20,
         }
         secrets = {
             "sasl.mechanism": self.sasl_mechanism,

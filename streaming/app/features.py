@@ -13,7 +13,7 @@ from streaming.app.wrong import AppFile, WrongApp
 from streaming.engine import BadRow, Engine, UnsupportedSQL
 from streaming.engine.deployment.contract import Contract
 from streaming.engine.sql import syntax
-from streaming.engine.sql.parse import parse, parse_select
+from streaming.engine.sql.parse import parse
 from streaming.engine.storage.catalogue import TableInfo
 from streaming.engine.storage.table import Column
 from streaming.engine.types import Type
@@ -99,7 +99,7 @@ def read_query(file: AppFile) -> syntax.Select:
             at = statements[1].at if len(statements) > 1 else 0
             what = f"{len(statements)} statements" if len(statements) != 1 else "another statement"
             raise file.wrong(f"features.sql is one SELECT, not {what}", at)
-        select = parse_select(file.text)
+        select = statements[0]
     except UnsupportedSQL as error:
         raise file.sql_error(error) from None
     _check_count(file, len(select.items), select.at)

@@ -113,6 +113,8 @@ class App:
         Raises:
             WrongApp: features.sql names the database of tables.sql.
         """
+        if database in ("", self.tables.database) and deployment in ("", self.settings.deployment.name):
+            return self
         sources = dict(self.sources)
         if database and database != self.tables.database:
             sources["tables.sql"] = _in_database(sources["tables.sql"], self.tables.database, database)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from streaming.cli.importing import what_is_imported_stays
 from streaming.cli.init_app import init
 from streaming.ops import exits
 from streaming.version import Version
@@ -85,7 +86,8 @@ def run(
     Exit status, here and of the other commands: 0 done or stopped, 1 a defect, 2 usage, configuration, a file or a
     script, 3 encoder, model and SQL do not fit, 4 a server stayed away, 5 Kafka refuses.
     """
-    from streaming.loop.run import main as run_scorer
+    with what_is_imported_stays():
+        from streaming.loop.run import main as run_scorer
 
     run_scorer(config, workers)
 

@@ -31,6 +31,17 @@ class KafkaClients(Protocol):
     def admin(self, settings: Mapping[str, Any]) -> AdminClient: ...
 
 
+class _Admin(AdminClient):
+    def list_offsets(self, *arguments: Any, **options: Any) -> Any:
+        """As AdminClient's; one that knows no leaders yet may look for them once more after 3 s only (librdkafka).
+
+        Raises:
+            KafkaException: no broker tells the topics.
+        """
+        self.list_topics(timeout=options.get("request_timeout", 5.0))
+        return super().list_offsets(*arguments, **options)
+
+
 class Librdkafka:
     """The real ones, which log through structlog."""
 
@@ -48,7 +59,7 @@ class Librdkafka:
 
     def admin(self, settings: Mapping[str, Any]) -> AdminClient:
         try:
-            return AdminClient(dict(settings), logger=_librdkafka)
+            return _Admin(dict(settings), logger=_librdkafka)
         except KafkaException as error:
             raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from error
 

@@ -38,6 +38,7 @@ class DimensionSource:
         self.committed: Positions = {}
         self._kafka, self._connection = kafka, connection
         self._reader: TopicReader | None = None
+        self._told_ends: Positions = {}  # where partitions ended when it was last asked, until `look_again`
 
     def restart(self, held: Mapping[tuple[str, int], int]) -> None:
         """Reads everything: from what is `held` in the tables, or from where their lineage begins.
@@ -59,6 +60,7 @@ class DimensionSource:
         self.positions = {
             p: held[p] if p in held else self._lineages.first_offset(p, span) for p, span in spans.items()
         }
+        self._told_ends = {partition: span.end for partition, span in spans.items()}
         self.ask_committed()
         reader.assign(self.positions)
 
@@ -85,10 +87,12 @@ class DimensionSource:
                     "load them (`jd-intent-score load`), then set kafka.begin_anew = true for one start"
                 )
         self.positions = {p: max(low, self.committed.get(p, 0) - tail) for p, low in self.positions.items()}
+        self._told_ends = {partition: span.end for partition, span in spans.items()}
         reader.assign(self.positions)
 
     def look_again(self) -> None:
         """Is not `caught_up` until the ends are seen again: rows may have come while nobody read."""
+        self._told_ends = {}
         if self._reader is not None:
             self._reader.assign(self.positions)
 
@@ -117,8 +121,15 @@ class DimensionSource:
 
     @property
     def caught_up(self) -> bool:
-        """The end of each partition was seen since `restart` or `look_again`."""
-        return self._reader is not None and self._reader.ends.keys() >= self.positions.keys()
+        """Each partition was read to its end of the time of `restart` or `look_again`, or a later one.
+
+        An end is seen when the broker has waited for more in vain, which takes a while; one that was told is reached
+        by the last record before it.
+        """
+        if self._reader is None:
+            return False
+        told, seen = self._told_ends, self._reader.ends
+        return all(p in seen or (p in told and at >= told[p]) for p, at in self.positions.items())
 
     def poll(self, count: int, wait_s: float = 0.0) -> list[Record]:
         """Up to `count` records, in partition order."""

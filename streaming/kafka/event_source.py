@@ -33,7 +33,9 @@ __all__ = ["EventSource"]
 
 MERGE_POLL_S = 0.005  # how long a poll waits for records while a silent topic is waited for
 MERGE_ROOM = 20_000  # records of a partition that wait for those of another topic
-ASKING_POLL_S = 0.05  # how long a poll waits for records while it is asked where partitions start
+# How long a poll waits for records while the group, or where partitions start, is waited for: that does not end it. A
+# share of the time that was waited already, so that the news is taken up late by such a share only.
+NEWS_POLL_S, NEWS_POLL_MAX_S, NEWS_POLL_SHARE = 0.005, 0.05, 0.1
 
 _log = structlog.stdlib.get_logger("streaming.kafka.event_source")
 
@@ -42,8 +44,8 @@ class EventSource:
     """The topics of events through a consumer group.
 
     When partitions come, Kafka is asked beside the flow where they start (`streaming.kafka.start_offsets`). Once
-    `learn` has the answer they are assigned, paused and `pending`: the loop brings their rows into the tables
-    (`streaming.loop.rebuild`), then calls `accept`.
+    `learn` has the answer they are `pending`: the loop brings their rows into the tables (`streaming.loop.rebuild`),
+    then calls `accept`, and they are fetched.
 
     Args:
         kafka: `[kafka]`.
@@ -78,6 +80,7 @@ class EventSource:
         self.topics = lineages.topics.names.events
         self.positions: Positions = {}
         self.pending: set[tuple[str, int]] = set()
+        self._assigned: set[tuple[str, int]] = set()  # to librdkafka's consumer: those of `positions` that are fetched
         self.state_offsets: Positions = {}
         self.refused = Refused(kafka, lineages.topics.names.dead_letters, connection)
         self._drops_refused = False  # offsets were reset to before records that were refused
@@ -89,8 +92,10 @@ class EventSource:
         self._inquiries: list[Inquiry] = []
         self._incremental = kafka.group_protocol == "consumer" or kafka.assignor == "cooperative-sticky"
         self._rewind: Positions = {}
+        self._first_ends: Positions = {}  # where partitions ended when it was told where they start
         self.commits = OffsetCommits(self._send_commit, connection.clock)
         self.generation = 0
+        self._news = connection.clock.monotonic()  # when the group told something last, or was joined
         self._failure: BaseException | None = None
         self._ended: Positions = {}  # where partitions ended when they were last read to their ends
         self._merge: TimeMerge | None = None
@@ -115,6 +120,7 @@ class EventSource:
 
     def subscribe(self) -> None:
         """Joins the group; partitions come during a later `poll`."""
+        self._news = self._connection.clock.monotonic()
         self._consumer.subscribe(
             list(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -127,7 +133,9 @@ class EventSource:
         """
         self._seek()
         generation = self.generation
-        wait_s = min(wait_s, ASKING_POLL_S) if self.unknown() else wait_s
+        if self._inquiries or not self.joined:
+            waited_s = self._connection.clock.monotonic() - self._news
+            wait_s = min(wait_s, max(NEWS_POLL_S, min(NEWS_POLL_SHARE * waited_s, NEWS_POLL_MAX_S)))
         records = self._read(count, wait_s) if self._merge is None else self._merged(count, wait_s)
         if generation != self.generation or self._rewind:
             # Partitions came or went, or a batch was forgotten meanwhile: what was read may be another scorer's by now,
@@ -196,12 +204,12 @@ class EventSource:
 
     def pause(self) -> None:
         """No records until `resume`."""
-        if self.positions:
-            self._consumer.pause([TopicPartition(*partition) for partition in self.positions])
+        if self._assigned:
+            self._consumer.pause([TopicPartition(*partition) for partition in sorted(self._assigned)])
 
     def resume(self) -> None:
         """Records flow again, but for those partitions that wait for `accept`."""
-        flowing = [TopicPartition(*partition) for partition in self.positions if partition not in self.pending]
+        flowing = [TopicPartition(*partition) for partition in sorted(self._assigned - self.pending)]
         if flowing:
             self._consumer.resume(flowing)
 
@@ -225,16 +233,13 @@ class EventSource:
             self.generation += 1
             self.positions.update(starts)
             self.pending |= starts.keys()
-            new = [TopicPartition(*partition, offset) for partition, offset in starts.items()]
-            if self._incremental:
-                self._consumer.incremental_assign(new)
-            else:  # then all partitions come at once
-                self._consumer.assign(new)
-            self._consumer.pause(new)
+            self._first_ends.update({partition: inquiry.end(partition) for partition in starts})
             _log.info("partitions start", partitions=[place(*p, offset) for p, offset in starts.items()])
 
     def accept(self) -> None:
         """The tables stand for `positions`: all records flow."""
+        new = sorted(self.positions.keys() - self._assigned)
+        self._assign([TopicPartition(*partition, self.positions[partition]) for partition in new])
         self.pending.clear()
         for partition in self.positions:
             self.state_offsets.pop(partition, None)
@@ -249,7 +254,9 @@ class EventSource:
         """Reads again from `positions`; of partitions that are not assigned any more nothing."""
         for partition, offset in positions.items():
             if partition in self.positions:
-                self.positions[partition] = self._rewind[partition] = offset
+                self.positions[partition] = offset
+                if partition in self._assigned:
+                    self._rewind[partition] = offset
                 self._ended.pop(partition, None)
                 if self._merge is not None:
                     self._merge.drop(partition)
@@ -259,14 +266,19 @@ class EventSource:
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> dict[tuple[str, int], int]:
-        """Records between position and end, per partition, as far as the last fetch knew.
+        """Records between position and end, per partition, as far as the last fetch knew; before the first one, as was
+        told with the start.
 
         An end that was reached counts as read up to there: markers of transactions, and records of those that were
         aborted, are offsets that nobody ever gets.
         """
         lags = {}
         for partition, position in self.positions.items():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+            high = -1
+            if partition in self._assigned:
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+            if high < 0:
+                high = self._first_ends.get(partition, -1)
             if high >= 0:
                 ended = 0 if self._holds(partition) else self._ended.get(partition, 0)
                 lags[partition] = max(0, high - max(position, ended))
@@ -422,10 +434,24 @@ class EventSource:
                     raise
                 self._rewind[partition] = offset  # it was assigned just now: again with the next poll
 
+    def _assign(self, new: list[TopicPartition]) -> None:
+        """Has the records of partitions fetched from given offsets on.
+
+        Not before they are wanted: the thread that fetches sleeps for up to a second where all is paused, and a resume
+        does not wake it (librdkafka 2.16).
+        """
+        if not new:
+            return
+        if self._incremental:
+            self._consumer.incremental_assign(new)
+        else:  # then all partitions have come at once
+            self._consumer.assign(new)
+        self._assigned |= {(partition.topic, partition.partition) for partition in new}
+
     # What a callback raises must not cross librdkafka: it is kept, and raised by the poll that the callback ran in.
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.joined = True
+        self.joined, self._news = True, self._connection.clock.monotonic()
         self.generation += bool(partitions)
         # Nothing is asked in here, because the loop stands still; and nothing is assigned of which it is not known
         # where it starts: what librdkafka finds out about a provisional offset may overtake a seek, and records are
@@ -453,14 +479,15 @@ class EventSource:
             end()
         except Exception as error:  # see above: raised by the poll
             self._failure = error
-        assigned = [given for given in partitions if (given.topic, given.partition) in self.positions]
+        assigned = [given for given in partitions if (given.topic, given.partition) in self._assigned]
+        self._assigned -= {(given.topic, given.partition) for given in assigned}
         for given in partitions:
             partition = (given.topic, given.partition)
             self.commits.forget(partition)
             self._dropped.pop(partition, None)
             if partition == (self.topics[0], 0):  # who has it commits the offsets of the dimension topics
                 self.commits.forget_all_but(self.topics)
-            for known in (self._rewind, self._ended):
+            for known in (self._rewind, self._ended, self._first_ends):
                 known.pop(partition, None)
             for inquiry in self._inquiries:
                 inquiry.partitions.discard(partition)
@@ -475,4 +502,5 @@ class EventSource:
             consumer.incremental_unassign(assigned)
         else:
             self.joined = False
+            self._assigned.clear()
             consumer.unassign()

@@ -103,9 +103,12 @@ class TopicReader:
         self._consumer.assign([TopicPartition(*partition, offset) for partition, offset in positions.items()])
 
     def read(self, count: int, wait_s: float) -> list[Record]:
-        """Up to `count` records; returns when they are there or `wait_s` is over."""
+        """Up to `count` records: waits `wait_s` for the first, and takes what else is there."""
         self._connection.listen()
-        records = records_of(self._consumer.consume(count, wait_s), self.ends, alone=True)
+        messages = self._consumer.consume(1, wait_s)
+        if messages and count > 1:
+            messages += self._consumer.consume(count - 1, 0.0)
+        records = records_of(messages, self.ends, alone=True)
         for record in records:
             self.positions[record.topic(), record.partition()] = record.offset() + 1
         return records

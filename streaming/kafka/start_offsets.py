@@ -90,6 +90,10 @@ class Inquiry:
             return None
         return {partition: self._start_of(partition) for partition in sorted(self.partitions)}
 
+    def end(self, partition: Partition) -> int:
+        """Where a partition ended when it was asked, once there is an `answer`."""
+        return self._told[partition].span.end
+
     def _start_of(self, partition: Partition) -> int:
         """The offset to go on from.
 

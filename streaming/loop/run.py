@@ -104,6 +104,9 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         lineages.read_notes()
         if config.store.kind == "embedded":
             lineages.refuse_ahead()
+        # Early: a producer that has only just been made has no connection to ask for its coordinator by, and librdkafka
+        # asks again after half a second.
+        output = open_output(config.kafka, topics, connection)
         encoder = Encoder.load(Path(config.model.artifact) / "encoder")
         store = open_store(config.store, app, health.beat, config.dedup)
         stack.callback(store.close)
@@ -127,7 +130,6 @@ def run(config: Config, stop: threading.Event, step: Callable[[str], None] = lam
         )
         stack.callback(model.close)
         wait_for_model(config, model, encoder, health, stop)
-        output = open_output(config.kafka, topics, connection)
         # Before the group is joined: it ends a transaction that this instance's last run has left open.
         output.start()
         _log.info("output is ready", delivery=config.kafka.delivery)

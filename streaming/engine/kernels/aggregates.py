@@ -118,7 +118,7 @@ def fold(
     for i in range(n):
         begin = mem[offsets + i]
         first, end = begin + mem[lo + i], begin + mem[hi + i]
-        count, total, best = 0, word(0), -1
+        count, total, best = word(0), word(0), word(-1)
         total_f = 0.0
         for p in range(first, end):
             if condition >= 0 and (nulls[condition + p] or not mem[condition + p]):

@@ -96,7 +96,7 @@ def _cut(value: int, divisor: int) -> int:
 @inner
 def _day(local: int) -> int:
     """The days since 1970 of a local time in milliseconds, which C first cuts to seconds."""
-    return local // _DAY_MS if local >= 0 else _cut(local, 1_000) // 86_400
+    return local // _DAY_MS if local >= 0 else _cut(local, word(1_000)) // 86_400
 
 
 @inner
@@ -108,14 +108,14 @@ def _time(op: int, ms: int) -> int:
         return (_day(local) + 4) % 7 + 1
     # before 1970 these are negative; minutes and seconds are the same in every zone of whole hours
     if op == Op.HOUR:
-        hours = _cut(local, 3_600_000)
-        return hours - _cut(hours, 24) * 24
+        hours = _cut(local, word(3_600_000))
+        return hours - _cut(hours, word(24)) * 24
     if op == Op.MINUTE:
-        minutes = _cut(ms, 60_000)
-        return minutes - _cut(minutes, 60) * 60
+        minutes = _cut(ms, word(60_000))
+        return minutes - _cut(minutes, word(60)) * 60
     if op == Op.SECOND:
-        seconds = _cut(ms, 1_000)
-        return seconds - _cut(seconds, 60) * 60
+        seconds = _cut(ms, word(1_000))
+        return seconds - _cut(seconds, word(60)) * 60
     day = _day(local)
     return day if day >= FIRST_DATE and day <= LAST_DATE else ZERO_DATE
 
@@ -245,7 +245,7 @@ def _to_integer(value: float, bits: int) -> int:
     edge = 9.223372036854775e18 if bits == 64 else 2147483648.0
     if value < edge and value > (-edge if bits == 64 else -2147483649.0):
         return wrap(np.int64(value), bits)  # type: ignore[arg-type]
-    return -0x8000000000000000 if bits == 64 else wrap(-0x80000000, bits)
+    return -0x8000000000000000 if bits == 64 else wrap(word(-0x80000000), bits)
 
 
 @inner

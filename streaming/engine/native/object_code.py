@@ -21,7 +21,8 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, compiler_machinery, transforms
+from numba.core import ir as ir_of_numba
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
@@ -331,7 +332,37 @@ def _hasten() -> None:
         return known[key]
 
     types.Function.get_call_type = remembered  # type: ignore[method-assign]
+    # which variables a statement has is asked at each step anew: most of its parts are none
+    ir_of_numba.Inst._rec_list_vars = _variables  # type: ignore[method-assign]
+    # between two steps only the blocks are put in order: how long variables live, the step that asks finds out
+    compiler_machinery.PostProcessor = _Canonical  # type: ignore[attr-defined,assignment]
+    llvm.ffi.lib._lock._cblist.clear()  # who hears of each call of LLVM: nobody
     gc.disable()  # nearly all that a compiler makes stays
+
+
+_LEAVES = frozenset((str, int, float, bool, type(None), ir_of_numba.Loc))
+
+
+def _variables(self: Any, part: Any) -> list[Any]:
+    """The variables in a part of a statement of numba's."""
+    kind = type(part)
+    if kind is ir_of_numba.Var:
+        return [part]
+    if isinstance(part, ir_of_numba.Inst):
+        return part.list_vars()  # type: ignore[no-any-return]
+    if isinstance(part, dict):
+        part = part.values()
+    elif not isinstance(part, (list, tuple)):
+        return [part] if isinstance(part, ir_of_numba.Var) else []
+    return [variable for piece in part if type(piece) not in _LEAVES for variable in _variables(self, piece)]
+
+
+class _Canonical:
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def run(self) -> None:
+        self._function.blocks = transforms.canonicalize_cfg(self._function.blocks)
 
 
 def compile_part(part: str) -> bytes:

@@ -109,14 +109,20 @@ class TreeMeasure:
 def _parts(node: object) -> list[object]:
     """The nodes that a node is made of, but for those that have no parts."""
     found: list[object] = []
-    values = [getattr(node, field.name) for field in dataclasses.fields(node)]  # type: ignore[arg-type]
+    kind: Any = type(node)
+    values = [getattr(node, name) for name in _fields(kind)]
     while values:
         value = values.pop()
         if isinstance(value, tuple):
             values += value
-        elif dataclasses.is_dataclass(value) and not isinstance(value, (syntax.Literal, syntax.Name)):
+        elif not isinstance(value, (syntax.Literal, syntax.Name)) and dataclasses.is_dataclass(value):
             found.append(value)
     return found
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _planned(node: object) -> tuple[int, object, int]:

@@ -11,6 +11,9 @@ from streaming.engine.types import Type, from_name
 
 __all__ = ["ExpressionParser"]
 
+_LEVELS = (("|",), ("^",), ("&",), ("<<", ">>"), ("+", "-"), ("*", "/", "div", "%", "mod"))
+_LEVEL_OF = {operator: level for level, operators in enumerate(_LEVELS) for operator in operators}
+
 
 class ExpressionParser(TokenReader):
     """Reads expressions; what stands between OVER and its window is a SELECT's matter."""
@@ -105,16 +108,13 @@ class ExpressionParser(TokenReader):
         self.expect(")")
         return syntax.In(left, tuple(choices), negated, at)
 
-    _LEVELS = (("|",), ("^",), ("&",), ("<<", ">>"), ("+", "-"), ("*", "/", "div", "%", "mod"))
-
     def binary(self, level: int) -> syntax.Expr:
-        if level == len(self._LEVELS):
-            return self.unary()
-        left = self.binary(level + 1)
-        while any(self.peek(symbol) for symbol in self._LEVELS[level]):
+        """Operators that bind as tight as `level` or tighter; those of one level from left to right."""
+        left = self.unary()
+        while (found := _LEVEL_OF.get(self.word, -1)) >= level:
             token = self.advance()
             operator = "%" if token.lower == "mod" else token.lower
-            left = syntax.Binary(operator, left, self.binary(level + 1), token.at)
+            left = syntax.Binary(operator, left, self.binary(found + 1), token.at)
         return left
 
     @nested

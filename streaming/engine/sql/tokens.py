@@ -91,6 +91,8 @@ class TokenReader:
     def __init__(self, script: str) -> None:
         self.script = script
         self.tokens = tokens_of(script)
+        # of each token, its text in lower case where it is a bare word or a symbol; else ''
+        self._words = tuple(token.lower if token.kind in ("word", "symbol") else "" for token in self.tokens)
         self.position = 0
         self.nesting = 0  # of rules in themselves, see `depth`
         self.measure = TreeMeasure(script)
@@ -102,13 +104,14 @@ class TokenReader:
     def token(self) -> Token:
         return self.tokens[self.position]
 
+    @property
+    def word(self) -> str:
+        """The next token in lower case, where it is a bare word or a symbol; else ''."""
+        return self._words[self.position]
+
     def peek(self, *words: str) -> bool:
         """Whether the next tokens are these (bare words or symbols)."""
-        for step, word in enumerate(words):
-            token = self.tokens[min(self.position + step, len(self.tokens) - 1)]
-            if token.kind not in ("word", "symbol") or token.lower != word:
-                return False
-        return True
+        return self._words[self.position : self.position + len(words)] == words
 
     def accept(self, *words: str) -> bool:
         if self.peek(*words):
