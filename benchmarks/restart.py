@@ -28,7 +28,7 @@ from rich.table import Table
 
 from batch.world.generate import generate_world
 from batch.world.tutorial_replay import period
-from benchmarks.rig import constant_artifact
+from benchmarks.rig import constant_artifact, scorer_config
 from benchmarks.sample import jd
 from deploy.kafka.broker import Broker, topics_of
 from deploy.process import Process, free_ports
@@ -128,29 +128,13 @@ def started(argv: list[str], log: Path, port: int) -> tuple[Process, Start]:
 def measure(broker: Broker, triton: Triton, folder: Path, rows: int) -> tuple[Start, Start, dict[str, float]]:
     """Starts from the log and from the snapshot, and what the log says of the snapshot."""
     topic, group = f"actions-{rows}", f"restart-{rows}"
-    broker.create_topics({topic: PARTITIONS})
+    broker.create_topics({topic: PARTITIONS, group: PARTITIONS})
     fill(broker, topic, group, rows // 2)
     port, config, log = free_ports(1)[0], folder / f"{rows}.toml", folder / f"{rows}.log"
-    config.write_text(
-        f"""[kafka]
-bootstrap_servers = "{broker.bootstrap}"
-group_id = "{group}"
-instance_id = "one"
-static_membership = true
-[kafka.topics]
-actions = "{topic}"
-[store]
-sql = {json.dumps(str(REPOSITORY / "sql"))}
-[snapshots]
-folder = {json.dumps(str(folder / f"state-{rows}"))}
-every_s = 1.0
-[model]
-url = "{triton.grpc_url}"
-artifact = {json.dumps(str(folder / "artifact"))}
-[http]
-port = {port}
-"""
-    )
+    state = json.dumps(str(folder / f"state-{rows}"))
+    more = f'instance_id = "one"\nstatic_membership = true\n[snapshots]\nfolder = {state}\nevery_s = 1.0'
+    artifact = folder / "artifact"
+    scorer_config(config, broker.bootstrap, triton.grpc_url, artifact, topic, group, port, more)
     argv = [sys.executable, "-m", "streaming", "run", "--config", str(config)]
     process, replayed = started(argv, log, port)
     with process:
