@@ -41,11 +41,9 @@ ARROW = {
 LEFT_OPEN = re.compile(
     "|".join(
         (
-            r"(ucase|upper|lcase|lower)\(",  # of '' it is now '' and now NULL
-            r"distinct_count\((e|date|timestamp|cast)\b",  # a NULL counts as what lies in its memory
+            r".*\b(ucase|upper|lcase|lower)\(",  # of '' it is now '' and now NULL
+            r"distinct_count\(e\)",  # a date that is NULL counts as what lies in its memory
             r"min\((?!\w+\))",  # whether NaN passes, of an expression, is the optimizer's choice
-            # a condition with stray bits beside its lowest one, which its functions in C++ take for true
-            r".*_where\(.*(\(not q\)|\bq (=|!=) )",
             r".*case (?P<same>\w) when (?P=same) ",
         )
     )

@@ -14,6 +14,7 @@ from streaming.engine.kernels.instructions import Op
 from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC, earth_distance
 from streaming.engine.plan.casts import Mismatch, bits, cast, is_numeric, null, promote
 from streaming.engine.plan.nodes import Apply, Const, Node, PythonCall
+from streaming.engine.plan.stray_bits import check_bool, check_null
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import ZERO_DATE, Type, is_integer, is_number
 
@@ -290,6 +291,11 @@ def _library(name: str, arguments: list[Node]) -> Node | None:
     kinds = tuple(node.type for node in arguments)
     for overload in overloads:
         if overload.kinds == kinds:
+            for argument in arguments:
+                if name == "hash64":
+                    check_bool(argument)
+                elif name == "add_months":  # it is told what is NULL; others are not called then
+                    check_null(argument)
             return PythonCall(overload.result, overload.function, tuple(arguments))
     raise Mismatch(", ".join(map(str, kinds)) or "no arguments")
 
