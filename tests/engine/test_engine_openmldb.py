@@ -48,6 +48,9 @@ LEFT_OPEN = re.compile(
         )
     )
 )
+# The last time of top and topn_frequency, of a year of five or eight characters: its buffer of 19 bytes ends within a
+# field, which C's strftime then does not write at all: the last byte is what lay there.
+UNWRITTEN = re.compile(r"((?:^|,)[-\d]\d{4}(?:\d{3}-\d\d-\d\d \d\d|-\d\d-\d\d \d\d:\d\d):).\Z", re.DOTALL)
 
 
 def ours(case: grammar.Case, items: list[str]) -> tuple[dict[str, str], list[list[Any]]] | None:
@@ -146,12 +149,34 @@ def differences(oracle: Oracle, case: grammar.Case, items: list[str] | None = No
             rounded = ROUNDED.search(item) is not None
             cells = [(a[n], b and b[n]) for a, b in zip(mine[1], other.rows, strict=True)]
             open_ = LEFT_OPEN.match(item) is not None
+            cells = [(written(a), written(b)) for a, b in cells]
             wrong = [(row, *pair) for row, pair in enumerate(cells) if not (same(*pair, rounded) or open_)]
             if kinds[0] != kinds[1]:
                 yield f"seed {case.seed}: {item} is {kinds[0]}, of OpenMLDB {kinds[1]}: {case.source}"
             elif wrong:
                 row, a, b = wrong[0]
                 yield f"seed {case.seed}: {item} of request {row} is {a!r}, of OpenMLDB {b!r}: {case.source}"
+
+
+def written(cell: Any) -> Any:
+    """The cell but for what OpenMLDB does not write, see `UNWRITTEN`."""
+    return UNWRITTEN.sub(r"\1?", cell) if isinstance(cell, str) else cell
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "alike"),
+    [
+        ("10000-01-01 07:59:5", "10000-01-01 07:59:\0", True),  # seed 31075
+        ("NULL,10000-01-01 07:59:5", "NULL,10000-01-01 07:59:$", True),
+        ("10000-01-01 07:59:5,NULL", "10000-01-01 07:59:$,NULL", False),  # another one follows: there is room
+        ("12345678-01-01 07:5", "12345678-01-01 07:0", True),
+        ("123456-01-01 07:59:", "123456-01-01 07:59;", False),  # the field ends with the buffer
+        ("9999-12-31 23:59:59", "9999-12-31 23:59:58", False),
+        ("10000-01-01 07:59:59", "10000-01-01 07:59:58", False),
+    ],
+)
+def test_what_openmldb_does_not_write_is_no_difference(mine: str, other: str, alike: bool) -> None:
+    assert (written(mine) == written(other)) is alike
 
 
 @pytest.fixture(scope="module")
