@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from streaming.engine.errors import UnsupportedSQL, error_at
-from streaming.engine.plan.scope import children
+from streaming.engine.kernels.instructions import Op
+from streaming.engine.library.statistics import first_known, last_known
+from streaming.engine.plan.nodes import Aggregate, Apply, Const, Node, PythonAggregate, PythonCall
+from streaming.engine.plan.scope import aggregates, children
 from streaming.engine.sql import syntax
+from streaming.engine.types import Type
 
-__all__ = ["check_names", "check_portable"]
+__all__ = ["check_names", "check_portable", "loses_aggregate"]
 
 _LIST_MAX = 1_000
 
@@ -39,6 +43,48 @@ def check_names(statement: syntax.Select | syntax.CreateTable, script: str) -> N
     for at, word in statement.keywords:
         kind = "keyword" if word.isascii() else "word"
         raise _Checker(script).refuse(f"the {kind} {word} as a name without backquotes", at)
+
+
+def loses_aggregate(node: Node, inside: bool = False, asked: bool = False) -> bool:
+    """Whether an item has a CASE that OpenMLDB's compiler fails at ("fail to verify codegen module").
+
+    It is one without ELSE, or whose ELSE is NULL, of a text, a date or a time that an aggregate is part of. Outside of
+    other aggregates it is compiled after all where it, or a CASE around it, asks something of an aggregate.
+
+    Args:
+        inside: whether the node is an argument of an aggregate.
+        asked: whether a CASE around it asks something of an aggregate.
+    """
+    if isinstance(node, (Aggregate, PythonAggregate)):
+        below = node.arguments if isinstance(node, PythonAggregate) else (node.value, node.condition)
+        return any(part is not None and loses_aggregate(part, inside=True) for part in below)
+    if not isinstance(node, (Apply, PythonCall)):
+        return False
+    tests: list[Node] = []
+    kept: list[Node] = []
+    last: Node = node
+    while isinstance(last, Apply) and last.op == Op.SELECT:
+        tests.append(last.arguments[0])
+        kept.append(last.arguments[1])
+        last = last.arguments[2]
+    if not kept:
+        return any(loses_aggregate(part, inside, asked) for part in node.arguments)
+    if any(loses_aggregate(test, inside, asked) for test in tests):
+        return True
+    asked = asked or (not inside and any(map(_folds, tests)))
+    if not asked and isinstance(last, Const) and last.null and _folds(kept[-1]):
+        return last.type in (Type.STRING, Type.DATE, Type.TIMESTAMP)
+    return any(loses_aggregate(part, inside, asked) for part in (*kept, last))
+
+
+def _folds(node: Node) -> bool:
+    """Whether there is an aggregate in it that is not one row's value."""
+    return any(
+        one.kind not in (Op.AT, Op.OLDEST)
+        if isinstance(one, Aggregate)
+        else one.function not in (first_known, last_known)
+        for one in aggregates(node)
+    )
 
 
 class _Checker:

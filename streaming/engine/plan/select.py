@@ -9,7 +9,7 @@ from streaming.engine.plan import functions
 from streaming.engine.plan.expressions import Binder
 from streaming.engine.plan.joins import JoinPlanner
 from streaming.engine.plan.nodes import Node, QueryTable
-from streaming.engine.plan.portable import check_portable
+from streaming.engine.plan.portable import check_portable, loses_aggregate
 from streaming.engine.plan.scope import Output, Planning, Scope, aggregates, columns_of, named
 from streaming.engine.plan.windows import WindowPlanner, check_lists, merge_conflict
 from streaming.engine.sql import syntax
@@ -60,7 +60,7 @@ def plan(
     """
     if portable:
         check_portable(select, script)
-    planning = Planning(script, database, find, pool)
+    planning = Planning(script, database, find, pool, portable=portable)
     outputs, where = _Planner(planning).select(select)
     nodes = [output.node for output in outputs] + ([] if where is None else [where])
     check_lists(planning, nodes)
@@ -152,6 +152,11 @@ class _Planner:
                 outputs += self.star(item.expr, scope)
                 continue
             node = self.binder.item(item.expr, scope)
+            if self.planning.portable and loses_aggregate(node):
+                what = (
+                    "unsupported by OpenMLDB: a CASE without ELSE of a text, date or time that an aggregate is part of"
+                )
+                raise self.planning.wrong(what, item.expr.at)
             name = item.text if item.alias is None else item.alias
             found = (
                 [c for c in scope.columns if self.planning.matches(c, item.expr)]
