@@ -433,33 +433,40 @@ def test_add_months_of_a_case_without_an_else_is_refused(unread: Engine, item: s
     taken(unread, "last_day(case when q then e end)", "from t")
 
 
-LOST_AGGREGATES = [
-    *("case when q then max(s) over w0 end", "case when q then string(count(i) over w0) end"),
-    *("case when i > 0 then s when q then max(w) over w0 + 1 end", "nvl2(i, null, max(e) over w0)"),
-    *("case when first_value(i) over w0 > 0 then concat(top(i, 2) over w0, s) else null end", "count({}) over w0"),
-    *("case when q then s else (case when q then max(s) over w0 end) end", "max(concat({}, 'x')) over w0"),
-    "case when q and (case when q then max(s) over w0 end) = 'a' then 1 end",
-]
-
-
-@pytest.mark.parametrize("item", LOST_AGGREGATES)
+@pytest.mark.parametrize(
+    "item",
+    [
+        *("case when q then max(s) over w0 end", "case when q then string(count(i) over w0) end"),
+        *("case when i > 0 then s when q then max(w) over w0 + 1 end", "nvl2(i, null, max(e) over w0)"),
+        *("case when first_value(i) over w0 > 0 then concat(top(i, 2) over w0, s) else null end",),
+        *("count(case when max(i) > 0 then max(s) end) over w0", "max(concat(nvl2(i, null, min(s)), 'x')) over w0"),
+        *("case when q then s else (case when q then max(s) over w0 end) end",),
+        *("case when q and (case when q then max(s) over w0 end) = 'a' then 1 end", "if_null(i, max(d) over w0)"),
+        *("case when q then max(d) over w0 else i end", "case when q then d else max(i) over w0 end"),
+        *("case when q then max(p) over w0 else 5 end", "case when q then s when i > 0 then max(d) over w0 else d end"),
+        *("case when q then 1.5 when i > 0 then max(p) over w0 else p end", "sum(if_null(i, max(d))) over w0"),
+    ],
+)
 def test_a_case_of_an_aggregate_that_openmldb_does_not_compile_is_refused_for_a_cluster(item: str) -> None:
     """Its compiler says "fail to verify codegen module"."""
-    item = item.format("case when max(i) > 0 then max(s) end")
-    ddl = "create table t(k int, ts timestamp, i bigint, q bool, s string, e date, w timestamp, index(key=k, ts=ts))"
+    ddl = "create table t(k int, ts timestamp, i bigint, p smallint, d double, q bool, s string, e date, w timestamp, "
     rest = "as c from t window w0 as (partition by k order by ts rows between 6 preceding and current row)"
     answering, engine = Engine(), Engine(portable=True)
-    answering.execute(ddl)
-    engine.execute(ddl)
-    with pytest.raises(UnsupportedSQL, match=r"unsupported by OpenMLDB: a CASE without ELSE .* at 1:\d+"):
+    for one in (answering, engine):
+        one.execute(f"{ddl} index(key=k, ts=ts))")
+    with pytest.raises(UnsupportedSQL, match=r"unsupported by OpenMLDB: an aggregate in a branch .* at 1:\d+"):
         taken(engine, item, rest)
     taken(answering, item, rest)
     for compiled in (
         "case when q then max(i) over w0 end",
         "case when q then max(s) over w0 else s end",
-        "case when count(i) over w0 > 0 then (case when q then max(s) over w0 end) end",
+        "case when q then max(d) over w0 else 5 end",
+        "case when q then i else max(d) over w0 end",
+        "if_null(max(d) over w0, i) + if_null(d, max(d) over w0)",
+        "case when count(i) over w0 > 0 then (case when q then max(s) over w0 end) else string(i) end",
         "case when q then last_value(s) over w0 when i > 0 then concat(lag(s, 1) over w0, 'x') end",
         "concat(case when q then s end, max(s) over w0)",
+        "sum(minimum(max(d), i)) over w0",
     ):
         taken(engine, compiled, rest)
 

@@ -7,7 +7,7 @@ aggregate, register it in `plan.aggregates`. Kernels are for what is called ofte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from streaming.engine.kernels.instructions import Op
@@ -21,7 +21,9 @@ from streaming.engine.types import ZERO_DATE, Type, is_integer, is_number
 __all__ = [
     "SCALARS",
     "arithmetic",
+    "branches_of",
     "choose",
+    "common_type",
     "compare",
     "complement",
     "condition",
@@ -317,6 +319,14 @@ def scalar(name: str, arguments: list[Node]) -> Node | None:
     except TypeError:
         raise Mismatch(f"{len(arguments)} arguments") from None
     return result
+
+
+def branches_of(name: str, arguments: Sequence[Node]) -> tuple[Node, Node] | None:
+    """The branches of a function that is a CASE over whether its first argument is NULL; None: it is none."""
+    name = ALIASES.get(name, name)
+    if name == "if_null":
+        return arguments[1], arguments[0]
+    return (arguments[2], arguments[1]) if name == "nvl2" else None
 
 
 def complement(node: Node) -> Node:

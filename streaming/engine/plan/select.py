@@ -9,7 +9,7 @@ from streaming.engine.plan import functions
 from streaming.engine.plan.expressions import Binder
 from streaming.engine.plan.joins import JoinPlanner
 from streaming.engine.plan.nodes import Node, QueryTable
-from streaming.engine.plan.portable import check_portable, loses_aggregate
+from streaming.engine.plan.portable import check_portable
 from streaming.engine.plan.scope import Output, Planning, Scope, aggregates, columns_of, named
 from streaming.engine.plan.windows import WindowPlanner, check_lists, merge_conflict
 from streaming.engine.sql import syntax
@@ -152,11 +152,10 @@ class _Planner:
                 outputs += self.star(item.expr, scope)
                 continue
             node = self.binder.item(item.expr, scope)
-            if self.planning.portable and loses_aggregate(node):
-                what = (
-                    "unsupported by OpenMLDB: a CASE without ELSE of a text, date or time that an aggregate is part of"
-                )
-                raise self.planning.wrong(what, item.expr.at)
+            failing = self.binder.cases.first_failing()
+            if self.planning.portable and failing is not None:
+                what = "an aggregate in a branch of a CASE whose branches have several types, or no ELSE"
+                raise self.planning.wrong(f"unsupported by OpenMLDB: {what}", failing)
             name = item.text if item.alias is None else item.alias
             found = (
                 [c for c in scope.columns if self.planning.matches(c, item.expr)]
