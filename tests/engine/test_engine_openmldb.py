@@ -44,7 +44,7 @@ LEFT_OPEN = re.compile(
     "|".join(
         (
             r".*\b(ucase|upper|lcase|lower)\(",  # of '' it is now '' and now NULL
-            r"distinct_count\(e\)",  # a date that is NULL counts as what lies in its memory
+            r".*\bdistinct_count\(e\)",  # a date that is NULL counts as what lies in its memory
             r"min\((?!\w+\))",  # whether NaN passes, of an expression, is the optimizer's choice
             r".*case (?P<same>\w) when (?P=same) ",
         )
