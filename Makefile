@@ -134,6 +134,7 @@ bench-offline: environments  ## the offline query over 1 M requests and 10 M act
 
 fuzz-engine: environments  ## random queries beside OpenMLDB's own engine, after `make spark-environment` (SEEDS=N)
 	$(TOOL) tests/engine/test_engine_openmldb.py --from 20000 --count $(SEEDS) --shrink
+	$(TOOL) tests/engine/test_engine_openmldb.py --from 20000 --count $$(( $(SEEDS) / 10 )) --shrink --over-aggregates
 
 soak-engine: environments  ## endless inserts into tables with a time to live: memory must stay (ROWS=N)
 	$(PYTHON) -m benchmarks.memory $(if $(ROWS),--rows $(ROWS))

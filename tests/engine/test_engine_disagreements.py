@@ -110,6 +110,42 @@ def test_numbers_that_are_none_in_aggregates(call: str, values: tuple[float, ...
     assert same(engine.request("d", [{"k": "a", "v": 0.0, "ts": 6000}])["c"].to_pylist()[0], answer)
 
 
+@pytest.mark.parametrize(("ms", "day"), [(2**63 - 1, 229), (2**63 - 28_800_000, 229), (2**62, 114), (-1, None), (0, 1)])
+def test_the_day_of_the_year_does_not_wrap(ms: int, day: int | None) -> None:
+    """Of OpenMLDB's functions of times it alone adds eight hours without a sign; found by the fuzzer's seed 58101."""
+    engine = Engine()
+    engine.execute("create table t(b bigint)")
+    engine.execute("deploy d select dayofyear(b) as c from t")
+    assert engine.request("d", [{"b": ms}])["c"].to_pylist() == [day]
+
+
+@pytest.mark.parametrize(
+    ("sql", "answer"),
+    [
+        *(
+            ("string(d - d)", "-nan"),
+            ("concat(d * 0, '')", "-nan"),
+            ("string(-d % 1)", "-nan"),
+            ("string(sin(d))", "-nan"),
+        ),
+        *(
+            ("string(ln(-d))", "nan"),
+            ("string(log(-5))", "nan"),
+            ("string(log2(-d))", "nan"),
+            ("string(acos(d))", "nan"),
+        ),
+        *(("string(double('nan') - d)", "nan"), ("string(pmod(2.0, d - d))", "-nan"), ("string(round(d, d))", "-nan")),
+        *(("string(float(d) - d)", "-nan"), ("string(sqrt(-d))", "-nan"), ("string(abs(d - d))", "nan")),
+    ],
+)
+def test_a_nan_has_its_sign_in_a_text(sql: str, answer: str) -> None:
+    """Of infinity, as x86 and C's printf have it; the answers are those of OpenMLDB's engine."""
+    engine = Engine()
+    engine.execute("create table t(d double)")
+    engine.execute(f"deploy d select {sql} as c from t")
+    assert engine.request("d", [{"d": math.inf}])["c"].to_pylist() == [answer]
+
+
 @pytest.mark.parametrize(
     ("ms", "fields"),
     [

@@ -15,7 +15,7 @@ from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC
 from streaming.engine.plan.aggregates import AGGREGATES
 from streaming.engine.plan.functions import SCALARS
 
-__all__ = ["Case", "draw"]
+__all__ = ["Case", "draw", "draw_over_aggregates"]
 
 TYPES = {
     "id": "string",
@@ -164,6 +164,22 @@ def draw(seed: int) -> Case:
     return Case(seed, items, source, tables, [_row(rng) for _ in range(3)])
 
 
+def draw_over_aggregates(seed: int) -> Case:
+    """Another case of a seed: expressions whose parts are aggregates over a window, beside columns and constants."""
+    rng = random.Random(f"over aggregates {seed}")
+    timed: list[tuple[tuple[str, ...], str | None]] = [(key, "ts") for key in KEYS]
+    tables = {
+        name: Table(TYPES, timed, [_row(rng) for _ in range(rng.randint(0, most))])
+        for name, most in (("t", 14), ("u", 10), ("v", 6))
+    }
+    items: list[str] = []
+    while len(items) < 6:
+        item = _expression(rng, rng.randint(1, 3), window="w0")
+        if " over w0" in item:
+            items.append(item)
+    return Case(seed, items, f"from t window w0 as {_window(rng)}", tables, [_row(rng) for _ in range(3)])
+
+
 def _row(rng: random.Random) -> dict[str, Any]:
     return {
         "id": "x",
@@ -177,10 +193,13 @@ def _column(rng: random.Random, table: str = "") -> str:
     return f"{table}.{name}" if table else name
 
 
-def _expression(rng: random.Random, depth: int, table: str = "") -> str:
+def _expression(rng: random.Random, depth: int, table: str = "", window: str = "") -> str:
+    """An expression of columns of a table; with a window, of aggregates over it, too."""
     if depth == 0:
+        if window and rng.random() < 0.35:
+            return _aggregate(rng, window)
         return rng.choice(LITERALS) if rng.random() < 0.15 else _column(rng, table)
-    one, two, three = (_expression(rng, depth - 1 - rng.randint(0, depth - 1), table) for _ in range(3))
+    one, two, three = (_expression(rng, depth - 1 - rng.randint(0, depth - 1), table, window) for _ in range(3))
     shapes = [
         f"({one} {rng.choice(OPERATORS)} {two})",
         f"({one} {rng.choice(OPERATORS)} {two})",

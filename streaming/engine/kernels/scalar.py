@@ -157,8 +157,10 @@ def _apply_to_floats(
             if not nulls[o + i]:
                 p, q = mem_f[x], mem_f[y]
                 remainder = abs(p) % abs(q)
-                value = -remainder if p < 0 else remainder
-                if p == 0.0 and not np.isnan(q):  # a zero keeps its sign; of NaN there is no remainder
+                value = -remainder if p < 0 and not np.isnan(remainder) else remainder
+                if np.isnan(p) or np.isnan(q):  # a NaN keeps its sign, and so does a zero
+                    value = p if np.isnan(p) else q
+                elif p == 0.0:
                     value = p
                 mem_f[o + i] = np.float64(np.float32(value)) if bits == FLOAT32 else value
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streaming.engine.library.float_texts import fixed_text
 from streaming.engine.library.moments import date_text, time_text
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import Type
@@ -21,7 +22,7 @@ _BYTES_MAX = 4096  # OpenMLDB's limit on the text: an entry that would pass it, 
 def text_of(kind: Type) -> Callable[[Any], str]:
     """How a value becomes part of a text: floats by C's %f, moments in UTC+8."""
     if kind in (Type.FLOAT, Type.DOUBLE):
-        return lambda value: f"{value:f}"
+        return fixed_text
     if kind == Type.TIMESTAMP:
         return lambda value: time_text(value)[:_TIME_LENGTH]
     if kind == Type.DATE:

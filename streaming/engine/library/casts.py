@@ -7,18 +7,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from streaming.engine.library.float_texts import float_text
 from streaming.engine.library.moments import date_text, days_of, time_text
 from streaming.engine.library.text_bytes import text_bytes
 from streaming.engine.types import FIRST_DATE, Type
 
-__all__ = ["CASTS", "float_text"]
+__all__ = ["CASTS"]
 
 _SPACES = " \t\n\v\f\r"
-
-
-def float_text(value: float) -> str:
-    """A float as a C++ stream writes it: six significant digits."""
-    return f"{value:g}"
 
 
 def _integer(low: int, high: int) -> Callable[[str], int | None]:

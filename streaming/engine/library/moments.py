@@ -52,9 +52,13 @@ class Moment:
         return self.like.year + self.later
 
 
-def moment_of(ms: int) -> Moment:
-    """The moment of epoch milliseconds."""
-    local = (ms + _ZONE_MS + (1 << 63)) % (1 << 64) - (1 << 63)  # wraps as OpenMLDB's sum does
+def moment_of(ms: int, *, wraps: bool = True) -> Moment:
+    """The moment of epoch milliseconds.
+
+    Args:
+        wraps: whether their sum with eight hours wraps, as of most of OpenMLDB's functions.
+    """
+    local = (ms + _ZONE_MS + (1 << 63)) % (1 << 64) - (1 << 63) if wraps else ms + _ZONE_MS
     days, second = divmod(local // 1000 if local >= 0 else -(-local // 1000), 86_400)
     times, days = divmod(days - _2000, _DAYS_OF_400_YEARS)
     return Moment(date_of(_2000 + days), 400 * times, second)

@@ -36,6 +36,20 @@ def _real(name: str, *, of_bool: bool = False) -> list[Overload]:
     return [*overloads_of(others, Type.DOUBLE, of_doubles), *overloads_of([Type.FLOAT], Type.FLOAT, of_floats)]
 
 
+def _logarithm(name: str) -> list[Overload]:
+    """C's logarithm; of negative numbers it is a NaN without a sign, which some C libraries give one."""
+    of_doubles, of_floats = _c(name)
+
+    def unsigned(function: Callable[..., float]) -> Callable[[float], float]:
+        return lambda x: math.nan if x < 0 else function(x)
+
+    others = (*INTEGERS, Type.DOUBLE, Type.BOOL)
+    return [
+        *overloads_of(others, Type.DOUBLE, unsigned(of_doubles)),
+        *overloads_of([Type.FLOAT], Type.FLOAT, unsigned(of_floats)),
+    ]
+
+
 def _pair(name: str) -> list[Overload]:
     """C's function of two: a float of two floats, a double of any other two numbers."""
     of_doubles, of_floats = _c(name, 2)
@@ -87,12 +101,12 @@ def _decimals(digits: float) -> int:
 def _round_real(x: float, digits: float) -> float:
     """To so many decimals, by scaling up and down again; of a negative number of decimals: to tens, hundreds …
 
-    NaN where a double does not hold the scale.
+    NaN, as x86 has it, with a sign, where a double does not hold the scale.
     """
     decimals = _decimals(digits)
     scale = math.inf if decimals > sys.float_info.max_10_exp else 10.0**decimals
     if scale in (0.0, math.inf):
-        return math.nan
+        return x if math.isnan(x) else -math.nan
     return round_half_away(x * scale) / scale
 
 
@@ -183,8 +197,8 @@ FUNCTIONS: dict[str, list[Overload]] = {
     ],
     "sqrt": _real("sqrt"),
     "exp": _real("exp"),
-    "ln": _real("log", of_bool=True),
-    "log2": _real("log2", of_bool=True),
+    "ln": _logarithm("log"),
+    "log2": _logarithm("log2"),
     "log10": _real("log10", of_bool=True),
     "sin": _real("sin"),
     "cos": _real("cos"),

@@ -29,7 +29,8 @@ def _part(field: Callable[[datetime.date, int], int], zero: int | None, *, negat
     def of_time(ms: int) -> int | None:
         if ms < 0 and not negative:
             return None
-        moment = moment_of(ms)
+        # where OpenMLDB asks for a negative one first, its compiler takes the sum for one that has no sign
+        moment = moment_of(ms, wraps=negative)
         return field(moment.like, moment.later)
 
     return [

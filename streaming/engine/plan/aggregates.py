@@ -22,7 +22,8 @@ from streaming.engine.library.statistics import (
 )
 from streaming.engine.plan.casts import Mismatch, bits, cast
 from streaming.engine.plan.functions import choose, compare, condition, logic
-from streaming.engine.plan.nodes import Aggregate, Apply, Const, Node, PythonAggregate, PythonCall, WindowGroup
+from streaming.engine.plan.nodes import Aggregate, Const, Node, PythonAggregate, WindowColumn, WindowGroup
+from streaming.engine.plan.stray_bits import check_bool, check_null, never_null
 from streaming.engine.types import Type, is_integer, is_number
 
 __all__ = ["AGGREGATES", "canonical"]
@@ -148,6 +149,15 @@ def _frequency(kind: FrequencyKind, result: Type) -> Builder:
         _arity(arguments, 2 if kind == FrequencyKind.TOPN_FREQUENCY else 1)
         value, number = arguments[0], 0
         _one_of(value, _ANY if kind == FrequencyKind.DISTINCT_COUNT else _ORDERED)
+        if kind == FrequencyKind.DISTINCT_COUNT:
+            check_bool(value)
+            if not isinstance(value, WindowColumn) and not never_null(value):
+                raise Mismatch(
+                    "what may be NULL and is not a column, of which OpenMLDB counts what lies in its memory: "
+                    "if_null(x, …) says what a NULL counts as"
+                )
+        else:
+            check_null(value)
         if kind == FrequencyKind.TOPN_FREQUENCY:
             if arguments[1].type != Type.INT:
                 raise Mismatch(f"a number of type {arguments[1].type}")
@@ -195,6 +205,9 @@ def _in_python(
         _arity(arguments, 1 + len(more))
         for argument, allowed in zip(arguments, (kinds, *more), strict=True):
             _one_of(argument, allowed)
+        for argument in arguments[same:]:  # what is only passed on may have any bits
+            check_bool(argument)
+            check_null(argument)
         result = arguments[0].type if same else Type.DOUBLE
         return PythonAggregate(result, function, group, frame, tuple(arguments))
 
@@ -207,6 +220,7 @@ def _by_type(function: Callable[[Type], Callable[[list[tuple[Any, ...]]], float 
     def build(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
         _arity(arguments, 1)
         _one_of(arguments[0], NUMBERS)
+        check_null(arguments[0])
         return PythonAggregate(Type.DOUBLE, function(arguments[0].type), group, frame, (arguments[0],))
 
     return build
@@ -216,6 +230,7 @@ def _top(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
     _arity(arguments, 2)
     _one_of(arguments[0], _ORDERED)
     _one_of(arguments[1], _COUNTS)
+    check_null(arguments[0])
     function = greatest(arguments[0].type, _constant(arguments[1], 1))
     return PythonAggregate(Type.STRING, function, group, frame, (arguments[0],))
 
@@ -230,10 +245,12 @@ def _by_category(name: str, where: bool, top: str | None = None) -> Builder:
         if top is not None:
             _one_of(arguments[3], _COUNTS)
             number = _constant(arguments[3], -(1 << 31))
-        if where and _negates_a_call(arguments[1]):
-            raise Mismatch(
-                "the opposite of a LIKE, or of a function, as a condition, which OpenMLDB takes as true in each row"
-            )
+        check_null(category)
+        if category.type != Type.STRING:  # beside a text OpenMLDB's functions look at the lowest bit of the others
+            check_null(value)
+            if where:
+                check_null(arguments[1])
+                check_bool(arguments[1])
         used = (value, *([condition(arguments[1])] if where else []), category)
         function = ByCategory(name, value.type, category.type, where, top, number)
         return PythonAggregate(Type.STRING, function, group, frame, used)
@@ -241,23 +258,10 @@ def _by_category(name: str, where: bool, top: str | None = None) -> Builder:
     return build
 
 
-def _negates_a_call(node: Node) -> bool:
-    """A function's answer is a byte to OpenMLDB, and a negation turns all of its bits: of true it makes 254."""
-    if not isinstance(node, Apply):
-        return False
-    if node.op == Op.OR or (node.op == Op.AND and any(isinstance(part, Const) for part in node.arguments)):
-        return any(map(_negates_a_call, node.arguments))
-    is_call = any(
-        isinstance(part, PythonCall) or (isinstance(part, Apply) and part.op == Op.IS_NULL) for part in node.arguments
-    )
-    known = [part.word for part in node.arguments if isinstance(part, Const)]
-    return is_call and (node.op == Op.NOT or (node.op == Op.EQ and known == [0]) or (node.op == Op.NE and known == [1]))
-
-
 _SAMPLE_DEVIATION = _in_python(spread(sample=True, root=True), NUMBERS)
 _SAMPLE_VARIANCE = _in_python(spread(sample=True, root=False), NUMBERS)
 
-_BUILDERS: dict[str, Builder] = {
+AGGREGATES: dict[str, Builder] = {
     **{name: _plain(name) for name in _FOLDS},
     **{f"{name}_where": _where(name) for name in _FOLDS},
     **{f"{name}_cate": _by_category(name, where=False) for name in _FOLDS},
@@ -284,34 +288,4 @@ _BUILDERS: dict[str, Builder] = {
     "var_pop": _in_python(spread(sample=False, root=False), NUMBERS),
     "var_samp": _SAMPLE_VARIANCE,
     "variance": _SAMPLE_VARIANCE,
-}
-
-_LOSE_CASES = ("entropy", "top", "top1_ratio", "topn_frequency")
-
-
-def _without_lost_cases(build: Builder) -> Builder:
-    """Of a function that OpenMLDB hands a NULL in each row for a text, date or time out of a CASE without an ELSE."""
-
-    def checked(group: WindowGroup, frame: int, arguments: Sequence[Node]) -> Node:
-        for argument in arguments:
-            if argument.type in (Type.STRING, Type.DATE, Type.TIMESTAMP) and _ends_in_null(argument):
-                raise Mismatch(
-                    "a CASE whose ELSE is NULL, or missing, which OpenMLDB takes as NULL in each row: "
-                    f"give it an ELSE that is a {argument.type}"
-                )
-        return build(group, frame, arguments)
-
-    return checked
-
-
-def _ends_in_null(node: Node) -> bool:
-    if isinstance(node, Apply) and node.op == Op.SELECT:
-        last = node.arguments[2]
-        return (isinstance(last, Const) and last.null) or _ends_in_null(last)
-    return False
-
-
-AGGREGATES: dict[str, Builder] = {
-    name: _without_lost_cases(build) if name in _LOSE_CASES or "_cate" in name else build
-    for name, build in _BUILDERS.items()
 }

@@ -17,6 +17,7 @@ from streaming.engine.plan.nodes import (
     WindowColumn,
     WindowGroup,
 )
+from streaming.engine.plan.portable import CompiledCases
 from streaming.engine.plan.scope import Planning, Scope, WindowFrame, aggregates, children, walk, without_places
 from streaming.engine.plan.signatures import FORMATS, MARKS, training_line
 from streaming.engine.plan.text_lists import COUNTED, FOLDS, SPLITS, list_function_of_row, list_function_of_window
@@ -47,6 +48,7 @@ class Binder:
     def __init__(self, planning: Planning, windows: WindowPlanner) -> None:
         self.planning = planning
         self.windows = windows
+        self.cases = CompiledCases()
 
     def item(self, expr: syntax.Expr, scope: Scope) -> Node:
         """An item of a SELECT."""
@@ -107,9 +109,14 @@ class Binder:
                 return self.aggregate(name, expr, scope, over)
             if name in FORMATS:
                 return self.line(name, expr, scope, over)
-            found = functions.scalar(name, [self.bind(a, scope, over) for a in expr.arguments])
+            arguments = [self.bind(a, scope, over) for a in expr.arguments[:1]]
+            mark = self.cases.mark()
+            arguments += [self.bind(a, scope, over) for a in expr.arguments[1:]]
+            found = functions.scalar(name, arguments)
             if found is None:
                 raise self.planning.refuse(f"function {expr.function}", expr.at)
+            if (branches := functions.branches_of(name, arguments)) is not None:
+                self.cases.case(arguments[:1], branches, mark, expr.at)
             return found
         if isinstance(expr, syntax.Cast):
             return casts.cast(self.bind(expr.operand, scope, over), expr.type)
@@ -169,9 +176,11 @@ class Binder:
         for when, _ in expr.whens:
             test = self.bind(when, scope, over)
             tests.append(functions.condition(test) if operand is None else functions.compare("=", operand, test))
+        mark = self.cases.mark()
         branches = [self.bind(then, scope, over) for _, then in expr.whens]
         null = Const(Type.NULL, 0, True)
         branches.append(null if expr.otherwise is None else self.bind(expr.otherwise, scope, over))
+        self.cases.case(tests, branches, mark, expr.at)
         branches = functions.same_type(branches)
         node = branches[-1]
         for test, branch in zip(reversed(tests), reversed(branches[:-1]), strict=True):
@@ -214,7 +223,8 @@ class Binder:
                     raise self.planning.refuse(f"`*` in {expr.function}()", argument.at)
                 arguments.append(Const(Type.INT, 1))
             else:
-                node = self.bind(argument, inner, over)
+                with self.cases.arguments_of_aggregate():
+                    node = self.bind(argument, inner, over)
                 if any(isinstance(n, WindowColumn) and aggregates(n.group.own[n.position]) for n in walk(node)):
                     raise self.planning.refuse("an aggregate of a window of a joined sub-query", argument.at)
                 arguments.append(node)

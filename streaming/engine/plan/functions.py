@@ -7,20 +7,23 @@ aggregate, register it in `plan.aggregates`. Kernels are for what is called ofte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from streaming.engine.kernels.instructions import Op
 from streaming.engine.library import ALIASES, FUNCTIONS, VARIADIC, earth_distance
 from streaming.engine.plan.casts import Mismatch, bits, cast, is_numeric, null, promote
 from streaming.engine.plan.nodes import Apply, Const, Node, PythonCall
+from streaming.engine.plan.stray_bits import check_bool, check_null
 from streaming.engine.storage.strings import EMPTY
 from streaming.engine.types import ZERO_DATE, Type, is_integer, is_number
 
 __all__ = [
     "SCALARS",
     "arithmetic",
+    "branches_of",
     "choose",
+    "common_type",
     "compare",
     "complement",
     "condition",
@@ -290,6 +293,11 @@ def _library(name: str, arguments: list[Node]) -> Node | None:
     kinds = tuple(node.type for node in arguments)
     for overload in overloads:
         if overload.kinds == kinds:
+            for argument in arguments:
+                if name == "hash64":
+                    check_bool(argument)
+                elif name == "add_months":  # it is told what is NULL; others are not called then
+                    check_null(argument)
             return PythonCall(overload.result, overload.function, tuple(arguments))
     raise Mismatch(", ".join(map(str, kinds)) or "no arguments")
 
@@ -311,6 +319,14 @@ def scalar(name: str, arguments: list[Node]) -> Node | None:
     except TypeError:
         raise Mismatch(f"{len(arguments)} arguments") from None
     return result
+
+
+def branches_of(name: str, arguments: Sequence[Node]) -> tuple[Node, Node] | None:
+    """The branches of a function that is a CASE over whether its first argument is NULL; None: it is none."""
+    name = ALIASES.get(name, name)
+    if name == "if_null":
+        return arguments[1], arguments[0]
+    return (arguments[2], arguments[1]) if name == "nvl2" else None
 
 
 def complement(node: Node) -> Node:

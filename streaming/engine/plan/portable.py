@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from streaming.engine.errors import UnsupportedSQL, error_at
-from streaming.engine.plan.scope import children
-from streaming.engine.sql import syntax
+import contextlib
+from collections.abc import Iterator, Sequence
 
-__all__ = ["check_names", "check_portable"]
+from streaming.engine.errors import UnsupportedSQL, error_at
+from streaming.engine.kernels.instructions import Op
+from streaming.engine.library.statistics import first_known, last_known
+from streaming.engine.plan.casts import is_numeric
+from streaming.engine.plan.functions import common_type
+from streaming.engine.plan.nodes import Aggregate, Const, Node
+from streaming.engine.plan.scope import aggregates, children
+from streaming.engine.sql import syntax
+from streaming.engine.types import Type
+
+__all__ = ["CompiledCases", "check_names", "check_portable"]
 
 _LIST_MAX = 1_000
 
@@ -39,6 +48,76 @@ def check_names(statement: syntax.Select | syntax.CreateTable, script: str) -> N
     for at, word in statement.keywords:
         kind = "keyword" if word.isascii() else "word"
         raise _Checker(script).refuse(f"the {kind} {word} as a name without backquotes", at)
+
+
+class CompiledCases:
+    """Which CASEs of an item OpenMLDB's compiler fails at, with "fail to verify codegen module".
+
+    Where a CASE, IFNULL or NVL2 asks nothing of an aggregate, one that is in a branch is computed in that branch alone.
+    Then its value cannot be cast to the type of the other branches, and for what it stands in behind a THEN, nor can
+    the ELSE; and a text, a date or a time behind that THEN needs an ELSE. Around all of that a CASE that asks something
+    of an aggregate mends it, but not in an aggregate's arguments.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._failing: list[tuple[int, bool]] = []  # offsets, and whether in an aggregate's arguments
+
+    @contextlib.contextmanager
+    def arguments_of_aggregate(self) -> Iterator[None]:
+        """What is met in this context stands in an aggregate's arguments."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+    def mark(self) -> int:
+        """A place: what is met from here on is behind it."""
+        return len(self._failing)
+
+    def case(self, tests: Sequence[Node], branches: Sequence[Node], mark: int, at: int) -> None:
+        """A CASE was met: what it asks, and its branches, before they become one type; they are behind the mark."""
+        if not self._inside and any(map(_folds, tests)):
+            self._failing[mark:] = [failing for failing in self._failing[mark:] if failing[1]]
+        elif _fails(branches):
+            self._failing.append((at, self._inside > 0))
+
+    def first_failing(self) -> int | None:
+        """The offset of one that is not compiled, and forgets all."""
+        failing, self._failing = self._failing, []
+        return failing[0][0] if failing else None
+
+
+def _fails(branches: Sequence[Node]) -> bool:
+    last = branches[-1]
+    kind, folds = last.type, _folds(last)
+    constant = isinstance(last, Const)
+    for kept in reversed(branches[:-1]):  # two by two from the last, as the CASE is nested
+        kinds = {kept.type, kind} - {Type.NULL}
+        if not kinds:
+            return False  # it has no type at all, and is refused for that
+        common = common_type(kinds)
+        number = constant and is_numeric(kind) and is_numeric(common)  # its cast is a constant
+        casts_last = kind not in (Type.NULL, common) and not number
+        if _folds(kept):
+            null = kind == Type.NULL and common in (Type.STRING, Type.DATE, Type.TIMESTAMP)
+            if casts_last or null or kept.type != common:
+                return True
+        elif folds and casts_last:
+            return True
+        kind, folds, constant = common, folds or _folds(kept), False
+    return False
+
+
+def _folds(node: Node) -> bool:
+    """Whether there is an aggregate in it that is not one row's value."""
+    return any(
+        one.kind not in (Op.AT, Op.OLDEST)
+        if isinstance(one, Aggregate)
+        else one.function not in (first_known, last_known)
+        for one in aggregates(node)
+    )
 
 
 class _Checker:

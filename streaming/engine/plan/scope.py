@@ -41,6 +41,7 @@ class Planning:
         main: the table of the requests, once it was met.
         online: constructs that a request passes by, but that mean something offline: (what, offset).
         counted_lists: aggregates of lists over windows without the request's row, and their offsets.
+        portable: whether to refuse what OpenMLDB's compiler does not take.
     """
 
     script: str
@@ -50,6 +51,7 @@ class Planning:
     main: QueryTable | None = None
     online: list[tuple[str, int]] = field(default_factory=list)
     counted_lists: dict[Node, int] = field(default_factory=dict)
+    portable: bool = False
 
     def refuse(self, what: str, at: int) -> UnsupportedSQL:
         """The error for a construct that is known and not supported."""

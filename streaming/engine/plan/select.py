@@ -60,7 +60,7 @@ def plan(
     """
     if portable:
         check_portable(select, script)
-    planning = Planning(script, database, find, pool)
+    planning = Planning(script, database, find, pool, portable=portable)
     outputs, where = _Planner(planning).select(select)
     nodes = [output.node for output in outputs] + ([] if where is None else [where])
     check_lists(planning, nodes)
@@ -152,6 +152,10 @@ class _Planner:
                 outputs += self.star(item.expr, scope)
                 continue
             node = self.binder.item(item.expr, scope)
+            failing = self.binder.cases.first_failing()
+            if self.planning.portable and failing is not None:
+                what = "an aggregate in a branch of a CASE whose branches have several types, or no ELSE"
+                raise self.planning.wrong(f"unsupported by OpenMLDB: {what}", failing)
             name = item.text if item.alias is None else item.alias
             found = (
                 [c for c in scope.columns if self.planning.matches(c, item.expr)]

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable
 
 from streaming.engine.library import FUNCTIONS
+from streaming.engine.library.float_texts import fixed_text
 from streaming.engine.plan.casts import Mismatch, cast
 from streaming.engine.plan.functions import if_null, scalar
 from streaming.engine.plan.nodes import Const, Node, PythonCall
@@ -40,7 +41,7 @@ def _bucket(hashed: int, buckets: int) -> int | None:
 
 
 def _text(value: float) -> str:
-    return f"{value:f}" if isinstance(value, float) else str(int(value))
+    return fixed_text(value) if isinstance(value, float) else str(int(value))
 
 
 def _signed(number: int) -> int:
