@@ -14,7 +14,7 @@ import pytest
 from fixtures.cards import card_records, write_records
 from fixtures.folders import contents
 from fixtures.records import Fake
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -133,6 +133,7 @@ def nameable(name: str) -> bool:
         st.sampled_from(["clicks", "users", "a-b", "order", "2nd"]), sample(), min_size=1, max_size=3
     )
 )
+@example(samples={"clicks": [{"value": 0, "timestamp": 946_684_800}]})  # called as the parts of Kafka's records
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 def test_a_draft_is_an_application_that_takes_every_record(
     samples: dict[str, list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory

@@ -198,7 +198,7 @@ def _lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
 def _event(file: Path, number: int, found: Any) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
     """An event, or the one in a record, with the record's key; a record without a value says nothing."""
     event, key = found, None
-    if isinstance(found, dict) and "value" in found and found.keys() <= _RECORD:
+    if _is_record(found):
         event, given = found["value"], found.get("key")
         if event is None:
             return
@@ -208,6 +208,16 @@ def _event(file: Path, number: int, found: Any) -> Iterator[tuple[int, Mapping[s
     if not isinstance(event, dict):
         raise BadInput(f"{file}:{number}: no JSON object")
     yield number, event, key
+
+
+def _is_record(found: Any) -> bool:
+    """Whether it has an event as its value, and is not one whose own fields are called as a record's parts."""
+    if not isinstance(found, dict) or "value" not in found or not found.keys() <= _RECORD:
+        return False
+    value = found["value"]
+    if isinstance(value, str):
+        return value.lstrip().startswith("{")
+    return isinstance(value, (dict, bytes)) or (value is None and "key" in found)
 
 
 def _json(file: Path, number: int, text: str | bytes) -> Any:
