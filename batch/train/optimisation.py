@@ -94,7 +94,7 @@ class _TouchedRows:
         """Logits [n] as the model's own, and the mean of the squared lengths that it gives.
 
         A row's squared length is taken once, not once for each sample that has it, and goes with its first order
-        through one look-up, as in `deepfm.Served`: 3 ms less in a step of 2,048.
+        through one look-up, as in `deepfm.Served`: 2 to 7 % less of a step of 2,048 (docs/reference/benchmarks.md).
         """
         model, look_up = self._model, self._flow.nn.functional.embedding
         self._touched, numbers = self._numbers.number(rows)

@@ -1,7 +1,7 @@
 """What updates only those rows of the embedding tables that a batch touches: `RowNumbers` and `LazyAdam`, in NumPy.
 
-A step over a table costs what its rows cost, whatever the batch touches of them: with a million rows that is half of a
-step of training and more. Here a step costs what the batch's own distinct rows cost.
+Adam over a whole table costs what all of its rows cost, however few the batch touches: with a million rows that is half
+of a step of training and more. Here a step costs what the batch's own distinct rows cost.
 """
 
 from __future__ import annotations
