@@ -8,14 +8,16 @@
 
 The peer is NumPy (all cores) doing nothing but the deep network's products of the same sizes: one per layer forward,
 two backward. The rest (lookups, dropout, the FM term, Adam over the tables) is what the ratio shows.
-PYTHON is an interpreter that has PyTorch (`benchmarks/peers/torch_training.py`): Adam on everything as here, and with
-sparse gradients, which update touched rows only. No environment of ours has it: its wheel brings 5 GB of CUDA along.
+Training is measured both ways, by rounds in turn: Adam on all rows, and `--update-rows touched`.
+PYTHON is an interpreter that has PyTorch (`benchmarks/peers/torch_training.py`): Adam on everything, and with sparse
+gradients, which update touched rows only. No environment of ours has it: its wheel brings 5 GB of CUDA along.
 Runs in the model's environment; started from another one, it starts itself there.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ import msgspec
 import numpy as np
 
 from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
-from batch.train.options import TrainOptions
+from batch.train.options import TrainOptions, UpdateRows
 from batch.train.vocabulary import Vocabulary
 from deploy.environments import REPOSITORY, interpreter
 
@@ -74,6 +76,28 @@ def seconds(work: Callable[[], object]) -> float:
         work()
         taken.append(time.perf_counter() - started)
     return statistics.median(taken)
+
+
+def in_turn(works: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """What each gives in a few rounds in which all take their turns, after one that does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(ROUNDS + 1):
+        for name, work in works.items():
+            spent = work()
+            if number:
+                taken[name].append(spent)
+    return taken
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """The same work, which gives the seconds that it took."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return run
 
 
 def products(options: TrainOptions, backward: bool) -> Callable[[], object]:
@@ -130,7 +154,7 @@ class Torch:
 
 
 def beside_torch(
-    python: str, model: Any, options: TrainOptions, rows: Any, labels: Any, ours: Callable[[], None]
+    python: str, model: Any, options: TrainOptions, rows: Any, labels: Any, ours: Mapping[str, Callable[[], None]]
 ) -> None:
     """Rounds in turn: ours, PyTorch's with Adam on everything, and with sparse gradients; prints medians and ratios."""
     import oneflow as flow
@@ -145,7 +169,7 @@ def beside_torch(
         told |= {"fields": rows.shape[1], "rows": model.embedding.weight.shape[0]}
         (folder / "options.json").write_text(json.dumps(told))
         peers = {
-            "PyTorch, Adam": Torch(python, folder, sparse=False),
+            "PyTorch, all rows": Torch(python, folder, sparse=False),
             "PyTorch, touched rows only": Torch(python, folder, sparse=True),
         }
     size = options.batch_size
@@ -155,23 +179,29 @@ def beside_torch(
     for name, peer in peers.items():
         if abs(peer.loss - loss) > SAME:
             raise SystemExit(f"{name} is another net: its loss of the first batch is {peer.loss}, ours {loss}")
-    taken: dict[str, list[float]] = {name: [] for name in ("OneFlow, Adam", *peers)}
-    for number in range(ROUNDS + 1):
-        began = time.perf_counter()
-        ours()
-        spent = {"OneFlow, Adam": time.perf_counter() - began} | {name: peer.train() for name, peer in peers.items()}
-        for name, seconds_ in spent.items():
-            if number:  # the first warms up
-                taken[name].append(seconds_)
+    taken = in_turn({name: timed(work) for name, work in ours.items()} | {key: at.train for key, at in peers.items()})
     for peer in peers.values():
         peer.close()
-    count = len(rows) // size * size
-    mine = taken["OneFlow, Adam"]
-    print(f"{ROUNDS} rounds in turn, median samples/s (least–most), ours to theirs round by round:")
-    for name, spent_ in taken.items():
-        ratio = statistics.median(its / my for its, my in zip(spent_, mine, strict=True))
-        low, high = count / max(spent_), count / min(spent_)
-        print(f"  {name:28} {count / statistics.median(spent_):>9,.0f} ({low:,.0f}–{high:,.0f})   {ratio:.2f}")
+    compare(taken, ours, len(rows) // size * size)
+
+
+def compare(taken: Mapping[str, list[float]], ours: Iterable[str], count: int) -> None:
+    """Prints samples/s of each way, and the ratios of ours to it.
+
+    Args:
+        taken: seconds of each round, by way.
+        ours: the ways that the others are compared with.
+        count: samples of a round.
+    """
+    print(f"{ROUNDS} rounds in turn, median samples/s (least–most); ratios round by round:")
+    for name, spent in taken.items():
+        low, high = count / max(spent), count / min(spent)
+        print(f"  {name:28} {count / statistics.median(spent):>9,.0f} ({low:,.0f}–{high:,.0f})", end="")
+        for way in ours:
+            if way != name:
+                ratio = statistics.median(its / our for its, our in zip(spent, taken[way], strict=True))
+                print(f"   {way} {ratio:.2f} of it", end="")
+        print()
 
 
 Work = Callable[[], object]
@@ -273,12 +303,17 @@ def profile(model: Any, options: TrainOptions, rows: Any, labels: Any, whole: Ca
     print(f"the bare products of Linear in NumPy: {bare[0]:.2f} ms forward, {bare[1]:.2f} both ways")
 
 
-def speeds(checkpoint: Checkpoint, options: TrainOptions, ids: Any, rows: Any, train: Callable[[], None]) -> None:
+def speeds(
+    checkpoint: Checkpoint, options: TrainOptions, ids: Any, rows: Any, train: Mapping[str, Callable[[], None]]
+) -> None:
     """Prints samples/s of training, inference and the look-up of ids, beside the bare products."""
     from batch.train.deepfm import probabilities
 
+    taken = in_turn({name: timed(work) for name, work in train.items()})
+    compare(taken, train, SAMPLES // options.batch_size * options.batch_size)
+    both_ways = seconds(products(options, backward=True))
     measured = {
-        "training": (seconds(train), seconds(products(options, backward=True))),
+        **{f"training, {name}": (statistics.median(spent), both_ways) for name, spent in taken.items()},
         "inference": (
             seconds(lambda: probabilities(checkpoint.model, rows)),
             seconds(products(options, backward=False)),
@@ -288,7 +323,26 @@ def speeds(checkpoint: Checkpoint, options: TrainOptions, ids: Any, rows: Any, t
         measured["id lookup"] = seconds(lambda: checkpoint.vocabulary.lookup(ids[:SAMPLES])), math.nan
     for name, (ours, peer) in measured.items():
         beside = "" if math.isnan(peer) else f"   bare products {SAMPLES / peer:>10,.0f}   ratio {peer / ours:.2f}"
-        print(f"{name:10} {SAMPLES / ours:>10,.0f} samples/s{beside}")
+        print(f"{name:38} {SAMPLES / ours:>10,.0f} samples/s{beside}")
+
+
+def stepping(checkpoint: Checkpoint, options: TrainOptions, rows: Any, labels: Any) -> Callable[[], None]:
+    """Gives what trains all samples once, on a copy of the model of its own."""
+    import oneflow as flow
+
+    from batch.train.optimisation import Optimisation
+
+    model = build_model(checkpoint.shape)
+    model.load_state_dict(checkpoint.model.state_dict())
+    optimisation, size = Optimisation(model, options), options.batch_size
+
+    def train() -> None:
+        for start in range(0, len(rows) - size + 1, size):
+            optimisation.step(rows[start : start + size], labels[start : start + size])
+        # Or the last step's Adam runs in the time of what comes next: 60 ms with a million rows.
+        flow._oneflow_internal.eager.Sync()
+
+    return train
 
 
 def main() -> None:
@@ -309,8 +363,6 @@ def main() -> None:
         save_checkpoint(args.checkpoint, checkpoint)
         return
 
-    from batch.train.training import Optimisation
-
     rows = checkpoint.vocabulary.lookup(ids[:SAMPLES])
     if args.rows:
         if args.rows <= sum(IDS):
@@ -320,22 +372,22 @@ def main() -> None:
         checkpoint = Checkpoint(shape, checkpoint.vocabulary, model)
         rows = drawn([*IDS[:-1], args.rows - sum(IDS[:-1])], SAMPLES)
     labels = (np.random.default_rng(0).random(SAMPLES) < 0.05).astype(np.float32)
-    optimisation = Optimisation(checkpoint.model, options)
-
-    def train() -> None:
-        for start in range(0, SAMPLES - options.batch_size + 1, options.batch_size):
-            optimisation.step(rows[start : start + options.batch_size], labels[start : start + options.batch_size])
+    named: dict[UpdateRows, str] = {"all": "all rows", "touched": "touched rows only"}
+    ways = {
+        f"OneFlow, {text}": stepping(checkpoint, dataclasses.replace(options, update_rows=way), rows, labels)
+        for way, text in named.items()
+    }
 
     print(
         f"layers {options.layers}, {checkpoint.shape.rows:,} rows of {options.embedding}, "
         f"batches of {options.batch_size}"
     )
     if args.torch:
-        beside_torch(args.torch, checkpoint.model, options, rows, labels, train)
+        beside_torch(args.torch, checkpoint.model, options, rows, labels, ways)
     if args.profile:
-        profile(checkpoint.model, options, rows, labels, train)
+        profile(checkpoint.model, options, rows, labels, ways["OneFlow, all rows"])
     if not (args.torch or args.profile):
-        speeds(checkpoint, options, None if args.rows else ids, rows, train)
+        speeds(checkpoint, options, None if args.rows else ids, rows, ways)
 
 
 if __name__ == "__main__":

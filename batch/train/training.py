@@ -2,10 +2,11 @@
 
     jd-intent-batch train --dataset DIR --checkpoint DIR [--preset tutorial]
 
-Adam on everything, embeddings too (dense: the vocabulary drops rare ids, so a step over the tables costs less than the
-gradient of the lookup). Ids of high cardinality are kept from being learnt by heart three ways: a row of their own only
-from `count_min` occurrences on, an L2 penalty on the embeddings of the samples at hand, and early stopping on the
-validation part, which lies later in time. One seed, one result, bit for bit, on the same machine.
+Adam on everything: of the embeddings on all rows (the vocabulary drops rare ids, so a step over the tables costs
+little) or, where there are very many, on those of the step's samples only (`batch.train.optimisation`). Ids of high
+cardinality are kept from being learnt by heart three ways: a row of their own only from `count_min` occurrences on, an
+L2 penalty on the embeddings of the samples at hand, and early stopping on the validation part, which lies later in
+time. One seed, one result, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -26,19 +26,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from batch.dataset.read import DatasetError, Part, read_info, read_part
 from batch.report.probability_metrics import ProbabilityMetrics, measure
 from batch.train.checkpoint import Checkpoint, ModelShape, build_model, save_checkpoint
+from batch.train.optimisation import Optimisation, TrainingFailed
 from batch.train.options import TrainOptions
 from batch.train.vocabulary import Vocabulary
-from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing
 
-if TYPE_CHECKING:
-    from batch.train.deepfm import DeepFM
-
-__all__ = ["Evaluation", "Optimisation", "TrainResult", "TrainingFailed", "train_model"]
-
-
-class TrainingFailed(BadInput):
-    """The loss stopped being a number; the message names the step."""
+__all__ = ["Evaluation", "TrainResult", "TrainingFailed", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -134,40 +127,6 @@ def _train(dataset: Path, checkpoint: Path, options: TrainOptions, console: Cons
     )
     run = _Run(shape, vocabulary, options, checkpoint, by_auc=by_auc, say=say)
     return run.fit(training, validation, console)
-
-
-class Optimisation:
-    """The gradient steps of one model: binary cross-entropy plus the L2 penalty, Adam on everything."""
-
-    def __init__(self, model: DeepFM, options: TrainOptions) -> None:
-        import oneflow as flow
-
-        self._tensor = flow.tensor
-        self._model = model
-        self._options = options
-        self._adam = flow.optim.Adam(model.parameters(), lr=options.learning_rate)
-        self._criterion = flow.nn.BCEWithLogitsLoss()
-        self._small = flow.ones(4, 4)
-
-    def step(self, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
-        """One step on rows int32 [n, fields] and labels float32 [n]; returns the cross-entropy before it.
-
-        Raises:
-            TrainingFailed: it is not finite.
-        """
-        self._model.train()
-        logits, squares = self._model(self._tensor(rows))
-        loss = self._criterion(logits, self._tensor(labels))
-        (loss + 0.5 * self._options.embedding_l2 * squares.mean()).backward()
-        # Without it Adam takes 5 to 10 times as long (docs/reference/benchmarks.md). It seems that OpenBLAS leaves the
-        # upper halves of AVX registers dirty, which slows scalar instructions, and that oneDNN's product clears them.
-        _ = self._small * self._small
-        self._adam.step()
-        self._adam.zero_grad()
-        value = float(loss.item())
-        if not math.isfinite(value):
-            raise TrainingFailed(f"the loss is {value}: lower the learning rate ({self._options.learning_rate})")
-        return value
 
 
 class _Run:

@@ -155,6 +155,7 @@ class ModelSettings(_Table, frozen=True):
     count_min: Positive | None = None
     batch_size: Positive | None = None
     epochs_max: Positive | None = None
+    update_rows: Literal["all", "touched"] | None = None
 
 
 class History(_Table, frozen=True):

@@ -229,10 +229,12 @@ def test_training_stops_when_it_gets_no_better(
     assert [evaluation["best"] for evaluation in history[-2:]] == [True, False]
 
 
+@pytest.mark.parametrize("way", ["all", "touched"])
 def test_a_loss_that_is_no_number_stops_training(
-    in_model_environment: InModelEnvironment, tiny_dataset: Path, tmp_path: Path
+    in_model_environment: InModelEnvironment, tiny_dataset: Path, tmp_path: Path, way: str
 ) -> None:
-    kind, message = in_model_environment(FAIL, tiny_dataset, tmp_path / "out", json.dumps({"learning_rate": 1e30}))
+    options = json.dumps({"learning_rate": 1e30, "update_rows": way})
+    kind, message = in_model_environment(FAIL, tiny_dataset, tmp_path / "out", options)
     assert kind == "TrainingFailed"
     assert re.search(r"step \d+: the loss is (nan|inf): lower the learning rate", message)
     assert not (tmp_path / "out").exists()
