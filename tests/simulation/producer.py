@@ -73,6 +73,8 @@ class Producer(Client):
             self._broken = "the transactional.id is not known"
             fail(KafkaError.INVALID_PRODUCER_ID_MAPPING, f"send_offsets: {self._broken}", abort=True)
         self._flush()
+        # AddOffsetsToTxn waits for the markers of the last one; TxnOffsetCommit asks the group behind it.
+        opened = self._open()
         name, generation = group
         if name not in self.broker.members:
             self._broken = "unknown member"
@@ -80,8 +82,8 @@ class Producer(Client):
         if generation != self.broker.generation:
             self._broken = "illegal generation"
             fail(KafkaError.ILLEGAL_GENERATION, "send_offsets: illegal generation", abort=True)
-        self._open().offsets |= {(p.topic, p.partition): p.offset for p in offsets}
-        self._open().notes |= {(p.topic, p.partition): p.metadata for p in offsets}
+        opened.offsets |= {(p.topic, p.partition): p.offset for p in offsets}
+        opened.notes |= {(p.topic, p.partition): p.metadata for p in offsets}
         if self.world.luck("lost answer"):
             self.world.sleep(timeout)
             fail(KafkaError._TIMED_OUT, "send_offsets timed out, though it was done", retriable=True)
