@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import ipaddress
-import math
 import mmap
 import os
 import secrets
@@ -95,10 +94,6 @@ class Region:
     def write(self, ids: npt.NDArray[np.int64]) -> None:
         """Puts ids at the beginning."""
         np.frombuffer(self._memory, np.int64, ids.size).reshape(ids.shape)[:] = ids
-
-    def read(self, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-        """A copy of what `write` put there."""
-        return np.frombuffer(self._memory, np.int64, math.prod(shape)).reshape(shape).copy()
 
     def remove(self) -> None:
         """Removes the file; the server's own mapping lasts until it is unregistered."""
