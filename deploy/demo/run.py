@@ -28,6 +28,7 @@ from rich.markup import escape
 from batch.replay import Replay
 from deploy.demo.cluster import DemoCluster
 from deploy.demo.comparison import LATENCY, PARITY, Stream, compare, draw, faults, summarise
+from deploy.demo.open_shop import EVENTS_PER_S, WEEK_MS, OpenShop, weeks_of
 from deploy.demo.screen import Step
 from deploy.demo.shop import Shop
 from deploy.demo.steps import (
@@ -284,6 +285,7 @@ def wait_for_user(
     console.print(
         f"\nRunning until Ctrl-C: the board {board}, Kafka {broker.bootstrap}, "
         f"metrics http://127.0.0.1:{http_port}/metrics, predict server http://127.0.0.1:{port}/docs\n"
+        f"{open_shop(broker, shop, replay, stack)}\n"
         f"An event of your own, and its score:\n"
         f"  {command} send --config {config} --stream {of.name} '{json.dumps(event)}'\n"
         f"A request row, its features and its probability, as in the tutorial:\n"
@@ -292,6 +294,20 @@ def wait_for_user(
     )
     while True:
         signal.pause()
+
+
+def open_shop(broker: Broker, shop: Shop, replay: Replay, stack: contextlib.ExitStack) -> str:
+    """Lets the shop go on, so that there is something to see.
+
+    Returns:
+        What it does, for people.
+    """
+    weeks = weeks_of(replay.events)
+    later = "a week" if weeks == 1 else f"{weeks} weeks"
+    if replay.events[0].time + weeks * WEEK_MS > time.time() * 1000:
+        return f"No more events come by themselves: those streamed, {later} later, would be of times to come."
+    stack.enter_context(OpenShop(broker.bootstrap, shop, replay.events, timed=len(shop.topics.events) > 1))
+    return f"The shop stays open: some {EVENTS_PER_S:.0f} events a second, those streamed once more, {later} later."
 
 
 def interrupt(*_: object) -> None:

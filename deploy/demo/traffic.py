@@ -18,7 +18,17 @@ from deploy.kafka.clients import PARTITIONER, Follower, produce
 from streaming.app.streams import Stream
 from streaming.events.scores import score_json
 
-__all__ = ["PACED_PER_S", "PACED_SHARE", "POISON", "WINDOW", "EventSender", "ScoreSubscriber", "TrafficError", "poison"]
+__all__ = [
+    "PACED_PER_S",
+    "PACED_SHARE",
+    "POISON",
+    "WINDOW",
+    "EventSender",
+    "ScoreSubscriber",
+    "TrafficError",
+    "poison",
+    "producer_to",
+]
 
 WINDOW = 4000
 """Unanswered events at most while the stream is sent as fast as it is taken."""
@@ -70,6 +80,20 @@ POISON = 12
 
 class TrafficError(RuntimeError):
     """Events cannot be sent, or scores cannot be read."""
+
+
+def producer_to(bootstrap: str) -> Producer:
+    """A shop's client."""
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "linger.ms": 2,
+            "message.max.bytes": 6_000_000,
+            "enable.idempotence": True,
+            "partitioner": PARTITIONER,
+            "log_level": 3,  # a broker that has just started is still loading: librdkafka asks again by itself
+        }
+    )
 
 
 class ScoreSubscriber:
@@ -141,16 +165,7 @@ class EventSender:
 
     def __init__(self, bootstrap: str, *, timed: bool = False, check: Callable[[], None] = lambda: None) -> None:
         self._timed, self._check = timed, check
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "linger.ms": 2,
-                "message.max.bytes": 6_000_000,
-                "enable.idempotence": True,
-                "partitioner": PARTITIONER,
-                "log_level": 3,  # a broker that has just started is still loading: librdkafka asks again by itself
-            }
-        )
+        self._producer = producer_to(bootstrap)
         self._count = 0
         self.sent: dict[str, float] = {}
 

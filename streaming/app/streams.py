@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import pyarrow as pa
 
@@ -25,7 +26,7 @@ from streaming.engine.storage.rows import schema_of
 from streaming.engine.storage.table import Column
 from streaming.engine.types import Type, is_integer, to_word
 
-__all__ = ["TEXT_LENGTH_MAX", "Insert", "Stream", "TableColumns", "TimestampFormat", "read_streams"]
+__all__ = ["TEXT_LENGTH_MAX", "Insert", "Stream", "TableColumns", "TimestampFormat", "read_streams", "spell_time"]
 
 TEXT_LENGTH_MAX = 256
 """Characters of a text in a record whose column does not say VARCHAR(n)."""
@@ -98,6 +99,13 @@ class Stream:
     def column(self, name: str) -> StreamColumn:
         """A column by its name."""
         return next(column for column in self.columns if column.name == name)
+
+
+def spell_time(epoch_ms: int, timestamp_format: TimestampFormat) -> int | str:
+    """A time as the records of a stream have it; whole seconds where they count those."""
+    if timestamp_format == "iso-8601":
+        return datetime.fromtimestamp(epoch_ms / 1000, timezone.utc).isoformat(timespec="milliseconds")
+    return epoch_ms // 1000 if timestamp_format == "epoch_s" else epoch_ms
 
 
 def read_streams(file: AppFile, tables: TableColumns, main: str) -> tuple[Stream, ...]:

@@ -7,13 +7,12 @@ import logging
 import threading
 import time
 import uuid
-from datetime import datetime, timezone
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streaming.app.configured import application
-from streaming.app.streams import Stream
+from streaming.app.streams import Stream, spell_time
 from streaming.app.topics import TopicNames
 from streaming.config import Config, Kafka
 from streaming.engine.types import Type
@@ -102,18 +101,12 @@ def _completed(stream: Stream, text: str) -> tuple[bytes, dict[str, Any]]:
         raise BadEvent("decode", f"not a JSON object with {key_column}") from error
     if isinstance(key, bool) or not isinstance(key, str if stream.column(key_column).type == Type.STRING else int):
         raise BadEvent("decode", f"{key_column} is {json.dumps(key)}, not a {stream.column(key_column).type}")
-    event.setdefault(stream.event_time, _now(stream.timestamp_format))
+    event.setdefault(stream.event_time, spell_time(int(time.time() * 1000), stream.timestamp_format))
     named = stream.request_id
     # null is what the scorer takes for none
     if named is not None and stream.column(named).type == Type.STRING and event.get(named) is None:
         event[named] = f"{uuid.uuid4()}"
     return str(key).encode(), event
-
-
-def _now(timestamp_format: str) -> int | str:
-    if timestamp_format == "iso-8601":
-        return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    return int(time.time()) if timestamp_format == "epoch_s" else int(time.time() * 1000)
 
 
 def _produce(kafka: Kafka, topic: str, key: bytes, value: bytes, timeout_s: float) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from fixtures.scorer import wait_until
 from places import REPOSITORY
 
 
@@ -45,6 +46,18 @@ def number(page: str, row: str) -> str:
     return match[1].rstrip(",")
 
 
+def actions_of(page: str) -> int:
+    return int(number(page, "scores out").replace(",", ""))
+
+
+def scores_on(board: str) -> float:
+    """How many scores a board has."""
+    with urllib.request.urlopen(f"{board}metrics", timeout=30) as answer:
+        found = re.search(r"^jd_intent_board_scores (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
 def test_the_whole_job_and_what_keep_leaves_running(tmp_path: Path) -> None:
     """Every action is scored once, poison ends as dead letters, streamed equals offline; then a user's own event."""
     demo = start(tmp_path / "work", "--users", "300", "--keep")
@@ -63,12 +76,14 @@ def test_the_whole_job_and_what_keep_leaves_running(tmp_path: Path) -> None:
             assert answer.status == 200
         score = json.loads(subprocess.run(send, check=True, capture_output=True, text=True).stdout)
         told = subprocess.run(predict, check=True, capture_output=True, text=True).stdout
+        assert "The shop stays open" in page
+        wait_until(lambda: scores_on(board[1]) > actions_of(page) + 5, "the shop to go on")
         demo.send_signal(signal.SIGINT)
         rest, _ = demo.communicate(timeout=60)
     finally:
         demo.kill()
     assert demo.returncode == 0, page + rest
-    actions = int(number(page, "scores out").replace(",", ""))
+    actions = actions_of(page)
     assert actions == pq.read_metadata(tmp_path / "work" / "dataset" / "test.parquet").num_rows > 500
     assert number(page, "dead letters") == "12"
     assert number(page, "AUC streamed") == number(page, "AUC offline")
@@ -105,7 +120,7 @@ def test_data_with_a_coarse_clock(tmp_path: Path) -> None:
     page, _ = demo.communicate(timeout=280)
     assert demo.returncode == 0, page
     assert "of a user's same moment are spread" in page
-    actions = int(number(page, "scores out").replace(",", ""))
+    actions = actions_of(page)
     assert number(page, "AUC streamed") == number(page, "AUC offline")
     assert f"{actions:,} of {actions:,}" in page
     assert left_behind(tmp_path) == []

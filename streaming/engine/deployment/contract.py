@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from streaming.engine.deployment.meanings import meaning_of
 from streaming.engine.deployment.query_parts import joins_of, parts_of
 from streaming.engine.kernels.instructions import FrequencyKind, Op
 from streaming.engine.plan.nodes import (
@@ -50,11 +51,13 @@ class Origin:
         name: the column's.
         tables: whose rows it is made of, the request's table among them where it is.
         list_length: of `topn_frequency` how many values it names; 0: it is no such list.
+        meaning: its expression and the rows that it is computed of, in a line for people.
     """
 
     name: str
     tables: tuple[str, ...]
     list_length: int
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def contract_of(query: Query) -> Contract:
             for o in query.outputs
             if isinstance(o.node, ColumnNode) and o.node.base is main
         ),
-        tuple(Origin(o.name, _tables(o.node), _list_length(o.node)) for o in query.outputs),
+        tuple(Origin(o.name, _tables(o.node), _list_length(o.node), meaning_of(o, query)) for o in query.outputs),
     )
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from streaming.engine.deployment.meanings import duration, key_names
 from streaming.engine.deployment.query_parts import aggregates_of, joins_of
 from streaming.engine.deployment.ttl import Ttl
 from streaming.engine.kernels.instructions import FrequencyKind
-from streaming.engine.plan.nodes import Aggregate, ColumnNode, Node, OwnRowPlace, WindowGroup
+from streaming.engine.plan.nodes import Aggregate, Node, OwnRowPlace, WindowGroup
 from streaming.engine.plan.select import Query
 from streaming.engine.program.program import Program
 
 __all__ = ["explain"]
-
-_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
 
 def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
@@ -42,12 +41,7 @@ def explain(query: Query, program: Program, ttls: Sequence[Ttl]) -> str:
 
 
 def _window(group: WindowGroup, query: Query) -> list[str]:
-    nodes = group.sources[0].columns if group.sources else group.own
-    names = [
-        node.base.table.columns[node.position].name
-        for node in (nodes[place] for place in group.key)
-        if isinstance(node, ColumnNode)
-    ]
+    names = key_names(group)
     tables = [x.base.table.full_name + (" (some rows)" if x.where is not None else "") for x in group.sources]
     flags = "" if group.of is None else f", for the joined row of {group.of.table.full_name}"
     flags += ", without the row itself" if group.own_row in (OwnRowPlace.OUT, OwnRowPlace.STORED_OUT) else ""
@@ -55,7 +49,7 @@ def _window(group: WindowGroup, query: Query) -> list[str]:
     lines = [f"window: one walk over {', '.join(tables) or 'no table'} by {', '.join(names)}{flags}"]
     for number, (rows, start, end, maxsize) in enumerate(group.frames):
         used = [o.name for o in query.outputs if (group, number) in {(a.group, a.frame) for a in aggregates_of(o.node)}]
-        shown = str if rows else _duration
+        shown = str if rows else duration
         frame = f"{'rows' if rows else 'range'} {'unbounded' if start < 0 else shown(start)} … {shown(end)}"
         lines.append(f"  {frame}{f' maxsize {maxsize}' if maxsize else ''}: {', '.join(used) or '(shared)'}")
         counted: dict[tuple[Node, Node | None], list[str]] = {}
@@ -75,14 +69,7 @@ def _window(group: WindowGroup, query: Query) -> list[str]:
 
 def _lives(ttl: Ttl) -> str:
     ms, rows, both = ttl
-    span, most = f"{_duration(ms)} by the wall clock", f"as the newest {rows} of their key"
+    span, most = f"{duration(ms)} by the wall clock", f"as the newest {rows} of their key"
     if ms and rows:
         return f"{span} {'or' if both else 'and'} {most}"
     return span if ms else most if rows else "for ever"
-
-
-def _duration(ms: int) -> str:
-    for size, unit in _UNITS:
-        if ms % size == 0 and (ms or unit == "s"):
-            return f"{ms // size}{unit}"
-    return f"{ms}ms"

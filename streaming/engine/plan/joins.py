@@ -88,7 +88,7 @@ class JoinPlanner:
             there, later = invert(Missing(Type.BOOL, base)), compare(">=", _time(base), time)
             taken = logic("and", there, logic("or", missing, later))
             found = [
-                Output(mine.name, choose(taken, mine.node, other.node), mine.paths & other.paths)
+                Output(mine.name, choose(taken, mine.node, other.node), mine.paths & other.paths, mine.made_by)
                 for mine, other in zip(columns, found, strict=True)
             ]
             missing = logic("and", missing, Missing(Type.BOOL, base))

@@ -102,11 +102,13 @@ class Output:
         node: what it is.
         paths: the (database, table, column) by which it is found, too: as OpenMLDB has it, those of every table and
             sub-query that the column has come through unchanged, under the name that it had there.
+        made_by: the expression that it was computed by; None: it is a table's column.
     """
 
     name: str
     node: Node
     paths: frozenset[tuple[str, str, str]] = frozenset()
+    made_by: syntax.Expr | None = field(default=None, compare=False)
 
 
 @dataclass

@@ -162,7 +162,8 @@ class _Planner:
                 if isinstance(item.expr, syntax.Name)
                 else []
             )
-            outputs.append(Output(name, node, found[0].paths if found else frozenset()))
+            made_by = found[0].made_by if found else item.expr
+            outputs.append(Output(name, node, found[0].paths if found else frozenset(), made_by))
         return outputs
 
     def star(self, star: syntax.Star, scope: Scope) -> list[Output]:
