@@ -20,6 +20,8 @@ from streaming.engine.types import Type, is_number
 
 __all__ = ["check_settings", "feature_columns"]
 
+_CALLED_MAX = 40
+
 
 def feature_columns(settings: Settings, query: FeatureQuery) -> tuple[str, ...]:
     """The columns of the query that can be inputs of the model: all but the label, and what the encoder leaves out."""
@@ -59,6 +61,7 @@ def check_settings(
                 f"not answer: add that column of {query.contract.main} to it, or give the field another kind"
             )
             raise features.wrong(what, query.places.get(field.column, 0))
+    checks.names(fields)
 
 
 class _Checks:
@@ -197,3 +200,16 @@ class _Checks:
             if name in seen or (name != field.column and name in self.columns):
                 raise self.wrong(f"two fields of the name {name}", "encoder.fields")
             seen.add(name)
+
+    def names(self, fields: Sequence[EncoderField]) -> None:
+        """Whether all that [names] calls otherwise is there."""
+        known = {*self.settings.scores.fields, *self.columns, *(field.name for field in fields)}
+        known |= {column.name for columns in self.tables.columns.values() for column in columns}
+        for name, called in self.settings.names.items():
+            if name not in known:
+                raise self.wrong(f"no column or field is called {name}", "names", name)
+            if not 0 < len(called.strip()) == len(called) <= _CALLED_MAX or not called.isprintable():
+                what = (
+                    f"{name} is called {called!r}: 1 to {_CALLED_MAX} characters, without line breaks or outer blanks"
+                )
+                raise self.wrong(what, "names", name)

@@ -179,6 +179,7 @@ class Demo(_Table, frozen=True):
 class Settings(_Table, frozen=True):
     """All of app.toml.
 
+    `names`: what people read instead of a column's or a field's name, those to be shown first in front.
     `time_zone` is for texts, hours and weekdays that are made outside of SQL; `dead_letters`: their topic, by default
     that of the first scored stream and `.dlq`.
     """
@@ -194,6 +195,7 @@ class Settings(_Table, frozen=True):
     model: ModelSettings = ModelSettings()
     history: History = History()
     demo: Demo = Demo()
+    names: dict[Name, str] = {}
 
 
 def read_settings(file: AppFile) -> Settings:

@@ -336,6 +336,7 @@ def _about(board: Board) -> dict[str, Any]:
         "horizon": settings.label.later_event.horizon if settings.label.later_event else None,
         "class_min": CLASS_MIN,
         "attributes": list(board.attributes.names()),
+        "names": settings.names,
         "topics": board.topics,
         "kept": {"scores": board.pairs.scores_max, "best": board.pairs.best_max},
     }

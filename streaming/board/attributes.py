@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyarrow as pa
@@ -28,13 +28,16 @@ class Attributes:
 
     Args:
         fields: of a score, with the tables that say more of them.
+        first: columns to be shown first, in their order.
     """
 
-    def __init__(self, fields: ScoreFields) -> None:
+    def __init__(self, fields: ScoreFields, first: Collection[str] = ()) -> None:
         self.joins = fields.joins
         self._at = {field: place for place, field in enumerate(fields.pair)}
         columns = [(join, at, column) for join in fields.joins for at, column in enumerate(join.columns)]
         every = [*self._at, *(column for *_, column in columns)]
+        order = {column: place for place, column in enumerate(first)}
+        columns.sort(key=lambda found: order.get(found[2], len(order)))
         self._columns = {
             f"{join.table}.{column}" if every.count(column) > 1 else column: (join, at) for join, at, column in columns
         }

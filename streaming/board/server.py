@@ -89,7 +89,7 @@ def run(config: Config, listen: Listen, options: BoardOptions) -> None:
         tls = listen.tls()
         app, topics = application(config)
         fields = score_fields(app)
-        letters, attributes = Letters(), Attributes(fields)
+        letters, attributes = Letters(), Attributes(fields, app.settings.names)
         pairs, outcomes = scores_kept(app, topics, fields, following.scores_max)
         scorers = Scorers(following.metrics or [url for url in [metrics_url(config.http)] if url])
         predict = None

@@ -8,17 +8,19 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from streaming.app.configured import application
+from streaming.app.settings import Settings
 from streaming.board.attributes import Attributes
 from streaming.board.fields import score_fields
 from streaming.board.followers import Followers, KafkaState
@@ -59,7 +61,7 @@ def run_top(file: Path | None, following: Following, *, once: bool = False) -> N
     log.configure(config.log.model_copy(update={"level": "error"}))  # a warning would tear the screen
     app, topics = application(config)
     fields = score_fields(app)
-    letters, attributes = Letters(), Attributes(fields)
+    letters, attributes = Letters(), Attributes(fields, app.settings.names)
     pairs, outcomes = scores_kept(app, topics, fields, following.scores_max)
     scorers = Scorers(following.metrics or [url for url in [metrics_url(config.http)] if url])
     followers = Followers(config, app, topics, pairs, letters, attributes, following.look_back_s, outcomes)
@@ -68,7 +70,7 @@ def run_top(file: Path | None, following: Following, *, once: bool = False) -> N
 
     def drawn(rows: int) -> RenderableType:
         told = (followers.state, scorers.figures(), outcomes.figures)
-        return screen(app.settings.name, pairs, letters, attributes, *told, zone, rows, time.time())
+        return screen(app.settings, pairs, letters, attributes, *told, zone, rows, time.time())
 
     over = threading.Event()
 
@@ -101,7 +103,7 @@ def run_top(file: Path | None, following: Following, *, once: bool = False) -> N
 
 
 def screen(
-    name: str,
+    settings: Settings,
     pairs: Pairs,
     letters: Letters,
     attributes: Attributes,
@@ -115,13 +117,13 @@ def screen(
     """One screen.
 
     Args:
-        name: of the application.
+        settings: of the application.
         rows: of the ranking.
         now: epoch seconds.
     """
     seconds = pairs.per_second(SPARK_S)
     state = "[red]Kafka is away[/red]" if kafka.away else "live" if kafka.loaded else "reading"
-    head = Text.from_markup(f"[bold]{name}[/bold]  {state}  {datetime.fromtimestamp(now, zone):%H:%M:%S %Z}")
+    head = Text.from_markup(f"[bold]{settings.name}[/bold]  {state}  {datetime.fromtimestamp(now, zone):%H:%M:%S %Z}")
     reasons = sorted(letters.counts().items(), key=lambda item: -item[1])
     since = "" if scorers.recent else ", since the start"
     lines = {
@@ -139,12 +141,13 @@ def screen(
         figures.add_row(Text("away", "red"), Text(f"{address}: {why}", overflow="ellipsis", no_wrap=True))
     best, total = pairs.ranking(rows)
     table = Table(box=None, pad_edge=False, expand=True)
-    for column, justify in (("#", "right"), ("who, what", "left"), ("prob.", "right"), ("trend", "left")):
+    who = " · ".join(settings.names.get(field, field) for field in pairs.fields.pair)
+    for column, justify in (("#", "right"), (escape(who), "left"), ("prob.", "right"), ("trend", "left")):
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("known of them", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("scored", justify="right", no_wrap=True)
     for number, row in enumerate(best, 1):
-        table.add_row(*_row(number, row, attributes.of(row.key), now))
+        table.add_row(*_row(number, row, attributes.of(row.key), settings.names, now))
     told = Text(f"the best {len(best)} of {total:,} pairs" if total else "no score yet", "dim")
     return Group(head, figures, Text(""), told, table)
 
@@ -176,9 +179,11 @@ def spark(values: Sequence[float]) -> str:
     return "".join(BARS[round(value / most * (len(BARS) - 1))] if most else BARS[0] for value in values)
 
 
-def _row(number: int, row: PairRow, known: dict[str, str], now: float) -> tuple[RenderableType, ...]:
+def _row(
+    number: int, row: PairRow, known: Mapping[str, str], names: Mapping[str, str], now: float
+) -> tuple[RenderableType, ...]:
     key = " · ".join(str(part) for part in row.key)
-    facts = "  ".join(f"{name} {value}" for name, value in known.items())
+    facts = "  ".join(f"{names.get(name, name)} {value}" for name, value in known.items())
     age_s = max(0.0, now - datetime.fromtimestamp(row.at / 1000, timezone.utc).timestamp())
     return (
         Text(str(number), "dim"),

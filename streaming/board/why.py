@@ -53,6 +53,7 @@ class Feature:
 
     Attributes:
         name: the encoder's field; `column`: of the feature query, that it reads.
+        meaning: the column's expression, and the rows that it is computed of.
         value: of the column; `kind`: `number`, `time` (epoch ms), `text` or `truth`.
         usual: none: nothing is known, or its values are names.
         moved: the probability less the one without this input.
@@ -60,6 +61,7 @@ class Feature:
 
     name: str
     column: str
+    meaning: str
     value: Value
     kind: str
     usual: Usual | None
@@ -122,6 +124,7 @@ class Why:
         self._encoder: Encoder | None = None
         self._usual = UsualValues()
         self._kinds = {column.name: _kind(column.type) for column in app.query.answers}
+        self._meanings = {origin.name: origin.meaning for origin in app.query.contract.origins}
         self._times = {name for name in (app.request_time, *app.times(app.main)) if name is not None}
         echoed = {output for output, _ in app.query.contract.echoes}
         self._of_main = {
@@ -172,6 +175,7 @@ class Why:
             Feature(
                 one.name,
                 one.column,
+                self._meanings.get(one.column, ""),
                 value,
                 kind,
                 None if kind == "time" else self._usual.of(one, value, is_number=kind == "number"),

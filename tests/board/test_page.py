@@ -187,22 +187,22 @@ def test_a_paused_or_visited_ranking_keeps_its_order(browser: Browser, filled: S
 
 def test_filters_are_of_the_application_s_fields(browser: Browser, filled: Served) -> None:
     with opened(browser, filled.url) as page:
-        page.get_by_label("br", exact=True).select_option("2")
+        page.get_by_label("brand", exact=True).select_option("2")
         expect(page.locator(ROWS)).to_have_count(10)
         assert names(page)[0] == "1029 · 29"
         assert all(int(name.split(" · ")[1]) % 3 == 2 for name in names(page))
-        page.get_by_label("cate", exact=True).select_option("0")
+        page.get_by_label("category", exact=True).select_option("0")
         expect(page.locator("#empty")).to_contain_text("No pair is like that")
         page.locator("#empty").get_by_role("button", name="Clear filters").click()
         expect(page.locator(ROWS)).to_have_count(30)
-        expect(page.get_by_label("br", exact=True)).to_have_value("")
+        expect(page.get_by_label("brand", exact=True)).to_have_value("")
 
 
 def test_a_search_leads_to_the_history_of_a_user(browser: Browser, filled: Served) -> None:
     filled.parts.score("1007", "29", 0.5)
     with opened(browser, filled.url) as page:
         page.get_by_role("searchbox").fill("1007")
-        page.get_by_role("button", name="user id 1007").click()
+        page.locator("#found").get_by_role("button", name="user 1007").click()
         dialog = page.locator("#history")
         expect(dialog).to_contain_text("3 scores of 2 pairs are kept; the best has 50.0 %.")
         expect(dialog.get_by_role("region", name="Scores, the newest first").locator("tbody tr")).to_have_count(3)
@@ -210,7 +210,7 @@ def test_a_search_leads_to_the_history_of_a_user(browser: Browser, filled: Serve
         dialog.get_by_role("button", name="1007 · 7", exact=True).first.click()
         expect(page.locator("#pair-title")).to_have_text("1007 · 7")
         page.go_back()
-        expect(page.locator("#history-title")).to_have_text("user id 1007")
+        expect(page.locator("#history-title")).to_have_text("user 1007")
         page.keyboard.press("Escape")
         page.get_by_role("searchbox").fill("nobody")
         expect(page.locator("#found")).to_contain_text("Nothing that is kept is called “nobody”.")
@@ -219,10 +219,10 @@ def test_a_search_leads_to_the_history_of_a_user(browser: Browser, filled: Serve
 def test_a_pair_is_opened_and_left_by_keyboard(browser: Browser, filled: Served) -> None:
     usual = Usual("recent", 2.0, 3.0, unusual=True)
     features = [
-        Feature("kinds_21", "kinds_21", 4, "number", usual, 0.294),
-        Feature("sex", "sex", None, "text", Usual("recent", value="<b>", share=0.5), -0.1),
+        Feature("kinds_21", "kinds_21", "count(<i>) of cards by who, last 1h", 4, "number", usual, 0.294),
+        Feature("sex", "sex", "sex of bo_user", None, "text", Usual("recent", value="<b>", share=0.5), -0.1),
     ]
-    features += [Feature(f"more_{n}", f"more_{n}", 1_459_419_080_000, "time", None, 0.0) for n in range(12)]
+    features += [Feature(f"more_{n}", f"more_{n}", "at", 1_459_419_080_000, "time", None, 0.0) for n in range(12)]
     filled.parts.explained = Explanation(
         0.29, "", 0.29, True, "commonest", features, {}, '{"user_id": "1029", "<i>": 1}', "user-actions[0]@4", "3", 160
     )
@@ -231,6 +231,11 @@ def test_a_pair_is_opened_and_left_by_keyboard(browser: Browser, filled: Served)
         page.keyboard.press("Enter")
         table = page.locator("#features")
         expect(table.locator("tbody tr")).to_have_count(8)
+        name = table.locator("tbody tr th")
+        expect(name.first).to_have_text(
+            "count(<i>) of cards by who, last 1hkinds_21"
+        )  # the small line below is its own
+        expect(name.nth(1)).to_have_text("sexsex: sex of bo_user")  # app.toml calls it sex
         expect(table.locator("tbody tr").first).to_contain_text("4")
         expect(table.locator("tbody tr").first).to_contain_text("2 to 3 unusual")
         expect(table.locator("tbody tr").first).to_contain_text("+29.4")
@@ -382,7 +387,7 @@ def test_a_burst_leaves_the_page_alive(browser: Browser, filled: Served) -> None
             expect(page.locator("#pair-p")).to_be_visible()
             page.keyboard.press("Escape")
             page.get_by_role("searchbox").fill("6999")
-            expect(page.get_by_role("button", name="user id 6999")).to_be_visible()
+            expect(page.locator("#found").get_by_role("button", name="user 6999")).to_be_visible()
         finally:
             stop.set()
             thread.join()

@@ -72,6 +72,10 @@ const outcomeName = () => board.about.probability.replace(/_?probability$/, "").
 
 const named = (key) => key.map(String).join(" · ");
 
+// What app.toml calls a field or a column for people.
+const nameFor = (name) => (Object.hasOwn(board.about.names, name) ? board.about.names[name] : null);
+const called = (name) => nameFor(name) ?? name.replaceAll("_", " ");
+
 // ── elements ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function make(tag, properties = {}, ...children) {
@@ -298,7 +302,7 @@ function drawFilters() {
         if (select.value) board.filters[name] = select.value; else delete board.filters[name];
         anew();
       } } });
-      return make("div", { class: "field", "data-name": name }, make("label", { for: id }, name), select);
+      return make("div", { class: "field", "data-name": name }, make("label", { for: id }, called(name)), select);
     }));
   }
   for (const child of $("filter-fields").children) {
@@ -319,7 +323,7 @@ function drawFilters() {
 }
 
 function drawHead() {
-  const pair = board.about.pair.map((name) => name.replaceAll("_", " "));
+  const pair = board.about.pair.map(called);
   const columns = [["rank number", "#"], ["who", pair.join(" · ")], ["chance", "probability"], ["trend", "trend"],
     ["more", "known of them"], ["when", "scored"], ["model number", "model"]];
   $("head").replaceChildren(...columns.map(([kind, label]) => make("th", { role: "columnheader", scope: "col", class: kind.replace("chance", "") }, label)));
@@ -328,7 +332,7 @@ function drawHead() {
 function fill(tr, row) { // in a burst every row changes all the time: only what is new of it is drawn
   const was = tr.row;
   if (!was) {
-    const open = make("button", { type: "button", class: "open", "aria-label": `Open ${board.about.pair.map((field, at) => `${field} ${row.key[at]}`).join(", ")}` }, named(row.key));
+    const open = make("button", { type: "button", class: "open", "aria-label": `Open ${board.about.pair.map((field, at) => `${called(field)} ${row.key[at]}`).join(", ")}` }, named(row.key));
     tr.parts = { chance: make("b"), bar: make("i"), trend: cell("trend", "trend"), facts: cell("more facts", "known"), when: make("time"), model: cell("model number", "model") };
     tr.replaceChildren(cell("rank number", "#"), cell("who", "pair", open),
       cell("chance", "probability", make("div", { class: "bar" }, tr.parts.chance, make("span", { class: "track", "aria-hidden": "true" }, tr.parts.bar))),
@@ -340,7 +344,7 @@ function fill(tr, row) { // in a burst every row changes all the time: only what
     bar.style.width = `${Math.max(1, row.p * 100)}%`;
   }
   if (String(was?.trend) !== String(row.trend)) trend.replaceChildren(sparkline(row.trend));
-  if (JSON.stringify(was?.attributes) !== JSON.stringify(row.attributes)) facts.replaceChildren(...Object.entries(row.attributes).slice(0, 8).flatMap(([label, value]) => [make("span", {}, `${label} `, make("b", {}, value || "–")), " "]));
+  if (JSON.stringify(was?.attributes) !== JSON.stringify(row.attributes)) facts.replaceChildren(...Object.entries(row.attributes).slice(0, 8).flatMap(([label, value]) => [make("span", {}, `${called(label)} `, make("b", {}, value || "–")), " "]));
   if (was?.at !== row.at) {
     when.dateTime = new Date(row.at).toISOString();
     when.title = moment(row.at);
@@ -468,10 +472,10 @@ async function drawPair(id, top) {
   const { row, scores } = found;
   const links = board.about.pair.map((field, at) => make("button", { type: "button", class: "link", on: { click: () => go("of", [field, row.key[at]]) } }, String(row.key[at])));
   top.replaceChildren(make("p", { class: "big", id: "pair-p" }, percent(row.p)),
-    make("p", { class: "soft" }, `${board.about.probability.replaceAll("_", " ")}, scored ${moment(row.at)}`),
-    make("dl", { class: "summary" }, ...board.about.pair.map((field, at) => fact(field.replaceAll("_", " "), links[at])),
+    make("p", { class: "soft" }, `${called(board.about.probability)}, scored ${moment(row.at)}`),
+    make("dl", { class: "summary" }, ...board.about.pair.map((field, at) => fact(called(field), links[at])),
       ...(row.time === null ? [] : [fact("event", moment(row.time))]), ...(row.outcome ? [fact(outcomeName(), became(row.outcome))] : []), fact("model version", row.version || "–"), fact("scores seen", whole.format(row.count)),
-      ...Object.entries(row.attributes).map(([label, value]) => fact(label, value || "–"))),
+      ...Object.entries(row.attributes).map(([label, value]) => fact(called(label), value || "–"))),
     ...(scores.length ? [make("h3", {}, "Its last scores"), lineChart(scores)] : []),
     make("details", {}, make("summary", {}, `${plural(Math.min(50, scores.length), "score")} as a table`), scoreTable(scores, false, "Scores of this pair")));
   return row;
@@ -492,6 +496,11 @@ function usual(feature) {
   return `${shownValue(is.value, feature.kind)} (${(is.share * 100).toFixed(0)} %)`;
 }
 
+function inputName({ name, column, meaning }) { // what people call it, else what it is; its own name below
+  const title = nameFor(name) ?? nameFor(column) ?? meaning;
+  return [...wrapped(title), make("small", {}, ...wrapped(name), title === meaning ? "" : `: ${meaning}`)];
+}
+
 function drawWhy(why, told, again) {
   if (told.missing) {
     why.replaceChildren(make("p", { class: "says warn" }, `Not to be told: ${told.missing}.`),
@@ -508,7 +517,7 @@ function drawWhy(why, told, again) {
   const lines = told.features.map((feature) => {
     const effect = make("i", { class: feature.moved < 0 ? "down" : "up" });
     effect.style.width = `${(Math.abs(feature.moved) / most) * 50}%`;
-    return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader", class: "name" }, ...wrapped(feature.name)), cell("value", "value", shownValue(feature.value, feature.kind)),
+    return make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader", class: "name" }, ...inputName(feature)), cell("value", "value", shownValue(feature.value, feature.kind)),
       cell("usual", "usual", usual(feature), feature.usual?.unusual ? make("span", { class: "unusual" }, " unusual") : ""),
       cell("effect", "", make("div", { class: "swing", "aria-hidden": "true" }, effect)), cell("number", "effect", points(feature.moved)));
   });
@@ -534,7 +543,7 @@ function raw(title, place, content) {
 // ── a user or an item, dead letters ──────────────────────────────────────────────────────────────────────────────────
 
 async function openHistory([field, value]) {
-  text($("history-title"), `${field.replaceAll("_", " ")} ${value}`);
+  text($("history-title"), `${called(field)} ${value}`);
   $("history-body").replaceChildren(make("p", { class: "soft" }, "Loading…"));
   show("history");
   try {
@@ -582,7 +591,7 @@ async function search(event) {
     if ($("query").value.trim() !== query) return;
     found.replaceChildren(make("p", { role: "status" }, matches.length ? `${plural(matches.length, "match", "matches")} of “${query}”${matches.length === 20 ? " are shown" : ""}` : `Nothing that is kept is called “${query}”.`),
       make("ul", {}, ...matches.map((match) => make("li", {}, make("button", { type: "button", class: "quiet", on: { click: () => go("of", [match.field, match.value]) } },
-        `${match.field.replaceAll("_", " ")} ${match.value}`, make("small", {}, `${plural(match.pairs, "pair")}, best ${percent(match.best)}`))))));
+        `${called(match.field)} ${match.value}`, make("small", {}, `${plural(match.pairs, "pair")}, best ${percent(match.best)}`))))));
   } catch (error) {
     found.replaceChildren(make("p", {}, error instanceof Refused ? error.message : "The board does not answer."));
   }
@@ -693,8 +702,9 @@ async function start() {
   }
   text($("app"), board.about.app);
   document.title = `Board · ${board.about.app}`;
-  const wanted = board.about.items.length ? `${board.about.users[0] ?? "user"} or ${board.about.items[0]}` : board.about.pair[0];
-  text($("query-label"), `Find ${wanted.replaceAll("_", " ")}`);
+  const [user, item] = [board.about.users[0], board.about.items[0]];
+  const wanted = item ? `${user ? called(user) : "user"} or ${called(item)}` : called(board.about.pair[0]);
+  text($("query-label"), `Find ${wanted}`);
   drawHead();
   listen();
   if ($("query").value) search(); // typed before anybody listened

@@ -64,4 +64,4 @@ def _list(exprs: tuple[syntax.Expr, ...]) -> str:
 def _literal(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "NULL" if value is None else str(value).upper()
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    return repr(value) if isinstance(value, str) else str(value)  # of which all can be printed
