@@ -10,6 +10,7 @@ from typing import get_args
 
 import msgspec
 import pytest
+from fixtures.cards import CARDS
 from places import REPOSITORY, SQL
 
 from batch.train.options import TrainOptions
@@ -97,5 +98,9 @@ def test_limits_are_those_of_the_pages() -> None:
 def test_the_examples_are_right(tmp_path: Path) -> None:
     first, *_ = re.findall(r"^```sql\n(.*?)^```", EVENTS, re.MULTILINE | re.DOTALL)
     assert len(parse_events(first)) == 2
-    (example,) = re.findall(r"^```toml\n(.*?)^```", APP, re.MULTILINE | re.DOTALL)
+    example, names = re.findall(r"^```toml\n(.*?)^```", APP, re.MULTILINE | re.DOTALL)
     assert read_settings(AppFile(tmp_path / "app.toml", example)).name == "cards"
+    cards = shutil.copytree(CARDS, tmp_path / "cards")
+    with (cards / "app.toml").open("a", encoding="utf-8") as file:
+        file.write(names)
+    assert load_app(cards).settings.names["pan"] == "card"
