@@ -7,7 +7,8 @@ import re
 from places import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reference" / "openmldb-server.md"
-FAKES = [REPOSITORY / "tests" / "rigs" / "fake_openmldb.py", *(REPOSITORY / "streaming" / "standin").glob("*.py")]
+RIGS = REPOSITORY / "tests" / "rigs"
+FAKES = [*RIGS.glob("fake_*.py"), *(REPOSITORY / "streaming" / "standin").glob("*.py")]
 
 
 def test_fakes_and_contract_name_each_other() -> None:

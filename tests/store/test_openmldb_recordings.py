@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from fixtures.jd import jd
 from places import CASES
-from rigs.fake_openmldb import ServerError, connection, fake_native
+from rigs.fake_router import ServerError, connection, fake_native
 
 from streaming.app.scripts import deploy_script
 from streaming.cli.deploy_sql import normal_words, same_sql, shown_sql, table_columns
