@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from streaming.config import Kafka
 from streaming.errors import ConfigError
 
-__all__ = ["LIBRDKAFKA", "KafkaClients", "Librdkafka", "committed_offsets", "consumer_settings"]
+__all__ = ["LIBRDKAFKA", "KafkaClients", "Librdkafka", "committed_offsets", "consumer_settings", "group_settings"]
 
 _librdkafka = logging.getLogger("librdkafka")  # handled by structlog, see `streaming.ops.log`
 
@@ -94,3 +94,22 @@ def consumer_settings(kafka: Kafka) -> dict[str, Any]:
         "fetch.wait.max.ms": 100,
         **kafka.librdkafka.consumer,
     }
+
+
+def group_settings(kafka: Kafka, *, merged: bool) -> dict[str, Any]:
+    """librdkafka's settings of a member of the scorers' group.
+
+    Args:
+        merged: it reads several topics in the order of their times: partitions of one number go to one member.
+    """
+    settings = {**consumer_settings(kafka), "enable.partition.eof": True, "group.protocol": kafka.group_protocol}
+    if kafka.group_protocol == "consumer" and merged:
+        settings["group.remote.assignor"] = "range"
+    if kafka.group_protocol == "classic":
+        settings["partition.assignment.strategy"] = "range" if merged else kafka.assignor
+        settings["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
+        # A member learns by its heartbeat that the others wait for it in a rebalance (librdkafka: each 3 s).
+        settings.setdefault("heartbeat.interval.ms", int(min(1.0, kafka.session_timeout_s / 3) * 1000))
+    if kafka.static_membership:
+        settings["group.instance.id"] = kafka.instance
+    return settings

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streaming.config import Kafka
 from streaming.errors import LogNotWhole, OffsetOutOfRange
 from streaming.events.record import Record
-from streaming.kafka.clients import consumer_settings
+from streaming.kafka.clients import group_settings
 from streaming.kafka.connection import Connection
 from streaming.kafka.lineage import Lineages
 from streaming.kafka.merge import TimeMerge
@@ -99,23 +99,12 @@ class EventSource:
         self._failure: BaseException | None = None
         self._ended: Positions = {}  # where partitions ended when they were last read to their ends
         self._merge: TimeMerge | None = None
-        assignor = kafka.assignor
         if len(self.topics) > 1:
             lineages.topics.check_alike()
-            assignor = "range"  # the one that gives partitions of one number to one member
             self._incremental = kafka.group_protocol == "consumer"
             self._merge = TimeMerge(self.topics, kafka.merge_wait_ms / 1000, MERGE_ROOM, connection.clock)
-        settings = {**consumer_settings(kafka), "enable.partition.eof": True, "on_commit": self.commits.on_commit}
-        settings["group.protocol"] = kafka.group_protocol
-        if kafka.group_protocol == "consumer" and self._merge is not None:
-            settings["group.remote.assignor"] = "range"
-        if kafka.group_protocol == "classic":
-            settings["partition.assignment.strategy"] = assignor
-            settings["session.timeout.ms"] = int(kafka.session_timeout_s * 1000)
-            # A member learns by its heartbeat that the others wait for it in a rebalance (librdkafka: each 3 s).
-            settings.setdefault("heartbeat.interval.ms", int(min(1.0, kafka.session_timeout_s / 3) * 1000))
-        if kafka.static_membership:
-            settings["group.instance.id"] = kafka.instance
+        settings = group_settings(kafka, merged=self._merge is not None)
+        settings["on_commit"] = self.commits.on_commit
         self._consumer = connection.consumer(settings)
 
     def subscribe(self) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from fixtures.artifact import probabilities
 from fixtures.browser import opened
-from fixtures.scorer import Shop, Stage, answers, poison, probabilities, running
+from fixtures.scorer import Shop, Stage, answers, poison, running
 from fixtures.serve import command
 from places import REPOSITORY
 from playwright.sync_api import Browser, Page, expect

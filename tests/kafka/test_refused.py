@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from fixtures.scorer import PARTITIONS, Shop, Stage, answers, check, loaded_store, probabilities, running, wait_until
+from fixtures.artifact import probabilities
+from fixtures.scorer import PARTITIONS, Shop, Stage, answers, check, loaded_store, running, wait_until
 
 from streaming.app.configured import application
 from streaming.errors import BadEvent, BrokerUnavailable

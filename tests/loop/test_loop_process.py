@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.artifact import save_sql
 from fixtures.asking import get, members
-from fixtures.scorer import PARTITIONS, Shop, Stage, check, running, save_sql, wait_until
+from fixtures.scorer import PARTITIONS, Shop, Stage, check, running, wait_until
 from places import REPOSITORY, SQL
 from prometheus_client import generate_latest
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from confluent_kafka import Producer
+from fixtures.artifact import probabilities, save_artifact
 from fixtures.cards import CARDS, Sent, card_records
 from fixtures.records import Fake
-from fixtures.scorer import probabilities, save_artifact
 from places import REPOSITORY
 
 from batch.dataset.fit_encoder import fit

@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from fixtures.scorer import Stage, save_sql
+from fixtures.artifact import save_sql
+from fixtures.scorer import Stage
 from places import SQL
 
 from streaming.app.folder import load_app

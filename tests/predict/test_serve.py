@@ -1,98 +1,36 @@
-"""The predict server and its client: what they answer, what they refuse, and both beside a real Kafka and Triton."""
+"""The predict server: what it answers, what it refuses, what it says while something is away, and who may ask."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import os
-import re
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from confluent_kafka import Producer
-from fastapi import FastAPI
 from fixtures.applications import make
-from fixtures.jd import actions_of, dimensions_of
+from fixtures.artifact import probabilities
 from fixtures.jd import jd as shop_app
-from fixtures.scorer import Shop, Stage, loaded_store, poison, probabilities, wait_until
-from fixtures.serve import command, row_of
+from fixtures.scorer import Shop, wait_until
+from fixtures.serve import EXAMPLE, Answering, State, application, command, holding, row_of, served_over
 from fixtures.web import Certificate, Running
 from places import REPOSITORY
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
 
-from deploy.process import Process, free_ports
-from deploy.triton.server import Ports, Triton
-from streaming.app.configured import application as application_of
 from streaming.app.folder import load_app
-from streaming.errors import ConfigError, ModelUnavailable, StoreUnavailable
-from streaming.events.batch import EventBatch, joined
 from streaming.model.encoder import Encoder
-from streaming.model.triton import Scores
 from streaming.predict.application import BODY_BYTES_MAX, create_app
-from streaming.predict.client import PredictFailed, ask, read_row, run_predict, show
 from streaming.predict.predictor import Predictor
 from streaming.predict.request_model import request_model
-from streaming.predict.server import LIMITS, run
-from streaming.predict.state_replica import Follower
+from streaming.predict.server import LIMITS
 from streaming.store.embedded import EmbeddedStore
 from streaming.web.access import Rules
-from streaming.web.listen import Listen
-
-EXAMPLE: dict[str, Any] = shop_app().settings.request.example
-"""The tutorial's request, as the pages of `serve` show it."""
-
-
-class State:
-    """A state that is there at once: the engine itself, or the reason why it is not."""
-
-    def __init__(self, store: EmbeddedStore) -> None:
-        self.store = store
-        self.well()
-
-    def well(self) -> None:
-        self.why: str | None = None
-        self.failure: BaseException | None = None
-
-    def missing(self) -> str | None:
-        return self.why
-
-    def request(self, rows: list[dict[str, Any]]) -> pa.Table:
-        if self.why is not None:
-            raise StoreUnavailable(self.why)
-        return self.store.request(rows)
-
-
-class Answering:
-    """A model that answers as the tests' Triton does, until it is told to be away."""
-
-    def __init__(self, digest: str) -> None:
-        self.trained_with = digest
-        self.well()
-
-    def well(self) -> None:
-        self.digest: str | None = self.trained_with
-        self.version, self.away = "3", False
-
-    def ready(self) -> bool:
-        return not self.away
-
-    def encoder_digest(self) -> str | None:
-        return self.digest
-
-    def score(self, ids: npt.NDArray[np.int64]) -> Scores:
-        if self.away:
-            raise ModelUnavailable("model embedding: connection refused (UNAVAILABLE)")
-        return Scores(probabilities(ids), self.version)
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +45,8 @@ def encoder(scorer_encoder: Encoder) -> Encoder:
 
 @pytest.fixture(scope="module")
 def served(store: EmbeddedStore, encoder: Encoder) -> Iterator[tuple[httpx.Client, State, Answering]]:
-    """The application on a port of its own."""
-    state, model = State(store), Answering(encoder.digest)
-    with (
-        Running(application(state, encoder, model), LIMITS) as server,
-        httpx.Client(base_url=server.url, timeout=60) as client,
-    ):
-        yield client, state, model
-
-
-def application(state: State, encoder: Encoder, model: Answering, rules: Rules | None = None) -> FastAPI:
-    predictor = Predictor(state, encoder, model, "embedding")  # type: ignore[arg-type]  # they answer alike
-    return create_app(predictor, shop_app(), rules)
+    with served_over(store, encoder) as served:
+        yield served
 
 
 @pytest.fixture
@@ -136,13 +64,6 @@ def model(served: tuple[httpx.Client, State, Answering]) -> Iterator[Answering]:
 @pytest.fixture
 def client(served: tuple[httpx.Client, State, Answering]) -> httpx.Client:
     return served[0]
-
-
-def holding(shop: Shop, actions: Sequence[dict[str, Any]]) -> EmbeddedStore:
-    """A store with the shop's users, products and comments, and some of its actions."""
-    store = loaded_store()
-    store.restore(joined([dimensions_of(shop), actions_of(actions)]))
-    return store
 
 
 # ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -464,103 +385,6 @@ def test_answers_are_counted(client: httpx.Client, model: Answering) -> None:
     }
 
 
-# ── the client ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def words(row: dict[str, Any]) -> list[str]:
-    return [f"{name}={value}" for name, value in row.items()]
-
-
-def test_a_row_comes_as_words_json_or_file(client: httpx.Client, tmp_path: Path) -> None:
-    text = json.dumps(EXAMPLE)
-    assert read_row(client, [text], None, 0) == EXAMPLE
-    assert read_row(client, words(EXAMPLE), None, 0) == EXAMPLE
-
-    (tmp_path / "row.json").write_text(text)
-    assert read_row(client, [], tmp_path / "row.json", 0) == EXAMPLE
-
-    (tmp_path / "rows.jsonl").write_text(f"{{}}\n{text}\n")
-    assert read_row(client, [], tmp_path / "rows.jsonl", 1) == EXAMPLE
-
-    columns = {name: pa.array([value] * 3) for name, value in EXAMPLE.items()}
-    columns["eventTime"] = columns["eventTime"].cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
-    columns["reqId"] = pa.array(["a", "b", None])
-    columns["another"] = pa.array([1, 2, 3])
-    pq.write_table(pa.table(columns), tmp_path / "rows.parquet", row_group_size=2)
-    for number, name in enumerate(["a", "b", None]):
-        assert read_row(client, [], tmp_path / "rows.parquet", number) == {**EXAMPLE, "reqId": name}
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ([], "give one row"),
-        (["reqId"], "'reqId' is not column=value"),
-        (["skuId=1"], "there is no column 'skuId'; the columns are reqId, "),
-        (["time=1", "time=2"], "column 'time' is given twice"),
-        (["time=soon"], "time: 'soon' is not a bigint"),
-        (["{"], "the row is not JSON"),
-    ],
-    ids=repr,
-)
-def test_a_row_that_cannot_be_read_is_named(client: httpx.Client, given: list[str], message: str) -> None:
-    with pytest.raises(PredictFailed, match=message):
-        read_row(client, given, None, 0)
-
-
-def test_a_file_that_cannot_be_read_is_named(client: httpx.Client, tmp_path: Path) -> None:
-    cases: dict[str, tuple[bytes | None, int, str]] = {
-        "absent.json": (None, 0, "cannot be read"),
-        "list.json": (b"[]", 0, "is not a JSON object"),
-        "one.json": (b"{}", 1, "holds one row"),
-        "latin.json": (b'{"a": "\xe4"}', 0, "cannot be read"),
-        "short.jsonl": (b"{}\n", 1, "has no row 1"),
-        "empty.parquet": (b"", 0, "cannot be read"),
-        "row.csv": (b"", 0, r"must end in \.json, \.jsonl or \.parquet"),
-    }
-    for name, (content, row, message) in cases.items():
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(PredictFailed, match=f"{name}.*{message}"):
-            read_row(client, [], tmp_path / name, row)
-    pq.write_table(pa.table({"reqId": ["a"]}), tmp_path / "one.parquet")
-    for row in (1, -1):
-        with pytest.raises(PredictFailed, match=f"has no row {row}: it has 1"):
-            read_row(client, [], tmp_path / "one.parquet", row)
-    with pytest.raises(PredictFailed, match=r"422 .*eventTime: Field required.*time1: Field required"):
-        ask(client, read_row(client, [], tmp_path / "one.parquet", 0))
-
-
-def test_the_answer_is_shown_by_name(client: httpx.Client, tmp_path: Path) -> None:
-    answer = ask(client, {**EXAMPLE, "reqId": "[bold]not markup[/bold]", "user_id": None}, ids=True)
-    with (tmp_path / "shown").open("w+") as sink:
-        show(answer, Console(file=sink))
-        sink.seek(0)
-        shown = sink.read()
-    # The seed system's fields have their columns' names: two tables, one under the other.
-    features, ids = shown.split("\nids")
-    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in features.splitlines()[1:]}
-    assert lines["reqId_1"] == "'[bold]not markup[/bold]'"
-    assert lines["flattenRequest_user_id_original_26"] == "NULL"
-    assert lines["bo_action_type_multi_top3frequency_42"] == "',NULL,NULL'"
-    assert f"{answer['probability']:.6f}" in shown
-    assert "embedding, version 3" in shown
-    assert list(lines) == list(answer["features"])
-    for name, number in answer["ids"].items():
-        assert re.search(rf"^{name} +{number}\b", ids, re.MULTILINE)
-
-
-def test_the_server_s_own_message_reaches_the_user(client: httpx.Client, model: Answering) -> None:
-    with pytest.raises(PredictFailed, match=r"422 .*user_id: Input should be a valid string"):
-        ask(client, {**EXAMPLE, "user_id": 1})
-    model.away = True
-    with pytest.raises(PredictFailed, match=r"503 .*connection refused"):
-        ask(client, EXAMPLE)
-    (port,) = free_ports(1)
-    with pytest.raises(PredictFailed, match=f"127.0.0.1:{port}"):
-        run_predict([json.dumps(EXAMPLE)], url=f"http://127.0.0.1:{port}")
-
-
 # ── who may ask ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -610,162 +434,3 @@ def test_a_page_of_somebody_else_reads_no_features(client: httpx.Client) -> None
     assert (
         client.post("/predict", json=EXAMPLE, headers={"origin": str(client.base_url).rstrip("/")}).status_code == 200
     )
-
-
-# ── beside a real Kafka and a real Triton ────────────────────────────────────────────────────────────────────────────
-
-
-def answers_as(client: httpx.Client, store: EmbeddedStore, encoder: Encoder, action: dict[str, Any]) -> bool:
-    """Does the server answer as a store with the same rows does?"""
-    row = row_of(action)
-    response = client.post("/predict", json=row)
-    assert response.status_code == 200, response.text
-    return bool(response.json()["probability"] == float(probabilities(encoder.encode(store.request([row])))[0]))
-
-
-def test_the_server_follows_the_topics_and_leaves_no_trace(
-    stage: Stage, shop: Shop, scorer_encoder: Encoder, scorer_artifact: Path, tmp_path: Path
-) -> None:
-    half = len(shop.actions) // 2
-    # Comments and a quarter of the actions are history, the rest comes through Kafka, poison in between.
-    before = actions_of(shop.actions[: half // 2]).rows
-    for table, rows in {
-        "bo_comment": dimensions_of(shop).rows["bo_comment"],
-        "bo_action": before["bo_action"],
-        "flattenRequest_clean": before["flattenRequest"],
-    }.items():
-        (tmp_path / "history" / table).mkdir(parents=True)
-        pq.write_table(rows, tmp_path / "history" / table / "part.parquet")
-    stage.send_shop(Shop(shop.actions[half // 2 : half], shop.users, shop.products, []))
-    stage.send([("actions", key, value) for key, value, _ in poison(shop.actions[0]).values()])
-
-    ports = Ports.free()
-    (port,) = free_ports(1)
-    triton = Triton(scorer_artifact / "triton", tmp_path / "triton", ports).start()
-    file = stage.file(
-        tmp_path,
-        store={"history": str(tmp_path / "history")},
-        model={"url": triton.grpc_url, "artifact": str(scorer_artifact)},
-    )
-    server = Process(
-        "serve", command("serve", "--config", file, "--port", port), tmp_path / "serve.log", cwd=REPOSITORY
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            server.wait_ready(lambda: is_ready(client), 120)
-            at_half = holding(shop, shop.actions[:half])
-            for action in shop.actions[:half:20]:
-                assert answers_as(client, at_half, scorer_encoder, action)
-
-            last = shop.actions[-1]
-            after = holding(shop, shop.actions)
-            assert not answers_as(client, after, scorer_encoder, last)
-            stage.send_actions(shop.actions[half:])
-            wait_until(lambda: answers_as(client, after, scorer_encoder, last), "the new actions are in the windows")
-
-            asked = [command("predict", "--url", url, json.dumps(row)) for row in (row_of(last), {})]
-            good, bad = (subprocess.run(a, capture_output=True, text=True, check=False, cwd=REPOSITORY) for a in asked)
-            assert good.returncode == 0, good.stderr
-            expected = float(probabilities(scorer_encoder.encode(after.request([row_of(last)])))[0])
-            assert f"purchase probability  {expected:.6f}" in good.stdout
-            assert (bad.returncode != 0, bad.stdout) == (True, "")
-            assert "eventTime: Field required" in bad.stderr
-
-            triton.kill()
-            away = client.post("/predict", json=row_of(last))
-            assert (away.status_code, "retry-after" in away.headers) == (503, True)
-            assert client.get("/readyz").status_code == 503
-            triton.start()
-            wait_until(lambda: is_ready(client), "Triton is back")
-            assert answers_as(client, after, scorer_encoder, last)
-        assert server.stop() == 0, server.tail()
-    finally:
-        server.kill()
-        triton.kill()
-    assert not any(offset > 0 for offset in stage.committed()), "the predict server committed offsets"
-    assert stage.ends("scores") == [0, 0]
-
-
-def is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def test_a_row_that_the_tables_refuse_is_skipped_alone(
-    stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage.send_shop(shop)
-    refused = shop.actions[7]["request_id"]
-    store = loaded_store()
-    restore = store.restore
-
-    def picky(events: EventBatch) -> None:
-        restore(events)
-        if refused in events.sender_ids:
-            raise ValueError(f"row of {refused}")
-
-    monkeypatch.setattr(store, "restore", picky)
-    config = stage.config()
-    follower = Follower(config, *application_of(config), store)
-    follower.start()
-    try:
-        wait_until(lambda: follower.missing() is None, "the state is there")
-    finally:
-        follower.stop()
-    assert store.sizes()["JD_db.flattenRequest"][0] == len(shop.actions) - 1
-    assert store.sizes()["JD_db.bo_comment"][0] == len(shop.comments)
-
-
-def test_an_aborted_transaction_at_the_end_of_a_topic_is_no_backlog(stage: Stage, shop: Shop) -> None:
-    producer = Producer({"bootstrap.servers": stage.bootstrap, "transactional.id": f"shop-{stage.name}"})
-    producer.init_transactions(30)
-    for actions, end in ((shop.actions[:10], "commit"), (shop.actions[10:15], "abort")):
-        producer.begin_transaction()
-        for action in actions:
-            producer.produce(stage.topics["actions"], json.dumps(action).encode(), action["user_id"].encode())
-        producer.flush(30)
-        getattr(producer, f"{end}_transaction")(30)
-    store = loaded_store()
-    config = stage.config()
-    follower = Follower(config, *application_of(config), store)
-    follower.start()
-    try:
-        wait_until(lambda: follower.missing() is None, "the state is there")
-    finally:
-        follower.stop()
-    assert store.sizes()["JD_db.bo_action"][0] == 10
-
-
-def test_a_state_that_cannot_be_followed_does_not_answer(
-    stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage.send_actions(shop.actions)
-    store = loaded_store()
-
-    def broken(*_: object) -> None:
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(store, "restore", broken)
-    config = stage.config()
-    follower = Follower(config, *application_of(config), store)
-    with pytest.raises(StoreUnavailable, match="being rebuilt"):
-        follower.request([EXAMPLE])
-    follower.start()
-    assert follower.ended.wait(60)
-    assert isinstance(follower.failure, MemoryError)
-    with pytest.raises(StoreUnavailable, match="following the topics failed: no room"):
-        follower.request([EXAMPLE])
-
-
-def test_a_taken_port_and_a_missing_topic_are_named(stage: Stage) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1 port {taken.getsockname()[1]}: .*in use"),
-    ):
-        run(stage.config(), Listen("127.0.0.1", taken.getsockname()[1]))
-    topics = {**stage.topics, "products": f"nowhere-{stage.name}"}
-    with pytest.raises(ConfigError, match=rf"'nowhere-{stage.name}' \(kafka\.topics\.products\)"):
-        run(stage.config(kafka={"topics": topics}), Listen("127.0.0.1", 0))

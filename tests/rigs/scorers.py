@@ -22,7 +22,8 @@ from signal import SIGCONT, SIGSTOP, Signals
 from typing import Any
 
 from confluent_kafka import Message
-from fixtures.scorer import PARTITIONS, Shop, Stage, answers, save_artifact
+from fixtures.artifact import save_artifact
+from fixtures.scorer import PARTITIONS, Shop, Stage, answers
 from places import REPOSITORY
 
 from batch.dataset.fit_encoder import fit

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from fixtures.artifact import probabilities
 from fixtures.jd import jd, jd_decoder
-from fixtures.scorer import Stage, loaded_store, probabilities
+from fixtures.scorer import Stage, loaded_store
 
 from rigs.scorers import Rig, Subscriber
 from rigs.traffic import Archive, Traffic, Upstream, epoch_of

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
-from fixtures.scorer import probabilities
+from fixtures.artifact import probabilities
 
 from simulation.application import simulated_app
 from simulation.broker import Entry, Place

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from fixtures.scorer import probabilities
+from fixtures.artifact import probabilities
 
 from simulation.workload import DEADLY
 from simulation.world import Defect, World
