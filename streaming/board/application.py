@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -39,7 +40,7 @@ from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import CLASS_MIN, AucFigures, Outcome, Outcomes
 from streaming.board.pairs import Pairs
-from streaming.board.rows import Key, PairRow, Place, ScoreRow
+from streaming.board.rows import Key, PairRow, Place, ScoreRow, exact
 from streaming.board.scorers import ScorerFigures
 from streaming.board.why import Explanation
 from streaming.web.access import Access, BodyLimit, Rules
@@ -121,10 +122,11 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         rules: what callers must show; default: they are on this machine.
     """
     rules = dataclasses.replace(rules or Rules(), open_paths=frozenset(PAGES))
-    live = _Live(board)
+    told = _about(board)
+    live = _Live(board, told["page"])
 
     async def about(_: Request) -> Response:
-        return _json(_about(board))
+        return _json(told)
 
     async def stream(request: Request) -> Response:
         return StreamingResponse(live.lines(_wanted(request.query_params)), media_type="application/x-ndjson")
@@ -142,23 +144,22 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
     async def search(request: Request) -> Response:
         text = request.query_params.get("q", "")[:200]
         matches = await run_in_threadpool(board.pairs.find, text)
-        return _json([dataclasses.asdict(match) for match in matches])
+        return _json([{**dataclasses.asdict(match), "value": exact(match.value)} for match in matches])
 
     async def history(request: Request) -> Response:
         field = request.query_params.get("field", "")
-        value = _value(request.query_params.get("value", "null"))
+        value = _value(request.query_params.get("value", ""))
         scores, pairs = await run_in_threadpool(board.pairs.history, field, value)
         return _json({"scores": [_score(board, row) for row in scores], "pairs": [_row(board, row) for row in pairs]})
 
     async def letters(request: Request) -> Response:
         newest = board.letters.newest(request.query_params.get("reason", "")[:200])
-        told = [dataclasses.asdict(letter) for letter in newest]
-        return _json({"counts": board.letters.counts(), "letters": told})
+        return _json({"counts": board.letters.counts(), "letters": [dataclasses.asdict(letter) for letter in newest]})
 
     async def healthz(_: Request) -> Response:
         failure = board.kafka.failure
-        told = {"alive": failure is None, "failure": None if failure is None else str(failure)}
-        return _json(told, 200 if failure is None else 503)
+        alive = {"alive": failure is None, "failure": None if failure is None else str(failure)}
+        return _json(alive, 200 if failure is None else 503)
 
     async def readyz(_: Request) -> Response:
         missing = {}
@@ -175,9 +176,7 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
 
     async def page(request: Request) -> Response:
         file, kind = PAGES[request.url.path]
-        return Response(
-            resources.files("streaming.board").joinpath("pages").joinpath(file).read_bytes(), media_type=kind
-        )
+        return Response(_file(file), media_type=kind)
 
     async def refused(_: Request, error: Exception) -> Response:
         status, why = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "a defect")
@@ -204,6 +203,10 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
     app.add_middleware(Access, rules=rules, refusal=_refusal)
     app.add_middleware(_Headers)
     return app
+
+
+def _file(name: str) -> bytes:
+    return resources.files("streaming.board").joinpath("pages").joinpath(name).read_bytes()
 
 
 class _Headers:
@@ -235,10 +238,14 @@ class _Wanted:
 
 
 class _Live:
-    """The ranking and the figures as lines. What pages have in common is computed once for all of them."""
+    """The ranking and the figures as lines. What pages have in common is computed once for all of them.
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    Args:
+        page: names what pages have loaded; the first line of each stream tells it.
+    """
+
+    def __init__(self, board: Board, page: str) -> None:
+        self._board, self._page = board, page
         self._rankings: dict[_Wanted, tuple[float, tuple[list[PairRow], int]]] = {}
         self._choices: tuple[float, dict[str, list[tuple[str, int]]]] = (float("-inf"), {})
 
@@ -253,6 +260,8 @@ class _Live:
             began = time.monotonic()
             rows, count = await run_in_threadpool(self._ranking, wanted)
             line: dict[str, Any] = {"now": int(time.time() * 1000)}
+            if order is None:
+                line["page"] = self._page
             marks = {row.id: (row.seq, self._board.attributes.of(row.key)) for row in rows}
             new = [row for row in rows if sent.get(row.id) != marks[row.id]]
             if new:
@@ -326,7 +335,7 @@ def _whole(text: str, otherwise: int) -> int:
 
 def _about(board: Board) -> dict[str, Any]:
     settings, fields = board.app.settings, board.pairs.fields
-    return {
+    told = {
         "app": settings.name,
         "zone": settings.time_zone,
         "users": fields.users,
@@ -339,6 +348,9 @@ def _about(board: Board) -> dict[str, Any]:
         "topics": board.topics,
         "kept": {"scores": board.pairs.scores_max, "best": board.pairs.best_max},
     }
+    # A page that is open while the board is updated, or started for another application, must not go on with the old.
+    parts = [*(_file(name) for name, _ in PAGES.values()), json.dumps(told, sort_keys=True).encode()]
+    return {**told, "page": hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]}
 
 
 def _pair(board: Board, key: Key) -> dict[str, Any]:
@@ -352,7 +364,6 @@ def _pair(board: Board, key: Key) -> dict[str, Any]:
 def _row(board: Board, row: PairRow) -> dict[str, Any]:
     return {
         "id": row.id,
-        "key": row.key,
         "p": round(row.probability, 6),
         "trend": [round(p, 4) for p in row.trend],
         "at": row.at,
@@ -370,8 +381,7 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
 
 def _score(board: Board, row: ScoreRow) -> dict[str, Any]:
     return {
-        "id": json.dumps(row.key, ensure_ascii=False, separators=(",", ":")),
-        "key": row.key,
+        "id": exact(row.key),
         "p": round(row.probability, 6),
         "at": row.at,
         "time": row.time,
@@ -391,10 +401,10 @@ def _value(text: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        value = None
+        value = {}
     parts = value if isinstance(value, list) else [value]
-    if value is None or not all(isinstance(part, str | int | float) for part in parts):
-        raise HTTPException(400, "a value is a text or a number in JSON")
+    if not all(part is None or isinstance(part, str | int | float) for part in parts):
+        raise HTTPException(400, "a value is a text, a number or null in JSON")
     return value
 
 
