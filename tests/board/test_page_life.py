@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from fixtures.board import ROWS, Parts, Served, serve
-from fixtures.browser import opened
+from fixtures.browser import faults, opened
+from fixtures.records import Fake
 from fixtures.web import Running
 from playwright.sync_api import Browser, Page, expect
 
+from streaming.board.followers import KafkaState
 from streaming.web.access import Rules
 from streaming.web.connection import Limits
 
@@ -40,6 +42,28 @@ def test_a_paused_page_can_be_filtered(browser: Browser, filled: Served) -> None
         filled.parts.score("1002", "2", 0.99)
         expect(page.locator("#footer")).to_contain_text("10 scores since")
         expect(page.locator("#rows .open").first).to_have_text("1008 · 8")  # it is paused still
+
+
+def test_what_was_not_asked_yet_is_not_called_away(browser: Browser) -> None:
+    parts = Parts()
+    state = KafkaState()  # as the board starts
+    parts.kafka.away, parts.kafka.loaded = state.away, state.loaded
+    for served in serve(parts):
+        with opened(browser, served.url) as page:
+            expect(page.locator("#status-text")).to_have_text("Reading the last scores…")
+            expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_the_newest_letters_are_said_to_be_so(browser: Browser, filled: Served) -> None:
+    why = [("__connect.errors.topic", b"user-actions"), ("__connect.errors.stage", b"json")]
+    filled.parts.letters.take([Fake(b"\xff\x00", bytes(range(256)), [*why], ("dlq", 0, n)) for n in range(120)])
+    with opened(browser, f"{filled.url}/#dead") as page:
+        dialog = page.locator("#dead")
+        expect(dialog).to_contain_text("The newest 100 are shown.")
+        expect(dialog.locator("article")).to_have_count(100)
+        dialog.get_by_text("Key and value").first.click()
+        expect(dialog.locator("pre").first).to_contain_text("\\xfe\\xff")
+        assert faults(page) == []
 
 
 def test_the_question_for_a_token_stays(browser: Browser) -> None:

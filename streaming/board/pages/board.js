@@ -622,9 +622,11 @@ async function openLetters(reason = "") {
     const reasons = Object.entries(counts);
     const chip = (name, label, count) => make("button", { type: "button", class: "quiet", "aria-pressed": String(name === reason), on: { click: () => openLetters(name) } }, `${label} ${whole.format(count)}`);
     const all = reasons.reduce((sum, [, count]) => sum + count, 0);
+    const count = reason ? counts[reason] ?? 0 : all;
     $("dead-body").replaceChildren(
       make("p", { class: "soft" }, reasons.length ? "Records that could not be scored, by reason. " : "No record was refused. ", "Topic ", make("code", {}, board.about.topics.dead_letters), "."),
       reasons.length ? make("div", { class: "chips", role: "group", "aria-label": "Reasons" }, chip("", "all", all), ...reasons.map(([name, count]) => chip(name, name.replaceAll("_", " "), count))) : "",
+      letters.length < count ? make("p", { class: "note" }, `The newest ${whole.format(letters.length)} are shown.`) : "",
       ...letters.map((letter) => make("article", { class: "letter" }, make("p", {}, make("b", {}, letter.reason.replaceAll("_", " ")), ": ", letter.message || "no message"),
         make("p", { class: "note" }, `${moment(letter.at)} · from ${letter.origin} · ${plural(letter.size, "byte")}${letter.cut ? ", cut" : ""}`),
         make("details", {}, make("summary", {}, "Key and value"), make("pre", { tabindex: "0" }, `${letter.key}\n${letter.value}`), make("p", { class: "note" }, `letter ${letter.place}`)))));
