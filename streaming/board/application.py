@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -122,7 +123,12 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         rules: what callers must show; default: they are on this machine.
     """
     rules = dataclasses.replace(rules or Rules(), open_paths=frozenset(PAGES))
-    told = _about(board)
+    # Read once: a page that is installed meanwhile is for another server than this.
+    pages = {
+        path: resources.files("streaming.board").joinpath("pages").joinpath(file).read_bytes()
+        for path, (file, _) in PAGES.items()
+    }
+    told = _about(board, pages)
     live = _Live(board, told["page"])
 
     async def about(_: Request) -> Response:
@@ -175,8 +181,8 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def page(request: Request) -> Response:
-        file, kind = PAGES[request.url.path]
-        return Response(_file(file), media_type=kind)
+        _, kind = PAGES[request.url.path]
+        return Response(pages[request.url.path], media_type=kind)
 
     async def refused(_: Request, error: Exception) -> Response:
         status, why = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "a defect")
@@ -203,10 +209,6 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
     app.add_middleware(Access, rules=rules, refusal=_refusal)
     app.add_middleware(_Headers)
     return app
-
-
-def _file(name: str) -> bytes:
-    return resources.files("streaming.board").joinpath("pages").joinpath(name).read_bytes()
 
 
 class _Headers:
@@ -237,6 +239,31 @@ class _Wanted:
     filters: tuple[tuple[str, str], ...]
 
 
+class _Ranked:
+    """A ranking with what its pages have in common: 30 of them cost little more than one.
+
+    Args:
+        rows: the best first.
+        total: how many pairs there are.
+
+    Attributes:
+        at: when it was so, monotonic seconds.
+        marks: of each row by its id, in their order: another mark, another row.
+    """
+
+    def __init__(self, board: Board, rows: list[PairRow], total: int) -> None:
+        self.at, self.total = time.monotonic(), total
+        self.marks = {row.id: (row.seq, board.attributes.of(row.key)) for row in rows}
+        self._board, self._rows = board, dict(zip(self.marks, rows, strict=True))
+        self._told: dict[str, msgspec.Raw] = {}
+
+    def row(self, name: str) -> msgspec.Raw:
+        """A row's JSON."""
+        if name not in self._told:
+            self._told[name] = msgspec.Raw(msgspec.json.encode(_row(self._board, self._rows[name])))
+        return self._told[name]
+
+
 class _Live:
     """The ranking and the figures as lines. What pages have in common is computed once for all of them.
 
@@ -246,7 +273,8 @@ class _Live:
 
     def __init__(self, board: Board, page: str) -> None:
         self._board, self._page = board, page
-        self._rankings: dict[_Wanted, tuple[float, tuple[list[PairRow], int]]] = {}
+        self._lock = threading.Lock()  # threads of a pool make the rankings
+        self._rankings: dict[_Wanted, _Ranked] = {}
         self._choices: tuple[float, dict[str, list[tuple[str, int]]]] = (float("-inf"), {})
 
     async def lines(self, wanted: _Wanted) -> AsyncIterator[bytes]:
@@ -258,19 +286,17 @@ class _Live:
         choices: dict[str, list[tuple[str, int]]] | None = None
         while not self._board.is_ending():
             began = time.monotonic()
-            rows, count = await run_in_threadpool(self._ranking, wanted)
+            ranked = await run_in_threadpool(self._ranking, wanted)
             line: dict[str, Any] = {"now": int(time.time() * 1000)}
             if order is None:
                 line["page"] = self._page
-            marks = {row.id: (row.seq, self._board.attributes.of(row.key)) for row in rows}
-            new = [row for row in rows if sent.get(row.id) != marks[row.id]]
-            if new:
-                line["rows"] = {row.id: _row(self._board, row) for row in new}
-            if order != (now := [row.id for row in rows]):
+            if new := {name: ranked.row(name) for name, mark in ranked.marks.items() if sent.get(name) != mark}:
+                line["rows"] = new
+            if order != (now := list(ranked.marks)):
                 line["order"] = order = now
-            if total != count:
-                line["total"] = total = count
-            sent = marks
+            if total != ranked.total:
+                line["total"] = total = ranked.total
+            sent = ranked.marks
             told = self._figures()
             if changed := {name: value for name, value in told.items() if figures.get(name) != value}:
                 line["figures"] = changed
@@ -280,16 +306,17 @@ class _Live:
             yield msgspec.json.encode(line) + b"\n"
             await asyncio.sleep(max(0.05, TICK_S - (time.monotonic() - began)))
 
-    def _ranking(self, wanted: _Wanted) -> tuple[list[PairRow], int]:
-        now = time.monotonic()
-        found = self._rankings.get(wanted)
-        if found is None or now - found[0] > TICK_S / 2:
-            not_before = int((time.time() - wanted.within_s) * 1000) if wanted.within_s else 0
-            ranked = self._board.pairs.ranking(wanted.limit, not_before=not_before, filters=dict(wanted.filters))
-            found = (now, ranked)
-            self._rankings = {w: kept for w, kept in self._rankings.items() if now - kept[0] < TICK_S}
-            self._rankings[wanted] = found
-        return found[1]
+    def _ranking(self, wanted: _Wanted) -> _Ranked:
+        with self._lock:
+            now = time.monotonic()
+            found = self._rankings.get(wanted)
+            if found is None or now - found.at > TICK_S / 2:
+                not_before = int((time.time() - wanted.within_s) * 1000) if wanted.within_s else 0
+                ranked = self._board.pairs.ranking(wanted.limit, not_before=not_before, filters=dict(wanted.filters))
+                found = _Ranked(self._board, *ranked)
+                self._rankings = {w: kept for w, kept in self._rankings.items() if now - kept.at < TICK_S}
+                self._rankings[wanted] = found
+            return found
 
     def _choices_now(self) -> dict[str, list[tuple[str, int]]]:
         now = time.monotonic()
@@ -333,7 +360,7 @@ def _whole(text: str, otherwise: int) -> int:
 # ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _about(board: Board) -> dict[str, Any]:
+def _about(board: Board, pages: Mapping[str, bytes]) -> dict[str, Any]:
     settings, fields = board.app.settings, board.pairs.fields
     told = {
         "app": settings.name,
@@ -349,7 +376,7 @@ def _about(board: Board) -> dict[str, Any]:
         "kept": {"scores": board.pairs.scores_max, "best": board.pairs.best_max},
     }
     # A page that is open while the board is updated, or started for another application, must not go on with the old.
-    parts = [*(_file(name) for name, _ in PAGES.values()), json.dumps(told, sort_keys=True).encode()]
+    parts = [*pages.values(), json.dumps(told, sort_keys=True).encode()]
     return {**told, "page": hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]}
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import pytest
 from fixtures.board import ROWS, Parts, Served, serve
 from fixtures.browser import faults, opened
@@ -11,12 +17,15 @@ from fixtures.records import Fake
 from fixtures.web import Running
 from playwright.sync_api import Browser, Page, expect
 
+from streaming.board.application import TICK_S
 from streaming.board.followers import KafkaState
+from streaming.board.rows import Key
 from streaming.web.access import Rules
 from streaming.web.connection import Limits
 
 TOKEN = "0123456789abcdef-of-the-board"
 
+STREAMS = 8
 HIDE = """hidden => {
   Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
   document.dispatchEvent(new Event('visibilitychange', { bubbles: true }));
@@ -150,3 +159,33 @@ def as_of_another_board(page: Page) -> None:
           within.dispatchEvent(new Event('change'));
         }"""
     )
+
+
+def test_many_pages_have_one_ranking_made_for_them(filled: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, of = 0, filled.parts.attributes.of
+
+    def counted(key: Key) -> dict[str, str]:
+        nonlocal known
+        known += 1
+        return of(key)
+
+    monkeypatch.setattr(filled.parts.attributes, "of", counted)
+    began, until = time.monotonic(), time.monotonic() + 3
+
+    def read() -> int:
+        with httpx.stream("GET", f"{filled.url}/api/live", timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert len(json.loads(next(lines))["rows"]) == 9
+            return sum(1 for _ in itertools.takewhile(lambda _: time.monotonic() < until, lines))
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        assert all(lines > 1 for lines in pool.map(lambda _: read(), range(STREAMS)))
+    rankings = (time.monotonic() - began) / (TICK_S / 2) + 1
+    assert known <= 2 * 9 * rankings  # of each row for its mark, and once more where it is told
+
+
+def test_a_page_that_is_installed_meanwhile_is_not_served(filled: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    was = httpx.get(f"{filled.url}/board.js").content
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"another")
+    assert httpx.get(f"{filled.url}/board.js").content == was
+    assert len(httpx.get(f"{filled.url}/api/about").json()["page"]) == 16
