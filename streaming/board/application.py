@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import CLASS_MIN, AucFigures, Outcome, Outcomes
 from streaming.board.pairs import Pairs
-from streaming.board.rows import Key, PairRow, Place, ScoreRow
+from streaming.board.rows import Key, PairRow, Place, ScoreRow, exact
 from streaming.board.scorers import ScorerFigures
 from streaming.board.why import Explanation
 from streaming.web.access import Access, BodyLimit, Rules
@@ -121,10 +123,16 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         rules: what callers must show; default: they are on this machine.
     """
     rules = dataclasses.replace(rules or Rules(), open_paths=frozenset(PAGES))
-    live = _Live(board)
+    # Read once: a page that is installed meanwhile is for another server than this.
+    pages = {
+        path: resources.files("streaming.board").joinpath("pages").joinpath(file).read_bytes()
+        for path, (file, _) in PAGES.items()
+    }
+    told = _about(board, pages)
+    live = _Live(board, told["page"])
 
     async def about(_: Request) -> Response:
-        return _json(_about(board))
+        return _json(told)
 
     async def stream(request: Request) -> Response:
         return StreamingResponse(live.lines(_wanted(request.query_params)), media_type="application/x-ndjson")
@@ -142,23 +150,22 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
     async def search(request: Request) -> Response:
         text = request.query_params.get("q", "")[:200]
         matches = await run_in_threadpool(board.pairs.find, text)
-        return _json([dataclasses.asdict(match) for match in matches])
+        return _json([{**dataclasses.asdict(match), "value": exact(match.value)} for match in matches])
 
     async def history(request: Request) -> Response:
         field = request.query_params.get("field", "")
-        value = _value(request.query_params.get("value", "null"))
+        value = _value(request.query_params.get("value", ""))
         scores, pairs = await run_in_threadpool(board.pairs.history, field, value)
         return _json({"scores": [_score(board, row) for row in scores], "pairs": [_row(board, row) for row in pairs]})
 
     async def letters(request: Request) -> Response:
         newest = board.letters.newest(request.query_params.get("reason", "")[:200])
-        told = [dataclasses.asdict(letter) for letter in newest]
-        return _json({"counts": board.letters.counts(), "letters": told})
+        return _json({"counts": board.letters.counts(), "letters": [dataclasses.asdict(letter) for letter in newest]})
 
     async def healthz(_: Request) -> Response:
         failure = board.kafka.failure
-        told = {"alive": failure is None, "failure": None if failure is None else str(failure)}
-        return _json(told, 200 if failure is None else 503)
+        alive = {"alive": failure is None, "failure": None if failure is None else str(failure)}
+        return _json(alive, 200 if failure is None else 503)
 
     async def readyz(_: Request) -> Response:
         missing = {}
@@ -174,10 +181,8 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def page(request: Request) -> Response:
-        file, kind = PAGES[request.url.path]
-        return Response(
-            resources.files("streaming.board").joinpath("pages").joinpath(file).read_bytes(), media_type=kind
-        )
+        _, kind = PAGES[request.url.path]
+        return Response(pages[request.url.path], media_type=kind)
 
     async def refused(_: Request, error: Exception) -> Response:
         status, why = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "a defect")
@@ -234,12 +239,42 @@ class _Wanted:
     filters: tuple[tuple[str, str], ...]
 
 
-class _Live:
-    """The ranking and the figures as lines. What pages have in common is computed once for all of them."""
+class _Ranked:
+    """A ranking with what its pages have in common: 30 of them cost little more than one.
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._rankings: dict[_Wanted, tuple[float, tuple[list[PairRow], int]]] = {}
+    Args:
+        rows: the best first.
+        total: how many pairs there are.
+
+    Attributes:
+        at: when it was so, monotonic seconds.
+        marks: of each row by its id, in their order: another mark, another row.
+    """
+
+    def __init__(self, board: Board, rows: list[PairRow], total: int) -> None:
+        self.at, self.total = time.monotonic(), total
+        self.marks = {row.id: (row.seq, board.attributes.of(row.key)) for row in rows}
+        self._board, self._rows = board, dict(zip(self.marks, rows, strict=True))
+        self._told: dict[str, msgspec.Raw] = {}
+
+    def row(self, name: str) -> msgspec.Raw:
+        """A row's JSON."""
+        if name not in self._told:
+            self._told[name] = msgspec.Raw(msgspec.json.encode(_row(self._board, self._rows[name])))
+        return self._told[name]
+
+
+class _Live:
+    """The ranking and the figures as lines. What pages have in common is computed once for all of them.
+
+    Args:
+        page: names what pages have loaded; the first line of each stream tells it.
+    """
+
+    def __init__(self, board: Board, page: str) -> None:
+        self._board, self._page = board, page
+        self._lock = threading.Lock()  # threads of a pool make the rankings
+        self._rankings: dict[_Wanted, _Ranked] = {}
         self._choices: tuple[float, dict[str, list[tuple[str, int]]]] = (float("-inf"), {})
 
     async def lines(self, wanted: _Wanted) -> AsyncIterator[bytes]:
@@ -251,17 +286,17 @@ class _Live:
         choices: dict[str, list[tuple[str, int]]] | None = None
         while not self._board.is_ending():
             began = time.monotonic()
-            rows, count = await run_in_threadpool(self._ranking, wanted)
+            ranked = await run_in_threadpool(self._ranking, wanted)
             line: dict[str, Any] = {"now": int(time.time() * 1000)}
-            marks = {row.id: (row.seq, self._board.attributes.of(row.key)) for row in rows}
-            new = [row for row in rows if sent.get(row.id) != marks[row.id]]
-            if new:
-                line["rows"] = {row.id: _row(self._board, row) for row in new}
-            if order != (now := [row.id for row in rows]):
+            if order is None:
+                line["page"] = self._page
+            if new := {name: ranked.row(name) for name, mark in ranked.marks.items() if sent.get(name) != mark}:
+                line["rows"] = new
+            if order != (now := list(ranked.marks)):
                 line["order"] = order = now
-            if total != count:
-                line["total"] = total = count
-            sent = marks
+            if total != ranked.total:
+                line["total"] = total = ranked.total
+            sent = ranked.marks
             told = self._figures()
             if changed := {name: value for name, value in told.items() if figures.get(name) != value}:
                 line["figures"] = changed
@@ -271,16 +306,17 @@ class _Live:
             yield msgspec.json.encode(line) + b"\n"
             await asyncio.sleep(max(0.05, TICK_S - (time.monotonic() - began)))
 
-    def _ranking(self, wanted: _Wanted) -> tuple[list[PairRow], int]:
-        now = time.monotonic()
-        found = self._rankings.get(wanted)
-        if found is None or now - found[0] > TICK_S / 2:
-            not_before = int((time.time() - wanted.within_s) * 1000) if wanted.within_s else 0
-            ranked = self._board.pairs.ranking(wanted.limit, not_before=not_before, filters=dict(wanted.filters))
-            found = (now, ranked)
-            self._rankings = {w: kept for w, kept in self._rankings.items() if now - kept[0] < TICK_S}
-            self._rankings[wanted] = found
-        return found[1]
+    def _ranking(self, wanted: _Wanted) -> _Ranked:
+        with self._lock:
+            now = time.monotonic()
+            found = self._rankings.get(wanted)
+            if found is None or now - found.at > TICK_S / 2:
+                not_before = int((time.time() - wanted.within_s) * 1000) if wanted.within_s else 0
+                ranked = self._board.pairs.ranking(wanted.limit, not_before=not_before, filters=dict(wanted.filters))
+                found = _Ranked(self._board, *ranked)
+                self._rankings = {w: kept for w, kept in self._rankings.items() if now - kept.at < TICK_S}
+                self._rankings[wanted] = found
+            return found
 
     def _choices_now(self) -> dict[str, list[tuple[str, int]]]:
         now = time.monotonic()
@@ -324,9 +360,9 @@ def _whole(text: str, otherwise: int) -> int:
 # ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _about(board: Board) -> dict[str, Any]:
+def _about(board: Board, pages: Mapping[str, bytes]) -> dict[str, Any]:
     settings, fields = board.app.settings, board.pairs.fields
-    return {
+    told = {
         "app": settings.name,
         "zone": settings.time_zone,
         "users": fields.users,
@@ -340,6 +376,9 @@ def _about(board: Board) -> dict[str, Any]:
         "topics": board.topics,
         "kept": {"scores": board.pairs.scores_max, "best": board.pairs.best_max},
     }
+    # A page that is open while the board is updated, or started for another application, must not go on with the old.
+    parts = [*pages.values(), json.dumps(told, sort_keys=True).encode()]
+    return {**told, "page": hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]}
 
 
 def _pair(board: Board, key: Key) -> dict[str, Any]:
@@ -353,7 +392,6 @@ def _pair(board: Board, key: Key) -> dict[str, Any]:
 def _row(board: Board, row: PairRow) -> dict[str, Any]:
     return {
         "id": row.id,
-        "key": row.key,
         "p": round(row.probability, 6),
         "trend": [round(p, 4) for p in row.trend],
         "at": row.at,
@@ -371,8 +409,7 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any] | None:
 
 def _score(board: Board, row: ScoreRow) -> dict[str, Any]:
     return {
-        "id": json.dumps(row.key, ensure_ascii=False, separators=(",", ":")),
-        "key": row.key,
+        "id": exact(row.key),
         "p": round(row.probability, 6),
         "at": row.at,
         "time": row.time,
@@ -392,10 +429,10 @@ def _value(text: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        value = None
+        value = {}
     parts = value if isinstance(value, list) else [value]
-    if value is None or not all(isinstance(part, str | int | float) for part in parts):
-        raise HTTPException(400, "a value is a text or a number in JSON")
+    if not all(part is None or isinstance(part, str | int | float) for part in parts):
+        raise HTTPException(400, "a value is a text, a number or null in JSON")
     return value
 
 

@@ -23,7 +23,8 @@ class Raw(NamedTuple):
     offset: int
 
 
-_Plain: TypeAlias = str | int | float | bool | None
+_Known: TypeAlias = str | int | float | bool
+_Plain: TypeAlias = _Known | None
 
 
 class ScoreDecoder:
@@ -31,7 +32,8 @@ class ScoreDecoder:
 
     def __init__(self, fields: ScoreFields, label_key: Sequence[str]) -> None:
         members: list[Any] = [
-            (f"k{at}", str | int | float | bool, msgspec.field(name=name)) for at, name in enumerate(fields.pair)
+            (f"k{at}", _Plain if name in fields.items else _Known, msgspec.field(name=name))
+            for at, name in enumerate(fields.pair)
         ]
         members.append(("probability", float, msgspec.field(name=fields.probability)))
         # Fields that a score does not have stay empty, under names that no JSON of ours has.

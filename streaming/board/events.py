@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from confluent_kafka import KafkaException
 
@@ -19,7 +21,7 @@ from streaming.board.rows import Place
 from streaming.config import Config
 from streaming.errors import ScorerError, Unavailable
 from streaming.events.record import Record
-from streaming.events.scores import event_place
+from streaming.events.scores import PROBABILITY, event_place, score_json
 from streaming.kafka.connection import Connection
 from streaming.kafka.login import Login
 from streaming.kafka.reader import TopicReader
@@ -62,6 +64,7 @@ class EventReader:
     def __init__(self, config: Config, app: App, topics: TopicNames) -> None:
         self._kafka = config.kafka.model_copy(update={"give_up_after_s": PATIENCE_S})
         self._app, self._topics = app, topics
+        self._field_of = {column: field for field, column in reversed(app.settings.scores.fields.items())}
         self._decoder = InputDecoder(app, config.events, topics)
         self._turn = threading.Lock()
         self._stop = threading.Event()
@@ -77,16 +80,23 @@ class EventReader:
         """The request of a score.
 
         Raises:
-            EventGone: retention has taken it, or the record is none of the scorer's.
+            EventGone: retention has taken it, the record is none of the scorer's, or another one lies in its place.
             Unavailable: Kafka does not answer.
         """
         with self._turn:
             scores = self._read((self._topics.scores, score.partition), score.offset, 1)
             if not scores:
                 raise EventGone(f"the score is not in topic {self._topics.scores} any more")
+            said = _said(scores[0])
+            told = said.get(self._field_of[PROBABILITY])
+            if not isinstance(told, int | float) or not math.isclose(told, score.probability, rel_tol=1e-6):
+                raise EventGone(f"where the score was lies another: topic {self._topics.scores} was made anew")
             asked = self._asked(*origin_of(scores[0]), 1)
         if not asked:
             raise EventGone("the event is not in its topic any more, or is no request")
+        column = self._app.settings.request.id
+        if column in self._field_of and str(asked[0].row[column]) != str(said.get(self._field_of[column])):
+            raise EventGone("where the event was lies another: its topic was made anew")
         return asked[0]
 
     def events_near(self, score: Place, count: int) -> list[Asked]:
@@ -150,6 +160,15 @@ class EventReader:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _said(score: Record) -> dict[str, Any]:
+    """The fields of a score."""
+    try:
+        said = msgspec.json.decode(score_json(score) or b"")
+    except msgspec.DecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def origin_of(score: Record) -> tuple[str, int, int]:

@@ -55,13 +55,13 @@ class KafkaState:
     """What the threads know.
 
     Attributes:
-        away: why Kafka is not there; "": it is.
+        away: why Kafka is not there; "": it is, or it was not asked yet.
         loaded: all that was there at the start has been read.
         failure: what ended a thread, if anything did: the process should go.
         ended: set then.
     """
 
-    away: str = "not asked yet"
+    away: str = ""
     loaded: bool = False
     failure: BaseException | None = None
 

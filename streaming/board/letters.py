@@ -16,6 +16,9 @@ __all__ = ["SHOWN_BYTES_MAX", "Letter", "Letters"]
 SHOWN_BYTES_MAX = 2000
 """Of a record's key or value."""
 
+SHOWN_CHARS_MAX = 1000
+"""Of each of its headers: another program may write letters, with a whole stack in one."""
+
 
 @dataclass(frozen=True)
 class Letter:
@@ -70,7 +73,8 @@ class Letters:
 
 
 def _letter(record: Record) -> Letter | None:
-    _, why = origin_headers(record)
+    _, found = origin_headers(record)
+    why = {name: text[:SHOWN_CHARS_MAX] for name, text in found.items()}
     if f"{ERRORS}topic" not in why:
         return None
     origin, number = why.get(f"{ERRORS}partition", "?"), why.get(f"{ERRORS}offset", "?")
@@ -82,7 +86,7 @@ def _letter(record: Record) -> Letter | None:
         reason_of(why.get(f"{ERRORS}exception.class.name", ""), why.get(f"{ERRORS}stage", "")),
         why.get(f"{ERRORS}exception.message", ""),
         _text(record.key()),
-        _text(value),
+        _text(record.value()),
         len(value),
         any(name.startswith(TRUNCATED) for name in why),
     )

@@ -310,7 +310,7 @@ class Pairs:
         named: list[tuple[bool, bool, int, str, str, Any]] = []
         for at, field in enumerate(self.fields.pair):
             for value in {key[at] for key, _ in pairs}:
-                name = str(value).casefold()
+                name = "null" if value is None else str(value).casefold()
                 if wanted in name:
                     named.append((name != wanted, not name.startswith(wanted), len(name), name, field, value))
         named.sort(key=lambda match: match[:5])

@@ -9,10 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Key", "Match", "PairRow", "Place", "Requests", "ScoreRow"]
+__all__ = ["Key", "Match", "PairRow", "Place", "Requests", "ScoreRow", "exact"]
 
 Key: TypeAlias = tuple[Any, ...]
 Int64: TypeAlias = npt.NDArray[np.int64]
+
+
+def exact(key: Any) -> str:
+    """A key, or a part of one, as JSON text. Pages get no other form: their numbers are exact to 2^53 only."""
+    return json.dumps(key, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class PairRow:
     @property
     def id(self) -> str:
         """The key as JSON: names the pair to the page, and in its address."""
-        return json.dumps(self.key, ensure_ascii=False, separators=(",", ":"))
+        return exact(self.key)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,6 +28,10 @@ LATENCY, LAG, BYTES, ROWS = (
     "jd_intent_state_bytes",
     "jd_intent_state_rows",
 )
+
+
+Buckets: TypeAlias = dict[float, float]
+"""Of a histogram: how many lie up to each bound."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Scorers:
         self._clients = {url: _client(url) for url in urls}
         self._clock = clock
         self._figures = ScorerFigures(asked=len(urls))
-        self._buckets: deque[tuple[float, dict[float, float]]] = deque()
+        self._buckets: dict[str, deque[tuple[float, Buckets]]] = {url: deque() for url in urls}  # oldest first
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scorers", daemon=True)
 
@@ -96,19 +101,26 @@ class Scorers:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(2 * TIMEOUT_S)
+        if not self._thread.is_alive():
+            for client, _ in self._clients.values():
+                client.close()
 
     def ask(self) -> None:
         """Asks all of them once."""
-        texts: list[str] = []
+        told: dict[str, _Told] = {}
         away: dict[str, str] = {}
         for url, (client, path) in self._clients.items():
             try:
                 answer = client.get(path)
-                answer.raise_for_status()
-                texts.append(answer.text)
+                if answer.status_code == httpx.codes.OK:
+                    told[url] = _Told.of(answer.text)
+                else:
+                    away[url] = f"it answers with status {answer.status_code}"
             except (httpx.HTTPError, OSError) as error:
                 away[url] = str(error) or type(error).__name__
-        self._figures = self._summed([_Told.of(text) for text in texts], away)
+            except (ValueError, KeyError, OverflowError):  # another program has the port
+                away[url] = "its answer is not a scorer's"
+        self._figures = self._summed(told, away)
 
     def _run(self) -> None:
         while True:
@@ -116,31 +128,34 @@ class Scorers:
             if self._stop.wait(ASK_S):
                 return
 
-    def _summed(self, told: list[_Told], away: dict[str, str]) -> ScorerFigures:
-        now, buckets = self._clock(), dict[float, float]()
-        for one in told:
-            for bound, count in one.buckets.items():
-                buckets[bound] = buckets.get(bound, 0.0) + count
-        if told:
-            # A scorer that was started again counts from nothing: what was before says no more.
-            if self._buckets and any(count < self._buckets[-1][1].get(bound, 0.0) for bound, count in buckets.items()):
-                self._buckets.clear()
-            self._buckets.append((now, buckets))
-        while len(self._buckets) > 1 and now - self._buckets[1][0] > WINDOW_S:
-            self._buckets.popleft()
-        before = self._buckets[0][1] if self._buckets and len(self._buckets) > 1 else {}
-        recent = {bound: count - before.get(bound, 0.0) for bound, count in buckets.items()}
+    def _summed(self, told: Mapping[str, _Told], away: dict[str, str]) -> ScorerFigures:
+        now, recent, ever = self._clock(), Counter[float](), Counter[float]()
+        for url, asked in self._buckets.items():
+            if url in told:
+                buckets = told[url].buckets
+                # A scorer that was started again counts from nothing: what was before says no more.
+                if asked and any(buckets.get(bound, 0.0) < count for bound, count in asked[-1][1].items()):
+                    asked.clear()
+                    asked.append((now, dict.fromkeys(buckets, 0.0)))
+                asked.append((now, buckets))
+                ever.update(buckets)
+            # One that is away is asked about as of when it last answered: it may be back with all that it counted.
+            while asked and now - (asked[1] if len(asked) > 1 else asked[0])[0] > WINDOW_S:
+                asked.popleft()
+            if asked:
+                (_, before), (_, after) = asked[0], asked[-1]
+                recent.update({bound: count - before.get(bound, 0.0) for bound, count in after.items()})
         is_recent = quantile(recent, 0.5) is not None
-        shown = recent if is_recent else buckets
+        shown = recent if is_recent else ever
         return ScorerFigures(
             quantile(shown, 0.5),
             quantile(shown, 0.99),
             is_recent,
-            _sum(one.lag for one in told),
-            _sum(one.state_bytes for one in told),
-            _sum(one.state_rows for one in told),
-            tuple(sorted({version for one in told for version in one.versions})),
-            sum(one.ready for one in told),
+            _sum(one.lag for one in told.values()),
+            _sum(one.state_bytes for one in told.values()),
+            _sum(one.state_rows for one in told.values()),
+            tuple(sorted({version for one in told.values() for version in one.versions})),
+            sum(one.ready for one in told.values()),
             len(self._clients),
             away,
         )
@@ -167,7 +182,7 @@ def quantile(buckets: Mapping[float, float], share: float) -> float | None:
 class _Told:
     """One scorer's metrics."""
 
-    buckets: dict[float, float]
+    buckets: Buckets
     lag: int | None
     state_bytes: int | None
     state_rows: int | None
@@ -176,11 +191,17 @@ class _Told:
 
     @classmethod
     def of(cls, text: str) -> _Told:
-        buckets: dict[float, float] = {}
+        """What a page of metrics says.
+
+        Raises:
+            ValueError, KeyError, OverflowError: it is none of a scorer's.
+        """
+        buckets: Buckets = {}
         sums: dict[str, list[int]] = {LAG: [], BYTES: [], ROWS: []}
-        versions, ready = [], 0
+        versions, ready, is_scorer = [], 0, False
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
+                is_scorer |= sample.name.startswith("jd_intent_")
                 if sample.name == f"{LATENCY}_bucket":
                     buckets[float(sample.labels["le"])] = sample.value
                 elif sample.name in sums and not (sample.name == ROWS and sample.labels.get("table") == "strings"):
@@ -189,6 +210,8 @@ class _Told:
                     versions.append(sample.labels.get("version", ""))
                 elif sample.name == "jd_intent_ready":
                     ready = int(sample.value)
+        if not is_scorer:
+            raise ValueError("no figure is a scorer's")
         return cls(buckets, _sum(sums[LAG]), _sum(sums[BYTES]), _sum(sums[ROWS]), tuple(versions), ready)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,14 +34,16 @@ from streaming.board.scorers import ScorerFigures, Scorers, metrics_url
 from streaming.config import load
 from streaming.ops import log
 
-__all__ = ["auc_told", "letters_told", "run_top", "screen"]
+__all__ = ["auc_told", "letters_told", "run_top", "screen", "visible"]
 
 TICK_S = 0.5
 RATE_S = 5  # whole seconds that the throughput is the mean of
 SPARK_S = 30
 BARS = " ▁▂▃▄▅▆▇█"
+JOINER = "\u200d"  # of emoji
 REASONS = 3  # of dead letters: as many as 80 columns have room for
 FIXED_LINES = 10  # of the screen, without the ranking's rows
+WHO_MAX = 40  # columns of the screen
 ROWS_ONCE = 20  # where nobody says how high the screen is
 
 
@@ -136,14 +139,14 @@ def screen(
     }
     figures = Table.grid(padding=(0, 2))
     for label, text in lines.items():
-        figures.add_row(Text(label, "dim"), Text(text))
+        figures.add_row(Text(label, "dim"), Text(visible(text)))
     for address, why in list(scorers.away.items())[:1]:
-        figures.add_row(Text("away", "red"), Text(f"{address}: {why}", overflow="ellipsis", no_wrap=True))
+        figures.add_row(Text("away", "red"), Text(visible(f"{address}: {why}"), overflow="ellipsis", no_wrap=True))
     best, total = pairs.ranking(rows)
     table = Table(box=None, pad_edge=False, expand=True)
     who = " · ".join(settings.names.get(field, field) for field in pairs.fields.pair)
     for column, justify in (("#", "right"), (escape(who), "left"), ("prob.", "right"), ("trend", "left")):
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(column, justify=justify, no_wrap=True, max_width=WHO_MAX)  # type: ignore[arg-type]
     table.add_column("known of them", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("scored", justify="right", no_wrap=True)
     for number, row in enumerate(best, 1):
@@ -173,6 +176,14 @@ def letters_told(reasons: Sequence[tuple[str, int]]) -> str:
     return f"{sum(count for _, count in reasons):,}: {first}{', …' * (len(reasons) > REASONS)}"
 
 
+def visible(text: str) -> str:
+    """A text without what a terminal would obey or turn around: names come from anybody's records."""
+    return "".join(
+        "\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char != JOINER else char
+        for char in text
+    )
+
+
 def spark(values: Sequence[float]) -> str:
     """Values as bars, the greatest as a full one."""
     most = max(values, default=0)
@@ -182,8 +193,8 @@ def spark(values: Sequence[float]) -> str:
 def _row(
     number: int, row: PairRow, known: Mapping[str, str], names: Mapping[str, str], now: float
 ) -> tuple[RenderableType, ...]:
-    key = " · ".join(str(part) for part in row.key)
-    facts = "  ".join(f"{names.get(name, name)} {value}" for name, value in known.items())
+    key = visible(" · ".join("NULL" if part is None else str(part) or "(empty)" for part in row.key))
+    facts = visible("  ".join(f"{names.get(name, name)} {value}" for name, value in known.items()))
     age_s = max(0.0, now - datetime.fromtimestamp(row.at / 1000, timezone.utc).timestamp())
     return (
         Text(str(number), "dim"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 from zoneinfo import ZoneInfo
 
 from fixtures.jd import jd
+from rich.cells import cell_len
 from rich.console import Console
 
 from streaming.board.attributes import Attributes
@@ -52,6 +54,22 @@ def test_the_best_come_first_with_the_figures_above() -> None:
     ranked = [line.split()[:5] for line in lines if " · " in line][1:]
     assert ranked == [["1", "b", "·", "y", "75.0%"], ["2", "a", "·", "x", "50.0%"]]
     assert max(map(len, lines)) <= 80
+
+
+def test_a_name_does_nothing_to_the_terminal() -> None:
+    pairs = Pairs(FIELDS, 100)
+    names = ["\x1b[31mred\x07", "a\nb\r", "\u202eturned", "x" * 300, "nul\x00", "👩\u200d👧", ""]
+    for number, name in enumerate(names):
+        score = {"request_id": f"r{number}", "user_id": "u", "sku_id": name, "event_time": 5000}
+        value = json.dumps({**score, "purchase_probability": (9 - number) / 10, "model_version": name}).encode()
+        pairs.add([Raw(value, number, 0, number)])
+    lines = shown(pairs, KafkaState("", True), ScorerFigures(), rows=10)
+    assert len([line for line in lines if " · " in line]) == len(names)
+    assert not any(unicodedata.category(char) == "Cc" or char == "\u202e" for line in lines for char in line)
+    assert any("u · 👩\u200d👧 " in line for line in lines)
+    assert any("u · (empty) " in line for line in lines)
+    assert all("%" in line and "ago" in line for line in lines if " · " in line)
+    assert max(map(cell_len, lines)) <= 80
 
 
 def test_what_is_not_known_is_said() -> None:

@@ -6,10 +6,13 @@ const SILENT_MS = 6000; // the server sends three lines a second: longer means t
 const AGAIN_MS = [300, 700, 1500, 3000];
 const SHOWN_FEATURES = 8;
 const FLASHED_MAX = 12;
+const ANSWER_MS = 60000; // why a score is so takes three servers
+const UNSEEN_MS = 5000; // a browser has few connections to a server: a page that nobody sees gives its own back
+const RENEWED_MS = 60000; // between two loads of another page
 const HELD_MS = 8000; // a pointer that has rested so long points at nothing: the order goes on
 
 const board = {
-  about: null, rows: new Map(), order: [], total: 0, figures: {}, choices: {}, filters: {}, within: 3600, limit: LIMITS[0],
+  about: null, rows: new Map(), order: [], total: 0, figures: {}, choices: new Map(), filters: new Map(), within: 3600, limit: LIMITS[0],
   lines: 0, paused: false, held: false, lost: false, skew: 0,
 };
 
@@ -42,11 +45,16 @@ function bytes(size) {
 
 const plural = (count, one, many = `${one}s`) => `${whole.format(count)} ${count === 1 ? one : many}`;
 
+const HOUR_MS = 3600000, LAST_MS = 8.64e15 - 24 * HOUR_MS; // what a date can be
 let moments = null;
 function moment(ms) { // in the application's zone
-  moments ??= new Intl.DateTimeFormat("en-GB", { timeZone: board.about.zone, day: "numeric", month: "short", year: "numeric",
-    hour: "2-digit", minute: "2-digit", second: "2-digit" });
-  return moments.format(ms);
+  if (Math.abs(ms) > LAST_MS) return `${whole.format(ms)} ms`; // no time: a score may claim anything
+  moments ??= [{}, { timeZoneName: "shortOffset" }].map((more) => new Intl.DateTimeFormat("en-GB", { timeZone: board.about.zone, day: "numeric",
+    month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", ...more }));
+  const offset = (at) => moments[1].formatToParts(at).find((part) => part.type === "timeZoneName").value;
+  // Where the clocks go back an hour is there twice: there the offset is told, too.
+  const twice = moments[0].format(ms) === moments[0].format(ms - HOUR_MS) || moments[0].format(ms) === moments[0].format(ms + HOUR_MS);
+  return twice ? `${moments[0].format(ms)} ${offset(ms)}` : moments[0].format(ms);
 }
 
 function ago(ms) {
@@ -70,7 +78,16 @@ function became(outcome) { // what a score's label says
 
 const outcomeName = () => board.about.probability.replace(/_?probability$/, "").replaceAll("_", " ") || "label";
 
-const named = (key) => key.map(String).join(" · ");
+// A pair is its id, a list in JSON as the server wrote it: a number beyond 2^53 would be another one if it were parsed.
+const partsOf = (id) => id.match(/"(?:[^"\\]|\\.)*"|[^\s,[\]]+/g) ?? [];
+const TURNED = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufefc]/; // from right to left, or what makes it so
+function plain(part) { // for people
+  if (part === "null") return "NULL";
+  const value = part.startsWith('"') ? JSON.parse(part) : part;
+  if (!value.trim()) return value ? part : "(empty)";
+  return TURNED.test(value) ? `\u2068${value}\u2069` : value; // what stands beside it keeps its place
+}
+const named = (id) => partsOf(id).map(plain).join(" · ");
 
 // What app.toml calls a field or a column for people.
 const nameFor = (name) => (Object.hasOwn(board.about.names, name) ? board.about.names[name] : null);
@@ -96,6 +113,11 @@ function wrapped(name) { // long names of columns break after an underscore
 
 function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
+}
+
+function entitle(element, value) { // what is too long for its place is told whole by a pointer that rests
+  text(element, value);
+  element.title = value;
 }
 
 function cell(kind, label, ...children) {
@@ -142,9 +164,10 @@ class Refused extends Error {}
 
 async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
-  const answer = await fetch(path, { ...options, headers: token ? { Authorization: `Bearer ${token}` } : {} });
+  const signal = options.signal ?? AbortSignal.timeout(options.within ?? ANSWER_MS);
+  const answer = await fetch(path, { signal, headers: token ? { Authorization: `Bearer ${token}` } : {} });
   if (answer.status === 401) {
-    await login(Boolean(token));
+    if (token === sessionStorage.getItem("token")) await login(Boolean(token)); // else another one has been entered since
     return ask(path, options);
   }
   if (!answer.ok) {
@@ -154,17 +177,18 @@ async function ask(path, options = {}) {
   return answer;
 }
 
-const json = async (path) => (await ask(path)).json();
+const json = async (path, options) => (await ask(path, options)).json();
 const asked = (path, parameters) => json(`${path}?${new URLSearchParams(parameters)}`);
 
 let entering = null;
 function login(wasWrong) {
   entering ??= new Promise((resolve) => {
-    if (wasWrong) text($("login-why"), "That token is not the one.");
+    if (wasWrong) text($("login-why"), "That token is not the one, or not any more.");
     sessionStorage.removeItem("token");
     $("token").value = "";
     $("login").showModal();
     $("login").oncancel = (event) => event.preventDefault();
+    $("login").onclose = () => { if (entering) $("login").showModal(); }; // a second Escape is not to be prevented
     $("login-form").onsubmit = () => {
       sessionStorage.setItem("token", $("token").value.trim());
       entering = null;
@@ -177,13 +201,14 @@ function login(wasWrong) {
 let reading = null; // aborts the stream that is read
 async function follow() {
   for (let attempt = 0; ; attempt += 1) {
+    await seen();
     let dog = null;
     reading = new AbortController();
     const mine = reading;
     try {
       const parameters = new URLSearchParams({ limit: board.limit, within: board.within });
-      for (const [name, value] of Object.entries(board.filters)) parameters.set(`filter.${name}`, value);
-      const watch = () => { clearTimeout(dog); dog = setTimeout(() => mine.abort("silent"), SILENT_MS); };
+      for (const [name, value] of board.filters) parameters.set(`filter.${name}`, value);
+      const watch = () => { clearTimeout(dog); dog = setTimeout(() => (entering ? watch() : mine.abort("silent")), SILENT_MS); };
       watch();
       const answer = await ask(`api/live?${parameters}`, { signal: mine.signal });
       let rest = "", first = true;
@@ -196,7 +221,7 @@ async function follow() {
         for (const line of lines) { take(JSON.parse(line), first); first = false; attempt = 0; }
       }
     } catch (error) {
-      if (mine.signal.reason === "anew") { attempt = -1; continue; }
+      if (["anew", "unseen"].includes(mine.signal.reason)) { attempt = -1; continue; }
       if (error instanceof SyntaxError) throw error;
     } finally {
       clearTimeout(dog);
@@ -205,6 +230,33 @@ async function follow() {
     status();
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS[Math.min(attempt, AGAIN_MS.length - 1)]));
   }
+}
+
+async function seen() {
+  while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+}
+
+let leaving = null;
+function watchedOrNot() {
+  clearTimeout(leaving);
+  if (document.hidden) leaving = setTimeout(() => reading?.abort("unseen"), UNSEEN_MS);
+}
+
+function renew() { // the server has another page than this: it is loaded, and shows what was looked at
+  const before = Number(sessionStorage.getItem("renewed") ?? 0);
+  if (Date.now() - before < RENEWED_MS) return;
+  sessionStorage.setItem("renewed", Date.now());
+  sessionStorage.setItem("view", JSON.stringify({ filters: [...board.filters], within: board.within, limit: board.limit, query: $("query").value }));
+  location.reload();
+}
+
+function restore() {
+  const view = JSON.parse(sessionStorage.getItem("view") ?? "null");
+  sessionStorage.removeItem("view");
+  if (!view) return;
+  Object.assign(board, { filters: new Map(view.filters), within: view.within, limit: view.limit });
+  $("within").value = String(view.within);
+  $("query").value = view.query;
 }
 
 function anew() { // another filter: another stream
@@ -219,6 +271,8 @@ function take(line, first) {
   board.lost = false;
   board.lines += 1;
   board.skew = line.now - Date.now();
+  if (line.page) board.stale = line.page !== board.about.page;
+  if (board.stale && !board.paused) renew();
   if (first) { board.known = new Set(board.rows.keys()); board.order = []; }
   for (const [id, row] of Object.entries(line.rows ?? {})) board.rows.set(id, row);
   if (line.order) {
@@ -227,10 +281,11 @@ function take(line, first) {
     for (const id of board.rows.keys()) if (!kept.has(id)) board.rows.delete(id);
   }
   if (line.total !== undefined) board.total = line.total;
-  if (line.choices) { board.choices = line.choices; drawFilters(); }
+  if (line.choices) { board.choices = new Map(Object.entries(line.choices)); drawFilters(); }
   if (line.figures) { Object.assign(board.figures, line.figures); drawFigures(); }
+  if (line.rows && Object.hasOwn(line.rows, opened)) drawNewer(line.rows[opened]);
   status();
-  if (!board.paused) draw(line.rows ?? {});
+  if (!board.paused || first) draw(line.rows ?? {}); // who pauses and then filters wants to see that
 }
 
 // ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -277,7 +332,7 @@ function drawFigures() {
   drawAuc();
   if (scorers.state_bytes === null) figure("state", "–"); else figure("state", ...bytes(scorers.state_bytes));
   text($("state-note"), scorers.state_rows === null ? "no scorer tells" : plural(scorers.state_rows, "row"));
-  const odd = unreadable ? `, ${plural(unreadable, "record")} of the topic are no scores` : "";
+  const odd = unreadable ? `, ${plural(unreadable, "record")} of the topic ${unreadable === 1 ? "is no score" : "are no scores"}` : "";
   text($("footer"), `${plural(received, "score")} since the board began to count${odd}. It keeps the newest ${whole.format(board.about.kept.scores)} and the best ${whole.format(board.about.kept.best)} pairs. Times are in ${board.about.zone}.`);
 }
 
@@ -292,31 +347,31 @@ function drawAuc() {
 }
 
 function drawFilters() {
-  const names = Object.keys(board.choices);
-  for (const name of Object.keys(board.filters)) if (!names.includes(name)) names.push(name);
+  const names = [...board.choices.keys()];
+  for (const name of board.filters.keys()) if (!names.includes(name)) names.push(name);
   const there = [...$("filter-fields").children].map((child) => child.dataset.name);
   if (JSON.stringify(there) !== JSON.stringify(names)) {
     $("filter-fields").replaceChildren(...names.map((name) => {
       const id = `filter-${name}`;
       const select = make("select", { id, on: { change: () => {
-        if (select.value) board.filters[name] = select.value; else delete board.filters[name];
+        if (select.value) board.filters.set(name, select.value.slice(1)); else board.filters.delete(name);
         anew();
       } } });
       return make("div", { class: "field", "data-name": name }, make("label", { for: id }, called(name)), select);
     }));
   }
   for (const child of $("filter-fields").children) {
-    const select = child.querySelector("select"), chosen = board.filters[child.dataset.name] ?? "";
-    const values = board.choices[child.dataset.name] ?? [];
-    const said = JSON.stringify(values.map(([value]) => value)) + chosen;
+    const select = child.querySelector("select"), chosen = board.filters.get(child.dataset.name);
+    const values = (board.choices.get(child.dataset.name) ?? []).map(([value]) => value);
+    if (chosen !== undefined && !values.includes(chosen)) values.unshift(chosen);
+    const said = JSON.stringify([values, chosen]);
     if (select.dataset.said === said || document.activeElement === select) continue;
     select.dataset.said = said;
-    const known = values.some(([value]) => value === chosen) || !chosen;
-    select.replaceChildren(make("option", { value: "" }, "any"), ...(known ? [] : [make("option", { value: chosen }, chosen)]),
-      ...values.map(([value]) => make("option", { value }, value || "(empty)")));
-    select.value = chosen;
+    // A value may be the empty text, which "any" must not be taken for.
+    select.replaceChildren(make("option", { value: "" }, "any"), ...values.map((value) => make("option", { value: `=${value}` }, value.trim() ? value : "(empty)")));
+    select.value = chosen === undefined ? "" : `=${chosen}`;
   }
-  const chosen = Object.keys(board.filters).length;
+  const chosen = board.filters.size;
   $("clear").hidden = !chosen;
   $("filters").hidden = !names.length;
   text($("filters-title"), chosen ? `Filters (${chosen} chosen)` : "Filters");
@@ -332,7 +387,7 @@ function drawHead() {
 function fill(tr, row) { // in a burst every row changes all the time: only what is new of it is drawn
   const was = tr.row;
   if (!was) {
-    const open = make("button", { type: "button", class: "open", "aria-label": `Open ${board.about.pair.map((field, at) => `${called(field)} ${row.key[at]}`).join(", ")}` }, named(row.key));
+    const open = make("button", { type: "button", class: "open", title: named(row.id), "aria-label": `Open ${partsOf(row.id).map((part, at) => `${called(board.about.pair[at])} ${plain(part)}`).join(", ")}` }, named(row.id));
     tr.parts = { chance: make("b"), bar: make("i"), trend: cell("trend", "trend"), facts: cell("more facts", "known"), when: make("time"), model: cell("model number", "model") };
     tr.replaceChildren(cell("rank number", "#"), cell("who", "pair", open),
       cell("chance", "probability", make("div", { class: "bar" }, tr.parts.chance, make("span", { class: "track", "aria-hidden": "true" }, tr.parts.bar))),
@@ -344,9 +399,9 @@ function fill(tr, row) { // in a burst every row changes all the time: only what
     bar.style.width = `${Math.max(1, row.p * 100)}%`;
   }
   if (String(was?.trend) !== String(row.trend)) trend.replaceChildren(sparkline(row.trend));
-  if (JSON.stringify(was?.attributes) !== JSON.stringify(row.attributes)) facts.replaceChildren(...Object.entries(row.attributes).slice(0, 8).flatMap(([label, value]) => [make("span", {}, `${called(label)} `, make("b", {}, value || "–")), " "]));
+  if (JSON.stringify(was?.attributes) !== JSON.stringify(row.attributes)) facts.replaceChildren(...Object.entries(row.attributes).slice(0, 8).flatMap(([label, value]) => [make("span", { class: "known", title: `${called(label)} ${value}` }, make("i", {}, called(label)), " ", make("b", {}, value || "–")), " "]));
   if (was?.at !== row.at) {
-    when.dateTime = new Date(row.at).toISOString();
+    when.dateTime = Math.abs(row.at) > LAST_MS ? "" : new Date(row.at).toISOString();
     when.title = moment(row.at);
     when.dataset.at = row.at;
     text(when, ago(row.at));
@@ -400,7 +455,7 @@ function drawEmpty() {
   empty.hidden = board.order.length > 0;
   $("table").hidden = !empty.hidden;
   if (empty.hidden) return;
-  const filtered = Object.keys(board.filters).length > 0;
+  const filtered = board.filters.size > 0;
   const kind = kafka?.away && !received ? "away" : !received ? "none" : filtered ? "filtered" : "old";
   if (empty.dataset.kind === kind) return;
   empty.dataset.kind = kind;
@@ -412,7 +467,7 @@ function drawEmpty() {
 }
 
 function clear() {
-  board.filters = {};
+  board.filters.clear();
   for (const child of $("filter-fields").children) { child.querySelector("select").value = ""; delete child.querySelector("select").dataset.said; }
   drawFilters();
   anew();
@@ -431,23 +486,29 @@ function scoreTable(scores, withPair, caption) {
     make("table", { class: "plain" }, make("caption", { class: "unseen" }, caption),
       make("thead", {}, make("tr", {}, ...heads.map(([kind, label]) => make("th", { scope: "col", class: kind }, label)))),
       make("tbody", {}, ...shown.map((score) => make("tr", {},
-        ...(withPair ? [make("td", {}, make("button", { type: "button", class: "link", on: { click: () => go("pair", score.key) } }, named(score.key)))] : []),
-        make("td", {}, moment(score.at)), ...(hasTime ? [make("td", {}, score.time === null ? "–" : moment(score.time))] : []),
+        ...(withPair ? [make("td", {}, make("button", { type: "button", class: "link", on: { click: () => go("pair", score.id) } }, named(score.id)))] : []),
+        make("td", { class: "moment" }, moment(score.at)), ...(hasTime ? [make("td", { class: "moment" }, score.time === null ? "–" : moment(score.time))] : []),
         make("td", { class: "number" }, percent(score.p)), ...(hasOutcome ? [make("td", { class: "outcome" }, score.outcome ? became(score.outcome) : "–")] : []), make("td", { class: "number" }, score.version || "–"))))));
 }
 
-let opened = null;
-async function openPair(key) {
-  const id = JSON.stringify(key);
+let opened = null, drawn = null; // the pair that is open, and which score of it is drawn
+async function openPair(id) {
   opened = id;
-  text($("pair-title"), named(key));
+  drawn = null;
+  entitle($("pair-title"), named(id));
   const why = make("div", { id: "why" });
   const top = make("div", {}, make("p", { class: "soft" }, "Loading…"));
-  $("pair-body").replaceChildren(top, make("h3", {}, "Why"), why);
+  $("pair-body").replaceChildren(make("div", { id: "newer", role: "status" }), top, make("h3", {}, "Why"), why);
   show("pair");
   const said = await drawPair(id, top);
   if (said === null) { why.previousElementSibling.remove(); why.remove(); return; }
   await askWhy(why, id);
+}
+
+function drawNewer(row) { // the drawer stays as it is: somebody reads it
+  if (drawn === null || drawn === `${row.at} ${row.p}`) return;
+  $("newer").replaceChildren(make("p", { class: "says" }, `Scored again: ${percent(row.p)}. `,
+    make("button", { type: "button", class: "link", on: { click: () => openPair(row.id) } }, "Show it")));
 }
 
 async function askWhy(why, id) {
@@ -470,7 +531,8 @@ async function drawPair(id, top) {
   }
   if (opened !== id) return null;
   const { row, scores } = found;
-  const links = board.about.pair.map((field, at) => make("button", { type: "button", class: "link", on: { click: () => go("of", [field, row.key[at]]) } }, String(row.key[at])));
+  drawn = `${row.at} ${row.p}`;
+  const links = partsOf(id).map((part, at) => make("button", { type: "button", class: "link", on: { click: () => go("of", JSON.stringify([board.about.pair[at], part])) } }, plain(part)));
   top.replaceChildren(make("p", { class: "big", id: "pair-p" }, percent(row.p)),
     make("p", { class: "soft" }, `${called(board.about.probability)}, scored ${moment(row.at)}`),
     make("dl", { class: "summary" }, ...board.about.pair.map((field, at) => fact(called(field), links[at])),
@@ -543,17 +605,17 @@ function raw(title, place, content) {
 // ── a user or an item, dead letters ──────────────────────────────────────────────────────────────────────────────────
 
 async function openHistory([field, value]) {
-  text($("history-title"), `${called(field)} ${value}`);
+  entitle($("history-title"), `${called(field)} ${plain(value)}`);
   $("history-body").replaceChildren(make("p", { class: "soft" }, "Loading…"));
   show("history");
   try {
-    const { scores, pairs } = await asked("api/history", { field, value: JSON.stringify(value) });
+    const { scores, pairs } = await asked("api/history", { field, value });
     if (!pairs.length) {
       $("history-body").replaceChildren(make("p", { class: "says" }, "None of its scores is kept."));
       return;
     }
     $("history-body").replaceChildren(
-      make("p", { class: "soft" }, `${plural(scores.length, "score")} of ${plural(pairs.length, "pair")} are kept; the best has ${percent(pairs[0].p)}.`),
+      make("p", { class: "soft" }, `${plural(scores.length, "score")} of ${plural(pairs.length, "pair")} ${scores.length + pairs.length === 2 ? "is" : "are"} kept; the best has ${percent(pairs[0].p)}.`),
       ...(scores.length ? [make("h3", {}, "History of scores"), lineChart(scores)] : []),
       make("h3", {}, "Its pairs, the best first"), scoreTable(pairs, true, "Pairs, the best first"),
       ...(scores.length ? [make("h3", {}, "Its scores, the newest first"), scoreTable(scores, true, "Scores, the newest first")] : []));
@@ -569,9 +631,11 @@ async function openLetters(reason = "") {
     const reasons = Object.entries(counts);
     const chip = (name, label, count) => make("button", { type: "button", class: "quiet", "aria-pressed": String(name === reason), on: { click: () => openLetters(name) } }, `${label} ${whole.format(count)}`);
     const all = reasons.reduce((sum, [, count]) => sum + count, 0);
+    const count = reason ? counts[reason] ?? 0 : all;
     $("dead-body").replaceChildren(
       make("p", { class: "soft" }, reasons.length ? "Records that could not be scored, by reason. " : "No record was refused. ", "Topic ", make("code", {}, board.about.topics.dead_letters), "."),
       reasons.length ? make("div", { class: "chips", role: "group", "aria-label": "Reasons" }, chip("", "all", all), ...reasons.map(([name, count]) => chip(name, name.replaceAll("_", " "), count))) : "",
+      letters.length < count ? make("p", { class: "note" }, `The newest ${whole.format(letters.length)} are shown.`) : "",
       ...letters.map((letter) => make("article", { class: "letter" }, make("p", {}, make("b", {}, letter.reason.replaceAll("_", " ")), ": ", letter.message || "no message"),
         make("p", { class: "note" }, `${moment(letter.at)} · from ${letter.origin} · ${plural(letter.size, "byte")}${letter.cut ? ", cut" : ""}`),
         make("details", {}, make("summary", {}, "Key and value"), make("pre", { tabindex: "0" }, `${letter.key}\n${letter.value}`), make("p", { class: "note" }, `letter ${letter.place}`)))));
@@ -590,8 +654,8 @@ async function search(event) {
     const matches = await asked("api/search", { q: query });
     if ($("query").value.trim() !== query) return;
     found.replaceChildren(make("p", { role: "status" }, matches.length ? `${plural(matches.length, "match", "matches")} of “${query}”${matches.length === 20 ? " are shown" : ""}` : `Nothing that is kept is called “${query}”.`),
-      make("ul", {}, ...matches.map((match) => make("li", {}, make("button", { type: "button", class: "quiet", on: { click: () => go("of", [match.field, match.value]) } },
-        `${called(match.field)} ${match.value}`, make("small", {}, `${plural(match.pairs, "pair")}, best ${percent(match.best)}`))))));
+      make("ul", {}, ...matches.map((match) => make("li", {}, make("button", { type: "button", class: "quiet", on: { click: () => go("of", JSON.stringify([match.field, match.value])) } },
+        `${called(match.field)} ${plain(match.value)}`, make("small", {}, `${plural(match.pairs, "pair")}, best ${percent(match.best)}`))))));
   } catch (error) {
     found.replaceChildren(make("p", {}, error instanceof Refused ? error.message : "The board does not answer."));
   }
@@ -606,16 +670,20 @@ function show(id) {
 }
 
 function go(kind, value) {
-  const hash = `#${kind}=${encodeURIComponent(JSON.stringify(value))}`;
+  const hash = `#${kind}=${encodeURIComponent(value)}`;
   if (location.hash === hash) route(); else location.hash = hash;
 }
 
 function route() {
   const [, kind, value] = location.hash.match(/^#(pair|of|dead)(?:=(.+))?$/) ?? [];
-  let parsed = null;
-  try { parsed = value === undefined ? null : JSON.parse(decodeURIComponent(value)); } catch { return; }
-  if (kind === "pair" && Array.isArray(parsed)) openPair(parsed);
-  else if (kind === "of" && Array.isArray(parsed) && parsed.length === 2) openHistory(parsed);
+  let said = "", parsed = null;
+  try {
+    said = decodeURIComponent(value ?? "null");
+    parsed = JSON.parse(said);
+    if (kind === "of") JSON.parse(parsed[1]);
+  } catch { return; }
+  if (kind === "pair" && Array.isArray(parsed)) openPair(said);
+  else if (kind === "of" && parsed.length === 2) openHistory(parsed);
   else if (kind === "dead") openLetters();
   else for (const dialog of document.querySelectorAll("dialog.drawer[open]")) dialog.close();
 }
@@ -667,7 +735,7 @@ function listen() {
   $("letters-open").onclick = () => { location.hash = "#dead"; };
   $("rows").onclick = (event) => {
     const tr = event.target.closest("tr[data-id]");
-    if (tr) go("pair", tr.row.key);
+    if (tr) go("pair", tr.row.id);
   };
   $("rows").onpointermove = hold;
   $("rows").onpointerleave = (event) => { if (event.pointerType === "mouse" && !$("rows").contains(document.activeElement)) release(); };
@@ -683,6 +751,7 @@ function listen() {
     };
   }
   addEventListener("hashchange", route);
+  document.addEventListener("visibilitychange", watchedOrNot);
   setInterval(() => {
     for (const time of document.querySelectorAll("time[data-at]")) text(time, ago(Number(time.dataset.at)));
   }, 1000);
@@ -693,19 +762,21 @@ async function start() {
   draw();
   for (let attempt = 0; !board.about; attempt += 1) {
     try {
-      board.about = await json("api/about");
+      board.about = await json("api/about", { within: SILENT_MS });
     } catch {
       board.lost = true;
       status();
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS[Math.min(attempt, AGAIN_MS.length - 1)]));
     }
   }
+  try { new Intl.DateTimeFormat("en", { timeZone: board.about.zone }); } catch { board.about.zone = "UTC"; } // one that browsers do not know
   text($("app"), board.about.app);
   document.title = `Board · ${board.about.app}`;
   const [user, item] = [board.about.users[0], board.about.items[0]];
   const wanted = item ? `${user ? called(user) : "user"} or ${called(item)}` : called(board.about.pair[0]);
   text($("query-label"), `Find ${wanted}`);
   drawHead();
+  restore();
   listen();
   if ($("query").value) search(); // typed before anybody listened
   route();
