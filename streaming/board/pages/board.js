@@ -555,7 +555,7 @@ function usual(feature) {
   const is = feature.usual;
   if (!is) return "–";
   if (is.low !== null) return is.low === is.high ? number(is.low) : `${number(is.low)} to ${number(is.high)}`;
-  return `${shownValue(is.value, feature.kind)} (${(is.share * 100).toFixed(0)} %)`;
+  return `${shownValue(is.value, feature.kind)} (${(is.share * 100).toFixed(0)}\u00a0%)`;
 }
 
 function inputName({ name, column, meaning }) { // what people call it, else what it is; its own name below
