@@ -1,7 +1,7 @@
 """The pictures of the board in docs/img, of one that runs: `python -m rigs.pictures http://127.0.0.1:PORT/`.
 
-They are of `make demo KEEP=1`, some minutes after its last step, so that the shop's events come. Look at them before they
-are committed.
+They are of `make demo KEEP=1`, some minutes after its last step, so that the shop's events come. Look at them before
+they are committed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
+from fixtures.browser import ARGUMENTS, opened
 from places import REPOSITORY
 from playwright.sync_api import Browser, sync_playwright
 
 from deploy.environments import chromium
-from fixtures.browser import ARGUMENTS, opened
 
 Theme = Literal["light", "dark"]
 
