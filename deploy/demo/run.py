@@ -169,12 +169,14 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     board = f"http://127.0.0.1:{held.getsockname()[1]}/"
     console.print(f"[bold]The board: {board}[/bold], open from step {BOARD_STEP} on")
     with screen.step(1, "Kafka and data") as step:
+        step.latest = "starting Kafka"
         broker = stack.enter_context(Broker(work / "kafka"))
         broker.create_topics(topics_of(shop.topics), {"retention.ms": "-1"})  # events may be years old
         step.result = f"application {shop.app.settings.name}, Kafka at {broker.bootstrap}"
         data, replays = prepare_data(options, shop)
     manifest = prepare_model(options, shop, data)
     with screen.step(5, "Triton") as step:
+        step.latest = "starting Triton, which loads the model"
         folder = work / "triton"
         triton = Triton(work / "artifact" / "triton", folder, private=has_room_for_socket(folder))
         stack.callback(triton.stop)
@@ -204,6 +206,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             config = write_config(options, shop, broker, triton, http_port, embedded_tables(work))
     predict_port = start_board(config, held, stack)
     with screen.step(BOARD_STEP, "scorer") as step:
+        step.latest = "starting the scorer, which reads the history"
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
         screen.note(f"$ jd-intent-score run --config {config}")
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))

@@ -40,7 +40,7 @@ def left_behind(work: Path) -> list[str]:
 
 
 def number(page: str, row: str) -> str:
-    match = re.search(rf"{row}\s*│\s*([\d.,]+)", page)
+    match = re.search(rf"^{row} +([\d.,]+)", page, re.MULTILINE)
     assert match is not None, f"no row {row!r} in:\n{page}"
     return match[1].rstrip(",")
 

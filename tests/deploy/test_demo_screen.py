@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from deploy.demo.recording import last_shown, picture, record
-from deploy.demo.screen import WIDTH, Screen
+from deploy.demo.screen import WIDTH, Screen, Step
 
 
-def screen(tmp_path: Path, terminal: bool = False) -> tuple[Screen, io.StringIO]:
+def screen(tmp_path: Path, terminal: bool = False, width: int = WIDTH) -> tuple[Screen, io.StringIO]:
     sink = io.StringIO()
-    made = Screen(Console(file=sink, width=WIDTH, force_terminal=terminal, highlight=False))
+    made = Screen(Console(file=sink, width=width, force_terminal=terminal, highlight=False))
     made.log = tmp_path / "steps.log"
     return made, sink
 
@@ -40,12 +41,78 @@ def test_a_step_is_a_line_while_it_works_and_one_when_it_is_done(tmp_path: Path)
 def test_a_bar_shows_how_much_is_done(tmp_path: Path) -> None:
     made, _ = screen(tmp_path)
     with made.step(8, "stream") as step:
+        step.latest = "51,888 requests x 42 columns"
+        assert step.latest in step.working(WIDTH).plain
+        step.latest = "250 of 1,000 requests"
+        assert f"{'━' * 6}{'╌' * 18} 250 of 1,000" in step.working(WIDTH).plain
         step.watch(lambda: (500, 1000))
-        line = step.working().plain
+        line = step.working(WIDTH).plain
         step.watch(lambda: (0, 0))
-        assert "╌" not in step.working().plain
+        assert "╌" not in step.working(WIDTH).plain
     assert f"{'━' * 12}{'╌' * 12} 500 of 1,000" in line
     assert len(line) <= WIDTH
+
+
+@pytest.mark.parametrize("width", [0, 20, 40, 60, WIDTH, 200])
+@pytest.mark.parametrize(
+    "latest", ["", "step 25 (epoch 0.25): " + "loss 0.1207, val AUC 0.8365, " * 9, "1 of 9 requests"]
+)
+def test_a_line_while_it_works_is_one_line_of_any_terminal(latest: str, width: int) -> None:
+    step = Step(3, "training")
+    step.latest = latest
+    line = step.working(width).plain
+    assert re.search(r" \d+\.\d s$", line)
+    assert len(line) < max(width, 32)
+
+
+def test_a_result_that_a_narrow_terminal_has_no_room_for_is_not_cut(tmp_path: Path) -> None:
+    made, sink = screen(tmp_path, width=60)
+    where = "ready, metrics at http://127.0.0.1:34541/metrics"
+    with made.step(7, "scorer") as step:
+        step.result = where
+    with made.step(8, "stream") as step:
+        step.result = "short"
+    _, scorer, result, _, stream = sink.getvalue().splitlines()
+    assert scorer.startswith("7/9 scorer ")
+    assert result == f"    {where}"
+    assert re.fullmatch(r"8/9 stream +short +\d\.\d s", stream)
+    assert max(map(len, (scorer, result, stream))) < 60
+
+
+def test_an_ascii_terminal_gets_ascii(tmp_path: Path) -> None:
+    sink = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    made = Screen(Console(file=sink, width=WIDTH, highlight=False))
+    with made.step(8, "stream") as step:
+        step.watch(lambda: (1, 2))
+        assert "############------------ 1 of 2" in step.working(WIDTH).plain
+        step.result = "x" * WIDTH
+    sink.seek(0)
+    begun, done = sink.read().splitlines()
+    assert begun == "8/9 stream ..."
+    assert "xxx..." in done
+
+
+def test_a_terminal_that_cannot_overwrite_is_told_when_a_step_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    made, sink = screen(tmp_path, terminal=True)
+    with made.step(1, "data"):
+        assert sink.getvalue() == "1/9 data …\n"
+
+
+def test_a_step_says_which_command_runs_until_that_says_something(tmp_path: Path) -> None:
+    made, _ = screen(tmp_path)
+    with made.step(4, "evaluation") as step:
+        made.run([sys.executable, "-c", ""], "jd-intent-batch evaluate --dataset d", tmp_path)
+        assert step.latest == "jd-intent-batch evaluate"
+
+
+def test_ctrl_c_says_which_step_was_stopped(tmp_path: Path) -> None:
+    made, sink = screen(tmp_path, terminal=True)
+    with pytest.raises(KeyboardInterrupt), made.step(1, "data"):
+        raise KeyboardInterrupt
+    assert re.search(r"data.*stopped .*s", last_shown([(0.0, sink.getvalue())])[0])
 
 
 def test_a_step_that_fails_is_not_said_to_be_done(tmp_path: Path) -> None:
@@ -55,7 +122,10 @@ def test_a_step_that_fails_is_not_said_to_be_done(tmp_path: Path) -> None:
         assert status == 1
         made.failed(said)
         raise ValueError("no")
-    assert sink.getvalue().splitlines() == ["1/9 data …", "  [red]why[/red]"]
+    lines = sink.getvalue().splitlines()
+    assert lines[:2] == ["1/9 data …", "  [red]why[/red]"]
+    assert re.fullmatch(r"1/9 data +failed +\d\.\d s", lines[2])
+    assert len(lines) == 3
 
 
 def test_on_a_terminal_only_the_line_that_says_done_is_left(tmp_path: Path) -> None:
