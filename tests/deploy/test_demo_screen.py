@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from deploy.demo.recording import last_shown, picture, record
+from deploy.demo.recording import MOMENTS, last_shown, moments, picture, record
 from deploy.demo.screen import WIDTH, Screen, Step
 
 
@@ -143,9 +143,49 @@ def test_on_a_terminal_only_the_line_that_says_done_is_left(tmp_path: Path) -> N
 def test_a_recording_is_a_picture_that_fetches_nothing() -> None:
     status, shown = record([sys.executable, "-c", "print('\\x1b[1mbold\\x1b[0m <&> 1'); raise SystemExit(3)"])
     assert status == 3
-    text = picture(last_shown(shown), "title")
+    text = picture(moments(shown), 28, "title")
     ElementTree.fromstring(text)
     assert "bold" in text
     assert ">title<" in text
     assert "font-face" not in text
     assert "url(http" not in text
+
+
+def texts(picture: str) -> dict[str, tuple[str, float, bool]]:
+    """What a picture shows → its animation, its height, and whether it is there at the end."""
+    svg = ElementTree.fromstring(picture)
+    found = {}
+    for group in svg.iter("{http://www.w3.org/2000/svg}g"):
+        if group.get("style"):
+            inside = list(group)
+            moved = re.fullmatch(r"translate\(0, (-?[\d.]+)\)", group.get("transform", ""))
+            assert moved is not None
+            said = "".join(part.text or "" for part in inside).replace("\xa0", " ").strip()
+            name = group.get("style", "").removeprefix("animation-name: ")
+            found[said] = (name, float(inside[0].get("y", "")) + float(moved[1]), group.get("class") == "s")
+    return found
+
+
+def test_a_picture_plays_what_was_overwritten_and_ends_with_what_stands_there() -> None:
+    shown = [(0.0, "one\n"), (4.0, "two at work"), (6.0, "\r\x1b[2Ktwo is done\n"), (10.0, "\x1b[32mthree\x1b[0m\n")]
+    text = picture(moments(shown), 28, "make demo")
+    found = texts(text)
+    assert {said for said, (_, _, stays) in found.items() if stays} == {"one", "two is done", "three"}
+    working, done = found["two at work"], found["two is done"]
+    assert not working[2]
+    assert working[1] == done[1] == pytest.approx(found["one"][1] + 24.4)
+    left = re.search(rf"@keyframes {working[0]} .*visible }} ([\d.]+)% {{ visibility: hidden }}", text)
+    came = re.search(rf"@keyframes {done[0]} .*?([\d.]+)% {{ visibility: visible }}", text)
+    assert left is not None
+    assert came is not None
+    assert float(left[1]) == float(came[1]) == pytest.approx(60, abs=100 / MOMENTS)
+    assert "prefers-reduced-motion" in text
+
+
+def test_a_picture_has_so_many_moments_at_most(tmp_path: Path) -> None:
+    shown = [(number / 10, f"\r\x1b[2K{number}") for number in range(5000)]
+    found = moments(shown)
+    assert len(found) == MOMENTS
+    assert found[-1][1] == ["4999"]
+    assert [at for at, _ in found] == sorted(at for at, _ in found)
+    assert picture(found, 28, "t").count("<g class") < MOMENTS + 3
