@@ -129,8 +129,8 @@ def summarise(console: Console, result: Stream, comparison: Comparison, places: 
         "throughput": f"{result.flooded / result.seconds:,.0f} events/s, sent as fast as scored",
         "latency, flooded": f"{_percentiles(flood)}, up to {min(WINDOW, result.flooded):,} in flight",
         "latency, paced": f"{_percentiles(paced)}, at {PACED_PER_S:,.0f} events/s",
-        "AUC streamed": f"{comparison.streamed_auc:.6f}",
-        "AUC offline": f"{comparison.offline_auc:.6f}, the same {comparison.compared:,} requests",
+        "AUC streamed": _auc(comparison.streamed_auc),
+        "AUC offline": f"{_auc(comparison.offline_auc)}, the same {comparison.compared:,} requests",
         "same probability": f"{same:,} of {comparison.compared:,}, differences up to {comparison.difference_max:.0e}",
     }
     if comparison.tied:
@@ -180,6 +180,10 @@ def faults(result: Stream, comparison: Comparison) -> list[str]:
             f"{comparison.differing} probabilities differ from offline, by up to {comparison.difference_max:.2e}"
         )
     return found
+
+
+def _auc(auc: float) -> str:
+    return "none, all labels are alike" if np.isnan(auc) else f"{auc:.6f}"
 
 
 def _percentiles(milliseconds: npt.NDArray[np.float64]) -> str:

@@ -148,7 +148,7 @@ class EventSender:
                 "message.max.bytes": 6_000_000,
                 "enable.idempotence": True,
                 "partitioner": PARTITIONER,
-                "log_level": 3,  # a broker that has just started is still loading: librdkafka asks again by itself
+                "log_level": 0,  # a broker that begins or ends is no news; what was not taken is told for each message
             }
         )
         self._count = 0

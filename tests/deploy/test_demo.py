@@ -152,3 +152,14 @@ def test_a_step_that_fails_fails_the_demo(tmp_path: Path, damage: object, told: 
     assert file.name in page
     assert "demo failed" in page
     assert left_behind(tmp_path) == []
+
+
+def test_a_folder_without_data_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    demo = start(tmp_path / "work", "--data", str(tmp_path / "data"))
+    page, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1, page
+    assert "flattenRequest_clean" in page
+    assert "events/user-actions.jsonl" in page
+    assert "Usage" not in page
+    assert left_behind(tmp_path) == []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 from fixtures.cards import CARDS
 
 from batch.replay import Message
 from deploy.demo.traffic import POISON, EventSender
 from deploy.kafka.broker import Broker
+from deploy.process import free_ports
 from streaming.app.folder import load_app
 
 
@@ -29,3 +32,14 @@ def test_poison_is_written_at_the_time_of_the_events_around_it(broker: Broker) -
         found.append(record.timestamp()[1])
     consumer.close()
     assert found == [good.time] * POISON
+
+
+def test_a_broker_that_is_gone_writes_nothing_on_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends it before the shop."""
+    (port,) = free_ports(1)
+    sender = EventSender(f"127.0.0.1:{port}")
+    sender._producer.produce("topic", b"value")
+    time.sleep(1)  # it fails to connect at once
+    sender._producer.purge()
+    del sender
+    assert capfd.readouterr() == ("", "")
