@@ -32,7 +32,7 @@ from deploy.demo.screen import WIDTH
 __all__ = ["Moment", "Shown", "last_shown", "moments", "picture", "record"]
 
 HEIGHT = 40
-PLAYED_S = 8.0
+PLAYED_S = 5.0
 MOMENTS = 64  # of what is played, at most
 Shown = list[tuple[float, str]]
 """What a terminal got: seconds since the start, and characters."""
