@@ -28,6 +28,7 @@ from rich.markup import escape
 from batch.replay import Replay
 from deploy.demo.cluster import DemoCluster
 from deploy.demo.comparison import LATENCY, PARITY, Stream, compare, draw, faults, summarise
+from deploy.demo.held_folder import hold
 from deploy.demo.screen import Step
 from deploy.demo.shop import Shop
 from deploy.demo.steps import (
@@ -162,8 +163,10 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     """Runs the steps; what it starts is entered into `stack`."""
     work, shop = options.work, Shop.of(options.app)
     inputs, force = [options.data] if options.data else [], console.print if options.force else None
+    hold(work, stack)
     with replacing(work, "demo", inputs=inputs, force=force, own=WRITTEN):
         pass  # empty: each step puts there what it makes
+    hold(work, stack)  # another folder now
     screen.log = work / LOG
     held = stack.enter_context(held_port())
     board = f"http://127.0.0.1:{held.getsockname()[1]}/"

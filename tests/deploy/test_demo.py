@@ -163,3 +163,26 @@ def test_a_folder_without_data_is_told_what_it_lacks(tmp_path: Path) -> None:
     assert "events/user-actions.jsonl" in page
     assert "Usage" not in page
     assert left_behind(tmp_path) == []
+
+
+def test_a_second_demo_leaves_the_folder_of_the_first_alone(tmp_path: Path) -> None:
+    first = start(tmp_path / "work", "--users", "20")
+    log = tmp_path / "work" / "kafka" / "kafka.log"
+    try:
+        deadline = time.monotonic() + 60
+        while not log.exists():
+            assert first.poll() is None, first.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        second = start(tmp_path / "work", "--users", "20")
+        page, _ = second.communicate(timeout=60)
+        assert second.returncode == 2, page
+        assert "another `make demo` runs in" in page
+        assert len(page.splitlines()) == 1
+        assert log.exists()
+        first.send_signal(signal.SIGINT)
+        page, _ = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 0, page
+    assert left_behind(tmp_path) == []
