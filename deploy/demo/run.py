@@ -53,6 +53,7 @@ from streaming.files.output_folder import replacing
 __all__ = ["main"]
 
 BOARD_STEP = 7  # before the first score
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: its terminal was closed
 
 LOG = "steps.log"
 """The commands of the steps, and all that they say."""
@@ -302,7 +303,7 @@ def wait_for_user(
 
 def interrupt(*_: object) -> None:
     """The first Ctrl-C ends the demo; more of them must not end its cleaning up."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -332,8 +333,9 @@ def main() -> None:
         words.zk,
         words.zk_path,
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    for number in ENDS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored: by nohup
+            signal.signal(number, interrupt)
     started = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:

@@ -69,8 +69,10 @@ class Step:
             count = int(said[1].replace(",", "")), int(said[2].replace(",", ""))
         if count is not None:
             done, of = count
-            full = BAR * min(done, of) // of if of else BAR
-            middle = f"{self._full * full}{self._left * (BAR - full)} {done:,} of {of:,}"
+            told = f" {done:,} of {of:,}"
+            bar = max(0, min(BAR, self._room(width) - len(told)))
+            full = bar * min(done, of) // of if of else bar
+            middle = f"{self._full * full}{self._left * (bar - full)}{told}"
         return self._line(middle, "cyan", width)
 
     def done(self, width: int) -> Text:

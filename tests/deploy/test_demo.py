@@ -111,7 +111,8 @@ def test_data_with_a_coarse_clock(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed terminal"])
+def test_ctrl_c_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     demo = start(tmp_path / "work", "--users", "300")
     try:
         deadline = time.monotonic() + 120
@@ -120,7 +121,7 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
             assert demo.poll() is None, demo.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        demo.send_signal(signal.SIGINT)
+        demo.send_signal(number)
         page, _ = demo.communicate(timeout=60)
     finally:
         demo.kill()

@@ -47,6 +47,7 @@ def test_a_bar_shows_how_much_is_done(tmp_path: Path) -> None:
         assert f"{'━' * 6}{'╌' * 18} 250 of 1,000" in step.working(WIDTH).plain
         step.watch(lambda: (500, 1000))
         line = step.working(WIDTH).plain
+        assert re.search(r" (━{2,9})(╌{2,9}) 500 of 1,000 ", step.working(50).plain)
         step.watch(lambda: (0, 0))
         assert "╌" not in step.working(WIDTH).plain
     assert f"{'━' * 12}{'╌' * 12} 500 of 1,000" in line
