@@ -118,6 +118,15 @@ class Process:
     def running(self) -> bool:
         return self.popen.poll() is None
 
+    def check(self) -> None:
+        """Says when it has ended, which it should not.
+
+        Raises:
+            ProcessFailed: it has.
+        """
+        if not self.running():
+            raise ProcessFailed(f"{self.name} exited with {self.popen.returncode}: {self.tail()}")
+
     def wait_ready(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Polls `ready` until it is true.
 
@@ -126,8 +135,7 @@ class Process:
         """
         deadline = time.monotonic() + timeout_s
         while not ready():
-            if not self.running():
-                raise ProcessFailed(f"{self.name} exited with {self.popen.returncode}: {self.tail()}")
+            self.check()
             if time.monotonic() > deadline:
                 raise ProcessFailed(f"{self.name} was not ready after {timeout_s:.0f} s: {self.tail()}")
             time.sleep(0.05)

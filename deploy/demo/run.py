@@ -135,12 +135,13 @@ def stream(broker: Broker, shop: Shop, replay: Replay, scorer: Process, step: St
     """Replays the period through the topics of events; a tenth of it paced, poison in between.
 
     Raises:
-        ProcessFailed: the scorer died.
+        ProcessFailed: Kafka or the scorer died.
     """
 
     def check() -> None:
-        if not scorer.running():
-            raise ProcessFailed(f"the scorer exited with {scorer.popen.returncode}: {scorer.tail()}")
+        for process in (broker.process, scorer):
+            if process is not None:
+                process.check()
 
     sender = EventSender(broker.bootstrap, timed=len(shop.topics.events) > 1, check=check)
     subscriber = ScoreSubscriber(broker.bootstrap, shop)
