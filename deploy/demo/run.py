@@ -28,7 +28,7 @@ from rich.markup import escape
 from batch.replay import Replay
 from deploy.demo.cluster import DemoCluster
 from deploy.demo.comparison import LATENCY, PARITY, Stream, compare, draw, faults, summarise
-from deploy.demo.held_folder import hold
+from deploy.demo.held_folder import full_disk, hold
 from deploy.demo.screen import Step
 from deploy.demo.shop import Shop
 from deploy.demo.steps import (
@@ -358,5 +358,7 @@ def main() -> None:
         OSError,
     ) as error:
         console.print(f"[red]demo failed[/red]: {escape(str(error))}", soft_wrap=True)  # a log's brackets are no markup
+        if full := full_disk(options.work):
+            console.print(escape(full), soft_wrap=True)
         sys.exit(1)
     console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")
