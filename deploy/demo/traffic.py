@@ -30,6 +30,8 @@ PACED_SHARE = 0.1
 SILENCE_S_MAX = 120.0
 """Longest wait for the next score before the demo gives up: a Triton or broker that died shows in the scorer's log."""
 
+FLUSH_S_MAX = 60
+
 
 def poison(stream: Stream, good: Message) -> dict[str, tuple[bytes | None, bytes | None]]:
     """Messages that must end as dead letters: what is wrong → (key, value).
@@ -195,9 +197,12 @@ class EventSender:
         return time.monotonic() - started
 
     def flush(self) -> None:
-        left = self._producer.flush(60)
-        if left:
-            raise TimeoutError(f"the broker did not take {left} messages in 60 s")
+        left = 0
+        for _ in range(FLUSH_S_MAX):
+            if not (left := self._producer.flush(1)):
+                return
+            self._check()
+        raise TimeoutError(f"the broker did not take {left} messages in {FLUSH_S_MAX} s")
 
     def _wait(self, subscriber: ScoreSubscriber, count: int) -> None:
         best, since = subscriber.seen(), time.monotonic()

@@ -51,7 +51,8 @@ def test_a_broker_that_is_gone_writes_nothing_on_the_screen(capfd: pytest.Captur
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_broker_that_dies_under_the_stream_ends_it_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [True, False], ids=["scores are waited for", "events are sent"])
+def test_a_broker_that_dies_under_the_stream_ends_it_at_once(tmp_path: Path, sent: bool) -> None:
     """As on a full disk; nobody scores here, so the stream would be waited for."""
     shop = Shop.of("sql/jd")
     (topic,) = shop.topics.events
@@ -64,6 +65,8 @@ def test_a_broker_that_dies_under_the_stream_ends_it_at_once(tmp_path: Path) -> 
         ThreadPoolExecutor() as pool,
     ):
         broker.create_topics(topics_of(shop.topics))
+        if not sent:
+            broker.kill()
         going = pool.submit(stream, broker, shop, replay, scorer, Step(8, "stream"))
         time.sleep(2)
         broker.kill()
