@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from types import TracebackType
 
 __all__ = ["Process", "ProcessFailed", "free_ports", "held_port", "is_free", "one_line", "port"]
 
+
+TAIL_BYTES = 32_768
+JAVA_FRAME = re.compile(r"\s+(at \S+\(|\.\.\. \d+ more)")
 
 PR_SET_PDEATHSIG = 1
 # Loaded here, because after a fork nothing may be loaded.
@@ -141,9 +145,10 @@ class Process:
             time.sleep(0.05)
 
     def tail(self, lines: int = 20) -> str:
-        """The end of the log, with its path."""
-        text = self.log.read_bytes()[-16384:].decode(errors="replace")
-        return f"{self.log}\n" + "\n".join(text.splitlines()[-lines:])
+        """The end of the log, with its path; of Java's stacks only what was wrong."""
+        text = self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+        told = [line for line in text.splitlines() if not JAVA_FRAME.match(line)]
+        return f"{self.log}\n" + "\n".join(told[-lines:])
 
     def stop(self, timeout_s: float = 30.0) -> int:
         """SIGTERM to the process group, SIGKILL to what is left after `timeout_s`; returns the exit status."""
