@@ -9,10 +9,12 @@ play, and who wants no motion, gets what stands there at the end.
 from __future__ import annotations
 
 import argparse
+import bisect
 import fcntl
 import io
 import itertools
 import json
+import math
 import os
 import pty
 import re
@@ -84,17 +86,31 @@ def last_shown(shown: Shown) -> list[str]:
 
 
 def moments(shown: Shown) -> list[Moment]:
-    """The terminal as it looks at up to `MOMENTS` times that are evenly apart, and at the end."""
-    end = shown[-1][0] if shown else 0.0
+    """The terminal as it looks at up to `MOMENTS` times that are evenly apart as it is played, and at the end."""
     found: list[Moment] = []
+    shares = _shares(shown)
     taken = 0
     for number in range(MOMENTS):
-        until = end * (number + 1) / MOMENTS
-        count = sum(at <= until for at, _ in shown)
+        count = bisect.bisect_right(shares, (number + 1) / MOMENTS)
         if count > taken:
             taken = count
             found.append((number / MOMENTS, last_shown(shown[:count])))
     return found
+
+
+def _shares(shown: Shown) -> list[float]:
+    """When each piece is played, as a share of the whole time.
+
+    The time that passes until a line follows counts by its root: a minute of training shall not be all that is seen.
+    """
+    passed, lines, lines_max, since = 0.0, 0, 0, shown[0][0] if shown else 0.0
+    times = []
+    for at, piece in shown:
+        times.append(passed + math.sqrt(at - since))
+        lines += piece.count("\n") - piece.count(_UP)
+        if lines > lines_max:
+            passed, lines_max, since = times[-1], lines, at
+    return [time / (times[-1] or 1.0) for time in times]
 
 
 def picture(played: Sequence[Moment], lines: int, title: str) -> str:
