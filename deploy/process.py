@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from types import TracebackType
 
 __all__ = ["Process", "ProcessFailed", "free_ports", "held_port", "is_free", "one_line", "port"]
 
+
+TAIL_BYTES = 32_768
+JAVA_FRAME = re.compile(r"\s+(at \S+\(|\.\.\. \d+ more)")
 
 PR_SET_PDEATHSIG = 1
 # Loaded here, because after a fork nothing may be loaded.
@@ -118,6 +122,15 @@ class Process:
     def running(self) -> bool:
         return self.popen.poll() is None
 
+    def check(self) -> None:
+        """Says when it has ended, which it should not.
+
+        Raises:
+            ProcessFailed: it has.
+        """
+        if not self.running():
+            raise ProcessFailed(f"{self.name} exited with {self.popen.returncode}: {self.tail()}")
+
     def wait_ready(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Polls `ready` until it is true.
 
@@ -126,16 +139,16 @@ class Process:
         """
         deadline = time.monotonic() + timeout_s
         while not ready():
-            if not self.running():
-                raise ProcessFailed(f"{self.name} exited with {self.popen.returncode}: {self.tail()}")
+            self.check()
             if time.monotonic() > deadline:
                 raise ProcessFailed(f"{self.name} was not ready after {timeout_s:.0f} s: {self.tail()}")
             time.sleep(0.05)
 
     def tail(self, lines: int = 20) -> str:
-        """The end of the log, with its path."""
-        text = self.log.read_bytes()[-16384:].decode(errors="replace")
-        return f"{self.log}\n" + "\n".join(text.splitlines()[-lines:])
+        """The end of the log, with its path; of Java's stacks only what was wrong."""
+        text = self.log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+        told = [line for line in text.splitlines() if not JAVA_FRAME.match(line)]
+        return f"{self.log}\n" + "\n".join(told[-lines:])
 
     def stop(self, timeout_s: float = 30.0) -> int:
         """SIGTERM to the process group, SIGKILL to what is left after `timeout_s`; returns the exit status."""

@@ -127,23 +127,25 @@ def summarise(console: Console, result: Stream, comparison: Comparison, places: 
         "scores out": f"{len(subscriber.scores):,}, {len(subscriber.doubled)} doubled",
         "dead letters": f"{subscriber.dead.total()}",
         "throughput": f"{result.flooded / result.seconds:,.0f} events/s, sent as fast as scored",
-        "latency, flooded": f"{_percentiles(flood)}, {WINDOW:,} in flight",
+        "latency, flooded": f"{_percentiles(flood)}, up to {min(WINDOW, result.flooded):,} in flight",
         "latency, paced": f"{_percentiles(paced)}, at {PACED_PER_S:,.0f} events/s",
-        "AUC streamed": f"{comparison.streamed_auc:.6f}",
-        "AUC offline": f"{comparison.offline_auc:.6f}, the same {comparison.compared:,} requests",
+        "AUC streamed": _auc(comparison.streamed_auc),
+        "AUC offline": f"{_auc(comparison.offline_auc)}, the same {comparison.compared:,} requests",
         "same probability": f"{same:,} of {comparison.compared:,}, differences up to {comparison.difference_max:.0e}",
     }
     if comparison.tied:
         rows["of one moment"] = f"{comparison.tied:,} differ: offline they see another event of their key and time"
     rows |= {name: str(place) for name, place in places.items()}
-    page = Table(title="What happened", show_header=False, title_justify="left", pad_edge=False)
+    page = _table("What happened")
+    page.show_header = False
     page.add_column(style="bold")
     page.add_column(overflow="fold")
     for name, text in rows.items():
         page.add_row(name, text)
-    console.print(page)
-    console.print(_highest(result.shop, subscriber))
-    console.print(_dead_letters(subscriber))
+    for table in (page, _highest(result.shop, subscriber), _dead_letters(subscriber)):
+        console.print()
+        console.print(table)
+    console.print()
 
 
 def draw(work: Path, result: Stream, comparison: Comparison) -> None:
@@ -180,12 +182,21 @@ def faults(result: Stream, comparison: Comparison) -> list[str]:
     return found
 
 
+def _auc(auc: float) -> str:
+    return "none, all labels are alike" if np.isnan(auc) else f"{auc:.6f}"
+
+
 def _percentiles(milliseconds: npt.NDArray[np.float64]) -> str:
     return f"p50 {np.percentile(milliseconds, 50):.1f} ms, p99 {np.percentile(milliseconds, 99):.1f} ms"
 
 
+def _table(title: str) -> Table:
+    """Without lines: these cost columns, and ASCII has none."""
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+
+
 def _dead_letters(subscriber: ScoreSubscriber) -> Table:
-    table = Table(title="Dead letters", title_justify="left", pad_edge=False)
+    table = _table("Dead letters")
     table.add_column("", justify="right")
     table.add_column("why", overflow="fold")
     for reason, count in sorted(subscriber.dead.items()):
@@ -208,7 +219,7 @@ def _highest(shop: Shop, subscriber: ScoreSubscriber) -> Table:
     for score in subscriber.scores.values():
         named = tuple(str(score[field]) for field in shown)
         highest[named] = max(highest.get(named, 0.0), score[shop.probability])
-    table = Table(title=f"The {SHOWN} highest scores", title_justify="left", pad_edge=False)
+    table = _table(f"The {SHOWN} highest scores")
     for name in shown:
         table.add_column(name)
     table.add_column(shop.probability, justify="right")

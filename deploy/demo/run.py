@@ -28,6 +28,7 @@ from rich.markup import escape
 from batch.replay import Replay
 from deploy.demo.cluster import DemoCluster
 from deploy.demo.comparison import LATENCY, PARITY, Stream, compare, draw, faults, summarise
+from deploy.demo.held_folder import full_disk, hold
 from deploy.demo.open_shop import EVENTS_PER_S, WEEK_MS, OpenShop, weeks_of
 from deploy.demo.screen import Step
 from deploy.demo.shop import Shop
@@ -53,6 +54,7 @@ from streaming.files.output_folder import replacing
 __all__ = ["main"]
 
 BOARD_STEP = 7  # before the first score
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: its terminal was closed
 
 LOG = "steps.log"
 """The commands of the steps, and all that they say."""
@@ -134,12 +136,13 @@ def stream(broker: Broker, shop: Shop, replay: Replay, scorer: Process, step: St
     """Replays the period through the topics of events; a tenth of it paced, poison in between.
 
     Raises:
-        ProcessFailed: the scorer died.
+        ProcessFailed: Kafka or the scorer died.
     """
 
     def check() -> None:
-        if not scorer.running():
-            raise ProcessFailed(f"the scorer exited with {scorer.popen.returncode}: {scorer.tail()}")
+        for process in (broker.process, scorer):
+            if process is not None:
+                process.check()
 
     sender = EventSender(broker.bootstrap, timed=len(shop.topics.events) > 1, check=check)
     subscriber = ScoreSubscriber(broker.bootstrap, shop)
@@ -163,19 +166,23 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
     """Runs the steps; what it starts is entered into `stack`."""
     work, shop = options.work, Shop.of(options.app)
     inputs, force = [options.data] if options.data else [], console.print if options.force else None
+    hold(work, stack)
     with replacing(work, "demo", inputs=inputs, force=force, own=WRITTEN):
         pass  # empty: each step puts there what it makes
+    hold(work, stack)  # another folder now
     screen.log = work / LOG
     held = stack.enter_context(held_port())
     board = f"http://127.0.0.1:{held.getsockname()[1]}/"
     console.print(f"[bold]The board: {board}[/bold], open from step {BOARD_STEP} on")
     with screen.step(1, "Kafka and data") as step:
+        step.latest = "starting Kafka"
         broker = stack.enter_context(Broker(work / "kafka"))
         broker.create_topics(topics_of(shop.topics), {"retention.ms": "-1"})  # events may be years old
         step.result = f"application {shop.app.settings.name}, Kafka at {broker.bootstrap}"
         data, replays = prepare_data(options, shop)
     manifest = prepare_model(options, shop, data)
     with screen.step(5, "Triton") as step:
+        step.latest = "starting Triton, which loads the model"
         folder = work / "triton"
         triton = Triton(work / "artifact" / "triton", folder, private=has_room_for_socket(folder))
         stack.callback(triton.stop)
@@ -205,6 +212,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
             config = write_config(options, shop, broker, triton, http_port, embedded_tables(work))
     predict_port = start_board(config, held, stack)
     with screen.step(BOARD_STEP, "scorer") as step:
+        step.latest = "starting the scorer, which reads the history"
         argv = [str(interpreter("scorer")), "-m", "streaming", "run", "--config", str(config)]
         screen.note(f"$ jd-intent-score run --config {config}")
         scorer = stack.enter_context(Process("the scorer", argv, work / "scorer.log", cwd=REPOSITORY))
@@ -312,7 +320,7 @@ def open_shop(broker: Broker, shop: Shop, replay: Replay, stack: contextlib.Exit
 
 def interrupt(*_: object) -> None:
     """The first Ctrl-C ends the demo; more of them must not end its cleaning up."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -342,8 +350,9 @@ def main() -> None:
         words.zk,
         words.zk_path,
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    for number in ENDS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored: by nohup
+            signal.signal(number, interrupt)
     started = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
@@ -365,5 +374,7 @@ def main() -> None:
         OSError,
     ) as error:
         console.print(f"[red]demo failed[/red]: {escape(str(error))}", soft_wrap=True)  # a log's brackets are no markup
+        if full := full_disk(options.work):
+            console.print(escape(full), soft_wrap=True)
         sys.exit(1)
     console.print(f"[green]done[/green] in {time.monotonic() - started:.0f} s; everything that was started is stopped")

@@ -103,6 +103,12 @@ def prepare_data(options: DemoOptions, shop: Shop) -> tuple[Path, Replays]:
     tables = options.work / "data"
     archives = [(stream.name, found / EVENTS / f"{stream.topic}.jsonl") for stream in shop.app.streams]
     given = [word for name, file in archives if file.is_file() for word in ("--from", f"{name}={file}")]
+    if not given:
+        wanted = ", ".join(f"{EVENTS}/{file.name}" for _, file in archives)
+        raise DemoFailed(
+            f"{found}: there are neither tables (no folder {history_folder(shop.app, shop.app.main)}) nor events (none "
+            f"of {wanted})"
+        )
     run_command("scorer", "backfill", "--app", shop.folder, *given, "--out", tables)
     return tables, replays
 
@@ -162,7 +168,7 @@ def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any
             *weak,
         )
         auc = measured["test"].auc
-        step.result = "of the test part" + (f": AUC {auc:.4f}" if auc is not None else "")
+        step.result = "of the test part: " + ("no AUC, all labels are alike" if auc is None else f"AUC {auc:.4f}")
     manifest: dict[str, Any] = json.loads((work / "artifact" / "manifest.json").read_text())
     return manifest
 

@@ -40,6 +40,8 @@ PACED_SHARE = 0.1
 SILENCE_S_MAX = 120.0
 """Longest wait for the next score before the demo gives up: a Triton or broker that died shows in the scorer's log."""
 
+FLUSH_S_MAX = 60
+
 
 def poison(stream: Stream, good: Message) -> dict[str, tuple[bytes | None, bytes | None]]:
     """Messages that must end as dead letters: what is wrong → (key, value).
@@ -91,7 +93,7 @@ def producer_to(bootstrap: str) -> Producer:
             "message.max.bytes": 6_000_000,
             "enable.idempotence": True,
             "partitioner": PARTITIONER,
-            "log_level": 3,  # a broker that has just started is still loading: librdkafka asks again by itself
+            "log_level": 0,  # a broker that begins or ends is no news; what was not taken is told for each message
         }
     )
 
@@ -210,9 +212,12 @@ class EventSender:
         return time.monotonic() - started
 
     def flush(self) -> None:
-        left = self._producer.flush(60)
-        if left:
-            raise TimeoutError(f"the broker did not take {left} messages in 60 s")
+        left = 0
+        for _ in range(FLUSH_S_MAX):
+            if not (left := self._producer.flush(1)):
+                return
+            self._check()
+        raise TimeoutError(f"the broker did not take {left} messages in {FLUSH_S_MAX} s")
 
     def _wait(self, subscriber: ScoreSubscriber, count: int) -> None:
         best, since = subscriber.seen(), time.monotonic()

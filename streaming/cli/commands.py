@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Scores a shop's user actions: the probability that this user buys this product within five days.",
+    help="Scores events from Kafka: for each, exactly once, the probability of what the application asks.",
 )
 
 ConfigFile = Annotated[

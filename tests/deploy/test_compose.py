@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -317,20 +318,41 @@ def test_images_are_built_from_files_that_exist(compose: dict[str, Any], name: s
     assert (REPOSITORY / build["context"] / build["dockerfile"]).is_file()
 
 
-def metric_names() -> set[str]:
-    """The names that scorer and predict server expose, a histogram's with their suffixes."""
+# Of the board: its own page shows them.
+LEFT_OUT = {
+    f"jd_intent_board_{name}"
+    for name in ("label_events", "labels_known_to_seconds", "matured", "pairs", "positives", "scores", "unreadable")
+}
+
+
+def metric_families() -> dict[str, str]:
+    """The metrics that scorer, supervisor, predict server and board expose: name → kind."""
+    from streaming.board.application import _metrics as board_metrics
     from streaming.ops.workers import Supervisor
     from streaming.predict.application import PredictMetrics
 
-    supervisor = Supervisor(Config(), None, 0, REPOSITORY)
+    supervisor, board = Supervisor(Config(), None, 0, REPOSITORY), board_metrics(MagicMock())
+    registries = (Metrics().registry, PredictMetrics().registry, supervisor.registry, board)
+    return {family.name: family.type for registry in registries for family in registry.collect()}
+
+
+def metric_names() -> set[str]:
+    """As they are asked for: a counter's with its suffix, a histogram's with its suffixes."""
     names = set()
-    for registry in (Metrics().registry, PredictMetrics().registry, supervisor.registry):
-        for family in registry.collect():
-            names |= {
-                "counter": {f"{family.name}_total"},
-                "histogram": {f"{family.name}_{part}" for part in ("bucket", "count", "sum")},
-            }.get(family.type, {family.name})
+    for name, kind in metric_families().items():
+        names |= {
+            "counter": {f"{name}_total"},
+            "histogram": {f"{name}_{part}" for part in ("bucket", "count", "sum")},
+        }.get(kind, {name})
     return names
+
+
+def test_the_page_of_metrics_has_all_and_no_others() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "metrics.md").read_text()
+    documented: dict[str, str] = {}
+    for names, kind in re.findall(r"^\| (`jd_intent_.*?) \| (\w+) \|", page, re.MULTILINE):
+        documented |= dict.fromkeys(re.findall(r"`(\w+)`", names), kind)
+    assert documented == {name: kind for name, kind in metric_families().items() if name.startswith("jd_intent_")}
 
 
 def test_alerts_ask_for_metrics_that_exist_and_name_what_to_do() -> None:
@@ -340,7 +362,7 @@ def test_alerts_ask_for_metrics_that_exist_and_name_what_to_do() -> None:
     alerts = [rule for group in groups for rule in group["rules"]]
     known = metric_names()
     for rule in alerts:
-        asked = set(re.findall(r"jd_intent_\w+", rule["expr"]))
+        asked = set(re.findall(r"(?:jd_intent|process)_\w+", rule["expr"]))
         assert asked <= known, f"{rule['alert']}: {asked - known}"
         assert asked or 'up{job="' in rule["expr"]
         assert rule["annotations"]["runbook"] == f"docs/how-to/alerts.md#{rule['alert'].lower()}"
@@ -352,19 +374,39 @@ def dashboard() -> dict[str, Any]:
     return found
 
 
-def test_the_dashboard_asks_for_metrics_that_exist_from_the_provisioned_source() -> None:
+def test_the_dashboard_asks_for_metrics_that_exist_from_the_prometheus_that_is_chosen() -> None:
     (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
+    chosen, instance = dashboard()["templating"]["list"]
+    assert (chosen["type"], chosen["query"], chosen["name"]) == ("datasource", source["type"], "datasource")
+    assert source["isDefault"]  # which is chosen first
+    (marks,) = dashboard()["annotations"]["list"]
+    wanted = {"type": source["type"], "uid": "${datasource}"}
+    assert instance["datasource"] == marks["datasource"] == wanted
     known = metric_names()
+    asked_metric = re.fullmatch(r"label_values\((\w+), instance\)", instance["query"]["query"])
+    assert asked_metric is not None
+    assert asked_metric[1] in known
     shown = set()
     for panel in dashboard()["panels"]:
+        assert panel["type"] == "row" or panel["description"], panel["title"]
         for target in panel.get("targets", []):
-            assert panel["datasource"] == target["datasource"] == {"type": source["type"], "uid": source["uid"]}
+            assert panel["datasource"] == target["datasource"] == wanted
             asked = set(re.findall(r"(?:jd_intent|process)_\w+", target["expr"]))
-            assert asked, panel["title"]
+            assert asked or re.search("ALERTS|nv_inference", target["expr"]), panel["title"]
             assert asked <= known, f"{panel['title']}: {asked - known}"
             shown |= asked
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known if name.startswith("jd_intent")}
-    assert families == {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown if name.startswith("jd_intent")}
+    assert families - LEFT_OUT == {
+        re.sub(r"_(bucket|count|sum)$", "", name) for name in shown if name.startswith("jd_intent")
+    }
+
+
+def test_a_chosen_scorer_is_the_one_of_every_panel_of_scorers() -> None:
+    """An application beside another on one Prometheus: panels that add up both tell of neither."""
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", []):
+            metrics = re.findall(r"jd_intent_(?!predict|board)\w+(?:\{[^}]*\})?", target["expr"])
+            assert all('instance=~"$instance"' in metric for metric in metrics), target["expr"]
 
 
 def test_the_panels_lie_side_by_side() -> None:

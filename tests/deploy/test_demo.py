@@ -41,7 +41,7 @@ def left_behind(work: Path) -> list[str]:
 
 
 def number(page: str, row: str) -> str:
-    match = re.search(rf"{row}\s*│\s*([\d.,]+)", page)
+    match = re.search(rf"^{row} +([\d.,]+)", page, re.MULTILINE)
     assert match is not None, f"no row {row!r} in:\n{page}"
     return match[1].rstrip(",")
 
@@ -126,7 +126,8 @@ def test_data_with_a_coarse_clock(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed terminal"])
+def test_ctrl_c_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     demo = start(tmp_path / "work", "--users", "300")
     try:
         deadline = time.monotonic() + 120
@@ -135,7 +136,7 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
             assert demo.poll() is None, demo.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        demo.send_signal(signal.SIGINT)
+        demo.send_signal(number)
         page, _ = demo.communicate(timeout=60)
     finally:
         demo.kill()
@@ -166,4 +167,38 @@ def test_a_step_that_fails_fails_the_demo(tmp_path: Path, damage: object, told: 
     assert told in page
     assert file.name in page
     assert "demo failed" in page
+    assert left_behind(tmp_path) == []
+
+
+def test_a_folder_without_data_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    demo = start(tmp_path / "work", "--data", str(tmp_path / "data"))
+    page, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1, page
+    assert "flattenRequest_clean" in page
+    assert "events/user-actions.jsonl" in page
+    assert "Usage" not in page
+    assert left_behind(tmp_path) == []
+
+
+def test_a_second_demo_leaves_the_folder_of_the_first_alone(tmp_path: Path) -> None:
+    first = start(tmp_path / "work", "--users", "20")
+    log = tmp_path / "work" / "kafka" / "kafka.log"
+    try:
+        deadline = time.monotonic() + 60
+        while not log.exists():
+            assert first.poll() is None, first.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        second = start(tmp_path / "work", "--users", "20")
+        page, _ = second.communicate(timeout=60)
+        assert second.returncode == 2, page
+        assert "another `make demo` runs in" in page
+        assert len(page.splitlines()) == 1
+        assert log.exists()
+        first.send_signal(signal.SIGINT)
+        page, _ = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 0, page
     assert left_behind(tmp_path) == []

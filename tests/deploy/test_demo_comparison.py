@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from collections import Counter
+from types import SimpleNamespace
+from typing import cast
+
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from batch.replay import Message, Replay
-from deploy.demo.comparison import compare
+from deploy.demo.comparison import Stream, compare, summarise
+from deploy.demo.shop import Shop
+from deploy.demo.traffic import ScoreSubscriber
 
 EVENTS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans()), max_size=12)
 
@@ -40,3 +48,19 @@ def test_only_tied_requests_may_differ(events: list[tuple[str, int, bool]], wron
     assert found.differing == len(different - replay.tied)
     assert found.tied == len(different & replay.tied)
     assert (found.difference_max > 0.1) == bool(different - replay.tied)
+
+
+def test_the_page_fits_and_says_when_there_is_no_auc() -> None:
+    replay, shop = replay_of([("a", 1, True), ("b", 2, True)]), Shop.of("sql/jd")
+    scores = {name: {"user_id": "u" * 30, "sku_id": "s", shop.probability: 0.5} for name in replay.request_ids}
+    seen = SimpleNamespace(scores=scores, doubled=[], dead=Counter({"x" * 99: 12}), received=dict.fromkeys(scores, 2.0))
+    offline = pa.table({"request_id": list(scores), "probability": [0.5] * 2, "label": [0] * 2})
+    result = Stream(shop, replay, dict.fromkeys(scores, 1.0), cast(ScoreSubscriber, seen), 1.0, 1)
+    sink = io.StringIO()
+    comparison = compare(scores, shop.probability, offline, replay.tied)
+    summarise(Console(file=sink, width=80, highlight=False), result, comparison, {"data": "/long" * 30})
+    page = sink.getvalue()
+    assert "none, all labels are alike" in page
+    assert "up to 1 in flight" in page
+    assert "nan" not in page
+    assert max(map(len, page.splitlines())) <= 80

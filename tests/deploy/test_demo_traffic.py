@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 from fixtures.cards import CARDS
 
-from batch.replay import Message
+from batch.replay import Message, Replay
+from deploy.demo.run import stream
+from deploy.demo.screen import Step
+from deploy.demo.shop import Shop
 from deploy.demo.traffic import POISON, EventSender
-from deploy.kafka.broker import Broker
+from deploy.kafka.broker import Broker, topics_of
+from deploy.process import Process, ProcessFailed, free_ports
 from streaming.app.folder import load_app
 
 
@@ -29,3 +38,37 @@ def test_poison_is_written_at_the_time_of_the_events_around_it(broker: Broker) -
         found.append(record.timestamp()[1])
     consumer.close()
     assert found == [good.time] * POISON
+
+
+def test_a_broker_that_is_gone_writes_nothing_on_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends it before the shop."""
+    (port,) = free_ports(1)
+    sender = EventSender(f"127.0.0.1:{port}")
+    sender._producer.produce("topic", b"value")
+    time.sleep(1)  # it fails to connect at once
+    sender._producer.purge()
+    del sender
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["scores are waited for", "events are sent"])
+def test_a_broker_that_dies_under_the_stream_ends_it_at_once(tmp_path: Path, sent: bool) -> None:
+    """As on a full disk; nobody scores here, so the stream would be waited for."""
+    shop = Shop.of("sql/jd")
+    (topic,) = shop.topics.events
+    value = json.dumps({"user_id": "1", "time": 1_700_000_000_000}).encode()
+    replay = Replay([], [Message(topic, b"1", value, 1_700_000_000_000, f"r{n}") for n in range(20)])
+    argv = [sys.executable, "-c", "import time; time.sleep(300)"]
+    with (
+        Broker(tmp_path / "kafka") as broker,
+        Process("the scorer", argv, tmp_path / "log") as scorer,
+        ThreadPoolExecutor() as pool,
+    ):
+        broker.create_topics(topics_of(shop.topics))
+        if not sent:
+            broker.kill()
+        going = pool.submit(stream, broker, shop, replay, scorer, Step(8, "stream"))
+        time.sleep(2)
+        broker.kill()
+        with pytest.raises(ProcessFailed, match="kafka exited with -9"):
+            going.result(30)

@@ -61,7 +61,10 @@ def test_the_four_kinds_of_pages_are_apart() -> None:
 
 @pytest.mark.parametrize("page", OUTSIDE, ids=lambda page: page.name)
 def test_links_of_pages_outside_the_site_lead_somewhere(page: Path) -> None:
-    for place, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for place in re.findall(r"(?:src|srcset)=\"([^\"]*)\"", text):
+        assert (page.parent / place).is_file(), place
+    for place, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
         target = page.parent / place if place else page
         assert target.exists(), place
         assert not anchor or anchor in anchors(target), f"{place}#{anchor}"

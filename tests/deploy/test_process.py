@@ -20,6 +20,15 @@ def test_a_child_that_dies_at_once_is_told_with_its_log(tmp_path: Path) -> None:
         child.wait_ready(lambda: False, 30)
 
 
+def test_of_javas_stacks_a_log_that_is_told_has_what_was_wrong(tmp_path: Path) -> None:
+    frames = "".join(f"\tat kafka.server.Part.call(Part.scala:{n}) ~[kafka.jar:?]\n" for n in range(50))
+    said = f"ERROR one\njava.io.IOException: No space left on device\n{frames}\t... 6 more\nWARN two at (three)\n"
+    child = Process("kafka", [sys.executable, "-c", f"print({said!r}, end='')"], tmp_path / "log")
+    child.popen.wait(30)
+    told = child.tail().splitlines()
+    assert told[1:] == ["ERROR one", "java.io.IOException: No space left on device", "WARN two at (three)"]
+
+
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = (

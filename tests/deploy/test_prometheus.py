@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import httpx
 import pytest
 import yaml
 from fixtures.asking import get
-from fixtures.panels import ask, draw, panels
+from fixtures.panels import DASHBOARD, ask, draw, panels
 from fixtures.prometheus import ALERTS, Prometheus
 from fixtures.scorer import Shop, Stage, poison, wait_until
 from fixtures.serve import command, row_of
@@ -36,11 +37,12 @@ RULES = {rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["gr
 STREAM = {"DeadLetters", "DeadLettersMany", "ScoresLate"}
 
 # What happens too seldom for a test: so often in a quarter of an hour. What they count is there all the same.
-SELDOM = re.compile(r"^(?P<counted>.*increase\(\w+(\{[^}]*\})?\[15m\]\)+) > \d+$")
+SELDOM = re.compile(r"^(?P<counted>.*(increase|changes)\(\w+(\{[^}]*\})?\[15m\]\)+) > \d+$")
 
 
 STEP_S = 0.5
 SCORED_MIN = 2000
+LATER_MS = 10 * 86_400_000  # all actions' days for an order are over by then
 
 
 def promtool(*words: str) -> None:
@@ -55,10 +57,17 @@ def test_promtool_agrees(words: list[str]) -> None:
     promtool(*words)
 
 
-def test_each_alert_has_a_case_in_which_it_comes() -> None:
-    cases = yaml.safe_load((FOLDER / "alerts.test.yml").read_text())["tests"]
-    come = {test["alertname"] for case in cases for test in case["alert_rule_test"] if test["exp_alerts"]}
-    assert come == RULES.keys()
+def test_each_alert_has_a_case_in_which_it_comes_and_ends() -> None:
+    ended = set()
+    for case in yaml.safe_load((FOLDER / "alerts.test.yml").read_text())["tests"]:
+        come = set()
+        for test in case["alert_rule_test"]:  # in the order of their times
+            name, there = test["alertname"], bool(test["exp_alerts"])
+            if there:
+                come.add(name)
+            elif name in come:
+                ended.add(name)
+    assert ended == RULES.keys()
 
 
 @dataclass
@@ -138,9 +147,10 @@ def test_a_scorer_under_load_fills_every_panel_but_those_that_say_when_they_are_
 def watched(
     broker: Broker, scorer_artifact: Path, triton: Triton, tmp_path_factory: pytest.TempPathFactory, shop: Shop
 ) -> Iterator[Watched]:
-    """A supervisor whose worker was killed once, a predict server, a Triton; half of the shop's actions sent."""
+    """A supervisor whose worker was killed once, a predict server, a board, a Triton; half of the shop's actions sent,
+    and one that is so late that their labels are known."""
     folder = tmp_path_factory.mktemp("watched")
-    scorer_port, predict_port = free_ports(2)
+    scorer_port, predict_port, board_port = free_ports(3)
     since = time.time()
     stage = Stage(broker.bootstrap, scorer_artifact, triton.grpc_url)
     stage.create_topics(broker)
@@ -153,14 +163,17 @@ def watched(
         workers={"backoff_ms": 50},
     )
     argv = command("serve", "--config", file, "--port", predict_port)
+    board = command("board", "--config", file, "--port", board_port)
     targets = {
         "scorer": f"127.0.0.1:{scorer_port}",
         "predict": f"127.0.0.1:{predict_port}",
         "triton": triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
+        "board": f"127.0.0.1:{board_port}",
     }
     with (
         start(file, folder, 1) as scorer,
         Process("serve", argv, folder / "serve.log", cwd=REPOSITORY) as predict,
+        Process("board", board, folder / "board.log", cwd=REPOSITORY),
         Prometheus(folder / "prometheus", targets) as server,
         httpx.Client(base_url=f"http://127.0.0.1:{predict_port}", timeout=60) as client,
     ):
@@ -172,7 +185,9 @@ def watched(
             wait_until(lambda port=port: get(port, "/readyz")[0] == 200, "both are ready")  # type: ignore[misc]
         wait_until(lambda: len(server.query("jd_intent_ready == 1")) == 1, "Prometheus saw it")
         half = len(shop.actions) // 2
-        stage.send_shop(Shop(shop.actions[:half], shop.users, shop.products, shop.comments))
+        later = {**shop.actions[0], "user_id": "later", "time": shop.actions[-1]["time"] + LATER_MS}
+        later["request_id"] = "later"
+        stage.send_shop(Shop([*shop.actions[:half], later], shop.users, shop.products, shop.comments))
         for series in ("jd_intent_dead_letters_total", "jd_intent_predict_requests_total"):
             # Twice: a counter is seen to grow only from the second scrape on that has it.
             stage.send([("actions", key, value) for key, value, _ in poison(shop.actions[0]).values()])
@@ -182,7 +197,7 @@ def watched(
 
 
 def test_every_panel_is_filled_once_its_condition_is_met(watched: Watched) -> None:
-    """After dead letters, snapshots, a worker's death, requests to the predict server."""
+    """After dead letters, snapshots, a worker's death, requests to the predict server, labels on the board."""
     left: set[tuple[str, str]] = set()
 
     def full() -> bool:
@@ -194,12 +209,18 @@ def test_every_panel_is_filled_once_its_condition_is_met(watched: Watched) -> No
         wait_until(full, "all queries have numbers")
     except AssertionError as error:
         raise AssertionError(f"no numbers: {sorted(left)}") from error
-    assert watched.prometheus.query('sum(up{job="triton"})') == [1]
+    assert watched.prometheus.query('sum(up{job=~"triton|board"})') == [2]
     now = time.time()
     text = draw("Panels", [(panel, ask(watched.prometheus, panel, watched.since, now, STEP_S)) for panel in panels()])
     assert "no data" not in text
     for panel in panels():
         assert f"<h3>{escape(panel.title)}</h3>" in text
+
+
+def test_alerts_are_marked_on_the_graphs(watched: Watched) -> None:
+    (marks,) = json.loads(DASHBOARD.read_text())["annotations"]["list"]
+    wait_until(lambda: bool(watched.prometheus.query('ALERTS{alertname="DeadLetters"}')), "an alert")
+    assert watched.prometheus.query(marks["expr"].replace('severity!="info"', 'alertname="DeadLetters"'))
 
 
 def test_a_query_that_is_none_is_refused(watched: Watched) -> None:
@@ -209,7 +230,7 @@ def test_a_query_that_is_none_is_refused(watched: Watched) -> None:
 
 def test_what_is_seldom_is_counted(watched: Watched) -> None:
     seldom = {name: found["counted"] for name, rule in RULES.items() if (found := SELDOM.match(rule["expr"]))}
-    assert sorted(seldom) == ["ModelUnsteady", "SnapshotsFail", "TransactionsRestart", "WorkersDie"]
+    assert sorted(seldom) == ["ModelUnsteady", "ScorerRestarts", "SnapshotsFail", "TransactionsRestart", "WorkersDie"]
     for name, counted in seldom.items():
         wait_until(lambda query=counted: bool(watched.prometheus.query(query)), f"{name} has numbers")  # type: ignore[misc]
 
@@ -217,7 +238,7 @@ def test_what_is_seldom_is_counted(watched: Watched) -> None:
 def test_every_other_alert_comes_when_its_cause_does_and_none_before(watched: Watched, shop: Shop) -> None:
     half = len(shop.actions) // 2
     server = watched.prometheus
-    wait_until(lambda: server.query("sum(jd_intent_scores_total)") == [half], "what was sent is scored")
+    wait_until(lambda: server.query("sum(jd_intent_scores_total)") == [half + 1], "what was sent is scored")
     watched.wait_for(come={"DeadLetters"}, quiet=RULES.keys() - STREAM)
 
     watched.triton.kill()
@@ -233,4 +254,9 @@ def test_every_other_alert_comes_when_its_cause_does_and_none_before(watched: Wa
     assert watched.scorer.stop(30) == 0
     assert watched.predict.stop(30) == 0
     watched.wait_for(come={"ScorerDown", "PredictDown"})
+    (scorers,) = [panel for panel in panels() if panel.title == "Scorers"]
+    wait_until(
+        lambda: [server.query(target.asked(1.0)) for target in scorers.targets] == [[0], [1]],
+        "none is ready, one is not, on the dashboard, too",
+    )
     assert {rule["health"] for rule in server.rules().values()} == {"ok"}, server.rules()

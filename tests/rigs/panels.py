@@ -2,9 +2,9 @@
 
     PYTHONPATH=.:tests python -m rigs.panels --minutes 3 --out build/panels/index.html
 
-A real Kafka, Triton, Prometheus, predict server and two workers under a supervisor; a shop that sends 300 actions a
-second, one in a hundred of them poison. A third of the time on, a worker is killed, a third later Triton, for some
-seconds.
+A real Kafka, Triton, Prometheus, predict server, board and two workers under a supervisor; a shop that sends 300
+actions a second, one in a hundred of them poison. A third of the time on, a worker is killed, a third later Triton, for
+some seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ POINTS = 200  # of a panel's lines
 
 def run(folder: Path, minutes: float) -> str:
     """The page of a run."""
-    scorer_port, predict_port = free_ports(2)
+    scorer_port, predict_port, board_port = free_ports(3)
     with pipeline(folder) as rig:
         file = rig.stage.file(
             folder,
@@ -48,12 +48,19 @@ def run(folder: Path, minutes: float) -> str:
             snapshots={"folder": str(folder / "snapshots"), "every_s": 5.0},
         )
         argv = command("serve", "--config", file, "--port", predict_port)
-        targets = {"scorer": f"127.0.0.1:{scorer_port}", "predict": f"127.0.0.1:{predict_port}"}
-        traffic = Traffic(rig.stage, PER_S, seed=1, users=5000, now=True)
+        board = command("board", "--config", file, "--port", board_port)
+        targets = {
+            "scorer": f"127.0.0.1:{scorer_port}",
+            "predict": f"127.0.0.1:{predict_port}",
+            "triton": rig.triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
+            "board": f"127.0.0.1:{board_port}",
+        }
+        traffic = Traffic(rig.stage, PER_S, seed=1, users=5000)  # its events' days go by in seconds: labels mature
         since = time.time()
         with (
             start(file, folder, WORKERS),
             Process("serve", argv, folder / "serve.log", cwd=REPOSITORY),
+            Process("board", board, folder / "board.log", cwd=REPOSITORY),
             Prometheus(folder / "prometheus", targets) as server,
             httpx.Client(base_url=f"http://127.0.0.1:{predict_port}", timeout=60) as client,
         ):
@@ -75,8 +82,8 @@ def run(folder: Path, minutes: float) -> str:
             ask_for(AWAY_S)
             rig.triton.start()
             ask_for(max(0.0, third - AWAY_S))
-            traffic.close()
             now = time.time()
+            traffic.close()
             step_s = max(server.every_s, (now - since) / POINTS)
             title = f"Panels of {minutes:g} minutes at {PER_S:.0f} events/s"
             return draw(title, [(panel, ask(server, panel, since, now, step_s)) for panel in panels()])
