@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from fixtures.model import InModelEnvironment
 from fixtures.reports import report_of, samples, write_sample_report
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, precision_recall_curve, roc_auc_score, roc_curve
 
-from batch.dataset.read import DatasetError
+from batch.dataset.read import DatasetError, Texts
 from batch.report.comparison import compare_reports, difference
 from batch.report.figures import PartFigures, choose_thresholds, part_figures, wilson
 from batch.report.page import page, write_report
@@ -247,7 +248,7 @@ def test_slices_are_parts_counted_alone() -> None:
         "names": np.array([str(at) for at in range(600)]),
         "many": np.array([f"{min(at, 29):02}" for at in generator.geometric(0.1, 600)]),
     }
-    found = sliced(columns, labels, probabilities)
+    found = sliced({by: Texts.of(pa.array(values)) for by, values in columns.items()}, labels, probabilities)
     assert {one.by for one in found} == {"few", "many"}
     for one in found:
         if one.value.endswith("others"):
