@@ -9,7 +9,7 @@ the same rule is applied to each whole day of validation, whose labels are known
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ from streaming.app.settings import MODEL_VERSION, PROBABILITY
 from streaming.errors import BadInput
 from streaming.files.output_folder import Say, replacing
 
-__all__ = ["Candidates", "Expected", "Matched", "Rule", "choose", "expected_of", "match_day"]
+__all__ = ["Candidates", "Expected", "Matched", "Rule", "choose", "expected_of", "for_a_spreadsheet", "match_day"]
 
 MATCHES, SUMMARY = "matches", "match.json"
 _PREDICTIONS = {"part": pa.string(), "request_id": pa.string(), "probability": pa.float32(), "label": pa.int8()}
@@ -143,7 +143,7 @@ def match_day(
     Raises:
         BadData: a file is missing or wrong, or no request of the day was scored. DatasetError: `metrics.json` is
             missing or wrong. OutputRefused: `out` holds something else, or touches an input.
-        BadInput: `rule` asks for items, and the application's scores have none.
+        BadInput: `rule` asks for items, and the application's scores have none; `day` is the calendar's last.
     """
     roles = score_roles(app)
     if not roles.users:
@@ -182,7 +182,7 @@ def match_day(
         )
         text = msgspec.json.encode(told)
         if csv:
-            pyarrow.csv.write_csv(table, folder / f"{MATCHES}.csv")
+            pyarrow.csv.write_csv(for_a_spreadsheet(table), folder / f"{MATCHES}.csv")
         else:
             pq.write_table(table.replace_schema_metadata({"match": text}), folder / f"{MATCHES}.parquet")
         (folder / SUMMARY).write_bytes(msgspec.json.format(text, indent=1) + b"\n")
@@ -329,7 +329,10 @@ def _place_in_group(keys: Codes) -> Codes:
 
 
 def _table(app: App, rows: pa.Table) -> pa.Table:
-    """The chosen, ranked, with the fields that the application's scores have; times are of the application's zone."""
+    """The chosen, ranked, with the fields that the application's scores have; times are of the application's zone.
+
+    Where none of the fields is a time that a reader can read, that of the request is the last column.
+    """
     fields = app.settings.scores.fields
     stamp = pa.timestamp("ms", app.settings.time_zone)
     found = {}
@@ -337,12 +340,39 @@ def _table(app: App, rows: pa.Table) -> pa.Table:
         if column != MODEL_VERSION:
             values = rows["_probability" if column == PROBABILITY else column]
             found[field] = values.cast(stamp) if pa.types.is_timestamp(values.type) else values
-    rank = "rank" if "rank" not in found else "match_rank"
+    if not any(pa.types.is_timestamp(values.type) for values in found.values()):
+        found[_free("request_time", found)] = pc.cast(rows["_time"], stamp)
+    rank = _free("rank", found)
     return pa.table({rank: pa.array(np.arange(1, rows.num_rows + 1), pa.int64()), **found})
 
 
+def _free(name: str, taken: Container[str]) -> str:
+    """A name that the application's scores have not."""
+    while name in taken:
+        name = f"match_{name}"
+    return name
+
+
+def for_a_spreadsheet(table: pa.Table) -> pa.Table:
+    """An apostrophe before each text that a spreadsheet would take for a formula and run; numbers stay as they are."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = table[field.name]
+            runs = pc.match_substring_regex(texts, r"^[=+\-@\t\r]")
+            number = pc.match_substring_regex(texts, r"^[+-]?[0-9]+(\.[0-9]+)?$")
+            safe = pc.binary_join_element_wise("'", texts, "")
+            table = table.set_column(at, field, pc.if_else(pc.and_(runs, pc.invert(number)), safe, texts))
+    return table
+
+
 def _bounds(day: date, zone: str) -> tuple[int, int]:
-    """The first moment of a day and of the next, epoch ms."""
+    """The first moment of a day and of the next, epoch ms.
+
+    Raises:
+        BadInput: there is none: the calendar ends.
+    """
+    if day == date.max:
+        raise BadInput(f"--day {day} is the calendar's last: it has no end")
     at = zoneinfo.ZoneInfo(zone)
     start, end = (datetime.combine(when, time(), at) for when in (day, day + timedelta(days=1)))
     return int(start.timestamp() * 1000), int(end.timestamp() * 1000)

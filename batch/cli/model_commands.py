@@ -43,7 +43,7 @@ def train(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC."""
+    """Train the OneFlow DeepFM; keeps the checkpoint with the best validation AUC, and evaluates it: its report."""
     import dataclasses
 
     from batch.dataset.read import read_info
@@ -77,6 +77,7 @@ def train(
         f"best: step {done.best.step}, validation AUC {auc}, log loss {done.best.val_log_loss:.4f}; "
         f"{done.samples_per_s:,.0f} samples/s, {done.seconds:.0f} s{', stopped early' if done.stopped_early else ''}"
     )
+    evaluate(dataset=dataset, checkpoint=out)  # after it: what cannot be judged was trained all the same
 
 
 def evaluate(

@@ -74,8 +74,9 @@ def match(
 def _matched(told: Matched) -> list[str]:
     """What was chosen, and what to expect of it."""
     who = ", ".join(told.user)
-    what = f" and {told.items:,} of {', '.join(told.item)}" if told.item else ""
-    chosen = f"{told.day}: {told.chosen:,} of {told.candidates:,} chosen, {told.users:,} of {who}{what}"
+    pairs = "pairs " if told.item else ""
+    what = f" and {told.items:,} {', '.join(told.item)}" if told.item else ""
+    chosen = f"{told.day}: {told.chosen:,} of {told.candidates:,} {pairs}chosen, of {told.users:,} {who}{what}"
     expected = told.expected
     tried = f"{expected.right:,} of {expected.chosen:,} chosen on {expected.days} days of validation"
     if expected.precision is None or expected.precision_interval is None or expected.lift_interval is None:

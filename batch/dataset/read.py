@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "PartName",
     "SplitTimes",
+    "Texts",
     "read_field_names",
     "read_info",
     "read_part",
@@ -114,6 +115,36 @@ class Part:
     @property
     def positives(self) -> int:
         return int(self.labels.sum())
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text for each of n rows, each text once: a text of 10 kB in every row is 10 kB, and n numbers.
+
+    Attributes:
+        values: the texts, each different.
+        codes: which of them, int64 [n].
+    """
+
+    values: list[str]
+    codes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, column: pa.Array | pa.ChunkedArray) -> Texts:
+        """Of a column of texts without NULLs, coded as a dictionary or not."""
+        coded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column.cast(pa.string()))
+        whole = coded.unify_dictionaries().combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+        if isinstance(whole, pa.ChunkedArray):  # of no rows
+            return cls([], np.empty(0, np.int64))
+        # A dictionary may hold a text twice, and texts that no row has.
+        values = whole.dictionary.cast(pa.string()).to_pylist()
+        places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+        same = np.array([places[value] for value in values], np.int64)
+        return cls([*places], same[whole.indices.to_numpy(zero_copy_only=False)])
+
+    def tolist(self) -> list[str]:
+        """The text of each row."""
+        return [self.values[code] for code in self.codes]
 
 
 def read_info(dataset: Path) -> DatasetInfo:
@@ -202,8 +233,8 @@ def read_field_names(dataset: Path, fields: int) -> list[str]:
     return names if len(names) == fields else [f"field {number}" for number in range(1, fields + 1)]
 
 
-def read_slices(dataset: Path, name: PartName, count: int) -> dict[str, npt.NDArray[np.str_]]:
-    """By what to slice a part: texts [count] by what they are; none where the dataset says nothing of it.
+def read_slices(dataset: Path, name: PartName, count: int) -> dict[str, Texts]:
+    """By what to slice a part: texts of its `count` rows by what they are; none where the dataset says nothing of it.
 
     Raises:
         DatasetError: the file is no parquet, or has other rows than the part.
@@ -214,11 +245,8 @@ def read_slices(dataset: Path, name: PartName, count: int) -> dict[str, npt.NDAr
     try:
         table = pq.read_table(path)
         of_part = table.filter(pc.equal(table["part"].cast(pa.string()), name)).drop_columns(["part"])
-        columns = {
-            column: np.array(of_part[column].cast(pa.string()).to_pylist(), dtype=np.str_)
-            for column in of_part.column_names
-        }
-    except (pa.ArrowException, OSError, KeyError) as error:
+        columns = {column: Texts.of(of_part[column]) for column in of_part.column_names}
+    except (pa.ArrowException, OSError, KeyError, ValueError, IndexError) as error:
         raise DatasetError(f"{path} is damaged: {error}") from error
     if of_part.num_rows != count:
         raise DatasetError(f"{path} has {of_part.num_rows} rows of {name}, {name}.parquet has {count}")

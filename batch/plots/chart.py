@@ -148,15 +148,19 @@ def lines(
 def bars(
     title: str, names: Sequence[str], values: Sequence[tuple[float, float, float]], x: Axis, width: int = WIDTH
 ) -> Chart:
-    """Lying bars, each with its reach (value, low, high; none where they are equal); the first on top."""
-    rows = _Rows(names, x, width)
+    """Lying bars, each with its reach (value, low, high; none where they are equal); the first on top.
+
+    A name stands above its bar: so a long one is whole, on a phone, too.
+    """
+    rows = _Rows(names, x, width, above=True)
     zero = rows.place(0.0)
     parts = [rows.drawn()]
     for number, (value, low, high) in enumerate(values):
         end, first, last = map(rows.place, (value, low, high))
-        box = f'x="{min(zero, end):.1f}" y="{rows.top(number) + 3}" width="{abs(end - zero):.1f}" height="{ROW - 6}"'
+        top = rows.top(number) + rows.name + 3
+        box = f'x="{min(zero, end):.1f}" y="{top}" width="{abs(end - zero):.1f}" height="{BAR}"'
         parts.append(f'<rect class="f0" {box}/>')
-        middle = rows.top(number) + ROW / 2
+        middle = top + BAR / 2
         if low < high:
             parts.append(f'<line class="reach s1" x1="{first:.1f}" y1="{middle}" x2="{last:.1f}" y2="{middle}"/>')
     return Chart(title, width, rows.height, "".join(parts))
@@ -187,27 +191,31 @@ def in_page(chart: Chart) -> str:
     return f"<svg {box}>{chart.drawn}</svg>{legend}"
 
 
-ROW = 18
+ROW, BAR = 18, 12
+ROW_ABOVE, NAME_ABOVE, EDGE = 32, 14, 14  # a row whose name stands above it; its name; what is left of it
 
 
 class _Rows:
-    """Names at the left, a grid of x at their right.
+    """Names at the left of a grid of x, or each above its row.
 
     Attributes:
         height: of the whole.
+        name: what a name takes of the height of its row.
     """
 
-    def __init__(self, names: Sequence[str], x: Axis, width: int) -> None:
-        self._names, self._x, self._width = names, x, width
-        self._left = NAMES_WIDE if width > WIDE else NAMES
-        self._letters = int((self._left - 6) / LETTER)
-        self.height = ROW * len(names) + BOTTOM + TOP
+    def __init__(self, names: Sequence[str], x: Axis, width: int, *, above: bool = False) -> None:
+        self._names, self._x, self._width, self._above = names, x, width, above
+        self._row, self.name = (ROW_ABOVE, NAME_ABOVE) if above else (ROW, 0)
+        beside = NAMES_WIDE if width > WIDE else NAMES
+        self._left = EDGE if above else beside
+        self._letters = int((width - EDGE - RIGHT if above else beside - 6) / LETTER)
+        self.height = self._row * len(names) + BOTTOM + TOP
 
     def place(self, value: float) -> float:
         return self._left + self._x.share(value) * (self._width - self._left - RIGHT)
 
     def top(self, number: int) -> int:
-        return TOP + number * ROW
+        return TOP + number * self._row
 
     def drawn(self) -> str:
         parts, bottom = [], self.height - BOTTOM
@@ -219,8 +227,8 @@ class _Rows:
             shown = escape(name)
             if len(name) > self._letters:  # the whole name is a tooltip
                 shown = f"<title>{shown}</title>…{escape(name[1 - self._letters :])}"
-            top = self.top(number) + 13
-            parts.append(f'<text {_TEXT} x="{self._left - 6}" y="{top}" text-anchor="end">{shown}</text>')
+            left, anchor = (self._left, "start") if self._above else (self._left - 6, "end")
+            parts.append(f'<text {_TEXT} x="{left}" y="{self.top(number) + 13}" text-anchor="{anchor}">{shown}</text>')
         middle = (self._left + self._width - RIGHT) / 2
         parts.append(f'<text {_TEXT} x="{middle}" y="{self.height - 12}" text-anchor="middle">{_text(self._x)}</text>')
         return "".join(parts)

@@ -17,6 +17,7 @@ from batch.plots.chart import Chart, Series, bars, in_page, lines
 from batch.plots.style import COLOURS, STROKES
 from batch.report import tables
 from batch.report.figures import Curve, PartFigures
+from batch.report.plain_words import in_plain_words
 from batch.report.report import REPORT_HTML, REPORT_JSON, Report
 from batch.report.tables import Rows
 
@@ -36,15 +37,21 @@ h2 { font-size: 18px; margin: 32px 0 8px; } h3 { font-size: 15px; margin: 8px 0;
 p { margin: 6px 0; } .soft, figcaption, caption { color: var(--soft); font-size: 13px; }
 .verdict { border-left: 5px solid var(--bad); background: var(--card); padding: 10px 14px; border-radius: 4px; }
 .verdict.better { border-color: var(--good); }
-.beside { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); gap: 16px; }
-figure { margin: 0; padding: 12px; background: var(--card); border-radius: 6px; min-width: 0; }
+.beside { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 16px; }
+figure { margin: 0; padding: 12px; max-width: 580px; background: var(--card); border-radius: 6px; min-width: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; }
 .legend svg { display: inline-block; vertical-align: middle; margin-right: 6px; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 4px 0; }
 th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th:first-child, td:first-child, .words th, .words td { text-align: left; }
+th:first-child, td:first-child, .words th, .words td, th.text, td.text { text-align: left; }
+td.text { min-width: 8em; max-width: 30em; overflow-wrap: anywhere; white-space: normal; }
 th:first-child, td:first-child { padding-left: 0; } td.again { color: var(--soft); }
+@media print { @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 12px; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } h2, h3, summary, p.soft { break-after: avoid; }
+  .beside { grid-template-columns: 1fr 1fr; gap: 10px; } .words { font-size: 10px; }
+  figure, tr, .verdict { break-inside: avoid; } .wide { overflow: visible; } table { font-size: 9px; }
+  th, td { padding: 2px 4px; } th { white-space: normal; } .folded { display: none; } }
 summary { cursor: pointer; color: var(--soft); } code { font-size: 12px; overflow-wrap: anywhere; white-space: normal; }
 """
 
@@ -112,7 +119,8 @@ _IMPORTANCE = (
     "Inputs that say the same share their importance."
 )
 _SLICES = (
-    "Where the model is weak, or says too much or too little. No AUC: fewer than ten samples of a class. "
+    "Where the model is weak, or says too much or too little: what it predicts lies outside of the share's 95% "
+    "interval (Wilson's; by chance some five of a hundred slices do). No AUC: fewer than ten samples of a class. "
     "Columns of too many values are left out."
 )
 
@@ -127,7 +135,8 @@ def _verdicts(reports: Reports) -> str:
     for name, report in reports.items():
         kind = "verdict better" if report.better else "verdict"
         head = f"<strong>{escape(name)}</strong> " if name else ""
-        found.append(f'<p class="{kind}">{head}{escape(report.verdict)}</p>\n')
+        plain = "".join(f"<br/>{escape(line)}" for line in in_plain_words(report))
+        found.append(f'<p class="{kind}">{head}{escape(report.verdict)}{plain}</p>\n')
     return "".join(found)
 
 
@@ -140,13 +149,15 @@ def _figure(chart: Chart, caption: str) -> str:
 
 
 def _table(found: Rows) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in found.head)
+    texts = [' class="text"' if at in found.texts else "" for at in range(len(found.head))]
+    head = "".join(f'<th scope="col"{kind}>{escape(cell)}</th>' for kind, cell in zip(texts, found.head, strict=True))
     body, before = "", ""
     for first, *others in found.rows:
         # What a row shares with the one above steps back: groups are seen, and each row can be read alone.
         cells = [f'<td class="again">{escape(first)}</td>' if first == before else f"<td>{escape(first)}</td>"]
         cells += [
-            f"<td><code>{escape(cell)}</code></td>" if found.words else f"<td>{escape(cell)}</td>" for cell in others
+            f"<td{kind}><code>{escape(cell)}</code></td>" if found.words else f"<td{kind}>{escape(cell)}</td>"
+            for kind, cell in zip(texts[1:], others, strict=True)
         ]
         body, before = f"{body}<tr>{''.join(cells)}</tr>\n", first
     caption = f"<caption>{escape(found.caption)}</caption>" if found.caption else ""
@@ -156,6 +167,8 @@ def _table(found: Rows) -> str:
 
 
 def _each(reports: Reports, make: tables.OfReport) -> str:
+    if len(reports) == 1:  # by itself it has the whole width
+        return "".join(_table(found) for report in reports.values() for found in make(report))
     return _beside(
         f"<div>{f'<h3>{escape(name)}</h3>' if name else ''}{''.join(map(_table, make(report)))}</div>\n"
         for name, report in reports.items()
@@ -176,7 +189,7 @@ def _parts(reports: Reports, make: tables.OfPart, *, folded: bool = False) -> st
 
 
 def _folded(label: str, table: str, fold: bool) -> str:
-    return f"<details><summary>{escape(label)}</summary>{table}</details>\n" if fold else table
+    return f'<details class="folded"><summary>{escape(label)}</summary>{table}</details>\n' if fold else table
 
 
 def _slices(reports: Reports) -> str:
@@ -263,7 +276,13 @@ def _reliability(reports: Reports) -> str:
         series.append(Series(name, [b.mean for b in bins], [b.rate for b in bins], low, high, points=True))
     top = max(max(*one.x, *(one.high or one.y)) for one in series)
     drawn = lines("Reliability", series, Axis("predicted", 0, top), Axis("share of positives", 0, top), even=True)
-    return _beside([_figure(drawn, "Reliability")]) + _parts(reports, tables.reliability, folded=True)
+    least = min((value for one in series for value in (*one.x, *one.y) if value > 0), default=1e-3)
+    first = max(1e-5, min(least, 0.5) / 2)
+    last = min(1 - 1e-5, max(top, 4 * first))
+    axes = (Axis(label, first, last, Scale.LOG_ODDS) for label in ("predicted", "share of positives"))
+    close = lines("Reliability, even in log odds", series, *axes, even=True)
+    figures = [_figure(drawn, "Reliability"), _figure(close, "The same, even in log odds; none positive: at the edge")]
+    return _beside(figures) + _parts(reports, tables.reliability, folded=True)
 
 
 def _histograms(reports: Reports) -> str:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from batch.dataset.read import DatasetError, DatasetInfo
+from batch.dataset.read import DatasetError, DatasetInfo, Texts
 from batch.report.figures import PartFigures, choose_thresholds, part_figures
 from batch.report.probability_metrics import ProbabilityMetrics
 from batch.report.ranking import Ranking
@@ -41,12 +41,12 @@ _PACKAGES = ("jd-intent-scorer", "numpy", "scikit-learn", "pyarrow", "oneflow")
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """A part as it was scored: labels and probabilities [n], its metrics, texts [n] to slice it by."""
+    """A part as it was scored: labels and probabilities [n], its metrics, texts of its n rows to slice it by."""
 
     labels: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
     metrics: ProbabilityMetrics
-    columns: Mapping[str, npt.NDArray[np.str_]]
+    columns: Mapping[str, Texts]
 
 
 class Importance(msgspec.Struct, frozen=True):

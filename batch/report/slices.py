@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from batch.report.figures import CLASS_MIN, Interval
+from batch.dataset.read import Texts
+from batch.report.figures import CLASS_MIN, Interval, wilson
 from batch.report.ranking import Ranking
 from streaming.model.auc import auc_interval
 
@@ -21,7 +22,7 @@ class Slice(msgspec.Struct, frozen=True):
     """Samples whose `by` is `value`.
 
     Attributes:
-        rate: share of positives; `mean`: what the model says on average.
+        rate: share of positives, with its interval; `mean`: what the model says on average.
         auc: None, with its interval, where a class has fewer samples than `CLASS_MIN`.
     """
 
@@ -33,17 +34,16 @@ class Slice(msgspec.Struct, frozen=True):
     mean: float
     auc: float | None
     auc_interval: Interval
+    rate_interval: Interval = None  # a report of before it was measured has none
 
 
 def sliced(
-    columns: Mapping[str, npt.NDArray[np.str_]],
-    labels: npt.NDArray[np.floating],
-    probabilities: npt.NDArray[np.floating],
+    columns: Mapping[str, Texts], labels: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating]
 ) -> list[Slice]:
     """The slices of a part, in the order of `columns`; of each column the most frequent values, then all the others.
 
     Args:
-        columns: texts [n] by what they are. One whose `VALUES_MAX` most frequent values are less than half of the
+        columns: texts of n rows by what they are. One whose `VALUES_MAX` most frequent values are less than half of the
             samples is left out, as names of users and the like are, and one of a single value: it slices nothing.
         labels, probabilities: [n].
     """
@@ -51,20 +51,22 @@ def sliced(
 
 
 def _column(
-    by: str, texts: npt.NDArray[np.str_], labels: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating]
+    by: str, texts: Texts, labels: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating]
 ) -> Iterator[Slice]:
-    values, place, counts = np.unique(texts, return_inverse=True, return_counts=True)
-    if len(values) < 2:
+    counts = np.bincount(texts.codes, minlength=len(texts.values))
+    there = sorted(np.flatnonzero(counts).tolist(), key=texts.values.__getitem__)
+    if len(there) < 2:
         return
-    kept = np.sort(np.lexsort((np.arange(len(values)), -counts))[:VALUES_MAX])
-    if 2 * counts[kept].sum() < len(texts):
+    most = sorted(there, key=lambda code: -counts[code])[:VALUES_MAX]
+    kept = [code for code in there if code in most]
+    if 2 * counts[kept].sum() < len(texts.codes):
         return
-    for at in kept:
-        chosen = place == at
-        yield _slice(by, str(values[at]), labels[chosen], probabilities[chosen])
-    others = ~np.isin(place, kept)
+    for code in kept:
+        chosen = texts.codes == code
+        yield _slice(by, texts.values[code], labels[chosen], probabilities[chosen])
+    others = ~np.isin(texts.codes, kept)
     if others.any():
-        name = f"{len(values) - len(kept):,} others"
+        name = f"{len(there) - len(kept):,} others"
         yield _slice(by, name, labels[others], probabilities[others])
 
 
@@ -81,4 +83,5 @@ def _slice(by: str, value: str, labels: npt.NDArray[np.floating], probabilities:
         mean=float(p.mean()),
         auc=Ranking.of(labels, p).auc() if enough else None,
         auc_interval=auc_interval(labels.astype(np.int8), p) if enough else None,
+        rate_interval=wilson(positives, count),
     )

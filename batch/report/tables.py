@@ -28,15 +28,22 @@ __all__ = [
     "training",
 ]
 
+TEXT_MAX = 80  # letters of a value of the data
+
 
 @dataclass(frozen=True)
 class Rows:
-    """A table: its heads, and rows of as many cells. `words`: these are words and hashes, not numbers."""
+    """A table: its heads, and rows of as many cells.
+
+    Attributes:
+        words: these are words and hashes, not numbers; else `texts` are the places of the columns that are.
+    """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: bool = False
+    texts: Sequence[int] = ()
 
 
 OfReport: TypeAlias = Callable[[Report], list[Rows]]
@@ -73,7 +80,7 @@ def training(report: Report) -> Rows:
 
 def metrics(reports: Mapping[str, Report]) -> Rows:
     """A column for each report and part, and one for the base rate's."""
-    head, columns = [""], []
+    head, columns = ["metric"], []
     for name, report in reports.items():
         for part, found in report.parts.items():
             m = found.figures.metrics
@@ -115,7 +122,7 @@ def top(name: str, part: PartReport) -> Rows:
     """What is among the samples of the highest score."""
     rows = [
         (
-            _share(cut.share),
+            f"{cut.share:.1%}".replace(".0%", "%"),
             f"{cut.count:,}",
             _number(cut.threshold),
             with_interval(cut.precision, cut.precision_interval),
@@ -151,17 +158,17 @@ def slices(name: str, part: PartReport) -> Rows:
     """Columns and their values."""
     rows = [
         (
-            found.by,
-            found.value,
+            _short(found.by),
+            _short(found.value),
             f"{found.count:,}",
             f"{found.positives:,}",
-            _share(found.rate),
+            _share_with_interval(found.rate, found.rate_interval),
             _share(found.mean),
             with_interval(found.auc, found.auc_interval),
         )
         for found in part.slices
     ]
-    return Rows(name, ("by", "value", "samples", "positive", "share", "predicted", "AUC"), rows)
+    return Rows(name, ("by", "value", "samples", "positive", "share", "predicted", "AUC"), rows, texts=(1,))
 
 
 def slices_beside(caption: str, parts: Mapping[str, PartReport]) -> Rows | None:
@@ -176,12 +183,13 @@ def slices_beside(caption: str, parts: Mapping[str, PartReport]) -> Rows | None:
     rows = []
     for of_models in zip(*(part.slices for part in parts.values()), strict=True):
         one = of_models[0]
-        row = [one.by, one.value, f"{one.count:,}", f"{one.positives:,}", _share(one.rate)]
+        row = [_short(one.by), _short(one.value), f"{one.count:,}", f"{one.positives:,}"]
+        row.append(_share_with_interval(one.rate, one.rate_interval))
         for found in of_models:
             row += [_share(found.mean), with_interval(found.auc, found.auc_interval)]
         rows.append(row)
     heads = [head for name in parts for head in (f"{name} predicted", f"{name} AUC")]
-    return Rows(caption, ("by", "value", "samples", "positive", "share", *heads), rows)
+    return Rows(caption, ("by", "value", "samples", "positive", "share", *heads), rows, texts=(1,))
 
 
 def importance(report: Report) -> Rows:
@@ -208,6 +216,15 @@ def hashes(report: Report) -> Rows:
 def with_interval(value: float | None, ends: Interval) -> str:
     """A figure and its interval; a dash: there is none."""
     return _number(value) if ends is None else f"{_number(value)} ({_number(ends[0])} to {_number(ends[1])})"
+
+
+def _share_with_interval(value: float, ends: Interval) -> str:
+    return _share(value) if ends is None else f"{_share(value)} ({_share(ends[0])} to {_share(ends[1])})"
+
+
+def _short(text: str) -> str:
+    """A text of the data, as much of it as a table has room for; all of it is in `report.json`."""
+    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}… ({len(text):,} letters)"
 
 
 def _number(value: float | None) -> str:

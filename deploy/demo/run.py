@@ -231,7 +231,7 @@ def demo(options: DemoOptions, stack: contextlib.ExitStack) -> None:
         result,
         comparison,
         {
-            "report of the model": near(work / "evaluation" / "report.html"),
+            "report of the model": near(work / "checkpoint" / "report.html"),
             "plots": f"{PARITY}, {LATENCY}",
             "commands": LOG,
             "logs": "scorer.log, board.log, kafka/kafka.log, triton",

@@ -141,17 +141,7 @@ def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any
         best = max(line.epoch for line in read_history(work / "checkpoint") if line.best)
         step.result = f"OneFlow DeepFM, best at epoch {best:g}"
     with screen.step(4, "evaluation") as step:
-        run_command(
-            "model",
-            "evaluate",
-            "--dataset",
-            work / "dataset",
-            "--checkpoint",
-            work / "checkpoint",
-            "--out",
-            work / "evaluation",
-        )
-        measured = read_evaluated(work / "evaluation").parts
+        measured = read_evaluated(work / "checkpoint").parts
         # A small world's, or a shop's with few orders: the demo shows the whole way all the same, and says so.
         weak = [] if judge(measured).better else ["--accept-weak-model"]
         run_command(
@@ -161,8 +151,6 @@ def prepare_model(options: DemoOptions, shop: Shop, data: Path) -> dict[str, Any
             work / "checkpoint",
             "--dataset",
             work / "dataset",
-            "--evaluation",
-            work / "evaluation",
             "--out",
             work / "artifact",
             *weak,
@@ -182,7 +170,7 @@ def offline_predictions(options: DemoOptions, shop: Shop, data: Path, replays: R
     """
     work = options.work
     streamed = replay.request_ids
-    there = pq.read_table(work / "evaluation" / "predictions.parquet")
+    there = pq.read_table(work / "checkpoint" / "predictions.parquet")
     there = there.filter(pc.is_in(there["request_id"].cast(pa.string()), pa.array(streamed)))
     if there.num_rows == len(streamed) and not replay.spread:
         return there

@@ -19,7 +19,8 @@ def auc_with_interval(labels: npt.NDArray[np.int8], probabilities: Floats) -> tu
     """The AUC, equal probabilities counting half, and both ends of its 95% confidence interval; of samples [n].
 
     DeLong's variance (DeLong et al. 1988), on the scale of the AUC's log odds: there the interval stays within 0 and 1.
-    None where a class occurs less than twice.
+    An order without a fault has no variance and yet is no certainty: its interval is Wilson's of as many hits in as
+    many trials as the rarer class has samples. None where a class occurs less than twice.
     """
     positive, negative = np.sort(probabilities[labels == 1]), np.sort(probabilities[labels == 0])
     if min(len(positive), len(negative)) < 2:
@@ -28,7 +29,8 @@ def auc_with_interval(labels: npt.NDArray[np.int8], probabilities: Floats) -> tu
     auc = float(above.mean())
     variance = float(above.var(ddof=1)) / len(positive) + float(below.var(ddof=1)) / len(negative)
     if not 0 < auc < 1:
-        return auc, auc, auc
+        most = Z95 * Z95 / (min(len(positive), len(negative)) + Z95 * Z95)
+        return (auc, 1 - most, 1.0) if auc >= 1 else (auc, 0.0, most)
     middle, reach = math.log(auc / (1 - auc)), Z95 * math.sqrt(variance) / (auc * (1 - auc))
     low, high = (1 / (1 + math.exp(-(middle + sign * reach))) for sign in (-1, 1))
     return auc, low, high

@@ -54,6 +54,8 @@ def trained(app: Path, data: Path, work: Path) -> dict[str, str]:
     )
     small = ("--epochs", 1, "--layers", "16", "--embedding", 4)
     said["train"] = command("model", "train", "--dataset", dataset, "--out", checkpoint, *small)
+    assert f"report: {checkpoint / 'report.html'}" in said["train"]  # every run of training leaves one
+    assert read_report(checkpoint).verdict.removeprefix("The model ") in said["train"]
     words = ("--dataset", dataset, "--checkpoint", checkpoint, "--out", work / "artifact", "--accept-weak-model")
     said["export"] = command("model", "export", "--app", app, *words)
     return said

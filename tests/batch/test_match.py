@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from fixtures.jd import jd
@@ -24,7 +25,7 @@ import batch.cli.commands
 from batch.dataset.write import prepare_dataset
 from batch.features.data_layout import BadData
 from batch.features.extract import extract_features
-from batch.match import Candidates, Rule, choose, expected_of, match_day
+from batch.match import Candidates, Rule, choose, expected_of, for_a_spreadsheet, match_day
 from batch.report.figures import wilson
 from batch.report.probability_metrics import measure
 from batch.train.verdict import Evaluated, write_evaluated
@@ -175,8 +176,19 @@ def test_a_day_s_users_and_items_by_hand(work: Path, tmp_path: Path) -> None:
 
     candidates, chosen = picked(day, None)
     table = pq.read_table(tmp_path / "out" / "matches.parquet")
-    assert table.column_names == ["rank", "request_id", USER, ITEM, "event_time", "purchase_probability"]
+    assert table.column_names == [
+        "rank",
+        "request_id",
+        USER,
+        ITEM,
+        "event_time",
+        "purchase_probability",
+        "request_time",
+    ]
     assert table["request_id"].to_pylist() == [row["request_id"] for row in chosen]
+    moments = [datetime.fromtimestamp(row["when"] / 1000, ZONE) for row in chosen]
+    assert table["request_time"].to_pylist() == moments
+    assert table.schema.field("request_time").type == pa.timestamp("ms", "Asia/Shanghai")
     assert [*zip(table[USER].to_pylist(), table[ITEM].to_pylist(), strict=True)] == [row["pair"] for row in chosen]
     assert table["rank"].to_pylist() == list(range(1, len(chosen) + 1))
     assert (told.candidates, told.chosen) == (len(candidates), len(chosen))
@@ -202,7 +214,7 @@ def test_the_command_says_what_to_expect(work: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     told = json.loads((tmp_path / "out" / "match.json").read_bytes())
     first, second, third = done.output.splitlines()
-    assert f"{told['chosen']:,} of {told['candidates']:,} chosen, {told['users']:,} of {USER}" in first
+    assert f"{told['chosen']:,} of {told['candidates']:,} pairs chosen, of {told['users']:,} {USER} and" in first
     assert f"precision {told['expected']['precision']:.1%} (" in second
     assert f"lift {told['expected']['lift']:.2f} (" in second
     assert third == f"matches: {tmp_path / 'out' / 'matches.csv'}"
@@ -211,6 +223,19 @@ def test_the_command_says_what_to_expect(work: Path, tmp_path: Path) -> None:
     assert len(rows) == told["chosen"] == len({row[USER] for row in rows})
     probabilities = [float(row["purchase_probability"]) for row in rows]
     assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_no_text_of_the_csv_is_a_formula(tmp_path: Path) -> None:
+    """Ids come with the events: a spreadsheet must not run them. What is a number stays one."""
+    given_texts = ["=1+1", '+SUM(A1)"', "-2+3", "@x", "\t=1", "\r=1", "-7", "+1.5", "a=b", "", "'x", None]
+    numbers = list(range(len(given_texts)))
+    written = for_a_spreadsheet(pa.table({"n": numbers, "user": given_texts}))
+    pyarrow.csv.write_csv(written, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        found = [row["user"] for row in csv.DictReader(file)]
+    assert found[:6] == [f"'{text}" for text in given_texts[:6]]
+    assert found[6:] == [text or "" for text in given_texts[6:]]
+    assert written["n"].to_pylist() == numbers
 
 
 def test_mistakes_are_one_line(work: Path, tmp_path: Path) -> None:
@@ -225,6 +250,7 @@ def test_mistakes_are_one_line(work: Path, tmp_path: Path) -> None:
     refused(BadInput, "--per-user must be at least 1, not 0", lambda: Rule(per_user=0))
     folders = (work / "features", work / "data", work / "evaluation", out)
     refused(BadData, "no request of 1999-01-01", lambda: match_day(jd(), *folders, date(1999, 1, 1), Rule()))
+    refused(BadInput, "--day 9999-12-31 is the calendar's last", lambda: match_day(jd(), *folders, date.max, Rule()))
     clicks = load_app(SQL / "talkingdata")
     refused(
         BadInput, "--per-item has no meaning", lambda: match_day(clicks, *folders, date(2017, 1, 1), Rule(per_item=1))

@@ -100,6 +100,15 @@ def test_bars_and_dots_stand_in_the_row_of_their_name() -> None:
     assert "…" + "a" * 40 in chart.drawn
 
 
+def test_a_long_name_stands_whole_above_its_bar() -> None:
+    name = "flattenRequest_pair_id_window_unique_count_of_27"
+    chart = bars("", [name, "b"], [(1, 1, 1), (2, 2, 2)], Axis("", 0, 2))
+    texts = {text.text: text for text in drawn(chart).iter("text")}
+    boxes = [float(box.attrib["y"]) for box in drawn(chart).iter("rect")]
+    above = [float(texts[shown].attrib["y"]) for shown in (name, "b")]
+    assert above[0] < boxes[0] < above[1] < boxes[1] < chart.height
+
+
 @given(st.lists(st.tuples(numbers, numbers), max_size=8), st.sampled_from([Scale.LINEAR, Scale.LOG]), st.booleans())
 def test_whatever_is_drawn_is_a_file_without_a_number_that_is_none(
     places: list[tuple[float, float]], scale: Scale, joined: bool

@@ -280,7 +280,6 @@ def test_commands_are_ours_with_options_that_they_take(services: dict[str, dict[
         ("features", "extract"),
         ("features", "prepare"),
         ("train", "train"),
-        ("train", "evaluate"),
         ("train", "export"),
         ("scorer", "run"),
         ("serve", "serve"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from batch.dataset.read import DatasetError
+from batch.report.figures import wilson
 from batch.report.probability_metrics import ProbabilityMetrics, measure
 from batch.train.export import ExportOptions, export_artifact
 from batch.train.verdict import CLASS_MIN, Evaluated, judge, read_evaluated, write_evaluated
@@ -45,7 +46,9 @@ def test_the_interval_by_hand() -> None:
     reach = 1.959964 * np.sqrt(1 / 108 + 1 / 36) / (5 / 36)
     assert found == pytest.approx(tuple(1 / (1 + np.exp(-(np.log(5) + sign * reach))) for sign in (-1, 1)))
     assert auc_interval(labels[2:4], np.array([0.1, 0.2])) is None
-    assert auc_interval(labels, np.arange(6) / 6) == (1.0, 1.0)
+    # Three of each in order, and the other way round: no fault was seen, and may be all the same.
+    assert auc_interval(labels, np.arange(6) / 6) == pytest.approx(wilson(3, 3) or (0, 0))
+    assert auc_interval(labels, -np.arange(6) / 6) == pytest.approx(wilson(0, 3) or (0, 0))
 
 
 def test_verdicts() -> None:
