@@ -75,6 +75,7 @@ class DatasetInfo(msgspec.Struct, frozen=True):
         app: the application's name.
         app_sha256: its digest, `streaming.app.digest`.
         model: its defaults of training, by the names of `batch.train.options.TrainOptions`.
+        meanings: by field, what it is and of which rows it is computed, for people; none of older releases.
     """
 
     counts: dict[str, int]
@@ -87,6 +88,7 @@ class DatasetInfo(msgspec.Struct, frozen=True):
     app: str
     app_sha256: str
     model: dict[str, Any]
+    meanings: dict[str, str] = {}
 
     @property
     def fields(self) -> int:

@@ -62,6 +62,7 @@ class WrittenDataset(msgspec.Struct, frozen=True):
     app: str
     app_sha256: str
     model: dict[str, Any]
+    meanings: dict[str, str]
     label_source: str
     unlabelled: int
     horizon_cut: int
@@ -193,6 +194,7 @@ def _write(
         app=app.settings.name,
         app_sha256=app.digest,
         model={name: value for name, value in defaults.items() if value is not None},
+        meanings=_meanings(encoder, app),
         label_source=labelled.source,
         unlabelled=labelled.unlabelled,
         horizon_cut=int(labelled.cut.sum()),
@@ -209,6 +211,17 @@ def _write(
         (folder / APP_FOLDER / name).write_text(text, encoding="utf-8")
     (folder / "dataset.json").write_bytes(msgspec.json.format(msgspec.json.encode(prepared), indent=1) + b"\n")
     return prepared
+
+
+def _meanings(encoder: Encoder, app: App) -> dict[str, str]:
+    """By field: what its column is computed of, and in front what app.toml calls one of both."""
+    of_columns = {origin.name: origin.meaning for origin in app.query.contract.origins}
+    names = app.settings.names
+    found = {}
+    for field in encoder.fields:
+        called, meaning = names.get(field.name, names.get(field.column)), of_columns.get(field.column, "")
+        found[field.name] = meaning if called is None else f"{called}: {meaning}"
+    return found
 
 
 def _data_digest(data: Path, app: App) -> str:

@@ -50,12 +50,16 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Importance(msgspec.Struct, frozen=True):
-    """How much AUC is lost when one input of the model is shuffled among the samples: the mean, least and most."""
+    """How much AUC is lost when one input of the model is shuffled among the samples: the mean, least and most.
+
+    `meaning`: what the input is, see `DatasetInfo`.
+    """
 
     field: str
     loss: float
     least: float
     most: float
+    meaning: str = ""
 
 
 class Training(msgspec.Struct, frozen=True):
@@ -157,7 +161,10 @@ def make_report(
             )
             for name, part in measured.items()
         },
-        importance=sorted(fields, key=lambda found: (-found.loss, found.field)),
+        importance=[
+            msgspec.structs.replace(found, meaning=info.meanings.get(found.field, ""))
+            for found in sorted(fields, key=lambda found: (-found.loss, found.field))
+        ],
         importance_samples=samples,
     )
 

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 TEXT_MAX = 80  # letters of a value of the data
+MEANING_MAX = 160  # of what an input is
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,16 @@ def slices_beside(caption: str, parts: Mapping[str, PartReport]) -> Rows | None:
 def importance(report: Report) -> Rows:
     """All inputs, the most important first."""
     rows = [
-        (found.field, f"{found.loss:.4f}", f"{found.least:.4f}", f"{found.most:.4f}") for found in report.importance
+        (
+            found.field,
+            _short(found.meaning, MEANING_MAX),
+            f"{found.loss:.4f}",
+            f"{found.least:.4f}",
+            f"{found.most:.4f}",
+        )
+        for found in report.importance
     ]
-    return Rows("", ("input", "AUC lost", "least", "most"), rows)
+    return Rows("", ("input", "what it is", "AUC lost", "least", "most"), rows, texts=(1,))
 
 
 def options(report: Report) -> Rows:
@@ -222,9 +230,9 @@ def _share_with_interval(value: float, ends: Interval) -> str:
     return _share(value) if ends is None else f"{_share(value)} ({_share(ends[0])} to {_share(ends[1])})"
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = TEXT_MAX) -> str:
     """A text of the data, as much of it as a table has room for; all of it is in `report.json`."""
-    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}… ({len(text):,} letters)"
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} letters)"
 
 
 def _number(value: float | None) -> str:

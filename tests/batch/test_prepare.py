@@ -97,6 +97,18 @@ def test_the_dataset_is_labelled_split_and_read_back(tmp_path: Path) -> None:
         assert np.array_equal(part.ids, encoder.encode(everything.take([by_id[i] for i in ids])))
 
 
+def test_a_dataset_says_what_its_fields_are(tmp_path: Path) -> None:
+    features, data = folders(tmp_path)
+    names = {"bo_user_age_multi_direct_9": "age of the user"}
+    app = dataclasses.replace(JD, settings=msgspec.structs.replace(JD.settings, names=names))
+    prepare_dataset(features, data, tmp_path / "dataset", app=app)
+    meanings = read_info(tmp_path / "dataset").meanings
+    assert list(meanings) == [field.name for field in JD.encoder_fields]
+    assert all(meanings.values())
+    assert meanings["bo_product_br_multi_direct_6"] == "br of bo_product by sku_id"
+    assert meanings["bo_user_age_multi_direct_9"] == "age of the user: age of bo_user by user_id"
+
+
 def test_the_encoder_sees_the_training_part_only(tmp_path: Path) -> None:
     features, data = folders(tmp_path)
     done = prepare_dataset(features, data, tmp_path / "dataset")

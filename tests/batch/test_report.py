@@ -319,7 +319,9 @@ def test_the_page_has_every_figure_and_needs_nothing_besides(tmp_path: Path) -> 
     assert report["verdict"] in shown
     assert "bank & <co>" in shown
     for one in report["importance"]:
-        assert f"{one['field']} {one['loss']:.4f} {one['least']:.4f} {one['most']:.4f}" in shown
+        what = f"{one['field']} {one['meaning']}".rstrip()
+        assert f"{what} {one['loss']:.4f} {one['least']:.4f} {one['most']:.4f}" in shown
+    assert {one["meaning"] for one in report["importance"]} == {"", "sum(<a>) of b by c, last 1h"}
     for line in report["training"]:
         assert f"{line['step']} {line['epoch']:g} {line['loss']:.4f} {line['val_log_loss']:.4f}" in shown
     for value in (*report["model"]["hashes"].values(), *report["model"]["versions"].values()):
