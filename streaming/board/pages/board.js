@@ -335,7 +335,7 @@ function drawFigures() {
 function drawAuc() {
   const { auc, kafka } = board.figures;
   const of = `${plural(auc.matured, "matured score")}, ${whole.format(auc.positives)} positive`;
-  figure("auc", auc.missing ? "not here" : auc.auc === null ? "–" : auc.auc.toFixed(3), auc.auc === null ? "" : `${auc.low.toFixed(3)} to ${auc.high.toFixed(3)}`);
+  figure("auc", auc.auc === null ? "–" : auc.auc.toFixed(3), auc.auc === null ? "" : `${auc.low.toFixed(3)} to ${auc.high.toFixed(3)}`);
   text($("auc-note"), auc.missing || (!auc.loaded ? (kafka.away ? "Kafka is away" : "reading labels…")
     : !auc.matured ? `labels are known ${board.about.horizon} later`
     : auc.auc === null ? `${of}: too few, it takes ${board.about.class_min} of each`
@@ -377,7 +377,7 @@ function drawHead() {
   const pair = board.about.pair.map((name) => name.replaceAll("_", " "));
   const columns = [["rank number", "#"], ["who", pair.join(" · ")], ["chance", "probability"], ["trend", "trend"],
     ["more", "known of them"], ["when", "scored"], ["model number", "model"]];
-  $("head").replaceChildren(...columns.map(([kind, label]) => make("th", { role: "columnheader", scope: "col", class: kind.replace("chance", "") }, label)));
+  $("head").replaceChildren(...columns.map(([kind, label]) => make("th", { role: "columnheader", scope: "col", class: kind }, label)));
 }
 
 function fill(tr, row) { // in a burst every row changes all the time: only what is new of it is drawn
