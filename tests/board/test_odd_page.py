@@ -102,6 +102,7 @@ def test_the_system_s_own_colours_tell_as_much(browser: Browser, odd: Served) ->
     back = "(button) => getComputedStyle(button).backgroundColor"
     with opened(browser, f"{odd.url}/#dead") as page:
         page.emulate_media(forced_colors="active")
+        expect(page.locator("#dead .chips button")).to_have_count(2)
         chosen, other = page.locator("#dead .chips button").all()
         assert chosen.get_attribute("aria-pressed") == "true"
         assert chosen.evaluate(back) != other.evaluate(back)

@@ -477,14 +477,13 @@ function scoreTable(scores, withPair, caption) {
   const shown = scores.slice(0, 50);
   const hasTime = shown.some((score) => score.time !== null);
   const hasOutcome = shown.some((score) => score.outcome);
-  const heads = [...(withPair ? [["", "pair"]] : []), ["", "scored"], ...(hasTime ? [["", "event"]] : []), ["number", "probability"], ...(hasOutcome ? [["outcome", outcomeName()]] : []), ["number", "model"]];
+  const heads = [...(withPair ? [["", "pair"]] : []), ["number", "probability"], ["", "scored"], ...(hasTime ? [["", "event"]] : []), ...(hasOutcome ? [["outcome", outcomeName()]] : []), ["number", "model"]];
   return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption },
     make("table", { class: "plain" }, make("caption", { class: "unseen" }, caption),
       make("thead", {}, make("tr", {}, ...heads.map(([kind, label]) => make("th", { scope: "col", class: kind }, label)))),
       make("tbody", {}, ...shown.map((score) => make("tr", {},
         ...(withPair ? [make("td", {}, make("button", { type: "button", class: "link", on: { click: () => go("pair", score.id) } }, named(score.id)))] : []),
-        make("td", { class: "moment" }, moment(score.at)), ...(hasTime ? [make("td", { class: "moment" }, score.time === null ? "–" : moment(score.time))] : []),
-        make("td", { class: "number" }, percent(score.p)), ...(hasOutcome ? [make("td", { class: "outcome" }, score.outcome ? became(score.outcome) : "–")] : []), make("td", { class: "number" }, score.version || "–"))))));
+        make("td", { class: "number" }, percent(score.p)), make("td", { class: "moment" }, moment(score.at)), ...(hasTime ? [make("td", { class: "moment" }, score.time === null ? "–" : moment(score.time))] : []), ...(hasOutcome ? [make("td", { class: "outcome" }, score.outcome ? became(score.outcome) : "–")] : []), make("td", { class: "number" }, score.version || "–"))))));
 }
 
 let opened = null, drawn = null; // the pair that is open, and which score of it is drawn
