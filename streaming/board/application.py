@@ -185,8 +185,9 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         return Response(pages[request.url.path], media_type=kind)
 
     async def refused(_: Request, error: Exception) -> Response:
-        status, why = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "a defect")
-        return _json({"detail": why}, status)
+        if isinstance(error, HTTPException):
+            return _json({"detail": error.detail}, error.status_code)
+        return _json({"detail": "the board has failed at this; its log says how"}, 500)
 
     app = Starlette(
         routes=[
@@ -202,7 +203,7 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
         ],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: refused, Exception: refused},
     )
     app.router.redirect_slashes = False
     app.add_middleware(BodyLimit, bytes_max=BODY_BYTES_MAX)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import threading
 from collections.abc import Callable, Collection
 from typing import Any
@@ -106,5 +105,5 @@ class Attributes:
         return [None if value is None else self._text(value) for value in column.to_pylist()]
 
     def _text(self, value: Any) -> str:
-        text = value.isoformat() if isinstance(value, datetime.date) else str(value)
+        text = ("no", "yes")[value] if isinstance(value, bool) else str(value)
         return self._texts.setdefault(text, text) if len(self._texts) < KEYS_MAX else text

@@ -20,6 +20,9 @@ SHOWN_CHARS_MAX = 1000
 """Of each of its headers: another program may write letters, with a whole stack in one."""
 
 
+NO_REASON = "unknown"  # another program's letter
+
+
 @dataclass(frozen=True)
 class Letter:
     """A dead letter for people: where it lies, where its record came from, why, and how it begins.
@@ -83,7 +86,7 @@ def _letter(record: Record) -> Letter | None:
         place(record.topic(), record.partition(), record.offset()),
         f"{why[f'{ERRORS}topic']}[{origin}]@{number}",
         record.timestamp()[1],
-        reason_of(why.get(f"{ERRORS}exception.class.name", ""), why.get(f"{ERRORS}stage", "")),
+        reason_of(why.get(f"{ERRORS}exception.class.name", ""), why.get(f"{ERRORS}stage", "")) or NO_REASON,
         why.get(f"{ERRORS}exception.message", ""),
         _text(record.key()),
         _text(record.value()),

@@ -28,6 +28,8 @@ LATENCY, LAG, BYTES, ROWS = (
     "jd_intent_state_bytes",
     "jd_intent_state_rows",
 )
+READY = "jd_intent_ready"
+OURS = (READY, "jd_intent_worker")  # which tell a scorer, or the supervisor of several, from other programs of ours
 
 
 Buckets: TypeAlias = dict[float, float]
@@ -45,7 +47,7 @@ class ScorerFigures:
         lag: records behind the end of their topics; None: nobody tells.
         state_bytes, state_rows: of the online tables; None: nobody tells (a cluster keeps them).
         versions: of the model, that scored last.
-        ready: scorers that are, of `asked`.
+        ready: scorers that are, of `asked`; a worker is one, an address that does not answer another.
         away: why one does not answer, by its address.
     """
 
@@ -156,7 +158,7 @@ class Scorers:
             _sum(one.state_rows for one in told.values()),
             tuple(sorted({version for one in told.values() for version in one.versions})),
             sum(one.ready for one in told.values()),
-            len(self._clients),
+            sum(one.scorers for one in told.values()) + len(away),
             away,
         )
 
@@ -188,6 +190,7 @@ class _Told:
     state_rows: int | None
     versions: tuple[str, ...]
     ready: int
+    scorers: int
 
     @classmethod
     def of(cls, text: str) -> _Told:
@@ -198,21 +201,23 @@ class _Told:
         """
         buckets: Buckets = {}
         sums: dict[str, list[int]] = {LAG: [], BYTES: [], ROWS: []}
-        versions, ready, is_scorer = [], 0, False
+        versions, ready, scorers, is_scorer = [], 0, 0, False
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                is_scorer |= sample.name.startswith("jd_intent_")
+                is_scorer |= sample.name.startswith(OURS)
                 if sample.name == f"{LATENCY}_bucket":
                     buckets[float(sample.labels["le"])] = sample.value
                 elif sample.name in sums and not (sample.name == ROWS and sample.labels.get("table") == "strings"):
                     sums[sample.name].append(int(sample.value))
                 elif sample.name == "jd_intent_model_info" and sample.value:
                     versions.append(sample.labels.get("version", ""))
-                elif sample.name == "jd_intent_ready":
-                    ready = int(sample.value)
+                elif sample.name == READY:  # of `run --workers` one of each worker
+                    ready, scorers = ready + int(sample.value), scorers + 1
         if not is_scorer:
             raise ValueError("no figure is a scorer's")
-        return cls(buckets, _sum(sums[LAG]), _sum(sums[BYTES]), _sum(sums[ROWS]), tuple(versions), ready)
+        return cls(
+            buckets, _sum(sums[LAG]), _sum(sums[BYTES]), _sum(sums[ROWS]), tuple(versions), ready, max(1, scorers)
+        )
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

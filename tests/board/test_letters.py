@@ -32,5 +32,6 @@ def test_a_letter_of_another_program_is_as_small_as_ours() -> None:
 def test_a_record_without_a_value_is_told_and_one_without_reasons_is_no_letter() -> None:
     letters = Letters()
     letters.take([letter(None, None, stage=b"empty"), Fake(b"k", b"v")])
-    (found,) = letters.newest()
+    (found,) = letters.newest("unknown")  # "" is any
+    assert letters.counts() == {"unknown": 1}
     assert (found.key, found.value, found.size) == ("null", "null", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fixtures.applications import PAYMENTS
 from fixtures.board import ROWS, Parts, Served, serve
 from fixtures.browser import faults, opened
+from fixtures.records import Fake
 from playwright.sync_api import Browser, Page, expect
 
 from streaming.app.folder import App, load_app
@@ -48,7 +50,7 @@ def odd(app: App) -> Iterator[Served]:
     parts = Cards(shop=app)
     for n, note in enumerate([*NOTES, None]):
         parts.pay(BIG + n, note, 0.9 - n / 100)
-    values = {"toString": ["", "<b>"] * 5, "card": [BIG + n for n in range(10)]}
+    values = {"toString": ["", f"<b>{'y' * 300}"] * 5, "card": [BIG + n for n in range(10)]}
     parts.attributes.take("cards", pa.table(values))
     parts.attributes.declare(parts.pairs)
     yield from serve(parts)
@@ -78,10 +80,40 @@ def test_names_and_numbers_are_shown_as_they_are_and_lead_to_their_pair(browser:
         expect(page.locator("#history-body tbody tr")).to_have_count(2)
 
 
+def test_what_is_long_leaves_room_for_the_rest(browser: Browser, odd: Served) -> None:
+    """A table hides what goes beyond its edge: names and values are cut, no column is."""
+    cut = """() => {
+      const edge = document.querySelector('.sheet').getBoundingClientRect().right;
+      const parts = [...document.querySelectorAll('#rows td, #rows .open, #rows .known b')];
+      return parts.filter((part) => part.getBoundingClientRect().right > edge).length;
+    }"""
+    with opened(browser, odd.url, 1600) as page:
+        for width in (1600, 1101, 1024, 761, 390, 320):
+            page.set_viewport_size({"width": width, "height": 800})
+            expect(page.locator(ROWS)).to_have_count(10)
+            assert page.evaluate(cut) == 0, width
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+            highest = "Math.max(...[...document.querySelectorAll('#rows tr')].map((row) => row.offsetHeight))"
+            assert page.evaluate(highest) < 200, width
+
+
+def test_the_system_s_own_colours_tell_as_much(browser: Browser, odd: Served) -> None:
+    odd.parts.letters.take([Fake(b"k", b"v", [("__connect.errors.topic", b"t"), ("__connect.errors.stage", b"json")])])
+    back = "(button) => getComputedStyle(button).backgroundColor"
+    with opened(browser, f"{odd.url}/#dead") as page:
+        page.emulate_media(forced_colors="active")
+        expect(page.locator("#dead .chips button")).to_have_count(2)
+        chosen, other = page.locator("#dead .chips button").all()
+        assert chosen.get_attribute("aria-pressed") == "true"
+        assert chosen.evaluate(back) != other.evaluate(back)
+        assert page.evaluate("getComputedStyle(document.querySelector('.tiles li')).borderTopWidth") == "1px"
+        assert faults(page) == []
+
+
 def test_a_filter_may_be_called_as_what_all_objects_have_and_its_value_be_empty(browser: Browser, odd: Served) -> None:
     with opened(browser, odd.url) as page:
         choice = page.get_by_label("toString", exact=True)
-        expect(choice.locator("option")).to_have_text(["any", "(empty)", "<b>"])
+        expect(choice.locator("option")).to_have_text(["any", "(empty)", re.compile("^<b>y+$")])
         expect(choice).to_have_value("")
         expect(page.locator("#filters-title")).to_have_text("Filters")
         choice.select_option(label="(empty)")

@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 from streaming.board.application import TICK_S
 from streaming.board.followers import KafkaState
 from streaming.board.rows import Key
+from streaming.board.why import Explanation
 from streaming.web.access import Rules
 from streaming.web.connection import Limits
 
@@ -86,6 +87,20 @@ def test_the_question_for_a_token_stays(browser: Browser) -> None:
             page.get_by_role("button", name="Open", exact=True).click()
             expect(page.locator("#status-text")).to_have_text("Live")
             expect(page.locator("#login")).to_be_hidden()
+
+
+def test_what_fails_is_said_and_the_page_goes_on(
+    browser: Browser, filled: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Explanation:
+        raise ValueError("ids that are no numbers")
+
+    monkeypatch.setattr(Parts, "explain", fails)
+    with opened(browser, filled.url) as page:
+        page.locator("#rows .open").first.click()
+        expect(page.locator("#why")).to_have_text("the board has failed at this; its log says how")
+        filled.parts.score("1008", "8", 0.5)
+        expect(page.locator("#newer")).to_contain_text("Scored again: 50.0 %.")
 
 
 def test_an_opened_pair_says_that_it_was_scored_again(browser: Browser, filled: Served) -> None:

@@ -113,12 +113,20 @@ def test_one_that_was_started_again_counts_from_nothing_and_the_other_goes_on(as
     assert figures.p50_s <= 0.01 < figures.p99_s <= 0.1
 
 
+def test_each_worker_of_an_address_counts(asked: Asked) -> None:
+    gauges = "".join(f'jd_intent_ready{{worker="{worker}"}} {ready}\n' for worker, ready in enumerate((1, 1, 0)))
+    asked.slow.answer = PlainTextResponse(gauges)
+    figures = asked.ask()
+    assert (figures.ready, figures.asked) == (3, 4)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         "<html><body>another program</body></html>",
         "go_threads 7\n",
-        "jd_intent_consumer_lag NaN\n",
+        "jd_intent_predict_requests_total 7\n",
+        "jd_intent_ready NaN\n",
         'jd_intent_event_to_score_seconds_bucket{x="1"} 3\n',
     ],
 )

@@ -339,7 +339,7 @@ function drawFigures() {
 function drawAuc() {
   const { auc, kafka } = board.figures;
   const of = `${plural(auc.matured, "matured score")}, ${whole.format(auc.positives)} positive`;
-  figure("auc", auc.missing ? "not here" : auc.auc === null ? "–" : auc.auc.toFixed(3), auc.auc === null ? "" : `${auc.low.toFixed(3)} to ${auc.high.toFixed(3)}`);
+  figure("auc", auc.auc === null ? "–" : auc.auc.toFixed(3), auc.auc === null ? "" : `${auc.low.toFixed(3)} to ${auc.high.toFixed(3)}`);
   text($("auc-note"), auc.missing || (!auc.loaded ? (kafka.away ? "Kafka is away" : "reading labels…")
     : !auc.matured ? `labels are known ${board.about.horizon} later`
     : auc.auc === null ? `${of}: too few, it takes ${board.about.class_min} of each`
@@ -381,7 +381,7 @@ function drawHead() {
   const pair = board.about.pair.map(called);
   const columns = [["rank number", "#"], ["who", pair.join(" · ")], ["chance", "probability"], ["trend", "trend"],
     ["more", "known of them"], ["when", "scored"], ["model number", "model"]];
-  $("head").replaceChildren(...columns.map(([kind, label]) => make("th", { role: "columnheader", scope: "col", class: kind.replace("chance", "") }, label)));
+  $("head").replaceChildren(...columns.map(([kind, label]) => make("th", { role: "columnheader", scope: "col", class: kind }, label)));
 }
 
 function fill(tr, row) { // in a burst every row changes all the time: only what is new of it is drawn
@@ -481,14 +481,13 @@ function scoreTable(scores, withPair, caption) {
   const shown = scores.slice(0, 50);
   const hasTime = shown.some((score) => score.time !== null);
   const hasOutcome = shown.some((score) => score.outcome);
-  const heads = [...(withPair ? [["", "pair"]] : []), ["", "scored"], ...(hasTime ? [["", "event"]] : []), ["number", "probability"], ...(hasOutcome ? [["outcome", outcomeName()]] : []), ["number", "model"]];
+  const heads = [...(withPair ? [["", "pair"]] : []), ["number", "probability"], ["", "scored"], ...(hasTime ? [["", "event"]] : []), ...(hasOutcome ? [["outcome", outcomeName()]] : []), ["number", "model"]];
   return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption },
     make("table", { class: "plain" }, make("caption", { class: "unseen" }, caption),
       make("thead", {}, make("tr", {}, ...heads.map(([kind, label]) => make("th", { scope: "col", class: kind }, label)))),
       make("tbody", {}, ...shown.map((score) => make("tr", {},
         ...(withPair ? [make("td", {}, make("button", { type: "button", class: "link", on: { click: () => go("pair", score.id) } }, named(score.id)))] : []),
-        make("td", { class: "moment" }, moment(score.at)), ...(hasTime ? [make("td", { class: "moment" }, score.time === null ? "–" : moment(score.time))] : []),
-        make("td", { class: "number" }, percent(score.p)), ...(hasOutcome ? [make("td", { class: "outcome" }, score.outcome ? became(score.outcome) : "–")] : []), make("td", { class: "number" }, score.version || "–"))))));
+        make("td", { class: "number" }, percent(score.p)), make("td", { class: "moment" }, moment(score.at)), ...(hasTime ? [make("td", { class: "moment" }, score.time === null ? "–" : moment(score.time))] : []), ...(hasOutcome ? [make("td", { class: "outcome" }, score.outcome ? became(score.outcome) : "–")] : []), make("td", { class: "number" }, score.version || "–"))))));
 }
 
 let opened = null, drawn = null; // the pair that is open, and which score of it is drawn
