@@ -31,12 +31,12 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1100px; padding: 16px; background: var(--back); color: var(--text);
   font: 15px/1.5 system-ui, sans-serif; }
-body.several { max-width: 1240px; } .beside { max-width: 1068px; }
+body.several { max-width: 1400px; } .beside { max-width: 1068px; }
 h1 { font-size: 24px; margin: 8px 0; }
 h2 { font-size: 18px; margin: 32px 0 8px; } h3 { font-size: 15px; margin: 8px 0; }
 p { margin: 6px 0; } .soft, figcaption, caption { color: var(--soft); font-size: 13px; }
 .verdict { border-left: 5px solid var(--bad); background: var(--card); padding: 10px 14px; border-radius: 4px; }
-.verdict.better { border-color: var(--good); }
+.verdict.better { border-color: var(--good); } .verdict.told { border-color: var(--c0); font-weight: 600; }
 .beside { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 16px; }
 figure { margin: 0; padding: 12px; max-width: 580px; background: var(--card); border-radius: 6px; min-width: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; }
@@ -62,16 +62,18 @@ def write_report(folder: Path, report: Report) -> None:
     (folder / REPORT_HTML).write_text(page({"": report}), encoding="utf-8")
 
 
-def page(reports: Reports) -> str:
+def page(reports: Reports, told: str = "") -> str:
     """The page of one report, or of several side by side.
 
     Args:
         reports: by a name for each; of a single one its name is not shown.
+        told: of several, what they say of each other.
     """
     apps = ", ".join(dict.fromkeys(report.app for report in reports.values()))
     title = f"Model of {apps}" if len(reports) == 1 else f"Models of {apps}: {' and '.join(reports)}"
     sections = [
         _verdicts(reports),
+        f'<p class="verdict told">{escape(told)}</p>\n' if told else "",
         _section("Data and split", "", _each(reports, lambda report: [tables.data(report)])),
         _section("Learning curves", _LEARNING, _learning(reports)),
         _section("Metrics", _METRICS, _table(tables.metrics(reports))),

@@ -16,6 +16,7 @@ nothing besides; what a killed run leaves is swept by the next one that writes t
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -56,6 +57,7 @@ EVERYTHING = ("*",)
 
 Say = Callable[[str], None]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAMES_MAX = 5  # of what is removed, that are told
 
 
@@ -88,6 +90,7 @@ def replacing(
 
     Raises:
         OutputRefused: see `check`; also when something came into `folder` that was not told.
+        OSError: the disk is full; it names `folder`.
     """
     told = check(folder, kind, inputs=inputs, force=force)
     place = Path(os.path.realpath(folder))
@@ -96,8 +99,13 @@ def replacing(
         fresh.mkdir()
         if place.exists():
             shutil.copymode(place, fresh)
-        yield fresh
-        mark(fresh, kind, own)
+        try:
+            yield fresh
+            mark(fresh, kind, own)
+        except OSError as error:
+            if error.errno in _FULL and error.filename is None:  # a write does not say where
+                error.filename = os.fspath(folder)
+            raise
         refuse_new(folder, kind, told)
         put(work, place)
 

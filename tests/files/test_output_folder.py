@@ -15,6 +15,7 @@ from places import REPOSITORY
 from streaming.errors import OutputRefused
 from streaming.files import work_folder
 from streaming.files.output_folder import EVERYTHING, MARKER, appending, check, link, made, mark, replacing
+from streaming.ops.exits import message
 
 
 def test_a_folder_is_replaced_whole_and_says_what_made_it(tmp_path: Path) -> None:
@@ -26,6 +27,15 @@ def test_a_folder_is_replaced_whole_and_says_what_made_it(tmp_path: Path) -> Non
     assert made(out) == ["three"]
     assert sorted(path.name for path in out.iterdir()) == [MARKER, "three"]
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_of_a_full_disk_it_is_said_which_folder_had_no_room(tmp_path: Path) -> None:
+    """A write says what is wrong, and not where."""
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as told, replacing(out, "features"):
+        Path("/dev/full").write_text("x")
+    assert message(told.value) == f"{out}: No space left on device"
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_an_empty_folder_keeps_its_permissions_and_a_link_stays_a_link(tmp_path: Path) -> None:
