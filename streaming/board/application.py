@@ -171,6 +171,8 @@ def create_app(board: Board, rules: Rules | None = None) -> Starlette:
         missing = {}
         if board.kafka.away:
             missing["kafka"] = board.kafka.away
+        elif board.kafka.gone:
+            missing["topic"] = f"there is no topic {board.topics['scores']} any more"
         elif not board.kafka.loaded:
             missing["scores"] = "the scores of the look-back are being read"
         return _json({"ready": not missing, "missing": missing}, 503 if missing else 200)
@@ -330,7 +332,7 @@ class _Live:
         seconds = board.pairs.per_second(SPARK_S)
         letters = board.letters.counts()
         return {
-            "kafka": {"away": board.kafka.away, "loaded": board.kafka.loaded},
+            "kafka": {"away": board.kafka.away, "loaded": board.kafka.loaded, "gone": board.kafka.gone},
             "received": board.pairs.received,
             "unreadable": board.pairs.unreadable,
             "pairs": board.pairs.pairs_kept(),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from streaming.app.folder import App
 from streaming.app.history import history_table
@@ -56,6 +56,7 @@ class KafkaState:
 
     Attributes:
         away: why Kafka is not there; "": it is, or it was not asked yet.
+        gone: Kafka is there, and the scores' topic is not any more.
         loaded: all that was there at the start has been read.
         failure: what ended a thread, if anything did: the process should go.
         ended: set then.
@@ -63,6 +64,7 @@ class KafkaState:
 
     away: str = ""
     loaded: bool = False
+    gone: bool = False
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -177,6 +179,10 @@ class Followers:
             if self.state.away:
                 _log.info("Kafka is there")
             self.state.away = ""
+            gone = there.error is not None and there.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+            if gone != self.state.gone:
+                _log.warning("the scores' topic is gone" if gone else "the scores' topic is there", topic=there.topic)
+            self.state.gone = gone
             if self._partitions and len(there.partitions) > self._partitions:
                 self._again.set()
 

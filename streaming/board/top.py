@@ -125,7 +125,8 @@ def screen(
         now: epoch seconds.
     """
     seconds = pairs.per_second(SPARK_S)
-    state = "[red]Kafka is away[/red]" if kafka.away else "live" if kafka.loaded else "reading"
+    there = "live" if kafka.loaded else "reading"
+    state = "[red]Kafka is away[/red]" if kafka.away else "[red]the topic is gone[/red]" if kafka.gone else there
     head = Text.from_markup(f"[bold]{settings.name}[/bold]  {state}  {datetime.fromtimestamp(now, zone):%H:%M:%S %Z}")
     reasons = sorted(letters.counts().items(), key=lambda item: -item[1])
     since = "" if scorers.recent else ", since the start"

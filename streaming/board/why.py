@@ -19,9 +19,10 @@ import random
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import msgspec
 import numpy as np
 import pyarrow as pa
 import structlog
@@ -43,6 +44,8 @@ SAME = 1e-5
 SAMPLES = 160  # that the sampler gathers soon; afterwards it goes on slowly
 SOON_S, SLOWLY_S = 1.0, 5.0
 AT_ONCE = 16
+
+_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 _log = structlog.stdlib.get_logger("streaming.board.why")
 
@@ -163,9 +166,6 @@ class Why:
         encoder = self._loaded()
         now, before = self._features(asked, 0), self._features(asked, 1)
         answers = [self._mixed(now, before), now, before]
-        for answer in answers:
-            if list(answer.ids) != [one.name for one in encoder.fields]:
-                raise ArtifactMismatch(f"the predict server has another encoder than {self._artifact}")
         commonest = self._usual.commonest_ids()
         scored, version = self._without_each([list(answer.ids.values()) for answer in answers], commonest)
         # The first is right, but for rows of one millisecond; of equal ones it is taken.
@@ -194,6 +194,17 @@ class Why:
             version=version,
             samples=len(self._usual),
         )
+
+    def _ids(self, told: object) -> dict[str, int]:
+        """A request's ids, as a predict server told them.
+
+        Raises:
+            ValueError: they are no numbers of 64 bits. ArtifactMismatch: they are of other fields.
+        """
+        ids = msgspec.convert(told, dict[str, _Id])
+        if list(ids) != [one.name for one in self._loaded().fields]:
+            raise ArtifactMismatch(f"the predict server has another encoder than {self._artifact}")
+        return ids
 
     def _mixed(self, now: _Answer, before: _Answer) -> _Answer:
         """The answer that the request had: see the module."""
@@ -247,7 +258,7 @@ class Why:
         try:
             body = answer.json()
             if answer.status_code == httpx.codes.OK:
-                return _Answer(dict(body["features"]), dict(body["ids"]))
+                return _Answer(dict(body["features"]), self._ids(body["ids"]))
             why = body["detail"]
         except (ValueError, KeyError, TypeError):
             why = "its answer is not one of a predict server"

@@ -204,3 +204,16 @@ def test_a_page_that_is_installed_meanwhile_is_not_served(filled: Served, monkey
     monkeypatch.setattr(Path, "read_bytes", lambda _: b"another")
     assert httpx.get(f"{filled.url}/board.js").content == was
     assert len(httpx.get(f"{filled.url}/api/about").json()["page"]) == 16
+
+
+def test_a_topic_that_is_gone_is_not_called_live(browser: Browser, filled: Served) -> None:
+    filled.parts.kafka.gone = True
+    with opened(browser, filled.url) as page:
+        expect(page.locator("#status-text")).to_have_text("The topic is gone")
+        expect(page.locator("#trouble")).to_contain_text("There is no topic purchase-scores any more.")
+        expect(page.locator(ROWS)).to_have_count(9)
+        answer = httpx.get(f"{filled.url}/readyz")
+        assert (answer.status_code, list(answer.json()["missing"])) == (503, ["topic"])
+        filled.parts.kafka.gone = False
+        expect(page.locator("#status-text")).to_have_text("Live")
+        expect(page.locator("#trouble")).to_be_hidden()

@@ -292,18 +292,20 @@ function take(line, first) {
 
 function status() {
   const { kafka, scorers, received } = board.figures;
-  const away = kafka?.away && board.lines;
+  const away = kafka?.away && board.lines, gone = kafka?.gone && !away;
   const [state, said] = board.lost ? ["lost", "Not connected"]
     : !board.lines ? ["waiting", "Connecting…"]
     : away ? ["away", "Kafka is away"]
+    : gone ? ["away", "The topic is gone"]
     : !kafka.loaded ? ["waiting", "Reading the last scores…"]
     : board.paused ? ["waiting", "Paused"] : ["live", "Live"];
   $("status").dataset.state = state;
   text($("status-text"), said);
-  document.body.classList.toggle("lost", board.lost || Boolean(away && received));
+  document.body.classList.toggle("lost", board.lost || Boolean((away || gone) && received));
   const silent = Object.entries(scorers?.away ?? {});
   const trouble = board.lost ? "The board does not answer. What is shown was so when it last did; the page tries again by itself."
     : away ? `Kafka does not answer: ${kafka.away}. New scores appear as soon as it is back.`
+    : gone ? `There is no topic ${board.about.topics.scores} any more. What is shown was in it; new scores appear when it is made again.`
     : silent.length ? `No figures of the scorer at ${silent.map(([url, why]) => `${url} (${why})`).join(", ")}. Scores are shown as they come.` : "";
   $("trouble").hidden = !trouble;
   text($("trouble"), trouble);
