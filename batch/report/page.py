@@ -320,6 +320,10 @@ def _importance(reports: Reports) -> str:
         what = (
             f"{report.importance_samples:,} samples of {report.judged}, {len(found)} of {len(report.importance)} inputs"
         )
-        figure = _figure(drawn, f"{name}: {what}" if name else what)
-        figures.append(f"<div>{figure}{_folded('all inputs', _table(tables.importance(report)), True)}</div>\n")
-    return _beside(figures)
+        figures.append(_figure(drawn, f"{name}: {what}" if name else what))
+    told = {name: report for name, report in reports.items() if report.importance}
+    if not told:
+        return "".join(figures)
+    with_meanings = len(told) == 1  # of several beside each other a table has no room for them
+    each = _each(told, lambda report: [tables.importance(report, with_meanings=with_meanings)])
+    return _beside(figures) + _folded("all inputs", each, True)

@@ -193,19 +193,19 @@ def slices_beside(caption: str, parts: Mapping[str, PartReport]) -> Rows | None:
     return Rows(caption, ("by", "value", "samples", "positive", "share", *heads), rows, texts=(1,))
 
 
-def importance(report: Report) -> Rows:
-    """All inputs, the most important first."""
-    rows = [
-        (
-            found.field,
-            _short(found.meaning, MEANING_MAX),
-            f"{found.loss:.4f}",
-            f"{found.least:.4f}",
-            f"{found.most:.4f}",
-        )
-        for found in report.importance
-    ]
-    return Rows("", ("input", "what it is", "AUC lost", "least", "most"), rows, texts=(1,))
+def importance(report: Report, *, with_meanings: bool) -> Rows:
+    """All inputs, the most important first.
+
+    Args:
+        with_meanings: there is a column of what each is.
+    """
+    rows = []
+    for found in report.importance:
+        meaning = [_short(found.meaning, MEANING_MAX)] if with_meanings else []
+        lost = (f"{round(value, 4) + 0.0:.4f}" for value in (found.loss, found.least, found.most))  # no -0.0000
+        rows.append([found.field, *meaning, *lost])
+    what, texts = (["what it is"], (1,)) if with_meanings else ([], ())
+    return Rows("", ("input", *what, "AUC lost", "least", "most"), rows, texts=texts)
 
 
 def options(report: Report) -> Rows:
