@@ -19,10 +19,10 @@ import json
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, ProcessCollector, generate_latest
@@ -35,15 +35,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streaming.app.folder import App
-from streaming.board.attributes import Attributes
-from streaming.board.followers import KafkaState
-from streaming.board.letters import Letters
-from streaming.board.outcomes import CLASS_MIN, AucFigures, Outcome, Outcomes
-from streaming.board.pairs import Pairs
-from streaming.board.rows import Key, PairRow, Place, ScoreRow, exact
-from streaming.board.scorers import ScorerFigures
-from streaming.board.why import Explanation
+from streaming.board.board import Board
+from streaming.board.outcomes import CLASS_MIN, Outcome
+from streaming.board.rows import Key, PairRow, ScoreRow, exact
 from streaming.web.access import Access, BodyLimit, Rules
 
 __all__ = ["PAGES", "Board", "create_app"]
@@ -68,52 +62,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-
-class Explains(Protocol):
-    """What tells why; see `streaming.board.why.Why`."""
-
-    def explain(self, score: Place) -> Explanation: ...
-
-
-class Tells(Protocol):
-    """What the scorers say; see `streaming.board.scorers.Scorers`."""
-
-    def figures(self) -> ScorerFigures: ...
-
-
-@dataclass(frozen=True)
-class Board:
-    """All that the page is made of.
-
-    Attributes:
-        topics: names of topics, for messages: `scores` and `dead_letters`.
-        is_ending: the server has been told to stop: streams end.
-        outcomes: what became of the scores; by default it is not known.
-    """
-
-    app: App
-    topics: Mapping[str, str]
-    pairs: Pairs
-    letters: Letters
-    attributes: Attributes
-    kafka: KafkaState
-    scorers: Tells
-    why: Explains
-    is_ending: Callable[[], bool] = lambda: False
-    outcomes: Outcomes | None = None
-
-    def auc(self) -> AucFigures:
-        """As it was last computed."""
-        return AucFigures("labels are not followed") if self.outcomes is None else self.outcomes.figures
-
-    def label_events(self) -> int:
-        """How many events that make labels are kept."""
-        return 0 if self.outcomes is None else self.outcomes.events_kept()
-
-    def outcome(self, number: int) -> Outcome | None:
-        """What became of a score, by its number; None: no label ever says."""
-        return None if self.outcomes is None else self.outcomes.of(number)
 
 
 def create_app(board: Board, rules: Rules | None = None) -> Starlette:

@@ -65,6 +65,11 @@ MetricsUrls = Annotated[
         help="URL of a scorer's /metrics; may be repeated. Default: where [http] of the configuration says.",
     ),
 ]
+PredictUrl = Annotated[
+    str | None, typer.Option(help="URL of `jd-intent-score serve`, which computes the features of an opened row.")
+]
+PredictToken = Annotated[Path | None, typer.Option(help="File that holds its token.")]
+PredictCa = Annotated[Path | None, typer.Option(help="Certificates, PEM, that vouch for it.")]
 LOOK_BACK, SCORES_KEPT = "1h", 100_000
 
 
@@ -192,11 +197,9 @@ def board(
     look_back: LookBack = LOOK_BACK,
     scores: ScoresKept = SCORES_KEPT,
     metrics: MetricsUrls = None,
-    predict: Annotated[
-        str | None, typer.Option(help="URL of `jd-intent-score serve`, which computes the features of an opened row.")
-    ] = None,
-    predict_token_file: Annotated[Path | None, typer.Option(help="File that holds its token.")] = None,
-    predict_ca: Annotated[Path | None, typer.Option(help="Certificates, PEM, that vouch for it.")] = None,
+    predict: PredictUrl = None,
+    predict_token_file: PredictToken = None,
+    predict_ca: PredictCa = None,
     token_file: TokenFile = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -208,7 +211,8 @@ def board(
     It reads the scores as any subscriber does, and asks the scorers for their metrics only.
     """
     from streaming.board.following import Following, parse_age
-    from streaming.board.server import BoardOptions, run_board
+    from streaming.board.parts import BoardOptions
+    from streaming.board.server import run_board
     from streaming.web.listen import Listen
 
     listen = Listen(host, port, token_file, tls_cert, tls_key, tuple(allow_host or ()), connections)
@@ -222,13 +226,18 @@ def top(
     look_back: LookBack = LOOK_BACK,
     scores: ScoresKept = SCORES_KEPT,
     metrics: MetricsUrls = None,
+    predict: PredictUrl = None,
+    predict_token_file: PredictToken = None,
+    predict_ca: PredictCa = None,
     once: Annotated[bool, typer.Option("--once", help="Print what is there, and end.")] = False,
 ) -> None:
-    """Show the scores as they come, in the terminal: what `board` shows on a page. Ctrl-C ends it."""
+    """Show the scores as they come, in the terminal: what `board` shows on a page. `q` ends it."""
     from streaming.board.following import Following, parse_age
+    from streaming.board.parts import BoardOptions
     from streaming.board.top import run_top
 
-    run_top(config, Following(parse_age("--look-back", look_back), scores, metrics or ()), once=once)
+    following = Following(parse_age("--look-back", look_back), scores, metrics or ())
+    run_top(config, BoardOptions(following, predict, predict_token_file, predict_ca), once=once)
 
 
 @app.command()

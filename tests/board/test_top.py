@@ -12,14 +12,18 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from streaming.board.attributes import Attributes
+from streaming.board.board import Board
 from streaming.board.decoding import Raw
 from streaming.board.fields import score_fields
 from streaming.board.followers import KafkaState
 from streaming.board.letters import Letters
 from streaming.board.outcomes import AucFigures
 from streaming.board.pairs import Pairs
+from streaming.board.rows import Place
 from streaming.board.scorers import ScorerFigures
-from streaming.board.top import auc_told, letters_told, screen, spark
+from streaming.board.told import auc_told, letters_told, spark
+from streaming.board.top import screen
+from streaming.board.why import Explanation
 
 NOW = 100.0
 FIELDS = score_fields(jd())
@@ -30,9 +34,26 @@ def shown(
     pairs: Pairs, kafka: KafkaState, scorers: ScorerFigures, auc: AucFigures = NO_AUC, rows: int = 5
 ) -> list[str]:
     console = Console(width=80, record=True, file=io.StringIO())
-    drawn = screen(jd().settings, pairs, Letters(), Attributes(FIELDS), kafka, scorers, auc, ZoneInfo("UTC"), rows, NOW)
-    console.print(drawn)
+    console.print(screen(board_of(pairs, kafka, scorers, auc), rows, NOW))
     return console.export_text().splitlines()
+
+
+def board_of(pairs: Pairs, kafka: KafkaState, scorers: ScorerFigures, auc: AucFigures) -> Board:
+    """A board that keeps these, and nothing else."""
+
+    class Judged(Board):
+        def auc(self) -> AucFigures:
+            return auc
+
+    class Told:
+        def figures(self) -> ScorerFigures:
+            return scorers
+
+        def explain(self, _: Place) -> Explanation:
+            raise AssertionError
+
+    told = Told()
+    return Judged(jd(), {}, pairs, Letters(), Attributes(FIELDS), kafka, told, told)
 
 
 def test_the_best_come_first_with_the_figures_above() -> None:
@@ -44,7 +65,7 @@ def test_the_best_come_first_with_the_figures_above() -> None:
     lines = shown(pairs, KafkaState("", True), ScorerFigures(0.012, 1.5, lag=3, state_rows=1234, ready=1, asked=2))
     text = "\n".join(lines)
     for told in (
-        "live  00:01:40 UTC",
+        "live  08:01:40 CST",
         "p50 12 ms, p99 1.50 s",
         "3 records, 1,234 rows",
         "version 1, 1 of 2 ready",
@@ -85,7 +106,7 @@ def test_an_auc_says_what_it_is_of_or_why_there_is_none() -> None:
     auc = AucFigures("", True, 0.8712, 0.8501, 0.8899, 12_345, 321, known_to)
     lines = shown(Pairs(FIELDS, 100), KafkaState("", True), ScorerFigures(), auc)
     (line,) = [line for line in lines if line.startswith("AUC")]
-    assert line.removeprefix("AUC").strip() == "0.871 (0.850–0.890), 321 of 12,345 positive, to 31 Mar 10:11"
+    assert line.removeprefix("AUC").strip() == "0.871 (0.850–0.890), 321 of 12,345 positive, to 31 Mar 18:11"
     for figures, told in (
         (NO_AUC, "– (labels are not on Kafka)"),
         (AucFigures(), "– (reading labels)"),
