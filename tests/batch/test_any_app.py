@@ -115,7 +115,7 @@ def test_ad_clicks_go_all_the_way(clicks: Path, tmp_path: Path) -> None:
     assert (info.fields, info.app) == (9, "talkingdata")
     assert read_part(tmp_path / "dataset", "train").ids.shape == (8000, 9)
     # Two or three attributed clicks say nothing, and so it is said.
-    assert "are too few for one" in said["export"]
+    assert "cannot be judged: test has 2 positive and 998 negative samples" in said["export"]
     assert "the model cannot be judged" in said["export"]
     measured = read_evaluated(tmp_path / "checkpoint").parts
     assert measured["test"].positives < 10

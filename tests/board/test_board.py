@@ -3,8 +3,14 @@ these is away."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +21,7 @@ import httpx
 import pytest
 from fixtures.artifact import probabilities
 from fixtures.browser import opened
-from fixtures.scorer import Shop, Stage, answers, poison, running
+from fixtures.scorer import Shop, Stage, answers, poison, running, wait_until
 from fixtures.serve import command
 from places import REPOSITORY
 from playwright.sync_api import Browser, Page, expect
@@ -144,6 +150,44 @@ def test_top_shows_the_same_in_a_terminal(whole: Whole, tmp_path: Path) -> None:
         assert line.split()[:5] == [str(number), key[0], "·", key[1], f"{whole.last[key]:.1%}"]
     assert f"the best 20 of {len(whole.last):,} pairs" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_top_lives_in_a_terminal_until_it_is_left(whole: Whole, tmp_path: Path) -> None:
+    file = whole.stage.file(tmp_path)
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))  # lines, columns
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    top = subprocess.Popen(
+        command("top", "--config", file), cwd=REPOSITORY, stdin=its, stdout=its, stderr=its, env=environment
+    )
+    os.close(its)
+    shown = bytearray()
+    try:
+        best = max(whole.last, key=lambda key: whole.last[key])
+        wait_until(lambda: " · ".join(best).encode() in _read(ours, shown), "the best pair is there")
+        os.write(ours, b"\r")  # it is opened
+        wait_until(lambda: b"not to be told" in _read(ours, shown), "the pair is opened; no predict server is named")
+        os.write(ours, b"\x1b")
+        os.write(ours, b"q")
+        wait_until(lambda: _read(ours, shown) is not None and top.poll() is not None, "it ends")
+        assert top.returncode == 0, shown[-2000:].decode(errors="replace")
+    finally:
+        top.kill()
+        top.wait()
+        os.close(ours)
+
+
+def _read(terminal: int, shown: bytearray) -> bytearray:
+    """All that a terminal was sent, with what has come since."""
+    while select.select([terminal], [], [], 0)[0]:
+        try:
+            come = os.read(terminal, 65536)
+        except OSError:  # it has ended
+            break
+        if not come:
+            break
+        shown += come
+    return shown
 
 
 def test_a_score_is_on_the_page_by_itself(browser: Browser, whole: Whole) -> None:

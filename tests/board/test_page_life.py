@@ -14,8 +14,9 @@ import pytest
 from fixtures.board import ROWS, Parts, Served, serve
 from fixtures.browser import faults, opened
 from fixtures.records import Fake
+from fixtures.scorer import wait_until
 from fixtures.web import Running
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from streaming.board.application import TICK_S
 from streaming.board.followers import KafkaState
@@ -139,6 +140,13 @@ def serve_slowly(parts: Parts) -> Iterator[Running]:
         parts.ended = True
 
 
+def is_loaded_anew(page: Page) -> bool:
+    try:
+        return not page.evaluate("Boolean(window.before)")
+    except Error:  # just now
+        return False
+
+
 def test_a_page_of_another_board_is_loaded_anew_and_shows_what_it_did(browser: Browser, filled: Served) -> None:
     with opened(browser, filled.url) as page:
         page.get_by_label("brand", exact=True).select_option(label="2")
@@ -147,7 +155,7 @@ def test_a_page_of_another_board_is_loaded_anew_and_shows_what_it_did(browser: B
         expect(page.locator(ROWS)).to_have_count(3)
         page.evaluate("window.before = true")
         as_of_another_board(page)
-        page.wait_for_function("!window.before")
+        wait_until(lambda: is_loaded_anew(page), "the page is loaded anew")
         expect(page.locator("#filters-title")).to_have_text("Filters (1 chosen)")
         expect(page.locator("#within")).to_have_value("900")
         expect(page.locator(ROWS)).to_have_count(3)

@@ -13,7 +13,7 @@ _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, 
 
 
 def meaning_of(output: Output, query: Query) -> str:
-    """As `distinct_count(br) of bo_action by user_id, last 32d, newest 100`.
+    """As `distinct_count(merchant) of payments by card, last 32d, newest 100`.
 
     Args:
         output: a column of `query`.
