@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
@@ -43,6 +44,7 @@ class PairScreen(Screen[None]):
         with VerticalScroll():
             yield Static(id="pair")
             yield Static(id="why")
+            yield Static(id="scores")
         yield Footer()
 
     def on_mount(self) -> None:
@@ -53,24 +55,16 @@ class PairScreen(Screen[None]):
             return
         row, scores, place = found
         names = self._board.app.settings.names
-        facts = Table.grid(padding=(0, 2))
         told = {called(names, field): key_told((part,)) for field, part in zip(self._fields(), row.key, strict=True)}
         told |= {"event": moment(row.time, self._zone), "scored": moment(row.at, self._zone)}
         told |= {"model": row.version or "–", "scores seen": f"{row.count:,}"}
         told |= {called(names, name): visible(v) for name, v in self._board.attributes.of(row.key).items()}
-        for name, value in told.items():
-            facts.add_row(Text(visible(name), "dim"), Text(value or "(empty)"))
         line = spark([score.probability for score in reversed(scores[:SPARK])])
         head = Text.assemble((key_told(row.key), "bold"), "  ", (percent(row.probability), "bold green"))
-        parts: list[RenderableType] = [
-            head,
-            Text(""),
-            facts,
-            Text(""),
-            Text(line, "cyan"),
-            _scores(self._board, scores, self._zone, names),
-        ]
-        self.query_one("#pair", Static).update(Group(*parts))
+        pair: list[RenderableType] = [head, Text(""), _facts(told), Text(""), Text(line, "cyan")]
+        self.query_one("#pair", Static).update(Group(*pair))
+        table = _scores(self._board, scores, self._zone, names)
+        self.query_one("#scores", Static).update(Group(Text("\nIts last scores\n", "bold"), table))
         self.query_one("#why", Static).update(Text("\ncomputing what moved the score …", "dim"))
         self.query_one(VerticalScroll).focus()
         self.run_worker(lambda: self._explain(place), thread=True, exit_on_error=False)
@@ -221,6 +215,15 @@ class Find(ModalScreen[None]):
         """Opens its history, in the place of the search."""
         field, value = self._found[event.option_index]
         self.app.switch_screen(HistoryScreen(self._board, field, value, self._zone))
+
+
+def _facts(told: Mapping[str, str]) -> Table:
+    """Names and values, two of each in a line."""
+    facts = Table.grid(padding=(0, 2))
+    cells = [(Text(visible(name), "dim"), Text(value or "(empty)")) for name, value in told.items()]
+    for first, second in itertools.zip_longest(cells[::2], cells[1::2], fillvalue=(Text(), Text())):
+        facts.add_row(*first, *second)
+    return facts
 
 
 def _scores(

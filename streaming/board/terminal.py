@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 from rich.text import Text
@@ -34,7 +34,7 @@ from streaming.board.told import (
 
 __all__ = ["Terminal"]
 
-TICK_S = 0.5
+TICK_S = 1.0  # a redraw is some 12 kB
 ROWS = 100
 HELD_S = 8.0  # after a key in the table its order is held: what is opened is what was meant
 TREND = 8
@@ -80,6 +80,7 @@ class Terminal(App[None]):
         self._paused = False
         self._held_until = 0.0
         self._keys: list[Key] = []
+        self._drawn: list[tuple[Text, ...]] = []
         self._total = 0
         self._drawn_width = 0
         self._has_facts = True
@@ -91,7 +92,7 @@ class Terminal(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Begins to draw, twice a second."""
+        """Begins to draw, once a second."""
         self.theme = "ansi-dark"  # the terminal's own colours
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.exit)
@@ -201,18 +202,19 @@ class Terminal(App[None]):
             self._draw_ranking()
 
     def _draw_ranking(self, *, anew: bool = False) -> None:
-        rows = self._rows(anew=anew)
-        table, now = self.table, time.time()
-        if len(rows) != table.row_count:
+        rows, table, now = self._rows(anew=anew), self.table, time.time()
+        cells = [self._cells(number, row, now) for number, row in enumerate(rows, 1)]
+        if len(cells) != table.row_count:
             at = table.cursor_row
             table.clear()
-            for number, row in enumerate(rows, 1):
-                table.add_row(*self._cells(number, row, now))
-            table.move_cursor(row=min(at, max(0, len(rows) - 1)))
-        else:
-            for number, row in enumerate(rows, 1):
-                for column, cell in enumerate(self._cells(number, row, now)):
-                    table.update_cell_at(Coordinate(number - 1, column), cell)
+            table.add_rows(cells)
+            table.move_cursor(row=min(at, max(0, len(cells) - 1)))
+        else:  # what has changed only: it may go over a slow line
+            for at, (new, old) in enumerate(zip(cells, self._drawn, strict=True)):
+                for column, cell in enumerate(new):
+                    if cell != old[column]:
+                        table.update_cell_at(Coordinate(at, column), cell)
+        self._drawn = cells
         self._keys = [row.key for row in rows]
         self.query_one("#told", Static).update(self._told())
 
@@ -234,7 +236,7 @@ class Terminal(App[None]):
         parts += [f"{called(self.names, name)} {value or '(empty)'}" for name, value in self.filters.items()]
         return Text(visible(", ".join([*parts, *(["paused"] if self._paused else [])])), "dim", no_wrap=True)
 
-    def _cells(self, number: int, row: PairRow, now: float) -> tuple[Any, ...]:
+    def _cells(self, number: int, row: PairRow, now: float) -> tuple[Text, ...]:
         facts = [Text(facts_told(self.names, self.board.attributes.of(row.key)), no_wrap=True, overflow="ellipsis")]
         return (
             Text(str(number), "dim", justify="right"),

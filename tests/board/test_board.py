@@ -167,7 +167,6 @@ def test_top_lives_in_a_terminal_until_it_is_left(whole: Whole, tmp_path: Path) 
         wait_until(lambda: " · ".join(best).encode() in _read(ours, shown), "the best pair is there")
         os.write(ours, b"\r")  # it is opened
         wait_until(lambda: b"not to be told" in _read(ours, shown), "the pair is opened; no predict server is named")
-        os.write(ours, b"\x1b")
         os.write(ours, b"q")
         wait_until(lambda: _read(ours, shown) is not None and top.poll() is not None, "it ends")
         assert top.returncode == 0, shown[-2000:].decode(errors="replace")
