@@ -144,7 +144,9 @@ class Kafka(_Table):
             "client.id": self.instance,
             "security.protocol": self.security_protocol,
             # A broker that is away is tried once a second (librdkafka: ever more seldom, down to each 10 s): a scorer
-            # is back a second after its broker, and a handful of attempts a second disturbs nobody.
+            # is back a second after its broker. Where none is left, librdkafka 2.16 begins with the bootstrap servers
+            # again and again, 70 times a second; without that (metadata.recovery.strategy) it was lost for good when
+            # its only broker came back with another address. `ops.log.Seldom` keeps the log readable.
             "reconnect.backoff.max.ms": 1000,
             # librdkafka opens a client's connections one by one, half of this apart: with its 100 ms a start, whose
             # clients are a dozen, waits half a second for them. It is doubled with each failure, up to the above.

@@ -14,10 +14,12 @@ from confluent_kafka.admin import AdminClient
 
 from streaming.config import Kafka
 from streaming.errors import ConfigError
+from streaming.ops.log import Seldom
 
 __all__ = ["LIBRDKAFKA", "KafkaClients", "Librdkafka", "committed_offsets", "consumer_settings", "group_settings"]
 
 _librdkafka = logging.getLogger("librdkafka")  # handled by structlog, see `streaming.ops.log`
+_librdkafka.addFilter(Seldom())
 
 
 class KafkaClients(Protocol):

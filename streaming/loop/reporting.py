@@ -56,6 +56,7 @@ class Reporting:
         self._metrics, self._health, self._clock = runtime.metrics, runtime.health, runtime.clock
         self._latency_from, self._every_s = latency_from, every_s
         self._question: TopicsQuestion | None = None
+        self._newest_at: dict[tuple[str, int], int] = {}  # the offset of the newest
         # Asked when it is scraped, so that it always says what /readyz does.
         runtime.metrics.ready.set_function(lambda: not runtime.health.missing())
 
@@ -110,10 +111,17 @@ class Reporting:
         for number, record in enumerate(batch.events.records):
             places.setdefault((record.topic(), record.partition()), []).append(number)
         for partition, numbers in places.items():
-            times = batch.events.times[numbers]
-            newest = np.maximum.accumulate(np.concatenate([[newest_of.get(partition, 0)], times]))
-            late += int((times < newest[:-1]).sum())
-            newest_of[partition] = int(newest[-1])
+            # A cluster's scores do not come in the order of the log: who stands before the newest there is not late.
+            offsets = np.array([batch.events.records[number].offset() for number in numbers])
+            order = np.argsort(offsets)
+            times, offsets = batch.events.times[numbers][order], offsets[order]
+            newest = newest_of.get(partition, 0)
+            known = np.where(offsets > (self._newest_at.get(partition, -1) if newest else -1), newest, 0)
+            before = np.maximum.accumulate(np.concatenate([[0], times]))[:-1]
+            late += int((times < np.maximum(before, known)).sum())
+            if times.max() >= newest:
+                newest_of[partition] = int(times.max())
+                self._newest_at[partition] = int(offsets[times.argmax()])
         metrics.late.inc(late)
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from collections.abc import MutableMapping
+import threading
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
 
 from streaming.config import Log
 
-__all__ = ["configure", "place", "to_stderr"]
+__all__ = ["Seldom", "configure", "place", "to_stderr"]
+
+SELDOM_S = 10.0
+KINDS_MAX = 1000  # that are remembered
 
 
 def configure(log: Log) -> None:
@@ -57,6 +63,36 @@ def configure(log: Log) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+class Seldom(logging.Filter):
+    """Lets a line through that differs from one of the last `SELDOM_S` by more than what stands in `(after …)` at its
+    end; the next one of its kind tells how many there were.
+
+    librdkafka 2.16 forgets its brokers where none is left, and tries the bootstrap servers 70 times a second then; its
+    own rule against repeated lines is forgotten with them.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[float, int]] = {}  # by kind: when one was let through, how many were not since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        kind, now = re.sub(r" \(after \d+ms .*\)$", "", text), self._clock()
+        with self._lock:
+            let_at, held = self._seen.get(kind, (-SELDOM_S, 0))
+            if now - let_at < SELDOM_S:
+                self._seen[kind] = let_at, held + 1
+                return False
+            if len(self._seen) >= KINDS_MAX:
+                self._seen.clear()
+            self._seen[kind] = now, 0
+        if held:
+            record.msg, record.args = f"{text} ({held} more like it)", ()
+        return True
 
 
 class _Stderr:

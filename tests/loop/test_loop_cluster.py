@@ -132,6 +132,23 @@ def test_each_event_is_scored_once_wherever_scorers_die(
     assert cluster.rows("flattenRequest") == len(shop.actions)
 
 
+def test_late_events_are_late_in_the_log_and_not_by_when_they_are_scored(
+    stage: Stage, shop: Shop, scorer_encoder: Encoder, over: Over
+) -> None:
+    """Events wait for earlier ones of their keys, and others go ahead of them."""
+    in_order = sorted(shop.actions, key=lambda action: int(action["time"]))
+    stage.send_actions(in_order)
+    with running(stage.config(store=settings()), scorer_encoder, over.store) as scorer:
+        scores, late = scorer.metrics.scores._value, scorer.metrics.late._value
+        wait_until(lambda: scores.get() == len(in_order), "scores")
+        assert late.get() == 0
+        stage.send_actions(
+            [{**in_order[0], "request_id": "late"}, {**in_order[-1], "request_id": "as late as the last"}]
+        )
+        wait_until(lambda: scores.get() == len(in_order) + 2, "two more")
+        assert late.get() == 1
+
+
 def test_what_was_refused_stays_out_after_the_scorer_was_mended(
     stage: Stage, shop: Shop, scorer_encoder: Encoder, over: Over
 ) -> None:

@@ -338,7 +338,10 @@ def serve(connection: Connection) -> None:
             answer = ("row", str(error))
         except Exception:
             answer = ("defect", traceback.format_exc())
-        send(connection, answer)
+        try:
+            send(connection, answer)
+        except OSError:  # the scorer was killed while it waited
+            return
 
 
 def main() -> None:
