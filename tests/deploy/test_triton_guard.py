@@ -35,6 +35,7 @@ from streaming.model.triton import Model
 
 HALF = "return np.full((len(ids), 1), 0.5, np.float32)"
 START_TIMEOUT_S = 120.0
+AGAIN = "starting tritonserver again"  # says the launcher
 ONE_ROW = np.zeros((1, FIELDS), np.int64)
 HEADER, VALUE = UNSENDABLE_HEADER.split("=")
 
@@ -246,11 +247,12 @@ def test_the_launcher_starts_again_what_no_longer_scores_and_loads_on_sighup(
         kill_stub(launcher.pid)
         assert not scores(model)
         launcher.wait_ready(lambda: scores(model), START_TIMEOUT_S)
-        assert "starting tritonserver again" in launcher.log.read_text()
+        assert AGAIN in launcher.log.read_text()
 
         (server,) = [child for child, words in children(launcher.pid).items() if "bin/tritonserver " in words]
+        starts = launcher.log.read_text().count(AGAIN)  # on a busy machine a slow probe may have started it once more
         os.kill(server, signal.SIGKILL)
-        wait_until(lambda: launcher.log.read_text().count("starting tritonserver again") == 2, "the second start")
+        wait_until(lambda: launcher.log.read_text().count(AGAIN) > starts, "another start")
         launcher.wait_ready(lambda: scores(model), START_TIMEOUT_S)
 
         (repository / "embedding" / "2").mkdir()
