@@ -109,6 +109,17 @@ def is_ready(client: httpx.Client) -> bool:
         return False
 
 
+def follow_to_the_end(stage: Stage, store: EmbeddedStore) -> None:
+    """Fills a store with what is in the topics, as a predict server does."""
+    config = stage.config()
+    follower = Follower(config, *application_of(config), store)
+    follower.start()
+    try:
+        wait_until(lambda: follower.missing() is None, "the state is there")
+    finally:
+        follower.stop()
+
+
 def test_a_row_that_the_tables_refuse_is_skipped_alone(
     stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,13 +134,7 @@ def test_a_row_that_the_tables_refuse_is_skipped_alone(
             raise ValueError(f"row of {refused}")
 
     monkeypatch.setattr(store, "restore", picky)
-    config = stage.config()
-    follower = Follower(config, *application_of(config), store)
-    follower.start()
-    try:
-        wait_until(lambda: follower.missing() is None, "the state is there")
-    finally:
-        follower.stop()
+    follow_to_the_end(stage, store)
     assert store.sizes()["JD_db.flattenRequest"][0] == len(shop.actions) - 1
     assert store.sizes()["JD_db.bo_comment"][0] == len(shop.comments)
 
@@ -144,13 +149,7 @@ def test_an_aborted_transaction_at_the_end_of_a_topic_is_no_backlog(stage: Stage
         producer.flush(30)
         getattr(producer, f"{end}_transaction")(30)
     store = loaded_store()
-    config = stage.config()
-    follower = Follower(config, *application_of(config), store)
-    follower.start()
-    try:
-        wait_until(lambda: follower.missing() is None, "the state is there")
-    finally:
-        follower.stop()
+    follow_to_the_end(stage, store)
     assert store.sizes()["JD_db.bo_action"][0] == 10
 
 
